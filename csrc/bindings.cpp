@@ -1,0 +1,216 @@
+// The Python module of one backend: `_cpu_*`, `_cuda` or `_emulated`, by ZFCUDA_MODULE.
+//
+// Arrays arrive as addresses. Everything about them (kind, dtype, shape, layout) has been checked
+// by zfcuda/ops.py, the only caller; the shape structs check the geometry here. The GIL is released
+// in every call.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+
+#include "host_pool.h"
+#include "ops.h"
+
+namespace py = pybind11;
+using namespace zfcuda;
+
+namespace {
+
+using Address = std::uintptr_t;
+using Pair = std::array<int, 2>;
+
+template <typename T>
+T* pointer(Address address) {
+    return reinterpret_cast<T*>(address);
+}
+
+ConvShape make_conv_shape(std::array<int, 4> x, std::array<int, 4> w, Pair stride, Pair padding) {
+    shapes::require(x[3] == w[3], "w has " + std::to_string(w[3]) +
+                                      " input channels (its last axis), but x has " +
+                                      std::to_string(x[3]));
+    const ConvShape shape{x[0], x[1],      x[2],      x[3],       w[0],      w[1],
+                          w[2], stride[0], stride[1], padding[0], padding[1]};
+    shape.check();
+    return shape;
+}
+
+PoolShape make_pool_shape(std::array<int, 4> x, Pair window, Pair stride, Pair padding) {
+    const PoolShape shape{x[0],      x[1],      x[2],      x[3],       window[0],
+                          window[1], stride[0], stride[1], padding[0], padding[1]};
+    shape.check();
+    return shape;
+}
+
+CropShape make_crop_shape(std::array<int, 4> images, Pair size) {
+    const CropShape shape{images[0], images[1], images[2], images[3], size[0], size[1]};
+    shape.check();
+    return shape;
+}
+
+void bind_shapes(py::module_& m) {
+    py::class_<ConvShape>(m, "ConvShape", py::module_local())
+        .def(py::init(&make_conv_shape), py::arg("x"), py::arg("w"), py::arg("stride"),
+             py::arg("padding"))
+        .def_property_readonly("output", [](const ConvShape& s) {
+            return std::array<int, 4>{s.n, s.p(), s.q(), s.k};
+        });
+    py::class_<PoolShape>(m, "PoolShape", py::module_local())
+        .def(py::init(&make_pool_shape), py::arg("x"), py::arg("window"), py::arg("stride"),
+             py::arg("padding"))
+        .def_property_readonly("output", [](const PoolShape& s) {
+            return std::array<int, 4>{s.n, s.p(), s.q(), s.c};
+        });
+    py::class_<CropShape>(m, "CropShape", py::module_local())
+        .def(py::init(&make_crop_shape), py::arg("images"), py::arg("size"))
+        .def_property_readonly("output", [](const CropShape& s) {
+            return std::array<int, 4>{s.n, s.out_h, s.out_w, s.c};
+        });
+}
+
+void bind_ops(py::module_& m) {
+    const auto def = [&m](const char* name, auto function) {
+        m.def(name, function, py::call_guard<py::gil_scoped_release>());
+    };
+    const auto stream = [](Address address) { return pointer<void>(address); };
+
+    def("conv2d", [=](const ConvShape& shape, Address x, Address w, Address b, bool relu, Address y,
+                      Address workspace, Address s) {
+        conv2d(shape, pointer<float>(x), pointer<float>(w), pointer<float>(b), relu,
+               pointer<float>(y), pointer<void>(workspace), stream(s));
+    });
+    def("conv2d_workspace", &conv2d_workspace);
+    def("conv_transpose2d",
+        [=](const ConvShape& shape, Address y, Address w, Address x, Address workspace, Address s) {
+            conv_transpose2d(shape, pointer<float>(y), pointer<float>(w), pointer<float>(x),
+                             pointer<void>(workspace), stream(s));
+        });
+    def("conv_transpose2d_workspace", &conv_transpose2d_workspace);
+    def("conv2d_weight_grad", [=](const ConvShape& shape, Address x, Address dy, Address dw,
+                                  Address workspace, Address s) {
+        conv2d_weight_grad(shape, pointer<float>(x), pointer<float>(dy), pointer<float>(dw),
+                           pointer<void>(workspace), stream(s));
+    });
+    def("conv2d_weight_grad_workspace", &conv2d_weight_grad_workspace);
+    def("conv2d_bias_grad",
+        [=](std::int64_t rows, int channels, Address dy, Address db, Address workspace, Address s) {
+            conv2d_bias_grad(rows, channels, pointer<float>(dy), pointer<float>(db),
+                             pointer<void>(workspace), stream(s));
+        });
+    def("conv2d_bias_grad_workspace", &conv2d_bias_grad_workspace);
+
+    def("max_pool2d",
+        [=](const PoolShape& shape, Address x, Address y, Address switches, Address s) {
+            max_pool2d(shape, pointer<float>(x), pointer<float>(y), pointer<std::uint8_t>(switches),
+                       stream(s));
+        });
+    def("max_unpool2d",
+        [=](const PoolShape& shape, Address y, Address switches, Address x, Address s) {
+            max_unpool2d(shape, pointer<float>(y), pointer<std::uint8_t>(switches),
+                         pointer<float>(x), stream(s));
+        });
+    def("spatial_max",
+        [=](int n, int h, int w, int c, Address x, Address values, Address positions, Address s) {
+            spatial_max(n, h, w, c, pointer<float>(x), pointer<float>(values),
+                        pointer<std::int32_t>(positions), stream(s));
+        });
+
+    def("conv2d_relu_pool",
+        [=](const ConvShape& conv, const PoolShape& pool, Address x, Address w, Address b,
+            Address y, Address switches, Address workspace, Address s) {
+            conv2d_relu_pool(conv, pool, pointer<float>(x), pointer<float>(w), pointer<float>(b),
+                             pointer<float>(y), pointer<std::uint8_t>(switches),
+                             pointer<void>(workspace), stream(s));
+        });
+    def("conv2d_relu_pool_workspace", &conv2d_relu_pool_workspace);
+    def("unpool_conv_transpose2d",
+        [=](const ConvShape& conv, const PoolShape& pool, Address y, Address switches, Address w,
+            bool rectify, Address x, Address workspace, Address s) {
+            unpool_conv_transpose2d(conv, pool, pointer<float>(y), pointer<std::uint8_t>(switches),
+                                    pointer<float>(w), rectify, pointer<float>(x),
+                                    pointer<void>(workspace), stream(s));
+        });
+    def("unpool_conv_transpose2d_workspace", &unpool_conv_transpose2d_workspace);
+    def("unpool_conv2d_weight_grad",
+        [=](const ConvShape& conv, const PoolShape& pool, Address x, Address dy, Address switches,
+            Address dw, Address workspace, Address s) {
+            unpool_conv2d_weight_grad(conv, pool, pointer<float>(x), pointer<float>(dy),
+                                      pointer<std::uint8_t>(switches), pointer<float>(dw),
+                                      pointer<void>(workspace), stream(s));
+        });
+    def("unpool_conv2d_weight_grad_workspace", &unpool_conv2d_weight_grad_workspace);
+
+    def("relu", [=](std::int64_t size, Address x, Address y, Address s) {
+        relu(size, pointer<float>(x), pointer<float>(y), stream(s));
+    });
+    def("relu_grad", [=](std::int64_t size, Address dy, Address y, Address dx, Address s) {
+        relu_grad(size, pointer<float>(dy), pointer<float>(y), pointer<float>(dx), stream(s));
+    });
+    def("dropout", [=](std::int64_t size, Address x, float probability, std::uint64_t seed,
+                       std::uint64_t offset, Address y, Address s) {
+        dropout(size, pointer<float>(x), probability, seed, offset, pointer<float>(y), stream(s));
+    });
+
+    def("local_response_norm", [=](std::int64_t rows, int channels, int size, float alpha,
+                                   float beta, float k, Address x, Address y, Address s) {
+        local_response_norm(rows, channels, size, alpha, beta, k, pointer<float>(x),
+                            pointer<float>(y), stream(s));
+    });
+    def("local_response_norm_grad",
+        [=](std::int64_t rows, int channels, int size, float alpha, float beta, float k, Address dy,
+            Address x, Address dx, Address s) {
+            local_response_norm_grad(rows, channels, size, alpha, beta, k, pointer<float>(dy),
+                                     pointer<float>(x), pointer<float>(dx), stream(s));
+        });
+
+    def("softmax", [=](int n, int classes, Address logits, Address probabilities, Address s) {
+        softmax(n, classes, pointer<float>(logits), pointer<float>(probabilities), stream(s));
+    });
+    def("softmax_cross_entropy",
+        [=](int n, int classes, Address logits, Address labels, Address loss, Address probabilities,
+            Address workspace, Address s) {
+            softmax_cross_entropy(n, classes, pointer<float>(logits), pointer<std::int32_t>(labels),
+                                  pointer<float>(loss), pointer<float>(probabilities),
+                                  pointer<void>(workspace), stream(s));
+        });
+    def("softmax_cross_entropy_workspace", &softmax_cross_entropy_workspace);
+    def("softmax_cross_entropy_grad",
+        [=](int n, int classes, Address probabilities, Address labels, Address dlogits, Address s) {
+            softmax_cross_entropy_grad(n, classes, pointer<float>(probabilities),
+                                       pointer<std::int32_t>(labels), pointer<float>(dlogits),
+                                       stream(s));
+        });
+
+    def("sgd_step", [=](std::int64_t size, Address w, Address g, Address v, float lr,
+                        float momentum, float weight_decay, Address s) {
+        sgd_step(size, pointer<float>(w), pointer<float>(g), pointer<float>(v), lr, momentum,
+                 weight_decay, stream(s));
+    });
+    def("renormalize_filters",
+        [=](int filters, int filter_size, float max_rms, Address w, Address s) {
+            renormalize_filters(filters, filter_size, max_rms, pointer<float>(w), stream(s));
+        });
+
+    def("crop_images", [=](const CropShape& shape, Address images, Address mean, Address corners,
+                           Address flips, Address y, Address s) {
+        crop_images(shape, pointer<std::uint8_t>(images), pointer<float>(mean),
+                    pointer<std::int32_t>(corners), pointer<std::uint8_t>(flips), pointer<float>(y),
+                    stream(s));
+    });
+}
+
+}  // namespace
+
+PYBIND11_MODULE(ZFCUDA_MODULE, m) {
+    m.def("unavailable_reason", &unavailable_reason);
+    m.def("description", &description);
+    bind_shapes(m);
+    bind_ops(m);
+    py::class_<HostBlock>(m, "HostBlock", py::module_local(), py::buffer_protocol())
+        .def(py::init<std::size_t>())
+        .def_buffer([](HostBlock& block) {
+            return py::buffer_info(static_cast<std::uint8_t*>(block.data()),
+                                   static_cast<py::ssize_t>(block.size()));
+        });
+    m.def("release_host_memory", &HostBlock::release_cached,
+          "Gives the blocks that no array uses back to the operating system.");
+}

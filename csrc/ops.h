@@ -1,0 +1,167 @@
+// The operations of zfcuda, declared once for every backend.
+//
+// csrc/cpu implements this list with vectorised C++; csrc/kernels implements it with CUDA kernels,
+// which nvcc compiles for a GPU and the host compiler compiles for the SIMT emulator. bindings.cpp
+// binds the list.
+//
+// Conventions. Images are NHWC, filters KRSC, C-contiguous; letters as in cuDNN and CUTLASS: input
+// N H W C, output P Q K, filter R S. Callers pass valid pointers to arrays of exactly the shapes
+// named here; the Python border (zfcuda/ops.py) checks kinds, dtypes and array shapes, the structs
+// below check geometry. Outputs are fully overwritten and never alias inputs unless a comment says
+// they may. No operation allocates: where one needs scratch memory it has a `..._workspace`
+// function that says how many bytes (any alignment up to 256 bytes is given). No operation
+// synchronises with the host. Every result is deterministic: the same input gives the same bits,
+// run after run, on one device.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "shapes.h"
+
+namespace zfcuda {
+
+// A cudaStream_t on the GPU; ignored elsewhere.
+using Stream = void*;
+
+// ---- The backend itself
+// --------------------------------------------------------------------------
+
+// Why this backend cannot run on this machine, in words for its user; empty if it can.
+std::string unavailable_reason();
+
+// What runs the operations, for `zfcuda info`: the instruction set and threads, or the devices.
+std::string description();
+
+// ---- Convolution (paper 2.1, P1, P3)
+// -------------------------------------------------------------
+
+// y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c]
+// * w[k,r,s,c]), zero outside x; act is ReLU if `relu`, else the identity. `b` may be null.
+void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+            float* y, void* workspace, Stream stream);
+std::size_t conv2d_workspace(const ConvShape& shape);
+
+// The transpose of conv2d without bias: x[n,h,w,c] = sum of y[n,p,q,k] * w[k,r,s,c] over all
+// p,q,r,s with h = p*stride_h - pad_h + r and w = q*stride_w - pad_w + s. The deconvnet's filtering
+// and the data gradient.
+void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
+                      void* workspace, Stream stream);
+std::size_t conv_transpose2d_workspace(const ConvShape& shape);
+
+// dw[k,r,s,c] = sum over n,p,q of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c] *
+// dy[n,p,q,k].
+void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
+                        void* workspace, Stream stream);
+std::size_t conv2d_weight_grad_workspace(const ConvShape& shape);
+
+// db[k] = sum over rows of dy[row, k]; dy is (rows, channels).
+void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* db, void* workspace,
+                      Stream stream);
+std::size_t conv2d_bias_grad_workspace(std::int64_t rows, int channels);
+
+// ---- Max pooling with switches (P1, P3)
+// ----------------------------------------------------------
+
+// y = maximum over each window, cells outside x ignored; switches = r * window_w + s of the first
+// maximum in row-major order, counted from the window's corner even where that lies in the padding.
+// NaN wins.
+void max_pool2d(const PoolShape& shape, const float* x, float* y, std::uint8_t* switches,
+                Stream stream);
+
+// x = sum of all y whose switch names the pixel, zero elsewhere (windows that overlap add up).
+// Each switch must name a cell of x: one that points into the padding or beyond is ignored.
+void max_unpool2d(const PoolShape& shape, const float* y, const std::uint8_t* switches, float* x,
+                  Stream stream);
+
+// values[n,c] = maximum over h,w of x[n,h,w,c]; positions[n,c] = h * W + w of its first occurrence.
+// NaN wins.
+void spatial_max(int n, int h, int w, int c, const float* x, float* values, std::int32_t* positions,
+                 Stream stream);
+
+// ---- The block: convolution, ReLU and max pooling as one operation (decision 6)
+// -------------------
+
+// max_pool2d(conv2d(x, w, b, relu = true)); `pool`'s input is `conv`'s output. `b` may be null.
+void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const float* x, const float* w,
+                      const float* b, float* y, std::uint8_t* switches, void* workspace,
+                      Stream stream);
+std::size_t conv2d_relu_pool_workspace(const ConvShape& conv, const PoolShape& pool);
+
+// conv_transpose2d(f(max_unpool2d(y, switches)), w), f = ReLU if `rectify` (the deconvnet), else
+// the identity (the data gradient of the block, for a y that is already masked by pooled > 0).
+void unpool_conv_transpose2d(const ConvShape& conv, const PoolShape& pool, const float* y,
+                             const std::uint8_t* switches, const float* w, bool rectify, float* x,
+                             void* workspace, Stream stream);
+std::size_t unpool_conv_transpose2d_workspace(const ConvShape& conv, const PoolShape& pool);
+
+// conv2d_weight_grad(x, max_unpool2d(dy, switches)): the block's weight gradient.
+void unpool_conv2d_weight_grad(const ConvShape& conv, const PoolShape& pool, const float* x,
+                               const float* dy, const std::uint8_t* switches, float* dw,
+                               void* workspace, Stream stream);
+std::size_t unpool_conv2d_weight_grad_workspace(const ConvShape& conv, const PoolShape& pool);
+
+// ---- Element-wise
+// --------------------------------------------------------------------------------
+
+// y = max(x, 0), NaN stays NaN. y may be x.
+void relu(std::int64_t size, const float* x, float* y, Stream stream);
+
+// dx = y > 0 ? dy : 0. dx may be dy.
+void relu_grad(std::int64_t size, const float* dy, const float* y, float* dx, Stream stream);
+
+// y = x * keep / (1 - probability); keep is 0 with `probability`: element i is dropped where word i
+// % 4 of Philox4x32-10(key = seed, counter = (i / 4, offset)) is below probability * 2^32. 0 <=
+// probability < 1. The same call on a gradient is the gradient: no mask is stored. y may be x.
+void dropout(std::int64_t size, const float* x, float probability, std::uint64_t seed,
+             std::uint64_t offset, float* y, Stream stream);
+
+// ---- Local response normalisation across channels (Krizhevsky et al. 2012, P1)
+// ---------------------
+
+// y[.,c] = x[.,c] / (k + alpha * sum over j of x[.,j]^2)^beta, j from c - size/2 to c + (size-1)/2
+// inside the channels; x is (rows, channels).
+void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
+                         float k, const float* x, float* y, Stream stream);
+void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
+                              float k, const float* dy, const float* x, float* dx, Stream stream);
+
+// ---- Loss
+// ------------------------------------------------------------------------------------------
+
+// probabilities = softmax of each row of logits (n, classes).
+void softmax(int n, int classes, const float* logits, float* probabilities, Stream stream);
+
+// Also loss[0] = mean over rows of -log softmax(logits)[label]. 0 <= label < classes, or the loss
+// is NaN.
+void softmax_cross_entropy(int n, int classes, const float* logits, const std::int32_t* labels,
+                           float* loss, float* probabilities, void* workspace, Stream stream);
+std::size_t softmax_cross_entropy_workspace(int n, int classes);
+
+// dlogits = (probabilities - one_hot(labels)) / n: the gradient of the mean loss.
+void softmax_cross_entropy_grad(int n, int classes, const float* probabilities,
+                                const std::int32_t* labels, float* dlogits, Stream stream);
+
+// ---- Optimiser (P2)
+// ----------------------------------------------------------------------------------
+
+// v = momentum * v - lr * (g + weight_decay * w); w = w + v. In place.
+void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
+              float weight_decay, Stream stream);
+
+// Scales every row of w (filters, filter_size) whose RMS exceeds max_rms back to an RMS of max_rms.
+// In place.
+void renormalize_filters(int filters, int filter_size, float max_rms, float* w, Stream stream);
+
+// ---- Images (P2)
+// -------------------------------------------------------------------------------------
+
+// y[n,i,j,c] = images[n, top+i, left+j', c] - mean[top+i, left+j', c], with (top, left) =
+// corners[n] and j' = j, or out_w - 1 - j where flips[n] is not zero. images is uint8 (N,H,W,C),
+// mean (H,W,C) or null, corners int32 (N,2), y (N, out_h, out_w, C). A crop that leaves the image
+// reads zero (after the mean).
+void crop_images(const CropShape& shape, const std::uint8_t* images, const float* mean,
+                 const std::int32_t* corners, const std::uint8_t* flips, float* y, Stream stream);
+
+}  // namespace zfcuda

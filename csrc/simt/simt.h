@@ -1,0 +1,125 @@
+// The dialect that kernels are written in.
+//
+// A kernel is CUDA C++ with CUDA's own names (`__global__`, `threadIdx`, `__syncthreads`, `__shfl_xor_sync`,
+// `float4`, ...), except for what only nvcc can parse or only a GPU can execute. That goes through the names below:
+// under nvcc each is the instruction; under a host compiler it is a functional model of it, and the kernel runs
+// in the SIMT emulator. So kernels use no `<<<>>>`, no raw `asm`, and no `__shared__` of their own.
+//
+//   simt::launch<kernel<Tile>>(grid, block, shared_bytes, stream, args...)   checked launch; throws on failure
+//   SIMT_SHARED(float, tile, kRows * kPitch)                                  a static shared array, 128-byte aligned
+//   simt::dynamic_shared<float>()                                             the launch's dynamic shared memory
+//   simt::copy_async<16>(shared, global, valid)                               cp.async; zero-fills if not valid
+//   simt::copy_async_commit(), simt::copy_async_wait<N>()                     all but the newest N groups are done
+//   simt::load_matrix_x4(r, row), simt::load_matrix_x4_trans(r, row)          ldmatrix; `row`: this lane's 16-byte row
+//   simt::mma_m16n8k8_tf32(d, a, b), simt::mma_m16n8k16_bf16(d, a, b)         d += a * b on the tensor cores
+//   simt::to_tf32(x)                                                          round to nearest, as bits
+#pragma once
+
+#if defined(__CUDACC__)
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <stdexcept>
+#include <string>
+
+#define SIMT_SHARED(type, name, count) __shared__ __align__(128) type name[count]
+
+namespace simt {
+
+inline void check(cudaError_t error, const char* what) {
+    if (error != cudaSuccess) {
+        throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
+    }
+}
+
+// Static shared memory needs no permission; more than 48 KB of dynamic shared memory does, once per kernel and device.
+template <auto Kernel, typename... Arguments>
+void launch(dim3 grid, dim3 block, std::size_t shared_bytes, void* stream, Arguments... arguments) {
+    if (shared_bytes > 48 * 1024) {
+        check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                   static_cast<int>(shared_bytes)),
+              "cudaFuncSetAttribute");
+    }
+    Kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
+    check(cudaGetLastError(), __PRETTY_FUNCTION__);
+}
+
+template <typename T>
+__device__ inline T* dynamic_shared() {
+    extern __shared__ __align__(128) unsigned char simt_dynamic_shared[];
+    return reinterpret_cast<T*>(simt_dynamic_shared);
+}
+
+__device__ inline std::uint32_t shared_address(const void* shared) {
+    return static_cast<std::uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+template <int Bytes>
+__device__ inline void copy_async(void* shared, const void* global, bool valid = true) {
+    static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async moves 4, 8 or 16 bytes");
+    const int size = valid ? Bytes : 0;
+    if constexpr (Bytes == 16) {
+        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)),
+                     "l"(global), "r"(size)
+                     : "memory");
+    } else {
+        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(shared_address(shared)),
+                     "l"(global), "n"(Bytes), "r"(size)
+                     : "memory");
+    }
+}
+
+__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+
+template <int Pending>
+__device__ inline void copy_async_wait() {
+    asm volatile("cp.async.wait_group %0;\n" ::"n"(Pending) : "memory");
+}
+
+__device__ inline void load_matrix_x4(std::uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+__device__ inline void load_matrix_x4_trans(std::uint32_t (&r)[4], const void* row) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
+                 : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+                 : "r"(shared_address(row))
+                 : "memory");
+}
+
+__device__ inline void mma_m16n8k8_tf32(float (&d)[4], const std::uint32_t (&a)[4],
+                                        const std::uint32_t (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ inline void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
+                                         const std::uint32_t (&b)[2]) {
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+        "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};\n"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+
+__device__ inline std::uint32_t to_tf32(float x) {
+    std::uint32_t bits;
+    asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(bits) : "f"(x));
+    return bits;
+}
+
+}  // namespace simt
+
+#else
+
+#include "emulator.h"
+
+#endif

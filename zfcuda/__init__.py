@@ -1,0 +1,8 @@
+"""zfcuda: CUDA kernels for convnets and deconvnets, after Zeiler and Fergus (arXiv 1311.2901)."""
+
+from . import backends, ops
+from .errors import BackendError, CheckpointError, DataError
+
+__version__ = "0.1.0"
+
+__all__ = ["BackendError", "CheckpointError", "DataError", "backends", "ops"]

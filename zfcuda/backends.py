@@ -1,0 +1,192 @@
+"""Which backend serves an array.
+
+A NumPy array is served by the CPU kernels, a CuPy array by the CUDA kernels on its own GPU and on CuPy's
+current stream. Other arrays that offer ``__cuda_array_interface__`` or DLPack are viewed as one of the two,
+without a copy. Nothing is copied between devices.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import functools
+import importlib
+import math
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from . import _cpu
+from .errors import BackendError
+
+Array = Any  # numpy.ndarray or cupy.ndarray
+
+HOST_BACKENDS = ("cpu", "emulated")
+NAMES = ("cpu", "cuda", "emulated")
+
+_host_backend = contextvars.ContextVar("zfcuda_host_backend", default="cpu")
+
+# Smaller arrays come from NumPy: its own cache is as good.
+_POOLED_BYTES = 64 * 1024
+
+
+class HostBackend:
+    """Serves NumPy arrays, with the CPU kernels or with the emulated CUDA kernels."""
+
+    xp = np
+    stream = 0
+
+    def __init__(self, name: str, module: ModuleType):
+        self.name = name
+        self.module = module
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+        """An array with undefined contents, whose memory is used again when it dies."""
+        dtype = np.dtype(dtype)
+        size = math.prod(shape) * dtype.itemsize
+        if size < _POOLED_BYTES:
+            return np.empty(shape, dtype)
+        return np.ndarray(shape, dtype, buffer=self.module.HostBlock(size))
+
+    def pointer(self, array: np.ndarray | None) -> int:
+        return 0 if array is None else array.ctypes.data
+
+    def device(self, array: np.ndarray) -> contextlib.AbstractContextManager:
+        """The context in which operations on this array run."""
+        return contextlib.nullcontext()
+
+
+class CudaBackend:
+    """Serves CuPy arrays with the CUDA kernels."""
+
+    name = "cuda"
+
+    def __init__(self, module: ModuleType, cupy: ModuleType):
+        self.module = module
+        self.xp = cupy
+
+    @property
+    def stream(self) -> int:
+        return self.xp.cuda.get_current_stream().ptr
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+        """An array with undefined contents on the current device, from CuPy's memory pool."""
+        return self.xp.empty(shape, dtype)
+
+    def pointer(self, array: Array | None) -> int:
+        return 0 if array is None else array.data.ptr
+
+    def device(self, array: Array) -> contextlib.AbstractContextManager:
+        """The context in which operations on this array run."""
+        return self.xp.cuda.Device(array.device.id)
+
+
+Backend = HostBackend | CudaBackend
+
+
+@functools.cache
+def get(name: str) -> Backend:
+    """The backend called "cpu", "cuda" or "emulated"; `BackendError` with the reason if it cannot run."""
+    if name == "cpu":
+        return HostBackend("cpu", _cpu.load())
+    if name == "emulated":
+        return HostBackend("emulated", _load("_emulated", "emulated"))
+    if name == "cuda":
+        module = _load("_cuda", "cuda")
+        reason = module.unavailable_reason()
+        if reason:
+            raise BackendError(f"the CUDA backend cannot run: {reason}")
+        try:
+            import cupy
+        except ImportError as error:
+            raise BackendError(
+                f"the CUDA backend needs CuPy ({error}): pip install 'zfcuda[cuda12]' or 'zfcuda[cuda13]'"
+            ) from error
+        return CudaBackend(module, cupy)
+    raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {name!r}")
+
+
+def _load(module: str, name: str) -> ModuleType:
+    from ._build_info import BUILT
+
+    try:
+        return importlib.import_module(f"zfcuda.{module}")
+    except ImportError as error:
+        raise BackendError(f"the {name} backend is not built: {BUILT[name]} ({error})") from error
+
+
+def status() -> dict[str, str]:
+    """For each backend, an empty string if it is usable here, else the reason why not."""
+    reasons = {}
+    for name in NAMES:
+        try:
+            get(name)
+            reasons[name] = ""
+        except BackendError as error:
+            reasons[name] = str(error)
+    return reasons
+
+
+def available() -> list[str]:
+    """Names of the backends that can run here, of "cpu", "cuda" and "emulated"."""
+    return [name for name, reason in status().items() if not reason]
+
+
+@contextlib.contextmanager
+def use(name: str) -> Iterator[None]:
+    """Within this context (and thread), `name` ("cpu" or "emulated") serves NumPy arrays."""
+    if name not in HOST_BACKENDS:
+        raise ValueError(
+            f"only {' and '.join(HOST_BACKENDS)} serve NumPy arrays, got {name!r}; "
+            "for the CUDA backend pass CuPy arrays"
+        )
+    get(name)
+    token = _host_backend.set(name)
+    try:
+        yield
+    finally:
+        _host_backend.reset(token)
+
+
+def resolve(**arrays: Any) -> tuple[Backend, list[Array | None]]:
+    """The backend for these named arguments, and the arguments as its arrays; None stays None.
+
+    TypeError if an argument is no array, or if they live on different devices.
+    """
+    viewed = {name: _view(name, array) for name, array in arrays.items()}
+    places = {name: _place(array) for name, array in viewed.items() if array is not None}
+    if len(set(places.values())) != 1:
+        listing = ", ".join(f"{name} on {place}" for name, place in places.items())
+        raise TypeError(f"arrays must be on one device, got {listing}; nothing is copied silently")
+    on_host = next(iter(places.values())) == "the CPU"
+    return get(_host_backend.get() if on_host else "cuda"), list(viewed.values())
+
+
+def array_module(array: Array) -> ModuleType:
+    """NumPy or CuPy, whichever made this array."""
+    return np if isinstance(array, np.ndarray) else get("cuda").xp
+
+
+def _place(array: Array) -> str:
+    return "the CPU" if isinstance(array, np.ndarray) else f"GPU {array.device.id}"
+
+
+_DLPACK_HOST = (1, 3, 11)  # kDLCPU, kDLCUDAHost, kDLROCMHost
+
+
+def _view(name: str, array: Any) -> Array | None:
+    if array is None or isinstance(array, np.ndarray):
+        return array
+    if type(array).__module__.partition(".")[0] == "cupy":
+        return array
+    if hasattr(array, "__cuda_array_interface__"):
+        return get("cuda").xp.asarray(array)
+    if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
+        on_host = array.__dlpack_device__()[0] in _DLPACK_HOST
+        return np.from_dlpack(array) if on_host else get("cuda").xp.from_dlpack(array)
+    raise TypeError(
+        f"{name} must be a NumPy or CuPy array (or offer __cuda_array_interface__ or DLPack), "
+        f"got {type(array).__name__}"
+    )

@@ -1,0 +1,621 @@
+"""The operations: convolution, pooling with switches, and what a convnet and its deconvnet need besides.
+
+Images are NHWC and filters KRSC, C-contiguous float32 unless an operation says more. N H W C are batch, height,
+width and channels of the input, P Q K those of the output, R S the filter's height and width. `stride`, `padding`,
+`window`, `kernel_size` and `output_size` are an int or (height, width). A NumPy array runs on the CPU, a CuPy
+array on its GPU and CuPy's current stream; results live where the arguments do. An argument that is not
+C-contiguous is copied first; `out` must be contiguous and is never resized.
+
+Errors: ValueError for shapes and values, TypeError for dtypes, kinds of arrays and mixed devices. Each names
+the argument, what it was and what is allowed.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from typing import Any
+
+import numpy as np
+
+from .backends import Array, Backend, resolve
+
+IntPair = int | tuple[int, int]
+
+__all__ = [
+    "conv2d",
+    "conv2d_bias_grad",
+    "conv2d_relu_pool",
+    "conv2d_weight_grad",
+    "conv_transpose2d",
+    "crop_images",
+    "dropout",
+    "local_response_norm",
+    "local_response_norm_grad",
+    "max_pool2d",
+    "max_unpool2d",
+    "relu",
+    "relu_grad",
+    "renormalize_filters",
+    "sgd_step",
+    "softmax",
+    "softmax_cross_entropy",
+    "softmax_cross_entropy_grad",
+    "spatial_max",
+    "unpool_conv2d_weight_grad",
+    "unpool_conv_transpose2d",
+]
+
+
+# ---- Checks and calls ----------------------------------------------------------------------------------
+
+
+def _pair(name: str, value: IntPair) -> tuple[int, int]:
+    values = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
+    try:
+        pair = tuple(operator.index(v) for v in values)
+    except TypeError:
+        pair = ()
+    if len(pair) != 2:
+        raise TypeError(f"{name} must be an int or (height, width), got {value!r}")
+    if any(abs(v) >= 2**31 for v in pair):
+        raise ValueError(f"{name} is out of range: {value!r}")
+    return pair
+
+
+def _input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = np.float32) -> Array:
+    """The argument, contiguous, after checks of its dtype, rank and size."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {tuple(array.shape)}")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: shape {tuple(array.shape)}")
+    return backend.xp.ascontiguousarray(array)
+
+
+def _expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if tuple(array.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(array.shape)}")
+
+
+def _in_place(name: str, array: Array, dtype: Any = np.float32) -> None:
+    """Checks an array that an operation writes to."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous, since it is written to")
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        raise ValueError(f"{name} is read-only, but it is written to")
+
+
+def _output(
+    backend: Backend,
+    out: Array | None,
+    shape: tuple[int, ...],
+    inputs: tuple[Array | None, ...],
+    *,
+    may_alias: bool = False,
+) -> Array:
+    """`out` after checks, or a new array."""
+    if out is None:
+        return backend.empty(tuple(shape))
+    _expect_shape("out", out, shape)
+    _in_place("out", out)
+    for array in inputs:
+        if array is None or not backend.xp.may_share_memory(out, array):
+            continue
+        if may_alias and backend.pointer(out) == backend.pointer(array):
+            continue
+        raise ValueError("out must not share memory with an input of this operation")
+    return out
+
+
+def _call(backend: Backend, function: str, *arguments: Any, workspace: int | None = None) -> None:
+    """Runs one operation of the backend: arrays go as addresses; the workspace, if any, and the stream go last."""
+    first = next(a for a in arguments if isinstance(a, backend.xp.ndarray))
+    with backend.device(first):
+        passed = [backend.pointer(a) if isinstance(a, backend.xp.ndarray) else a for a in arguments]
+        if workspace is not None:
+            scratch = backend.empty((workspace,), np.uint8) if workspace else None
+            passed.append(backend.pointer(scratch))
+        getattr(backend.module, function)(*passed, backend.stream)
+
+
+def _conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: IntPair) -> Any:
+    return backend.module.ConvShape(tuple(x), tuple(w), _pair("stride", stride), _pair("padding", padding))
+
+
+def _pool_shape(backend: Backend, x: tuple, window: IntPair, stride: IntPair, padding: IntPair) -> Any:
+    return backend.module.PoolShape(
+        tuple(x), _pair("window", window), _pair("stride", stride), _pair("padding", padding)
+    )
+
+
+def _check_bias(backend: Backend, b: Array | None, channels: int) -> Array | None:
+    if b is None:
+        return None
+    b = _input(backend, "b", b, 1)
+    _expect_shape("b", b, (channels,))
+    return b
+
+
+_NULL = 0  # the address of an optional array that is not given
+
+
+def _or_null(array: Array | None) -> Any:
+    return _NULL if array is None else array
+
+
+# ---- Convolution -----------------------------------------------------------------------------------------
+
+
+def conv2d(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    *,
+    stride: IntPair = 1,
+    padding: IntPair = 0,
+    relu: bool = False,
+    out: Array | None = None,
+) -> Array:
+    """Convolution (cross-correlation, as in every convnet), with bias and ReLU if wanted (paper Fig. 3, P1).
+
+    x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y (N,P,Q,K), P = floor((H + 2*padding - R) / stride) + 1.
+    """
+    backend, (x, w, b, out) = resolve(x=x, w=w, b=b, out=out)
+    x = _input(backend, "x", x, 4)
+    w = _input(backend, "w", w, 4)
+    shape = _conv_shape(backend, x.shape, w.shape, stride, padding)
+    b = _check_bias(backend, b, w.shape[0])
+    y = _output(backend, out, shape.output, (x, w, b))
+    size = backend.module.conv2d_workspace(shape)
+    _call(backend, "conv2d", shape, x, w, _or_null(b), bool(relu), y, workspace=size)
+    return y
+
+
+def conv_transpose2d(
+    y: Array,
+    w: Array,
+    *,
+    stride: IntPair = 1,
+    padding: IntPair = 0,
+    output_size: IntPair,
+    out: Array | None = None,
+) -> Array:
+    """The transpose of `conv2d`: the deconvnet's filtering (paper 2.1, P3), and the gradient of x.
+
+    y (N,P,Q,K), w (K,R,S,C) -> x (N,H,W,C) with (H, W) = `output_size`, which must be a size that `conv2d` maps
+    to (P, Q).
+    """
+    backend, (y, w, out) = resolve(y=y, w=w, out=out)
+    y = _input(backend, "y", y, 4)
+    w = _input(backend, "w", w, 4)
+    height, width = _pair("output_size", output_size)
+    shape = _conv_shape(backend, (y.shape[0], height, width, w.shape[3]), w.shape, stride, padding)
+    _expect_shape("y", y, tuple(shape.output))
+    x = _output(backend, out, (y.shape[0], height, width, w.shape[3]), (y, w))
+    size = backend.module.conv_transpose2d_workspace(shape)
+    _call(backend, "conv_transpose2d", shape, y, w, x, workspace=size)
+    return x
+
+
+def conv2d_weight_grad(
+    x: Array,
+    dy: Array,
+    *,
+    kernel_size: IntPair,
+    stride: IntPair = 1,
+    padding: IntPair = 0,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of `conv2d`'s filters. x (N,H,W,C), dy (N,P,Q,K) -> dw (K,R,S,C), (R, S) = `kernel_size`."""
+    backend, (x, dy, out) = resolve(x=x, dy=dy, out=out)
+    x = _input(backend, "x", x, 4)
+    dy = _input(backend, "dy", dy, 4)
+    filters = (dy.shape[3], *_pair("kernel_size", kernel_size), x.shape[3])
+    shape = _conv_shape(backend, x.shape, filters, stride, padding)
+    _expect_shape("dy", dy, tuple(shape.output))
+    dw = _output(backend, out, filters, (x, dy))
+    size = backend.module.conv2d_weight_grad_workspace(shape)
+    _call(backend, "conv2d_weight_grad", shape, x, dy, dw, workspace=size)
+    return dw
+
+
+def conv2d_bias_grad(dy: Array, *, out: Array | None = None) -> Array:
+    """The gradient of a bias: the sum over all axes but the last. dy (..., K) -> db (K,)."""
+    backend, (dy, out) = resolve(dy=dy, out=out)
+    dy = _input(backend, "dy", dy, None)
+    if dy.ndim < 2:
+        raise ValueError(f"dy must have 2 dimensions or more, got shape {tuple(dy.shape)}")
+    channels = dy.shape[-1]
+    rows = dy.size // channels
+    db = _output(backend, out, (channels,), (dy,))
+    size = backend.module.conv2d_bias_grad_workspace(rows, channels)
+    _call(backend, "conv2d_bias_grad", rows, channels, dy, db, workspace=size)
+    return db
+
+
+# ---- Max pooling with switches ------------------------------------------------------------------------------
+
+
+def max_pool2d(x: Array, *, window: IntPair, stride: IntPair, padding: IntPair = 0) -> tuple[Array, Array]:
+    """Max pooling that records where each maximum was (paper 2.1, P3).
+
+    x (N,H,W,C) -> y (N,P,Q,C) and switches, uint8 of the same shape: the maximum's offset r * window_width + s from
+    the window's corner (also a corner that lies in the padding), the first one in row-major order. NaN wins.
+    The window has at most 256 cells; padding is smaller than the window and never wins.
+    """
+    backend, (x,) = resolve(x=x)
+    x = _input(backend, "x", x, 4)
+    shape = _pool_shape(backend, x.shape, window, stride, padding)
+    y = backend.empty(tuple(shape.output))
+    switches = backend.empty(tuple(shape.output), np.uint8)
+    _call(backend, "max_pool2d", shape, x, y, switches)
+    return y, switches
+
+
+def _check_switches(backend: Backend, y: Array, switches: Array) -> Array:
+    switches = _input(backend, "switches", switches, 4, np.uint8)
+    _expect_shape("switches", switches, y.shape)
+    return switches
+
+
+def max_unpool2d(
+    y: Array,
+    switches: Array,
+    *,
+    window: IntPair,
+    stride: IntPair,
+    padding: IntPair = 0,
+    output_size: IntPair,
+    out: Array | None = None,
+) -> Array:
+    """Puts each value where its switch says, zero elsewhere; values that meet add up (paper 2.1, P3).
+
+    y (N,P,Q,C), switches uint8 (N,P,Q,C) -> x (N,H,W,C), (H, W) = `output_size`. Also the gradient of `max_pool2d`.
+    A switch that names no cell of x (one that `max_pool2d` never makes) is ignored.
+    """
+    backend, (y, switches, out) = resolve(y=y, switches=switches, out=out)
+    y = _input(backend, "y", y, 4)
+    switches = _check_switches(backend, y, switches)
+    size = (y.shape[0], *_pair("output_size", output_size), y.shape[3])
+    shape = _pool_shape(backend, size, window, stride, padding)
+    _expect_shape("y", y, tuple(shape.output))
+    x = _output(backend, out, size, (y, switches))
+    _call(backend, "max_unpool2d", shape, y, switches, x)
+    return x
+
+
+def spatial_max(x: Array) -> tuple[Array, Array]:
+    """The strongest activation of every map: x (N,H,W,C) -> values (N,C) and positions int32 (N,C), h * W + w of
+    the first maximum (the ranking of P4's top 9). NaN wins."""
+    backend, (x,) = resolve(x=x)
+    x = _input(backend, "x", x, 4)
+    n, h, w, c = x.shape
+    values = backend.empty((n, c))
+    positions = backend.empty((n, c), np.int32)
+    _call(backend, "spatial_max", n, h, w, c, x, values, positions)
+    return values, positions
+
+
+# ---- The block: conv + bias + ReLU + max pool -----------------------------------------------------------------
+
+
+def conv2d_relu_pool(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    *,
+    stride: IntPair,
+    padding: IntPair,
+    window: IntPair,
+    pool_stride: IntPair,
+    pool_padding: IntPair = 0,
+) -> tuple[Array, Array]:
+    """One block of the convnet, `max_pool2d(conv2d(x, w, b, relu=True))`, without storing the map between.
+
+    x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y and switches as from `max_pool2d`, both (N,P,Q,K).
+    """
+    backend, (x, w, b) = resolve(x=x, w=w, b=b)
+    x = _input(backend, "x", x, 4)
+    w = _input(backend, "w", w, 4)
+    conv = _conv_shape(backend, x.shape, w.shape, stride, padding)
+    pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    b = _check_bias(backend, b, w.shape[0])
+    y = backend.empty(tuple(pool.output))
+    switches = backend.empty(tuple(pool.output), np.uint8)
+    size = backend.module.conv2d_relu_pool_workspace(conv, pool)
+    _call(backend, "conv2d_relu_pool", conv, pool, x, w, _or_null(b), y, switches, workspace=size)
+    return y, switches
+
+
+def unpool_conv_transpose2d(
+    y: Array,
+    switches: Array,
+    w: Array,
+    *,
+    stride: IntPair,
+    padding: IntPair,
+    window: IntPair,
+    pool_stride: IntPair,
+    pool_padding: IntPair = 0,
+    output_size: IntPair,
+    rectify: bool = False,
+    out: Array | None = None,
+) -> Array:
+    """One block of the deconvnet: unpool, rectify, filter (paper 2.1, P3), without storing the map between.
+
+    y and switches (N,P,Q,K) as `conv2d_relu_pool` returns them, w (K,R,S,C) -> x (N,H,W,C), (H, W) = `output_size`.
+    Without `rectify`, and with y masked by `relu_grad` against the pooled map, it is the block's data gradient.
+    """
+    backend, (y, switches, w, out) = resolve(y=y, switches=switches, w=w, out=out)
+    y = _input(backend, "y", y, 4)
+    w = _input(backend, "w", w, 4)
+    switches = _check_switches(backend, y, switches)
+    size = (y.shape[0], *_pair("output_size", output_size), w.shape[3])
+    conv = _conv_shape(backend, size, w.shape, stride, padding)
+    pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    _expect_shape("y", y, tuple(pool.output))
+    x = _output(backend, out, size, (y, switches, w))
+    scratch = backend.module.unpool_conv_transpose2d_workspace(conv, pool)
+    _call(
+        backend,
+        "unpool_conv_transpose2d",
+        conv,
+        pool,
+        y,
+        switches,
+        w,
+        bool(rectify),
+        x,
+        workspace=scratch,
+    )
+    return x
+
+
+def unpool_conv2d_weight_grad(
+    x: Array,
+    dy: Array,
+    switches: Array,
+    *,
+    kernel_size: IntPair,
+    stride: IntPair,
+    padding: IntPair,
+    window: IntPair,
+    pool_stride: IntPair,
+    pool_padding: IntPair = 0,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of a block's filters from the gradient of its pooled map, masked by `relu_grad` against it.
+
+    x (N,H,W,C), dy and switches (N,P,Q,K) -> dw (K,R,S,C), (R, S) = `kernel_size`. Equal to `conv2d_weight_grad`
+    of the unpooled dy. (The gradient of the bias is `conv2d_bias_grad(dy)`: unpooling moves values, it loses none.)
+    """
+    backend, (x, dy, switches, out) = resolve(x=x, dy=dy, switches=switches, out=out)
+    x = _input(backend, "x", x, 4)
+    dy = _input(backend, "dy", dy, 4)
+    switches = _check_switches(backend, dy, switches)
+    filters = (dy.shape[3], *_pair("kernel_size", kernel_size), x.shape[3])
+    conv = _conv_shape(backend, x.shape, filters, stride, padding)
+    pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    _expect_shape("dy", dy, tuple(pool.output))
+    dw = _output(backend, out, filters, (x, dy, switches))
+    size = backend.module.unpool_conv2d_weight_grad_workspace(conv, pool)
+    _call(backend, "unpool_conv2d_weight_grad", conv, pool, x, dy, switches, dw, workspace=size)
+    return dw
+
+
+# ---- Element-wise ---------------------------------------------------------------------------------------------
+
+
+def relu(x: Array, *, out: Array | None = None) -> Array:
+    """max(x, 0), any shape; NaN stays NaN. `out` may be x."""
+    backend, (x, out) = resolve(x=x, out=out)
+    x = _input(backend, "x", x, None)
+    y = _output(backend, out, x.shape, (x,), may_alias=True)
+    _call(backend, "relu", x.size, x, y)
+    return y
+
+
+def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """dy where y > 0, zero elsewhere: the gradient of `relu`, from its result y. `out` may be dy."""
+    backend, (dy, y, out) = resolve(dy=dy, y=y, out=out)
+    dy = _input(backend, "dy", dy, None)
+    y = _input(backend, "y", y, None)
+    _expect_shape("y", y, dy.shape)
+    dx = _output(backend, out, dy.shape, (dy, y), may_alias=True)
+    _call(backend, "relu_grad", dy.size, dy, y, dx)
+    return dx
+
+
+def dropout(x: Array, *, probability: float, seed: int, offset: int = 0, out: Array | None = None) -> Array:
+    """Zeroes each element with `probability` in [0, 1) and scales the others by 1 / (1 - probability) (P2).
+
+    The mask is a pure function of (seed, offset, index), from Philox4x32-10, the same on every backend; the same call
+    on a gradient is the gradient, so that no mask is stored. `seed` and `offset` in [0, 2^64). `out` may be x.
+    """
+    backend, (x, out) = resolve(x=x, out=out)
+    x = _input(backend, "x", x, None)
+    if not 0 <= probability < 1:
+        raise ValueError(f"probability must be in [0, 1), got {probability}")
+    for name, value in (("seed", seed), ("offset", offset)):
+        if not 0 <= operator.index(value) < 2**64:
+            raise ValueError(f"{name} must be in [0, 2^64), got {value}")
+    y = _output(backend, out, x.shape, (x,), may_alias=True)
+    _call(backend, "dropout", x.size, x, float(probability), int(seed), int(offset), y)
+    return y
+
+
+# ---- Local response normalisation --------------------------------------------------------------------------------
+
+
+def _check_norm(size: int, alpha: float, beta: float, k: float) -> tuple[int, float, float, float]:
+    if operator.index(size) < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    if not (k > 0 and alpha >= 0 and math.isfinite(k + alpha) and math.isfinite(beta)):
+        raise ValueError(f"k must be positive, alpha not negative, all finite; got k={k}, alpha={alpha}, beta={beta}")
+    return int(size), float(alpha), float(beta), float(k)
+
+
+def local_response_norm(
+    x: Array,
+    *,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    out: Array | None = None,
+) -> Array:
+    """Contrast normalisation across feature maps (Krizhevsky et al. 2012; paper Fig. 3, P1).
+
+    y = x / (k + alpha * sum of x^2 over the `size` neighbouring channels) ** beta; x (..., C), the sum runs over
+    channels c - size // 2 .. c + (size - 1) // 2. `alpha` is not divided by `size`.
+    """
+    backend, (x, out) = resolve(x=x, out=out)
+    x = _input(backend, "x", x, None)
+    parameters = _check_norm(size, alpha, beta, k)
+    y = _output(backend, out, x.shape, (x,))
+    channels = x.shape[-1] if x.ndim else 1
+    _call(backend, "local_response_norm", x.size // channels, channels, *parameters, x, y)
+    return y
+
+
+def local_response_norm_grad(
+    dy: Array,
+    x: Array,
+    *,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of `local_response_norm`, from its input x and the gradient dy of its result, both (..., C)."""
+    backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
+    dy = _input(backend, "dy", dy, None)
+    x = _input(backend, "x", x, None)
+    _expect_shape("dy", dy, x.shape)
+    parameters = _check_norm(size, alpha, beta, k)
+    dx = _output(backend, out, x.shape, (dy, x))
+    channels = x.shape[-1] if x.ndim else 1
+    _call(backend, "local_response_norm_grad", x.size // channels, channels, *parameters, dy, x, dx)
+    return dx
+
+
+# ---- Loss ------------------------------------------------------------------------------------------------------------
+
+
+def softmax(logits: Array, *, out: Array | None = None) -> Array:
+    """The probabilities of each row: logits (N, classes) -> probabilities (N, classes)."""
+    backend, (logits, out) = resolve(logits=logits, out=out)
+    logits = _input(backend, "logits", logits, 2)
+    probabilities = _output(backend, out, logits.shape, (logits,))
+    _call(backend, "softmax", *logits.shape, logits, probabilities)
+    return probabilities
+
+
+def _check_labels(backend: Backend, labels: Array, n: int, classes: int) -> Array:
+    labels = _input(backend, "labels", labels, 1, np.int32)
+    _expect_shape("labels", labels, (n,))
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"labels must be in [0, {classes}), got values from {low} to {high}")
+    return labels
+
+
+def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
+    """The loss (P2): logits (N, classes), labels int32 (N,) -> mean loss, a float32 array of shape (), and
+    probabilities (N, classes)."""
+    backend, (logits, labels) = resolve(logits=logits, labels=labels)
+    logits = _input(backend, "logits", logits, 2)
+    n, classes = logits.shape
+    labels = _check_labels(backend, labels, n, classes)
+    loss = backend.empty(())
+    probabilities = backend.empty((n, classes))
+    size = backend.module.softmax_cross_entropy_workspace(n, classes)
+    _call(
+        backend,
+        "softmax_cross_entropy",
+        n,
+        classes,
+        logits,
+        labels,
+        loss,
+        probabilities,
+        workspace=size,
+    )
+    return loss, probabilities
+
+
+def softmax_cross_entropy_grad(probabilities: Array, labels: Array, *, out: Array | None = None) -> Array:
+    """The gradient of the mean loss for the logits: (probabilities - one_hot(labels)) / N."""
+    backend, (probabilities, labels, out) = resolve(probabilities=probabilities, labels=labels, out=out)
+    probabilities = _input(backend, "probabilities", probabilities, 2)
+    n, classes = probabilities.shape
+    labels = _check_labels(backend, labels, n, classes)
+    dlogits = _output(backend, out, (n, classes), (probabilities,))
+    _call(backend, "softmax_cross_entropy_grad", n, classes, probabilities, labels, dlogits)
+    return dlogits
+
+
+# ---- Optimiser ---------------------------------------------------------------------------------------------------------
+
+
+def sgd_step(w: Array, g: Array, v: Array, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+    """One step of SGD with momentum and weight decay (P2), in place, any shape:
+    v = momentum * v - lr * (g + weight_decay * w); w = w + v."""
+    backend, (w, g, v) = resolve(w=w, g=g, v=v)
+    _in_place("w", w)
+    _in_place("v", v)
+    g = _input(backend, "g", g, None)
+    _expect_shape("g", g, w.shape)
+    _expect_shape("v", v, w.shape)
+    _call(backend, "sgd_step", w.size, w, g, v, float(lr), float(momentum), float(weight_decay))
+
+
+def renormalize_filters(w: Array, *, max_rms: float) -> None:
+    """Scales every filter whose RMS exceeds `max_rms` back to it, in place (paper 3, P2). w (K, ...): K filters."""
+    backend, (w,) = resolve(w=w)
+    _in_place("w", w)
+    if w.ndim < 2 or w.size == 0:
+        raise ValueError(f"w must have 2 dimensions or more and elements, got shape {tuple(w.shape)}")
+    if not max_rms > 0:
+        raise ValueError(f"max_rms must be positive, got {max_rms}")
+    _call(backend, "renormalize_filters", w.shape[0], w.size // w.shape[0], float(max_rms), w)
+
+
+# ---- Images --------------------------------------------------------------------------------------------------------------
+
+
+def crop_images(
+    images: Array,
+    mean: Array | None,
+    corners: Array,
+    flips: Array,
+    *,
+    size: IntPair,
+    out: Array | None = None,
+) -> Array:
+    """Crops, horizontal flips and mean subtraction (P2) in one pass: uint8 images to a float32 batch.
+
+    images uint8 (N,H,W,C), mean float32 (H,W,C) or None, corners int32 (N,2) of (top, left), flips uint8 (N,) ->
+    float32 (N,h,w,C), (h, w) = `size`. The mean is subtracted pixel by pixel before the crop is flipped. What lies
+    outside the image reads zero.
+    """
+    backend, (images, mean, corners, flips, out) = resolve(
+        images=images, mean=mean, corners=corners, flips=flips, out=out
+    )
+    images = _input(backend, "images", images, 4, np.uint8)
+    shape = backend.module.CropShape(tuple(images.shape), _pair("size", size))
+    if mean is not None:
+        mean = _input(backend, "mean", mean, 3)
+        _expect_shape("mean", mean, images.shape[1:])
+    corners = _input(backend, "corners", corners, 2, np.int32)
+    _expect_shape("corners", corners, (images.shape[0], 2))
+    flips = _input(backend, "flips", flips, 1, np.uint8)
+    _expect_shape("flips", flips, (images.shape[0],))
+    y = _output(backend, out, tuple(shape.output), (images, mean))
+    _call(backend, "crop_images", shape, images, _or_null(mean), corners, flips, y)
+    return y
