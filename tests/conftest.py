@@ -1,0 +1,114 @@
+"""Which backends the tests run on, and how a test meets arrays of each.
+
+A test that takes `device` runs once per backend. A test that takes `case` runs on many random cases per backend, each
+with its own number, from which its random generator starts: `pytest -k "cpu-137"` runs one again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from zfcuda import backends
+
+CASES = {"cpu": 200, "emulated": 60, "cuda": 200}  # random cases per operation
+
+
+@dataclass(frozen=True)
+class Device:
+    """A backend under test: makes its arrays from NumPy's and back, and activates it."""
+
+    name: str
+
+    def array(self, array):
+        return backends.get("cuda").xp.asarray(array) if self.name == "cuda" else array
+
+    def numpy(self, array):
+        return array.get() if self.name == "cuda" else array
+
+    def active(self):
+        return contextlib.nullcontext() if self.name == "cuda" else backends.use(self.name)
+
+    @property
+    def max_work(self):
+        """Multiply-adds that one random convolution may cost here."""
+        return 300_000 if self.name == "emulated" else 3_000_000
+
+    @property
+    def max_size(self):
+        """Elements that one random array may have here."""
+        return 8_000 if self.name == "emulated" else 60_000
+
+
+@dataclass(frozen=True)
+class Case:
+    """One random case: a device and a number, which is also the seed."""
+
+    device: Device
+    number: int
+
+    @property
+    def rng(self):
+        return np.random.default_rng(self.number)
+
+
+def pytest_generate_tests(metafunc):
+    if "device" in metafunc.fixturenames:
+        metafunc.parametrize("device", backends.NAMES, indirect=True)
+    if "case" in metafunc.fixturenames:
+        status = backends.status()
+        # A backend that cannot run here is skipped once per operation, not once per case.
+        pairs = [(name, i) for name in backends.NAMES for i in range(1 if status[name] else CASES[name])]
+        metafunc.parametrize("case", pairs, indirect=True, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+
+
+def _activate(name):
+    reason = backends.status()[name]
+    if reason:
+        pytest.skip(f"{name}: {reason}")
+    return Device(name)
+
+
+@pytest.fixture
+def device(request):
+    device = _activate(request.param)
+    with device.active():
+        yield device
+
+
+@pytest.fixture
+def case(request):
+    name, number = request.param
+    device = _activate(name)
+    with device.active():
+        yield Case(device, number)
+
+
+_GUARD = 256  # bytes on either side; keeps the alignment that real arrays have
+
+
+@pytest.fixture
+def guarded_memory(monkeypatch):
+    """Every array that an operation asks for (results and workspaces) starts as NaN, 255 or -1, between two guard zones
+    that must be intact at the end."""
+    blocks = []
+
+    def guard(cls):
+        def empty(self, shape, dtype=np.float32):
+            size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+            block = self.xp.full(size + 2 * _GUARD + 64, 0xFF, np.uint8)
+            start = _GUARD + -self.pointer(block) % 64
+            blocks.append((block, start, size))
+            return block[start : start + size].view(dtype).reshape(shape)
+
+        monkeypatch.setattr(cls, "empty", empty)
+
+    guard(backends.HostBackend)
+    guard(backends.CudaBackend)
+    yield
+    for block, start, size in blocks:
+        assert bool((block[:start] == 0xFF).all()), "an operation wrote before the start of an array"
+        assert bool((block[start + size :] == 0xFF).all()), "an operation wrote past the end of an array"

@@ -1,0 +1,99 @@
+"""ReLU and dropout: csrc/kernels/activation.cuh and csrc/cpu/activation.cpp."""
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from tests.shapes import random_shape
+from zfcuda import ops
+
+
+def test_relu(case):
+    rng = case.rng
+    x = rng.standard_normal(random_shape(rng, case.device.max_size), dtype=np.float32)
+    x[rng.random(x.shape) < 0.1] = rng.choice([0.0, np.nan, np.inf, -np.inf])
+    y = case.device.numpy(ops.relu(case.device.array(x)))
+    np.testing.assert_array_equal(y, np.maximum(x, 0))
+
+
+def test_relu_grad(case):
+    rng = case.rng
+    shape = random_shape(rng, case.device.max_size)
+    dy = rng.standard_normal(shape, dtype=np.float32)
+    y = np.maximum(rng.standard_normal(shape, dtype=np.float32), 0)
+    dx = case.device.numpy(ops.relu_grad(case.device.array(dy), case.device.array(y)))
+    np.testing.assert_array_equal(dx, np.where(y > 0, dy, 0))
+
+
+def test_dropout(case):
+    rng = case.rng
+    x = rng.standard_normal(random_shape(rng, 2_000), dtype=np.float32)
+    options = {
+        "probability": float(rng.choice([0.0, 0.1, 0.5, 0.9])),
+        "seed": int(rng.integers(0, 2**64, dtype=np.uint64)),
+        "offset": int(rng.integers(0, 2**64, dtype=np.uint64)),
+    }
+    y = case.device.numpy(ops.dropout(case.device.array(x), **options))
+    expected = oracles.dropout(x, **options)
+    np.testing.assert_array_equal(y == 0, expected == 0, err_msg=str(options))
+    assert oracles.relative_error(y, expected) < 1e-6
+
+
+def test_philox_known_answers():
+    """The first vectors of the authors' Random123 distribution (philox4x32, 10 rounds)."""
+    assert oracles.philox4x32(0, 0, 0) == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    ones = 2**64 - 1
+    assert oracles.philox4x32(ones, ones, ones) == [0x408F276D, 0x41C83B0E, 0xA20BC7C6, 0x6D5451FD]
+
+
+def test_dropout_keeps_its_share_and_its_mean(device):
+    y = device.numpy(ops.dropout(device.array(np.ones(40_000, np.float32)), probability=0.3, seed=5))
+    kept = (y > 0).mean()
+    assert abs(kept - 0.7) < 0.01
+    np.testing.assert_allclose(y[y > 0], 1 / 0.7, rtol=1e-6)
+
+
+def test_dropout_masks_differ_by_seed_and_offset(device):
+    x = device.array(np.ones(1000, np.float32))
+    first = device.numpy(ops.dropout(x, probability=0.5, seed=1, offset=0))
+    again = device.numpy(ops.dropout(x, probability=0.5, seed=1, offset=0))
+    assert np.array_equal(first, again)
+    for other in ({"seed": 2, "offset": 0}, {"seed": 1, "offset": 1}):
+        assert not np.array_equal(first, device.numpy(ops.dropout(x, probability=0.5, **other)))
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 1023, 70_001])
+def test_in_place(device, size):
+    x = np.linspace(-1, 1, size, dtype=np.float32)
+    gate = device.array(np.roll(x, 1))
+    for run in (
+        lambda a, out: ops.relu(a, out=out),
+        lambda a, out: ops.relu_grad(a, gate, out=out),
+        lambda a, out: ops.dropout(a, probability=0.5, seed=3, out=out),
+    ):
+        separate = device.numpy(run(device.array(x.copy()), None))
+        given = device.array(x.copy())
+        assert run(given, given) is given
+        np.testing.assert_array_equal(device.numpy(given), separate)
+
+
+X = np.zeros((3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "x must be float32", lambda: ops.relu(X.astype(np.int8))),
+        (ValueError, "x is empty", lambda: ops.relu(X[:0])),
+        (ValueError, "out must have shape", lambda: ops.relu(X, out=X[:1])),
+        (ValueError, "share memory", lambda: ops.relu(X[:2], out=X[1:])),
+        (ValueError, "y must have shape", lambda: ops.relu_grad(X, X[:2])),
+        (ValueError, r"probability must be in \[0, 1\), got 1", lambda: ops.dropout(X, probability=1.0, seed=0)),
+        (ValueError, "probability must be in", lambda: ops.dropout(X, probability=float("nan"), seed=0)),
+        (ValueError, "seed must be in", lambda: ops.dropout(X, probability=0.5, seed=-1)),
+        (ValueError, "offset must be in", lambda: ops.dropout(X, probability=0.5, seed=0, offset=2**64)),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()

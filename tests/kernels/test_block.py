@@ -1,0 +1,133 @@
+"""conv + bias + ReLU + max pool as one operation, and its way back (csrc/kernels/block*.cuh, csrc/cpu/block*.cpp)."""
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from tests.kernels.test_conv import TOLERANCE, WEIGHT_GRAD_TOLERANCE, assert_close, normal
+from tests.shapes import random_block
+from zfcuda import ops
+
+
+def options_of(conv, pool):
+    own = {
+        "stride": conv.stride,
+        "padding": conv.padding,
+        "window": pool.window,
+        "pool_stride": pool.stride,
+        "pool_padding": pool.padding,
+    }
+    conv_options = {"stride": conv.stride, "padding": conv.padding}
+    pool_options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
+    return own, conv_options, pool_options
+
+
+def value_at_switch(maps, switches, pool):
+    """maps[n, h, w, c] at the cell that each switch names; NaN where it names none."""
+    n, p, q, c = np.indices(switches.shape)
+    r, s = np.divmod(switches.astype(int), pool.window[1])
+    h, w = p * pool.stride[0] - pool.padding[0] + r, q * pool.stride[1] - pool.padding[1] + s
+    valid = (r < pool.window[0]) & (h >= 0) & (h < maps.shape[1]) & (w >= 0) & (w < maps.shape[2])
+    return np.where(valid, maps[n, np.where(valid, h, 0), np.where(valid, w, 0), c], np.nan)
+
+
+def test_conv2d_relu_pool(case):
+    rng = case.rng
+    conv, pool = random_block(rng, case.device.max_work)
+    own, conv_options, pool_options = options_of(conv, pool)
+    x, w = normal(rng, conv.x), normal(rng, conv.w)
+    b = normal(rng, conv.w[0]) if rng.random() < 0.7 else None
+    to = case.device.array
+    y, switches = ops.conv2d_relu_pool(to(x), to(w), None if b is None else to(b), **own)
+    y, switches = case.device.numpy(y), case.device.numpy(switches)
+    maps = oracles.conv2d(x, w, b, **conv_options, relu=True)
+    expected, _ = oracles.max_pool2d(maps, **pool_options)
+    assert_close(case, case.device.array(y), expected, TOLERANCE, (conv, pool))
+    # Rounding may move a switch between cells that are as good as equal, but never to a smaller one.
+    chosen = value_at_switch(maps, switches, pool)
+    scale = np.abs(maps).max() or 1.0
+    assert np.abs(chosen - expected).max() < TOLERANCE * scale, (conv, pool)
+    # Where ReLU left nothing, every cell is an exact zero and the first one wins.
+    zero = np.zeros_like(maps)
+    _, first = oracles.max_pool2d(zero, **pool_options)
+    dead = (y == 0) & (expected == 0)
+    np.testing.assert_array_equal(switches[dead], first[dead])
+
+
+def test_unpool_conv_transpose2d(case):
+    rng = case.rng
+    conv, pool = random_block(rng, case.device.max_work)
+    own, conv_options, pool_options = options_of(conv, pool)
+    rectify = bool(rng.random() < 0.5)
+    _, switches = oracles.max_pool2d(normal(rng, pool.x), **pool_options)
+    y, w = normal(rng, pool.output), normal(rng, conv.w)
+    to = case.device.array
+    x = ops.unpool_conv_transpose2d(to(y), to(switches), to(w), **own, output_size=conv.x[1:3], rectify=rectify)
+    maps = oracles.max_unpool2d(y, switches, **pool_options, output_size=pool.x[1:3])
+    if rectify:
+        maps = np.maximum(maps, 0)
+    expected = oracles.conv_transpose2d(maps, w, **conv_options, output_size=conv.x[1:3])
+    assert_close(case, x, expected, TOLERANCE, (conv, pool, rectify))
+
+
+def test_unpool_conv2d_weight_grad(case):
+    rng = case.rng
+    conv, pool = random_block(rng, case.device.max_work)
+    own, conv_options, pool_options = options_of(conv, pool)
+    _, switches = oracles.max_pool2d(normal(rng, pool.x), **pool_options)
+    x, dy = normal(rng, conv.x), normal(rng, pool.output)
+    to = case.device.array
+    dw = ops.unpool_conv2d_weight_grad(to(x), to(dy), to(switches), **own, kernel_size=conv.w[1:3])
+    maps = oracles.max_unpool2d(dy, switches, **pool_options, output_size=pool.x[1:3])
+    expected = oracles.conv2d_weight_grad(x, maps, kernel_size=conv.w[1:3], **conv_options)
+    assert_close(case, dw, expected, WEIGHT_GRAD_TOLERANCE, (conv, pool))
+
+
+def test_first_block_of_zfnet_at_a_quarter(device):
+    """The block that matters most: 7x7 stride 2 over 3 channels, pool 3x3 stride 2 padding 1."""
+    rng = np.random.default_rng(4)
+    x, w, b = normal(rng, (1, 56, 56, 3)), normal(rng, (24, 7, 7, 3)), normal(rng, 24)
+    y, switches = ops.conv2d_relu_pool(
+        *map(device.array, (x, w, b)), stride=2, padding=1, window=3, pool_stride=2, pool_padding=1
+    )
+    maps = oracles.conv2d(x, w, b, stride=(2, 2), padding=(1, 1), relu=True)
+    expected, _ = oracles.max_pool2d(maps, window=(3, 3), stride=(2, 2), padding=(1, 1))
+    assert_close(device, y, expected, TOLERANCE, "values")
+    assert switches.shape == y.shape
+
+
+def test_same_bits_every_time(device):
+    rng = np.random.default_rng(5)
+    x, w = device.array(normal(rng, (2, 15, 14, 3))), device.array(normal(rng, (8, 3, 3, 3)))
+    own = {"stride": 1, "padding": 1, "window": 3, "pool_stride": 2, "pool_padding": 1}
+    y, switches = ops.conv2d_relu_pool(x, w, None, **own)
+    for run in (
+        lambda: ops.conv2d_relu_pool(x, w, None, **own)[0],
+        lambda: ops.conv2d_relu_pool(x, w, None, **own)[1],
+        lambda: ops.unpool_conv_transpose2d(y, switches, w, **own, output_size=(15, 14)),
+        lambda: ops.unpool_conv2d_weight_grad(x, y, switches, **own, kernel_size=3),
+    ):
+        first = device.numpy(run())
+        assert all(np.array_equal(first, device.numpy(run())) for _ in range(5))
+
+
+X, W, B = np.zeros((1, 8, 8, 3), np.float32), np.zeros((4, 3, 3, 3), np.float32), np.zeros(4, np.float32)
+Y, S = np.zeros((1, 3, 3, 4), np.float32), np.zeros((1, 3, 3, 4), np.uint8)
+BLOCK = {"stride": 1, "padding": 0, "window": 2, "pool_stride": 2}
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, "x must have 4", lambda: ops.conv2d_relu_pool(X[0], W, B, **BLOCK)),
+        (ValueError, "window height 9 is larger", lambda: ops.conv2d_relu_pool(X, W, B, **BLOCK | {"window": 9})),
+        (ValueError, "stride height", lambda: ops.conv2d_relu_pool(X, W, B, **BLOCK | {"pool_stride": 0})),
+        (ValueError, r"b must have shape \(4,\)", lambda: ops.conv2d_relu_pool(X, W, B[:3], **BLOCK)),
+        (ValueError, "y must have shape", lambda: ops.unpool_conv_transpose2d(Y, S, W, **BLOCK, output_size=20)),
+        (TypeError, "switches must be uint8", lambda: ops.unpool_conv_transpose2d(Y, Y, W, **BLOCK, output_size=8)),
+        (ValueError, "dy must have shape", lambda: ops.unpool_conv2d_weight_grad(X, Y, S, **BLOCK, kernel_size=7)),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()

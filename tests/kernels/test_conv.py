@@ -1,0 +1,163 @@
+"""csrc/kernels/conv*.cuh and csrc/cpu/conv*.cpp against float64."""
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from tests.shapes import random_conv
+from zfcuda import backends, ops
+
+TOLERANCE = 1e-5
+WEIGHT_GRAD_TOLERANCE = 1e-4
+
+
+def normal(rng, shape):
+    return rng.standard_normal(shape, dtype=np.float32)
+
+
+def assert_close(case_or_device, actual, expected, tolerance, what):
+    device = getattr(case_or_device, "device", case_or_device)
+    error = oracles.relative_error(device.numpy(actual), expected)
+    assert error < tolerance, f"relative error {error:.3g} for {what}"
+
+
+def test_conv2d(case):
+    rng = case.rng
+    conv = random_conv(rng, case.device.max_work)
+    x, w = normal(rng, conv.x), normal(rng, conv.w)
+    b = normal(rng, conv.w[0]) if rng.random() < 0.7 else None
+    relu = bool(rng.random() < 0.5)
+    options = {"stride": conv.stride, "padding": conv.padding, "relu": relu}
+    to = case.device.array
+    y = ops.conv2d(to(x), to(w), None if b is None else to(b), **options)
+    assert_close(case, y, oracles.conv2d(x, w, b, **options), TOLERANCE, (conv, relu))
+
+
+def test_conv_transpose2d(case):
+    rng = case.rng
+    conv = random_conv(rng, case.device.max_work)
+    y, w = normal(rng, conv.output), normal(rng, conv.w)
+    options = {"stride": conv.stride, "padding": conv.padding, "output_size": conv.x[1:3]}
+    x = ops.conv_transpose2d(case.device.array(y), case.device.array(w), **options)
+    assert_close(case, x, oracles.conv_transpose2d(y, w, **options), TOLERANCE, conv)
+
+
+def test_conv2d_weight_grad(case):
+    rng = case.rng
+    conv = random_conv(rng, case.device.max_work)
+    x, dy = normal(rng, conv.x), normal(rng, conv.output)
+    options = {"kernel_size": conv.w[1:3], "stride": conv.stride, "padding": conv.padding}
+    dw = ops.conv2d_weight_grad(case.device.array(x), case.device.array(dy), **options)
+    assert_close(case, dw, oracles.conv2d_weight_grad(x, dy, **options), WEIGHT_GRAD_TOLERANCE, conv)
+
+
+def test_conv2d_bias_grad(case):
+    rng = case.rng
+    shape = random_conv(rng, case.device.max_work).output
+    dy = normal(rng, shape) + 0.5
+    db = ops.conv2d_bias_grad(case.device.array(dy))
+    assert_close(case, db, dy.astype(np.float64).sum((0, 1, 2)), TOLERANCE, shape)
+
+
+def test_bias_grad_of_a_matrix(device):
+    dy = normal(np.random.default_rng(0), (37, 10))
+    db = ops.conv2d_bias_grad(device.array(dy))
+    assert_close(device, db, dy.astype(np.float64).sum(0), TOLERANCE, dy.shape)
+
+
+def test_same_bits_every_time(device):
+    rng = np.random.default_rng(1)
+    x, w, dy = normal(rng, (3, 17, 13, 6)), normal(rng, (9, 3, 3, 6)), normal(rng, (3, 9, 7, 9))
+    x, w, dy = (device.array(a) for a in (x, w, dy))
+    options = {"stride": 2, "padding": 1}
+    for run in (
+        lambda: ops.conv2d(x, w, **options),
+        lambda: ops.conv_transpose2d(dy, w, output_size=(17, 13), **options),
+        lambda: ops.conv2d_weight_grad(x, dy, kernel_size=3, **options),
+        lambda: ops.conv2d_bias_grad(dy),
+    ):
+        first = device.numpy(run())
+        assert all(np.array_equal(first, device.numpy(run())) for _ in range(5))
+
+
+def test_arguments_that_are_not_contiguous(device):
+    rng = np.random.default_rng(2)
+    x, w = normal(rng, (2, 4, 9, 8)), normal(rng, (3, 4, 3, 3))
+    expected = oracles.conv2d(x.transpose(0, 2, 3, 1), w.transpose(0, 2, 3, 1)[..., ::-1])
+    y = ops.conv2d(device.array(x).transpose(0, 2, 3, 1), device.array(w).transpose(0, 2, 3, 1)[..., ::-1])
+    assert_close(device, y, expected, TOLERANCE, "transposed views")
+
+
+def test_out(device):
+    rng = np.random.default_rng(3)
+    x, w = normal(rng, (2, 5, 5, 3)), normal(rng, (4, 3, 3, 3))
+    x_, w_ = device.array(x), device.array(w)
+    out = device.array(np.full((2, 3, 3, 4), np.nan, np.float32))
+    assert ops.conv2d(x_, w_, out=out) is out
+    assert_close(device, out, oracles.conv2d(x, w), TOLERANCE, "out=")
+    out = device.array(np.full((2, 5, 5, 3), np.nan, np.float32))
+    y = normal(rng, (2, 3, 3, 4))
+    assert ops.conv_transpose2d(device.array(y), w_, output_size=5, out=out) is out
+    assert_close(device, out, oracles.conv_transpose2d(y, w, output_size=(5, 5)), TOLERANCE, "out=")
+
+
+X, W = np.zeros((2, 6, 5, 3), np.float32), np.zeros((4, 3, 3, 3), np.float32)
+Y = np.zeros((2, 4, 3, 4), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, "x must have 4 dimensions", lambda: ops.conv2d(X[0], W)),
+        (ValueError, "w must have 4 dimensions", lambda: ops.conv2d(X, W[0])),
+        (TypeError, "x must be float32, got float64", lambda: ops.conv2d(X.astype(float), W)),
+        (TypeError, "w must be float32, got int32", lambda: ops.conv2d(X, W.astype(np.int32))),
+        (TypeError, "x must be a NumPy or CuPy array", lambda: ops.conv2d(X.tolist(), W)),
+        (ValueError, "w has 2 input channels", lambda: ops.conv2d(X, W[..., :2])),
+        (ValueError, "x is empty", lambda: ops.conv2d(X[:0], W)),
+        (ValueError, "stride height must be at least 1, got 0", lambda: ops.conv2d(X, W, stride=0)),
+        (ValueError, "stride width must be at least 1, got -2", lambda: ops.conv2d(X, W, stride=(1, -2))),
+        (ValueError, "padding height must be at least 0, got -1", lambda: ops.conv2d(X, W, padding=-1)),
+        (ValueError, "kernel width 3 is larger than the padded input", lambda: ops.conv2d(X[:, :, :2], W)),
+        (TypeError, "stride must be an int or", lambda: ops.conv2d(X, W, stride=1.5)),
+        (TypeError, "padding must be an int or", lambda: ops.conv2d(X, W, padding=(1, 2, 3))),
+        (ValueError, "stride is out of range", lambda: ops.conv2d(X, W, stride=2**40)),
+        (ValueError, r"b must have shape \(4,\)", lambda: ops.conv2d(X, W, W[0, 0, 0])),
+        (ValueError, "b must have 1 dim", lambda: ops.conv2d(X, W, W)),
+        (ValueError, "out must have shape", lambda: ops.conv2d(X, W, out=X)),
+        (TypeError, "out must be float32", lambda: ops.conv2d(X, W, out=Y.astype(np.float64))),
+        (
+            ValueError,
+            "out must be C-contiguous",
+            lambda: ops.conv2d(X, W, out=np.zeros((2, 3, 4, 4), np.float32).transpose(0, 2, 1, 3)),
+        ),
+        (ValueError, "y must have shape", lambda: ops.conv_transpose2d(Y, W, output_size=9)),
+        (ValueError, "kernel height", lambda: ops.conv_transpose2d(Y, W, output_size=2)),
+        (ValueError, "dy must have shape", lambda: ops.conv2d_weight_grad(X, Y, kernel_size=2)),
+        (ValueError, "kernel height must be at least 1", lambda: ops.conv2d_weight_grad(X, Y, kernel_size=0)),
+        (ValueError, "dy must have 2 dimensions or more", lambda: ops.conv2d_bias_grad(Y[0, 0, 0])),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_out_must_not_be_an_input():
+    x = np.zeros((1, 3, 3, 2), np.float32)
+    w = np.zeros((2, 1, 1, 2), np.float32)
+    with pytest.raises(ValueError, match="share memory"):
+        ops.conv2d(x, w, out=x)
+
+
+def test_read_only_out():
+    out = np.zeros((2, 4, 3, 4), np.float32)
+    out.flags.writeable = False
+    with pytest.raises(ValueError, match="read-only"):
+        ops.conv2d(X, W, out=out)
+
+
+def test_arrays_too_large_to_index():
+    module = backends.get("cpu").module
+    with pytest.raises(ValueError, match="at most 2147483647"):
+        module.ConvShape((3, 30000, 30000, 1), (1, 1, 1, 1), (1, 1), (0, 0))

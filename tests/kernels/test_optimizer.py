@@ -1,0 +1,65 @@
+"""SGD and filter renormalisation: csrc/kernels/optimizer.cuh and csrc/cpu/optimizer.cpp."""
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from tests.shapes import random_conv, random_shape
+from zfcuda import ops
+
+
+def test_sgd_step(case):
+    rng = case.rng
+    shape = random_shape(rng, case.device.max_size)
+    w, g, v = (rng.standard_normal(shape, dtype=np.float32) for _ in range(3))
+    options = {
+        "lr": float(rng.choice([1e-2, 1.0])),
+        "momentum": float(rng.choice([0.0, 0.9])),
+        "weight_decay": float(rng.choice([0.0, 5e-4, 0.1])),
+    }
+    w_, g_, v_ = (case.device.array(a.copy()) for a in (w, g, v))
+    ops.sgd_step(w_, g_, v_, **options)
+    expected_w, expected_v = oracles.sgd_step(w, g, v, **options)
+    assert oracles.relative_error(case.device.numpy(w_), expected_w) < 1e-6
+    assert oracles.relative_error(case.device.numpy(v_), expected_v) < 1e-6
+    np.testing.assert_array_equal(case.device.numpy(g_), g)
+
+
+def test_renormalize_filters(case):
+    rng = case.rng
+    shape = random_conv(rng, case.device.max_work).w
+    w = (0.1 * rng.standard_normal(shape) * rng.uniform(0, 3, (shape[0], 1, 1, 1))).astype(np.float32)
+    w_ = case.device.array(w.copy())
+    ops.renormalize_filters(w_, max_rms=0.1)
+    expected = oracles.renormalize_filters(w, max_rms=0.1)
+    assert oracles.relative_error(case.device.numpy(w_), expected) < 1e-5, shape
+
+
+def test_filters_below_the_bound_keep_their_bits(device):
+    w = np.full((3, 2, 2, 2), 0.05, np.float32)
+    w[1] = 7
+    w_ = device.array(w.copy())
+    ops.renormalize_filters(w_, max_rms=0.1)
+    result = device.numpy(w_)
+    np.testing.assert_array_equal(result[[0, 2]], w[[0, 2]])
+    np.testing.assert_allclose(result[1], 0.1, rtol=1e-6)
+
+
+W = np.zeros((4, 3), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, "g must have shape", lambda: ops.sgd_step(W, W[:1].copy(), W.copy(), lr=1)),
+        (ValueError, "v must have shape", lambda: ops.sgd_step(W, W.copy(), W[:1].copy(), lr=1)),
+        (ValueError, "w must be C-contiguous", lambda: ops.sgd_step(W.T, W.T.copy(), W.T.copy(), lr=1)),
+        (TypeError, "v must be float32", lambda: ops.sgd_step(W, W.copy(), W.astype(float), lr=1)),
+        (TypeError, "w must be float32", lambda: ops.renormalize_filters(W.astype(float), max_rms=1)),
+        (ValueError, "max_rms must be positive", lambda: ops.renormalize_filters(W, max_rms=0)),
+        (ValueError, "w must have 2 dimensions", lambda: ops.renormalize_filters(W[0], max_rms=1)),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()

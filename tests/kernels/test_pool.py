@@ -1,0 +1,128 @@
+"""csrc/kernels/pool.cuh and csrc/cpu/pool.cpp: exact, since a maximum rounds nothing."""
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from tests.shapes import random_pool
+from zfcuda import ops
+
+
+def maps(rng, shape):
+    """Random maps, some of them with ties, NaN or nothing but negative values."""
+    x = rng.standard_normal(shape, dtype=np.float32)
+    kind = rng.integers(0, 5)
+    if kind == 0:
+        x = np.round(x)
+    elif kind == 1:
+        x[rng.random(shape) < 0.1] = np.nan
+    elif kind == 2:
+        x = -np.abs(x) - 1
+    elif kind == 3:
+        x[rng.random(shape) < 0.3] = -np.inf
+    return x
+
+
+def test_max_pool2d(case):
+    rng = case.rng
+    pool = random_pool(rng, case.device.max_size)
+    x = maps(rng, pool.x)
+    options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
+    y, switches = ops.max_pool2d(case.device.array(x), **options)
+    expected, expected_switches = oracles.max_pool2d(x, **options)
+    np.testing.assert_array_equal(case.device.numpy(y), expected, err_msg=str(pool))
+    np.testing.assert_array_equal(case.device.numpy(switches), expected_switches, err_msg=str(pool))
+    assert switches.dtype == np.uint8
+
+
+def test_max_unpool2d(case):
+    rng = case.rng
+    pool = random_pool(rng, case.device.max_size // 4)
+    options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
+    _, switches = oracles.max_pool2d(maps(rng, pool.x), **options)
+    # Small whole numbers: their sums are exact in any order.
+    y = rng.integers(-50, 50, switches.shape).astype(np.float32)
+    x = ops.max_unpool2d(case.device.array(y), case.device.array(switches), **options, output_size=pool.x[1:3])
+    expected = oracles.max_unpool2d(y, switches, **options, output_size=pool.x[1:3])
+    np.testing.assert_array_equal(case.device.numpy(x), expected, err_msg=str(pool))
+
+
+def test_spatial_max(case):
+    rng = case.rng
+    x = maps(rng, random_pool(rng, case.device.max_size).x)
+    n, h, w, c = x.shape
+    values, positions = ops.spatial_max(case.device.array(x))
+    flat = x.reshape(n, h * w, c)
+    expected = np.argmax(np.where(np.isnan(flat), np.inf, flat), 1)  # NaN wins; no map here holds +inf
+    np.testing.assert_array_equal(case.device.numpy(positions), expected)
+    np.testing.assert_array_equal(case.device.numpy(values), np.take_along_axis(flat, expected[:, None], 1)[:, 0])
+
+
+def test_windows_that_overlap_add_up(device):
+    x = np.zeros((1, 3, 3, 1), np.float32)
+    x[0, 1, 1, 0] = 5
+    y, switches = ops.max_pool2d(device.array(x), window=2, stride=1)
+    assert device.numpy(switches).ravel().tolist() == [3, 2, 1, 0]
+    back = device.numpy(ops.max_unpool2d(y, switches, window=2, stride=1, output_size=3))
+    assert back[0, 1, 1, 0] == 20
+    assert back.sum() == 20
+
+
+def test_corner_in_the_padding_counts(device):
+    x = np.ones((1, 1, 1, 1), np.float32)
+    y, switches = ops.max_pool2d(device.array(x), window=3, stride=2, padding=1)
+    assert device.numpy(y).ravel().tolist() == [1]
+    assert device.numpy(switches).ravel().tolist() == [4]
+
+
+def test_first_maximum_wins_a_tie(device):
+    y, switches = ops.max_pool2d(device.array(np.zeros((1, 4, 4, 3), np.float32)), window=(2, 4), stride=2)
+    assert not device.numpy(switches).any()
+    assert not device.numpy(y).any()
+
+
+def test_switch_that_names_no_cell_is_ignored(device):
+    y = device.array(np.ones((1, 1, 1, 4), np.float32))
+    switches = device.array(np.array([0, 1, 8, 200], np.uint8).reshape(1, 1, 1, 4))  # window 3x3, corner at (-1, -1)
+    x = ops.max_unpool2d(y, switches, window=3, stride=3, padding=1, output_size=1)
+    assert not device.numpy(x).any()
+
+
+def test_out(device):
+    y = device.array(np.ones((1, 2, 2, 3), np.float32))
+    switches = device.array(np.zeros((1, 2, 2, 3), np.uint8))
+    out = device.array(np.full((1, 4, 4, 3), np.nan, np.float32))
+    assert ops.max_unpool2d(y, switches, window=2, stride=2, output_size=4, out=out) is out
+    assert device.numpy(out).sum() == 12
+
+
+X = np.zeros((1, 5, 5, 2), np.float32)
+Y, S = np.zeros((1, 2, 2, 2), np.float32), np.zeros((1, 2, 2, 2), np.uint8)
+UNPOOL = {"window": 3, "stride": 2, "output_size": 5}
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, "x must have 4 dimensions", lambda: ops.max_pool2d(X[0], window=2, stride=2)),
+        (TypeError, "x must be float32", lambda: ops.max_pool2d(X.astype(np.float16), window=2, stride=2)),
+        (ValueError, "window height 6 is larger", lambda: ops.max_pool2d(X, window=6, stride=2)),
+        (ValueError, "window height must be at least 1", lambda: ops.max_pool2d(X, window=0, stride=2)),
+        (ValueError, "stride height must be at least 1", lambda: ops.max_pool2d(X, window=2, stride=-1)),
+        (ValueError, "must be smaller than the window", lambda: ops.max_pool2d(X, window=2, stride=1, padding=2)),
+        (ValueError, "padding height must be at least 0", lambda: ops.max_pool2d(X, window=2, stride=1, padding=-1)),
+        (
+            ValueError,
+            "more than 256 cells",
+            lambda: ops.max_pool2d(np.zeros((1, 17, 17, 1), np.float32), window=17, stride=1),
+        ),
+        (ValueError, "x is empty", lambda: ops.max_pool2d(X[:0], window=2, stride=1)),
+        (ValueError, "switches must have shape", lambda: ops.max_unpool2d(Y, S[:, :1], **UNPOOL)),
+        (TypeError, "switches must be uint8", lambda: ops.max_unpool2d(Y, S.astype(np.int64), **UNPOOL)),
+        (ValueError, "y must have shape", lambda: ops.max_unpool2d(Y, S, window=3, stride=2, output_size=9)),
+        (ValueError, "x must have 4 dimensions", lambda: ops.spatial_max(X[0])),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()

@@ -1,0 +1,176 @@
+"""What every operation must compute: a few obvious lines of NumPy in float64 each.
+
+Shapes and names as in zfcuda.ops; `stride`, `padding`, `window` are (height, width).
+"""
+
+import numpy as np
+
+
+def relative_error(actual, expected):
+    """norm(actual - expected) / norm(expected); a NaN in only one of them is an infinite error."""
+    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
+    assert actual.shape == expected.shape, (actual.shape, expected.shape)
+    if not np.array_equal(np.isnan(actual), np.isnan(expected)):
+        return np.inf
+    difference = np.linalg.norm(np.nan_to_num(actual - expected))
+    scale = np.linalg.norm(np.nan_to_num(expected))
+    return difference / scale if scale > 0 else difference
+
+
+def _taps(filters, stride, output):
+    """Each filter tap (r, s) with the slice of the padded input that it meets."""
+    (rows, columns), (p, q) = filters, output
+    for r in range(rows):
+        for s in range(columns):
+            yield r, s, np.s_[:, r : r + stride[0] * p : stride[0], s : s + stride[1] * q : stride[1]]
+
+
+def _pad(x, padding, value=0.0):
+    (ph, pw) = padding
+    return np.pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)), constant_values=value)
+
+
+def output_size(size, window, stride, padding):
+    return tuple((a + 2 * p - k) // s + 1 for a, k, s, p in zip(size, window, stride, padding, strict=True))
+
+
+def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), relu=False):
+    x, w = x.astype(np.float64), w.astype(np.float64)
+    p, q = output_size(x.shape[1:3], w.shape[1:3], stride, padding)
+    padded = _pad(x, padding)
+    y = np.zeros((x.shape[0], p, q, w.shape[0]))
+    for r, s, cells in _taps(w.shape[1:3], stride, (p, q)):
+        y += padded[cells] @ w[:, r, s, :].T
+    if b is not None:
+        y += b
+    return np.maximum(y, 0) if relu else y
+
+
+def conv_transpose2d(y, w, *, stride=(1, 1), padding=(0, 0), output_size):
+    y, w = y.astype(np.float64), w.astype(np.float64)
+    (height, width), (ph, pw) = output_size, padding
+    padded = np.zeros((y.shape[0], height + 2 * ph, width + 2 * pw, w.shape[3]))
+    for r, s, cells in _taps(w.shape[1:3], stride, y.shape[1:3]):
+        padded[cells] += y @ w[:, r, s, :]
+    return padded[:, ph : ph + height, pw : pw + width, :]
+
+
+def conv2d_weight_grad(x, dy, *, kernel_size, stride=(1, 1), padding=(0, 0)):
+    x, dy = x.astype(np.float64), dy.astype(np.float64)
+    padded = _pad(x, padding)
+    dw = np.zeros((dy.shape[3], *kernel_size, x.shape[3]))
+    for r, s, cells in _taps(kernel_size, stride, dy.shape[1:3]):
+        dw[:, r, s, :] = np.tensordot(dy, padded[cells], axes=([0, 1, 2], [0, 1, 2]))
+    return dw
+
+
+def max_pool2d(x, *, window, stride, padding=(0, 0)):
+    """Also the switches. In the input's own dtype: a maximum rounds nothing."""
+    p, q = output_size(x.shape[1:3], window, stride, padding)
+    inside = _pad(np.ones(x.shape, bool), padding, False)
+    padded = _pad(x, padding)
+    y = np.zeros((x.shape[0], p, q, x.shape[3]), x.dtype)
+    switches = np.full(y.shape, 255, np.uint8)
+    found = np.zeros(y.shape, bool)
+    for r, s, cells in _taps(window, stride, (p, q)):
+        value = padded[cells]
+        wins = inside[cells] & (~found | (value > y) | (np.isnan(value) & ~np.isnan(y)))
+        y = np.where(wins, value, y)
+        switches = np.where(wins, np.uint8(r * window[1] + s), switches)
+        found |= inside[cells]
+    return y, switches
+
+
+def max_unpool2d(y, switches, *, window, stride, padding=(0, 0), output_size):
+    (height, width), (ph, pw) = output_size, padding
+    n, p, q, c = y.shape
+    x = np.zeros((n, height, width, c))
+    for i, a, b, j in np.ndindex(n, p, q, c):
+        r, s = divmod(int(switches[i, a, b, j]), window[1])
+        h, v = a * stride[0] - ph + r, b * stride[1] - pw + s
+        if r < window[0] and 0 <= h < height and 0 <= v < width:
+            x[i, h, v, j] += y[i, a, b, j]
+    return x
+
+
+def local_response_norm(x, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
+    x = x.astype(np.float64)
+    channels = x.shape[-1]
+    y = np.empty_like(x)
+    for c in range(channels):
+        near = x[..., max(0, c - size // 2) : c + (size - 1) // 2 + 1]
+        y[..., c] = x[..., c] / (k + alpha * (near**2).sum(-1)) ** beta
+    return y
+
+
+def local_response_norm_grad(dy, x, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
+    """Row by row with the full Jacobian: dx = J^T dy."""
+    x, dy = x.astype(np.float64), dy.astype(np.float64)
+    channels = x.shape[-1]
+    index = np.arange(channels)
+    near = (index[None] >= index[:, None] - size // 2) & (index[None] <= index[:, None] + (size - 1) // 2)
+    dx = np.empty_like(x)
+    for row in np.ndindex(x.shape[:-1]):
+        base = k + alpha * near @ x[row] ** 2
+        jacobian = np.diag(base**-beta) - np.outer(2 * alpha * beta * x[row] * base ** (-beta - 1), x[row]) * near
+        dx[row] = jacobian.T @ dy[row]
+    return dx
+
+
+def softmax(logits):
+    e = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def cross_entropy(logits, labels):
+    return -np.log(softmax(logits)[np.arange(len(labels)), labels]).mean()
+
+
+def softmax_cross_entropy_grad(probabilities, labels):
+    return (probabilities.astype(np.float64) - np.eye(probabilities.shape[1])[labels]) / len(labels)
+
+
+def philox4x32(seed, index, offset):
+    """Philox4x32-10 as Salmon et al. (2011) define it: four 32-bit words."""
+    counter = [index & 0xFFFFFFFF, index >> 32, offset & 0xFFFFFFFF, offset >> 32]
+    key = [seed & 0xFFFFFFFF, seed >> 32]
+    for _ in range(10):
+        first, second = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
+        counter = [
+            (second >> 32) ^ counter[1] ^ key[0],
+            second & 0xFFFFFFFF,
+            (first >> 32) ^ counter[3] ^ key[1],
+            first & 0xFFFFFFFF,
+        ]
+        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+    return counter
+
+
+def dropout(x, *, probability, seed, offset=0):
+    flat = x.astype(np.float64).ravel()
+    words = [word for block in range(-(-flat.size // 4)) for word in philox4x32(seed, block, offset)]
+    dropped = np.array(words[: flat.size], np.uint64) < int(np.float32(probability).astype(np.float64) * 2**32)
+    return np.where(dropped, 0, flat / (1 - probability)).reshape(x.shape)
+
+
+def sgd_step(w, g, v, *, lr, momentum, weight_decay):
+    w, g, v = (a.astype(np.float64) for a in (w, g, v))
+    v = momentum * v - lr * (g + weight_decay * w)
+    return w + v, v
+
+
+def renormalize_filters(w, *, max_rms):
+    w = w.astype(np.float64)
+    rms = np.sqrt((w**2).mean(axis=tuple(range(1, w.ndim)), keepdims=True))
+    return np.where(rms > max_rms, w * (max_rms / np.maximum(rms, 1e-300)), w)
+
+
+def crop_images(images, mean, corners, flips, *, size):
+    n, height, width, c = images.shape
+    shifted = images.astype(np.float64) - (0 if mean is None else mean)
+    y = np.zeros((n, *size, c))
+    for i, a, b in np.ndindex(n, *size):
+        h, v = corners[i, 0] + a, corners[i, 1] + (size[1] - 1 - b if flips[i] else b)
+        if 0 <= h < height and 0 <= v < width:
+            y[i, a, b] = shifted[i, h, v]
+    return y

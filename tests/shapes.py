@@ -1,0 +1,105 @@
+"""Random shapes that look for trouble: odd sizes, one-pixel maps, strides larger than windows, batch 1, channel counts
+beside the vector widths, windows that hang over every edge."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65, 96)
+
+
+@dataclass(frozen=True)
+class Conv:
+    """x (N,H,W,C) and w (K,R,S,C) with stride and padding."""
+
+    x: tuple[int, int, int, int]
+    w: tuple[int, int, int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    @property
+    def output(self):
+        spatial = (
+            (a + 2 * p - k) // s + 1
+            for a, k, s, p in zip(self.x[1:3], self.w[1:3], self.stride, self.padding, strict=True)
+        )
+        return (self.x[0], *spatial, self.w[0])
+
+    @property
+    def work(self):
+        return int(np.prod(self.output, dtype=np.int64) * np.prod(self.w[1:], dtype=np.int64))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """x (N,H,W,C), with window, stride and padding."""
+
+    x: tuple[int, int, int, int]
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    @property
+    def output(self):
+        spatial = (
+            (a + 2 * p - k) // s + 1
+            for a, k, s, p in zip(self.x[1:3], self.window, self.stride, self.padding, strict=True)
+        )
+        return (self.x[0], *spatial, self.x[3])
+
+
+def _size(rng, largest):
+    """1 now and then, else anything up to `largest`."""
+    return 1 if rng.random() < 0.15 else int(rng.integers(1, largest + 1))
+
+
+def random_conv(rng, max_work):
+    while True:
+        kernel = (3, 3) if rng.random() < 0.3 else tuple(int(v) for v in rng.integers(1, 8, 2))
+        stride = (1, 1) if rng.random() < 0.4 else tuple(int(v) for v in rng.integers(1, 5, 2))
+        padding = tuple(int(rng.integers(0, k + (rng.random() < 0.2))) for k in kernel)
+        conv = Conv(
+            x=(_size(rng, 5), _size(rng, 33), _size(rng, 33), int(rng.choice(CHANNELS))),
+            w=(int(rng.choice(CHANNELS)), *kernel, 0),
+            stride=stride,
+            padding=padding,
+        )
+        conv = Conv(conv.x, (*conv.w[:3], conv.x[3]), stride, padding)
+        if min(conv.output[1:3]) >= 1 and conv.work <= max_work:
+            return conv
+
+
+def random_pool(rng, max_size):
+    while True:
+        window = (3, 3) if rng.random() < 0.3 else tuple(int(v) for v in rng.integers(1, 6, 2))
+        pool = Pool(
+            x=(_size(rng, 4), _size(rng, 23), _size(rng, 23), int(rng.choice(CHANNELS))),
+            window=window,
+            stride=(2, 2) if rng.random() < 0.3 else tuple(int(v) for v in rng.integers(1, 7, 2)),
+            padding=tuple(int(rng.integers(0, k)) for k in window),
+        )
+        if min(pool.output[1:3]) >= 1 and np.prod(pool.x) <= max_size:
+            return pool
+
+
+def random_block(rng, max_work):
+    """A convolution and the pool that reads its output."""
+    while True:
+        conv = random_conv(rng, max_work)
+        window = (3, 3) if rng.random() < 0.5 else tuple(int(v) for v in rng.integers(1, 5, 2))
+        pool = Pool(
+            x=conv.output,
+            window=window,
+            stride=(2, 2) if rng.random() < 0.5 else tuple(int(v) for v in rng.integers(1, 5, 2)),
+            padding=tuple(int(rng.integers(0, k)) for k in window),
+        )
+        if min(pool.output[1:3]) >= 1:
+            return conv, pool
+
+
+def random_shape(rng, max_size):
+    """Any shape of one to four axes, for the element-wise operations."""
+    while True:
+        shape = tuple(int(v) for v in rng.integers(1, 40, int(rng.integers(1, 5))))
+        if np.prod(shape) <= max_size:
+            return shape
