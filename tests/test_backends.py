@@ -1,0 +1,111 @@
+"""Which backend serves an array, and what is said when none can."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+import zfcuda
+from zfcuda import backends, ops
+
+X = np.ones((1, 2, 2, 1), np.float32)
+
+
+class OnGpu:
+    """An array of another library that lives on a GPU."""
+
+    __cuda_array_interface__ = {"shape": (1,), "typestr": "<f4", "data": (0, False), "version": 3}  # noqa: RUF012
+
+
+class Foreign:
+    """A host array of another library: offers DLPack and nothing else."""
+
+    def __init__(self, array):
+        self._array = array
+
+    def __dlpack__(self, **options):
+        return self._array.__dlpack__(**options)
+
+    def __dlpack_device__(self):
+        return self._array.__dlpack_device__()
+
+
+def test_names():
+    assert "cpu" in backends.available()
+    assert set(backends.status()) == {"cpu", "cuda", "emulated"}
+    assert all(reason == "" or len(reason) > 20 for reason in backends.status().values())
+
+
+def test_use_is_undone_also_after_an_error():
+    if "emulated" not in backends.available():
+        pytest.skip(backends.status()["emulated"])
+
+    def fail():
+        with backends.use("emulated"):
+            assert backends.resolve(x=X)[0].name == "emulated"
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert backends.resolve(x=X)[0].name == "cpu"
+
+
+def test_use_holds_in_its_thread_only():
+    if "emulated" not in backends.available():
+        pytest.skip(backends.status()["emulated"])
+    seen = []
+    with backends.use("emulated"):
+        thread = threading.Thread(target=lambda: seen.append(backends.resolve(x=X)[0].name))
+        thread.start()
+        thread.join()
+    assert seen == ["cpu"]
+
+
+@pytest.mark.parametrize("name", ["cuda", "tpu"])
+def test_use_refuses_what_serves_no_numpy_arrays(name):
+    with pytest.raises(ValueError, match="only cpu and emulated"), backends.use(name):
+        pass
+
+
+def test_unknown_backend():
+    with pytest.raises(ValueError, match="must be one of cpu, cuda, emulated, got 'tpu'"):
+        backends.get("tpu")
+
+
+def test_arrays_of_other_libraries_are_viewed_not_copied():
+    array = np.array([[-1.0, 2.0]], np.float32)
+    _, (viewed,) = backends.resolve(x=Foreign(array))
+    assert viewed.ctypes.data == array.ctypes.data
+    np.testing.assert_array_equal(ops.relu(Foreign(array)), [[0, 2]])
+
+
+def test_gpu_array_without_a_usable_gpu_says_why():
+    if "cuda" in backends.available():
+        pytest.skip("a GPU is here")
+    with pytest.raises(zfcuda.BackendError, match=r"(?i)the cuda backend"):
+        ops.relu(OnGpu())
+
+
+def test_mixed_devices(monkeypatch):
+    places = iter(["the CPU", "GPU 0"])
+    monkeypatch.setattr(backends, "_place", lambda array: next(places))
+    with pytest.raises(TypeError, match="x on the CPU, w on GPU 0"):
+        ops.conv2d(X, X)
+
+
+def test_instruction_set_by_name(monkeypatch):
+    from zfcuda import _cpu
+
+    monkeypatch.setenv("ZFCUDA_ISA", "baseline")
+    assert _cpu.load().description().startswith("baseline")
+    monkeypatch.setenv("ZFCUDA_ISA", "mmx")
+    with pytest.raises(zfcuda.BackendError, match="avx512, avx2, baseline"):
+        _cpu.load()
+
+
+def test_import_is_light():
+    """`import zfcuda` brings in none of the heavy libraries, and the commands' own only when they are used."""
+    code = "import sys, zfcuda; print(','.join(m for m in ('cupy','matplotlib','jinja2','torch') if m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
