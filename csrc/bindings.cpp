@@ -3,6 +3,7 @@
 // Arrays arrive as addresses. Everything about them (kind, dtype, shape, layout) has been checked
 // by zfcuda/ops.py, the only caller; the shape structs check the geometry here. The GIL is released
 // in every call.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
@@ -205,6 +206,9 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     m.def("description", &description);
     bind_shapes(m);
     bind_ops(m);
+    m.def(
+        "address", [](const py::array& array) { return reinterpret_cast<Address>(array.data()); },
+        "Where a NumPy array's first element lies; several times faster than array.ctypes.data.");
     py::class_<HostBlock>(m, "HostBlock", py::module_local(), py::buffer_protocol())
         .def(py::init<std::size_t>())
         .def_buffer([](HostBlock& block) {

@@ -51,7 +51,7 @@ class HostBackend:
         return np.ndarray(shape, dtype, buffer=self.module.HostBlock(size))
 
     def pointer(self, array: np.ndarray | None) -> int:
-        return 0 if array is None else array.ctypes.data
+        return 0 if array is None else self.module.address(array)
 
     def device(self, array: np.ndarray) -> contextlib.AbstractContextManager:
         """The context in which operations on this array run."""
