@@ -1,112 +1,79 @@
-// Convolution on the CPU.
+// conv2d and conv_transpose2d on the CPU: geometry and workspace of the implicit products in
+// conv_gemm.h.
+//
+// The transposed convolution is taken apart into stride_h * stride_w phases: the pixels (h, w) of x
+// with the same remainder by the stride see the same taps, one in `stride` of each axis, and form a
+// stride-1 convolution of y with those taps flipped.
 #include <algorithm>
 
 #include "../ops.h"
+#include "conv_gemm.h"
 
 namespace zfcuda {
+namespace {
 
-std::size_t conv2d_workspace(const ConvShape&) {
-    return 0;
-}
-std::size_t conv_transpose2d_workspace(const ConvShape&) {
-    return 0;
-}
-std::size_t conv2d_weight_grad_workspace(const ConvShape&) {
-    return 0;
-}
-std::size_t conv2d_bias_grad_workspace(std::int64_t, int) {
-    return 0;
+std::size_t workspace_bytes(std::int64_t panels) {
+    return sizeof(float) * (panels + kBlockScratch * gemm::max_threads());
 }
 
-void conv2d(const ConvShape& sh, const float* x, const float* w, const float* b, bool relu,
-            float* y, void*, Stream) {
-    const int P = sh.p(), Q = sh.q(), C = sh.c;
-#pragma omp parallel for collapse(2)
-    for (int n = 0; n < sh.n; ++n)
-        for (int p = 0; p < P; ++p)
-            for (int q = 0; q < Q; ++q)
-                for (int k = 0; k < sh.k; ++k) {
-                    float sum = b ? b[k] : 0.0f;
-                    for (int r = 0; r < sh.r; ++r) {
-                        const int h = p * sh.stride_h - sh.pad_h + r;
-                        if (h < 0 || h >= sh.h) continue;
-                        const int q0 = q * sh.stride_w - sh.pad_w;
-                        const int s0 = std::max(0, -q0), s1 = std::min(sh.s, sh.w - q0);
-                        if (s1 <= s0) continue;
-                        const float* xr = x + (((std::int64_t)n * sh.h + h) * sh.w + q0 + s0) * C;
-                        const float* wr = w + (((std::int64_t)k * sh.r + r) * sh.s + s0) * C;
-                        const int count = (s1 - s0) * C;
-#pragma omp simd reduction(+ : sum)
-                        for (int i = 0; i < count; ++i)
-                            sum += xr[i] * wr[i];
-                    }
-                    y[(((std::int64_t)n * P + p) * Q + q) * sh.k + k] =
-                        relu && sum < 0 ? 0.0f : sum;
-                }
+// One axis of a phase: its pixels are first, first + stride, ...; see PhaseTaps for the taps.
+struct PhaseAxis {
+    int count, r0, taps, pad;
+};
+
+PhaseAxis phase_axis(int phase, int size, int filter, int stride, int pad) {
+    PhaseAxis axis;
+    axis.count = (size - phase + stride - 1) / stride;
+    axis.r0 = (phase + pad) % stride;
+    axis.taps = axis.r0 < filter ? (filter - axis.r0 + stride - 1) / stride : 0;
+    axis.pad = axis.taps - 1 - (phase + pad - axis.r0) / stride;
+    return axis;
 }
 
-void conv_transpose2d(const ConvShape& sh, const float* y, const float* w, float* x, void*,
-                      Stream) {
-    const int P = sh.p(), Q = sh.q(), C = sh.c;
-#pragma omp parallel for collapse(2)
-    for (int n = 0; n < sh.n; ++n)
-        for (int h = 0; h < sh.h; ++h)
-            for (int v = 0; v < sh.w; ++v) {
-                float* out = x + (((std::int64_t)n * sh.h + h) * sh.w + v) * C;
-                std::fill(out, out + C, 0.0f);
-                for (int r = 0; r < sh.r; ++r) {
-                    const int ph = h + sh.pad_h - r;
-                    if (ph < 0 || ph % sh.stride_h || ph / sh.stride_h >= P) continue;
-                    for (int s = 0; s < sh.s; ++s) {
-                        const int qw = v + sh.pad_w - s;
-                        if (qw < 0 || qw % sh.stride_w || qw / sh.stride_w >= Q) continue;
-                        const float* yk =
-                            y + (((std::int64_t)n * P + ph / sh.stride_h) * Q + qw / sh.stride_w) *
-                                    sh.k;
-                        for (int k = 0; k < sh.k; ++k) {
-                            const float* wk = w + (((std::int64_t)k * sh.r + r) * sh.s + s) * C;
-#pragma omp simd
-                            for (int c = 0; c < C; ++c)
-                                out[c] += yk[k] * wk[c];
-                        }
-                    }
-                }
-            }
+}  // namespace
+
+std::size_t conv2d_workspace(const ConvShape& shape) {
+    return workspace_bytes(gemm::panels_size(shape.r * shape.s * shape.c, shape.k));
 }
 
-void conv2d_weight_grad(const ConvShape& sh, const float* x, const float* dy, float* dw, void*,
-                        Stream) {
-    const int P = sh.p(), Q = sh.q(), C = sh.c;
-#pragma omp parallel for collapse(2)
-    for (int k = 0; k < sh.k; ++k)
-        for (int r = 0; r < sh.r; ++r)
-            for (int s = 0; s < sh.s; ++s) {
-                float* out = dw + (((std::int64_t)k * sh.r + r) * sh.s + s) * C;
-                std::fill(out, out + C, 0.0f);
-                for (int n = 0; n < sh.n; ++n)
-                    for (int p = 0; p < P; ++p) {
-                        const int h = p * sh.stride_h - sh.pad_h + r;
-                        if (h < 0 || h >= sh.h) continue;
-                        for (int q = 0; q < Q; ++q) {
-                            const int v = q * sh.stride_w - sh.pad_w + s;
-                            if (v < 0 || v >= sh.w) continue;
-                            const float g = dy[(((std::int64_t)n * P + p) * Q + q) * sh.k + k];
-                            const float* xc = x + (((std::int64_t)n * sh.h + h) * sh.w + v) * C;
-#pragma omp simd
-                            for (int c = 0; c < C; ++c)
-                                out[c] += g * xc[c];
-                        }
-                    }
-            }
+void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+            float* y, void* workspace, Stream) {
+    const Gather gather{x,          shape.n, shape.h, shape.w,        shape.c,        shape.p(),
+                        shape.q(),  shape.r, shape.s, shape.stride_h, shape.stride_w, shape.pad_h,
+                        shape.pad_w};
+    float* panels = static_cast<float*>(workspace);
+    float* scratch = panels + gemm::panels_size(gather.depth(), shape.k);
+    pack_filters(w, shape.k, gather.depth(), panels);
+    const std::int64_t line = static_cast<std::int64_t>(shape.q()) * shape.k;
+    multiply_all(gather, panels, shape.k, b, relu, {y, shape.p() * line, line, shape.k}, scratch);
 }
 
-void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* db, void*, Stream) {
-    for (int k = 0; k < channels; ++k) {
-        double sum = 0;
-        for (std::int64_t i = 0; i < rows; ++i)
-            sum += dy[i * channels + k];
-        db[k] = static_cast<float>(sum);
-    }
+std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
+    const int taps_h = (shape.r + shape.stride_h - 1) / shape.stride_h;
+    const int taps_w = (shape.s + shape.stride_w - 1) / shape.stride_w;
+    return workspace_bytes(gemm::panels_size(taps_h * taps_w * shape.k, shape.c));
+}
+
+void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
+                      void* workspace, Stream) {
+    const std::int64_t line = static_cast<std::int64_t>(shape.w) * shape.c;
+    for (int ph = 0; ph < std::min(shape.stride_h, shape.h); ++ph)
+        for (int pw = 0; pw < std::min(shape.stride_w, shape.w); ++pw) {
+            const PhaseAxis rows = phase_axis(ph, shape.h, shape.r, shape.stride_h, shape.pad_h);
+            const PhaseAxis cols = phase_axis(pw, shape.w, shape.s, shape.stride_w, shape.pad_w);
+            const Gather gather{y,          shape.n,    shape.p(), shape.q(), shape.k,
+                                rows.count, cols.count, rows.taps, cols.taps, 1,
+                                1,          rows.pad,   cols.pad};
+            float* panels = static_cast<float*>(workspace);
+            float* scratch = panels + gemm::panels_size(gather.depth(), shape.c);
+            pack_transposed_filters(
+                w, shape.k, shape.r, shape.s, shape.c,
+                {rows.r0, cols.r0, shape.stride_h, shape.stride_w, rows.taps, cols.taps}, panels);
+            multiply_all(gather, panels, shape.c, nullptr, false,
+                         {x + ph * line + pw * shape.c, shape.h * line, shape.stride_h * line,
+                          shape.stride_w * shape.c},
+                         scratch);
+        }
 }
 
 }  // namespace zfcuda

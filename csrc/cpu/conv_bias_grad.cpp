@@ -1,0 +1,60 @@
+// The gradient of a bias on the CPU: the sum of dy (rows, channels) over its rows.
+//
+// Rows are cut into a fixed number of parts, whose sums are added in order, so that the bits do not
+// depend on the threads. Within a part the sum is taken in blocks of kBlockRowsSummed rows, which
+// keeps float32 accurate however many rows there are. Bounded by reading dy once.
+#include <algorithm>
+
+#include "../ops.h"
+#include "gemm.h"
+
+namespace zfcuda {
+namespace {
+
+using namespace gemm;
+
+constexpr int kParts = 64;
+constexpr int kBlockRowsSummed = 256;
+
+}  // namespace
+
+std::size_t conv2d_bias_grad_workspace(std::int64_t, int channels) {
+    return sizeof(float) * 2 * kParts * static_cast<std::size_t>(channels);
+}
+
+void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* db, void* workspace,
+                      Stream) {
+    float* sums = static_cast<float*>(workspace);
+    const int parts = std::clamp(ceil_div(rows, kBlockRowsSummed), 1, kParts);
+#pragma omp parallel num_threads(threads())
+    {
+#pragma omp for
+        for (int part = 0; part < parts; ++part) {
+            float* sum = sums + 2 * static_cast<std::int64_t>(part) * channels;
+            float* block_sum = sum + channels;
+            std::fill(sum, sum + channels, 0.0f);
+            const std::int64_t end = part_begin(rows, parts, part + 1);
+            for (std::int64_t row = part_begin(rows, parts, part); row < end;) {
+                const std::int64_t block_end = std::min(end, row + kBlockRowsSummed);
+                std::fill(block_sum, block_sum + channels, 0.0f);
+                for (; row < block_end; ++row) {
+                    const float* from = dy + row * channels;
+#pragma omp simd
+                    for (int k = 0; k < channels; ++k)
+                        block_sum[k] += from[k];
+                }
+                for (int k = 0; k < channels; ++k)
+                    sum[k] += block_sum[k];
+            }
+        }
+#pragma omp for
+        for (int k = 0; k < channels; ++k) {
+            float total = 0;
+            for (int part = 0; part < parts; ++part)
+                total += sums[2 * static_cast<std::int64_t>(part) * channels + k];
+            db[k] = total;
+        }
+    }
+}
+
+}  // namespace zfcuda

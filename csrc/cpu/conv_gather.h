@@ -1,0 +1,29 @@
+// The rows of a convolution's matrix, gathered from an image batch (im2col) a block at a time.
+//
+// Row m = (n, i, j) of the matrix holds the window of x whose corner is (i * step_h - pad_h,
+// j * step_w - pad_w), taps in the order (r, s, c), zero outside x. In NHWC the taps (s, c) of one
+// r are a contiguous run, so that a row is a few copies. conv2d's matrix is one of these; so is
+// that of each phase of conv_transpose2d, where x is the small map, the step 1 and pad possibly
+// negative.
+#pragma once
+
+#include <cstdint>
+
+namespace zfcuda {
+
+struct Gather {
+    const float* x;
+    int n, h, w, c;
+    int grid_h, grid_w;  // windows per image
+    int taps_h, taps_w;
+    int step_h, step_w;
+    int pad_h, pad_w;
+
+    std::int64_t rows() const { return static_cast<std::int64_t>(n) * grid_h * grid_w; }
+    int depth() const { return taps_h * taps_w * c; }
+
+    // out[i * stride + d - d0] = matrix[m0 + i][d] for i < count, d0 <= d < d1.
+    void pack(std::int64_t m0, int count, int d0, int d1, float* out, int stride) const;
+};
+
+}  // namespace zfcuda

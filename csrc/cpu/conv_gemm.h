@@ -1,0 +1,51 @@
+// Convolution as an implicit matrix product: rows gathered block by block, filters as panels.
+//
+//   out[m][j] = act(bias[j] + sum over d of gather[m][d] * filters[d][j])
+//
+// A block of kBlockRows rows and up to kMaxDepth of the depth is gathered into the thread's scratch
+// (268 KB, in the second-level cache), then every panel of filters (48 KB a depth block, read in
+// sequence) meets every tile of the block. Bounded by the multiply-adds; gathering costs 1 / (2 *
+// columns) of them.
+#pragma once
+
+#include <cstdint>
+
+#include "conv_gather.h"
+#include "gemm.h"
+
+namespace zfcuda {
+
+constexpr int kBlockRows = gemm::kTileRows * (168 / gemm::kTileRows);
+
+// Floats of scratch a thread needs.
+constexpr std::int64_t kBlockScratch = kBlockRows * gemm::kRowStride;
+
+// Where the row (n, i, j) of the result lies.
+struct RowPlacement {
+    float* out;
+    std::int64_t image_stride, line_stride, pixel_stride;
+};
+
+// The rows [m0, m1) of the result, at most kBlockRows, and of its columns those of the panels
+// [panel0, panel1), by the calling thread.
+void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, const float* panels,
+                    int columns, int panel0, int panel1, const float* bias, bool relu, bool stream,
+                    const RowPlacement& placement, float* scratch);
+
+// The whole result, by all threads; `scratch` has kBlockScratch floats for each of
+// gemm::max_threads().
+void multiply_all(const Gather& gather, const float* panels, int columns, const float* bias,
+                  bool relu, const RowPlacement& placement, float* scratch);
+
+// Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k.
+void pack_filters(const float* w, int filters, int depth, float* panels);
+
+// Panels as a phase of the transposed convolution needs them: depth (t, u, k), columns c, where tap
+// (t, u) is the filter's (r0 + (taps_h - 1 - t) * step_h, s0 + (taps_w - 1 - u) * step_w).
+struct PhaseTaps {
+    int r0, s0, step_h, step_w, taps_h, taps_w;
+};
+void pack_transposed_filters(const float* w, int k, int r, int s, int c, const PhaseTaps& taps,
+                             float* panels);
+
+}  // namespace zfcuda
