@@ -1,18 +1,20 @@
 // The dialect that kernels are written in.
 //
-// A kernel is CUDA C++ with CUDA's own names (`__global__`, `threadIdx`, `__syncthreads`, `__shfl_xor_sync`,
-// `float4`, ...), except for what only nvcc can parse or only a GPU can execute. That goes through the names below:
-// under nvcc each is the instruction; under a host compiler it is a functional model of it, and the kernel runs
-// in the SIMT emulator. So kernels use no `<<<>>>`, no raw `asm`, and no `__shared__` of their own.
+// A kernel is CUDA C++ with CUDA's own names (`__global__`, `threadIdx`, `__syncthreads`,
+// `__shfl_xor_sync`, `float4`, ...), except for what only nvcc can parse or only a GPU can execute.
+// That goes through the names below: under nvcc each is the instruction; under a host compiler it
+// is a functional model of it, and the kernel runs in the SIMT emulator. So kernels use no
+// `<<<>>>`, no raw `asm`, and no `__shared__` of their own.
 //
-//   simt::launch<kernel<Tile>>(grid, block, shared_bytes, stream, args...)   checked launch; throws on failure
-//   SIMT_SHARED(float, tile, kRows * kPitch)                                  a static shared array, 128-byte aligned
-//   simt::dynamic_shared<float>()                                             the launch's dynamic shared memory
-//   simt::copy_async<16>(shared, global, valid)                               cp.async; zero-fills if not valid
-//   simt::copy_async_commit(), simt::copy_async_wait<N>()                     all but the newest N groups are done
-//   simt::load_matrix_x4(r, row), simt::load_matrix_x4_trans(r, row)          ldmatrix; `row`: this lane's 16-byte row
-//   simt::mma_m16n8k8_tf32(d, a, b), simt::mma_m16n8k16_bf16(d, a, b)         d += a * b on the tensor cores
-//   simt::to_tf32(x)                                                          round to nearest, as bits
+//   simt::launch<kernel<Tile>>(grid, block, shared_bytes, stream, args...)   checked launch; throws
+//   on failure SIMT_SHARED(float, tile, kRows * kPitch)                                  a static
+//   shared array, 128-byte aligned simt::dynamic_shared<float>() the launch's dynamic shared memory
+//   simt::copy_async<16>(shared, global, valid)                               cp.async; zero-fills
+//   if not valid simt::copy_async_commit(), simt::copy_async_wait<N>()                     all but
+//   the newest N groups are done simt::load_matrix_x4(r, row), simt::load_matrix_x4_trans(r, row)
+//   ldmatrix; `row`: this lane's 16-byte row simt::mma_m16n8k8_tf32(d, a, b),
+//   simt::mma_m16n8k16_bf16(d, a, b)         d += a * b on the tensor cores simt::to_tf32(x) round
+//   to nearest, as bits
 #pragma once
 
 #if defined(__CUDACC__)
@@ -34,7 +36,8 @@ inline void check(cudaError_t error, const char* what) {
     }
 }
 
-// Static shared memory needs no permission; more than 48 KB of dynamic shared memory does, once per kernel and device.
+// Static shared memory needs no permission; more than 48 KB of dynamic shared memory does, once per
+// kernel and device.
 template <auto Kernel, typename... Arguments>
 void launch(dim3 grid, dim3 block, std::size_t shared_bytes, void* stream, Arguments... arguments) {
     if (shared_bytes > 48 * 1024) {
@@ -61,17 +64,21 @@ __device__ inline void copy_async(void* shared, const void* global, bool valid =
     static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16, "cp.async moves 4, 8 or 16 bytes");
     const int size = valid ? Bytes : 0;
     if constexpr (Bytes == 16) {
-        asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)),
-                     "l"(global), "r"(size)
-                     : "memory");
+        asm volatile(
+            "cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(shared_address(shared)),
+            "l"(global), "r"(size)
+            : "memory");
     } else {
-        asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(shared_address(shared)),
-                     "l"(global), "n"(Bytes), "r"(size)
-                     : "memory");
+        asm volatile(
+            "cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(shared_address(shared)),
+            "l"(global), "n"(Bytes), "r"(size)
+            : "memory");
     }
 }
 
-__device__ inline void copy_async_commit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+__device__ inline void copy_async_commit() {
+    asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
 
 template <int Pending>
 __device__ inline void copy_async_wait() {

@@ -1,0 +1,495 @@
+#include "block.h"
+
+#include <cstring>
+#include <functional>
+#include <stdexcept>
+
+#include "matrix.h"
+
+#define SIMT_THREAD_STATE __thread __attribute__((tls_model("initial-exec")))
+SIMT_THREAD_STATE uint3 threadIdx;
+SIMT_THREAD_STATE uint3 blockIdx;
+SIMT_THREAD_STATE uint3 blockDim;
+SIMT_THREAD_STATE uint3 gridDim;
+
+namespace simt {
+namespace {
+
+SIMT_THREAD_STATE Block* running_block = nullptr;
+
+constexpr unsigned bit(int lane) {
+    return 1u << lane;
+}
+
+std::string place(Site site) {
+    if (!site.file) return "";
+    return std::string(site.file) + ":" + std::to_string(site.line);
+}
+
+std::string triple(uint3 v) {
+    return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) +
+           ")";
+}
+
+std::string hexadecimal(unsigned value) {
+    char text[16];
+    std::snprintf(text, sizeof(text), "0x%08x", value);
+    return text;
+}
+
+bool same(Site a, Site b) {
+    return a.line == b.line && std::strcmp(a.file, b.file) == 0;
+}
+
+const char* name_of(detail::Collective kind) {
+    using detail::Collective;
+    switch (kind) {
+        case Collective::kSyncWarp:
+            return "__syncwarp";
+        case Collective::kShuffle:
+            return "a shuffle";
+        case Collective::kBallot:
+            return "a vote";
+        case Collective::kMatch:
+            return "__match_any_sync";
+        case Collective::kLoadMatrix:
+        case Collective::kLoadMatrixTrans:
+            return "ldmatrix";
+        case Collective::kMmaTf32:
+        case Collective::kMmaBf16:
+        case Collective::kMmaFp16:
+            return "mma";
+        default:
+            return "a warp reduction";
+    }
+}
+
+}  // namespace
+
+Block* Block::current() {
+    return running_block;
+}
+
+// ---- Running a block
+
+void Block::set_up(const detail::Launch& launch, uint3 index, const Options& options) {
+    launch_ = &launch;
+    options_ = options;
+    const std::uint64_t linear =
+        index.x + static_cast<std::uint64_t>(launch.grid.x) *
+                      (index.y + static_cast<std::uint64_t>(launch.grid.y) * index.z);
+    std::uint64_t name_hash = 0;
+    for (const char c : launch.variant->name)
+        name_hash = name_hash * 1099511628211ull + static_cast<unsigned char>(c);
+    random_ = Random(Random(options.seed).next() ^ Random(linear).next() ^ name_hash);
+    const bool coin = random_.below(2) != 0;
+    depth_first_ =
+        options.schedule == Schedule::kMixed ? coin : options.schedule == Schedule::kDepthFirst;
+    copy_late_ = random_.below(2) != 0;
+
+    const dim3 shape = launch.block;
+    const int count = static_cast<int>(shape.x * shape.y * shape.z);
+    if (shape.x != threads_shape_.x || shape.y != threads_shape_.y || shape.z != threads_shape_.z) {
+        threads_shape_ = shape;
+        threads_.resize(static_cast<std::size_t>(count));
+        for (int i = 0; i < count; ++i) {
+            Thread& thread = threads_[static_cast<std::size_t>(i)];
+            const unsigned u = static_cast<unsigned>(i);
+            thread.index = {u % shape.x, u / shape.x % shape.y, u / (shape.x * shape.y)};
+            thread.lane = i % 32;
+            thread.warp = i / 32;
+        }
+        warps_.resize(static_cast<std::size_t>((count + 31) / 32));
+        warp_order_.resize(warps_.size());
+        for (std::size_t i = 0; i < warps_.size(); ++i)
+            warp_order_[i] = static_cast<int>(i);
+    }
+    for (std::size_t i = 0; i < warps_.size(); ++i) {
+        const int lanes = count - static_cast<int>(i) * 32;
+        const unsigned all = lanes >= 32 ? 0xffffffffu : bit(lanes) - 1;
+        warps_[i] = {0, all, 0, 0, static_cast<int>(random_.below(32))};
+    }
+    ready_.clear();
+    ready_count_ = 0;
+    for (Thread& thread : threads_) {
+        thread.context.state = nullptr;
+        thread.copies.clear();
+        thread.committed_groups = 0;
+        make_ready(thread);
+    }
+    shuffle_warps();
+    exited_ = 0;
+    arrived_ = 0;
+    failure_.clear();
+    shared_.begin_block(launch.shared_bytes);
+
+    blockIdx = index;
+    blockDim = {shape.x, shape.y, shape.z};
+    gridDim = {launch.grid.x, launch.grid.y, launch.grid.z};
+}
+
+void Block::run(const detail::Launch& launch, uint3 index, const Options& options) {
+    set_up(launch, index, options);
+    running_block = this;
+    run_fibers();
+    running_block = nullptr;
+    if (failure_.empty()) {
+        const std::string damage = shared_.damage();
+        if (!damage.empty()) failure_ = message(damage, nullptr, {nullptr, 0});
+    } else {
+        stacks_.take_all_back();  // of the fibers that never ended
+    }
+    if (!failure_.empty()) throw std::runtime_error(failure_);
+}
+
+void Block::run_fibers() {
+    Thread& first = *pick();
+    become(first);
+    prepare(first.context, stacks_.take(), fiber_main);
+    switch_context(host_, first.context);
+}
+
+void Block::fiber_main() {
+    entered_context();
+    Block& block = *running_block;
+    for (;;) {
+        block.launch_->run_thread(block.launch_->parameters);
+        block.exit_thread();
+    }
+}
+
+void Block::become(Thread& thread) {
+    running_ = &thread;
+    thread.state = Thread::kReady;
+    threadIdx = thread.index;
+}
+
+// ---- Schedule
+
+void Block::make_ready(Thread& thread) {
+    thread.state = Thread::kReady;
+    ++ready_count_;
+    if (depth_first_) {
+        warps_[static_cast<std::size_t>(thread.warp)].ready |= bit(thread.lane);
+    } else {
+        ready_.push_back(&thread);
+    }
+}
+
+void Block::shuffle_warps() {
+    for (std::size_t i = warp_order_.size(); i > 1; --i)
+        std::swap(warp_order_[i - 1], warp_order_[random_.below(static_cast<unsigned>(i))]);
+    warp_position_ = 0;
+}
+
+// Takes the thread that runs next out of those that can; null if there is none.
+Thread* Block::pick() {
+    if (ready_count_ == 0) return nullptr;
+    --ready_count_;
+    if (!depth_first_) {
+        const std::size_t i = random_.below(static_cast<unsigned>(ready_.size()));
+        Thread* thread = ready_[i];
+        ready_[i] = ready_.back();
+        ready_.pop_back();
+        return thread;
+    }
+    const int count = static_cast<int>(warps_.size());
+    while (!warps_[static_cast<std::size_t>(warp_order_[static_cast<std::size_t>(warp_position_)])]
+                .ready)
+        warp_position_ = warp_position_ + 1 == count ? 0 : warp_position_ + 1;
+    const int number = warp_order_[static_cast<std::size_t>(warp_position_)];
+    Warp& warp = warps_[static_cast<std::size_t>(number)];
+    const unsigned from = static_cast<unsigned>(warp.next_lane);
+    const unsigned rotated = warp.ready >> from | warp.ready << ((32 - from) & 31);
+    const int lane = (__builtin_ctz(rotated) + warp.next_lane) & 31;
+    warp.ready &= ~bit(lane);
+    warp.next_lane = (lane + 1) & 31;
+    return &threads_[static_cast<std::size_t>(number * 32 + lane)];
+}
+
+// Lets others run until the running thread, which is waiting or ready, is picked again.
+void Block::suspend() {
+    Thread& from = *running_;
+    Thread* next = pick();
+    if (!next) fail_deadlock();
+    become(*next);
+    if (next == &from) return;
+    if (!next->context.state) prepare(next->context, stacks_.take(), fiber_main);
+    switch_context(from.context, next->context);
+}
+
+// Returns if another thread is to start on this stack; else leaves it.
+void Block::exit_thread() {
+    Thread& from = *running_;
+    from.state = Thread::kExited;
+    ++exited_;
+    Warp& warp = warps_[static_cast<std::size_t>(from.warp)];
+    warp.exited |= bit(from.lane);
+    for (unsigned rest = warp.waiting; rest; rest &= rest - 1) {
+        const Thread& other =
+            threads_[static_cast<std::size_t>(from.warp * 32 + __builtin_ctz(rest))];
+        if (other.mask & bit(from.lane))
+            fail(std::string(name_of(other.kind)) + " of " + describe(other) + " at " +
+                 place(other.site) + " names lane " + std::to_string(from.lane) +
+                 ", which has exited without it");
+    }
+    if (arrived_ != 0 && arrived_ + exited_ == threads_.size()) release_barrier();
+    Thread* next = pick();
+    if (!next) {
+        if (exited_ != threads_.size()) fail_deadlock();
+        stacks_.give_back(from.context.stack);
+        leave_context(from.context, host_);
+    }
+    become(*next);
+    if (!next->context.state) {
+        next->context.stack = from.context.stack;
+        next->context.state = &next->context;  // it has begun
+        return;
+    }
+    stacks_.give_back(from.context.stack);
+    leave_context(from.context, next->context);
+}
+
+// ---- Barriers
+
+int Block::barrier(detail::Reduction reduction, int value, Site site) {
+    using detail::Reduction;
+    Thread& me = *running_;
+    me.site = site;
+    if (arrived_ == 0) {
+        first_arrived_ = &me;
+        barrier_value_ = reduction == Reduction::kAnd ? 1 : 0;
+    } else if (!same(first_arrived_->site, site)) {
+        fail("barrier divergence: this thread waits at the barrier at " + place(site) + ", while " +
+                 describe(*first_arrived_) + " waits at the one at " + place(first_arrived_->site),
+             site);
+    }
+    if (reduction == Reduction::kCount) barrier_value_ += value != 0;
+    if (reduction == Reduction::kAnd) barrier_value_ &= value != 0;
+    if (reduction == Reduction::kOr) barrier_value_ |= value != 0;
+    me.state = Thread::kAtBarrier;
+    ++arrived_;
+    if (arrived_ + exited_ == threads_.size()) release_barrier();
+    suspend();
+    return barrier_result_;
+}
+
+void Block::release_barrier() {
+    arrived_ = 0;
+    barrier_result_ = barrier_value_;
+    for (Thread& thread : threads_) {
+        if (thread.state != Thread::kAtBarrier) continue;
+        make_ready(thread);
+    }
+    shuffle_warps();
+}
+
+// ---- Warp collectives
+
+std::uint64_t Block::collective(detail::Collective kind, unsigned mask, std::uint64_t value,
+                                int source, detail::MatrixOperands operands, Site site) {
+    Thread& me = *running_;
+    Warp& warp = warps_[static_cast<std::size_t>(me.warp)];
+    if (!(mask & bit(me.lane)))
+        fail(std::string(name_of(kind)) + " with mask " + hexadecimal(mask) +
+                 " does not name the lane that calls it, " + std::to_string(me.lane),
+             site);
+    if (mask & (warp.exited | ~warp.lanes)) {
+        const int lane = __builtin_ctz(mask & (warp.exited | ~warp.lanes));
+        fail(std::string(name_of(kind)) + " with mask " + hexadecimal(mask) + " names lane " +
+                 std::to_string(lane) +
+                 (warp.exited & bit(lane) ? ", which has exited" : ", which does not exist"),
+             site);
+    }
+    me.kind = kind;
+    me.mask = mask;
+    me.value = value;
+    me.source = source;
+    me.operands = operands;
+    me.site = site;
+    warp.waiting |= bit(me.lane);
+    if ((warp.waiting & mask) == mask) {
+        Thread* lanes = &threads_[static_cast<std::size_t>(me.warp * 32)];
+        bool complete_now = true;
+        for (unsigned rest = mask; rest; rest &= rest - 1) {
+            const Thread& other = lanes[__builtin_ctz(rest)];
+            complete_now &= other.kind == kind && other.mask == mask &&
+                            (kind == detail::Collective::kSyncWarp || same(other.site, site));
+        }
+        if (complete_now) {
+            complete(warp, lanes, mask);
+            // Go on at once, unless anybody may.
+            if (depth_first_ || mask == bit(me.lane)) return me.value;
+            make_ready(me);
+            suspend();
+            return me.value;
+        }
+    }
+    me.state = Thread::kAtCollective;
+    suspend();
+    return me.value;
+}
+
+void Block::complete(Warp& warp, Thread* lanes, unsigned mask) {
+    exchange(running_->kind, lanes, mask);
+    warp.waiting &= ~mask;
+    for (unsigned rest = mask; rest; rest &= rest - 1) {
+        Thread& thread = lanes[__builtin_ctz(rest)];
+        if (&thread != running_) make_ready(thread);
+    }
+}
+
+// What each lane gets: value, or what its operands point to.
+void Block::exchange(detail::Collective kind, Thread* lanes, unsigned mask) {
+    using detail::Collective;
+    if (kind == Collective::kSyncWarp) return;
+    if (kind >= Collective::kLoadMatrix) {
+        detail::MatrixOperands operands[32];
+        for (int lane = 0; lane < 32; ++lane)
+            operands[lane] = lanes[lane].operands;
+        if (kind <= Collective::kLoadMatrixTrans) {
+            load_matrix(kind == Collective::kLoadMatrixTrans, operands);
+        } else {
+            multiply_matrices(kind, operands);
+        }
+        return;
+    }
+    std::uint64_t brought[32] = {};
+    std::uint64_t all = kind == Collective::kReduceAnd ? ~0ull : 0;
+    bool first = true;
+    for (unsigned rest = mask; rest; rest &= rest - 1, first = false) {
+        const int lane = __builtin_ctz(rest);
+        const std::uint64_t value = brought[lane] = lanes[lane].value;
+        const auto pick_if = [&](bool better) { all = first || better ? value : all; };
+        const auto as_int = [](std::uint64_t bits) { return static_cast<std::int32_t>(bits); };
+        switch (kind) {
+            case Collective::kBallot:
+                all |= value << lane;
+                break;
+            case Collective::kReduceAdd:
+                all += value;
+                break;
+            case Collective::kReduceMin:
+                pick_if(as_int(value) < as_int(all));
+                break;
+            case Collective::kReduceMax:
+                pick_if(as_int(value) > as_int(all));
+                break;
+            case Collective::kReduceUMin:
+                pick_if(value < all);
+                break;
+            case Collective::kReduceUMax:
+                pick_if(value > all);
+                break;
+            case Collective::kReduceAnd:
+                all &= value;
+                break;
+            case Collective::kReduceOr:
+                all |= value;
+                break;
+            case Collective::kReduceXor:
+                all ^= value;
+                break;
+            default:
+                break;
+        }
+    }
+    for (unsigned rest = mask; rest; rest &= rest - 1) {
+        Thread& thread = lanes[__builtin_ctz(rest)];
+        if (kind == Collective::kShuffle) {
+            // A lane that takes no part has no value: the result is poison.
+            thread.value = mask & bit(thread.source & 31) ? brought[thread.source & 31] : ~0ull;
+        } else if (kind == Collective::kMatch) {
+            std::uint64_t equal = 0;
+            for (unsigned others = mask; others; others &= others - 1) {
+                const int other = __builtin_ctz(others);
+                if (brought[other] == brought[thread.lane]) equal |= bit(other);
+            }
+            thread.value = equal;
+        } else {
+            thread.value = all;
+        }
+    }
+}
+
+// ---- Asynchronous copies: executed as late as their wait allows, or at a random moment before
+
+void Block::add_copy(const AsyncCopy& copy) {
+    Thread& me = *running_;
+    me.copies.push_back(copy);
+    me.copies.back().group = me.committed_groups;
+}
+
+void Block::commit_copies() {
+    ++running_->committed_groups;
+    if (!copy_late_) execute_some_copies();
+}
+
+void Block::wait_for_copies(int pending) {
+    Thread& me = *running_;
+    if (!copy_late_) execute_some_copies();
+    std::size_t done = 0;
+    while (done < me.copies.size() && me.copies[done].group < me.committed_groups - pending)
+        execute(me.copies[done++]);
+    me.copies.erase(me.copies.begin(), me.copies.begin() + static_cast<std::ptrdiff_t>(done));
+}
+
+void Block::execute_some_copies() {
+    for (AsyncCopy& copy : running_->copies) {
+        if (random_.below(4) == 0) execute(copy);
+    }
+}
+
+void Block::execute(AsyncCopy& copy) {
+    if (copy.executed) return;
+    copy.executed = true;
+    if (copy.valid) {
+        std::memcpy(copy.shared, copy.global, static_cast<std::size_t>(copy.bytes));
+    } else {
+        std::memset(copy.shared, 0, static_cast<std::size_t>(copy.bytes));
+    }
+}
+
+// ---- Failures
+
+void Block::fail(const std::string& what, Site site) {
+    failure_ = message(what, running_, site);
+    leave_context(running_->context, host_);
+}
+
+void Block::fail_deadlock() {
+    const auto wait = [this](const Thread& thread) {
+        const std::string at =
+            thread.state == Thread::kAtBarrier
+                ? std::string("__syncthreads")
+                : std::string(name_of(thread.kind)) + " with mask " + hexadecimal(thread.mask);
+        return describe(thread) + " waits in " + at + " at " + place(thread.site);
+    };
+    const Thread* first = nullptr;
+    for (const Thread& thread : threads_) {
+        if (thread.state != Thread::kAtBarrier && thread.state != Thread::kAtCollective) continue;
+        if (!first) first = &thread;
+        if (thread.state == first->state && same(thread.site, first->site) &&
+            thread.mask == first->mask)
+            continue;
+        fail("divergence: no thread can go on; " + wait(*first) + ", while " + wait(thread),
+             first->site);
+    }
+    fail("divergence: no thread can go on; " + wait(*first) + ", and others never come there",
+         first->site);
+}
+
+std::string Block::describe(const Thread& thread) const {
+    return "thread " + triple(thread.index);
+}
+
+std::string Block::message(const std::string& what, const Thread* thread, Site site) const {
+    std::string text =
+        what + "\n  kernel " + launch_->variant->name + ", block " + triple(blockIdx);
+    if (thread) text += ", " + describe(*thread);
+    if (site.file) text += ", at " + place(site);
+    return text + "\n  to see it again: ZFCUDA_EMULATOR_SEED=" + std::to_string(options_.seed) +
+           " ZFCUDA_EMULATOR_SCHEDULE=" + schedule_name(options_.schedule);
+}
+
+}  // namespace simt

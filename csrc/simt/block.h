@@ -1,0 +1,133 @@
+// One running block: its threads as fibers, their schedule, barriers, warp collectives, shared
+// memory and asynchronous copies. Each host thread of the emulator owns one and runs block after
+// block on it.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "emulator.h"
+#include "fiber.h"
+#include "options.h"
+#include "random.h"
+#include "shared_memory.h"
+
+namespace simt {
+
+// Device limits of compute capability 9.0.
+constexpr unsigned kMaxThreadsPerBlock = 1024;
+constexpr std::size_t kMaxStaticSharedBytes = 48 * 1024;
+constexpr std::size_t kMaxSharedBytes = 227 * 1024;
+
+// One cp.async.
+struct AsyncCopy {
+    void* shared;
+    const void* global;
+    int bytes;
+    bool valid;     // else it writes zeros
+    bool executed;  // it may be, at any moment before the wait
+    int group;
+    Site site;
+};
+
+struct Thread {
+    enum State : std::uint8_t { kReady, kAtBarrier, kAtCollective, kExited };
+
+    Context context;
+    uint3 index{};
+    int lane = 0;
+    int warp = 0;
+    State state = kReady;
+
+    // What it waits for.
+    detail::Collective kind{};
+    unsigned mask = 0;
+    int source = 0;
+    std::uint64_t value = 0;  // what it brings; after the collective, what it gets
+    detail::MatrixOperands operands{};
+    Site site{};
+
+    std::vector<AsyncCopy> copies;  // not waited for, oldest first
+    int committed_groups = 0;
+};
+
+class Block {
+  public:
+    Block() = default;
+    Block(const Block&) = delete;
+    Block& operator=(const Block&) = delete;
+
+    // Runs the block `index` of the launch; throws std::runtime_error with what a check found.
+    void run(const detail::Launch& launch, uint3 index, const Options& options);
+
+    // The block of the calling host thread, null outside kernels.
+    static Block* current();
+
+    // ---- Called by the running thread
+    int barrier(detail::Reduction reduction, int value, Site site);
+    std::uint64_t collective(detail::Collective kind, unsigned mask, std::uint64_t value,
+                             int source, detail::MatrixOperands operands, Site site);
+    void add_copy(const AsyncCopy& copy);
+    void commit_copies();
+    void wait_for_copies(int pending);
+    SharedMemory& shared() { return shared_; }
+    Thread& running() { return *running_; }
+    [[noreturn]] void fail(const std::string& what, Site site = {nullptr, 0});
+
+    std::string describe(const Thread& thread) const;
+
+  private:
+    struct Warp {
+        unsigned ready = 0;  // lanes, when the schedule is depth-first
+        unsigned lanes = 0;  // that the warp began with
+        unsigned exited = 0;
+        unsigned waiting = 0;  // at a collective
+        int next_lane = 0;
+    };
+
+    void set_up(const detail::Launch& launch, uint3 index, const Options& options);
+    void run_fibers();
+    static void fiber_main();
+    void make_ready(Thread& thread);
+    Thread* pick();
+    void become(Thread& thread);
+    void suspend();
+    void exit_thread();
+    void release_barrier();
+    void shuffle_warps();
+    void complete(Warp& warp, Thread* lanes, unsigned mask);
+    void exchange(detail::Collective kind, Thread* lanes, unsigned mask);
+    void execute(AsyncCopy& copy);
+    void execute_some_copies();
+    [[noreturn]] void fail_deadlock();
+    std::string message(const std::string& what, const Thread* thread, Site site) const;
+
+    const detail::Launch* launch_ = nullptr;
+    Options options_{};
+    Random random_;
+    bool depth_first_ = true;
+    bool copy_late_ = true;
+
+    Context host_;
+    StackPool stacks_;
+    SharedMemory shared_;
+    std::vector<Thread> threads_;
+    dim3 threads_shape_{0, 0, 0};
+    Thread* running_ = nullptr;
+    unsigned exited_ = 0;
+    std::string failure_;
+
+    std::vector<Warp> warps_;
+    std::vector<int> warp_order_;  // depth-first: in which order warps run
+    int warp_position_ = 0;        // of the running one in it
+    std::vector<Thread*> ready_;   // random: threads that can run
+    unsigned ready_count_ = 0;
+
+    unsigned arrived_ = 0;
+    Thread* first_arrived_ = nullptr;
+    int barrier_value_ = 0;
+    int barrier_result_ = 0;
+};
+
+}  // namespace simt
