@@ -1,55 +1,212 @@
 // Local response normalisation on the CPU.
+//
+// y[c] = x[c] * scale[c], scale = base^-beta, base[c] = k + alpha * sum of x^2 over the window of
+// channels around c; the gradient is dx[c] = dy[c] * scale[c] - 2 alpha beta x[c] * sum of
+// dy * x * scale / base over the mirrored window.
+//
+// Rows go in small groups that stay in the first-level cache: one pass over a group puts the
+// values to be summed into rows with zeros on either side, a second one adds `size` shifted
+// vectors. Both are bound by memory for beta = 0.75, where two reciprocal square roots do
+// for the power.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
 #include "../ops.h"
+#include "parallel.h"
+#include "simd.h"
 
 namespace zfcuda {
+namespace {
+
+using simd::kLanes;
+using simd::Vec;
+
+constexpr int kGroupFloats = 1024;  // of one buffer
+
+// Rows of `channels` floats, each with room for the window's zeros before and after.
+class PaddedRows {
+  public:
+    PaddedRows(int rows, int channels, int size)
+        : before_((size + kLanes - 1) / kLanes * kLanes),
+          pitch_(2 * before_ + (channels + kLanes - 1) / kLanes * kLanes),
+          values_(static_cast<std::size_t>(rows) * pitch_, 0.0f) {}
+
+    float* row(int i) { return values_.data() + static_cast<std::size_t>(i) * pitch_ + before_; }
+
+  private:
+    int before_, pitch_;
+    std::vector<float> values_;
+};
+
+// Whole vectors, or the `count` floats that are left.
+inline Vec load_some(const float* from, int count) {
+    return count >= kLanes ? simd::load(from) : simd::load_partial(from, count);
+}
+
+inline void store_some(float* to, Vec value, int count, bool stream) {
+    if (count < kLanes)
+        simd::store_partial(to, value, count);
+    else if (stream)
+        simd::stream(to, value);
+    else
+        simd::store(to, value);
+}
+
+// Sums of `size` neighbours, the first of them `before` places back. The usual 5 without a loop.
+inline Vec window_sum(const float* center, int before, int size) {
+    const float* from = center - before;
+    if (size == 5)
+        return simd::load(from) + simd::load(from + 1) + simd::load(from + 2) +
+               simd::load(from + 3) + simd::load(from + 4);
+    Vec sum = simd::load(from);
+    for (int j = 1; j < size; ++j)
+        sum += simd::load(from + j);
+    return sum;
+}
+
+struct ThreeQuarters {  // beta = 0.75
+    // base^-3/4 = r * r * 1/sqrt(r) with r = 1/sqrt(base), and 1/base = r * r.
+    static void powers(Vec base, float, Vec& scale, Vec& inverse) {
+        const Vec largest = simd::broadcast(3e38f);
+        const Vec root =
+            simd::reciprocal_sqrt(simd::select(simd::less(largest, base), largest, base));
+        inverse = root * root;
+        scale = inverse * simd::reciprocal_sqrt(root);
+    }
+};
+
+struct AnyPower {
+    static void powers(Vec base, float beta, Vec& scale, Vec& inverse) {
+        inverse = 1.0f / base;
+        for (int i = 0; i < kLanes; ++i)
+            scale[i] = std::pow(base[i], -beta);
+    }
+};
+
+struct Norm {
+    std::int64_t rows;
+    int channels, size;
+    float alpha, beta, k;
+
+    Norm(std::int64_t rows, int channels, int size, float alpha, float beta, float k)
+        : rows(rows),
+          channels(channels),
+          // A window of twice the channels covers them all wherever it stands.
+          size(std::min<std::int64_t>(size, 2LL * channels)),
+          alpha(alpha),
+          beta(beta),
+          k(k) {}
+
+    int group() const { return std::max(1, kGroupFloats / channels); }
+    bool streams(const float* result) const {
+        return rows * channels * 4 > kStreamBytes && channels % kLanes == 0 &&
+               simd::is_aligned(result);
+    }
+};
+
+template <typename Power>
+void forward(const Norm& norm, const float* x, float* y) {
+    const int C = norm.channels, group = norm.group();
+    const bool stream = norm.streams(y);
+#pragma omp parallel if (worth_threads(norm.rows * C))
+    {
+        PaddedRows squares(group, C, norm.size);
+#pragma omp for schedule(static) nowait
+        for (std::int64_t first = 0; first < norm.rows; first += group) {
+            const int rows = static_cast<int>(std::min<std::int64_t>(group, norm.rows - first));
+            for (int i = 0; i < rows; ++i) {
+                const float* in = x + (first + i) * C;
+                float* square = squares.row(i);
+                for (int c = 0; c < C; c += kLanes) {
+                    const Vec value = load_some(in + c, C - c);
+                    simd::store(square + c, value * value);
+                }
+            }
+            for (int i = 0; i < rows; ++i) {
+                const float* in = x + (first + i) * C;
+                const float* square = squares.row(i);
+                for (int c = 0; c < C; c += kLanes) {
+                    const Vec base =
+                        norm.k + norm.alpha * window_sum(square + c, norm.size / 2, norm.size);
+                    Vec scale, inverse;
+                    Power::powers(base, norm.beta, scale, inverse);
+                    store_some(y + (first + i) * C + c, load_some(in + c, C - c) * scale, C - c,
+                               stream);
+                }
+            }
+        }
+        simd::stream_fence();
+    }
+}
+
+template <typename Power>
+void backward(const Norm& norm, const float* dy, const float* x, float* dx) {
+    const int C = norm.channels, group = norm.group();
+    const float factor = -2 * norm.alpha * norm.beta;
+    const bool stream = norm.streams(dx);
+#pragma omp parallel if (worth_threads(norm.rows * C))
+    {
+        PaddedRows squares(group, C, norm.size), products(group, C, norm.size),
+            scaled(group, C, norm.size);
+#pragma omp for schedule(static) nowait
+        for (std::int64_t first = 0; first < norm.rows; first += group) {
+            const int rows = static_cast<int>(std::min<std::int64_t>(group, norm.rows - first));
+            for (int i = 0; i < rows; ++i) {
+                const float* in = x + (first + i) * C;
+                float* square = squares.row(i);
+                for (int c = 0; c < C; c += kLanes) {
+                    const Vec value = load_some(in + c, C - c);
+                    simd::store(square + c, value * value);
+                }
+            }
+            for (int i = 0; i < rows; ++i) {
+                const float* in = x + (first + i) * C;
+                const float* grad = dy + (first + i) * C;
+                for (int c = 0; c < C; c += kLanes) {
+                    const Vec base = norm.k + norm.alpha * window_sum(squares.row(i) + c,
+                                                                      norm.size / 2, norm.size);
+                    Vec scale, inverse;
+                    Power::powers(base, norm.beta, scale, inverse);
+                    const Vec g = load_some(grad + c, C - c) * scale;
+                    simd::store(scaled.row(i) + c, g);
+                    simd::store(products.row(i) + c, g * load_some(in + c, C - c) * inverse);
+                }
+            }
+            // x[c] stands in the sums of the channels from c - (size - 1) / 2 to c + size / 2.
+            for (int i = 0; i < rows; ++i) {
+                const float* in = x + (first + i) * C;
+                for (int c = 0; c < C; c += kLanes) {
+                    const Vec sum = window_sum(products.row(i) + c, (norm.size - 1) / 2, norm.size);
+                    const Vec value =
+                        simd::load(scaled.row(i) + c) + factor * load_some(in + c, C - c) * sum;
+                    store_some(dx + (first + i) * C + c, value, C - c, stream);
+                }
+            }
+        }
+        simd::stream_fence();
+    }
+}
+
+}  // namespace
 
 void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
                          float k, const float* x, float* y, Stream) {
-#pragma omp parallel for
-    for (std::int64_t row = 0; row < rows; ++row) {
-        const float* in = x + row * channels;
-        for (int c = 0; c < channels; ++c) {
-            float sum = 0;
-            for (int j = std::max(0, c - size / 2); j <= std::min(channels - 1, c + (size - 1) / 2);
-                 ++j)
-                sum += in[j] * in[j];
-            y[row * channels + c] = in[c] * std::pow(k + alpha * sum, -beta);
-        }
-    }
+    const Norm norm(rows, channels, size, alpha, beta, k);
+    if (beta == 0.75f)
+        forward<ThreeQuarters>(norm, x, y);
+    else
+        forward<AnyPower>(norm, x, y);
 }
 
 void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
                               float k, const float* dy, const float* x, float* dx, Stream) {
-#pragma omp parallel
-    {
-        std::vector<float> scale(channels), product(channels);
-#pragma omp for
-        for (std::int64_t row = 0; row < rows; ++row) {
-            const float* in = x + row * channels;
-            const float* g = dy + row * channels;
-            for (int c = 0; c < channels; ++c) {
-                float sum = 0;
-                for (int j = std::max(0, c - size / 2);
-                     j <= std::min(channels - 1, c + (size - 1) / 2); ++j)
-                    sum += in[j] * in[j];
-                const float base = k + alpha * sum;
-                scale[c] = std::pow(base, -beta);
-                product[c] = g[c] * in[c] * scale[c] / base;
-            }
-            // x[c] stands in the sums of the channels from c - (size-1)/2 to c + size/2.
-            for (int c = 0; c < channels; ++c) {
-                float sum = 0;
-                for (int j = std::max(0, c - (size - 1) / 2);
-                     j <= std::min(channels - 1, c + size / 2); ++j)
-                    sum += product[j];
-                dx[row * channels + c] = g[c] * scale[c] - 2 * alpha * beta * in[c] * sum;
-            }
-        }
-    }
+    const Norm norm(rows, channels, size, alpha, beta, k);
+    if (beta == 0.75f)
+        backward<ThreeQuarters>(norm, dy, x, dx);
+    else
+        backward<AnyPower>(norm, dy, x, dx);
 }
 
 }  // namespace zfcuda

@@ -1,13 +1,15 @@
 // Vectors of float as wide as the instruction set this file is compiled for: 16 lanes with AVX-512,
 // 8 with AVX, 4 elsewhere. Arithmetic is written with operators (the compilers' vector extension);
 // a * b + c contracts to a fused multiply-add where there is one. Loads and stores need no
-// alignment.
+// alignment. Functions that also take a plain float let one template serve vectors and what is left
+// over.
 #pragma once
 
-#if defined(__AVX512F__) || defined(__AVX__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 
@@ -24,12 +26,48 @@ constexpr int kLanes = 4;
 using Vec = float __attribute__((vector_size(4 * kLanes)));
 using UnalignedVec = float __attribute__((vector_size(4 * kLanes), aligned(4), may_alias));
 
+using IntVec = std::int32_t __attribute__((vector_size(4 * kLanes)));
+using ByteVec = std::uint8_t __attribute__((vector_size(kLanes)));  // a byte for each lane
+
+// What a comparison yields: a bit for each lane, or lanes of ones and zeros.
+#if defined(__AVX512F__)
+using Mask = __mmask16;
+#else
+using Mask = IntVec;
+#endif
+
+// The integers that go with V, Vec or float, and its number of lanes.
+template <typename V>
+struct Traits {
+    using Int = IntVec;
+    static constexpr int kLanes = simd::kLanes;
+};
+template <>
+struct Traits<float> {
+    using Int = std::int32_t;
+    static constexpr int kLanes = 1;
+};
+
+// ---- Memory
+
 inline Vec load(const float* p) {
     return *reinterpret_cast<const UnalignedVec*>(p);
 }
 
 inline void store(float* p, Vec v) {
     *reinterpret_cast<UnalignedVec*>(p) = v;
+}
+
+// The same for any V, and for integers.
+template <typename V, typename T>
+inline V load_as(const T* p) {
+    V v;
+    std::memcpy(&v, p, sizeof v);
+    return v;
+}
+template <typename V, typename T>
+inline void store_as(T* p, V v) {
+    std::memcpy(p, &v, sizeof v);
 }
 
 inline Vec broadcast(float value) {
@@ -78,14 +116,20 @@ inline void stream(float* p, Vec v) {
     _mm512_stream_ps(p, reinterpret_cast<__m512>(v));
 #elif defined(__AVX__)
     _mm256_stream_ps(p, reinterpret_cast<__m256>(v));
+#elif defined(__x86_64__)
+    _mm_stream_ps(p, reinterpret_cast<__m128>(v));
 #else
     store(p, v);
 #endif
 }
 
+inline void stream(float* p, float v) {
+    *p = v;
+}
+
 // Makes streamed stores visible to other threads.
 inline void stream_fence() {
-#if defined(__AVX__)
+#if defined(__x86_64__)
     _mm_sfence();
 #endif
 }
@@ -94,10 +138,112 @@ inline bool is_aligned(const void* p) {
     return reinterpret_cast<std::uintptr_t>(p) % sizeof(Vec) == 0;
 }
 
+// The low byte of each lane.
+inline void store_bytes(std::uint8_t* p, IntVec v) {
+#if defined(__AVX512F__)
+    _mm512_mask_cvtepi32_storeu_epi8(p, 0xffff, reinterpret_cast<__m512i>(v));
+#else
+    store_as(p, __builtin_convertvector(v, ByteVec));
+#endif
+}
+inline void store_bytes(std::uint8_t* p, std::int32_t v) {
+    *p = static_cast<std::uint8_t>(v);
+}
+
+// ---- Lanes
+
+inline Mask less(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    return _mm512_cmp_ps_mask(reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), _CMP_LT_OQ);
+#else
+    return a < b;
+#endif
+}
+inline bool less(float a, float b) {
+    return a < b;
+}
+
+// Where `v` takes the place of `best` in a running maximum of which the first stays, and the first
+// NaN wins: v > best, or v is NaN, but best is not.
+inline Mask beats(Vec v, Vec best) {
+#if defined(__AVX512F__)
+    const auto v_ = reinterpret_cast<__m512>(v), best_ = reinterpret_cast<__m512>(best);
+    return _mm512_mask_cmp_ps_mask(_mm512_cmp_ps_mask(best_, best_, _CMP_ORD_Q), v_, best_,
+                                   _CMP_NLE_UQ);
+#else
+    return ~(v <= best) & (best == best);
+#endif
+}
+inline bool beats(float v, float best) {
+    return !(v <= best) && best == best;
+}
+
+inline Vec select(Mask mask, Vec yes, Vec no) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vec>(
+        _mm512_mask_mov_ps(reinterpret_cast<__m512>(no), mask, reinterpret_cast<__m512>(yes)));
+#else
+    return mask ? yes : no;
+#endif
+}
+inline IntVec select(Mask mask, IntVec yes, IntVec no) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<IntVec>(
+        _mm512_mask_mov_epi32(reinterpret_cast<__m512i>(no), mask, reinterpret_cast<__m512i>(yes)));
+#else
+    return mask ? yes : no;
+#endif
+}
+inline float select(bool mask, float yes, float no) {
+    return mask ? yes : no;
+}
+inline std::int32_t select(bool mask, std::int32_t yes, std::int32_t no) {
+    return mask ? yes : no;
+}
+
+// sum + (byte == code ? v : 0).
+inline Vec add_where_byte(Vec sum, const std::uint8_t* bytes, std::uint8_t code, Vec v) {
+#if defined(__AVX512F__)
+    const Mask mask =
+        _mm_cmpeq_epi8_mask(load_as<__m128i>(bytes), _mm_set1_epi8(static_cast<char>(code)));
+    const auto sum_ = reinterpret_cast<__m512>(sum);
+    return reinterpret_cast<Vec>(_mm512_mask_add_ps(sum_, mask, sum_, reinterpret_cast<__m512>(v)));
+#else
+    const IntVec mask =
+        __builtin_convertvector(load_as<ByteVec>(bytes), IntVec) == static_cast<std::int32_t>(code);
+    return sum + reinterpret_cast<Vec>(reinterpret_cast<IntVec>(v) & mask);
+#endif
+}
+inline float add_where_byte(float sum, const std::uint8_t* byte, std::uint8_t code, float v) {
+    return *byte == code ? sum + v : sum;
+}
+
+// ---- Arithmetic
+
 // max(v, 0); NaN stays NaN.
 inline Vec relu(Vec v) {
     return v < 0.0f ? Vec{} : v;
 }
+
+// 1 / sqrt(v) for positive, finite, normal v: the processor's estimate of 12 bits or more and one
+// Newton step.
+inline Vec reciprocal_sqrt(Vec v) {
+#if defined(__AVX512F__)
+    const Vec estimate =
+        reinterpret_cast<Vec>(_mm512_maskz_rsqrt14_ps(0xffff, reinterpret_cast<__m512>(v)));
+#elif defined(__AVX__)
+    const Vec estimate = reinterpret_cast<Vec>(_mm256_rsqrt_ps(reinterpret_cast<__m256>(v)));
+#elif defined(__x86_64__)
+    const Vec estimate = reinterpret_cast<Vec>(_mm_rsqrt_ps(reinterpret_cast<__m128>(v)));
+#else
+    Vec estimate;
+    for (int i = 0; i < kLanes; ++i)
+        estimate[i] = 1.0f / std::sqrt(v[i]);
+#endif
+    return estimate * (1.5f - 0.5f * v * estimate * estimate);
+}
+
+// ---- Runs
 
 // memcpy of floats, for runs of a few to a few hundred.
 inline void copy(float* to, const float* from, int count) {

@@ -1,0 +1,18 @@
+// When threads pay for themselves.
+#pragma once
+
+#include <cstdint>
+
+namespace zfcuda {
+
+// Waking the other threads costs microseconds, in which one core handles this many floats from its
+// cache. For `#pragma omp parallel if (worth_threads(...))`.
+inline bool worth_threads(std::int64_t floats) {
+    return floats >= 32 * 1024;
+}
+
+// A result of more bytes than this goes past the caches: it would push out what is there, and what
+// reads it next would not find its beginning.
+constexpr std::int64_t kStreamBytes = 8 << 20;
+
+}  // namespace zfcuda
