@@ -42,6 +42,18 @@ def test_softmax_cross_entropy_grad(case):
     assert error < 1e-6
 
 
+def test_rows_longer_than_a_warp_takes(device):
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((3, 2100), dtype=np.float32)
+    labels = np.array([0, 2099, 7], np.int32)
+    loss, probabilities = ops.softmax_cross_entropy(device.array(logits), device.array(labels))
+    expected = oracles.softmax(logits)
+    assert oracles.relative_error(device.numpy(probabilities), expected) < 1e-5
+    assert abs(device.numpy(loss) + np.log(expected[range(3), labels]).mean()) < 1e-5
+    dlogits = device.numpy(ops.softmax_cross_entropy_grad(probabilities, device.array(labels)))
+    assert oracles.relative_error(dlogits, oracles.softmax_cross_entropy_grad(expected, labels)) < 1e-5
+
+
 def test_nan_reaches_the_loss(device):
     logits = np.zeros((3, 4), np.float32)
     logits[1, 2] = np.nan

@@ -1,0 +1,22 @@
+// The optimiser: the choice of kernel.
+#include "optimizer.cuh"
+
+#include "dispatch.h"
+#include "ops.h"
+
+namespace zfcuda {
+
+void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
+              float weight_decay, Stream stream) {
+    with_constant(aligned_for_vectors(w, g, v), [&](auto aligned) {
+        simt::launch<sgd_step_kernel<aligned>>(quad_grid(size), kQuadThreads, 0, stream, size, w, g,
+                                               v, lr, momentum, weight_decay);
+    });
+}
+
+void renormalize_filters(int filters, int filter_size, float max_rms, float* w, Stream stream) {
+    simt::launch<renormalize_filters_kernel>(filters, kRenormalizeThreads, 0, stream, filter_size,
+                                             max_rms, w);
+}
+
+}  // namespace zfcuda

@@ -1,0 +1,221 @@
+// Max pooling with switches, unpooling through them, and the strongest activation of each map.
+//
+//   max_pool2d    y = maximum over the window, switch = r * window_w + s of its first occurrence
+//   max_unpool2d  x = sum of the y whose switch names this pixel
+//   spatial_max   values[n,c] = maximum over h,w of x, positions = h * W + w of its first
+//   occurrence
+//
+// In all three NaN counts as larger than any number, as in PyTorch.
+//
+// Work: pooling and unpooling give each thread one vector of channels of one output pixel, in
+// blocks of 4 rows by 64 vectors (RowTiles): the pixels that several windows share are read from
+// the L1 cache again, not from memory. Unpooling gathers: a pixel asks the windows that cover it,
+// in row-major order, so there are no atomics and no zero-filling pass. The paper's windows (3 x 3,
+// stride 2) are compiled in, so that all loads of a thread are in flight at once.
+// Bound: memory, 4 bytes a pixel of x, 5 a pixel of y (the switch is one byte).
+//
+// spatial_max gives a block 32 neighbouring channels (128 bytes) of one image: the threads across
+// hold a vector each, the threads down take turns over the pixels; a tree in shared memory
+// combines them. Bound: memory, 4 bytes a pixel.
+#pragma once
+
+#include <cmath>
+
+#include "indexing.cuh"
+#include "shapes.h"
+#include "vector.cuh"
+
+namespace zfcuda {
+
+// The paper's pooling windows, square; kAnyWindow reads the shape instead.
+constexpr int kPaperWindow = 3;
+constexpr int kPaperStride = 2;
+constexpr int kAnyWindow = 0;
+
+__device__ inline bool exceeds(float value, float best) {
+    return !(value <= best) && best == best;
+}
+
+template <int Width, int Window>
+__global__ void max_pool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor vectors,
+                                  const float* __restrict__ x, float* __restrict__ y,
+                                  std::uint8_t* __restrict__ switches) {
+    const RowTiles::Place at = tiles.place();
+    if (!at.inside) return;
+    const int q = vectors.quotient(at.column);
+    const int c = (at.column - q * vectors.divisor) * Width;
+    const int top = at.row * shape.stride_h - shape.pad_h;
+    const int left = q * shape.stride_w - shape.pad_w;
+    const int window_h = Window == kAnyWindow ? shape.window_h : Window;
+    const int window_w = Window == kAnyWindow ? shape.window_w : Window;
+    const float* image = x + at.image * (shape.h * shape.w * shape.c) + c;
+
+    // The first cell inside x: the answer where no cell exceeds minus infinity.
+    const int first = max(-top, 0) * window_w + max(-left, 0);
+    auto best = Vector<float, Width>::filled(-INFINITY);
+    auto offset = Vector<std::uint8_t, Width>::filled(static_cast<std::uint8_t>(first));
+    const auto challenge = [&](const Vector<float, Width>& value, int cell) {
+#pragma unroll
+        for (int j = 0; j < Width; ++j) {
+            if (!exceeds(value.at[j], best.at[j])) continue;
+            best.at[j] = value.at[j];
+            offset.at[j] = static_cast<std::uint8_t>(cell);
+        }
+    };
+    if constexpr (Window == kAnyWindow) {
+        const int last_h = min(top + window_h, shape.h);
+        const int last_w = min(left + window_w, shape.w);
+        for (int h = max(top, 0); h < last_h; ++h)
+            for (int w = max(left, 0); w < last_w; ++w)
+                challenge(load<Width>(image + (h * shape.w + w) * shape.c),
+                          (h - top) * window_w + w - left);
+    } else {
+        // Without a branch, so that all loads are in flight: a cell outside x reads its nearest
+        // neighbour inside, and then counts as minus infinity.
+        Vector<float, Width> cells[Window * Window];
+#pragma unroll
+        for (int cell = 0; cell < Window * Window; ++cell) {
+            const int h = min(max(top + cell / Window, 0), shape.h - 1);
+            const int w = min(max(left + cell % Window, 0), shape.w - 1);
+            cells[cell] = load<Width>(image + (h * shape.w + w) * shape.c);
+        }
+#pragma unroll
+        for (int cell = 0; cell < Window * Window; ++cell) {
+            const int h = top + cell / Window;
+            const int w = left + cell % Window;
+            if (h >= 0 && h < shape.h && w >= 0 && w < shape.w) challenge(cells[cell], cell);
+        }
+    }
+    const int out = ((at.image * tiles.rows + at.row) * shape.q() + q) * shape.c + c;
+    store(y + out, best);
+    store(switches + out, offset);
+}
+
+// The windows, in one direction, that cover a pixel.
+struct Covering {
+    int first, last;
+};
+
+__device__ inline Covering covering(int padded, int window, const FastDivisor& stride,
+                                    int windows) {
+    return {padded < window ? 0 : stride.quotient(padded - window) + 1,
+            min(stride.quotient(padded), windows - 1)};
+}
+
+// `Window`: kPaperWindow (at kPaperStride) or kAnyWindow.
+template <int Width, int Window>
+__global__ void max_unpool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor vectors,
+                                    FastDivisor stride_h, FastDivisor stride_w,
+                                    const float* __restrict__ y,
+                                    const std::uint8_t* __restrict__ switches,
+                                    float* __restrict__ x) {
+    const RowTiles::Place at = tiles.place();
+    if (!at.inside) return;
+    const int w = vectors.quotient(at.column);
+    const int c = (at.column - w * vectors.divisor) * Width;
+    const int padded_h = at.row + shape.pad_h;
+    const int padded_w = w + shape.pad_w;
+    const int height = shape.p();
+    const int width = shape.q();
+    const Covering rows = covering(padded_h, shape.window_h, stride_h, height);
+    const Covering columns = covering(padded_w, shape.window_w, stride_w, width);
+
+    auto sum = Vector<float, Width>::filled(0.0f);
+    const auto add = [&](int p, int q, bool covers) {
+        const int from = ((at.image * height + p) * width + q) * shape.c + c;
+        const auto offset = load<Width>(switches + from);
+        const auto value = load<Width>(y + from);
+        const int own =
+            (padded_h - p * shape.stride_h) * shape.window_w + padded_w - q * shape.stride_w;
+#pragma unroll
+        for (int j = 0; j < Width; ++j)
+            if (covers && offset.at[j] == own) sum.at[j] += value.at[j];
+    };
+    if constexpr (Window == kAnyWindow) {
+        for (int p = rows.first; p <= rows.last; ++p)
+            for (int q = columns.first; q <= columns.last; ++q)
+                add(p, q, true);
+    } else {
+        // Without a branch, so that all loads are in flight.
+        constexpr int kCovering = (kPaperWindow - 1) / kPaperStride + 1;
+#pragma unroll
+        for (int i = 0; i < kCovering * kCovering; ++i) {
+            const int p = rows.first + i / kCovering;
+            const int q = columns.first + i % kCovering;
+            add(min(p, height - 1), min(q, width - 1), p <= rows.last && q <= columns.last);
+        }
+    }
+    store(x + ((at.image * shape.h + at.row) * shape.w + w) * shape.c + c, sum);
+}
+
+template <int Width>
+struct SpatialMaxTile {
+    static constexpr int kAcross = 32 / Width;  // vectors of channels
+    static constexpr int kDown = 8 * Width;     // pixels at a time
+    static constexpr int kChannels = 32;
+};
+
+// Whether (value, position) stands before (best, best_position) in the order of spatial_max.
+__device__ inline bool precedes(float value, int position, float best, int best_position) {
+    const bool equal = value == best || (value != value && best != best);
+    return equal ? position < best_position : exceeds(value, best);
+}
+
+template <int Width>
+__global__ void spatial_max_kernel(int pixels, int channels, FastDivisor channel_tiles,
+                                   const float* __restrict__ x, float* __restrict__ values,
+                                   std::int32_t* __restrict__ positions) {
+    using Tile = SpatialMaxTile<Width>;
+    SIMT_SHARED(float, best_values, Tile::kDown* Tile::kChannels);
+    SIMT_SHARED(int, best_positions, Tile::kDown* Tile::kChannels);
+    const int n = channel_tiles.quotient(static_cast<int>(blockIdx.x));
+    const int tile = static_cast<int>(blockIdx.x) - n * channel_tiles.divisor;
+    const int across = static_cast<int>(threadIdx.x) * Width;
+    const int down = static_cast<int>(threadIdx.y);
+    const int c = tile * Tile::kChannels + across;
+    const bool inside = c < channels;
+
+    auto best = Vector<float, Width>::filled(-INFINITY);
+    auto position = Vector<int, Width>::filled(0x7fffffff);
+    if (inside) {
+        const float* image = x + n * (pixels * channels) + c;
+#pragma unroll 4
+        for (int i = down; i < pixels; i += Tile::kDown) {
+            const auto value = load<Width>(image + i * channels);
+#pragma unroll
+            for (int j = 0; j < Width; ++j) {
+                if (!precedes(value.at[j], i, best.at[j], position.at[j])) continue;
+                best.at[j] = value.at[j];
+                position.at[j] = i;
+            }
+        }
+    }
+    store(best_values + down * Tile::kChannels + across, best);
+    store(best_positions + down * Tile::kChannels + across, position);
+    __syncthreads();
+
+    // One channel a thread from here on, so that neighbours fall into different banks.
+    const int thread = down * Tile::kAcross + static_cast<int>(threadIdx.x);
+    const int channel = thread % Tile::kChannels;
+    const int group = thread / Tile::kChannels;
+    constexpr int kGroups = Tile::kDown * Tile::kAcross / Tile::kChannels;
+    for (int half = Tile::kDown / 2; half > 0; half /= 2) {
+        for (int i = group; i < half; i += kGroups) {
+            const int mine = i * Tile::kChannels + channel;
+            const int other = (i + half) * Tile::kChannels + channel;
+            if (precedes(best_values[other], best_positions[other], best_values[mine],
+                         best_positions[mine])) {
+                best_values[mine] = best_values[other];
+                best_positions[mine] = best_positions[other];
+            }
+        }
+        __syncthreads();
+    }
+    const int out = tile * Tile::kChannels + channel;
+    if (group == 0 && out < channels) {
+        values[n * channels + out] = best_values[channel];
+        positions[n * channels + out] = best_positions[channel];
+    }
+}
+
+}  // namespace zfcuda
