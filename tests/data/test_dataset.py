@@ -1,0 +1,81 @@
+"""Data sets in memory, subsets and draws."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import zfcuda
+from zfcuda import data
+
+
+def _dataset(labels=(0, 1, 0, 1, 1, 0, 0, 0)):
+    labels = np.array(labels, np.int32)
+    images = np.arange(len(labels) * 12, dtype=np.uint8).reshape(-1, 2, 2, 3)
+    return data.ArrayDataset(images, labels, ("a", "b"))
+
+
+def test_array_dataset():
+    dataset = _dataset()
+    assert len(dataset) == 8
+    assert dataset.image_shape == (2, 2, 3)
+    images, labels = dataset.batch([4, 0])
+    np.testing.assert_array_equal(images, dataset.images[[4, 0]])
+    assert labels.tolist() == [1, 0]
+    assert dataset.identifier(4) == "image[4]"
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"images": np.zeros((2, 2, 2, 3), np.float32)}, TypeError, "images must be uint8, got float32"),
+        ({"images": np.zeros((2, 2, 2, 4), np.uint8)}, ValueError, "C of 1 or 3"),
+        ({"images": np.zeros((0, 2, 2, 3), np.uint8)}, ValueError, "none empty"),
+        ({"labels": np.zeros(2, np.int64)}, TypeError, "labels must be int32, got int64"),
+        ({"labels": np.zeros(3, np.int32)}, ValueError, r"labels must have shape \(2,\), got \(3,\)"),
+        ({"labels": np.array([0, 2], np.int32)}, zfcuda.DataError, r"image\[1\]: labels must be in \[0, 2\)"),
+        ({"labels": np.array([-1, 0], np.int32)}, zfcuda.DataError, r"image\[0\]: labels must be in \[0, 2\)"),
+        ({"identifiers": ["one"]}, ValueError, "identifiers must be 2 strings, got 1"),
+    ],
+)
+def test_arrays_that_do_not_fit(changes, error, message):
+    arguments = {"images": np.zeros((2, 2, 2, 3), np.uint8), "labels": np.zeros(2, np.int32), "classes": ("a", "b")}
+    with pytest.raises(error, match=message):
+        data.ArrayDataset(**(arguments | changes))
+
+
+def test_subset():
+    dataset = _dataset()
+    subset = data.Subset(data.Subset(dataset, [7, 1, 4]), [2, 0])
+    assert len(subset) == 2
+    assert subset.labels.tolist() == [1, 0]
+    images, labels = subset.batch([1, 0])
+    np.testing.assert_array_equal(images, dataset.images[[7, 4]])
+    assert labels.tolist() == [0, 1]
+    assert subset.identifier(0) == "image[4]"
+    for indices in ([], [8], [-1]):
+        with pytest.raises(ValueError, match="indices must be"):
+            data.Subset(dataset, indices)
+
+
+def test_sample_takes_the_same_share_of_every_class():
+    dataset = _dataset([0] * 50 + [1] * 50)
+    drawn = data.sample(dataset, 21, seed=1)
+    assert sorted(np.bincount(drawn.labels).tolist()) == [10, 11]
+    again = data.sample(dataset, 21, seed=1)
+    assert [drawn.identifier(i) for i in range(21)] == [again.identifier(i) for i in range(21)]
+    assert data.sample(dataset, 100) is dataset
+    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+        data.sample(dataset, 0)
+
+
+def test_stratified_checks_its_fraction():
+    with pytest.raises(ValueError, match="fraction must be between 0 and 1, got 1"):
+        data.stratified(np.zeros(4), 1.0)
+
+
+def test_importing_zfcuda_does_not_import_data():
+    code = "import sys, zfcuda; print('zfcuda.data' in sys.modules, 'PIL' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.split() == ["False", "False"]

@@ -1,0 +1,94 @@
+"""From images to inputs: mean, crops, scale."""
+
+import numpy as np
+import pytest
+
+from zfcuda import data
+
+
+def _images(n=3, size=(7, 9), channels=2, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (n, *size, channels), dtype=np.uint8)
+
+
+def _mean(images):
+    return images.mean(axis=0).astype(np.float32)
+
+
+def _crop(images, mean, top, left, size, flip):
+    x = (images.astype(np.float32) - mean)[:, top : top + size[0], left : left + size[1]]
+    return x[:, :, ::-1] if flip else x
+
+
+def test_centre_crop_subtracts_the_mean_and_scales():
+    images = _images()
+    preprocess = data.Preprocess(_mean(images), crop=(4, 6), scale=0.5)
+    x = preprocess(images)
+    assert x.dtype == np.float32
+    np.testing.assert_allclose(x, 0.5 * _crop(images, preprocess.mean, 1, 1, (4, 6), False))
+    assert preprocess.image_shape == (7, 9, 2)
+
+
+def test_the_ten_crops_are_corners_and_centre_with_and_without_a_flip():
+    images = _images()
+    preprocess = data.Preprocess(_mean(images), crop=(4, 6))
+    crops = preprocess.ten_crops(images)
+    assert crops.shape == (10, 3, 4, 6, 2)
+    corners = [(0, 0), (0, 3), (3, 0), (3, 3), (1, 1)]
+    expected = [
+        _crop(images, preprocess.mean, top, left, (4, 6), flip) for flip in (False, True) for top, left in corners
+    ]
+    np.testing.assert_array_equal(crops, np.stack(expected))
+
+
+def test_ten_crops_of_256_for_224():
+    preprocess = data.Preprocess(np.zeros((256, 256, 3), np.float32), crop=(224, 224))
+    assert preprocess.test_corners.tolist() == [[0, 0], [0, 32], [32, 0], [32, 32], [16, 16]]
+
+
+def test_crops_beyond_the_edge_read_zero():
+    images = _images()
+    preprocess = data.Preprocess(_mean(images), crop=(7, 9), scale=2.0)
+    x = preprocess.crops(images, np.array([(-1, 2), (0, 0), (3, -4)]), np.array([False, True, False]))
+    centred = 2 * (images - preprocess.mean)
+    np.testing.assert_array_equal(x[0, 0], 0)
+    np.testing.assert_array_equal(x[0, :, 7:], 0)
+    np.testing.assert_array_equal(x[0, 1:, :7], centred[0, :6, 2:])
+    np.testing.assert_array_equal(x[1], centred[1, :, ::-1])
+    np.testing.assert_array_equal(x[2, :4, 4:], centred[2, 3:, :5])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"mean": np.zeros((4, 4, 1))}, TypeError, "mean must be float32, got float64"),
+        ({"mean": np.full((4, 4, 1), np.nan, np.float32)}, ValueError, "mean must be .* finite"),
+        ({"crop": (5, 4)}, ValueError, "crop must fit into the images"),
+        ({"crop": (0, 4)}, ValueError, "crop must fit into the images"),
+        ({"scale": 0.0}, ValueError, "scale must be positive and finite, got 0"),
+        ({"scale": float("inf")}, ValueError, "scale must be positive and finite, got inf"),
+    ],
+)
+def test_bad_preprocessing_is_refused(arguments, error, message):
+    with pytest.raises(error, match=message):
+        data.Preprocess(**({"mean": np.zeros((4, 4, 1), np.float32), "crop": (4, 4)} | arguments))
+
+
+def test_images_of_another_shape_are_refused():
+    preprocess = data.Preprocess(np.zeros((4, 4, 1), np.float32), crop=(4, 4))
+    with pytest.raises(ValueError, match="mean"):
+        preprocess(_images())
+
+
+def test_mean_image_and_unit_scale():
+    images = _images(n=1100, channels=3)
+    dataset = data.ArrayDataset(images, np.zeros(1100, np.int32), ("a", "b"))
+    mean = data.mean_image(dataset)
+    np.testing.assert_allclose(mean, images.mean(axis=0, dtype=np.float64), rtol=1e-6)
+    preprocess = data.Preprocess(mean, crop=(7, 9), scale=data.unit_scale(dataset, mean))
+    assert np.sqrt(np.square(preprocess(images)).mean()) == pytest.approx(1, rel=1e-5)
+
+
+def test_unit_scale_of_equal_images():
+    images = np.full((5, 3, 3, 1), 9, np.uint8)
+    dataset = data.ArrayDataset(images, np.zeros(5, np.int32), ("a", "b"))
+    assert data.unit_scale(dataset, data.mean_image(dataset)) == 1.0

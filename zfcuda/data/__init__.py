@@ -1,0 +1,23 @@
+"""Data sets: Fashion-MNIST, CIFAR-10, folders of class folders, archives of them; and how images become inputs."""
+
+from .dataset import ArrayDataset, Dataset, Skipped, Split, Subset, sample, stratified
+from .folders import FolderDataset
+from .images import read_image
+from .preprocess import Preprocess, mean_image, unit_scale
+from .sources import open
+
+__all__ = [
+    "ArrayDataset",
+    "Dataset",
+    "FolderDataset",
+    "Preprocess",
+    "Skipped",
+    "Split",
+    "Subset",
+    "mean_image",
+    "open",
+    "read_image",
+    "sample",
+    "stratified",
+    "unit_scale",
+]

@@ -1,0 +1,171 @@
+"""What a data set is: images of one shape, labels and class names, read in batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from ..errors import DataError
+
+
+class Skipped(NamedTuple):
+    """A file that was left out of a data set, and why."""
+
+    path: str
+    reason: str
+
+
+class Dataset(Protocol):
+    """Labelled images of one shape, by index. Everything in the package reads images through this.
+
+    labels: int32 (N,), indices into `classes`. image_shape: (H, W, C), C is 1 or 3. skipped: files that could not be
+    read and were left out (`on_error="skip"`).
+    """
+
+    @property
+    def classes(self) -> tuple[str, ...]: ...
+    @property
+    def labels(self) -> np.ndarray: ...
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+    @property
+    def skipped(self) -> tuple[Skipped, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """images uint8 (n,H,W,C) and labels int32 (n,), in the order of `indices`."""
+        ...
+
+    def identifier(self, index: int) -> str:
+        """The path of an image, or its place in its file: what a report prints."""
+        ...
+
+
+class Split(NamedTuple):
+    """The two halves of a source: what is trained on and what is tested on."""
+
+    train: Dataset
+    test: Dataset
+
+
+@dataclass(frozen=True)
+class ArrayDataset:
+    """A data set in memory: images uint8 (N,H,W,C) with C of 1 or 3, labels int32 (N,).
+
+    identifiers: one per image, or one word that prefixes the index. ValueError and TypeError for arrays that do not
+    fit together; `DataError` where a label names no class.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    classes: tuple[str, ...]
+    identifiers: Sequence[str] | str = "image"
+    skipped: tuple[Skipped, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        if self.images.dtype != np.uint8:
+            raise TypeError(f"images must be uint8, got {self.images.dtype}")
+        if self.images.ndim != 4 or self.images.shape[3] not in (1, 3) or 0 in self.images.shape:
+            raise ValueError(f"images must be (N,H,W,C), none empty, C of 1 or 3, got shape {self.images.shape}")
+        if self.labels.dtype != np.int32:
+            raise TypeError(f"labels must be int32, got {self.labels.dtype}")
+        if self.labels.shape != (len(self.images),):
+            raise ValueError(f"labels must have shape ({len(self.images)},), got {self.labels.shape}")
+        if not isinstance(self.identifiers, str) and len(self.identifiers) != len(self.images):
+            raise ValueError(f"identifiers must be {len(self.images)} strings, got {len(self.identifiers)}")
+        low, high = int(self.labels.min()), int(self.labels.max())
+        if low < 0 or high >= len(self.classes):
+            name = self.identifier(int(np.argmax((self.labels < 0) | (self.labels >= len(self.classes)))))
+            raise DataError(f"{name}: labels must be in [0, {len(self.classes)}), got values from {low} to {high}")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        _, height, width, channels = self.images.shape
+        return height, width, channels
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        indices = np.asarray(indices, np.intp)
+        return self.images[indices], self.labels[indices]
+
+    def identifier(self, index: int) -> str:
+        if isinstance(self.identifiers, str):
+            return f"{self.identifiers}[{index}]"
+        return self.identifiers[index]
+
+
+class Subset:
+    """Some images of another data set, in a given order; nothing is copied."""
+
+    def __init__(self, dataset: Dataset, indices: Sequence[int] | np.ndarray):
+        self._dataset = dataset
+        self._indices = np.array(indices, np.intp)
+        if self._indices.ndim != 1 or self._indices.size == 0:
+            raise ValueError(f"indices must be a list of one index or more, got shape {self._indices.shape}")
+        if self._indices.min() < 0 or self._indices.max() >= len(dataset):
+            raise ValueError(
+                f"indices must be in [0, {len(dataset)}), got values from {self._indices.min()} to "
+                f"{self._indices.max()}"
+            )
+        self.labels = dataset.labels[self._indices]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._dataset.classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self._dataset.image_shape
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        return self._dataset.skipped
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return self._dataset.batch(self._indices[np.asarray(indices, np.intp)])
+
+    def identifier(self, index: int) -> str:
+        return self._dataset.identifier(int(self._indices[index]))
+
+
+def stratified(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Splits indices so that `fraction` of every class goes to the second part (at least one image, never all).
+
+    labels (N,) -> two sorted index arrays. The same seed draws the same images. A class with a single image stays
+    whole in the first part.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"fraction must be between 0 and 1, got {fraction}")
+    rng = np.random.default_rng(seed)
+    first, second = [], []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        held = min(max(1, round(fraction * len(members))), len(members) - 1)
+        second.append(members[:held])
+        first.append(members[held:])
+    return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+
+def sample(dataset: Dataset, count: int, seed: int = 0) -> Dataset:
+    """`count` images of a data set, the same share of every class; all of it where it has no more than `count`."""
+    if count < 1:
+        raise ValueError(f"count must be at least 1, got {count}")
+    if count >= len(dataset):
+        return dataset
+    # Images in order of their rank inside their class: every prefix is as even as the classes allow.
+    rng = np.random.default_rng(seed)
+    rank = np.empty(len(dataset), np.intp)
+    for label in np.unique(dataset.labels):
+        members = np.flatnonzero(dataset.labels == label)
+        rank[members] = rng.permutation(len(members))
+    order = np.lexsort((dataset.labels, rank))
+    return Subset(dataset, np.sort(order[:count]))

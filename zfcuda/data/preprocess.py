@@ -1,0 +1,104 @@
+"""How an image becomes a network's input, in training, testing and every analysis alike (P2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import ops
+from ..backends import Array, array_module
+from .dataset import Dataset
+
+_CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """x = scale * (crop of (image - mean)): the per-pixel mean, a crop, and one factor for all pixels.
+
+    mean: float32 (H,W,C), the mean of the training images, 0..255. crop: (h, w), the network's input. scale: 1 is the
+    paper's range of roughly [-128, 128]; `unit_scale` gives inputs a standard deviation of 1 instead.
+
+    It is stored in checkpoints beside the weights, so that whoever loads a network feeds it as its trainer did. All
+    methods take uint8 images (N,H,W,C) of the mean's shape, NumPy or CuPy, and answer where the images live.
+    """
+
+    mean: np.ndarray
+    crop: tuple[int, int]
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.mean.dtype != np.float32:
+            raise TypeError(f"mean must be float32, got {self.mean.dtype}")
+        if self.mean.ndim != 3 or not np.isfinite(self.mean).all():
+            raise ValueError(f"mean must be (H,W,C) and finite, got shape {self.mean.shape}")
+        if not (1 <= self.crop[0] <= self.mean.shape[0] and 1 <= self.crop[1] <= self.mean.shape[1]):
+            raise ValueError(f"crop must fit into the images of {self.mean.shape[:2]}, got {self.crop}")
+        if not 0 < self.scale < np.inf:
+            raise ValueError(f"scale must be positive and finite, got {self.scale}")
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of the images that it takes."""
+        height, width, channels = self.mean.shape
+        return height, width, channels
+
+    def __call__(self, images: Array) -> Array:
+        """The centre crops: float32 (N,h,w,C)."""
+        return self.crops(images, np.broadcast_to(self._centre, (len(images), 2)), np.zeros(len(images), np.uint8))
+
+    def crops(self, images: Array, corners: Array, flips: Array) -> Array:
+        """One crop per image: corners int (N,2) of (top, left), flips (N,) true for mirrored -> float32 (N,h,w,C)."""
+        xp = array_module(images)
+        x = ops.crop_images(
+            images,
+            xp.asarray(self.mean),
+            xp.asarray(np.ascontiguousarray(corners, np.int32)),
+            xp.asarray(np.ascontiguousarray(flips, np.uint8)),
+            size=self.crop,
+        )
+        if self.scale != 1:
+            x *= np.float32(self.scale)
+        return x
+
+    def ten_crops(self, images: Array) -> Array:
+        """The crops of the four corners and the centre, then the same mirrored: float32 (10,N,h,w,C)."""
+        xp = array_module(images)
+        n = len(images)
+        crops = [
+            self.crops(images, np.broadcast_to(corner, (n, 2)), np.full(n, flip))
+            for flip in (False, True)
+            for corner in self.test_corners
+        ]
+        return xp.stack(crops)
+
+    @property
+    def test_corners(self) -> np.ndarray:
+        """(top, left) of the crops in the four corners and the centre, int32 (5,2)."""
+        bottom, right = self.mean.shape[0] - self.crop[0], self.mean.shape[1] - self.crop[1]
+        return np.array([(0, 0), (0, right), (bottom, 0), (bottom, right), self._centre], np.int32)
+
+    @property
+    def _centre(self) -> tuple[int, int]:
+        return (self.mean.shape[0] - self.crop[0]) // 2, (self.mean.shape[1] - self.crop[1]) // 2
+
+
+def mean_image(dataset: Dataset) -> np.ndarray:
+    """The per-pixel mean of all images: float32 (H,W,C), 0..255, exact before it is rounded."""
+    total = np.zeros(dataset.image_shape, np.int64)
+    for start in range(0, len(dataset), _CHUNK):
+        images, _ = dataset.batch(range(start, min(start + _CHUNK, len(dataset))))
+        total += images.sum(axis=0, dtype=np.int64)
+    return (total / len(dataset)).astype(np.float32)
+
+
+def unit_scale(dataset: Dataset, mean: np.ndarray) -> float:
+    """The factor that gives (images - mean) a root mean square of 1 over the first 4,096 images drawn evenly."""
+    indices = np.linspace(0, len(dataset) - 1, min(len(dataset), 8 * _CHUNK)).astype(np.intp)
+    total = 0.0
+    for start in range(0, len(indices), _CHUNK):
+        images, _ = dataset.batch(indices[start : start + _CHUNK])
+        total += float(np.square(images - mean, dtype=np.float64).mean(axis=(1, 2, 3)).sum())
+    deviation = float(np.sqrt(total / len(indices)))
+    return 1 / deviation if deviation > 0 else 1.0

@@ -1,0 +1,77 @@
+"""From the word or path that a user gives to a train and a test set."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from ..errors import DataError
+from . import cifar10, fashion_mnist
+from .dataset import Split
+from .files import open_files
+from .folders import OnError, open_class_folders
+
+FASHION_MNIST = "fashion-mnist"
+CIFAR10 = "cifar10"
+
+_CIFAR10_NAMES = ("cifar10*", "cifar-10*")
+
+
+def open(
+    data: str | Path,
+    *,
+    image_size: int | None = None,
+    on_error: OnError = "raise",
+    hold_out: float = 0.1,
+    seed: int = 0,
+) -> Split:
+    """The training and test half of a data set.
+
+    data: "fashion-mnist", the subset in the package; "cifar10", wherever it lies in $ZFCUDA_DATA, the current folder
+    or ./data, as class folders or in its binary form, packed or not; or the path of
+
+    - a folder of class folders, or of train/ and test/ (val/, valid/, validation/) with class folders in them;
+    - a folder with the four IDX files of Fashion-MNIST (Debian's package dataset-fashion-mnist puts them into
+      /usr/share/datasets/fashion-mnist), or with the binary files of CIFAR-10;
+    - a zip or tar (also gz, xz, bz2) of one of these. Nothing is unpacked to disk.
+
+    image_size, hold_out, seed: see `open_class_folders`; the other sources have their own size and split. on_error:
+    "raise", or "skip" to go on without damaged files, which `train.skipped` and `test.skipped` then list.
+
+    FileNotFoundError where there is nothing; `DataError` where what is there is no data set, or is damaged.
+    """
+    if data == FASHION_MNIST:
+        return fashion_mnist.embedded()
+    path = find_cifar10() if data == CIFAR10 else Path(data)
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: no such data set; expected {FASHION_MNIST}, {CIFAR10}, a folder of class folders, "
+            "or a zip or tar of one"
+        )
+    files = open_files(path)
+    root = cifar10.binary_root(files)
+    if root is not None:
+        return cifar10.open_binary(files, root)
+    root = fashion_mnist.idx_root(files)
+    if root is not None:
+        return fashion_mnist.open_idx(files, root)
+    if not files.names:
+        raise DataError(f"{path}: holds no files; expected class folders with images")
+    return open_class_folders(files, str(path), image_size=image_size, on_error=on_error, hold_out=hold_out, seed=seed)
+
+
+def find_cifar10() -> Path:
+    """CIFAR-10 on this machine, a folder or an archive; FileNotFoundError that says where it was looked for."""
+    places = [Path("."), Path("data")]
+    if os.environ.get("ZFCUDA_DATA"):
+        places.insert(0, Path(os.environ["ZFCUDA_DATA"]))
+    for place in places:
+        for pattern in _CIFAR10_NAMES:
+            for found in sorted(place.glob(pattern)):
+                if found.is_dir() or found.suffix in (".zip", ".tar", ".gz", ".xz", ".bz2", ".tgz", ".txz"):
+                    return found
+    raise FileNotFoundError(
+        f"cifar10: nothing called {' or '.join(_CIFAR10_NAMES)} in {', '.join(str(place) for place in places)}; "
+        "set ZFCUDA_DATA to the folder that holds it (class folders, or https://www.cs.toronto.edu/~kriz/"
+        "cifar-10-binary.tar.gz, unpacked or not), or pass its path"
+    )
