@@ -1,0 +1,244 @@
+"""A convnet with its deconvnet: forward, projection to pixels, and the training pass (paper 2, P1 to P3)."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+from .. import backends, ops
+from ..backends import Array
+from .architecture import Architecture, layer_number
+from .layers import RULES, Conv, Dropout, FullyConnected, Layer, Norm, ReLU, build_layer
+from .stages import DropoutKey, Record, build_stages
+from .trace import Trace
+
+__all__ = ["Network"]
+
+_PREDICT_BATCH = 64  # images that go forward at a time in `predict`
+
+
+class Network:
+    """A network built from its `architecture`, with weights that a `seed` draws or that `parameters` gives.
+
+    layers      ordered name -> layer; a conv or fc layer's `weight` and `bias` are plain arrays: writing to them, or
+                putting other arrays in their place, takes effect at the next call
+    blocks      the paper's layer number -> the name of the layer that ends it, before normalisation and dropout
+    """
+
+    def __init__(self, architecture: Architecture, *, seed: int = 0, parameters: dict[str, Array] | None = None):
+        self.architecture = architecture
+        self.layers: dict[str, Layer] = {}
+        shape: tuple[int, ...] = architecture.input_shape
+        for spec in architecture.layers:
+            layer = build_layer(spec, shape)
+            self.layers[spec.name] = layer
+            shape = layer.output_shape
+        self.stages = build_stages(list(self.layers.values()))
+        self._places = {
+            layer.name: (i, position)
+            for i, stage in enumerate(self.stages)
+            for position, layer in enumerate(stage.layers)
+        }
+        self._gradients: dict[str, Array] = {}
+        if parameters is None:
+            self._initialise(seed)
+        else:
+            self.set_parameters(parameters)
+
+    def _initialise(self, seed: int) -> None:
+        layers = list(self.layers.values())
+        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+            if isinstance(layer, (Conv, FullyConnected)):
+                gain = 2 if isinstance(following, ReLU) else 1
+                he = (gain / layer.fan_in) ** 0.5
+                # A stream for each name: a layer starts alike in every variant in which its shape is the same.
+                rng = np.random.default_rng([seed, *layer.name.encode()])
+                layer.initialise(rng, he if self.architecture.initial == "he" else 1e-2)
+
+    # ---- Structure and parameters ------------------------------------------------------------------------
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of one image."""
+        return self.architecture.input_shape
+
+    @property
+    def num_classes(self) -> int:
+        return next(reversed(self.layers.values())).output_shape[-1]
+
+    @property
+    def blocks(self) -> dict[int, str]:
+        """{1: "pool1", 3: "relu3", ..., 8: "fc8"}: where the paper's layer 1, 3, ... 8 ends."""
+        blocks: dict[int, str] = {}
+        for name, layer in self.layers.items():
+            if isinstance(layer, (Conv, FullyConnected)):
+                number = layer_number(name)
+            elif not blocks or isinstance(layer, (Norm, Dropout)):
+                continue
+            blocks[number] = name
+        return blocks
+
+    def parameters(self) -> dict[str, Array]:
+        """ "conv1.weight", "conv1.bias", ... -> the arrays themselves, in the order of the layers."""
+        return {
+            f"{layer.name}.{parameter}": getattr(layer, parameter)
+            for layer in self.layers.values()
+            for parameter in layer.parameter_names
+        }
+
+    def set_parameters(self, parameters: dict[str, Array]) -> None:
+        """Puts these arrays (not copies) in the place of all parameters. ValueError if one is missing, unknown or of
+        another shape, TypeError if one is not float32."""
+        expected = self.parameter_shapes()
+        wrong = sorted(expected.keys() ^ parameters.keys())
+        if wrong:
+            raise ValueError(f"parameters must be exactly those of the network; missing or unknown: {', '.join(wrong)}")
+        for name, array in parameters.items():
+            if tuple(array.shape) != expected[name]:
+                raise ValueError(f"parameter {name} must have shape {expected[name]}, got {tuple(array.shape)}")
+            if array.dtype != np.float32:
+                raise TypeError(f"parameter {name} must be float32, got {array.dtype}")
+        for name, array in parameters.items():
+            layer, _, parameter = name.rpartition(".")
+            setattr(self.layers[layer], parameter, array)
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        return {
+            f"{layer.name}.{parameter}": getattr(layer, f"{parameter}_shape")
+            for layer in self.layers.values()
+            for parameter in layer.parameter_names
+        }
+
+    def to(self, device: str) -> Network:
+        """Moves the parameters to "cuda" (CuPy's current device) or "cpu", and returns the network itself."""
+        if device not in ("cpu", "cuda"):
+            raise ValueError(f"device must be 'cpu' or 'cuda', got {device!r}")
+        if device == "cuda":
+            move: Any = backends.get("cuda").xp.asarray
+        else:
+            move = _to_host
+        self.set_parameters({name: move(array) for name, array in self.parameters().items()})
+        self._gradients = {}
+        return self
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes weights and architecture as safetensors; a file that was there stays whole until the new one is."""
+        from .checkpoint import save_network
+
+        save_network(self, path)
+
+    def locate(self, layer: str) -> tuple[int, int]:
+        """(number of the stage, position in the stage) of a layer; ValueError if there is none of this name."""
+        try:
+            return self._places[layer]
+        except KeyError:
+            raise ValueError(f"layer must be one of {', '.join(self.layers)}; got {layer!r}") from None
+
+    # ---- Forward -----------------------------------------------------------------------------------------------
+
+    def forward(self, x: Array) -> Trace:
+        """A test-mode forward pass (no dropout). x float32 (N,H,W,C) -> a trace with every layer's activation."""
+        return Trace(self, self._forward(self._check_images("x", x), None))
+
+    def predict(self, x: Array) -> Array:
+        """x float32 (N,H,W,C) -> softmax probabilities (N, classes); any N, a bounded number goes forward at a time."""
+        x = self._check_images("x", x)
+        xp = backends.array_module(x)
+        parts = []
+        for start in range(0, len(x), _PREDICT_BATCH):
+            signal = x[start : start + _PREDICT_BATCH]
+            for stage in self.stages:
+                signal = stage.forward(signal).y
+            parts.append(ops.softmax(signal))
+        return parts[0] if len(parts) == 1 else xp.concatenate(parts)
+
+    def _forward(self, x: Array, dropout: DropoutKey | None) -> list[Record]:
+        records = []
+        for stage in self.stages:
+            records.append(stage.forward(x, dropout))
+            x = records[-1].y
+        return records
+
+    def _check_images(self, name: str, x: Array) -> Array:
+        first = next(iter(self.parameters()))
+        _, (x, _) = backends.resolve(**{name: x, first: self.parameters()[first]})
+        if x.dtype != np.float32:
+            raise TypeError(f"{name} must be float32, got {x.dtype}")
+        if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape or not len(x):
+            expected = ", ".join(str(size) for size in self.input_shape)
+            raise ValueError(
+                f"{name} must have shape (N, {expected}), the input of {next(iter(self.layers))}, with N at least 1; "
+                f"got {tuple(x.shape)}"
+            )
+        return x
+
+    # ---- Projection ----------------------------------------------------------------------------------------------
+
+    def project(self, trace: Trace, layer: str, activations: Array, rule: str = "deconvnet") -> Array:
+        """Carries activations of a layer back to pixels (paper 2.1, P3): trace of N images, activations float32 of
+        the shape of trace[layer], zero but for what is looked at -> pixels (N,H,W,C).
+
+        Every layer from `layer` itself down to the first is undone. A pool: each value goes where its switch says. A
+        conv or fc layer: its transpose, without bias. What a ReLU and a normalisation do is the rule:
+
+        "deconvnet"  a ReLU rectifies the signal (whatever the forward activation was), normalisation is skipped
+        "gradient"   the derivative of sum(activations * trace[layer]) with respect to the pixels: a ReLU masks the
+                     signal where its forward output is 0, normalisation gives its gradient
+        "guided"     like "gradient", and a ReLU rectifies as well (Springenberg et al. 2015)
+
+        So from "pool5" the signal is unpooled, then rectified, then filtered; from "relu5" rectified, then filtered;
+        from "conv5" filtered.
+        """
+        if rule not in RULES:
+            raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
+        if trace.network is not self:
+            raise ValueError("trace must come from this network's forward")
+        start, position = self.locate(layer)
+        _, (activations, _) = backends.resolve(activations=activations, trace=trace.records[0].x)
+        shape = (len(trace), *self.layers[layer].output_shape)
+        if tuple(activations.shape) != shape:
+            raise ValueError(f"activations of {layer} must have shape {shape}, got {tuple(activations.shape)}")
+        if activations.dtype != np.float32:
+            raise TypeError(f"activations must be float32, got {activations.dtype}")
+        signal = self.stages[start].project(position, activations, trace.records[start], rule)
+        for i in range(start - 1, -1, -1):
+            stage = self.stages[i]
+            signal = stage.project(len(stage.layers) - 1, signal, trace.records[i], rule)
+        return signal
+
+    # ---- Training ------------------------------------------------------------------------------------------------
+
+    def loss_and_gradients(
+        self, x: Array, labels: Array, *, dropout_seed: int = 0, step: int = 0
+    ) -> tuple[Array, Array, dict[str, Array]]:
+        """One training pass (P2): x float32 (N,H,W,C), labels int32 (N,) -> mean cross-entropy (float32, shape ()),
+        probabilities (N, classes), and the gradients of the mean loss, keyed as `parameters()`.
+
+        Dropout is active; its masks are a pure function of `dropout_seed`, `step` and the layer. The network keeps the
+        arrays of gradients: the next call overwrites them. The gradient of the images is not computed.
+        """
+        x = self._check_images("x", x)
+        dropout = DropoutKey(dropout_seed, step)
+        records = self._forward(x, dropout)
+        loss, probabilities = ops.softmax_cross_entropy(records[-1].y, labels)
+        gradients = self._gradient_arrays()
+        signal: Any = ops.softmax_cross_entropy_grad(probabilities, labels)
+        first = next(i for i, stage in enumerate(self.stages) if isinstance(stage.layers[0], (Conv, FullyConnected)))
+        for i in range(len(self.stages) - 1, first - 1, -1):
+            # The record dies here, and its arrays serve the next layers' gradients.
+            record = records.pop()
+            signal = self.stages[i].backward(signal, record, gradients, dropout=dropout, need_dx=i > first)
+        return loss, probabilities, gradients
+
+    def _gradient_arrays(self) -> dict[str, Array]:
+        parameters = self.parameters()
+        if not self._gradients:
+            backend, _ = backends.resolve(**parameters)
+            self._gradients = {name: backend.empty(array.shape) for name, array in parameters.items()}
+        return self._gradients
+
+
+def _to_host(array: Array) -> np.ndarray:
+    return array if isinstance(array, np.ndarray) else array.get()

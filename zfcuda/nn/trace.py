@@ -1,0 +1,63 @@
+"""What a forward pass leaves: every layer's activation, and what projection needs (paper 2.1, P3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..backends import Array
+from .stages import Record
+
+if TYPE_CHECKING:
+    from .network import Network
+
+__all__ = ["Trace"]
+
+
+class Trace:
+    """One test-mode forward pass of a batch.
+
+    `trace[name]` is the activation of any layer, (N, H, W, C) or (N, units); what the fused operations did not store
+    (a map before its pool, a sum before its ReLU) is computed again from its input, with the weights of that moment.
+    `trace.output` are the logits (N, classes).
+    """
+
+    def __init__(self, network: Network, records: list[Record], images: Array | None = None):
+        self.network = network
+        self._records = records
+        self._images = images  # which images of the batch that went forward, if this is a selection
+
+    def __getitem__(self, name: str) -> Array:
+        stage, position = self.network.locate(name)
+        return self.network.stages[stage].activation(position, self._records[stage])
+
+    def __len__(self) -> int:
+        """The number of images."""
+        return len(self._records[0].x) if self._images is None else len(self._images)
+
+    @property
+    def records(self) -> list[Record]:
+        """What each stage of the network kept."""
+        return self._records
+
+    @property
+    def output(self) -> Array:
+        """The logits, (N, classes)."""
+        return self._records[-1].y
+
+    @property
+    def input(self) -> Array:
+        """The images that went forward, (N, H, W, C)."""
+        return self._records[0].x
+
+    def select(self, images: Sequence[int] | Array) -> Trace:
+        """The trace of these images of the batch, in this order, each as often as it is named: many projections of
+        one image need one forward pass. Nothing is copied until it is used."""
+        indices = self._records[0].array_module.asarray(images)
+        if indices.ndim != 1 or not len(indices) or indices.dtype.kind not in "iu":
+            raise ValueError(f"images must be a list of one or more image numbers, got {images!r}")
+        if int(indices.min()) < 0 or int(indices.max()) >= len(self):
+            raise ValueError(f"images must be in [0, {len(self)}), got {images!r}")
+        if self._images is not None:
+            indices = self._images[indices]
+        return Trace(self.network, [record.select(indices) for record in self._records], indices)
