@@ -1,8 +1,8 @@
 // ReLU and dropout on the CPU.
 //
 // ReLU and its gradient are bound by memory: a pass in vectors, past the caches where the result is
-// too large to stay in them. Dropout is bound by Philox, whose ten rounds the compiler vectorises
-// across kBatch counters.
+// too large to stay in them. Dropout is bound by the ten rounds of Philox, which the compiler
+// vectorises across counters.
 #include <algorithm>
 
 #include "../ops.h"
@@ -36,23 +36,21 @@ void element_wise(std::int64_t size, float* result, bool in_place, F f) {
         result[i] = f(float{}, i);
 }
 
-// Words of this many Philox counters make one batch: 4 elements each.
-constexpr int kBatch = 16;
+// Philox counters of one batch, each good for 4 elements.
+constexpr int kCounters = 16;
+constexpr int kBatch = 4 * kCounters;
 
-struct PhiloxBatch {
-    std::uint32_t word[4][kBatch];
-};
-
-// philox4x32 of the counters index, index + 1, ...
-PhiloxBatch philox_batch(std::uint64_t seed, std::uint64_t index, std::uint64_t offset) {
-    PhiloxBatch batch;
+// The words of philox4x32 for the counters index, index + 1, ...
+void philox_batch(std::uint64_t seed, std::uint64_t index, std::uint64_t offset,
+                  std::uint32_t (&words)[kBatch]) {
 #pragma omp simd
-    for (int lane = 0; lane < kBatch; ++lane) {
-        const PhiloxWords words = philox4x32(seed, index + lane, offset);
-        for (int j = 0; j < 4; ++j)
-            batch.word[j][lane] = words.word[j];
+    for (int i = 0; i < kCounters; ++i) {
+        const PhiloxWords four = philox4x32(seed, index + i, offset);
+        words[4 * i] = four.word[0];
+        words[4 * i + 1] = four.word[1];
+        words[4 * i + 2] = four.word[2];
+        words[4 * i + 3] = four.word[3];
     }
-    return batch;
 }
 
 }  // namespace
@@ -75,15 +73,18 @@ void relu_grad(std::int64_t size, const float* dy, const float* y, float* dx, St
 
 void dropout(std::int64_t size, const float* x, float probability, std::uint64_t seed,
              std::uint64_t offset, float* y, Stream) {
-    const std::uint64_t threshold = dropout_threshold(probability);
+    const auto threshold = static_cast<std::uint32_t>(dropout_threshold(probability));
     const float scale = 1.0f / (1.0f - probability);
-    constexpr std::int64_t kElements = 4 * kBatch;
 #pragma omp parallel for schedule(static) if (worth_threads(size))
-    for (std::int64_t first = 0; first < size; first += kElements) {
-        const PhiloxBatch batch = philox_batch(seed, static_cast<std::uint64_t>(first / 4), offset);
-        const int count = static_cast<int>(std::min(kElements, size - first));
+    for (std::int64_t first = 0; first < size; first += kBatch) {
+        std::uint32_t words[kBatch];
+        philox_batch(seed, static_cast<std::uint64_t>(first / 4), offset, words);
+        const float* from = x + first;
+        float* to = y + first;
+        const int count = static_cast<int>(std::min<std::int64_t>(kBatch, size - first));
+#pragma omp simd
         for (int i = 0; i < count; ++i)
-            y[first + i] = batch.word[i % 4][i / 4] < threshold ? 0.0f : x[first + i] * scale;
+            to[i] = words[i] < threshold ? 0.0f : from[i] * scale;
     }
 }
 

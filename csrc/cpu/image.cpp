@@ -2,7 +2,7 @@
 //
 // y[n,i,j,c] = images[n, top+i, left+j', c] - mean[top+i, left+j', c], j' = j or mirrored, zero
 // outside the image. Rows are independent; each is cut at the image's edges once, what is inside is
-// one vectorised pass, and a mirrored row is turned round while it is in the cache.
+// one vectorised pass, or a walk over the pixels where it is mirrored.
 #include <algorithm>
 
 #include "../ops.h"
@@ -11,7 +11,6 @@
 namespace zfcuda {
 namespace {
 
-// The values of one row that lie in the image.
 void convert(const std::uint8_t* from, const float* mean, int count, float* to) {
     if (mean)
         for (int i = 0; i < count; ++i)
@@ -21,21 +20,18 @@ void convert(const std::uint8_t* from, const float* mean, int count, float* to) 
             to[i] = from[i];
 }
 
-// Turns the pixels of a row round.
+// The same for pixels of kChannels (c, if that is 0) written backwards; `to` is the last one.
 template <int kChannels>
-void mirror(int pixels, float* row) {
-    struct Pixel {
-        float value[kChannels];
-    };
-    Pixel* first = reinterpret_cast<Pixel*>(row);
-    std::reverse(first, first + pixels);
-}
-
-void mirror(int pixels, int c, float* row) {
-    if (c == 1) return mirror<1>(pixels, row);
-    if (c == 3) return mirror<3>(pixels, row);
-    for (int j = 0; j < pixels / 2; ++j)
-        std::swap_ranges(row + j * c, row + (j + 1) * c, row + (pixels - 1 - j) * c);
+void convert_mirrored(const std::uint8_t* from, const float* mean, int pixels, int c, float* to) {
+    if (kChannels) c = kChannels;
+    for (int j = 0; j < pixels; ++j, from += c, to -= c) {
+        if (mean)
+            for (int i = 0; i < c; ++i)
+                to[i] = from[i] - mean[j * c + i];
+        else
+            for (int i = 0; i < c; ++i)
+                to[i] = from[i];
+    }
 }
 
 }  // namespace
@@ -59,11 +55,19 @@ void crop_images(const CropShape& sh, const std::uint8_t* images, const float* m
         }
         const std::int64_t at = (h * sh.w + left + first) * sh.c;
         const std::uint8_t* from = images + static_cast<std::int64_t>(n) * sh.h * sh.w * sh.c + at;
-        std::fill(out, out + first * sh.c, 0.0f);
-        convert(from, mean ? mean + at : nullptr, static_cast<int>(end - first) * sh.c,
-                out + first * sh.c);
-        std::fill(out + end * sh.c, out + row_floats, 0.0f);
-        if (flips[n]) mirror(sh.out_w, sh.c, out);
+        const float* from_mean = mean ? mean + at : nullptr;
+        const int pixels = static_cast<int>(end - first);
+        const bool flip = flips[n] != 0;
+        float* low = out + (flip ? sh.out_w - end : first) * sh.c;
+        float* last = low + (pixels - 1) * sh.c;
+        if (!flip)
+            convert(from, from_mean, pixels * sh.c, low);
+        else if (sh.c == 3)
+            convert_mirrored<3>(from, from_mean, pixels, 3, last);
+        else
+            convert_mirrored<0>(from, from_mean, pixels, sh.c, last);
+        std::fill(out, low, 0.0f);
+        std::fill(last + sh.c, out + row_floats, 0.0f);
     }
 }
 
