@@ -263,6 +263,13 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
             return py::buffer_info(static_cast<std::uint8_t*>(block.data()),
                                    static_cast<py::ssize_t>(block.size()));
         });
+    m.def(
+        "host_memory",
+        [] {
+            const HostBlock::Usage usage = HostBlock::usage();
+            return std::array<std::size_t, 2>{usage.in_use, usage.kept};
+        },
+        "Bytes of the blocks that arrays use, and of those kept for later ones.");
     m.def("release_host_memory", &HostBlock::release_cached,
           "Gives the blocks that no array uses back to the operating system.");
 #if defined(ZFCUDA_EMULATOR)

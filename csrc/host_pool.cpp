@@ -1,18 +1,122 @@
 #include "host_pool.h"
 
+#include <algorithm>
 #include <cstdlib>
-#include <map>
 #include <mutex>
 #include <new>
+#include <vector>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 
 namespace zfcuda {
 namespace {
 
-constexpr std::size_t kGranularity = 64 * 1024;
+constexpr std::size_t kHugePage = 2 << 20;
 
-struct Pool {
-    std::mutex mutex;
-    std::multimap<std::size_t, void*> blocks;  // capacity -> memory
+// Blocks begin at addresses that differ in the bits which choose a cache set: where all begin at
+// that of a page, an operation that walks through three arrays at once waits for its own lines (up
+// to twice the time in pooling and normalisation).
+constexpr std::size_t kStagger = 17 * 64;
+constexpr std::size_t kStaggers = 16;
+
+// What a block of `size` bytes takes: whole huge pages if it is as large as one.
+std::size_t capacity_for(std::size_t size) {
+    const std::size_t needed = size + kStagger * kStaggers;
+    const std::size_t unit = needed >= kHugePage ? kHugePage : 64 << 10;
+    return (needed + unit - 1) / unit * unit;
+}
+
+// A new block, on huge pages if it is large and the system has them: a hundredth of the page faults
+// at its first use, and fewer address translations at every use.
+HostMemory allocate(std::size_t capacity) {
+    static std::size_t count = 0;  // under the pool's lock
+    const bool huge = capacity >= kHugePage;
+    void* data = std::aligned_alloc(huge ? kHugePage : 64, capacity);
+    if (!data) return {};
+#if defined(__linux__)
+    if (huge) madvise(data, capacity, MADV_HUGEPAGE);
+#endif
+    return {data, static_cast<char*>(data) + count++ % kStaggers * kStagger, capacity};
+}
+
+class Pool {
+  public:
+    HostMemory take(std::size_t size) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        const std::size_t capacity = capacity_for(size);
+        HostMemory block = take_kept(capacity);
+        if (!block.data) {
+            make_room(capacity);
+            block = allocate(capacity);
+        }
+        if (!block.data) {
+            free_all();
+            block = allocate(capacity);
+        }
+        if (!block.data) throw std::bad_alloc();
+        in_use_ += block.capacity;
+        most_in_use_ = std::max(most_in_use_, in_use_);
+        return block;
+    }
+
+    void give_back(HostMemory block) {
+        std::lock_guard<std::mutex> lock(mutex_);
+        in_use_ -= block.capacity;
+        kept_ += block.capacity;
+        blocks_.push_back(block);
+    }
+
+    void clear() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        free_all();
+        most_in_use_ = in_use_;
+    }
+
+    HostBlock::Usage usage() {
+        std::lock_guard<std::mutex> lock(mutex_);
+        return {in_use_, kept_};
+    }
+
+  private:
+    // The smallest kept block that is large enough and wastes no more than a quarter; among equals
+    // the one given back last, which may still be in the cache.
+    HostMemory take_kept(std::size_t capacity) {
+        auto best = blocks_.end();
+        for (auto it = blocks_.begin(); it != blocks_.end(); ++it)
+            if (it->capacity >= capacity && it->capacity <= capacity + capacity / 4 &&
+                (best == blocks_.end() || it->capacity <= best->capacity))
+                best = it;
+        if (best == blocks_.end()) return {};
+        const HostMemory block = *best;
+        blocks_.erase(best);
+        kept_ -= block.capacity;
+        return block;
+    }
+
+    // Frees the blocks that have waited longest until `more` bytes stay within the bound.
+    void make_room(std::size_t more) {
+        const std::size_t most = std::max(most_in_use_, in_use_ + more);
+        const std::size_t bound = most + most / 4;
+        auto keep = blocks_.begin();
+        for (; keep != blocks_.end() && in_use_ + kept_ + more > bound; ++keep) {
+            kept_ -= keep->capacity;
+            std::free(keep->allocation);
+        }
+        blocks_.erase(blocks_.begin(), keep);
+    }
+
+    void free_all() {
+        for (const HostMemory& block : blocks_)
+            std::free(block.allocation);
+        blocks_.clear();
+        kept_ = 0;
+    }
+
+    std::mutex mutex_;
+    std::vector<HostMemory> blocks_;  // kept, oldest first
+    std::size_t in_use_ = 0, kept_ = 0, most_in_use_ = 0;
 };
 
 // Never destroyed: arrays may outlive every static object of this library.
@@ -23,39 +127,18 @@ Pool& pool() {
 
 }  // namespace
 
-HostBlock::HostBlock(std::size_t size)
-    : data_(nullptr),
-      size_(size),
-      capacity_((size + kGranularity - 1) / kGranularity * kGranularity) {
-    {
-        std::lock_guard<std::mutex> lock(pool().mutex);
-        const auto found = pool().blocks.lower_bound(capacity_);
-        // A block more than a quarter too large would waste memory; a later, larger request wants
-        // it.
-        if (found != pool().blocks.end() && found->first <= capacity_ + capacity_ / 4) {
-            capacity_ = found->first;
-            data_ = found->second;
-            pool().blocks.erase(found);
-        }
-    }
-    if (!data_) data_ = std::aligned_alloc(64, capacity_);
-    if (!data_) {
-        release_cached();
-        data_ = std::aligned_alloc(64, capacity_);
-    }
-    if (!data_) throw std::bad_alloc();
-}
+HostBlock::HostBlock(std::size_t size) : memory_(pool().take(size)), size_(size) {}
 
 HostBlock::~HostBlock() {
-    std::lock_guard<std::mutex> lock(pool().mutex);
-    pool().blocks.emplace(capacity_, data_);
+    pool().give_back(memory_);
 }
 
 void HostBlock::release_cached() {
-    std::lock_guard<std::mutex> lock(pool().mutex);
-    for (const auto& block : pool().blocks)
-        std::free(block.second);
-    pool().blocks.clear();
+    pool().clear();
+}
+
+HostBlock::Usage HostBlock::usage() {
+    return pool().usage();
 }
 
 }  // namespace zfcuda
