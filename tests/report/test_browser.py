@@ -1,0 +1,146 @@
+"""The page in a real browser: what opens, sorts, filters and follows the pointer. Needs Selenium and Chromium."""
+
+import shutil
+
+import pytest
+
+from .fakes import make_report
+
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("Chromium and its driver are not installed")
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1200,900"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(browser, tmp_path):
+    path = make_report().save(tmp_path)
+    browser.get(path.as_uri())
+    yield browser
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def one(page, selector):
+    return page.find_element(By.CSS_SELECTOR, selector)
+
+
+def every(page, selector):
+    return page.find_elements(By.CSS_SELECTOR, selector)
+
+
+def at(page, element, x, y):
+    """The pointer at fractions (x, y) of an element."""
+    size = element.size
+    offset = (round((x - 0.5) * size["width"]), round((y - 0.5) * size["height"]))
+    return webdriver.ActionChains(page).move_to_element_with_offset(element, *offset)
+
+
+def test_hostile_names_stay_text(page):
+    assert not page.execute_script("return window.hacked")
+    assert "<script>" in one(page, "h1").text
+    assert every(page, "img[src='x']") == []
+
+
+def test_click_on_a_tile_opens_that_winner(page):
+    dialog = one(page, "dialog")
+    assert not dialog.is_displayed()
+    at(page, one(page, ".map [data-side='patch'] img"), 0.5, 0.9).click().perform()
+    assert dialog.is_displayed()
+    assert "place 8 of 9" in dialog.text  # bottom row, middle
+    assert "activation" in dialog.text
+    box = one(page, "dialog .canvas.image i")
+    assert box.is_displayed()
+    assert box.size["width"] > 0
+    one(page, "dialog .next").click()
+    assert "place 9 of 9" in dialog.text
+    dialog.send_keys(Keys.ARROW_RIGHT)
+    assert "place 1 of 9" in dialog.text
+    one(page, "dialog .close").click()
+    assert not dialog.is_displayed()
+
+
+def test_a_map_opens_from_the_keyboard(page):
+    one(page, ".map button").send_keys(Keys.ENTER)
+    assert "place 1 of 9" in one(page, "dialog").text
+
+
+def test_search_narrows_the_maps(page):
+    shown = lambda: [m for m in every(page, ".map") if m.is_displayed()]  # noqa: E731
+    before = len(shown())
+    search = one(page, ".search")
+    search.send_keys("pool1 2")
+    assert [m.find_element(By.CSS_SELECTOR, "figcaption").text.split("\n")[0] for m in shown()] == ["map 2"]
+    search.send_keys(Keys.CONTROL, "a")
+    search.send_keys("no such thing")
+    assert shown() == []
+    assert one(page, ".gallery .empty").is_displayed()
+    search.send_keys(Keys.CONTROL, "a")
+    search.send_keys(Keys.DELETE)
+    assert len(shown()) == before
+
+
+def test_a_click_sorts_a_table_by_number_and_back(page):
+    column = lambda n: [row.find_elements(By.TAG_NAME, "td")[n].text for row in every(page, "tbody tr")]  # noqa: E731
+    heads = every(page, "th button")
+    heads[1].click()
+    assert column(1) == ["12.20", "9.50", "-"]  # largest first, no number last
+    heads[1].click()
+    assert column(1) == ["9.50", "12.20", "-"]
+    heads[0].click()
+    assert column(0) == sorted(column(0))
+
+
+def test_the_square_follows_the_pointer(page):
+    readout = one(page, ".explorer .readout")
+    panel = every(page, ".explorer [data-panel='map']")[1]
+    stage = panel.find_element(By.CSS_SELECTOR, ".stage")
+    at(page, stage, 0.95, 0.05).perform()  # first row, last column of a 3 x 4 map
+    assert "rows 0\u20133, columns 12\u201315" in readout.text
+    assert "40.0 %" in readout.text
+    square = one(page, ".explorer .square")
+    image = one(page, ".explorer [data-panel='image'] img")
+    assert square.is_displayed()
+    assert square.rect["x"] == pytest.approx(image.rect["x"] + image.rect["width"] * 12 / 16, abs=2)
+    panel.send_keys(Keys.ARROW_DOWN)
+    assert "rows 4\u20137, columns 12\u201315" in readout.text
+    at(page, image, 0.01, 0.99).perform()
+    assert "columns 0\u20133" in readout.text
+
+
+def test_the_slider_shows_one_epoch(page):
+    slider = one(page, ".slider input")
+    frames = every(page, ".slider .frames img")
+    assert [f.is_displayed() for f in frames] == [False, False, True]
+    slider.send_keys(Keys.ARROW_LEFT)
+    assert [f.is_displayed() for f in frames] == [False, True, False]
+    assert one(page, ".slider output").text == "epoch 2"
+
+
+def test_light_and_dark(page):
+    color = lambda: page.execute_script("return getComputedStyle(document.body).backgroundColor")  # noqa: E731
+    before = color()
+    one(page, ".theme").click()
+    assert color() != before
+
+
+def test_nothing_is_wider_than_a_phone(page):
+    page.set_window_size(500, 900)  # the narrowest that a headless window gets
+    page.execute_script("document.body.style.width = '360px'")
+    assert page.execute_script("return document.body.scrollWidth") <= 360
+    page.set_window_size(1200, 900)

@@ -1,0 +1,142 @@
+import html.parser
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zfcuda.analysis.figures import new_figure, plain
+from zfcuda.report import Note, Report, Section, Table
+from zfcuda.report.page import check_directory, file_name
+from zfcuda.report.plots import to_png, to_svg
+
+from .fakes import HOSTILE, make_report
+
+
+class Structure(html.parser.HTMLParser):
+    """Collects what a browser would execute or fetch."""
+
+    def __init__(self):
+        super().__init__()
+        self.scripts, self.addresses, self.handlers = [], [], []
+        self._script = None
+
+    def handle_starttag(self, tag, attributes):
+        if tag == "script":
+            self._script = [dict(attributes).get("type"), ""]
+        for name, value in attributes:
+            if name in ("src", "href", "xlink:href", "srcset", "action"):
+                self.addresses.append(value)
+            if name.startswith("on"):
+                self.handlers.append(name)
+
+    def handle_data(self, data):
+        if self._script:
+            self._script[1] += data
+
+    def handle_endtag(self, tag):
+        if tag == "script":
+            self.scripts.append(self._script)
+            self._script = None
+
+
+@pytest.fixture(scope="module")
+def page():
+    text = make_report().html()
+    structure = Structure()
+    structure.feed(text)
+    return text, structure
+
+
+def test_the_page_carries_everything_itself(page):
+    _, structure = page
+    assert structure.addresses
+    assert all(address.startswith(("data:image/", "#")) for address in structure.addresses)
+
+
+def test_hostile_names_add_no_script_and_no_handler(page):
+    text, structure = page
+    assert structure.handlers == []
+    kinds = [kind for kind, _ in structure.scripts]
+    assert kinds.count(None) == 1  # the page's own
+    assert all(kind in (None, "application/json") for kind in kinds)
+    assert "window.hacked" not in structure.scripts[kinds.index(None)][1]
+    assert HOSTILE not in text
+
+
+def test_data_in_the_page_are_json_and_keep_names_as_they_are(page):
+    data = [json.loads(script) for kind, script in page[1].scripts if kind == "application/json"]
+    assert any(HOSTILE in json.dumps(one) for one in data)
+    gallery = data[0]
+    assert gallery["layer"] == "pool1"
+    assert len(gallery["maps"][0]["winners"]) == 9
+    assert set(gallery["images"]) >= {w["image"] for m in gallery["maps"] for w in m["winners"]}
+
+
+def test_save_leaves_page_numbers_and_pictures(tmp_path):
+    path = make_report().save(tmp_path / "out")
+    names = {p.name for p in path.parent.iterdir()}
+    assert names == {
+        "report.html", "report.json", "filters.png", "top-pool1.png", "top-pool2.png", "occlusion.png", "error.png",
+        "evolution-01.png", "evolution-02.png", "evolution-03.png",
+    }  # fmt: skip
+    numbers = json.loads((path.parent / "report.json").read_text())
+    assert numbers["sections"]["Maps"]["values"][0][0] > 0
+    for name in names:
+        if name.endswith(".png"):
+            Image.open(path.parent / name).verify()
+
+
+def test_the_same_report_has_the_same_bytes(tmp_path):
+    first, second = make_report().save(tmp_path / "a"), make_report().save(tmp_path / "b")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_cells_of_a_table():
+    cells = Table(["a"], [[1234567], [0.123], [None], [float("nan")], [True], ["word"], [np.float32(2)]]).cells()
+    assert [c[0].text for c in cells] == ["1,234,567", "0.12", "-", "nan", "yes", "word", "2.00"]
+    assert [c[0].number for c in cells] == [1234567, 0.123, None, None, None, None, 2.0]
+
+
+def test_numbers_that_json_lacks_become_null(tmp_path):
+    report = Report("r", sections=[Section("s", [Note("n")], numbers={"x": np.array([1.0, np.nan, np.inf])})])
+    report.save(tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["sections"]["s"]["x"] == [1.0, None, None]
+
+
+def test_a_chart_takes_the_colour_of_the_page_and_is_left_as_it_was():
+    figure, axes = new_figure()
+    axes[0, 0].plot([1, 2])
+    axes[0, 0].set_title(plain("costs $5 & <b> $6"))
+    svg = to_svg(figure, "name")
+    assert svg.startswith("<svg")
+    assert "currentColor" in svg
+    assert "costs $5 &amp; &lt;b&gt; $6" in svg
+    assert not re.search(r"<svg[^>]* (width|height)=", svg)
+    assert svg == to_svg(figure, "name")
+    assert to_png(figure) == to_png(figure)
+    assert to_png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("a b/c", "a-b-c"), ("../../etc/passwd", "etc-passwd"), ("…", "unnamed"), ("x" * 99, "x" * 60)],
+)
+def test_file_names_are_harmless(text, name):
+    assert file_name(text) == name
+
+
+def test_a_directory_for_a_report(tmp_path):
+    assert check_directory(tmp_path / "new" / "deep").is_dir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="not a directory"):
+            check_directory(path)
+
+
+def test_importing_the_report_imports_neither_matplotlib_nor_jinja():
+    code = "import sys, zfcuda.report; print([m for m in ('matplotlib', 'jinja2', 'tqdm') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -1,0 +1,231 @@
+"""Top-9 visualisation (paper 2.1 and Fig. 2, P3 and P4): what excites a feature map most, projected to pixels.
+
+The ranking streams: one pass over the images in batches, keeping k values per map, so that memory is bounded by
+k x maps and not by the data set. The winners alone are read again and projected, several activations of one image
+sharing its forward pass.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import ops
+from ..backends import array_module
+from .geometry import field_of
+from .results import write_json
+from .source import Images, as_source, batches, counted, to_device, to_host
+
+if TYPE_CHECKING:
+    from ..nn.network import Network, Trace
+
+
+@dataclass(frozen=True)
+class TopActivations:
+    """The strongest activations of every map of a layer, one per image, strongest first.
+
+    values float32 (maps, k), indices int64 (maps, k) of images, positions int32 (maps, k, 2) as (row, column) in the
+    map, (0, 0) in fully connected layers. k is at most the number of images. Unpacks as values, indices, positions.
+    """
+
+    layer: str
+    values: np.ndarray
+    indices: np.ndarray
+    positions: np.ndarray
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return iter((self.values, self.indices, self.positions))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes all of it as JSON."""
+        write_json(path, self)
+
+
+@dataclass(frozen=True)
+class Visualization:
+    """The winners of some maps of a layer, projected to pixels (P4). M maps, k winners each.
+
+    maps (M,) numbers of the maps; values, indices (M, k) and positions (M, k, 2) as in `TopActivations`; windows int32
+    (M, k, 4): top, left, height, width of exactly the pixels that the activation sees; frames int32 (M, k, 4): the same
+    in one size for all positions, which may reach beyond the image; projections and patches float32 (M, k, h, w, C):
+    the projection and the net's input inside the frame, zero beyond the image.
+    """
+
+    layer: str
+    maps: np.ndarray
+    values: np.ndarray
+    indices: np.ndarray
+    positions: np.ndarray
+    windows: np.ndarray
+    frames: np.ndarray
+    projections: np.ndarray
+    patches: np.ndarray
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the pixels."""
+        names = ("layer", "maps", "values", "indices", "positions", "windows")
+        return {name: getattr(self, name) for name in names}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+
+class Ranking:
+    """The k strongest activations of every map so far; the earlier image wins a tie."""
+
+    def __init__(self, layer: str, k: int):
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        self.layer = layer
+        self.k = k
+        self._columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # each (seen, maps)
+
+    def add(self, activations: Any, first_index: int) -> None:
+        """Takes in the layer's activations for images first_index, first_index + 1, ...: (N,H,W,C) or (N,C).
+
+        ValueError if one is not finite: a ranking of NaN would be silent nonsense.
+        """
+        values, places, width = strongest(activations)
+        if not np.isfinite(values).all():
+            image = first_index + int(np.argwhere(~np.isfinite(values))[0, 0])
+            raise ValueError(f"layer {self.layer!r} has activations that are not finite for image {image}")
+        positions = np.stack(np.divmod(places, width), axis=-1).astype(np.int32)
+        indices = np.repeat(np.arange(first_index, first_index + len(values))[:, None], values.shape[1], axis=1)
+        columns = (values, indices, positions)
+        if self._columns is not None:
+            columns = tuple(np.concatenate(pair) for pair in zip(self._columns, columns, strict=True))  # type: ignore
+        order = np.argsort(-columns[0], axis=0, kind="stable")[: self.k]
+        self._columns = (
+            np.take_along_axis(columns[0], order, axis=0),
+            np.take_along_axis(columns[1], order, axis=0),
+            np.take_along_axis(columns[2], order[..., None], axis=0),
+        )
+
+    def result(self) -> TopActivations:
+        """What has been found; ValueError if no image has been seen."""
+        if self._columns is None:
+            raise ValueError("images is empty: there is nothing to rank")
+        values, indices, positions = (np.ascontiguousarray(c.swapaxes(0, 1)) for c in self._columns)
+        return TopActivations(self.layer, values, indices, positions)
+
+
+def strongest(activations: Any) -> tuple[np.ndarray, np.ndarray, int]:
+    """Every map's strongest activation: values (N,C), flat positions (N,C) and the map's width, on the host."""
+    if activations.ndim == 2:
+        values = to_host(activations)
+        return values, np.zeros(values.shape, np.int32), 1
+    values, positions = ops.spatial_max(activations)
+    return to_host(values), to_host(positions), activations.shape[2]
+
+
+def top_activations(
+    net: Network, images: Images, layer: str, k: int = 9, *, batch_size: int = 64, progress: bool = False
+) -> TopActivations:
+    """The k images that excite each map of `layer` most, and where (P4). One pass, memory bounded by k x maps.
+
+    images: float32 (N,H,W,C) as the net takes them, or a data set (see `zfcuda.analysis.source`).
+    """
+    return rank_layers(net, images, [layer], k, batch_size=batch_size, progress=progress)[layer]
+
+
+def rank_layers(
+    net: Network,
+    images: Images,
+    layers: Sequence[str],
+    k: int = 9,
+    *,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> dict[str, TopActivations]:
+    """`top_activations` of several layers in one pass over the images."""
+    for layer in layers:
+        net.locate(layer)
+    rankings = {layer: Ranking(layer, k) for layer in layers}
+    for start, batch in batches(net, as_source(net, images), batch_size, "ranking" if progress else ""):
+        trace = net.forward(batch)
+        for layer, ranking in rankings.items():
+            ranking.add(trace[layer], start)
+    return {layer: ranking.result() for layer, ranking in rankings.items()}
+
+
+def visualize(
+    net: Network,
+    images: Images,
+    top: TopActivations,
+    *,
+    maps: Sequence[int] | None = None,
+    rule: str = "deconvnet",
+    batch_size: int = 64,
+    progress: bool = False,
+) -> Visualization:
+    """Projects the winners of `maps` (all if None) to pixels, each activation alone, and cuts out what it sees (P4).
+
+    images: those that `top` was ranked on. rule: "deconvnet", "gradient" or "guided".
+    """
+    chosen = _check_maps(maps, len(top.values))
+    source = as_source(net, images)
+    field = field_of(net, top.layer)
+    k = top.values.shape[1]
+    indices, positions, values = top.indices[chosen], top.positions[chosen], top.values[chosen]
+    windows = np.array([[field.window(*p) for p in row] for row in positions.tolist()], np.int32)
+    frames = np.array([[field.frame(*p) for p in row] for row in positions.tolist()], np.int32)
+    height, width = frames[0, 0, 2:]
+    shape = (len(chosen), k, int(height), int(width), source.image_shape[2])
+    projections, patches = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+
+    # Winners in the order of their images, so that an image is read once or twice, not once per map.
+    order = np.argsort(indices, axis=None, kind="stable")
+    for start in counted(range(0, len(order), batch_size), f"projecting {top.layer}" if progress else ""):
+        rows, ranks = np.unravel_index(order[start : start + batch_size], indices.shape)
+        unique, which = np.unique(indices[rows, ranks], return_inverse=True)
+        batch = source.read(unique)
+        trace = net.forward(to_device(net, batch)).select(which)
+        places = zip(rows, ranks, strict=True)
+        seeds = [(int(chosen[row]), *positions[row, rank].tolist(), values[row, rank]) for row, rank in places]
+        pixels = to_host(net.project(trace, top.layer, one_hot(trace, top.layer, seeds), rule=rule))
+        for row, rank, projection, image in zip(rows, ranks, pixels, batch[which], strict=True):
+            projections[row, rank] = cut(projection, frames[row, rank])
+            patches[row, rank] = cut(image, frames[row, rank])
+    return Visualization(top.layer, chosen, values, indices, positions, windows, frames, projections, patches)
+
+
+def one_hot(trace: Trace, layer: str, seeds: Sequence[tuple[int, int, int, float]]) -> Any:
+    """Activations in the shape of trace[layer], zero but for one (map, row, column, value) per image."""
+    there = trace[layer]
+    activations = np.zeros(there.shape, np.float32)
+    for image, (feature_map, row, column, value) in enumerate(seeds):
+        if activations.ndim == 4:
+            activations[image, row, column, feature_map] = value
+        else:
+            activations[image, feature_map] = value
+    return array_module(there).asarray(activations)
+
+
+def cut(pixels: np.ndarray, frame: Sequence[int] | np.ndarray, fill: float = 0) -> np.ndarray:
+    """The frame (top, left, height, width) of an array (H,W,C), `fill` where it reaches beyond."""
+    top, left, height, width = (int(v) for v in frame)
+    patch = np.full((height, width, pixels.shape[2]), fill, pixels.dtype)
+    row, column = max(0, top), max(0, left)
+    inside = pixels[row : max(0, top + height), column : max(0, left + width)]
+    patch[row - top : row - top + inside.shape[0], column - left : column - left + inside.shape[1]] = inside
+    return patch
+
+
+def strongest_maps(top: TopActivations, count: int) -> list[int]:
+    """The numbers of the `count` maps whose best activation stands out most, strongest first; dead maps never."""
+    order = np.argsort(-top.values[:, 0], kind="stable")
+    return [int(m) for m in order[:count] if top.values[m, 0] > 0]
+
+
+def _check_maps(maps: Sequence[int] | None, count: int) -> np.ndarray:
+    chosen = np.arange(count) if maps is None else np.asarray(maps, np.int64)
+    if chosen.ndim != 1 or chosen.size == 0:
+        raise ValueError(f"maps must be a list of one map number or more, got {maps!r}")
+    if chosen.min() < 0 or chosen.max() >= count:
+        raise ValueError(f"maps must be in [0, {count}), got {maps!r}")
+    return chosen

@@ -1,0 +1,188 @@
+"""Occlusion sensitivity (paper 4.2 and Fig. 7, P8): a square slides over the image, and the net is asked each time."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import ops
+from .figures import new_figure
+from .incremental import PatchedForward
+from .results import write_json
+from .source import check_image, counted, to_device, to_host
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..nn.network import Network
+
+
+@dataclass(frozen=True)
+class Occlusion:
+    """What the net says of one image while a square covers a part of it (P8).
+
+    The square's corner stands at (row * stride, column * stride); the last ones are clipped by the image's edge.
+    probability float32 (rows, columns): of `label`; prediction int64 (rows, columns): the most probable class;
+    activation float32 (rows, columns): the sum over map `feature_map` of `layer`, the one whose sum is largest in the
+    whole image; projection float32 (H,W,C): that map of the whole image, projected to pixels. baseline is the
+    probability, baseline_prediction the class and baseline_activation the sum without a square.
+    """
+
+    probability: np.ndarray
+    prediction: np.ndarray
+    activation: np.ndarray
+    layer: str
+    feature_map: int
+    projection: np.ndarray
+    label: int
+    baseline: float
+    baseline_prediction: int
+    baseline_activation: float
+    size: tuple[int, int]
+    stride: tuple[int, int]
+    fill: float
+
+    def window(self, row: int, column: int) -> tuple[int, int, int, int]:
+        """(top, left, height, width) of the pixels that the square of one position covers."""
+        height, width = self.projection.shape[:2]
+        top, left = row * self.stride[0], column * self.stride[1]
+        return top, left, max(0, min(self.size[0], height - top)), max(0, min(self.size[1], width - left))
+
+    def lowest(self) -> tuple[int, int]:
+        """(row, column) of the position where the label is least probable: where the net looks."""
+        row, column = np.unravel_index(int(self.probability.argmin()), self.probability.shape)
+        return int(row), int(column)
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the projection."""
+        return {name: value for name, value in vars(self).items() if name != "projection"}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+    def plot(self) -> Figure:
+        """Probability, prediction and activation by the square's position."""
+        figure, axes = new_figure(columns=3, width=9.6, height=3.2)
+        panels = (
+            ("probability of the label", self.probability),
+            ("most probable class", self.prediction),
+            (f"sum of {self.layer} map {self.feature_map}", self.activation),
+        )
+        for axis, (title, values) in zip(axes[0], panels, strict=True):
+            figure.colorbar(axis.imshow(values), ax=axis, shrink=0.8)
+            axis.set_title(title, fontsize=9)
+            axis.set_axis_off()
+        return figure
+
+
+def occlusion(
+    net: Network,
+    image: np.ndarray,
+    label: int,
+    *,
+    size: int | tuple[int, int],
+    stride: int | tuple[int, int],
+    fill: float = 0.0,
+    layer: str | None = None,
+    feature_map: int | None = None,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> Occlusion:
+    """Slides a square over one image and records the label's probability, the prediction and a map's activation (P8).
+
+    image: float32 (H,W,C) as the net takes it. size, stride: of the square in pixels, an int or (height, width); the
+    corner stands at multiples of `stride` from 0, ceil((H - size) / stride) + 1 of them down, the last one clipped by
+    the edge. fill: what the square is painted with (0 is the mean of images whose mean is subtracted). layer: whose
+    map is summed, by default the last one with maps ("layer 5"); feature_map: which one, by default the one whose sum
+    is largest without a square.
+
+    Only the parts of the feature maps that the square changes are computed anew (`incremental`); the result is that of
+    a full forward pass per position.
+    """
+    image = check_image(net, image)
+    square = _pair("size", size, image.shape[:2])
+    step = _pair("stride", stride)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not np.isfinite(fill):
+        raise ValueError(f"fill must be finite, got {fill}")
+    layer = last_map_layer(net) if layer is None else _check_map_layer(net, layer)
+    trace = net.forward(to_device(net, image[None]))
+    probabilities = to_host(ops.softmax(trace.output))[0]
+    label = _check_label(label, len(probabilities))
+    maps = to_host(trace[layer])[0]
+    sums = maps.sum(axis=(0, 1), dtype=np.float64)
+    chosen = int(sums.argmax()) if feature_map is None else _check_map(feature_map, maps.shape[2])
+
+    rows, columns = (-(-(n - s) // d) + 1 for n, s, d in zip(image.shape[:2], square, step, strict=True))
+    corners = [(row * step[0], column * step[1]) for row in range(rows) for column in range(columns)]
+    patched = PatchedForward(net, image, layer)
+    found = [
+        patched.occlude(corners[start : start + batch_size], square, fill, chosen)
+        for start in counted(range(0, len(corners), batch_size), "occlusion" if progress else "")
+    ]
+    probability = np.concatenate([f.probabilities for f in found])
+    activation = np.concatenate([f.activations for f in found])
+
+    alone = np.zeros_like(maps)
+    alone[..., chosen] = maps[..., chosen]
+    projection = to_host(net.project(trace, layer, to_device(net, alone[None])))[0]
+    return Occlusion(
+        probability=probability[:, label].reshape(rows, columns),
+        prediction=probability.argmax(axis=1).reshape(rows, columns),
+        activation=activation.reshape(rows, columns),
+        layer=layer,
+        feature_map=chosen,
+        projection=projection,
+        label=label,
+        baseline=float(probabilities[label]),
+        baseline_prediction=int(probabilities.argmax()),
+        baseline_activation=float(sums[chosen]),
+        size=square,
+        stride=step,
+        fill=float(fill),
+    )
+
+
+def last_map_layer(net: Network) -> str:
+    """The paper's layer 5: what ends the last block before the fully connected layers."""
+    with_maps = [name for _, name in sorted(net.blocks.items()) if len(net.layers[name].output_shape) == 3]
+    if not with_maps:
+        raise ValueError("the net has no layer with feature maps")
+    return with_maps[-1]
+
+
+def _check_map_layer(net: Network, layer: str) -> str:
+    with_maps = [name for name, one in net.layers.items() if len(one.output_shape) == 3]
+    if layer not in with_maps:
+        raise ValueError(f"layer must be one with feature maps: {', '.join(with_maps)}; got {layer!r}")
+    return layer
+
+
+def _pair(name: str, value: int | tuple[int, int], limit: tuple[int, ...] | None = None) -> tuple[int, int]:
+    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in pair):
+        raise TypeError(f"{name} must be an int or (height, width), got {value!r}")
+    if min(pair) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value!r}")
+    if limit is not None and (pair[0] > limit[0] or pair[1] > limit[1]):
+        raise ValueError(f"{name} must be at most the image's {limit[0]} x {limit[1]}, got {value!r}")
+    return int(pair[0]), int(pair[1])
+
+
+def _check_label(label: int, classes: int) -> int:
+    if not isinstance(label, (int, np.integer)) or isinstance(label, bool):
+        raise TypeError(f"label must be a class number, got {label!r}")
+    if not 0 <= label < classes:
+        raise ValueError(f"label must be in [0, {classes}), got {label}")
+    return int(label)
+
+
+def _check_map(feature_map: int, maps: int) -> int:
+    if not 0 <= feature_map < maps:
+        raise ValueError(f"feature_map must be in [0, {maps}), got {feature_map}")
+    return int(feature_map)

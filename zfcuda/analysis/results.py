@@ -1,0 +1,39 @@
+"""How results of analyses reach a disk: numbers as JSON, never half a file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..nn.checkpoint import write_atomically
+
+
+def to_plain(value: Any) -> Any:
+    """Dataclasses, arrays and NumPy scalars as what JSON knows; NaN and infinity, which it does not, as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    if isinstance(value, np.ndarray):
+        return to_plain(value.tolist())
+    if isinstance(value, np.generic):
+        return to_plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes `to_plain(value)`, whole or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(to_plain(value), indent=1, ensure_ascii=False) + "\n").encode())

@@ -1,0 +1,132 @@
+"""Where analyses read images: arrays that are ready for the net, or data sets, which the net's preprocessing makes so.
+
+Every analysis reads through `as_source`, in batches and by index, so that memory does not grow with the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..backends import array_module
+
+if TYPE_CHECKING:
+    from ..data import Dataset, Preprocess
+    from ..nn.network import Network
+
+Indices = Sequence[int] | np.ndarray
+
+
+class Source(Protocol):
+    """Images as the net takes them, by index."""
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]: ...
+    def __len__(self) -> int: ...
+    def read(self, indices: Indices) -> np.ndarray:
+        """float32 (n,H,W,C), on the host."""
+        ...
+
+
+class _Array:
+    def __init__(self, images: Any):
+        self._images = images
+        self.image_shape = tuple(images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, indices: Indices) -> np.ndarray:
+        return to_host(self._images[np.asarray(indices, np.intp)])
+
+
+class _Prepared:
+    """A data set as the net sees it."""
+
+    def __init__(self, dataset: Dataset, preprocess: Preprocess):
+        self._dataset = dataset
+        self._preprocess = preprocess
+        self.image_shape = (*preprocess.crop, dataset.image_shape[2])
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def read(self, indices: Indices) -> np.ndarray:
+        return self._preprocess(self._dataset.batch(indices)[0])
+
+
+Images = Any  # float32 (N,H,W,C), a Dataset (which the net's own preprocessing makes ready), or a Source
+
+
+def as_source(net: Network, images: Images) -> Source:
+    """Images of any kind as a source. TypeError for other kinds and dtypes, ValueError where they do not fit."""
+    source: Source
+    if hasattr(images, "batch"):
+        source = _Prepared(images, _preprocess_of(net, images))
+    elif hasattr(images, "read") and hasattr(images, "image_shape"):
+        source = images
+    elif not hasattr(images, "dtype") or not hasattr(images, "shape"):
+        raise TypeError(f"images must be a float32 array (N,H,W,C) or a data set, got {type(images).__name__}")
+    elif images.dtype != np.float32:
+        raise TypeError(f"images must be float32, as the net takes them, got {images.dtype}")
+    elif len(images.shape) != 4:
+        raise ValueError(f"images must have shape (N,H,W,C), got {tuple(images.shape)}")
+    else:
+        source = _Array(images)
+    if len(source) == 0:
+        raise ValueError("images is empty")
+    if tuple(source.image_shape) != tuple(net.input_shape):
+        raise ValueError(f"images must have the net's input shape {tuple(net.input_shape)}, got {source.image_shape}")
+    return source
+
+
+def _preprocess_of(net: Network, dataset: Dataset) -> Preprocess:
+    preprocess: Preprocess | None = getattr(net, "preprocess", None)
+    if preprocess is None:
+        raise ValueError("the net carries no preprocessing: pass images that are ready for it, float32 (N,H,W,C)")
+    if dataset.image_shape != preprocess.image_shape:
+        raise ValueError(f"images must have shape {preprocess.image_shape}, as trained, got {dataset.image_shape}")
+    return preprocess
+
+
+def batches(net: Network, source: Source, batch_size: int, label: str = "") -> Iterator[tuple[int, Any]]:
+    """(index of the first image, images on the net's device) until the source ends; a progress bar if labelled."""
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for start in counted(range(0, len(source), batch_size), label):
+        stop = min(start + batch_size, len(source))
+        yield start, to_device(net, source.read(np.arange(start, stop)))
+
+
+def counted(items: Any, label: str = "") -> Any:
+    """The items, with a progress bar on standard error if there is a label for it."""
+    if not label:
+        return items
+    from tqdm import tqdm
+
+    return tqdm(items, desc=label, leave=False)
+
+
+def to_host(array: Any) -> np.ndarray:
+    """A NumPy array of an array on any device."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
+def to_device(net: Network, array: np.ndarray) -> Any:
+    """The array where the net's weights are."""
+    return array_module(next(iter(net.parameters().values()))).asarray(array)
+
+
+def check_image(net: Network, image: Any, name: str = "image") -> np.ndarray:
+    """One image (H,W,C) as the net takes it, on the host. TypeError and ValueError say what is wrong."""
+    image = to_host(image) if hasattr(image, "get") else image
+    if not isinstance(image, np.ndarray) or image.dtype != np.float32:
+        kind = image.dtype if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f"{name} must be a float32 array (H,W,C), got {kind}")
+    if image.shape != tuple(net.input_shape):
+        raise ValueError(f"{name} must have the net's input shape {tuple(net.input_shape)}, got {image.shape}")
+    if not np.isfinite(image).all():
+        raise ValueError(f"{name} has values that are not finite")
+    return image

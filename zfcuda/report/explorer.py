@@ -1,0 +1,82 @@
+"""The occlusion explorer (paper Fig. 7, P8): all panels of one image, and the square under the pointer."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..analysis.occlusion import Occlusion
+from . import pictures
+from .page import Panel
+
+
+@dataclass(frozen=True)
+class Explorer:
+    """Occlusion of one image, shown as uint8 (H,W,3) `picture`. `tops` is the strongest map's 3 x 3 elsewhere."""
+
+    kind: ClassVar[str] = "explorer"
+    name: str
+    title: str
+    occlusion: Occlusion
+    picture: np.ndarray
+    classes: Sequence[str]
+    tops: np.ndarray | None = None
+
+    @functools.cached_property
+    def _pictures(self) -> list[tuple[np.ndarray, str, bool]]:
+        o = self.occlusion
+        shown = [
+            (pictures.heat(o.activation), f"(b) sum of {o.layer} map {o.feature_map}, by the square's place", True),
+            (pictures.from_projection(o.projection), f"(c) what map {o.feature_map} sees in this image", False),
+        ]
+        if self.tops is not None:
+            shown.append((self.tops, f"(c) map {o.feature_map} in the images that excite it most", False))
+        shown.append((pictures.heat(o.probability, 0.0, 1.0), f"(d) probability of {self.classes[o.label]}", True))
+        shown.append((pictures.from_classes(o.prediction), "(e) most probable class", True))
+        return shown
+
+    @property
+    def image(self) -> str:
+        return pictures.data_uri(self.picture, photo=True)
+
+    @property
+    def pixels(self) -> bool:
+        return max(self.picture.shape[:2]) <= 112
+
+    @property
+    def panels(self) -> list[Panel]:
+        panels = [Panel(pictures.data_uri(picture), caption, is_map, []) for picture, caption, is_map in self._pictures]
+        return [*panels[:-1], panels[-1]._replace(legend=self._legend())]
+
+    def _legend(self) -> list[dict[str, str]]:
+        found = np.unique(self.occlusion.prediction)
+        swatches = pictures.from_classes(found[None])[0]
+        return [
+            {"label": self.classes[label], "color": "rgb({}, {}, {})".format(*swatch)}
+            for label, swatch in zip(found.tolist(), swatches.tolist(), strict=True)
+        ]
+
+    def data(self) -> dict[str, Any]:
+        """What the page's script needs to follow the pointer."""
+        o = self.occlusion
+        return {
+            "probability": np.round(o.probability.astype(float), 5).tolist(),
+            "prediction": o.prediction.tolist(),
+            "baseline": float(o.baseline),
+            "size": list(o.size),
+            "stride": list(o.stride),
+            "image_size": list(self.picture.shape[:2]),
+            "label": self.classes[o.label],
+            "classes": {str(label): self.classes[label] for label in np.unique(o.prediction).tolist()},
+        }
+
+    def save(self, directory: Path) -> None:
+        side = 224
+        shown = [self.picture, *(picture for picture, _, _ in self._pictures)]
+        tiles = [pictures.enlarge(picture, side) for picture in shown]
+        pictures.save_png(directory / f"{self.name}.png", pictures.tile(tiles, len(tiles), gap=8))

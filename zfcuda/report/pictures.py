@@ -1,0 +1,168 @@
+"""Pictures: arrays of numbers turned into uint8 (H, W, 3) arrays that people look at, tiled, and encoded.
+
+A projection is signed and centred on zero, so zero is mid grey and the scale is symmetric. A small picture is enlarged
+by whole factors without smoothing, so that a pixel of the net's input stays a visible square.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..nn.checkpoint import write_atomically
+
+GAP_COLOR = (255, 255, 255)
+MID_GREY = 128
+
+# A perceptually even ramp from dark violet to yellow, as (position, red, green, blue).
+_RAMP = np.array(
+    [
+        (0.00, 68, 1, 84),
+        (0.13, 71, 44, 122),
+        (0.25, 59, 81, 139),
+        (0.38, 44, 113, 142),
+        (0.50, 33, 144, 141),
+        (0.63, 39, 173, 129),
+        (0.75, 92, 200, 99),
+        (0.88, 170, 220, 50),
+        (1.00, 253, 231, 37),
+    ]
+)
+
+# Colours that differ in both themes and for most colour-blind readers; more classes repeat them.
+CLASS_COLORS = (
+    (59, 125, 216),
+    (217, 130, 43),
+    (42, 157, 111),
+    (194, 69, 91),
+    (132, 102, 201),
+    (122, 122, 122),
+    (176, 159, 40),
+    (38, 166, 183),
+    (206, 121, 178),
+    (139, 94, 60),
+)
+
+
+def _as_rgb(pictures: np.ndarray) -> np.ndarray:
+    """(..., H, W, 1 or 3) -> (..., H, W, 3)."""
+    channels = pictures.shape[-1]
+    if channels not in (1, 3):
+        raise ValueError(f"a picture has 1 or 3 channels, got {channels}: shape {pictures.shape}")
+    return np.repeat(pictures, 3, axis=-1) if channels == 1 else pictures
+
+
+def from_projection(projection: np.ndarray, scale: float | None = None) -> np.ndarray:
+    """Projection (H,W,C) -> uint8 (H,W,3): zero is mid grey, `scale` (the largest magnitude if None) is full swing."""
+    projection = np.asarray(projection, np.float32)
+    if projection.ndim != 3:
+        raise ValueError(f"projection must have shape (H, W, C), got {projection.shape}")
+    largest = float(np.abs(projection).max()) if scale is None else float(scale)
+    swing = projection * (127.0 / largest) if largest > 0 else np.zeros_like(projection)
+    return _as_rgb(np.clip(np.rint(MID_GREY + swing), 0, 255).astype(np.uint8))
+
+
+def from_range(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Image (H,W,C) of any range -> uint8 (H,W,3), linear from `low` (its minimum) to `high` (its maximum)."""
+    values = np.asarray(values)
+    if values.ndim != 3:
+        raise ValueError(f"image must have shape (H, W, C), got {values.shape}")
+    if values.dtype == np.uint8 and low is None and high is None:
+        return _as_rgb(values)
+    values = values.astype(np.float32)
+    low = float(values.min()) if low is None else low
+    high = float(values.max()) if high is None else high
+    span = high - low
+    unit = (values - low) / span if span > 0 else np.full_like(values, 0.5)
+    return _as_rgb(np.clip(np.rint(unit * 255), 0, 255).astype(np.uint8))
+
+
+def from_filters(weight: np.ndarray) -> list[np.ndarray]:
+    """First-layer filters (K,R,S,C), C 1 or 3 -> K pictures (R,S,3), each with zero at mid grey and its own scale."""
+    weight = np.asarray(weight)
+    if weight.ndim != 4 or weight.shape[3] not in (1, 3):
+        raise ValueError(f"filters must have shape (K, R, S, 1 or 3) to be looked at, got {weight.shape}")
+    return [from_projection(one) for one in weight]
+
+
+def heat(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
+    """Map (rows, columns) -> uint8 (rows, columns, 3), dark violet at `low`, yellow at `high`; NaN is mid grey."""
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2:
+        raise ValueError(f"a heat map has shape (rows, columns), got {values.shape}")
+    finite = values[np.isfinite(values)]
+    low = float(finite.min(initial=np.inf)) if low is None else low
+    high = float(finite.max(initial=-np.inf)) if high is None else high
+    span = high - low
+    unit = (values - low) / span if span > 0 else np.full_like(values, 0.5)
+    channels = [np.interp(unit, _RAMP[:, 0], _RAMP[:, 1 + c]) for c in range(3)]
+    picture = np.stack(channels, axis=-1)
+    picture[~np.isfinite(values)] = MID_GREY
+    return np.rint(picture).astype(np.uint8)
+
+
+def from_classes(labels: np.ndarray) -> np.ndarray:
+    """Map of class numbers (rows, columns) -> uint8 (rows, columns, 3), a colour for each class."""
+    return np.array(CLASS_COLORS, np.uint8)[np.asarray(labels) % len(CLASS_COLORS)]
+
+
+def enlarge(picture: np.ndarray, least: int) -> np.ndarray:
+    """The picture, repeated by the smallest whole factor that makes its longer side at least `least` pixels."""
+    factor = max(1, -(-least // max(picture.shape[:2])))
+    return picture.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1, color: Sequence[int] = GAP_COLOR) -> np.ndarray:
+    """Pictures (H,W,3), of one size or several, row by row -> one picture; cells are as large as the largest."""
+    if not pictures:
+        raise ValueError("pictures is empty: there is nothing to tile")
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}")
+    columns = min(columns, len(pictures))
+    rows = -(-len(pictures) // columns)
+    height = max(p.shape[0] for p in pictures)
+    width = max(p.shape[1] for p in pictures)
+    canvas = np.empty((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), np.uint8)
+    canvas[...] = color
+    for index, picture in enumerate(pictures):
+        top = index // columns * (height + gap)
+        left = index % columns * (width + gap)
+        canvas[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return canvas
+
+
+def beside(left: np.ndarray, right: np.ndarray, gap: int = 4, color: Sequence[int] = GAP_COLOR) -> np.ndarray:
+    """Two pictures side by side: the paper's 3 x 3 projections beside their 3 x 3 patches."""
+    return tile([left, right], columns=2, gap=gap, color=color)
+
+
+def encode(picture: np.ndarray, photo: bool = False) -> tuple[str, bytes]:
+    """uint8 (H,W,3) -> (media type, bytes): PNG; if `photo` allows loss, JPEG where that is smaller."""
+    image = Image.fromarray(np.ascontiguousarray(picture))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    png = buffer.getvalue()
+    if photo and len(png) > 2048:
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=85, subsampling=0)
+        if buffer.tell() < len(png):
+            return "image/jpeg", buffer.getvalue()
+    return "image/png", png
+
+
+def data_uri(picture: np.ndarray, photo: bool = False) -> str:
+    """The picture as an address that carries its own data."""
+    media_type, data = encode(picture, photo)
+    return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def save_png(path: str | os.PathLike, picture: np.ndarray, least: int = 0) -> None:
+    """Writes the picture as PNG, enlarged so that its longer side has at least `least` pixels; whole or not at all."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, encode(enlarge(picture, least) if least else picture)[1])
