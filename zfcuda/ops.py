@@ -560,7 +560,7 @@ def softmax_cross_entropy_grad(probabilities: Array, labels: Array, *, out: Arra
     return dlogits
 
 
-# ---- Optimiser ---------------------------------------------------------------------------------------------------------
+# ---- Optimiser ---------------------------------------------------------------------------------------------
 
 
 def sgd_step(w: Array, g: Array, v: Array, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
@@ -586,7 +586,7 @@ def renormalize_filters(w: Array, *, max_rms: float) -> None:
     _call(backend, "renormalize_filters", w.shape[0], w.size // w.shape[0], float(max_rms), w)
 
 
-# ---- Images --------------------------------------------------------------------------------------------------------------
+# ---- Images ------------------------------------------------------------------------------------------------
 
 
 def crop_images(

@@ -150,7 +150,5 @@ def test_cifar10_by_name(tmp_path, monkeypatch):
 
 
 def test_a_path_that_is_not_there(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match="nowhere: no such data set; expected fashion-mnist"
-    ):
+    with pytest.raises(FileNotFoundError, match="nowhere: no such data set; expected fashion-mnist"):
         data.open(tmp_path / "nowhere")

@@ -1,0 +1,153 @@
+"""zfcuda/interop/torch.py, and the networks against PyTorch as an independent reference."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
+
+from tests import oracles  # noqa: E402
+from zfcuda import models  # noqa: E402
+from zfcuda.interop import torch as interop  # noqa: E402
+
+
+def images(*shape):
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+
+
+@pytest.fixture
+def network():
+    net = models.zfnet_small(7, (24, 20, 3), seed=1)
+    rng = np.random.default_rng(2)
+    for name, array in net.parameters().items():
+        if name.endswith("bias"):
+            array[...] = 0.1 * rng.standard_normal(array.shape)
+    return net
+
+
+def test_arrays_share_memory():
+    tensor = torch.arange(6.0).reshape(2, 3)
+    array = interop.from_torch(tensor)
+    array[1, 2] = 50
+    assert tensor[1, 2] == 50
+    back = interop.to_torch(array)
+    back[0, 0] = 70
+    assert tensor[0, 0] == 70
+
+
+def test_gradients_are_left_behind():
+    assert interop.from_torch(torch.ones(3, requires_grad=True)).sum() == 3
+
+
+def test_channels_last_images_cross_without_a_copy():
+    tensor = torch.randn(2, 3, 5, 4).contiguous(memory_format=torch.channels_last)
+    array = interop.images_from_torch(tensor)
+    assert array.shape == (2, 5, 4, 3)
+    assert array.flags.c_contiguous
+    assert array.ctypes.data == tensor.data_ptr()
+    back = interop.images_to_torch(array)
+    assert back.data_ptr() == tensor.data_ptr()
+    assert back.is_contiguous(memory_format=torch.channels_last)
+    assert torch.equal(back, tensor)
+
+
+def test_module_computes_what_the_network_does(network):
+    x = images(3, *network.input_shape)
+    module = interop.to_module(network).double().eval()
+    outputs = {}
+    signal = interop.images_to_torch(x).double()
+    for name, child in module.named_children():
+        signal = outputs[name] = child(signal)
+    trace = network.forward(x)
+    for name in network.layers:
+        expected = outputs[name].detach()
+        expected = (expected.permute(0, 2, 3, 1) if expected.ndim == 4 else expected).numpy()
+        assert oracles.relative_error(trace[name], expected) < 1e-5, name
+
+
+def test_gradients_agree(network):
+    x = images(4, *network.input_shape)
+    labels = np.array([0, 6, 3, 3], np.int32)
+    module = interop.to_module(network).double().eval()
+    # Dropout off: the masks of the two libraries differ.
+    for name in ("drop6", "drop7"):
+        network.layers[name].probability = 0.0
+    loss, _, gradients = network.loss_and_gradients(x, labels)
+    expected = torch.nn.functional.cross_entropy(
+        module(interop.images_to_torch(x).double()), torch.from_numpy(labels).long()
+    )
+    expected.backward()
+    assert abs(float(loss) - expected.item()) < 1e-5
+    reference = models.zfnet_small(7, (24, 20, 3))
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(parameter.grad)
+    interop.load_weights(reference, module)
+    for name, gradient in gradients.items():
+        assert oracles.relative_error(gradient, reference.parameters()[name]) < 1e-4, name
+
+
+def test_weights_survive_the_round_trip(network):
+    module = interop.to_module(network)
+    other = models.zfnet_small(7, (24, 20, 3), seed=9)
+    interop.load_weights(other, module)
+    for name, array in network.parameters().items():
+        np.testing.assert_array_equal(other.parameters()[name], array)
+    module.conv1.weight.data.zero_()
+    assert network.layers["conv1"].weight.any()
+    assert other.layers["conv1"].weight.any()
+
+
+def test_missing_bias_is_zero(network):
+    module = interop.to_module(network)
+    module.conv2.bias = None
+    interop.load_weights(network, module)
+    assert not network.layers["conv2"].bias.any()
+
+
+def replaced(network, name, child):
+    module = interop.to_module(network)
+    setattr(module, name, child)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("message", "change"),
+    [
+        ("module has 7 Conv2d and Linear", lambda net: replaced(net, "fc7", torch.nn.Identity())),
+        (
+            "layer conv1 must match conv1: weight must be",
+            lambda net: replaced(net, "conv1", torch.nn.Conv2d(3, 9, 5, padding=2)),
+        ),
+        (
+            r"layer conv1 must match conv1: padding must be \(2, 2\), got \(1, 2\)",
+            lambda net: replaced(net, "conv1", torch.nn.Conv2d(3, 32, 5, padding=(1, 2))),
+        ),
+        (
+            "layer conv3 must match conv3: dilation",
+            lambda net: replaced(net, "conv3", torch.nn.Conv2d(64, 128, 3, padding=1, dilation=2)),
+        ),
+        ("layer fc8 must match fc8: kind must be Linear", lambda net: replaced(net, "fc8", torch.nn.Conv2d(1, 1, 1))),
+        ("layer fc8 must match fc8: weight", lambda net: replaced(net, "fc8", torch.nn.Linear(512, 8))),
+    ],
+)
+def test_another_architecture_changes_nothing(network, message, change):
+    before = {name: array.copy() for name, array in network.parameters().items()}
+    with pytest.raises(ValueError, match=message):
+        interop.load_weights(network, change(network))
+    for name, array in network.parameters().items():
+        np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (TypeError, "tensor must be a torch.Tensor, got ndarray", lambda: interop.from_torch(np.zeros(3))),
+        (TypeError, "tensor must be dense", lambda: interop.from_torch(torch.eye(3).to_sparse())),
+        (TypeError, "array must be a NumPy or CuPy array, got list", lambda: interop.to_torch([1.0])),
+        (ValueError, "tensor must have 4 dimensions", lambda: interop.images_from_torch(torch.zeros(3, 4))),
+        (ValueError, "array must have 4 dimensions", lambda: interop.images_to_torch(np.zeros((3, 4)))),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()

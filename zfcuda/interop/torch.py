@@ -1,0 +1,174 @@
+"""PyTorch: arrays without a copy, weights of a module of the same architecture, and a network as a module.
+
+PyTorch keeps images NCHW, filters OIHW and flattens maps in CHW order; zfcuda keeps NHWC, KRSC and HWC. A tensor in
+PyTorch's channels_last format has zfcuda's order in memory, so images cross without a copy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .. import backends
+from ..backends import Array
+from ..nn import Network
+from ..nn.layers import Conv, Dropout, FullyConnected, Layer, MaxPool, Norm, ReLU
+
+__all__ = ["from_torch", "images_from_torch", "images_to_torch", "load_weights", "to_module", "to_torch"]
+
+
+# ---- Arrays ------------------------------------------------------------------------------------------------------
+
+
+def from_torch(tensor: torch.Tensor) -> Array:
+    """The tensor's values as a NumPy array (CPU) or a CuPy array (GPU) that shares its memory; strides stay, gradients
+    are not tracked. TypeError if it is no dense tensor, or of a dtype that NumPy does not have."""
+    if not isinstance(tensor, torch.Tensor):
+        raise TypeError(f"tensor must be a torch.Tensor, got {type(tensor).__name__}")
+    if tensor.layout != torch.strided:
+        raise TypeError(f"tensor must be dense, got layout {tensor.layout}")
+    tensor = tensor.detach()
+    if tensor.device.type == "cpu":
+        return tensor.numpy()
+    return backends.get("cuda").xp.from_dlpack(tensor)
+
+
+def to_torch(array: Array) -> torch.Tensor:
+    """A tensor on the array's device that shares its memory. TypeError if it is neither NumPy's nor CuPy's."""
+    if not isinstance(array, np.ndarray) and not hasattr(array, "__cuda_array_interface__"):
+        raise TypeError(f"array must be a NumPy or CuPy array, got {type(array).__name__}")
+    return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
+
+
+def images_from_torch(tensor: torch.Tensor) -> Array:
+    """(N, C, H, W) -> (N, H, W, C), sharing memory. C-contiguous, so that no operation copies it, exactly if the tensor
+    is channels_last."""
+    if tensor.ndim != 4:
+        raise ValueError(f"tensor must have 4 dimensions (N, C, H, W), got shape {tuple(tensor.shape)}")
+    return from_torch(tensor.permute(0, 2, 3, 1))
+
+
+def images_to_torch(array: Array) -> torch.Tensor:
+    """(N, H, W, C) -> (N, C, H, W), channels_last, sharing memory."""
+    if array.ndim != 4:
+        raise ValueError(f"array must have 4 dimensions (N, H, W, C), got shape {tuple(array.shape)}")
+    return to_torch(array).permute(0, 3, 1, 2)
+
+
+# ---- Weights ---------------------------------------------------------------------------------------------------------
+
+
+def load_weights(network: Network, module: nn.Module) -> None:
+    """Copies the weights of a module of the same architecture into a network, on the network's device.
+
+    The module's Conv2d and Linear layers, in the order of `module.modules()`, are matched with the network's conv and
+    fully connected layers. ValueError, before anything is changed, if their number, shapes, strides or paddings differ.
+    What the module does between them (ReLU, pools, normalisation) is not seen here, and must be the same.
+    """
+    layers = [layer for layer in network.layers.values() if isinstance(layer, (Conv, FullyConnected))]
+    sources = [(name, source) for name, source in module.named_modules() if isinstance(source, (nn.Conv2d, nn.Linear))]
+    if len(layers) != len(sources):
+        raise ValueError(
+            f"module has {len(sources)} Conv2d and Linear layers, the network {len(layers)} conv and fc layers"
+        )
+    parameters: dict[str, np.ndarray] = {}
+    for layer, (name, source) in zip(layers, sources, strict=True):
+        _check_geometry(layer, name, source)
+        parameters[f"{layer.name}.weight"] = _weight_from_torch(layer, _to_numpy(source.weight))
+        bias = np.zeros(layer.bias_shape, np.float32) if source.bias is None else _to_numpy(source.bias)
+        parameters[f"{layer.name}.bias"] = bias
+    backend, _ = backends.resolve(**network.parameters())
+    network.set_parameters({name: backend.xp.asarray(array) for name, array in parameters.items()})
+
+
+def _check_geometry(layer: Conv | FullyConnected, name: str, source: nn.Conv2d | nn.Linear) -> None:
+    if isinstance(layer, Conv):
+        k, r, s, c = layer.weight_shape
+        expected: dict[str, Any] = {
+            "kind": "Conv2d",
+            "weight": (k, c, r, s),
+            "stride": _pair(layer.stride),
+            "padding": _pair(layer.padding),
+            "dilation": (1, 1),
+            "groups": 1,
+        }
+    else:
+        expected = {"kind": "Linear", "weight": layer.weight_shape}
+    actual: dict[str, Any] = {"kind": type(source).__name__, "weight": tuple(source.weight.shape)}
+    if isinstance(source, nn.Conv2d):
+        actual |= {field: getattr(source, field) for field in ("stride", "padding", "dilation", "groups")}
+    for field, value in expected.items():
+        if actual.get(field) != value:
+            raise ValueError(
+                f"module's layer {name} must match {layer.name}: {field} must be {value}, got {actual.get(field)}"
+            )
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().float().cpu().numpy().copy()
+
+
+def _weight_from_torch(layer: Conv | FullyConnected, weight: np.ndarray) -> np.ndarray:
+    """OIHW -> KRSC, or the columns of a matrix from CHW to HWC order."""
+    if isinstance(layer, Conv):
+        return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
+    if len(layer.input_shape) == 1:
+        return weight
+    h, w, c = layer.input_shape
+    return np.ascontiguousarray(weight.reshape(-1, c, h, w).transpose(0, 2, 3, 1)).reshape(layer.weight_shape)
+
+
+def _weight_to_torch(layer: Conv | FullyConnected) -> torch.Tensor:
+    """A copy in PyTorch's order: the inverse of `_weight_from_torch`."""
+    weight = to_torch(layer.weight)
+    if isinstance(layer, Conv):
+        return weight.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+    if len(layer.input_shape) == 1:
+        return weight.clone()
+    h, w, c = layer.input_shape
+    return weight.reshape(-1, h, w, c).permute(0, 3, 1, 2).reshape(layer.weight_shape).clone()
+
+
+# ---- Modules ---------------------------------------------------------------------------------------------------------
+
+
+def to_module(network: Network) -> nn.Sequential:
+    """The network as a PyTorch module with a copy of its weights, on the network's device: images (N, C, H, W) to
+    logits. Its children have the names of the network's layers; `flatten` stands before the first fc layer."""
+    module = nn.Sequential()
+    for layer in network.layers.values():
+        if isinstance(layer, FullyConnected) and len(layer.input_shape) == 3:
+            module.add_module("flatten", nn.Flatten())
+        module.add_module(layer.name, _layer_to_torch(layer))
+    return module
+
+
+def _layer_to_torch(layer: Layer) -> nn.Module:
+    if isinstance(layer, Conv):
+        k, r, s, c = layer.weight_shape
+        return _with_weights(nn.Conv2d(c, k, (r, s), _pair(layer.stride), _pair(layer.padding), device="meta"), layer)
+    if isinstance(layer, FullyConnected):
+        return _with_weights(nn.Linear(layer.weight_shape[1], layer.weight_shape[0], device="meta"), layer)
+    if isinstance(layer, MaxPool):
+        return nn.MaxPool2d(_pair(layer.window), _pair(layer.stride), _pair(layer.padding))
+    if isinstance(layer, Norm):
+        # PyTorch divides alpha by the size of the window.
+        return nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
+    if isinstance(layer, Dropout):
+        return nn.Dropout(layer.probability)
+    assert isinstance(layer, ReLU)
+    return nn.ReLU()
+
+
+def _with_weights(module: nn.Module, layer: Conv | FullyConnected) -> nn.Module:
+    weights: Mapping[str, torch.Tensor] = {"weight": _weight_to_torch(layer), "bias": to_torch(layer.bias).clone()}
+    module.load_state_dict(weights, assign=True)
+    return module.requires_grad_()
