@@ -1,0 +1,328 @@
+// The operands of the implicit matrix products of convolution: how each slice finds its values.
+//
+// In NHWC the values that one window reads from one row of the image are contiguous: a run of S * C
+// floats. So the depth index of an operand that is gathered through windows is a pair (r, t):
+// filter row r and position t = s * C + c in the run. Whether t lies inside the image is one
+// comparison, and first layers (C = 3 or 1) need no case of their own: with 4-byte copies (V = 1) a
+// run is read at full coalescing whatever C is. V = 4 copies 16 bytes and needs C % 4 == 0.
+//
+// Each operand is an object that lives in a thread's registers: `load(slice)` starts the copies of
+// its part of the next slice. Values outside the image, the filter or the depth are zero-filled.
+// Offsets are unsigned and may wrap on the way: they are used only where the value exists.
+#pragma once
+
+#include "conv_gemm.cuh"
+#include "indexing.cuh"
+#include "shapes.h"
+
+namespace zfcuda::conv {
+
+// An NHWC array whose windows are read, seen as rows of `pitch` = width * channels floats.
+struct WindowedImage {
+    const float* data;
+    int height, pitch;
+    int taps;  // rows of a window: R
+    int run;   // floats of a window in each row: S * C
+};
+
+// One row of a windowed operand, decoded once per block and kept in shared memory: where its window
+// begins in the image (offset; row h0; the image's columns are the positions t in [begin, begin +
+// pitch) of the run), and where its results go (kNoRow: there is no such row).
+struct alignas(16) WindowRow {
+    std::uint32_t offset;
+    int h0;
+    std::uint32_t begin;
+    std::uint32_t output;
+};
+
+constexpr int kOutside = -(1 << 30);  // a row of no image
+
+__device__ inline bool inside(int index, int size) {
+    return static_cast<unsigned>(index) < static_cast<unsigned>(size);
+}
+
+__device__ inline WindowRow no_window_row() {
+    return {0, kOutside, 0, kNoRow};
+}
+
+// The window of image n with its corner at (h0, w0), `width` pixels of `channels` to a row.
+__device__ inline WindowRow window_row(int n, int h0, int w0, int height, int width, int channels,
+                                       int window_width, std::uint32_t output) {
+    // Beyond these limits no column is inside; clamped, the product cannot overflow.
+    w0 = max(-window_width, min(w0, width));
+    const std::uint32_t begin = 0u - static_cast<std::uint32_t>(w0 * channels);
+    const std::uint32_t row = static_cast<std::uint32_t>(n) * height + h0;
+    return {row * (width * channels) - begin, h0, begin, output};
+}
+
+// How the threads of a block share the copies of a slice of DepthRuns: V floats each, kPerRow
+// neighbours along a run, kPasses times, kRowsPerPass rows apart.
+template <class Tile, int Rows, int V>
+struct DepthRunsCopy {
+    static constexpr int kPerRow = Tile::kDepth / V;
+    static constexpr int kRowsPerPass = Tile::kThreads / kPerRow;
+    static constexpr int kPasses = (Rows + kRowsPerPass - 1) / kRowsPerPass;
+    static constexpr bool kWhole = Rows % kRowsPerPass == 0;
+
+    __device__ static int depth() { return threadIdx.x % kPerRow * V; }
+    __device__ static int row(int pass) { return threadIdx.x / kPerRow + pass * kRowsPerPass; }
+    __device__ static bool has(int row) { return kWhole || row < Rows; }
+};
+
+// The same for a slice of RowRuns: kPerDepth neighbours along the rows of one depth, kPasses times,
+// kDepthsPerPass depths apart. A thread keeps its rows. Some threads may have none.
+template <class Tile, int Rows, int V>
+struct RowRunsCopy {
+    static constexpr int kPerDepth = Rows / V;
+    static_assert(kPerDepth <= Tile::kThreads);
+    static constexpr int kDepthsPerPass = Tile::kThreads / kPerDepth;
+    static constexpr int kPasses = (Tile::kDepth + kDepthsPerPass - 1) / kDepthsPerPass;
+    static constexpr bool kWhole =
+        Tile::kDepth % kDepthsPerPass == 0 && Tile::kThreads % kPerDepth == 0;
+
+    __device__ static int row() { return threadIdx.x % kPerDepth * V; }
+    __device__ static int depth(int pass) {
+        return threadIdx.x / kPerDepth + pass * kDepthsPerPass;
+    }
+    __device__ static bool has(int depth) {
+        return kWhole || (depth < Tile::kDepth && threadIdx.x < kPerDepth * kDepthsPerPass);
+    }
+};
+
+// ---- Depth along runs (fprop; A of dgrad)
+// --------------------------------------------------------
+
+// Windows of an image, one per row: value (row, (r, t)) is the image at (h0 + r, run position t).
+template <class Tile, int V>
+class Windows {
+  public:
+    using Layout = DepthRuns<Tile::kRows>;
+
+    // Begins at depth index `depth` = r * run + t.
+    __device__ Windows(const WindowedImage& image, const WindowRow* rows, int depth)
+        : image_(image), rows_(rows) {
+        depth += Copy::depth();
+        r_ = depth / image.run;
+        t_ = depth - r_ * image.run;
+    }
+
+    __device__ void load(float* slice) {
+        const std::uint32_t tap = static_cast<std::uint32_t>(r_) * image_.pitch + t_;
+#pragma unroll
+        for (int pass = 0; pass < Copy::kPasses; ++pass) {
+            const int row = Copy::row(pass);
+            if (!Copy::has(row)) break;
+            const WindowRow window = rows_[row];
+            const bool valid = r_ < image_.taps && inside(window.h0 + r_, image_.height) &&
+                               static_cast<std::uint32_t>(t_) - window.begin <
+                                   static_cast<std::uint32_t>(image_.pitch);
+            simt::copy_async<4 * V>(slice + Layout::at(row, Copy::depth()),
+                                    image_.data + (valid ? window.offset + tap : 0), valid);
+        }
+        t_ += Tile::kDepth;
+        while (t_ >= image_.run && r_ < image_.taps) {
+            t_ -= image_.run;
+            ++r_;
+        }
+    }
+
+  private:
+    using Copy = DepthRunsCopy<Tile, Tile::kRows, V>;
+    WindowedImage image_;
+    const WindowRow* rows_;
+    int r_, t_;
+};
+
+// Filters, one per row (B of fprop): value (k, depth) is w[k * pitch + depth].
+template <class Tile, int V>
+class Filters {
+  public:
+    using Layout = DepthRuns<Tile::kCols>;
+
+    __device__ Filters(const float* w, int filters, int pitch, int first, int depth)
+        : w_(w),
+          rows_(filters - first),
+          pitch_(pitch),
+          depth_(depth + Copy::depth()),
+          offset_(static_cast<std::uint32_t>(first + Copy::row(0)) * pitch + depth_) {}
+
+    __device__ void load(float* slice) {
+#pragma unroll
+        for (int pass = 0; pass < Copy::kPasses; ++pass) {
+            const int row = Copy::row(pass);
+            if (!Copy::has(row)) break;
+            const bool valid = row < rows_ && depth_ < pitch_;
+            const std::uint32_t at =
+                offset_ + static_cast<std::uint32_t>(pass * Copy::kRowsPerPass) * pitch_;
+            simt::copy_async<4 * V>(slice + Layout::at(row, Copy::depth()), w_ + (valid ? at : 0),
+                                    valid);
+        }
+        depth_ += Tile::kDepth;
+        offset_ += Tile::kDepth;
+    }
+
+  private:
+    using Copy = DepthRunsCopy<Tile, Tile::kCols, V>;
+    const float* w_;
+    int rows_, pitch_, depth_;
+    std::uint32_t offset_;
+};
+
+// ---- Rows along runs (B of dgrad; both of wgrad)
+// -------------------------------------------------
+
+// The taps of a filter that one phase of a strided dgrad meets, last first: tap (i, j) of `rows` x
+// `cols` is filter row row0 - i * row_step and column col0 - j * col_step.
+struct PhaseTaps {
+    int row0, row_step, rows;
+    int col0, col_step, cols;
+};
+
+// Filters transposed (B of dgrad): value (c, (i, j, k)) is w[k, row of tap i, column of tap j, c].
+template <class Tile, int V>
+class TransposedFilters {
+  public:
+    using Layout = RowRuns<Tile::kCols>;
+
+    __device__ TransposedFilters(const ConvShape& shape, const PhaseTaps& taps, const float* w,
+                                 int first, int depth)
+        : w_(w), taps_(taps), shape_{shape.k, shape.r * shape.s * shape.c, shape.s, shape.c} {
+        c_ = first + Copy::row();
+        depth += Copy::depth(0);
+        const int tap = depth / shape.k;
+        k_ = depth - tap * shape.k;
+        const int i = taps.cols > 0 ? tap / taps.cols : 0;
+        r_ = taps.row0 - i * taps.row_step;
+        s_ = taps.col0 - (tap - i * taps.cols) * taps.col_step;
+    }
+
+    __device__ void load(float* slice) {
+#pragma unroll
+        for (int pass = 0; pass < Copy::kPasses; ++pass) {
+            if (Copy::has(Copy::depth(pass))) {
+                const bool valid = r_ >= 0 && c_ < shape_.channels;
+                const std::uint32_t at = static_cast<std::uint32_t>(k_) * shape_.filter +
+                                         (r_ * shape_.width + s_) * shape_.channels + c_;
+                simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), Copy::depth(pass)),
+                                        w_ + (valid ? at : 0), valid);
+            }
+            // The next pass's depth; after the last pass, the first depth of the next slice.
+            advance(pass + 1 < Copy::kPasses
+                        ? Copy::kDepthsPerPass
+                        : Tile::kDepth - (Copy::kPasses - 1) * Copy::kDepthsPerPass);
+        }
+    }
+
+  private:
+    using Copy = RowRunsCopy<Tile, Tile::kCols, V>;
+
+    __device__ void advance(int depths) {
+        k_ += depths;
+        while (k_ >= shape_.filters && r_ >= 0) {
+            k_ -= shape_.filters;
+            s_ -= taps_.col_step;
+            if (s_ < 0) {
+                s_ = taps_.col0;
+                r_ -= taps_.row_step;
+            }
+        }
+    }
+
+    const float* w_;
+    PhaseTaps taps_;
+    struct {
+        int filters, filter, width, channels;
+    } shape_;
+    int c_, k_, r_, s_;
+};
+
+// Pixels (A of wgrad): value (k, pixel) is dy[pixel * channels + k].
+template <class Tile, int V>
+class Pixels {
+  public:
+    using Layout = RowRuns<Tile::kRows>;
+
+    // Begins at depth index `pixel`; there are `pixels`.
+    __device__ Pixels(const float* dy, int pixels, int channels, int first, int pixel)
+        : dy_(dy),
+          pixel_(pixel + Copy::depth(0)),
+          pixels_(pixels),
+          channels_(channels),
+          inside_(first + Copy::row() < channels),
+          offset_(static_cast<std::uint32_t>(pixel_) * channels + first + Copy::row()) {}
+
+    __device__ void load(float* slice) {
+#pragma unroll
+        for (int pass = 0; pass < Copy::kPasses; ++pass) {
+            const int depth = Copy::depth(pass);
+            if (!Copy::has(depth)) break;
+            const int ahead = pass * Copy::kDepthsPerPass;
+            const bool valid = inside_ && pixel_ + ahead < pixels_;
+            const std::uint32_t at = offset_ + static_cast<std::uint32_t>(ahead) * channels_;
+            simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), depth), dy_ + (valid ? at : 0),
+                                    valid);
+        }
+        pixel_ += Tile::kDepth;
+        offset_ += static_cast<std::uint32_t>(Tile::kDepth) * channels_;
+    }
+
+  private:
+    using Copy = RowRunsCopy<Tile, Tile::kRows, V>;
+    const float* dy_;
+    int pixel_, pixels_, channels_;
+    bool inside_;
+    std::uint32_t offset_;
+};
+
+// What decodes an output pixel's index into image, row and column.
+struct PixelIndex {
+    FastDivisor q, p;
+};
+
+// The windows of pixels (B of wgrad): value ((r, s, c), pixel) is x at tap (r, s), channel c of the
+// window of that output pixel.
+template <class Tile, int V>
+class PixelWindows {
+  public:
+    using Layout = RowRuns<Tile::kCols>;
+
+    __device__ PixelWindows(const ConvShape& shape, const PixelIndex& index, const float* x,
+                            int pixels, int first, int pixel)
+        : x_(x), shape_(shape), index_(index), pixel_(pixel + Copy::depth(0)), pixels_(pixels) {
+        const int column = first + Copy::row();
+        const int tap = column / shape.c;
+        r_ = tap / shape.s;
+        s_ = tap - r_ * shape.s - shape.pad_w;
+        c_ = column - tap * shape.c;
+        // A column past the last is given a row of no image.
+        r_ = r_ < shape.r ? r_ - shape.pad_h : kOutside;
+    }
+
+    __device__ void load(float* slice) {
+#pragma unroll
+        for (int pass = 0; pass < Copy::kPasses; ++pass) {
+            const int depth = Copy::depth(pass);
+            if (!Copy::has(depth)) break;
+            const int pixel = pixel_ + pass * Copy::kDepthsPerPass;
+            const int row = index_.q.quotient(pixel), n = index_.p.quotient(row);
+            const int h = (row - n * index_.p.divisor) * shape_.stride_h + r_;
+            const int w = (pixel - row * index_.q.divisor) * shape_.stride_w + s_;
+            const bool valid = pixel < pixels_ && inside(h, shape_.h) && inside(w, shape_.w);
+            const std::uint32_t at =
+                ((static_cast<std::uint32_t>(n) * shape_.h + h) * shape_.w + w) * shape_.c + c_;
+            simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), depth), x_ + (valid ? at : 0),
+                                    valid);
+        }
+        pixel_ += Tile::kDepth;
+    }
+
+  private:
+    using Copy = RowRunsCopy<Tile, Tile::kCols, V>;
+    const float* x_;
+    ConvShape shape_;
+    PixelIndex index_;
+    int pixel_, pixels_;
+    int r_, s_, c_;  // the tap, relative to stride * the pixel's row and column
+};
+
+}  // namespace zfcuda::conv

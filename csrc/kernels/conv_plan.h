@@ -1,0 +1,126 @@
+// The table of tiles for the convolution kernels, and the choice among them.
+//
+// A matrix product of rows x cols x depth is cut into tiles of its result and, where those are too
+// few to fill the GPU, its depth is cut into splits whose sums a second kernel adds in order. The
+// plan depends on the shape alone, never on the GPU at hand: so the bits of a result do not either.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+
+#include "conv_gemm.cuh"
+#include "shapes.h"
+
+namespace zfcuda::conv {
+
+// The SMs of an H100 or H200. A GPU with others runs the same plans, if with a fuller or emptier
+// last wave.
+constexpr int kMultiprocessors = 132;
+
+//                       warps  lanes  sums  stages  blocks on an SM
+using Tile128x128 = Tile<2, 4, 8, 4, 8, 8, 3, 2>;
+using Tile128x96 = Tile<2, 3, 8, 4, 8, 8, 3, 2>;  // 96 filters
+using Tile128x64 = Tile<2, 2, 8, 4, 8, 8, 3, 3>;
+using Tile64x32 = Tile<2, 2, 8, 4, 4, 4, 4, 4>;   // small problems
+using Tile256x4 = Tile<2, 1, 32, 1, 4, 4, 3, 4>;  // dgrad of a first layer: 1 to 4 columns
+using Tile96x160 = Tile<3, 5, 4, 8, 8, 4, 3, 1>;  // wgrad of a first layer: 96 filters of 7 x 7 x 3
+
+// FMA slots kept busy, from the ratio of FMAs to shared loads in each: a guess until measured.
+template <class Tile>
+constexpr double efficiency() {
+    return Tile::kThreadM * Tile::kThreadN >= 64   ? 1.0
+           : Tile::kThreadM * Tile::kThreadN >= 32 ? 0.85
+                                                   : 0.6;
+}
+
+template <class... Tiles>
+struct TileList {};
+
+// The part of the depth that this block sums: split number blockIdx.y.
+struct DepthRange {
+    int first, slices;
+
+    __device__ DepthRange(int depth, int slice_depth, int slices_per_split) {
+        const int first_slice = static_cast<int>(blockIdx.y) * slices_per_split;
+        first = first_slice * slice_depth;
+        slices = max(0, min(slices_per_split, divide_up(depth, slice_depth) - first_slice));
+    }
+};
+
+// How a product is run: with which tile of its list, and how its depth is split.
+struct Plan {
+    int tile;              // index into the list
+    int splits;            // at least 1
+    int slices_per_split;  // of Tile::kDepth
+    double cost;           // work of the busiest SM, in FMAs at full rate
+};
+
+// A split below this many slices is not worth its second pass.
+constexpr int kMinSlicesPerSplit = 8;
+
+template <class Tile>
+Plan plan_tile(int tile, int batches, int rows, int cols, int depth) {
+    const double blocks =
+        1.0 * batches * divide_up(rows, Tile::kRows) * divide_up(cols, Tile::kCols);
+    const int slices = divide_up(depth, Tile::kDepth);
+    const int slots = kMultiprocessors * Tile::kMinBlocks;
+    int splits = 1;
+    if (blocks * 2 <= slots) {
+        splits =
+            std::max(1, std::min(static_cast<int>(slots / blocks), slices / kMinSlicesPerSplit));
+    }
+    const int per_split = divide_up(slices, splits);
+    splits = std::max(1, divide_up(slices, std::max(1, per_split)));
+    const double waves = std::max(1.0, std::ceil(blocks * splits / kMultiprocessors));
+    return {tile, splits, per_split,
+            waves * Tile::kRows * Tile::kCols * per_split * Tile::kDepth / efficiency<Tile>()};
+}
+
+// ZFCUDA_CONV_TILE=128x64 takes that tile wherever an operation has it: for tests and for tuning.
+template <class Tile>
+bool is_forced() {
+    const char* name = std::getenv("ZFCUDA_CONV_TILE");
+    return name && name == std::to_string(Tile::kRows) + "x" + std::to_string(Tile::kCols);
+}
+
+// The cheapest plan for `batches` products of rows x cols x depth with a tile of the list.
+template <class... Tiles>
+Plan make_plan(TileList<Tiles...>, int batches, int rows, int cols, int depth) {
+    Plan best{};
+    int index = 0;
+    const auto consider = [&](auto tile) {
+        using T = decltype(tile);
+        Plan plan = plan_tile<T>(index, batches, rows, cols, depth);
+        if (is_forced<T>()) plan.cost = -1;
+        if (index == 0 || plan.cost < best.cost) best = plan;
+        ++index;
+    };
+    (consider(Tiles{}), ...);
+    return best;
+}
+
+// Calls run(Tile{}) for the tile of the plan.
+template <class... Tiles, class Run>
+void with_tile(TileList<Tiles...>, const Plan& plan, Run run) {
+    int index = 0;
+    const auto attempt = [&](auto tile) {
+        if (index++ == plan.tile) run(tile);
+    };
+    (attempt(Tiles{}), ...);
+}
+
+// Bytes for the partial sums of a plan, none if there is but one split.
+inline std::size_t partial_sums_bytes(const Plan& plan, std::size_t size) {
+    return plan.splits > 1 ? sizeof(float) * plan.splits * size : 0;
+}
+
+// y[i] = act(sum over splits of partial[split][i] + bias[i % cols]), in the order of the splits.
+// Defined in conv_splits.cu.
+void add_splits(int splits, std::int64_t size, int cols, const float* partial,
+                const Epilogue& epilogue, float* y, void* stream);
+
+}  // namespace zfcuda::conv
