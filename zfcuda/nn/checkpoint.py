@@ -1,4 +1,5 @@
-"""Networks in files: safetensors with the weights, and the architecture as JSON in the metadata. No pickle.
+"""Networks in files: safetensors with the weights and the mean image, and the architecture, the preprocessing and the
+names of the classes as JSON in the metadata. No pickle.
 
 A checkpoint may carry more than the network: tensors whose names start with a prefix and a slash (such as an
 optimiser's state, "optimizer/conv1.weight"), and further metadata. `load` ignores them; `read_checkpoint` gives them.
@@ -7,11 +8,13 @@ optimiser's state, "optimizer/conv1.weight"), and further metadata. `load` ignor
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import safetensors
@@ -22,10 +25,15 @@ from ..errors import CheckpointError
 from .architecture import Architecture
 from .network import Network
 
+if TYPE_CHECKING:
+    from ..data import Preprocess
+
 __all__ = ["Checkpoint", "load", "read_checkpoint", "save_network", "write_atomically"]
 
 _FORMAT_KEY, _FORMAT = "zfcuda.format", "1"
 _ARCHITECTURE_KEY = "zfcuda.architecture"
+_PREPROCESS_KEY, _MEAN = "zfcuda.preprocess", "preprocess/mean"
+_CLASSES_KEY = "zfcuda.classes"
 
 PathLike = str | os.PathLike[str]
 
@@ -74,8 +82,14 @@ def save_network(
     unprefixed = [name for name in extra if "/" not in name]
     if unprefixed:
         raise ValueError(f"tensors must be named 'prefix/name', got {', '.join(unprefixed)}")
-    arrays = {name: _host_array(array) for name, array in {**network.parameters(), **extra}.items()}
     header = {**(metadata or {}), _FORMAT_KEY: _FORMAT, _ARCHITECTURE_KEY: network.architecture.to_json()}
+    if network.preprocess is not None:
+        extra[_MEAN] = network.preprocess.mean
+        fields = {"crop": network.preprocess.crop, "scale": network.preprocess.scale}
+        header[_PREPROCESS_KEY] = json.dumps(fields)
+    if network.classes is not None:
+        header[_CLASSES_KEY] = json.dumps(network.classes)
+    arrays = {name: _host_array(array) for name, array in {**network.parameters(), **extra}.items()}
     write_atomically(path, safetensors.numpy.save(arrays, metadata=header))
 
 
@@ -113,4 +127,20 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{path} does not hold the weights of its architecture: {error}") from error
     others = {name: array for name, array in tensors.items() if "/" in name}
+    try:
+        if _PREPROCESS_KEY in metadata:
+            network.preprocess = _preprocess(metadata.pop(_PREPROCESS_KEY), others.pop(_MEAN))
+        if _CLASSES_KEY in metadata:
+            network.classes = tuple(str(name) for name in json.loads(metadata.pop(_CLASSES_KEY)))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path} does not say how images become inputs: {error!r}") from error
     return Checkpoint(network, others, metadata)
+
+
+def _preprocess(fields: str, mean: np.ndarray) -> Preprocess:
+    # Only a trained network needs the data package, and Pillow with it.
+    from ..data import Preprocess
+
+    described = json.loads(fields)
+    height, width = described["crop"]
+    return Preprocess(mean, (int(height), int(width)), float(described["scale"]))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,6 +13,9 @@ from .architecture import Architecture, layer_number
 from .layers import RULES, Conv, Dropout, FullyConnected, Layer, Norm, ReLU, build_layer
 from .stages import DropoutKey, Record, build_stages
 from .trace import Trace
+
+if TYPE_CHECKING:
+    from ..data import Preprocess
 
 __all__ = ["Network"]
 
@@ -25,6 +28,8 @@ class Network:
     layers      ordered name -> layer; a conv or fc layer's `weight` and `bias` are plain arrays: writing to them, or
                 putting other arrays in their place, takes effect at the next call
     blocks      the paper's layer number -> the name of the layer that ends it, before normalisation and dropout
+    preprocess  how images become inputs, as the training set it; None for a network that was not trained
+    classes     the names of the classes, likewise
     """
 
     def __init__(self, architecture: Architecture, *, seed: int = 0, parameters: dict[str, Array] | None = None):
@@ -41,6 +46,8 @@ class Network:
             for i, stage in enumerate(self.stages)
             for position, layer in enumerate(stage.layers)
         }
+        self.preprocess: Preprocess | None = None
+        self.classes: tuple[str, ...] | None = None
         self._gradients: dict[str, Array] = {}
         if parameters is None:
             self._initialise(seed)
@@ -124,7 +131,8 @@ class Network:
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes weights and architecture as safetensors; a file that was there stays whole until the new one is."""
+        """Writes weights, architecture, preprocessing and classes as safetensors; a file that was there stays whole
+        until the new one is."""
         from .checkpoint import save_network
 
         save_network(self, path)

@@ -1,0 +1,160 @@
+"""One step of the trainer against the same step in float64."""
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from zfcuda.nn import Architecture, Network
+from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, ReLUSpec
+from zfcuda.training import Trainer
+
+from . import tiny
+
+
+def _reference_gradients(p, x, labels):
+    """The gradients of conv1, relu1, fc8 in float64."""
+    y = oracles.conv2d(x, p["conv1.weight"], p["conv1.bias"], padding=(1, 1), relu=True)
+    flat = y.reshape(len(x), -1)
+    logits = flat @ p["fc8.weight"].T + p["fc8.bias"]
+    d_logits = oracles.softmax_cross_entropy_grad(oracles.softmax(logits), labels)
+    d_y = (d_logits @ p["fc8.weight"]).reshape(y.shape) * (y > 0)
+    gradients = {
+        "conv1.weight": oracles.conv2d_weight_grad(x, d_y, kernel_size=(3, 3), padding=(1, 1)),
+        "conv1.bias": d_y.sum((0, 1, 2)),
+        "fc8.weight": d_logits.T @ flat,
+        "fc8.bias": d_logits.sum(0),
+    }
+    return oracles.cross_entropy(logits, labels), gradients
+
+
+@pytest.mark.parametrize("max_filter_rms", [None, 0.3])
+def test_steps_are_momentum_decay_and_renormalisation(device, max_filter_rms):
+    layers = (ConvSpec("conv1", 4, 3, padding=1), ReLUSpec("relu1"), FullyConnectedSpec("fc8", 3))
+    net = Network(Architecture((6, 6, 1), layers, initial="he"), seed=2)
+    p = {name: array.astype(np.float64) for name, array in net.parameters().items()}
+    v = {name: np.zeros_like(array) for name, array in p.items()}
+    if device.name == "cuda":
+        net.to("cuda")
+    trainer = Trainer(net, lr=0.1, momentum=0.8, weight_decay=0.05, max_filter_rms=max_filter_rms)
+    renormalised = 0
+    for seed in range(4):
+        images, labels = tiny.batch(seed=seed)
+        expected_loss, gradients = _reference_gradients(p, images, labels)
+        for name in p:
+            decay = 0.05 if name.endswith("weight") else 0.0
+            p[name], v[name] = oracles.sgd_step(
+                p[name], gradients[name], v[name], lr=0.1, momentum=0.8, weight_decay=decay
+            )
+        if max_filter_rms is not None:
+            before = p["conv1.weight"]
+            p["conv1.weight"] = oracles.renormalize_filters(before, max_rms=max_filter_rms)
+            renormalised += int((p["conv1.weight"] != before).any((1, 2, 3)).sum())
+        loss = trainer.step(device.array(images), device.array(labels))
+        assert loss == pytest.approx(expected_loss, rel=1e-5)
+        for name, array in net.parameters().items():
+            assert oracles.relative_error(device.numpy(array), p[name]) < 1e-4, name
+    assert trainer.steps == 4
+    # Some filters are scaled back, and not all of them: both sides of the rule are tested.
+    assert max_filter_rms is None or 0 < renormalised < 16
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_one_does_not():
+    def train(seed):
+        net = tiny.network()
+        trainer = Trainer(net, lr=0.05, seed=seed)
+        losses = [trainer.step(*tiny.batch(seed=i)) for i in range(3)]
+        return losses, tiny.bits(net)
+
+    assert train(5) == train(5)
+    assert train(5) != train(6)  # dropout
+
+
+def test_training_lowers_the_loss():
+    net = tiny.network(dropout=0.0)
+    trainer = Trainer(net, lr=0.05)
+    images, labels = tiny.batch()
+    losses = [trainer.step(images, labels) for _ in range(60)]
+    assert losses[-1] < 0.2 * losses[0]
+
+
+def test_the_learning_rate_may_be_changed_by_hand():
+    net = tiny.network()
+    trainer = Trainer(net, momentum=0.0, weight_decay=0.0)
+    before = {name: array.copy() for name, array in net.parameters().items()}
+    trainer.lr = 1e-30
+    trainer.step(*tiny.batch())
+    for name, array in net.parameters().items():
+        np.testing.assert_allclose(array, before[name], atol=1e-25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"lr": 0.0}, "lr must be positive and finite, got 0"),
+        ({"lr": float("nan")}, "lr must be positive and finite, got nan"),
+        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1"),
+        ({"weight_decay": -1e-4}, "weight_decay must not be negative"),
+        ({"max_filter_rms": 0.0}, "max_filter_rms must be positive or None, got 0"),
+        ({"seed": -1}, "seed must be in"),
+    ],
+)
+def test_bad_settings_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Trainer(tiny.network(), **arguments)
+
+
+def test_labels_out_of_range_are_refused_and_nothing_changes():
+    net = tiny.network()
+    trainer = Trainer(net)
+    before = tiny.bits(net)
+    images, labels = tiny.batch()
+    for wrong in (-1, 3):
+        labels[5] = wrong
+        with pytest.raises(ValueError, match=r"labels must be in \[0, 3\)"):
+            trainer.step(images, labels)
+    assert tiny.bits(net) == before
+    assert trainer.steps == 0
+
+
+def test_images_and_labels_of_other_kinds_are_refused():
+    trainer = Trainer(tiny.network())
+    images, labels = tiny.batch()
+    with pytest.raises(TypeError, match="int64"):
+        trainer.step(images, labels.astype(np.int64))
+    with pytest.raises(TypeError, match="uint8"):
+        trainer.step(images.astype(np.uint8), labels)
+    with pytest.raises(ValueError, match="conv1"):
+        trainer.step(images[:, :5], labels)
+    with pytest.raises(ValueError, match="labels"):
+        trainer.step(images, labels[:-1])
+
+
+@pytest.mark.parametrize(
+    ("poison", "message"),
+    [
+        ("conv2.weight", r"conv2\.weight is not finite"),
+        ("fc6.bias", r"fc6\.bias is not finite"),
+        ("images", "the images are not finite"),
+    ],
+)
+def test_a_loss_that_is_nan_names_the_step_and_the_layer(poison, message):
+    net = tiny.network()
+    trainer = Trainer(net)
+    trainer.step(*tiny.batch())
+    images, labels = tiny.batch()
+    target = images if poison == "images" else net.parameters()[poison]
+    target.reshape(-1)[0] = np.nan
+    before = tiny.bits(net)
+    with pytest.raises(FloatingPointError, match=f"the loss is nan in step 1: {message}"):
+        trainer.step(images, labels)
+    assert tiny.bits(net) == before
+    assert trainer.steps == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*encountered in matmul")
+def test_activations_that_overflow_name_their_layer():
+    net = tiny.network()
+    net.layers["conv2"].weight *= 1e30
+    net.layers["fc6"].weight *= 1e30
+    with pytest.raises(FloatingPointError, match="step 0: the activations of fc6 are not finite"):
+        Trainer(net).step(*tiny.batch())

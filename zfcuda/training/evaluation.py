@@ -1,0 +1,77 @@
+"""How well a network classifies a data set (P2, P10)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from ..backends import Array, array_module
+from ..data import Dataset, Preprocess, load_batches
+from ..nn import Network
+
+
+class Evaluation(NamedTuple):
+    """Means over a data set. top1, top5: the share of images whose class is the likeliest, or among the five likeliest,
+    0..1. loss: cross-entropy."""
+
+    top1: float
+    top5: float
+    loss: float
+
+
+def evaluate(
+    net: Network,
+    dataset: Dataset,
+    *,
+    ten_crop: bool = False,
+    batch_size: int = 128,
+    preprocess: Preprocess | None = None,
+) -> Evaluation:
+    """Classifies every image, by its centre crop or by the mean probability of its ten crops (P2).
+
+    preprocess: what was trained with; by default the network's own. ValueError where the network has none and none is
+    given, or where the data set does not fit the network.
+    """
+    preprocess = preprocess or net.preprocess
+    if preprocess is None:
+        raise ValueError("preprocess must be given: this network was not trained with zfcuda and has none of its own")
+    check_fit(net, dataset, preprocess)
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    xp = array_module(next(iter(net.parameters().values())))
+    batches = np.split(np.arange(len(dataset)), range(batch_size, len(dataset), batch_size))
+    ranks, losses = [], []
+    for images, labels in load_batches(dataset, batches):
+        images, labels = xp.asarray(images), xp.asarray(labels)
+        crops = preprocess.ten_crops(images) if ten_crop else preprocess(images)[None]
+        probabilities = sum(net.predict(x) for x in crops) / len(crops)
+        ranks.append(rank_of_label(probabilities, labels))
+        of_label = probabilities[xp.arange(len(labels)), labels]
+        losses.append(-xp.log(xp.maximum(of_label, np.finfo(np.float32).tiny)))
+    rank, loss = xp.concatenate(ranks), xp.concatenate(losses)
+    return Evaluation(float((rank < 1).mean()), float((rank < 5).mean()), float(loss.mean(dtype=np.float64)))
+
+
+def rank_of_label(probabilities: Array, labels: Array) -> Array:
+    """How many classes come before the true one: probabilities (N, classes), labels (N,) -> int (N,).
+
+    Of two classes with equal probability the one with the smaller number comes first, as in argmax. NaN comes before
+    everything: it is never right.
+    """
+    xp = array_module(probabilities)
+    of_label = probabilities[xp.arange(len(labels)), labels][:, None]
+    earlier = xp.arange(probabilities.shape[1]) < labels[:, None]
+    before = ~(probabilities <= of_label) | ((probabilities == of_label) & earlier)
+    return before.sum(axis=1)
+
+
+def check_fit(net: Network, dataset: Dataset, preprocess: Preprocess) -> None:
+    """ValueError where the images or the classes of a data set do not fit a network."""
+    if dataset.image_shape != preprocess.image_shape:
+        raise ValueError(f"images must have shape {preprocess.image_shape}, as trained, got {dataset.image_shape}")
+    crop = (*preprocess.crop, preprocess.image_shape[2])
+    if crop != tuple(net.input_shape):
+        raise ValueError(f"the network takes images of {tuple(net.input_shape)}, got crops of {crop}")
+    if len(dataset.classes) != net.num_classes:
+        raise ValueError(f"the network knows {net.num_classes} classes, but the data set has {len(dataset.classes)}")

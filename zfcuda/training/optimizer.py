@@ -1,0 +1,48 @@
+"""Stochastic gradient descent with momentum, weight decay and filter renormalisation (P2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from .. import ops
+from ..backends import Array, array_module
+
+
+class SGD:
+    """v = momentum * v - lr * (g + weight_decay * w); w = w + v; then filters above `max_filter_rms` are scaled back.
+
+    Weights decay, biases do not (Krizhevsky et al. 2012 regularise the weights; biases do not overfit).
+    Renormalisation (paper 3) is for convolution filters, the weights with four dimensions. `velocities` are keyed like
+    the parameters.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Array],
+        *,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        max_filter_rms: float | None = None,
+    ):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"momentum must be in [0, 1), got {momentum}")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"weight_decay must not be negative, got {weight_decay}")
+        if max_filter_rms is not None and not 0 < max_filter_rms < math.inf:
+            raise ValueError(f"max_filter_rms must be positive or None, got {max_filter_rms}")
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.max_filter_rms = max_filter_rms
+        self.velocities: dict[str, Array] = {
+            name: array_module(array).zeros_like(array) for name, array in parameters.items()
+        }
+
+    def update(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array], lr: float) -> None:
+        """One step, in place."""
+        for name, w in parameters.items():
+            is_bias = w.ndim == 1
+            decay = 0.0 if is_bias else self.weight_decay
+            ops.sgd_step(w, gradients[name], self.velocities[name], lr=lr, momentum=self.momentum, weight_decay=decay)
+            if self.max_filter_rms is not None and w.ndim == 4:
+                ops.renormalize_filters(w, max_rms=self.max_filter_rms)

@@ -1,0 +1,257 @@
+"""Training a network from scratch (P2)."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..backends import Array, array_module
+from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, unit_scale
+from ..nn import Network
+from ..nn.checkpoint import write_atomically
+from .checkpoint import Progress, load_training, save_training
+from .divergence import describe_divergence
+from .evaluation import check_fit, evaluate, rank_of_label
+from .optimizer import SGD
+from .schedule import Fixed, Schedule
+
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.jsonl"
+
+Metrics = dict[str, Any]
+Callback = Callable[["Trainer", Metrics], None]
+
+
+def default_preprocess(net: Network, train: Dataset) -> Preprocess:
+    """The mean image of `train`, a crop of the network's input size, and the scale that the weights were made for.
+
+    The paper's weights start at 1e-2 and meet inputs of roughly [-128, 128]: scale 1 (P2). Weights that start at He's
+    scale keep the scale of their input, and learn with the same rates when that is 1: inputs of unit variance.
+    """
+    mean = mean_image(train)
+    scale = unit_scale(train, mean) if net.architecture.initial == "he" else 1.0
+    return Preprocess(mean, net.input_shape[:2], scale)
+
+
+class Trainer:
+    """Stochastic gradient descent on the cross-entropy of a network, as the paper trains (P2).
+
+    net             trained in place, on the device where it is
+    lr, momentum    v = momentum * v - lr * (gradient + weight_decay * w); w = w + v
+    weight_decay    of the weights; biases do not decay
+    max_filter_rms  after each step, conv filters of a larger root mean square are scaled back to it (the paper's 1e-1;
+                    with inputs in [-128, 128] and weights that start at 1e-2); None leaves them
+    seed            of dropout, crops, flips and the order of the images. The same seed gives the same bits
+
+    `lr` may be set at any time, as the paper does by hand; a schedule of `fit` multiplies it. ValueError for values
+    that are not allowed.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        lr: float = 1e-2,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        max_filter_rms: float | None = None,
+        *,
+        seed: int = 0,
+    ):
+        if not 0 < lr < float("inf"):
+            raise ValueError(f"lr must be positive and finite, got {lr}")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be in [0, 2^63), got {seed}")
+        self.net = net
+        self.lr = lr
+        self.seed = seed
+        self.optimizer = SGD(
+            net.parameters(), momentum=momentum, weight_decay=weight_decay, max_filter_rms=max_filter_rms
+        )
+        self.steps = 0
+        self.history: list[Metrics] = []
+
+    # ---- One step ------------------------------------------------------------------------------------------
+
+    def step(self, images: Array, labels: Array) -> float:
+        """One update from ready inputs: images float32 (N,H,W,C), labels int32 (N,), where the network is -> mean loss.
+
+        FloatingPointError where the loss is NaN or infinite, with the number of the step (from 0) and the first layer
+        with weights or activations that are not finite; the weights are then those from before the step.
+        """
+        return self._step(images, labels, 1.0)[0]
+
+    def _step(self, images: Array, labels: Array, lr_factor: float) -> tuple[float, Array]:
+        loss, probabilities, gradients = self.net.loss_and_gradients(
+            images, labels, dropout_seed=self.seed, step=self.steps
+        )
+        mean_loss = float(loss)
+        if not np.isfinite(mean_loss):
+            raise FloatingPointError(
+                f"the loss is {mean_loss} in step {self.steps}: {describe_divergence(self.net, images)}; "
+                f"a smaller learning rate than {self.lr * lr_factor:g} may help"
+            )
+        self.optimizer.update(self.net.parameters(), gradients, self.lr * lr_factor)
+        self.steps += 1
+        return mean_loss, probabilities
+
+    # ---- Many epochs ------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train: Dataset,
+        validation: Dataset | None = None,
+        *,
+        epochs: int,
+        batch_size: int = 128,
+        schedule: Schedule | None = None,
+        augmentation: Augmentation | None = None,
+        preprocess: Preprocess | None = None,
+        out_dir: str | Path | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = True,
+    ) -> list[Metrics]:
+        """Trains until `epochs` epochs are done, and returns the metrics of each.
+
+        Every epoch visits the images in an order of its own, `batch_size` at a time (those left over wait for the next
+        epoch), cropped and flipped by `augmentation`, then classifies `validation` by centre crops. Batches are read
+        in another thread, ahead of their use.
+
+        preprocess    by default `default_preprocess(net, train)`; kept in `net.preprocess`
+        augmentation  by default P2's crops where images are larger than the network's input, else shifts; with flips
+        schedule      factors on `lr`, epoch by epoch (`zfcuda.training.Fixed`, `Step`, `Linear`, `Plateau`)
+        out_dir       gets checkpoint.safetensors after every epoch, and metrics.jsonl, a JSON object per epoch
+        resume        goes on from the checkpoint in `out_dir`, bit for bit as if it had never stopped; starts anew
+                      where there is none yet
+        callbacks     called as callback(trainer, metrics) after every epoch, before its checkpoint is written
+
+        Metrics: epoch (from 1), step, lr, train_loss and train_top1 (of the augmented images, while they were trained
+        on), validation_loss, validation_top1, validation_top5 (shares, 0..1), seconds, images_per_second.
+
+        Ctrl-C leaves the checkpoint of the last whole epoch and says so. ValueError for arguments that are not allowed
+        or do not fit the network, FloatingPointError as in `step`, `CheckpointError` for one that cannot be resumed.
+        """
+        if epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {epochs}")
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if resume and out_dir is None:
+            raise ValueError("resume needs out_dir, where the checkpoint is")
+        out = Path(out_dir) if out_dir is not None else None
+        if out is not None:
+            out.mkdir(parents=True, exist_ok=True)
+        if resume and out is not None and (out / CHECKPOINT).exists():
+            self._restore(out / CHECKPOINT)
+        else:
+            self.net.preprocess = preprocess or default_preprocess(self.net, train)
+        preprocess = self.net.preprocess
+        assert preprocess is not None
+        self.net.classes = train.classes
+        for dataset in (train, validation):
+            if dataset is not None:
+                check_fit(self.net, dataset, preprocess)
+        augmentation = augmentation or Augmentation.for_images(preprocess)
+        schedule = schedule or Fixed()
+        batch_size = min(batch_size, len(train))
+
+        per_epoch = len(train) // batch_size * batch_size
+        with tqdm(
+            total=epochs * per_epoch,
+            initial=min(len(self.history), epochs) * per_epoch,
+            unit="image",
+            disable=None if progress else True,
+            dynamic_ncols=True,
+        ) as bar:
+            try:
+                while len(self.history) < epochs:
+                    metrics = self._epoch(train, batch_size, schedule, augmentation, bar)
+                    if validation is not None:
+                        result = evaluate(self.net, validation, batch_size=batch_size)
+                        metrics |= {f"validation_{name}": value for name, value in result._asdict().items()}
+                    self.history.append(metrics)
+                    for callback in callbacks:
+                        callback(self, metrics)
+                    if out is not None:
+                        self._save(out)
+                    if progress:
+                        bar.write(_line(metrics, epochs), file=sys.stderr)
+            except KeyboardInterrupt:
+                bar.write(self._where_to_go_on(out), file=sys.stderr)
+                raise
+        return self.history
+
+    def _epoch(
+        self, train: Dataset, batch_size: int, schedule: Schedule, augmentation: Augmentation, bar: tqdm
+    ) -> Metrics:
+        epoch = len(self.history)
+        errors = [1 - past["validation_top1" if "validation_top1" in past else "train_top1"] for past in self.history]
+        factor = schedule(epoch, errors)
+        rng = np.random.default_rng([self.seed, epoch])
+        count = len(train) // batch_size
+        order = rng.permutation(len(train))[: count * batch_size].reshape(count, batch_size)
+        bar.set_description(f"epoch {epoch + 1}")
+        started = time.perf_counter()
+        losses, right = [], 0
+        for images, labels in self._inputs(train, order, rng, augmentation):
+            loss, probabilities = self._step(images, labels, factor)
+            losses.append(loss)
+            right += int((rank_of_label(probabilities, labels) < 1).sum())
+            bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
+            bar.update(batch_size)
+        seconds = time.perf_counter() - started
+        return {
+            "epoch": epoch + 1,
+            "step": self.steps,
+            "lr": self.lr * factor,
+            "train_loss": float(np.mean(losses)),
+            "train_top1": right / order.size,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(order.size / seconds, 1),
+        }
+
+    def _inputs(
+        self, train: Dataset, order: np.ndarray, rng: np.random.Generator, augmentation: Augmentation
+    ) -> Iterator[tuple[Array, Array]]:
+        """The epoch's batches, cropped, on the network's device."""
+        preprocess = self.net.preprocess
+        assert preprocess is not None
+        xp = array_module(next(iter(self.net.parameters().values())))
+        for images, labels in load_batches(train, order):
+            corners, flips = augmentation.draw(rng, len(images), preprocess)
+            yield preprocess.crops(xp.asarray(images), corners, flips), xp.asarray(labels)
+
+    # ---- Files --------------------------------------------------------------------------------------------------
+
+    def _save(self, out: Path) -> None:
+        progress = Progress(self.seed, self.steps, self.history)
+        save_training(out / CHECKPOINT, self.net, self.optimizer.velocities, progress)
+        lines = "".join(json.dumps(metrics) + "\n" for metrics in self.history)
+        write_atomically(out / METRICS, lines.encode())
+
+    def _restore(self, path: Path) -> None:
+        progress = load_training(path, self.net, self.optimizer.velocities)
+        self.seed, self.steps, self.history = progress.seed, progress.step, progress.history
+
+    def _where_to_go_on(self, out: Path | None) -> str:
+        done = len(self.history)
+        where = f"Interrupted in epoch {done + 1}"
+        if out is None:
+            return f"{where}; nothing was written, as there is no out_dir."
+        if done == 0:
+            return f"{where}, before the first checkpoint."
+        return f"{where}; the checkpoint of epoch {done} is whole, and resume goes on from it: {out / CHECKPOINT}"
+
+
+def _line(metrics: Metrics, epochs: int) -> str:
+    shown = [f"epoch {metrics['epoch']}/{epochs}", f"loss {metrics['train_loss']:.3f}"]
+    shown.append(f"training {100 * metrics['train_top1']:.1f} %")
+    if "validation_top1" in metrics:
+        shown.append(f"validation {100 * metrics['validation_top1']:.1f} %")
+    return ", ".join([*shown, f"{metrics['images_per_second']:.0f} images/s"])
