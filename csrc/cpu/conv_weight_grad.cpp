@@ -13,6 +13,7 @@
 #include "../ops.h"
 #include "conv_gather.h"
 #include "gemm.h"
+#include "winograd.h"
 
 namespace zfcuda {
 namespace {
@@ -65,12 +66,14 @@ void pack_gradient(const float* dy, int k, int tiles, int count, float* out) {
 }  // namespace
 
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
+    if (winograd::pays(shape)) return winograd::conv2d_weight_grad_workspace(shape);
     const Plan plan(shape);
     return sizeof(float) * (plan.partial_floats(shape) + plan.thread_floats() * max_threads());
 }
 
 void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
                         void* workspace, Stream) {
+    if (winograd::pays(shape)) return winograd::conv2d_weight_grad(shape, x, dy, dw, workspace);
     const Plan plan(shape);
     const Gather gather{x,          shape.n, shape.h, shape.w,        shape.c,        shape.p(),
                         shape.q(),  shape.r, shape.s, shape.stride_h, shape.stride_w, shape.pad_h,

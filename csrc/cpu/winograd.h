@@ -1,0 +1,32 @@
+// Winograd convolution F(4x4, 3x3) for the CPU: where it applies, where it pays, and the three
+// directions.
+//
+// 36 multiplications make 16 outputs that take 144 directly, less what tiles overhang
+// (winograd_grid.h). The tiles are transformed (frequency-major), 36 matrix products of gemm.h do
+// the multiplications, the results are transformed back; transformed filters and tiles stay in the
+// last-level cache, a few hundred tiles at a time. The transforms cost memory traffic that is
+// shared by all channels on the other side, so that it pays from about 64 channels on.
+#pragma once
+
+#include <cstddef>
+
+#include "../shapes.h"
+
+namespace zfcuda::winograd {
+
+// Whether conv2d, conv_transpose2d and conv2d_weight_grad of this shape are faster this way.
+bool pays(const ConvShape& shape);
+
+std::size_t conv2d_workspace(const ConvShape& shape);
+void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+            float* y, void* workspace);
+
+std::size_t conv_transpose2d_workspace(const ConvShape& shape);
+void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
+                      void* workspace);
+
+std::size_t conv2d_weight_grad_workspace(const ConvShape& shape);
+void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
+                        void* workspace);
+
+}  // namespace zfcuda::winograd

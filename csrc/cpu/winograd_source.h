@@ -1,0 +1,76 @@
+// What the directions of Winograd's convolution share: sizes, and the transform of the tiles of an
+// image batch.
+#pragma once
+
+#include "simd.h"
+#include "winograd_grid.h"
+#include "winograd_transform.h"
+
+namespace zfcuda::winograd {
+
+constexpr int round_up(int value, int unit) {
+    return (value + unit - 1) / unit * unit;
+}
+
+// A distance of at least `floats` that is an odd number of cache lines: streams that far apart do
+// not meet in the caches.
+constexpr std::int64_t odd_lines(std::int64_t floats) {
+    return ((floats + 15) / 16 | 1) * 16;
+}
+
+// `count` may be kLanes or more, which is a whole vector.
+inline Vec load_up_to(const float* p, int count) {
+    return count >= simd::kLanes ? simd::load(p) : simd::load_partial(p, count);
+}
+
+inline void store_up_to(float* p, Vec v, int count) {
+    if (count >= simd::kLanes)
+        simd::store(p, v);
+    else
+        simd::store_partial(p, v, count);
+}
+
+inline void store_frequencies(const Vec (&v)[6][6], float* out, std::int64_t stride) {
+#pragma GCC unroll 6
+    for (int i = 0; i < 6; ++i)
+#pragma GCC unroll 6
+        for (int j = 0; j < 6; ++j)
+            simd::store(out + (i * 6 + j) * stride, v[i][j]);
+}
+
+// Images whose tiles are transformed; `zeros` has as many zeros as they have channels.
+struct TileSource {
+    const float* images;
+    int channels;
+    int phases_h, phases_w;
+    const float* zeros;
+};
+
+// B^T x B of one tile: to(d) + frequency * stride, for d = phase * round_up(channels, kLanes) +
+// channel, a vector at a time.
+template <typename Place>
+inline void transform_source(const TileSource& source, const TilePosition& position,
+                             std::int64_t stride, const Place& to) {
+    using simd::kLanes;
+    for (int phase = 0; phase < source.phases_h * source.phases_w; ++phase) {
+        const float* pixels[6][6];
+        for (int i = 0; i < 6; ++i)
+            for (int j = 0; j < 6; ++j) {
+                const std::int64_t at =
+                    position.source(i, j, phase / source.phases_w, phase % source.phases_w);
+                pixels[i][j] = at < 0 ? source.zeros : source.images + at * source.channels;
+            }
+        for (int c = 0; c < source.channels; c += kLanes) {
+            Vec x[6][6], v[6][6];
+#pragma GCC unroll 6
+            for (int i = 0; i < 6; ++i)
+#pragma GCC unroll 6
+                for (int j = 0; j < 6; ++j)
+                    x[i][j] = load_up_to(pixels[i][j] + c, source.channels - c);
+            transform_2d<6, 6, transform_data>(x, v);
+            store_frequencies(v, to(phase * round_up(source.channels, kLanes) + c), stride);
+        }
+    }
+}
+
+}  // namespace zfcuda::winograd

@@ -1,0 +1,113 @@
+"""csrc/cpu/winograd*.cpp and the other special paths of csrc/cpu/conv*.cpp, on shapes that take them."""
+
+import ctypes
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from zfcuda import backends, ops
+
+TOLERANCE = 1e-5
+
+# (N, H, W, C), (K, R, S), stride, padding
+WINOGRAD = [
+    ((1, 7, 9, 64), (65, 3, 3), 1, 1),
+    ((5, 13, 13, 67), (64, 3, 3), 1, 1),  # images share tiles
+    ((7, 6, 8, 64), (70, 3, 3), 1, 0),
+    ((3, 6, 11, 66), (96, 3, 3), 1, 2),
+    ((2, 5, 4, 64), (64, 3, 3), 1, 3),  # more padding than the window needs
+    ((2, 9, 8, 400), (64, 3, 3), 1, 1),  # two blocks of depth forward
+    ((2, 9, 8, 64), (400, 3, 3), 1, 1),  # and backward
+    ((17, 17, 18, 64), (64, 3, 3), 1, 1),  # several chunks of tiles
+    ((2, 15, 14, 72), (64, 5, 5), 2, 0),  # four phases
+    ((3, 16, 11, 65), (70, 6, 5), 2, 2),
+    ((2, 10, 12, 64), (64, 5, 6), 2, (3, 1)),
+    ((2, 10, 8, 64), (64, 5, 5), 2, 5),
+]
+DIRECT = [
+    ((2, 40, 37, 3), (96, 7, 7), 2, 1),
+    ((3, 28, 28, 1), (32, 5, 5), 1, 2),
+    ((1, 30, 31, 3), (48, 11, 11), 4, 2),
+    ((2, 9, 11, 3), (40, 2, 3), (3, 5), 0),  # strides larger than the filter: phases without taps
+    ((2, 12, 10, 40), (33, 1, 1), 1, 0),
+    ((1, 12, 10, 40), (33, 1, 1), 2, 0),
+    ((2, 20, 9, 100), (50, 4, 4), 1, 2),  # depth in blocks
+    ((1, 6, 6, 20), (300, 3, 3), 1, 1),  # few rows: threads share the panels
+]
+
+
+def pair(value):
+    return value if isinstance(value, tuple) else (value, value)
+
+
+def directions(x_shape, filters, stride, padding, seed=0):
+    """Each direction's call, oracle and tolerance for one layer."""
+    rng = np.random.default_rng(seed)
+    options = {"stride": pair(stride), "padding": pair(padding)}
+    x = rng.standard_normal(x_shape, dtype=np.float32)
+    w = rng.standard_normal((*filters, x_shape[3]), dtype=np.float32)
+    b = rng.standard_normal(filters[0], dtype=np.float32)
+    size = oracles.output_size(x_shape[1:3], filters[1:], options["stride"], options["padding"])
+    dy = rng.standard_normal((x_shape[0], *size, filters[0]), dtype=np.float32)
+    sizes = {"output_size": x_shape[1:3]}
+    kernel = {"kernel_size": filters[1:]}
+    return {
+        "forward": (
+            lambda: ops.conv2d(x, w, b, relu=True, **options),
+            lambda: oracles.conv2d(x, w, b, relu=True, **options),
+            TOLERANCE,
+        ),
+        "transpose": (
+            lambda: ops.conv_transpose2d(dy, w, **sizes, **options),
+            lambda: oracles.conv_transpose2d(dy, w, **sizes, **options),
+            TOLERANCE,
+        ),
+        "weight_grad": (
+            lambda: ops.conv2d_weight_grad(x, dy, **kernel, **options),
+            lambda: oracles.conv2d_weight_grad(x, dy, **kernel, **options),
+            10 * TOLERANCE,
+        ),
+    }
+
+
+@pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
+@pytest.mark.parametrize("layer", WINOGRAD + DIRECT, ids=str)
+def test_layer(layer, direction):
+    call, oracle, tolerance = directions(*layer)[direction]
+    with backends.use("cpu"):
+        assert oracles.relative_error(call(), oracle()) < tolerance
+
+
+@pytest.fixture
+def set_threads():
+    try:
+        openmp = ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        pytest.skip("the OpenMP library is not libgomp")
+    before = openmp.omp_get_max_threads()
+    yield openmp.omp_set_num_threads
+    openmp.omp_set_num_threads(before)
+
+
+@pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
+@pytest.mark.parametrize("layer", [WINOGRAD[1], WINOGRAD[8], DIRECT[0], DIRECT[1], DIRECT[6]], ids=str)
+def test_bits_do_not_depend_on_threads(layer, direction, set_threads):
+    call, _, _ = directions(*layer)[direction]
+    with backends.use("cpu"):
+        results = []
+        for threads in (1, 2, 5):
+            set_threads(threads)
+            results.append(call())
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_bias_grad_bits_do_not_depend_on_threads(set_threads):
+    dy = np.random.default_rng(0).standard_normal((20_011, 33), dtype=np.float32) + 1
+    with backends.use("cpu"):
+        results = []
+        for threads in (1, 2, 5):
+            set_threads(threads)
+            results.append(ops.conv2d_bias_grad(dy))
+    assert oracles.relative_error(results[0], dy.astype(np.float64).sum(0)) < TOLERANCE
+    assert all(np.array_equal(results[0], other) for other in results[1:])
