@@ -157,8 +157,8 @@ _KINDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Architecture:
-    """`input_shape` (H, W, C), the layers in order, and how weights start: "gaussian" (the paper's: a standard
-    deviation of 1e-2 everywhere) or "he" (each layer keeps the scale of its input; He et al. 2015)."""
+    """`input_shape` (H, W, C), the layers in order, and how weights start, by their standard deviation:
+    "gaussian" (the paper's 1e-2 everywhere) or "lecun" (1 / sqrt(inputs of a unit); LeCun et al. 1998)."""
 
     input_shape: tuple[int, int, int]
     layers: tuple[LayerSpec, ...]
@@ -168,8 +168,8 @@ class Architecture:
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise ValueError(f"input_shape must be (height, width, channels), all positive, got {self.input_shape}")
-        if self.initial not in ("gaussian", "he"):
-            raise ValueError(f"initial must be 'gaussian' or 'he', got {self.initial!r}")
+        if self.initial not in ("gaussian", "lecun"):
+            raise ValueError(f"initial must be 'gaussian' or 'lecun', got {self.initial!r}")
         names = [layer.name for layer in self.layers]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"layers must have different names, and be one or more; got {names}")

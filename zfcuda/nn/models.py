@@ -53,9 +53,9 @@ def zfnet_small(num_classes: int, input_shape: tuple[int, int, int], *, seed: in
     """ZFNet's form for small images: input_shape (H, W, C) of about 28 to 64 pixels, 40 M multiplications at 32x32x3.
 
     It has the same eight layers, so that all of Table 3's changes apply to it. Two things differ besides the sizes.
-    Weights start at He's scale, since Gaussians of 1e-2 let the signal of eight such narrow layers die out. And the
-    normalisation divides by the RMS of the neighbouring maps (beta 0.5), so that training does not depend on
-    whether pixels come in [0, 1] or in [-128, 128].
+    Weights start at LeCun's scale: Gaussians of 1e-2 let the signal of such narrow layers die out, and He's scale
+    gives layer 8 inputs too large for a learning rate of 1e-2 with momentum 0.9. And the normalisation divides by the
+    RMS of the neighbouring maps (beta 0.5), so that pixels in [0, 1] and in [-128, 128] train alike.
     """
     return Network(zfnet_small_architecture(num_classes, input_shape), seed=seed)
 
@@ -94,7 +94,7 @@ def zfnet_small_architecture(num_classes: int, input_shape: tuple[int, int, int]
         *_conv(5, 128, pool=MaxPoolSpec("pool5", 3, 2, 1)),
         *_classifier(512, num_classes),
     ]
-    return Architecture(input_shape, tuple(layers), initial="he")
+    return Architecture(input_shape, tuple(layers), initial="lecun")
 
 
 def _divisive(name: str) -> NormSpec:

@@ -10,7 +10,7 @@ import numpy as np
 from .. import backends, ops
 from ..backends import Array
 from .architecture import Architecture, layer_number
-from .layers import RULES, Conv, Dropout, FullyConnected, Layer, Norm, ReLU, build_layer
+from .layers import RULES, Conv, Dropout, FullyConnected, Layer, Norm, build_layer
 from .stages import DropoutKey, Record, build_stages
 from .trace import Trace
 
@@ -55,14 +55,11 @@ class Network:
             self.set_parameters(parameters)
 
     def _initialise(self, seed: int) -> None:
-        layers = list(self.layers.values())
-        for layer, following in zip(layers, [*layers[1:], None], strict=True):
+        for layer in self.layers.values():
             if isinstance(layer, (Conv, FullyConnected)):
-                gain = 2 if isinstance(following, ReLU) else 1
-                he = (gain / layer.fan_in) ** 0.5
                 # A stream for each name: a layer starts alike in every variant in which its shape is the same.
                 rng = np.random.default_rng([seed, *layer.name.encode()])
-                layer.initialise(rng, he if self.architecture.initial == "he" else 1e-2)
+                layer.initialise(rng, layer.fan_in**-0.5 if self.architecture.initial == "lecun" else 1e-2)
 
     # ---- Structure and parameters ------------------------------------------------------------------------
 

@@ -1,0 +1,163 @@
+"""Networks in files: bit for bit back, and what damaged or foreign files get."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import zfcuda
+from tests.nn.networks import TINY
+from zfcuda.nn import Network, checkpoint
+from zfcuda.nn.checkpoint import read_checkpoint, save_network
+
+
+@pytest.fixture
+def network():
+    return Network(TINY, seed=3)
+
+
+@pytest.fixture
+def path(network, tmp_path):
+    path = tmp_path / "net.safetensors"
+    network.save(path)
+    return path
+
+
+def test_round_trip_is_bit_for_bit(network, path):
+    loaded = zfcuda.load(path)
+    assert loaded.architecture == network.architecture
+    assert list(loaded.layers) == list(network.layers)
+    for name, array in network.parameters().items():
+        assert loaded.parameters()[name].tobytes() == array.tobytes()
+    images = np.random.default_rng(0).normal(size=(2, 21, 18, 3)).astype(np.float32)
+    np.testing.assert_array_equal(loaded.predict(images), network.predict(images))
+    loaded.layers["conv1"].weight[:] = 0  # the arrays are the reader's own
+    assert loaded.loss_and_gradients(images, np.zeros(2, np.int32))[0] > 0
+
+
+def test_the_same_network_makes_the_same_file(network, path, tmp_path):
+    network.save(str(tmp_path / "again"))
+    assert (tmp_path / "again").read_bytes() == path.read_bytes()
+
+
+def test_other_tensors_and_metadata_travel_along(network, tmp_path):
+    path = tmp_path / "with state"
+    state = {"optimizer/conv1.weight": np.arange(3, dtype=np.int64)}
+    save_network(network, path, tensors=state, metadata={"epoch": "7"})
+    found = read_checkpoint(path)
+    assert found.metadata == {"epoch": "7"}
+    np.testing.assert_array_equal(found.tensors["optimizer/conv1.weight"], np.arange(3))
+    assert zfcuda.load(path).architecture == network.architecture
+    with pytest.raises(ValueError, match="tensors must be named 'prefix/name', got velocity"):
+        save_network(network, path, tensors={"velocity": np.zeros(1)})
+
+
+def test_a_file_cut_short_at_any_length(path):
+    whole = path.read_bytes()
+    for length in (0, 1, 7, 8, 9, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(zfcuda.CheckpointError, match=path.name):
+            zfcuda.load(path)
+
+
+def test_a_file_that_is_damaged(path):
+    whole = path.read_bytes()
+    for damaged in (b"\xff" * 8 + whole[8:], whole[:8] + b"]" + whole[9:], whole + b"more", b"not safetensors at all"):
+        path.write_bytes(damaged)
+        with pytest.raises(zfcuda.CheckpointError, match=path.name):
+            zfcuda.load(path)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    for missing in (tmp_path / "none", tmp_path):
+        with pytest.raises(FileNotFoundError, match=str(missing)):
+            zfcuda.load(missing)
+
+
+def rewrite(path, change_tensors=lambda tensors: None, **metadata):
+    """The file with other tensors or metadata; None takes an entry out."""
+    found = read_checkpoint(path).network
+    tensors = dict(found.parameters())
+    change_tensors(tensors)
+    header = {"zfcuda.format": "1", "zfcuda.architecture": found.architecture.to_json()}
+    header.update({f"zfcuda.{key}": value for key, value in metadata.items()})
+    header = {key: value for key, value in header.items() if value is not None}
+    path.write_bytes(safetensors.numpy.save(tensors, metadata=header))
+
+
+def test_a_safetensors_file_of_somebody_else(path):
+    rewrite(path, architecture=None)
+    with pytest.raises(zfcuda.CheckpointError, match="holds no network of zfcuda"):
+        zfcuda.load(path)
+
+
+def test_a_format_of_the_future(path):
+    rewrite(path, format="2")
+    with pytest.raises(zfcuda.CheckpointError, match="another format"):
+        zfcuda.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors: tensors.pop("fc6.bias"), "missing or unknown: fc6.bias"),
+        (lambda tensors: tensors.update({"fc9.bias": np.zeros(3, np.float32)}), "missing or unknown: fc9.bias"),
+        (lambda tensors: tensors.update({"fc6.bias": np.zeros(3, np.float32)}), "fc6.bias must have shape"),
+        (lambda tensors: tensors.update({"fc6.bias": np.zeros(4)}), "fc6.bias must be float32"),
+    ],
+)
+def test_weights_of_another_architecture(path, change, message):
+    rewrite(path, change)
+    with pytest.raises(zfcuda.CheckpointError, match=message) as raised:
+        zfcuda.load(path)
+    assert str(path) in str(raised.value)
+
+
+def descriptions():
+    good = json.loads(TINY.to_json())
+    yield "[]"
+    yield "{"
+    yield "{}"
+    yield json.dumps({**good, "layers": []})
+    yield json.dumps({**good, "layers": 3})
+    yield json.dumps({**good, "layers": [{"kind": "attention", "name": "a1"}]})
+    yield json.dumps({**good, "layers": [{"kind": "conv", "name": "conv1", "maps": "many", "kernel": 3}]})
+    yield json.dumps({**good, "layers": [{"kind": "conv", "name": "conv1", "maps": 3, "kernel": 99}]})
+    yield json.dumps({**good, "input_shape": [21, 18]})
+    yield json.dumps({**good, "input_shape": None})
+    yield json.dumps({**good, "initial": "zeros"})
+    yield "[" * 100_000
+
+
+@pytest.mark.parametrize("description", descriptions(), ids=range(12))
+def test_architectures_that_describe_no_network(path, description):
+    rewrite(path, architecture=description)
+    with pytest.raises(zfcuda.CheckpointError, match=path.name):
+        zfcuda.load(path)
+
+
+def test_a_full_disk_leaves_the_old_file_and_nothing_else(network, path, monkeypatch):
+    before = path.read_bytes()
+    network.layers["conv1"].weight[:] = 0
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        network.save(path)
+    assert path.read_bytes() == before
+    assert os.listdir(path.parent) == [path.name]
+
+
+def test_a_folder_that_is_not_there(network, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        network.save(tmp_path / "none" / "net.safetensors")
+
+
+def test_a_saved_file_has_ordinary_permissions(path, tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    assert path.stat().st_mode == ordinary.stat().st_mode

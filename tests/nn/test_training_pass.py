@@ -1,0 +1,102 @@
+"""The training pass (P2): gradients of every parameter against finite differences in float64, dropout, reuse."""
+
+import numpy as np
+import pytest
+
+from tests.nn.networks import TINY, Reference, randomise
+from zfcuda import models, ops
+from zfcuda.nn import Network
+
+LABELS = np.array([0, 3, 1], np.int32)
+
+
+@pytest.fixture
+def network():
+    return randomise(Network(TINY, seed=2), np.random.default_rng(1))
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(2).normal(0, 2, (3, 21, 18, 3)).astype(np.float32)
+
+
+def unit(array):
+    return array / np.linalg.norm(array)
+
+
+def assert_gradients_are_derivatives(network, images, labels, shares=(0, 1)):
+    reference = Reference(network)
+    dropout = {"dropout_seed": 9, "step": 5}
+    loss, probabilities, gradients = network.loss_and_gradients(images, labels, **dropout)
+    assert loss.dtype == np.float32
+    assert loss.shape == ()
+    assert float(loss) == pytest.approx(reference.loss(images, labels, **dropout), rel=1e-5)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert list(gradients) == list(network.parameters())
+    rng = np.random.default_rng(3)
+    step = 1e-6
+    for name, gradient in gradients.items():
+        # Along the gradient itself, where a wrong value shows, mixed with a random direction, where a missing one does.
+        for share in shares:
+            direction = (1 - share) * unit(gradient.astype(np.float64)) + share * unit(rng.normal(size=gradient.shape))
+            weights = reference.weights[name]
+            losses = []
+            for sign in (1, -1):
+                reference.weights[name] = weights + sign * step * direction
+                losses.append(reference.loss(images, labels, **dropout))
+            reference.weights[name] = weights
+            derivative = (losses[0] - losses[1]) / (2 * step)
+            size = float(np.linalg.norm(gradient))
+            assert float(np.sum(gradient * direction)) == pytest.approx(derivative, abs=1e-4 * size), name
+
+
+def test_gradients_of_every_kind_of_layer(device, network, images):
+    assert_gradients_are_derivatives(network, images, LABELS)
+
+
+def test_gradients_of_the_small_net():
+    network = randomise(models.zfnet_small(4, (28, 28, 1), seed=1), np.random.default_rng(1))
+    images = np.random.default_rng(2).uniform(-100, 100, (1, 28, 28, 1)).astype(np.float32)
+    assert_gradients_are_derivatives(network, images, LABELS[:1], shares=(0.3,))
+
+
+def test_dropout_depends_on_seed_and_step_only(network, images):
+    def loss(seed, step):
+        return float(network.loss_and_gradients(images, LABELS, dropout_seed=seed, step=step)[0])
+
+    assert loss(1, 1) == loss(1, 1)
+    assert len({loss(1, 1), loss(1, 2), loss(2, 1)}) == 3
+
+
+def test_gradient_arrays_are_kept_and_overwritten(network, images):
+    first = network.loss_and_gradients(images, LABELS, dropout_seed=1)[2]
+    before = {name: gradient.copy() for name, gradient in first.items()}
+    for gradient in first.values():
+        gradient.fill(np.nan)
+    again = network.loss_and_gradients(images, LABELS, dropout_seed=1)[2]
+    for name, gradient in again.items():
+        assert gradient is first[name]
+        np.testing.assert_array_equal(gradient, before[name])
+
+
+def test_steps_descend(network, images):
+    def loss():
+        return float(ops.softmax_cross_entropy(network.forward(images).output, LABELS)[0])
+
+    before = loss()
+    for step in range(30):
+        gradients = network.loss_and_gradients(images, LABELS, dropout_seed=3, step=step)[2]
+        for name, w in network.parameters().items():
+            ops.sgd_step(w, gradients[name], np.zeros_like(w), lr=0.1)
+    assert loss() < 0.9 * before
+
+
+def test_bad_arguments(network, images):
+    with pytest.raises(
+        ValueError, match=r"x must have shape \(N, 21, 18, 3\), the input of conv1.*got \(3, 18, 21, 3\)"
+    ):
+        network.loss_and_gradients(images.transpose(0, 2, 1, 3), LABELS)
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 4\)"):
+        network.loss_and_gradients(images, LABELS + 1)
+    with pytest.raises(TypeError, match="labels must be int32, got int64"):
+        network.loss_and_gradients(images, LABELS.astype(np.int64))
