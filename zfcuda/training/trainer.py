@@ -165,7 +165,7 @@ class Trainer:
         with tqdm(
             total=epochs * per_epoch,
             initial=min(len(self.history), epochs) * per_epoch,
-            unit="image",
+            unit=" images",
             disable=None if progress else True,
             dynamic_ncols=True,
         ) as bar:
