@@ -93,7 +93,7 @@ def deep_net(input_shape=(29, 26, 3), seed=0, classes=4):
                 DropoutSpec("drop4"),
                 FullyConnectedSpec("fc5", classes),
             ),
-            initial="he",
+            initial="lecun",
         ),
         seed=seed,
     )

@@ -137,8 +137,8 @@ def test_callbacks_see_every_epoch(tmp_path):
 
 def test_inputs_have_the_scale_that_the_weights_were_made_for():
     dataset = tiny.dataset()
-    he, gaussian = tiny.network(), zfcuda.nn.Network(dataclasses.replace(tiny.architecture(), initial="gaussian"))
-    inputs = default_preprocess(he, dataset)(dataset.images)
+    lecun, gaussian = tiny.network(), zfcuda.nn.Network(dataclasses.replace(tiny.architecture(), initial="gaussian"))
+    inputs = default_preprocess(lecun, dataset)(dataset.images)
     assert np.sqrt(np.square(inputs).mean()) == pytest.approx(1, rel=1e-5)
     assert default_preprocess(gaussian, dataset).scale == 1.0
 

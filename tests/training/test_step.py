@@ -30,7 +30,7 @@ def _reference_gradients(p, x, labels):
 @pytest.mark.parametrize("max_filter_rms", [None, 0.3])
 def test_steps_are_momentum_decay_and_renormalisation(device, max_filter_rms):
     layers = (ConvSpec("conv1", 4, 3, padding=1), ReLUSpec("relu1"), FullyConnectedSpec("fc8", 3))
-    net = Network(Architecture((6, 6, 1), layers, initial="he"), seed=2)
+    net = Network(Architecture((6, 6, 1), layers, initial="lecun"), seed=2)
     p = {name: array.astype(np.float64) for name, array in net.parameters().items()}
     v = {name: np.zeros_like(array) for name, array in p.items()}
     if device.name == "cuda":

@@ -23,7 +23,7 @@ def architecture(units: int = 8, dropout: float = 0.25) -> Architecture:
         DropoutSpec("drop6", dropout),
         FullyConnectedSpec("fc8", len(CLASSES)),
     )
-    return Architecture((6, 6, 1), layers, initial="he")
+    return Architecture((6, 6, 1), layers, initial="lecun")
 
 
 def network(**options) -> Network:
