@@ -83,7 +83,7 @@ def as_source(net: Network, images: Images) -> Source:
 
 
 def _preprocess_of(net: Network, dataset: Dataset) -> Preprocess:
-    preprocess: Preprocess | None = getattr(net, "preprocess", None)
+    preprocess = net.preprocess
     if preprocess is None:
         raise ValueError("the net carries no preprocessing: pass images that are ready for it, float32 (N,H,W,C)")
     if dataset.image_shape != preprocess.image_shape:

@@ -1,0 +1,216 @@
+"""Every command from the outside: what it leaves, and what bad input gets."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zfcuda import cli
+from zfcuda.nn import Network, models
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of 28 x 28 colour images, with a train and a test half."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for half, count in (("train", 24), ("test", 8)):
+        for label, name in enumerate(("red <b>", "green & co")):
+            (root / half / name).mkdir(parents=True)
+            for i in range(count):
+                image = rng.integers(0, 60, (28, 28, 3), np.uint8)
+                image[6:20, 6:20, label] = 220
+                Image.fromarray(image).save(root / half / name / f"{i}.png")
+    return root
+
+
+def run(*words):
+    """The exit status of a command line."""
+    try:
+        return cli.main([str(word) for word in words])
+    except SystemExit as stop:  # argparse
+        return stop.code
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    words = ("--data", folder, "--image-size", 28, "--epochs", 2, "--batch-size", 8, "--quiet")
+    assert run("train", *words, "--out", out) == 0
+    return out / "checkpoint.safetensors"
+
+
+def report(directory):
+    page = (directory / "report.html").read_text(encoding="utf-8")
+    assert page.startswith("<!doctype html>")
+    assert page.rstrip().endswith("</html>")
+    return page, json.loads((directory / "report.json").read_text(encoding="utf-8"))["sections"]
+
+
+def test_train_leaves_a_checkpoint_a_report_and_numbers(trained, capsys):
+    page, numbers = report(trained.parent)
+    assert [epoch["epoch"] for epoch in numbers["Training"]] == [1, 2]
+    assert "test top-1" in page
+    assert (trained.parent / "training.png").exists()
+
+
+def test_train_resumes(trained, folder, tmp_path, capsys):
+    words = (
+        "--data",
+        folder,
+        "--image-size",
+        28,
+        "--batch-size",
+        8,
+        "--schedule",
+        "fixed",
+        "--quiet",
+        "--out",
+        tmp_path,
+    )
+    assert run("train", *words, "--epochs", 1) == 0
+    assert run("train", *words, "--epochs", 2, "--resume") == 0
+    assert len(report(tmp_path)[1]["Training"]) == 2
+
+
+def test_visualize_every_block(trained, folder, tmp_path, capsys):
+    assert run("visualize", trained, "--data", folder, "--maps", 2, "--top", 4, "--quiet", "--out", tmp_path) == 0
+    page, numbers = report(tmp_path)
+    assert {"Block 1", "Block 2", "Block 3", "Block 4", "Block 5"} == set(numbers)
+    assert (tmp_path / "filters.png").exists()
+    assert (tmp_path / "top-pool1.png").exists()
+    assert "red <b>" not in page
+    assert f"report: {(tmp_path / 'report.html').resolve()}" in capsys.readouterr().out
+
+
+def test_visualize_chosen_layers_with_another_rule(trained, folder, tmp_path):
+    words = ("--layers", "relu4", "fc8", "--rule", "guided", "--maps", 2, "--images", 6, "--quiet", "--out", tmp_path)
+    assert run("visualize", trained, "--data", folder, *words) == 0
+    assert list(report(tmp_path)[1]) == ["Block 4", "Block 8"]
+
+
+def test_occlude_images_of_the_data(trained, folder, tmp_path):
+    words = ("--images", 2, "--size", 8, "--stride", 8, "--quiet", "--out", tmp_path)
+    assert run("occlude", trained, "--data", folder, *words) == 0
+    page, numbers = report(tmp_path)
+    assert np.shape([one["probability"] for one in numbers["Occlusion"]]) == (2, 4, 4)
+    assert (tmp_path / "occlusion-01.png").exists()
+    assert page.count('class="explorer"') == 2
+
+
+def test_occlude_a_file(trained, folder, tmp_path):
+    image = folder / "test" / "red <b>" / "3.png"
+    words = ("--image", image, "--label", "green & co", "--size", 14, "--stride", 14, "--quiet", "--out", tmp_path)
+    assert run("occlude", trained, "--data", folder, *words) == 0
+    assert report(tmp_path)[1]["Occlusion"][0]["label"] == 0  # classes in the order of their names
+
+
+def test_ablate_is_table_3(folder, tmp_path, capsys):
+    words = ("--data", folder, "--image-size", 28, "--epochs", 1, "--batch-size", 16, "--quiet", "--out", tmp_path)
+    assert run("ablate", *words, "--variants", "as it is", "without layers 3,4,6,7") == 0
+    _, numbers = report(tmp_path)
+    assert [row["variant"] for row in numbers["Ablation"]["rows"]] == ["as it is", "without layers 3,4,6,7"]
+    assert (tmp_path / "ablation.png").exists()
+
+
+def test_ablate_lists_its_variants(folder, tmp_path, capsys):
+    assert run("ablate", "--data", folder, "--image-size", 28, "--list", "--out", tmp_path) == 0
+    assert "without layers 6,7" in capsys.readouterr().out.splitlines()
+
+
+def test_info_says_what_can_run_and_why_the_rest_cannot(capsys, monkeypatch):
+    monkeypatch.setattr(
+        "zfcuda.backends.status", lambda: {"cpu": "", "cuda": "no NVIDIA driver was found", "emulated": ""}
+    )
+    monkeypatch.setattr("zfcuda.backends.get", lambda name: type("B", (), {"module": _Module}))
+    assert run("info") == 0
+    text = capsys.readouterr().out
+    assert "cpu       usable: 2 threads" in text
+    assert "cuda      not usable: no NVIDIA driver was found" in text
+    assert "install the CUDA toolkit" in text
+    assert "numpy" in text
+
+
+class _Module:
+    @staticmethod
+    def description():
+        return "2 threads"
+
+
+@pytest.mark.parametrize("command", ["", *cli.COMMANDS])
+def test_help(command, capsys):
+    assert run(*filter(None, [command]), "--help") == 0
+    assert "usage: zfcuda" in capsys.readouterr().out
+
+
+class TestErrors:
+    def fails(self, capsys, *words):
+        """The one line on standard error of a command that ends with status 2."""
+        assert run(*words) == 2
+        lines = capsys.readouterr().err.strip().splitlines()
+        assert len(lines) == 1
+        assert lines[0].startswith(f"zfcuda {words[0]}: ")
+        return lines[0]
+
+    def test_no_such_data(self, tmp_path, capsys):
+        assert "nowhere" in self.fails(capsys, "train", "--data", tmp_path / "nowhere", "--out", tmp_path / "out")
+        assert not (tmp_path / "out").exists()
+
+    def test_no_such_checkpoint(self, folder, tmp_path, capsys):
+        line = self.fails(capsys, "visualize", tmp_path / "none.safetensors", "--data", folder, "--out", tmp_path)
+        assert "none.safetensors" in line
+
+    def test_a_file_that_is_no_checkpoint(self, folder, tmp_path, capsys):
+        (tmp_path / "x.safetensors").write_text("hello")
+        line = self.fails(capsys, "occlude", tmp_path / "x.safetensors", "--data", folder, "--out", tmp_path)
+        assert "x.safetensors" in line
+
+    def test_a_network_without_preprocessing(self, folder, tmp_path, capsys):
+        Network(models.zfnet_small_architecture(2, (28, 28, 3))).save(tmp_path / "net.safetensors")
+        line = self.fails(capsys, "visualize", tmp_path / "net.safetensors", "--data", folder, "--out", tmp_path)
+        assert "no preprocessing" in line
+
+    def test_unknown_layer(self, trained, folder, tmp_path, capsys):
+        line = self.fails(capsys, "visualize", trained, "--data", folder, "--layers", "conv9", "--out", tmp_path)
+        assert "layer must be one of conv1" in line
+
+    def test_unknown_variant(self, folder, tmp_path, capsys):
+        words = ("--image-size", 28, "--variants", "none", "--out", tmp_path)
+        assert "variant must be one of" in self.fails(capsys, "ablate", "--data", folder, *words)
+
+    def test_unknown_label(self, trained, folder, tmp_path, capsys):
+        image = folder / "test" / "red <b>" / "3.png"
+        words = ("--image", image, "--label", "blue", "--out", tmp_path)
+        assert "--label must be one of" in self.fails(capsys, "occlude", trained, "--data", folder, *words)
+
+    def test_a_square_larger_than_the_image(self, trained, folder, tmp_path, capsys):
+        words = ("--size", 40, "--out", tmp_path, "--quiet")
+        assert "size must be at most" in self.fails(capsys, "occlude", trained, "--data", folder, *words)
+
+    def test_out_is_a_file(self, trained, folder, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        line = self.fails(capsys, "visualize", trained, "--data", folder, "--out", tmp_path / "file", "--quiet")
+        assert "not a directory" in line
+
+    def test_a_model_that_does_not_fit_the_data(self, tmp_path, capsys):
+        words = ("--data", "fashion-mnist", "--model", "zfnet", "--out", tmp_path)
+        assert "--model zfnet_small takes these" in self.fails(capsys, "train", *words)
+
+    def test_a_training_that_diverges_ends_with_status_1(self, folder, tmp_path, capsys):
+        words = ("--data", folder, "--image-size", 28, "--batch-size", 8, "--lr", "1e12", "--quiet", "--out", tmp_path)
+        assert run("train", *words) == 1
+        assert "the loss is" in capsys.readouterr().err
+
+    def test_ctrl_c(self, monkeypatch, capsys):
+        def interrupt(arguments):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("zfcuda.commands.info.run", interrupt)
+        assert run("info") == 130
+        assert capsys.readouterr().err == "zfcuda info: interrupted\n"
+
+    @pytest.mark.parametrize("words", [(), ("fly",), ("train",), ("train", "--data", "x", "--epochs", "0")])
+    def test_usage(self, words, capsys):
+        assert run(*words) == 2
+        assert "usage: zfcuda" in capsys.readouterr().err

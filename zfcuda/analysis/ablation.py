@@ -1,0 +1,236 @@
+"""Ablation (paper 5.1, Table 3, P10): variants of a network, each trained from scratch under one budget.
+
+Each run (a variant under a seed) leaves its row as JSON in a folder of its own, beside its checkpoint: a study that was
+interrupted goes on with the run, and the epoch, that it had reached.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data import Augmentation, Dataset, Preprocess, mean_image, sample
+from ..errors import DataError
+from ..nn import Architecture, Network
+from ..nn.models import VARIANTS
+from ..training import Schedule, Trainer, evaluate
+from .figures import new_figure, plain
+from .results import to_plain, write_json
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every variant gets: epochs, and how the trainer is set (see `zfcuda.training.Trainer`)."""
+
+    epochs: int
+    batch_size: int = 128
+    lr: float = 1e-2
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    max_filter_rms: float | None = None
+    schedule: Schedule | None = None
+    augmentation: Augmentation | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One variant, trained with one seed. Errors in %, time in seconds."""
+
+    variant: str
+    seed: int
+    train_error: float
+    validation_error: float
+    validation_top5_error: float
+    parameters: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of Table 3: means over the seeds, in %, and the validation error's standard deviation (0 for one seed)."""
+
+    variant: str
+    train_error: float
+    validation_error: float
+    validation_top5_error: float
+    deviation: float
+    parameters: int
+    seconds: float
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """All runs, in the order of the variants. `rows` is Table 3."""
+
+    runs: tuple[Run, ...]
+    epochs: int
+
+    @property
+    def rows(self) -> list[Row]:
+        rows = []
+        for variant in dict.fromkeys(run.variant for run in self.runs):
+            runs = [run for run in self.runs if run.variant == variant]
+            errors = [run.validation_error for run in runs]
+            rows.append(
+                Row(
+                    variant,
+                    float(np.mean([run.train_error for run in runs])),
+                    float(np.mean(errors)),
+                    float(np.mean([run.validation_top5_error for run in runs])),
+                    float(np.std(errors, ddof=1)) if len(errors) > 1 else 0.0,
+                    runs[0].parameters,
+                    float(np.mean([run.seconds for run in runs])),
+                    len(runs),
+                )
+            )
+        return rows
+
+    def numbers(self) -> dict[str, Any]:
+        """Rows and runs."""
+        return {"epochs": self.epochs, "rows": to_plain(self.rows), "runs": to_plain(self.runs)}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+    def plot(self) -> Figure:
+        """Training and validation error of each variant; whiskers are the deviation over seeds."""
+        rows = self.rows
+        figure, axes = new_figure(width=7.0, height=1.0 + 0.5 * len(rows))
+        axis, places = axes[0, 0], np.arange(len(rows))
+        whiskers = [row.deviation for row in rows] if any(row.deviation for row in rows) else None
+        axis.barh(places - 0.2, [row.train_error for row in rows], 0.38, label="training")
+        axis.barh(places + 0.2, [row.validation_error for row in rows], 0.38, xerr=whiskers, label="validation")
+        axis.set_yticks(places, [plain(row.variant) for row in rows])
+        axis.invert_yaxis()
+        axis.set_xlabel("top-1 error, %")
+        axis.legend(frameon=False)
+        return figure
+
+
+def table3(architecture: Architecture, names: Sequence[str] | None = None) -> dict[str, Architecture]:
+    """Table 3's changes, applied to any network with the paper's layer numbers: name -> architecture.
+
+    names: the changes wanted, as keys of the result ("as it is", "without layers 3,4", ...), all if None; a name of
+    Table 3 itself ("K without layers 3,4") stands for its change. ValueError with the names if one is unknown.
+    """
+    changes = {variant.changes: variant for variant in reversed(VARIANTS.values())}
+    if names is None:
+        names = list(dict.fromkeys(variant.changes for variant in VARIANTS.values()))
+    chosen = {}
+    for name in names:
+        variant = VARIANTS.get(name) or changes.get(name)
+        if variant is None:
+            raise ValueError(f"variant must be one of {'; '.join([*changes, *VARIANTS])}; got {name!r}")
+        chosen[name] = variant.change(architecture)
+    return chosen
+
+
+def ablation(
+    variants: Mapping[str, Architecture],
+    train: Dataset,
+    validation: Dataset,
+    *,
+    budget: Budget,
+    out_dir: str | os.PathLike | None = None,
+    seeds: Sequence[int] = (0,),
+    progress: bool = True,
+    on_run: Callable[[Run], None] | None = None,
+) -> Ablation:
+    """Trains every variant from scratch with the same budget and measures it: Table 3's form (P10).
+
+    variants: name -> architecture (see `table3`). The training error is that of the trained net on as many training
+    images as there are validation images. out_dir: where each run keeps its checkpoint and row; a run that is there, of
+    the same network, data and budget, is taken as it is, one that was interrupted goes on. `DataError` if a row there
+    is damaged.
+    """
+    if not variants:
+        raise ValueError("variants is empty: there is nothing to train")
+    if not seeds or len(set(seeds)) != len(seeds):
+        raise ValueError(f"seeds must be different numbers, one or more, got {seeds!r}")
+    preprocess = None
+    runs = []
+    for name, architecture in variants.items():
+        for seed in seeds:
+            place = None if out_dir is None else Path(out_dir) / _folder(name, seed, architecture, train, budget)
+            run = _finished(place) if place else None
+            if run is None:
+                if preprocess is None:
+                    preprocess = Preprocess(mean_image(train), architecture.input_shape[:2], budget.scale)
+                run = _train(name, architecture, train, validation, budget, preprocess, place, seed, progress)
+                if place:
+                    write_json(place / "row.json", run)
+            runs.append(run)
+            if on_run is not None:
+                on_run(runs[-1])
+    return Ablation(tuple(runs), budget.epochs)
+
+
+def _train(
+    name: str,
+    architecture: Architecture,
+    train: Dataset,
+    validation: Dataset,
+    budget: Budget,
+    preprocess: Preprocess,
+    place: Path | None,
+    seed: int,
+    progress: bool,
+) -> Run:
+    net = Network(architecture, seed=seed)
+    trainer = Trainer(net, budget.lr, budget.momentum, budget.weight_decay, budget.max_filter_rms, seed=seed)
+    history = trainer.fit(
+        train,
+        epochs=budget.epochs,
+        batch_size=budget.batch_size,
+        schedule=budget.schedule,
+        augmentation=budget.augmentation,
+        preprocess=preprocess,
+        out_dir=place,
+        resume=place is not None,
+        progress=progress,
+    )
+    seen = evaluate(net, sample(train, len(validation)))
+    unseen = evaluate(net, validation)
+    return Run(
+        variant=name,
+        seed=seed,
+        train_error=100 * (1 - seen.top1),
+        validation_error=100 * (1 - unseen.top1),
+        validation_top5_error=100 * (1 - unseen.top5),
+        parameters=sum(math.prod(shape) for shape in net.parameter_shapes().values()),
+        seconds=round(sum(epoch["seconds"] for epoch in history), 3),
+    )
+
+
+def _folder(name: str, seed: int, architecture: Architecture, train: Dataset, budget: Budget) -> str:
+    """A folder's name for a run: readable, and another one where name, seed, network, data or budget differ."""
+    labels = hashlib.sha256(np.ascontiguousarray(train.labels).tobytes()).hexdigest()
+    data = [list(train.image_shape), list(train.classes), labels]
+    text = json.dumps([name, architecture.to_json(), data, repr(budget)])
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
+    return f"{readable}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+
+
+def _finished(place: Path) -> Run | None:
+    path = place / "row.json"
+    if not path.exists():
+        return None
+    try:
+        return Run(**json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}); remove it to train this variant again") from error

@@ -1,0 +1,55 @@
+"""The command line: `zfcuda demo`, `train`, `visualize` and the rest. Each command is a module of `zfcuda.commands`.
+
+Bad input ends with one line on standard error and exit status 2, a training that diverged with 1, Ctrl-C with 130.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .errors import BackendError
+
+COMMANDS = ("demo", "train", "visualize", "occlude", "ablate", "info")
+
+_DESCRIPTION = """\
+Train a convnet on kernels of its own, and see what it has learned: Zeiler and Fergus's deconvnet and every analysis
+around it. Start with `zfcuda demo`. Each command leaves report.html, its pictures and its numbers in --out DIR.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each is added by its module's `add_parser`."""
+    parser = argparse.ArgumentParser(prog="zfcuda", description=_DESCRIPTION)
+    parser.add_argument("--version", action="version", version=f"zfcuda {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        importlib.import_module(f".commands.{name}", __package__).add_parser(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        return arguments.run(arguments)
+    except (ValueError, BackendError, OSError) as error:  # DataError and CheckpointError are ValueErrors
+        return _fail(arguments.command, error, 2)
+    except FloatingPointError as error:
+        return _fail(arguments.command, error, 1)
+    except KeyboardInterrupt:
+        print(f"zfcuda {arguments.command}: interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(command: str, error: Exception, status: int) -> int:
+    message = " ".join(str(error).split()) or type(error).__name__
+    print(f"zfcuda {command}: {message}", file=sys.stderr)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

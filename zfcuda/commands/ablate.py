@@ -1,0 +1,91 @@
+"""`zfcuda ablate`: variants of a network, each trained from scratch under one budget (paper Table 3, P10)."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from ..analysis import Ablation, Budget, ablation, table3
+from ..data import Dataset, mean_image, sample
+from ..nn import Architecture
+from ..report import Chart, Report, Section, Table
+from .common import Commands, add_command, add_data, command_line, finish, open_data, output, positive
+from .train import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "ablate",
+        run,
+        "train variants from scratch and compare them",
+        "Trains variants of a network from scratch under one budget and measures them as the paper's Table 3 does. "
+        "Finished runs stay in --out: the same command goes on where it was interrupted.",
+    )
+    add_data(parser)
+    parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
+    parser.add_argument(
+        "--variants", nargs="+", metavar="NAME", help='Table 3\'s changes, such as "without layers 3,4" (default: all)'
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the variants and stop")
+    add_budget(parser, epochs=10)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train each variant with these (default: 0)")
+    parser.add_argument("--images", type=positive, metavar="N", help="train on at most N images")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    split = open_data(arguments, natural_size(arguments.model))
+    variants = table3(architecture_of(arguments.model, split), arguments.variants)
+    if arguments.list:
+        print("\n".join(variants))
+        return 0
+    directory = output(arguments)
+    mean = mean_image(split.train)
+    budget = Budget(
+        epochs=arguments.epochs,
+        batch_size=arguments.batch_size,
+        lr=arguments.lr,
+        momentum=arguments.momentum,
+        weight_decay=arguments.weight_decay,
+        max_filter_rms=arguments.max_filter_rms,
+        schedule=schedule_of(arguments),
+        scale=input_scale(arguments.model, split, mean),
+    )
+    train: Dataset = sample(split.train, arguments.images) if arguments.images else split.train
+    result = ablation(
+        variants,
+        train,
+        split.test,
+        budget=budget,
+        out_dir=directory / "runs",
+        seeds=arguments.seeds,
+        progress=not arguments.quiet,
+        on_run=lambda run: print(f"{run.variant}: validation error {run.validation_error:.2f} %", file=sys.stderr),
+    )
+    report = Report(
+        f"Variants of {arguments.model} on {arguments.data}",
+        f"Each trained from scratch for {arguments.epochs} epochs on {len(train):,} images.",
+        command_line(arguments),
+    )
+    report.add(section(result, variants))
+    return finish(report, directory)
+
+
+def section(result: Ablation, variants: dict[str, Architecture]) -> Section:
+    """Table 3's form, and a chart."""
+    rows = result.rows
+    columns = ["variant", "train top-1 error %", "test top-1 error %", "test top-5 error %"]
+    several = max(row.seeds for row in rows) > 1
+    table = [
+        [row.variant, row.train_error, row.validation_error, row.validation_top5_error]
+        + ([row.deviation] if several else [])
+        + [row.parameters, row.seconds]
+        for row in rows
+    ]
+    columns += (["deviation"] if several else []) + ["parameters", "seconds"]
+    best = min(rows, key=lambda row: row.validation_error)
+    blurb = (
+        f"{len(variants)} networks, each trained from scratch with the same {result.epochs} epochs. "
+        f"Lowest test error: {best.variant}, {best.validation_error:.2f} %."
+    )
+    return Section("Ablation", [Table(columns, table), Chart("ablation", result.plot())], blurb, result.numbers())

@@ -1,0 +1,163 @@
+"""`zfcuda occlude`: a square slides over images, and the network is asked each time (paper Fig. 7, P8)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..analysis import Occlusion, TopActivations, occlusion, top_activations, visualize
+from ..data import ArrayDataset, Dataset, read_image, sample
+from ..nn import Network
+from ..report import Explorer, Report, Section, Table
+from ..report.pictures import from_projection, tile
+from .common import (
+    Commands,
+    add_checkpoint,
+    add_command,
+    add_data,
+    class_names,
+    command_line,
+    finish,
+    open_half,
+    open_network,
+    output,
+    positive,
+    preprocess_of,
+    show,
+)
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "occlude",
+        run,
+        "where a covered image loses its class",
+        "Slides a grey square over images and maps the probability of the class, the prediction and the strongest "
+        "feature map by the square's position.",
+    )
+    add_checkpoint(parser)
+    add_data(parser)
+    parser.add_argument("--split", choices=("train", "test"), default="test", help="which half of the data to look at")
+    parser.add_argument("--image", nargs="+", metavar="FILE", default=[], help="image files, instead of the data's own")
+    parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
+    parser.add_argument("--images", type=positive, default=8, metavar="N", help="how many of the data's images")
+    parser.add_argument("--size", type=positive, metavar="PIXELS", help="side of the square (default: a fifth)")
+    parser.add_argument("--stride", type=positive, metavar="PIXELS", help="its steps (default: a quarter of its side)")
+    parser.add_argument("--layer", help="whose strongest map is followed (default: the last with maps)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    net = open_network(arguments)
+    count, arguments.images = arguments.images, None
+    dataset = open_half(arguments, net)
+    classes = class_names(net, dataset)
+    if arguments.image:
+        chosen: Dataset = _files(net, arguments.image, classes, arguments.label)
+    else:
+        chosen = sample(dataset, count)
+    directory = output(arguments)
+    report = Report(
+        "Where the network looks",
+        "A grey square slides over each image; what the network says is drawn at the square's place.",
+        command_line(arguments),
+    )
+    report.add(
+        section(
+            net,
+            chosen,
+            dataset,
+            size=arguments.size,
+            stride=arguments.stride,
+            layer=arguments.layer,
+            progress=not arguments.quiet,
+        )
+    )
+    return finish(report, directory)
+
+
+def _files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: str | None) -> ArrayDataset:
+    preprocess = preprocess_of(net)
+    images = np.stack([read_image(Path(path), preprocess.image_shape) for path in paths])
+    if label is not None and label not in classes:
+        raise ValueError(f"--label must be one of {', '.join(classes)}; got {label!r}")
+    if label is not None:
+        labels = np.full(len(images), classes.index(label), np.int32)
+    else:
+        probabilities = net.predict(_on_device(net, preprocess(images)))
+        labels = np.asarray(probabilities.argmax(axis=1).tolist(), np.int32)
+    return ArrayDataset(images, labels, classes, list(paths))
+
+
+def _on_device(net: Network, images: np.ndarray) -> np.ndarray:
+    from ..analysis.source import to_device
+
+    return to_device(net, images)
+
+
+def section(
+    net: Network,
+    chosen: Dataset,
+    others: Dataset,
+    *,
+    size: int | None = None,
+    stride: int | None = None,
+    layer: str | None = None,
+    progress: bool = True,
+) -> Section:
+    """Explorers of all images of `chosen`, and a table; `others` are where the strongest map's best images are."""
+    preprocess, classes = preprocess_of(net), class_names(net, others)
+    size = size or max(2, min(net.input_shape[:2]) // 5)
+    stride = stride or max(1, size // 4)
+    shown = show(chosen, range(len(chosen)), preprocess)
+    results: list[Occlusion] = []
+    for index in range(len(chosen)):
+        images, labels = chosen.batch([index])
+        image = preprocess(images)[0]
+        results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer, progress=progress))
+    top = top_activations(net, others, results[0].layer, progress=progress)
+    parts: list = [Table(_COLUMNS, [_row(shown[i].name, classes, r) for i, r in enumerate(results)], decimals=3)]
+    for index, result in enumerate(results):
+        heading = f"{shown[index].name}: {shown[index].label}"
+        tops = _tops(net, others, top, result.feature_map)
+        parts.append(Explorer(f"occlusion-{index + 1:02d}", heading, result, shown[index].picture, classes, tops))
+    blurb = (
+        f"A square of {size} x {size} pixels at steps of {stride}, painted with the mean image. Where the probability "
+        "falls, the network needs what is covered. Move over a map or an image to see the square there."
+    )
+    return Section("Occlusion", parts, blurb, [result.numbers() for result in results])
+
+
+_COLUMNS = (
+    "image",
+    "class",
+    "predicted",
+    "probability",
+    "lowest",
+    "square there, at row",
+    "column",
+    "flips to another",
+)
+
+
+def _row(name: str, classes: Sequence[str], result: Occlusion) -> list:
+    row, column = result.lowest()
+    top, left, _, _ = result.window(row, column)
+    return [
+        name,
+        classes[result.label],
+        classes[result.baseline_prediction],
+        result.baseline,
+        float(result.probability.min()),
+        top,
+        left,
+        f"{100 * float((result.prediction != result.baseline_prediction).mean()):.0f} % of places",
+    ]
+
+
+def _tops(net: Network, images: Dataset, top: TopActivations, feature_map: int) -> np.ndarray:
+    view = visualize(net, images, top, maps=[feature_map])
+    return tile([from_projection(one) for one in view.projections[0]], columns=3)

@@ -1,0 +1,140 @@
+"""`zfcuda visualize`: the images that excite each map most, projected to pixels (paper Fig. 2, P4)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..analysis import Visualization, rank_layers, strongest_maps, visualize
+from ..data import Dataset
+from ..nn import Network
+from ..nn.layers import RULES, Conv
+from ..report import Gallery, Picture, Report, Section, weight_tiles
+from .common import (
+    Commands,
+    add_checkpoint,
+    add_command,
+    add_data,
+    add_split,
+    command_line,
+    finish,
+    open_half,
+    open_network,
+    output,
+    positive,
+    preprocess_of,
+    show,
+)
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "visualize",
+        run,
+        "the images that excite each map most, projected to pixels",
+        "Ranks all images by how strongly they excite each map, in one pass, and projects the winners to pixels.",
+    )
+    add_checkpoint(parser)
+    add_data(parser)
+    add_split(parser)
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the end of every block with maps")
+    parser.add_argument(
+        "--maps", type=positive, default=16, metavar="N", help="show the N strongest maps of a layer (default: 16)"
+    )
+    parser.add_argument("--top", type=positive, default=9, metavar="K", help="winners per map (default: 9)")
+    parser.add_argument("--rule", choices=RULES, default="deconvnet", help="how ReLUs are undone (default: deconvnet)")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    net = open_network(arguments)
+    dataset = open_half(arguments, net)
+    directory = output(arguments)
+    report = Report(
+        "What excites each map",
+        f"{len(dataset):,} images of {arguments.data}; the strongest {arguments.top} for each map, projected with the "
+        f"{arguments.rule} rule.",
+        command_line(arguments),
+    )
+    for section in sections(
+        net,
+        dataset,
+        layers=arguments.layers,
+        maps=arguments.maps,
+        k=arguments.top,
+        rule=arguments.rule,
+        batch_size=arguments.batch_size,
+        progress=not arguments.quiet,
+    ):
+        report.add(section)
+    return finish(report, directory)
+
+
+def sections(
+    net: Network,
+    dataset: Dataset,
+    *,
+    layers: Sequence[str] | None = None,
+    maps: int = 16,
+    k: int = 9,
+    rule: str = "deconvnet",
+    batch_size: int = 64,
+    progress: bool = True,
+) -> list[Section]:
+    """A section per layer, the first with the first-layer filters too."""
+    layers = list(layers or block_layers(net))
+    tops = rank_layers(net, dataset, layers, k, batch_size=batch_size, progress=progress)
+    made = []
+    for layer in layers:
+        top = tops[layer]
+        chosen = strongest_maps(top, maps)
+        dead = int((top.values[:, 0] <= 0).sum())
+        parts: list = []
+        if layer == layers[0]:
+            parts += filters(net)
+        if chosen:
+            view = visualize(net, dataset, top, maps=chosen, rule=rule, batch_size=batch_size, progress=progress)
+            parts.append(gallery(net, dataset, view, f"{len(chosen)} of {len(top.values)} maps, {dead} never fire"))
+            made.append(Section(title(net, layer), parts, _blurb(view), view.numbers()))
+        else:
+            made.append(Section(title(net, layer), parts, f"No map of {layer} fires for any of these images."))
+    return made
+
+
+def gallery(net: Network, dataset: Dataset, view: Visualization, caption: str) -> Gallery:
+    """The gallery of a visualisation, with the data set's own pictures."""
+    shown = show(dataset, np.unique(view.indices).tolist(), preprocess_of(net))
+    return Gallery(view, shown, caption=caption)
+
+
+def filters(net: Network) -> list[Picture]:
+    """The first-layer filters, where they can be looked at: those of 1 or 3 channels."""
+    first = next((layer for layer in net.layers.values() if isinstance(layer, Conv)), None)
+    if first is None or first.weight.shape[3] not in (1, 3):
+        return []
+    weight = first.weight if isinstance(first.weight, np.ndarray) else first.weight.get()
+    count, height, width, _ = weight.shape
+    caption = f"The {count} filters of {first.name}, {height} x {width}, strongest first"
+    return [Picture("filters", weight_tiles(weight), caption, least=480)]
+
+
+def block_layers(net: Network) -> list[str]:
+    """The layers that end the paper's blocks, as far as they have maps."""
+    return [name for _, name in sorted(net.blocks.items()) if len(net.layers[name].output_shape) == 3]
+
+
+def title(net: Network, layer: str) -> str:
+    """ "Block 2" for the layer that ends it, else the layer's own name."""
+    numbers = {name: number for number, name in net.blocks.items()}
+    return f"Block {numbers[layer]}" if layer in numbers else layer
+
+
+def _blurb(view: Visualization) -> str:
+    height, width = view.projections.shape[2:4]
+    return (
+        f"For each map of {view.layer}, left: what the strongest activation in each of {view.values.shape[1]} images "
+        f"projects to; right: the {height} x {width} pixels that it sees. Click one to open it."
+    )
