@@ -7,16 +7,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <algorithm>
 #include <array>
-#include <map>
-#include <optional>
 
 #include "host_pool.h"
 #include "ops.h"
 #if defined(ZFCUDA_EMULATOR)
-#include "simt/options.h"
-#include "simt/registry.h"
+#include "simt/debug_bindings.h"
 #endif
 
 namespace py = pybind11;
@@ -206,47 +202,6 @@ void bind_ops(py::module_& m) {
     });
 }
 
-#if defined(ZFCUDA_EMULATOR)
-
-// What tests set and ask of the SIMT emulator, as `<module>.debug`.
-void bind_debug(py::module_ debug) {
-    debug.def(
-        "configure",
-        [](std::optional<std::uint64_t> seed, std::optional<std::string> schedule,
-           std::optional<int> threads) {
-            simt::Options options = simt::options();
-            if (seed) options.seed = *seed;
-            if (schedule) options.schedule = simt::schedule_from_name(*schedule);
-            if (threads) options.threads = std::max(1, *threads);
-            simt::set_options(options);
-        },
-        py::kw_only(), py::arg("seed") = py::none(), py::arg("schedule") = py::none(),
-        py::arg("threads") = py::none(),
-        "Sets the seed, the schedule (depth_first, random or mixed) and the number of host "
-        "threads.");
-    debug.def(
-        "configuration",
-        [] {
-            const simt::Options options = simt::options();
-            return py::dict(py::arg("seed") = options.seed,
-                            py::arg("schedule") = simt::schedule_name(options.schedule),
-                            py::arg("threads") = options.threads);
-        },
-        "What `configure` sets.");
-    debug.def(
-        "variants",
-        [] {
-            std::map<std::string, std::uint64_t> launches;
-            for (const simt::Variant* variant : simt::variants())
-                launches[variant->name] = variant->launches;
-            return launches;
-        },
-        "Every kernel variant that the launchers can launch, and how often each was.");
-    debug.def("reset_launch_counts", &simt::reset_launch_counts);
-}
-
-#endif
-
 }  // namespace
 
 PYBIND11_MODULE(ZFCUDA_MODULE, m) {
@@ -273,6 +228,6 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     m.def("release_host_memory", &HostBlock::release_cached,
           "Gives the blocks that no array uses back to the operating system.");
 #if defined(ZFCUDA_EMULATOR)
-    bind_debug(m.def_submodule("debug", "Control of the SIMT emulator, for tests."));
+    simt::bind_debug(m.def_submodule("debug"));
 #endif
 }

@@ -12,6 +12,7 @@ import contextvars
 import functools
 import importlib
 import math
+import os
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -92,7 +93,13 @@ def get(name: str) -> Backend:
     if name == "cpu":
         return HostBackend("cpu", _cpu.load())
     if name == "emulated":
-        return HostBackend("emulated", _load("_emulated", "emulated"))
+        # `_checked`, where it is built: the same kernels with every access to memory examined.
+        module = _load(os.environ.get("ZFCUDA_EMULATED_MODULE", "_emulated"), "emulated")
+        if module.debug.checks_accesses():
+            from ._emulation import CheckedBackend
+
+            return CheckedBackend(module)
+        return HostBackend("emulated", module)
     if name == "cuda":
         module = _load("_cuda", "cuda")
         reason = module.unavailable_reason()

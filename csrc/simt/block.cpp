@@ -5,6 +5,7 @@
 #include <stdexcept>
 
 #include "matrix.h"
+#include "source_location.h"
 
 #define SIMT_THREAD_STATE __thread __attribute__((tls_model("initial-exec")))
 SIMT_THREAD_STATE uint3 threadIdx;
@@ -19,11 +20,6 @@ SIMT_THREAD_STATE Block* running_block = nullptr;
 
 constexpr unsigned bit(int lane) {
     return 1u << lane;
-}
-
-std::string place(Site site) {
-    if (!site.file) return "";
-    return std::string(site.file) + ":" + std::to_string(site.line);
 }
 
 std::string triple(uint3 v) {
@@ -122,10 +118,15 @@ void Block::set_up(const detail::Launch& launch, uint3 index, const Options& opt
     arrived_ = 0;
     failure_.clear();
     shared_.begin_block(launch.shared_bytes);
+    if (checker_) checker_->begin_block(threads_.size());
 
     blockIdx = index;
     blockDim = {shape.x, shape.y, shape.z};
     gridDim = {launch.grid.x, launch.grid.y, launch.grid.z};
+}
+
+void Block::begin_launch() {
+    if (checker_) checker_->begin_launch();
 }
 
 void Block::run(const detail::Launch& launch, uint3 index, const Options& options) {
@@ -135,7 +136,7 @@ void Block::run(const detail::Launch& launch, uint3 index, const Options& option
     running_block = nullptr;
     if (failure_.empty()) {
         const std::string damage = shared_.damage();
-        if (!damage.empty()) failure_ = message(damage, nullptr, {nullptr, 0});
+        if (!damage.empty()) failure_ = message(damage, nullptr, "");
     } else {
         stacks_.take_all_back();  // of the fibers that never ended
     }
@@ -230,7 +231,7 @@ void Block::exit_thread() {
             threads_[static_cast<std::size_t>(from.warp * 32 + __builtin_ctz(rest))];
         if (other.mask & bit(from.lane))
             fail(std::string(name_of(other.kind)) + " of " + describe(other) + " at " +
-                 place(other.site) + " names lane " + std::to_string(from.lane) +
+                 simt::describe(other.site) + " names lane " + std::to_string(from.lane) +
                  ", which has exited without it");
     }
     if (arrived_ != 0 && arrived_ + exited_ == threads_.size()) release_barrier();
@@ -260,8 +261,9 @@ int Block::barrier(detail::Reduction reduction, int value, Site site) {
         first_arrived_ = &me;
         barrier_value_ = reduction == Reduction::kAnd ? 1 : 0;
     } else if (!same(first_arrived_->site, site)) {
-        fail("barrier divergence: this thread waits at the barrier at " + place(site) + ", while " +
-                 describe(*first_arrived_) + " waits at the one at " + place(first_arrived_->site),
+        fail("barrier divergence: this thread waits at the barrier at " + simt::describe(site) +
+                 ", while " + describe(*first_arrived_) + " waits at the one at " +
+                 simt::describe(first_arrived_->site),
              site);
     }
     if (reduction == Reduction::kCount) barrier_value_ += value != 0;
@@ -277,6 +279,7 @@ int Block::barrier(detail::Reduction reduction, int value, Site site) {
 void Block::release_barrier() {
     arrived_ = 0;
     barrier_result_ = barrier_value_;
+    if (checker_) checker_->block_barrier();
     for (Thread& thread : threads_) {
         if (thread.state != Thread::kAtBarrier) continue;
         make_ready(thread);
@@ -342,7 +345,10 @@ void Block::complete(Warp& warp, Thread* lanes, unsigned mask) {
 // What each lane gets: value, or what its operands point to.
 void Block::exchange(detail::Collective kind, Thread* lanes, unsigned mask) {
     using detail::Collective;
-    if (kind == Collective::kSyncWarp) return;
+    if (kind == Collective::kSyncWarp) {
+        if (checker_) checker_->warp_barrier(lanes->warp, mask);
+        return;
+    }
     if (kind >= Collective::kLoadMatrix) {
         detail::MatrixOperands operands[32];
         for (int lane = 0; lane < 32; ++lane)
@@ -418,6 +424,7 @@ void Block::add_copy(const AsyncCopy& copy) {
     Thread& me = *running_;
     me.copies.push_back(copy);
     me.copies.back().group = me.committed_groups;
+    if (checker_) checker_->begin_copy(copy);
 }
 
 void Block::commit_copies() {
@@ -429,8 +436,11 @@ void Block::wait_for_copies(int pending) {
     Thread& me = *running_;
     if (!copy_late_) execute_some_copies();
     std::size_t done = 0;
-    while (done < me.copies.size() && me.copies[done].group < me.committed_groups - pending)
-        execute(me.copies[done++]);
+    while (done < me.copies.size() && me.copies[done].group < me.committed_groups - pending) {
+        execute(me.copies[done]);
+        if (checker_) checker_->end_copy(me.copies[done]);
+        ++done;
+    }
     me.copies.erase(me.copies.begin(), me.copies.begin() + static_cast<std::ptrdiff_t>(done));
 }
 
@@ -450,11 +460,50 @@ void Block::execute(AsyncCopy& copy) {
     }
 }
 
+// ---- Accesses
+
+void Block::access(const void* address, std::size_t bytes, Checker::Kind kind, const void* caller) {
+    const auto at = reinterpret_cast<std::uintptr_t>(address);
+    if (!checker_ || stacks_.contains(at) || is_code_or_parameter(at)) return;
+    checker_->access(at, bytes, kind, location_of(caller));
+}
+
+// What a kernel reads besides its stack, shared memory and arrays: constants, its indices and
+// parameters.
+bool Block::is_code_or_parameter(std::uintptr_t address) const {
+    const auto near = [address](const void* begin, std::size_t bytes) {
+        return address - reinterpret_cast<std::uintptr_t>(begin) < bytes;
+    };
+    return near(&threadIdx, sizeof(threadIdx)) || near(&blockIdx, sizeof(blockIdx)) ||
+           near(&blockDim, sizeof(blockDim)) || near(&gridDim, sizeof(gridDim)) ||
+           near(launch_->parameters, launch_->parameter_bytes) || in_this_module(address);
+}
+
+void Block::atomic(const void* address, int bytes, Site site) {
+    const auto at = reinterpret_cast<std::uintptr_t>(address);
+    if (checker_ && !stacks_.contains(at))
+        checker_->access(at, static_cast<std::size_t>(bytes), Checker::kAtomic, location_of(site));
+}
+
+void Block::read_matrix_row(const void* row, Site site) {
+    if (checker_)
+        checker_->access(reinterpret_cast<std::uintptr_t>(row), 16, Checker::kRead,
+                         location_of(site));
+}
+
+void Block::fence() {
+    if (checker_) checker_->fence();
+}
+
 // ---- Failures
 
-void Block::fail(const std::string& what, Site site) {
-    failure_ = message(what, running_, site);
+void Block::fail(const std::string& what, const std::string& where) {
+    failure_ = message(what, running_, where);
     leave_context(running_->context, host_);
+}
+
+void Block::fail(const std::string& what, Site site) {
+    fail(what, simt::describe(site));
 }
 
 void Block::fail_deadlock() {
@@ -463,7 +512,7 @@ void Block::fail_deadlock() {
             thread.state == Thread::kAtBarrier
                 ? std::string("__syncthreads")
                 : std::string(name_of(thread.kind)) + " with mask " + hexadecimal(thread.mask);
-        return describe(thread) + " waits in " + at + " at " + place(thread.site);
+        return describe(thread) + " waits in " + at + " at " + simt::describe(thread.site);
     };
     const Thread* first = nullptr;
     for (const Thread& thread : threads_) {
@@ -479,15 +528,20 @@ void Block::fail_deadlock() {
          first->site);
 }
 
+std::string Block::describe_thread(std::size_t number) const {
+    return describe(threads_[number]);
+}
+
 std::string Block::describe(const Thread& thread) const {
     return "thread " + triple(thread.index);
 }
 
-std::string Block::message(const std::string& what, const Thread* thread, Site site) const {
+std::string Block::message(const std::string& what, const Thread* thread,
+                           const std::string& where) const {
     std::string text =
         what + "\n  kernel " + launch_->variant->name + ", block " + triple(blockIdx);
     if (thread) text += ", " + describe(*thread);
-    if (site.file) text += ", at " + place(site);
+    if (!where.empty()) text += ", at " + where;
     return text + "\n  to see it again: ZFCUDA_EMULATOR_SEED=" + std::to_string(options_.seed) +
            " ZFCUDA_EMULATOR_SCHEDULE=" + schedule_name(options_.schedule);
 }

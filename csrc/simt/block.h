@@ -4,9 +4,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
+#include "checker.h"
 #include "emulator.h"
 #include "fiber.h"
 #include "options.h"
@@ -58,6 +60,7 @@ class Block {
     Block(const Block&) = delete;
     Block& operator=(const Block&) = delete;
 
+    void begin_launch();
     // Runs the block `index` of the launch; throws std::runtime_error with what a check found.
     void run(const detail::Launch& launch, uint3 index, const Options& options);
 
@@ -73,9 +76,15 @@ class Block {
     void wait_for_copies(int pending);
     SharedMemory& shared() { return shared_; }
     Thread& running() { return *running_; }
-    [[noreturn]] void fail(const std::string& what, Site site = {nullptr, 0});
+    void atomic(const void* address, int bytes, Site site);
+    void read_matrix_row(const void* row, Site site);
+    void fence();
+    // Any access of the running thread, in builds that check them; `caller` is where in the code.
+    void access(const void* address, std::size_t bytes, Checker::Kind kind, const void* caller);
+    [[noreturn]] void fail(const std::string& what, const std::string& where = "");
+    [[noreturn]] void fail(const std::string& what, Site site);
 
-    std::string describe(const Thread& thread) const;
+    std::string describe_thread(std::size_t number) const;
 
   private:
     struct Warp {
@@ -100,8 +109,11 @@ class Block {
     void exchange(detail::Collective kind, Thread* lanes, unsigned mask);
     void execute(AsyncCopy& copy);
     void execute_some_copies();
+    bool is_code_or_parameter(std::uintptr_t address) const;
     [[noreturn]] void fail_deadlock();
-    std::string message(const std::string& what, const Thread* thread, Site site) const;
+    std::string describe(const Thread& thread) const;
+    std::string message(const std::string& what, const Thread* thread,
+                        const std::string& where) const;
 
     const detail::Launch* launch_ = nullptr;
     Options options_{};
@@ -112,6 +124,7 @@ class Block {
     Context host_;
     StackPool stacks_;
     SharedMemory shared_;
+    std::unique_ptr<Checker> checker_ = Checker::make(*this, shared_);
     std::vector<Thread> threads_;
     dim3 threads_shape_{0, 0, 0};
     Thread* running_ = nullptr;

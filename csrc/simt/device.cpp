@@ -10,6 +10,7 @@
 #include <thread>
 
 #include "block.h"
+#include "global_memory.h"
 
 namespace simt {
 namespace {
@@ -28,7 +29,7 @@ Options& current_options() {
             environment("ZFCUDA_EMULATOR_THREADS", std::to_string(machine).c_str());
         return Options{std::strtoull(environment("ZFCUDA_EMULATOR_SEED", "0").c_str(), nullptr, 0),
                        schedule_from_name(environment("ZFCUDA_EMULATOR_SCHEDULE", "mixed")),
-                       std::max(1, std::atoi(threads.c_str()))};
+                       checks_accesses() ? 1 : std::max(1, std::atoi(threads.c_str()))};
     }();
     return instance;
 }
@@ -66,6 +67,7 @@ struct Grid {
     // Every position below a failed one has been taken, and is run to its end: the reported failure
     // is the same, however many host threads there are.
     void run(Block& block) {
+        block.begin_launch();
         while (!failed) {
             const std::uint64_t position = next++;
             if (position >= blocks) return;
@@ -177,6 +179,8 @@ Options options() {
 
 void set_options(const Options& options) {
     current_options() = options;
+    // One thread examines all accesses, so that what it finds does not depend on timing.
+    if (checks_accesses()) current_options().threads = 1;
 }
 
 std::string schedule_name(Schedule schedule) {

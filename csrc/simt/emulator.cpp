@@ -11,8 +11,8 @@ namespace {
 
 void require_aligned(const void* address, std::size_t bytes, const char* what, Site site) {
     if (reinterpret_cast<std::uintptr_t>(address) % bytes == 0) return;
-    Block::current()->fail("misaligned address: " + std::string(what) + " needs an address that " +
-                               std::to_string(bytes) + " divides",
+    Block::current()->fail("misaligned address: " + std::string(what) + " needs a multiple of " +
+                               std::to_string(bytes) + " bytes",
                            site);
 }
 
@@ -37,6 +37,7 @@ void warp_matrix(Collective kind, MatrixOperands operands, Site site) {
         if (!block.shared().contains(reinterpret_cast<std::uintptr_t>(operands.a)))
             block.fail("ldmatrix reads a row that is not in shared memory", site);
         require_aligned(operands.a, 16, "ldmatrix", site);
+        block.read_matrix_row(operands.a, site);
     }
     block.collective(kind, 0xffffffffu, 0, 0, operands, site);
 }
@@ -65,12 +66,10 @@ void* shared_array(const SharedArray* array) {
     return block.shared().add(array);
 }
 
-void* dynamic_shared_bytes(std::size_t alignment) {
+void* dynamic_shared_bytes() {
     Block& block = *Block::current();
     if (block.shared().dynamic_bytes() == 0)
         block.fail("the kernel uses dynamic shared memory, but its launch gave it none");
-    require_aligned(block.shared().dynamic(), alignment, "the type of the dynamic shared memory",
-                    {nullptr, 0});
     return block.shared().dynamic();
 }
 
@@ -95,6 +94,7 @@ void copy_async_wait(int pending, Site) {
 
 void before_atomic(const void* address, int bytes, Site site) {
     require_aligned(address, static_cast<std::size_t>(bytes), "an atomic", site);
+    Block::current()->atomic(address, bytes, site);
 }
 
 bool compare_exchange(std::uint16_t* address, std::uint16_t& expected, std::uint16_t desired) {
@@ -114,6 +114,7 @@ bool compare_exchange(std::uint64_t* address, std::uint64_t& expected, std::uint
 
 void thread_fence() {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    Block::current()->fence();
 }
 
 void trap(const char* what, Site site) {

@@ -85,7 +85,7 @@ void warp_matrix(Collective kind, MatrixOperands operands, Site site);
 int shuffle_source(int lane, int width, Site site);
 
 void* shared_array(const SharedArray* array);
-void* dynamic_shared_bytes(std::size_t alignment);
+void* dynamic_shared_bytes();
 void copy_async(void* shared, const void* global, int bytes, bool valid, Site site);
 void copy_async_commit();
 void copy_async_wait(int pending, Site site);
@@ -287,7 +287,8 @@ namespace simt {
 
 template <typename T>
 inline T* dynamic_shared() {
-    return static_cast<T*>(detail::dynamic_shared_bytes(alignof(T)));
+    static_assert(alignof(T) <= 128);
+    return static_cast<T*>(detail::dynamic_shared_bytes());
 }
 
 template <int Bytes>

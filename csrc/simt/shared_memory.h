@@ -35,12 +35,8 @@ class SharedMemory {
     std::size_t dynamic_bytes() const { return arrays_[0].bytes; }
     std::size_t static_bytes() const { return static_bytes_; }
 
-    bool contains(std::uintptr_t address) const {
-        return address - reinterpret_cast<std::uintptr_t>(memory_) < kArenaBytes;
-    }
-    std::size_t offset(const void* address) const {
-        return static_cast<std::size_t>(static_cast<const unsigned char*>(address) - memory_);
-    }
+    std::uintptr_t address() const { return reinterpret_cast<std::uintptr_t>(memory_); }
+    bool contains(std::uintptr_t address) const { return address - this->address() < kArenaBytes; }
     const std::vector<Array>& arrays() const { return arrays_; }
 
     static constexpr std::size_t kAlignment = 128;

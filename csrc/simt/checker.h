@@ -1,0 +1,87 @@
+// Examines every access that the threads of one block make: races, bounds, reads of what nothing
+// wrote.
+//
+// Two accesses to the same bytes race if one of them writes, not both are atomic, and nothing
+// orders them: no barrier of the block between them, no __syncwarp that both threads took part in,
+// and, in global memory, they do not belong to different launches. Shuffles, votes and mma order
+// nothing, as on a GPU.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "shadow.h"
+#include "shared_memory.h"
+#include "source_location.h"
+
+namespace simt {
+
+struct AsyncCopy;
+class Block;
+struct Thread;
+
+class Checker {
+  public:
+    enum Kind { kRead, kWrite, kAtomic };
+
+    Checker(Block& block, const SharedMemory& shared);
+
+    // Null unless this build checks accesses.
+    static std::unique_ptr<Checker> make(Block& block, const SharedMemory& shared);
+
+    void begin_launch();
+    void begin_block(std::size_t threads);
+
+    void access(std::uintptr_t address, std::size_t bytes, Kind kind, Location location);
+    void begin_copy(const AsyncCopy& copy);
+    void end_copy(const AsyncCopy& copy);
+    void block_barrier();
+    void warp_barrier(int warp, unsigned mask);
+    void fence() { fenced_ = true; }
+
+  private:
+    struct WarpClocks {
+        std::uint16_t known[32][32] = {};  // [a][b]: what lane a knows of lane b's clock
+    };
+    // What a block published with a fence and an atomic, and what another learnt from it by an
+    // atomic there.
+    struct Release {
+        std::uint32_t block;
+        std::uint16_t epoch;
+        std::uint16_t thread;
+    };
+    struct Acquired {
+        Release release;
+        std::uint16_t epoch;
+        std::uint16_t thread;
+    };
+
+    Access stamp(Location location) const;
+    bool ordered(const Access& earlier, const Access& now, bool global) const;
+    void check_cell(Cell& cell, Access now, Kind kind, bool global, bool written,
+                    std::uintptr_t address);
+    void check_words(const Shadow& shadow, std::uintptr_t address, std::size_t bytes, Kind kind,
+                     bool global, bool written, Access now);
+    void access_global(std::uintptr_t address, std::size_t bytes, Kind kind, Location location);
+    void synchronise(std::uintptr_t address);
+    void require_inside_shared(std::uintptr_t address, std::size_t bytes, Kind kind,
+                               Location location);
+    std::string name_of(std::uintptr_t address) const;
+    std::string name_of_thread(const Access& access) const;
+    [[noreturn]] void fail(const std::string& what, const Access& now);
+
+    Block& block_;
+    const SharedMemory& shared_;
+    Shadow shared_shadow_;
+    std::uint32_t first_block_ = 1;  // of this launch
+    std::uint32_t block_number_ = 0;
+    std::uint16_t epoch_ = 0;
+    bool fenced_ = false;
+    std::vector<WarpClocks> clocks_;
+    std::unordered_map<std::uintptr_t, std::vector<Release>> released_;  // of this launch
+    std::vector<Acquired> acquired_;                                     // by this block
+};
+
+}  // namespace simt

@@ -1,0 +1,67 @@
+// The `debug` submodule of a Python module whose kernels are emulated: what tests set and ask.
+#pragma once
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+
+#include "global_memory.h"
+#include "options.h"
+#include "registry.h"
+
+namespace simt {
+
+inline void bind_debug(pybind11::module_ debug) {
+    namespace py = pybind11;
+    debug.doc() = "Control of the SIMT emulator, for tests.";
+    debug.def(
+        "configure",
+        [](std::optional<std::uint64_t> seed, std::optional<std::string> schedule,
+           std::optional<int> threads) {
+            Options changed = options();
+            if (seed) changed.seed = *seed;
+            if (schedule) changed.schedule = schedule_from_name(*schedule);
+            if (threads) changed.threads = std::max(1, *threads);
+            set_options(changed);
+        },
+        py::kw_only(), py::arg("seed") = py::none(), py::arg("schedule") = py::none(),
+        py::arg("threads") = py::none(),
+        "Sets the seed, the schedule (depth_first, random or mixed), the number of host threads.");
+    debug.def(
+        "configuration",
+        [] {
+            const Options current = options();
+            return py::dict(py::arg("seed") = current.seed,
+                            py::arg("schedule") = schedule_name(current.schedule),
+                            py::arg("threads") = current.threads);
+        },
+        "What `configure` sets.");
+    debug.def(
+        "variants",
+        [] {
+            std::map<std::string, std::uint64_t> launches;
+            for (const Variant* variant : variants())
+                launches[variant->name] = variant->launches;
+            return launches;
+        },
+        "Every kernel variant that the module can launch, and how often each was.");
+    debug.def("reset_launch_counts", &reset_launch_counts);
+    debug.def("checks_accesses", &checks_accesses,
+              "Whether this build examines every access: races, bounds, uninitialised reads.");
+    debug.def(
+        "register_array",
+        [](std::uintptr_t address, std::size_t bytes, bool written, const std::string& name) {
+            register_array(reinterpret_cast<const void*>(address), bytes, written, name);
+        },
+        py::arg("address"), py::arg("bytes"), py::arg("written"), py::arg("name"),
+        "Lets kernels touch this memory; unless `written`, reading it before writing is an error. "
+        "Once an array is registered, touching any other memory is an error.");
+    debug.def("forget_arrays", &forget_arrays, "Ends what `register_array` began.");
+}
+
+}  // namespace simt

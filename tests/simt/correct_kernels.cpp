@@ -1,0 +1,406 @@
+// Correct kernels that come close to what the checks forbid: none may be reported.
+#include <cmath>
+
+#include "selftest.h"
+
+namespace selftest {
+namespace {
+
+constexpr unsigned kAll = 0xffffffffu;
+
+// ---- Sum: shuffles in a warp, shared memory between warps
+
+__global__ void sum_kernel(int n, const float* x, float* y) {
+    SIMT_SHARED(float, part, 8);
+    float sum = 0;
+    for (int i = threadIdx.x; i < n; i += blockDim.x)
+        sum += x[i];
+    for (int delta = 16; delta > 0; delta /= 2)
+        sum += __shfl_down_sync(kAll, sum, delta);
+    if (threadIdx.x % 32 == 0) part[threadIdx.x / 32] = sum;
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        for (int i = 1; i < 8; ++i)
+            sum += part[i];
+        y[0] = sum;
+    }
+}
+
+void sum() {
+    Array<float> x("x", counting(1000)), y("y", 1);
+    simt::launch<sum_kernel>(1, 256, 0, nullptr, 1000, x.data(), y.data());
+    expect(y[0] == 499500.0f, "sum");
+}
+
+// ---- A pipeline of asynchronous copies, with a tail that is filled with zeros
+
+template <int Stages>
+__global__ void pipeline_kernel(int n, const float* x, float* y) {
+    float* stages = simt::dynamic_shared<float>();
+    const int threads = blockDim.x, i = threadIdx.x;
+    const int tiles = (n + threads - 1) / threads;
+    const auto load = [&](int tile) {
+        if (tile < tiles) {
+            const int at = tile * threads + i;
+            simt::copy_async<4>(stages + tile % Stages * threads + i, at < n ? x + at : x, at < n);
+        }
+        simt::copy_async_commit();
+    };
+    for (int tile = 0; tile < Stages - 1; ++tile)
+        load(tile);
+    float sum = 0;
+    for (int tile = 0; tile < tiles; ++tile) {
+        simt::copy_async_wait<Stages - 2>();
+        __syncthreads();
+        load(tile + Stages - 1);
+        sum += stages[tile % Stages * threads + threads - 1 - i];
+    }
+    y[i] = sum;
+}
+
+template <int Stages>
+void pipeline() {
+    const int n = 1000, threads = 96;
+    Array<float> x("x", counting(n)), y("y", threads);
+    simt::launch<pipeline_kernel<Stages>>(1, threads, Stages * threads * sizeof(float), nullptr, n,
+                                          x.data(), y.data());
+    for (int i = 0; i < threads; ++i) {
+        float expected = 0;
+        for (int k = threads - 1 - i; k < n; k += threads)
+            expected += static_cast<float>(k);
+        expect(y[i] == expected, "pipeline");
+    }
+}
+
+// ---- Exchange inside a warp through shared memory
+
+__global__ void warp_exchange_kernel(const float* x, float* y) {
+    SIMT_SHARED(float, tile, 128);
+    const int i = threadIdx.x;
+    tile[i] = x[i];
+    __syncwarp();
+    const float next = tile[i ^ 31];
+    __syncwarp();
+    tile[i] = next;
+    __syncwarp(i % 32 < 16 ? 0x0000ffffu : 0xffff0000u);
+    y[i] = tile[i ^ 15];
+}
+
+void warp_exchange() {
+    Array<float> x("x", counting(128)), y("y", 128);
+    simt::launch<warp_exchange_kernel>(1, 128, 0, nullptr, x.data(), y.data());
+    for (int i = 0; i < 128; ++i)
+        expect(y[i] == static_cast<float>(i ^ 15 ^ 31), "warp_exchange");
+}
+
+// ---- Threads that leave early do not hold up a barrier
+
+__global__ void early_exit_kernel(int n, float* y) {
+    SIMT_SHARED(float, tile, 100);
+    const int i = threadIdx.x;
+    if (i >= n) return;
+    tile[i] = static_cast<float>(i);
+    __syncthreads();
+    y[i] = tile[n - 1 - i];
+}
+
+void early_exit() {
+    Array<float> y("y", 70);
+    simt::launch<early_exit_kernel>(1, 128, 0, nullptr, 70, y.data());
+    for (int i = 0; i < 70; ++i)
+        expect(y[i] == static_cast<float>(69 - i), "early_exit");
+}
+
+// ---- Atomics
+
+__global__ void histogram_kernel(int n, const std::uint8_t* x, int* count) {
+    SIMT_SHARED(int, local, 16);
+    for (int i = threadIdx.x; i < 16; i += blockDim.x)
+        local[i] = 0;
+    __syncthreads();
+    for (int i = blockIdx.x * blockDim.x + threadIdx.x; i < n; i += gridDim.x * blockDim.x)
+        atomicAdd(&local[x[i]], 1);
+    __syncthreads();
+    for (int i = threadIdx.x; i < 16; i += blockDim.x)
+        atomicAdd(&count[i], local[i]);
+}
+
+void histogram() {
+    std::vector<std::uint8_t> values(1000);
+    for (int i = 0; i < 1000; ++i)
+        values[i] = static_cast<std::uint8_t>(i * i % 16);
+    std::vector<int> expected(16, 0);
+    for (const std::uint8_t v : values)
+        ++expected[v];
+    Array<std::uint8_t> x("x", values);
+    Array<int> count("count", std::vector<int>(16, 0));
+    simt::launch<histogram_kernel>(3, 64, 0, nullptr, 1000, x.data(), count.data());
+    for (int i = 0; i < 16; ++i)
+        expect(count[i] == expected[i], "histogram");
+}
+
+__global__ void atomics_kernel(int* v, float* f) {
+    const int i = threadIdx.x;
+    atomicSub(&v[0], i);
+    atomicMin(&v[1], i - 5);
+    atomicMax(&v[2], i + 5);
+    atomicAnd(&v[3], ~(1 << i % 32));
+    atomicOr(&v[4], 1 << i % 32);
+    atomicXor(&v[5], i);
+    atomicCAS(&v[6], 0, 7);
+    atomicInc(reinterpret_cast<unsigned*>(&v[7]), 9u);
+    atomicAdd(f, 0.5f);
+}
+
+void atomics() {
+    Array<int> v("v", std::vector<int>{0, 0, 0, -1, 0, 0, 0, 0});
+    Array<float> f("f", std::vector<float>{1});
+    simt::launch<atomics_kernel>(1, 64, 0, nullptr, v.data(), f.data());
+    expect(v[0] == -2016 && v[1] == -5 && v[2] == 68 && v[3] == 0 && v[4] == -1 && v[5] == 0 &&
+               v[6] == 7 && v[7] == 4 && f[0] == 33,
+           "atomics");
+}
+
+// ---- The last block adds up what all have written
+
+__global__ void last_block_kernel(const float* x, float* part, unsigned* ticket, float* y) {
+    SIMT_SHARED(int, last, 1);
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    part[i] = 2 * x[i];
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last[0] = atomicAdd(ticket, 1u) == gridDim.x - 1;
+    }
+    __syncthreads();
+    if (!last[0]) return;
+    float sum = 0;
+    for (unsigned block = 0; block < gridDim.x; ++block)
+        sum += part[block * blockDim.x + threadIdx.x];
+    y[threadIdx.x] = sum;
+}
+
+void last_block() {
+    Array<float> x("x", counting(5 * 32)), part("part", 5 * 32), y("y", 32);
+    Array<unsigned> ticket("ticket", std::vector<unsigned>{0});
+    simt::launch<last_block_kernel>(5, 32, 0, nullptr, x.data(), part.data(), ticket.data(),
+                                    y.data());
+    for (int i = 0; i < 32; ++i)
+        expect(y[i] == static_cast<float>(2 * (5 * i + 32 * 10)), "last_block");
+}
+
+// ---- Bytes side by side, written by different threads and blocks
+
+__global__ void bytes_kernel(int n, std::uint8_t* y) {
+    SIMT_SHARED(std::uint8_t, tile, 96);
+    const int i = blockIdx.x * blockDim.x + threadIdx.x;
+    tile[threadIdx.x] = static_cast<std::uint8_t>(i);
+    __syncthreads();
+    if (i < n) y[i] = tile[threadIdx.x];
+}
+
+void bytes() {
+    Array<std::uint8_t> y("y", 101);
+    simt::launch<bytes_kernel>(9, 13, 0, nullptr, 101, y.data());
+    for (int i = 0; i < 101; ++i)
+        expect(y[i] == i, "bytes");
+}
+
+// ---- Vectors, reductions at barriers, votes
+
+__global__ void vectors_kernel(const float4* x, float2* y) {
+    const float4 v = __ldg(x + threadIdx.x);
+    y[2 * threadIdx.x] = make_float2(v.x, v.y);
+    y[2 * threadIdx.x + 1] = make_float2(v.z, v.w);
+}
+
+void vectors() {
+    Array<float4> x("x", std::vector<float4>{{1, 2, 3, 4}, {5, 6, 7, 8}});
+    Array<float2> y("y", 4);
+    simt::launch<vectors_kernel>(1, 2, 0, nullptr, x.data(), y.data());
+    for (int i = 0; i < 4; ++i)
+        expect(y[i].x == static_cast<float>(2 * i + 1) && y[i].y == static_cast<float>(2 * i + 2),
+               "vectors");
+}
+
+__global__ void votes_kernel(int* y) {
+    const int i = threadIdx.x;
+    const int count = __syncthreads_count(i % 3 == 0);
+    const int all = __syncthreads_and(i < 64), any = __syncthreads_or(i == 70);
+    const unsigned odd = __ballot_sync(kAll, i & 1);
+    const int some = __any_sync(kAll, i == 40), every = __all_sync(kAll, i < 64);
+    const unsigned match = __match_any_sync(kAll, i % 4);
+    const int sum = __reduce_add_sync(kAll, i), least = __reduce_min_sync(kAll, 5 - i);
+    if (i == 32) {
+        const int results[] = {
+            count, all,  any, static_cast<int>(odd), some, every, static_cast<int>(match),
+            sum,   least};
+        for (int k = 0; k < 9; ++k)
+            y[k] = results[k];
+    }
+}
+
+void votes() {
+    Array<int> y("y", 9);
+    simt::launch<votes_kernel>(1, 64, 0, nullptr, y.data());
+    const int expected[] = {
+        22, 1, 0, static_cast<int>(0xaaaaaaaau), 1, 1, 0x11111111, (32 + 63) * 16, -58};
+    for (int k = 0; k < 9; ++k)
+        expect(y[k] == expected[k], "votes " + std::to_string(k));
+}
+
+__global__ void shuffles_kernel(int* y) {
+    const int i = threadIdx.x;
+    y[i] = __shfl_sync(kAll, i, 5, 8);
+    y[32 + i] = __shfl_up_sync(kAll, i, 3, 16);
+    y[64 + i] = __shfl_down_sync(kAll, i, 3, 16);
+    y[96 + i] = __shfl_xor_sync(kAll, i, 9);
+    // Each half of the warp by itself, one twice.
+    const unsigned half = i < 16 ? 0x0000ffffu : 0xffff0000u;
+    y[128 + i] = i < 16 ? __shfl_sync(half, __shfl_sync(half, i, 3), 1) : __shfl_sync(half, i, 20);
+    y[160 + i] = static_cast<int>(__shfl_xor_sync(kAll, 4.0 * i, 1));
+}
+
+void shuffles() {
+    Array<int> y("y", 192);
+    simt::launch<shuffles_kernel>(1, 32, 0, nullptr, y.data());
+    for (int i = 0; i < 32; ++i) {
+        expect(y[i] == i / 8 * 8 + 5, "shfl");
+        expect(y[32 + i] == (i % 16 < 3 ? i : i - 3), "shfl_up");
+        expect(y[64 + i] == (i % 16 > 12 ? i : i + 3), "shfl_down");
+        expect(y[96 + i] == (i ^ 9), "shfl_xor");
+        expect(y[128 + i] == (i < 16 ? 3 : 20), "shfl of halves");
+        expect(y[160 + i] == 4 * (i ^ 1), "shfl of double");
+    }
+}
+
+// ---- Matrix instructions: 16 x 8 products, from shared memory through ldmatrix
+
+template <typename Half, bool Transposed>
+__global__ void mma_kernel(const Half* a, const Half* b, float* d) {
+    SIMT_SHARED(Half, tile_a, 16 * 16);
+    SIMT_SHARED(Half, tile_b, 16 * 8);
+    const int lane = threadIdx.x, group = lane / 4, pair = lane % 4 * 2;
+    for (int i = lane; i < 16 * 16; i += 32)
+        tile_a[i] = a[i];
+    for (int i = lane; i < 16 * 8; i += 32)
+        tile_b[i] = b[i];
+    __syncwarp();
+    std::uint32_t ra[4], rows[4], rb[2];
+    simt::load_matrix_x4(ra, tile_a + lane % 16 * 16 + lane / 16 * 8);
+    if (Transposed) {  // b is 16 x 8, row by row
+        simt::load_matrix_x4_trans(rows, tile_b + lane % 16 * 8);
+    } else {  // b is 8 x 16
+        simt::load_matrix_x4(rows, tile_b + lane % 8 * 16 + lane / 8 % 2 * 8);
+    }
+    rb[0] = rows[0];
+    rb[1] = rows[1];
+    float rd[4] = {1, 1, 1, 1};
+    if constexpr (std::is_same_v<Half, __half>) {
+        simt::mma_m16n8k16_fp16(rd, ra, rb);
+    } else {
+        simt::mma_m16n8k16_bf16(rd, ra, rb);
+    }
+    for (int i = 0; i < 4; ++i)
+        d[(group + i / 2 * 8) * 8 + pair + i % 2] = rd[i];
+}
+
+template <typename Half, bool Transposed>
+void mma() {
+    std::vector<Half> a(256), b(128);
+    for (int i = 0; i < 256; ++i)
+        a[i] = Half(static_cast<float>(i * 7 % 23 - 11));
+    for (int i = 0; i < 128; ++i)
+        b[i] = Half(static_cast<float>(i * 5 % 19 - 9));
+    Array<Half> da("a", a), db("b", b);
+    Array<float> d("d", 128);
+    simt::launch<mma_kernel<Half, Transposed>>(1, 32, 0, nullptr, da.data(), db.data(), d.data());
+    for (int m = 0; m < 16; ++m) {
+        for (int n = 0; n < 8; ++n) {
+            float expected = 1;
+            for (int k = 0; k < 16; ++k)
+                expected += float(a[m * 16 + k]) * float(b[Transposed ? k * 8 + n : n * 16 + k]);
+            expect(d[m * 8 + n] == expected, "mma");
+        }
+    }
+}
+
+__global__ void mma_tf32_kernel(const float* a, const float* b, float* d) {
+    const int lane = threadIdx.x, group = lane / 4, quad = lane % 4;
+    std::uint32_t ra[4], rb[2];
+    for (int i = 0; i < 4; ++i)
+        ra[i] = simt::to_tf32(a[(group + i % 2 * 8) * 8 + quad + i / 2 * 4]);
+    for (int i = 0; i < 2; ++i)
+        rb[i] = simt::to_tf32(b[(quad + i * 4) * 8 + group]);
+    float rd[4] = {};
+    simt::mma_m16n8k8_tf32(rd, ra, rb);
+    for (int i = 0; i < 4; ++i)
+        d[(group + i / 2 * 8) * 8 + quad * 2 + i % 2] = rd[i];
+}
+
+void mma_tf32() {
+    std::vector<float> values(128);
+    for (int i = 0; i < 128; ++i)
+        values[i] = static_cast<float>(i * 37 % 101 - 50);
+    Array<float> a("a", values), b("b", std::vector<float>(values.begin(), values.begin() + 64));
+    Array<float> d("d", 128);
+    simt::launch<mma_tf32_kernel>(1, 32, 0, nullptr, a.data(), b.data(), d.data());
+    for (int m = 0; m < 16; ++m) {
+        for (int n = 0; n < 8; ++n) {
+            float expected = 0;
+            for (int k = 0; k < 8; ++k)
+                expected += a[m * 8 + k] * b[k * 8 + n];
+            expect(d[m * 8 + n] == expected, "mma_tf32");
+        }
+    }
+    expect(simt::to_tf32(1.0f + 0x1p-11f) == 0x3f802000u, "to_tf32 rounds a tie away from zero");
+    expect(simt::to_tf32(1.0f + 0x1p-12f) == 0x3f800000u, "to_tf32 rounds to nearest");
+}
+
+// ---- 16-bit types: every value, and rounding to nearest even
+
+void half_types() {
+    for (int bits = 0; bits < 65536; ++bits) {
+        __half h;
+        h.bits = static_cast<std::uint16_t>(bits);
+        const float f = h;
+        expect(f != f || __half(f).bits == h.bits, "fp16 " + std::to_string(bits));
+        __nv_bfloat16 b;
+        b.bits = static_cast<std::uint16_t>(bits);
+        const float g = b;
+        expect(g != g || __nv_bfloat16(g).bits == b.bits, "bf16 " + std::to_string(bits));
+    }
+    expect(float(__half(1.0f + 0x1p-11f)) == 1.0f, "fp16 tie to even");
+    expect(float(__half(1.0f + 3 * 0x1p-11f)) == 1.0f + 0x1p-9f, "fp16 tie to even, upwards");
+    expect(float(__half(0x1p-25f)) == 0.0f, "fp16 subnormal tie");
+    expect(float(__half(3 * 0x1p-26f)) == 0x1p-24f, "fp16 subnormal");
+    expect(std::isinf(float(__half(65520.0f))), "fp16 overflow");
+    expect(float(__half(65519.0f)) == 65504.0f, "fp16 largest");
+    expect(float(__nv_bfloat16(1.0f + 0x1p-8f)) == 1.0f, "bf16 tie to even");
+    expect(float(__nv_bfloat16(1.0f + 3 * 0x1p-8f)) == 1.0f + 0x1p-6f, "bf16 tie, upwards");
+}
+
+}  // namespace
+
+std::vector<Case> correct_cases() {
+    return {
+        {"sum", sum},
+        {"pipeline of 2", pipeline<2>},
+        {"pipeline of 4", pipeline<4>},
+        {"warp_exchange", warp_exchange},
+        {"early_exit", early_exit},
+        {"histogram", histogram},
+        {"atomics", atomics},
+        {"last_block", last_block},
+        {"bytes", bytes},
+        {"vectors", vectors},
+        {"votes", votes},
+        {"shuffles", shuffles},
+        {"mma fp16", mma<__half, false>},
+        {"mma bf16", mma<__nv_bfloat16, true>},
+        {"mma tf32", mma_tf32},
+        {"half_types", half_types},
+    };
+}
+
+}  // namespace selftest

@@ -1,0 +1,21 @@
+// The Python module of the emulator's own tests.
+#include "selftest.h"
+
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "simt/debug_bindings.h"
+
+namespace py = pybind11;
+
+PYBIND11_MODULE(SELFTEST_MODULE, m) {
+    simt::bind_debug(m.def_submodule("debug"));
+    const auto bind = [&m](const char* list, const std::vector<selftest::Case>& cases) {
+        py::dict functions;
+        for (const selftest::Case& one : cases)
+            functions[one.name] = py::cpp_function(one.run);
+        m.attr(list) = functions;
+    };
+    bind("correct", selftest::correct_cases());
+    bind("broken", selftest::broken_cases());
+}

@@ -1,0 +1,181 @@
+"""csrc/simt: every class of bug in a broken kernel is caught and says where; correct kernels are not reported.
+
+The kernels are in broken_kernels.cpp and correct_kernels.cpp; they and these tests exist in builds with
+``ZFCUDA_CHECKED=ON``.
+"""
+
+import contextlib
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+SCHEDULES = [(schedule, seed) for schedule in ("depth_first", "random") for seed in (1, 2)]
+
+# What the emulator says in every build, since it needs to know only who waits where and what is launched.
+ALWAYS = {
+    "divergent_barrier": r"^barrier divergence: .*broken_kernels.cpp:\d+, while thread .*broken_kernels.cpp:\d+",
+    "barrier_against_shuffle": "divergence",
+    "exited_lane": "names lane 8, which has exited",
+    "mask_without_caller": r"mask 0x0000ffff does not name the lane that calls it",
+    "static_overrun": r"^out of bounds: .* at byte 256( of shared array `tile`|$)",
+    "dynamic_overrun": r"^out of bounds: .*dynamic shared memory.* at byte -1$|at byte -4 of shared array `dynamic",
+    "local_overrun": r"^out of bounds: index 4 of 'float \[4\]'",
+    "null": "^null pointer",
+    "misaligned_vector": "^misaligned address: .*needs a multiple of 16 bytes",
+    "misaligned_copy": "^misaligned address: the target of cp.async",
+    "too_many_threads": "block.x must be from 1 to 1024, got 1025",
+    "too_many_threads_in_a_cube": "threads per block must be from 1 to 1024, got 2048",
+    "too_deep_block": "block.z must be from 1 to 64, got 65",
+    "empty_grid": "grid.x must be from 1 to 2147483647, got 0",
+    "too_high_grid": "grid.y must be from 1 to 65535, got 65536",
+    "too_much_dynamic": "at most 232448 bytes of shared memory are allowed, got 232449",
+    "too_much_static": "49156 bytes of static shared memory with `tile`; at most 49152",
+    "too_much_together": "232576 bytes of static and dynamic shared memory",
+    "dynamic_without_launch": "its launch gave it none",
+}
+
+# What needs every access examined.
+CHECKED = {
+    "missing_barrier": r"^(race|uninitialised read): .* of shared array `tile`",
+    "reused_too_early": "^race: .*no barrier is between them",
+    "missing_warp_barrier": "^race: .*no barrier is between them",
+    "half_a_warp_barrier": "^(race|uninitialised read): ",
+    "missing_wait": r"^(race|uninitialised read): this thread reads byte \d+ of shared array `tile`",
+    "wait_for_too_few": r"^race: .*asynchronous copy .*has not been waited for",
+    "missing_barrier_after_wait": "^(race|uninitialised read): ",
+    "copy_over_readers": "^race: .*no barrier is between them",
+    "global_overrun": "^out of bounds: this thread writes 4 bytes at byte 472 of y, which has 472",
+    "global_read_overrun": "^out of bounds: this thread reads 4 bytes at byte -4 of x, which has 1024",
+    "copy_overrun": "^out of bounds: this thread reads 16 bytes at byte 1024 of x, which has 1024",
+    "uninitialised_shared": "^uninitialised read: .*byte 68 of shared array `tile`",
+    "uninitialised_global": "^uninitialised read: .* of y",
+    "race_between_blocks": "^race: .*of another block.*nothing orders the two blocks",
+    "halo_of_next_block": "^(race|uninitialised read): .* of y",
+    "race_in_global_memory": "^race: .* of y",
+    "update_without_atomic": "^race: .* of count",
+}
+
+
+def selftest(name):
+    module = pytest.importorskip(f"zfcuda.{name}", reason="needs a build with ZFCUDA_CHECKED=ON")
+    assert module.debug.checks_accesses() == (name == "_selftest_checked")
+    return module
+
+
+@pytest.fixture(params=["_selftest", "_selftest_checked"])
+def module(request):
+    module = selftest(request.param)
+    before = module.debug.configuration()
+    yield module
+    module.debug.configure(**before)
+
+
+def failure(module, name, **configuration):
+    module.debug.configure(**configuration)
+    with pytest.raises(RuntimeError) as caught:
+        module.broken[name]()
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("schedule", "seed"), SCHEDULES)
+def test_correct_kernels_pass(module, schedule, seed):
+    module.debug.configure(schedule=schedule, seed=seed)
+    for name, run in module.correct.items():
+        try:
+            run()
+        except RuntimeError as error:
+            pytest.fail(f"{name}: {error}")
+
+
+@pytest.mark.parametrize(("schedule", "seed"), SCHEDULES)
+@pytest.mark.parametrize("name", ALWAYS)
+def test_always_caught(module, name, schedule, seed):
+    assert re.search(ALWAYS[name], failure(module, name, schedule=schedule, seed=seed), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("schedule", "seed"), SCHEDULES)
+@pytest.mark.parametrize("name", CHECKED)
+def test_caught_where_accesses_are_examined(name, schedule, seed):
+    message = failure(selftest("_selftest_checked"), name, schedule=schedule, seed=seed)
+    assert re.search(CHECKED[name], message)
+    assert re.search(r"thread \(\d+, 0, 0\), at tests/simt/broken_kernels.cpp:\d+\n", message)
+
+
+def test_every_broken_kernel_is_listed(module):
+    assert set(module.broken) == ALWAYS.keys() | CHECKED.keys()
+
+
+@pytest.mark.parametrize("name", ["missing_barrier", "missing_wait", "missing_barrier_after_wait"])
+def test_schedules_and_poison_alone_find_a_missing_wait(name):
+    module = selftest("_selftest")
+    survived = 0
+    for schedule, seed in SCHEDULES:
+        module.debug.configure(schedule=schedule, seed=seed)
+        with contextlib.suppress(RuntimeError):
+            module.broken[name]()
+            survived += 1
+    assert survived <= 1
+
+
+def test_a_report_names_the_kernel_the_place_and_the_seed():
+    message = failure(selftest("_selftest_checked"), "reused_too_early", schedule="random", seed=7)
+    lines = message.splitlines()
+    assert len(lines) == 3
+    assert lines[0].startswith("race: this thread ")
+    assert re.search(r"thread \(\d+, 0, 0\) (read|wrote) it at tests/simt/broken_kernels.cpp:\d+", lines[0])
+    assert re.fullmatch(
+        r"  kernel selftest::\{anonymous\}::reused_too_early_kernel, block \(0, 0, 0\), thread \(\d+, 0, 0\), "
+        r"at tests/simt/broken_kernels.cpp:\d+",
+        lines[1],
+    )
+    assert lines[2] == "  to see it again: ZFCUDA_EMULATOR_SEED=7 ZFCUDA_EMULATOR_SCHEDULE=random"
+
+
+def test_the_same_seed_gives_the_same_report_and_another_a_different_one(module):
+    def reports(**configuration):
+        return [failure(module, "divergent_barrier", schedule="random", seed=s, **configuration) for s in range(5)]
+
+    first = reports()
+    assert first == reports()
+    assert first == reports(threads=3)
+    assert len(set(first)) > 1
+
+
+def test_variants_are_counted(module):
+    module.debug.reset_launch_counts()
+    module.correct["pipeline of 4"]()
+    launches = {name: count for name, count in module.debug.variants().items() if count}
+    assert launches == {"selftest::{anonymous}::pipeline_kernel<4>": 1}
+    assert "selftest::{anonymous}::nothing_kernel" in module.debug.variants()
+
+
+def test_configuration(module):
+    module.debug.configure(seed=2**64 - 1, schedule="random", threads=2)
+    threads = 1 if module.debug.checks_accesses() else 2  # what is found must not depend on timing
+    assert module.debug.configuration() == {"seed": 2**64 - 1, "schedule": "random", "threads": threads}
+    with pytest.raises(ValueError, match="schedule must be depth_first, random or mixed, got breadth_first"):
+        module.debug.configure(schedule="breadth_first")
+
+
+def test_settings_come_from_the_environment():
+    selftest("_selftest")
+    program = "from zfcuda import _selftest; print(_selftest.debug.configuration())"
+    settings = {"SEED": "5", "SCHEDULE": "random", "THREADS": "3"}
+    environment = os.environ | {f"ZFCUDA_EMULATOR_{key}": value for key, value in settings.items()}
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "{'seed': 5, 'schedule': 'random', 'threads': 3}"
+
+
+def test_arrays_that_overlap_are_refused():
+    debug = selftest("_selftest_checked").debug
+    try:
+        debug.register_array(4096, 64, True, "first")
+        debug.register_array(4096, 64, True, "first again")
+        debug.register_array(4128, 32, True, "a view of it")
+        with pytest.raises(ValueError, match="array second overlaps array first and leaves it"):
+            debug.register_array(4128, 64, True, "second")
+    finally:
+        debug.forget_arrays()
