@@ -1,5 +1,8 @@
 """zfcuda: CUDA kernels for convnets and deconvnets, after Zeiler and Fergus (arXiv 1311.2901)."""
 
+import importlib
+from types import ModuleType
+
 from . import backends, models, nn, ops
 from .errors import BackendError, CheckpointError, DataError
 from .nn import Network, load
@@ -7,3 +10,16 @@ from .nn import Network, load
 __version__ = "0.1.0"
 
 __all__ = ["BackendError", "CheckpointError", "DataError", "Network", "backends", "load", "models", "nn", "ops"]
+
+# Imported when first used: they bring Pillow, Matplotlib and the like with them.
+_LAZY = ("analysis", "data", "interop", "report", "training")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _LAZY:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_LAZY])

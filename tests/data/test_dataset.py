@@ -75,7 +75,16 @@ def test_stratified_checks_its_fraction():
         data.stratified(np.zeros(4), 1.0)
 
 
-def test_importing_zfcuda_does_not_import_data():
-    code = "import sys, zfcuda; print('zfcuda.data' in sys.modules, 'PIL' in sys.modules)"
+def test_data_is_imported_when_it_is_first_used():
+    code = """
+import sys, zfcuda
+print(*sorted({"zfcuda.data", "zfcuda.training", "PIL", "tqdm", "matplotlib", "jinja2", "cupy"} & set(sys.modules)))
+print(zfcuda.data.open.__module__, zfcuda.training.Trainer.__module__, "data" in dir(zfcuda))
+"""
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert shown.split() == ["False", "False"]
+    assert shown.splitlines() == ["", "zfcuda.data.sources zfcuda.training.trainer True"]
+
+
+def test_there_is_no_other_attribute():
+    with pytest.raises(AttributeError, match="'zfcuda' has no attribute 'nothing'"):
+        _ = zfcuda.nothing
