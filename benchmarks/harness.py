@@ -190,7 +190,7 @@ def table(rows: Sequence[Row]) -> str:
             _cell(row.ours_ms, "{:.4g}") + (f" ± {row.spread / 2:.0%}" if row.spread is not None else ""),
             best,
             _cell(row.ratio, "{:.2f}"),
-            _cell(row.share, "{:.0%}"),
+            _cell(row.share, "{:.0%}") if row.flops or row.moved else "no bound",
             _cell(row.error, "{:.0e}"),
             row.note.replace("|", "/"),
         ]

@@ -2,10 +2,9 @@
 
 import json
 
+import harness
 import numpy as np
 import pytest
-
-from benchmarks import harness
 
 
 def case(**changes):
@@ -77,6 +76,12 @@ def test_table_says_what_was_not_measured():
     assert lines[3].count(harness.NOT_MEASURED) == 4
     assert len(lines) == 4  # one ratio alone has no geometric mean
     assert "geometric mean of 2 | | | 2.00" in harness.table([measured, measured])
+
+
+def test_a_problem_without_a_bound_has_no_share():
+    row = harness.measure(case(flops=0.0, moved=0.0), timer, CEILINGS)
+    assert row.share is None
+    assert "| no bound |" in harness.table([row])
 
 
 def test_results_are_written_whole(tmp_path):

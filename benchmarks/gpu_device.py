@@ -1,0 +1,146 @@
+"""The GPU that is measured: what it is, how calls on it are timed, and the most that it can do."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from collections.abc import Callable
+from typing import Any
+
+_IDENTITY = {
+    "name": "name",
+    "driver": "driver_version",
+    "compute capability": "compute_cap",
+    "memory, MiB": "memory.total",
+    "greatest SM clock, MHz": "clocks.max.sm",
+    "power limit, W": "power.limit",
+}
+_STATE = {
+    "SM clock, MHz": "clocks.sm",
+    "memory clock, MHz": "clocks.mem",
+    "temperature, C": "temperature.gpu",
+    "power, W": "power.draw",
+}
+
+
+class NoGpuError(RuntimeError):
+    """Nothing can be measured here; the message says why, and what to do about it."""
+
+
+def describe() -> dict[str, str]:
+    """Which GPU it is, as nvidia-smi says (the first that it lists). NoGpuError if it cannot."""
+    return _ask(_IDENTITY)
+
+
+def state() -> str:
+    """Its clocks, temperature and power at this moment, in words."""
+    return ", ".join(f"{name} {value}" for name, value in _ask(_STATE).items())
+
+
+def _ask(fields: dict[str, str]) -> dict[str, str]:
+    command = ["nvidia-smi", f"--query-gpu={','.join(fields.values())}", "--format=csv,noheader,nounits", "--id=0"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except FileNotFoundError:
+        raise NoGpuError("nvidia-smi is not on PATH: install the NVIDIA driver with its tools") from None
+    except subprocess.TimeoutExpired:
+        raise NoGpuError("nvidia-smi does not answer within a minute") from None
+    values = [value.strip() for value in answer.stdout.strip().split(",")]
+    if answer.returncode or len(values) != len(fields):
+        raise NoGpuError(f"nvidia-smi fails: {(answer.stderr or answer.stdout).strip()}")
+    return dict(zip(fields, values, strict=True))
+
+
+def require() -> None:
+    """NoGpuError unless zfcuda, CuPy and PyTorch can all use a GPU here."""
+    from zfcuda import backends
+
+    reason = backends.status()["cuda"]
+    if reason:
+        raise NoGpuError(reason)
+    try:
+        import torch
+    except ImportError:
+        raise NoGpuError("PyTorch, the peer, is missing: pip install 'zfcuda[parity]' (a CUDA build)") from None
+    if not torch.cuda.is_available():
+        raise NoGpuError("PyTorch finds no GPU: install its CUDA build, from https://pytorch.org")
+    # Exact float32 on both sides; cuDNN picks its fastest algorithm for each shape.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = True
+
+
+def release_memory() -> None:
+    """Gives both libraries' cached memory back, so that neither starves the other."""
+    import cupy
+    import torch
+
+    cupy.get_default_memory_pool().free_all_blocks()
+    torch.cuda.empty_cache()
+
+
+def time_alternating(
+    calls: dict[str, Callable[[], Any]], *, seconds: float = 5.0, rounds: tuple[int, int] = (3, 15)
+) -> dict[str, list[float]]:
+    """Milliseconds a call, by CUDA events on the default stream, which CuPy and PyTorch share.
+
+    The contestants take turns, so that clocks and temperature are the same for all. A sample is as many calls in a row
+    as fill 3 ms: a call that is shorter than its launch is charged for the launch. Takes about `seconds`, within the
+    bounds of `rounds`.
+    """
+    repeats, round_ms = {}, 0.0
+    for name, call in calls.items():
+        call()
+        once = _elapsed(call, 1)
+        repeats[name] = max(1, min(200, round(3.0 / max(1e-3, once))))
+        round_ms += once * repeats[name]
+    count = max(rounds[0], min(rounds[1], round(1e3 * seconds / round_ms)))
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(count):
+        for name, call in calls.items():
+            samples[name].append(_elapsed(call, repeats[name]))
+    return samples
+
+
+def _elapsed(call: Callable[[], Any], repeats: int) -> float:
+    import cupy
+
+    start, end = cupy.cuda.Event(), cupy.cuda.Event()
+    start.record()
+    for _ in range(repeats):
+        call()
+    end.record()
+    end.synchronize()
+    return cupy.cuda.get_elapsed_time(start, end) / repeats
+
+
+def ceilings() -> dict[str, float]:
+    """The most that this GPU does, measured: GB/s of a 1 GiB copy (read and written), and the TFLOP/s of the vendor's
+    8192^3 matrix product in float32, TF32 and bfloat16."""
+    import torch
+
+    found = {"copy, GB/s": _copy_rate()}
+    n = 8192
+    a, b = (torch.randn(n, n, device="cuda") for _ in range(2))
+    flops = 2 * n**3 / 1e9
+    found["float32, TFLOP/s"] = flops / _median(lambda: a @ b)
+    torch.backends.cuda.matmul.allow_tf32 = True
+    try:
+        found["TF32, TFLOP/s"] = flops / _median(lambda: a @ b)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = False
+    a, b = a.bfloat16(), b.bfloat16()
+    found["bfloat16, TFLOP/s"] = flops / _median(lambda: a @ b)
+    return found
+
+
+def _copy_rate() -> float:
+    import torch
+
+    source = torch.empty(1 << 28, device="cuda")
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / 1e6 / _median(lambda: target.copy_(source))
+
+
+def _median(call: Callable[[], Any]) -> float:
+    return statistics.median(time_alternating({"call": call})["call"])

@@ -1,0 +1,69 @@
+"""What a PyTorch user would write: the deconvnet by hooks, occlusion by Captum, a training step. On any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import nn
+
+
+class HookedDeconvnet:
+    """Deconvnet projections (paper 2.1) as PyTorch users make them: autograd, with hooks that rectify the signal at
+    each ReLU instead of masking it, and that let it pass each normalisation as it is."""
+
+    def __init__(self, module: nn.Sequential, layer: str):
+        names = [name for name, _ in module.named_children()]
+        self.body = module[: names.index(layer) + 1].eval()
+        for child in self.body.children():
+            if isinstance(child, nn.ReLU):
+                child.register_full_backward_hook(lambda _, __, signals: (signals[0].clamp(min=0),))
+            elif isinstance(child, nn.LocalResponseNorm):
+                child.register_full_backward_hook(lambda _, __, signals: (signals[0],))
+
+    def project(self, images: torch.Tensor, signal: torch.Tensor) -> torch.Tensor:
+        """images (N, C, H, W), signal of the layer's shape -> pixels (N, C, H, W)."""
+        images = images.detach().requires_grad_()
+        return torch.autograd.grad(self.body(images), images, signal)[0]
+
+
+def captum_occlusion(
+    module: nn.Module, image: torch.Tensor, label: int, *, size: int, stride: int, per_evaluation: int
+) -> np.ndarray:
+    """The label's probability for each position of the square, (rows, columns), by Captum's Occlusion with a fill of
+    zero. image (1, C, H, W). Captum returns attributions; the probabilities are taken from what it asks the module."""
+    from captum.attr import Occlusion
+
+    asked: list[torch.Tensor] = []
+
+    def probability(images: torch.Tensor) -> torch.Tensor:
+        asked.append(module(images).softmax(1)[:, label])
+        return asked[-1]
+
+    with torch.inference_mode():
+        Occlusion(probability).attribute(
+            image,
+            sliding_window_shapes=(image.shape[1], size, size),
+            strides=(image.shape[1], stride, stride),
+            baselines=0.0,
+            perturbations_per_eval=per_evaluation,
+        )
+    rows, columns = (max(0, -(-(extent - size) // stride)) + 1 for extent in image.shape[2:])
+    # The image as it is comes first; then rows run faster than columns.
+    return torch.cat(asked[1:]).reshape(columns, rows).T.cpu().numpy()
+
+
+def training_step(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], torch.Tensor]:
+    """One step of SGD with momentum and weight decay on these images (P2); returns the loss."""
+    optimizer = torch.optim.SGD(module.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4, foreach=True)
+    module.train()
+
+    def step() -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        loss = nn.functional.cross_entropy(module(images), labels)
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    return step
