@@ -1,16 +1,32 @@
 """The paper's figures and tables as functions: what a network looks at, and what its parts are for."""
 
 from .ablation import Ablation, Budget, ablation, table3
+from .correspondence import Correspondence, correspondence
 from .deconvnet import TopActivations, Visualization, rank_layers, strongest_maps, top_activations, visualize
+from .diagnosis import Diagnosis, diagnosis
+from .evolution import Evolution, Tracker, evolution
+from .features import FeatureAnalysis, feature_analysis
+from .invariance import Invariance, invariance
 from .occlusion import Occlusion, occlusion
 
 __all__ = [
     "Ablation",
     "Budget",
+    "Correspondence",
+    "Diagnosis",
+    "Evolution",
+    "FeatureAnalysis",
+    "Invariance",
     "Occlusion",
     "TopActivations",
+    "Tracker",
     "Visualization",
     "ablation",
+    "correspondence",
+    "diagnosis",
+    "evolution",
+    "feature_analysis",
+    "invariance",
     "occlusion",
     "rank_layers",
     "strongest_maps",

@@ -17,6 +17,7 @@ from .common import Commands, add_command, command_line, device, output, positiv
 
 _ABLATED = ("as it is", "without layers 3,4", "without layers 3,4,6,7")
 _ABLATION_IMAGES, _ABLATION_EPOCHS = 3000, 2
+_BATCH, _LEARNING_RATE = 64, 2e-2
 
 
 def add_parser(commands: Commands) -> None:
@@ -28,7 +29,7 @@ def add_parser(commands: Commands) -> None:
         "Trains zfnet_small from scratch on a subset of Fashion-MNIST, projects what excites every block, occludes "
         "test images, and compares three variants. About three minutes on two processor cores.",
     )
-    parser.add_argument("--epochs", type=positive, default=6, metavar="N", help="of the main training (default: 6)")
+    parser.add_argument("--epochs", type=positive, default=8, metavar="N", help="of the main training (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
 
 
@@ -44,10 +45,11 @@ def run(arguments: argparse.Namespace) -> int:
 
     _say("1/4 training zfnet_small from scratch on 12,000 images of Fashion-MNIST")
     net = Network(architecture, seed=arguments.seed).to(device(arguments))
-    history = Trainer(net, seed=arguments.seed).fit(
+    history = Trainer(net, lr=_LEARNING_RATE, seed=arguments.seed).fit(
         split.train,
         split.test,
         epochs=arguments.epochs,
+        batch_size=_BATCH,
         schedule=Linear(arguments.epochs),
         preprocess=preprocess,
         out_dir=directory,
@@ -63,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     _say("4/4 training three variants with a smaller budget")
     variants = table3(architecture, _ABLATED)
-    budget = Budget(_ABLATION_EPOCHS, schedule=Linear(_ABLATION_EPOCHS), scale=preprocess.scale)
+    budget = Budget(_ABLATION_EPOCHS, _BATCH, _LEARNING_RATE, schedule=Linear(_ABLATION_EPOCHS), scale=preprocess.scale)
     compared = ablation(variants, sample(split.train, _ABLATION_IMAGES), split.test, budget=budget, progress=progress)
 
     minutes = (time.perf_counter() - started) / 60

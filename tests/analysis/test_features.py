@@ -1,0 +1,140 @@
+import json
+
+import numpy as np
+import pytest
+
+from zfcuda.analysis import classifier
+from zfcuda.analysis.ablation import Budget
+from zfcuda.analysis.features import SCRATCH, draw_images, extract, feature_analysis
+from zfcuda.data import ArrayDataset, Augmentation, Preprocess
+
+from .nets import PATTERNS, deep_net, noise, with_pattern
+from .test_invariance import invariant_net
+
+
+def patterns(count, seed):
+    """Images of three patterns anywhere: hopeless on pixels, plain in the features of a net that knows the patterns."""
+    rng = np.random.default_rng(seed)
+    labels = (np.arange(count) % 3).astype(np.int32)
+    images = np.stack([with_pattern(label, *rng.integers(0, 14, 2)) for label in labels])
+    return ArrayDataset((200 * images).astype(np.uint8), labels, ("plus", "down", "across"))
+
+
+@pytest.fixture
+def net():
+    net = invariant_net()
+    net.preprocess = Preprocess(np.zeros((16, 16, 1), np.float32), (16, 16), 1 / 200)
+    return net
+
+
+@pytest.mark.parametrize("kind", classifier.KINDS)
+def test_features_that_know_the_classes_classify_with_few_images(net, kind):
+    """P11 and P12's meaning: a deeper layer that has abstracted the place away needs fewer images."""
+    result = feature_analysis(
+        net, patterns(90, 0), patterns(60, 1), layers=["conv1", "relu2"], per_class=(1, 6), draws=2, kind=kind
+    )
+    assert result.score("relu2", 1).accuracy == 100
+    assert result.score("relu2", 6).accuracy == 100
+    assert result.score("conv1", 6).accuracy < 90
+    assert result.score("conv1", 1).deviation >= 0
+    assert (result.layers, result.counts) == (["conv1", "relu2"], [1, 6])
+
+
+def test_a_net_from_scratch_is_the_baseline(net):
+    budget = Budget(1, batch_size=8, lr=0.01, augmentation=Augmentation(0, flip=False), scale=1 / 200)
+    result = feature_analysis(
+        net, patterns(30, 0), patterns(30, 1), layers=["relu2"], per_class=(4,), draws=1, scratch=budget
+    )
+    assert result.layers == ["relu2", SCRATCH]
+    assert 0 <= result.score(SCRATCH, 4).accuracy <= 100
+    assert result.score("relu2", 4).accuracy > result.score(SCRATCH, 4).accuracy
+
+
+def test_features_are_the_layers_activations():
+    net = deep_net()
+    images = noise((10, *net.input_shape))
+    found = extract(net, images, ["pool3", "fc5"], batch_size=4)
+    trace = net.forward(images)
+    np.testing.assert_allclose(found["pool3"], trace["pool3"].reshape(10, -1), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found["fc5"], trace.output, rtol=1e-5, atol=1e-6)
+
+
+def test_images_are_drawn_evenly_and_again_with_the_seed():
+    labels = np.array([0] * 10 + [1] * 3, np.int32)
+    chosen = draw_images(labels, 5, seed=1)
+    assert np.bincount(labels[chosen]).tolist() == [5, 3]
+    assert (chosen == draw_images(labels, 5, seed=1)).all()
+    assert chosen.tolist() != draw_images(labels, 5, seed=2).tolist()
+
+
+def test_results_repeat_are_saved_and_plotted(net, tmp_path):
+    one, two = (
+        feature_analysis(net, patterns(30, 0), patterns(30, 1), layers=["conv1"], per_class=(2,), draws=2)
+        for _ in range(2)
+    )
+    assert one == two
+    one.save(tmp_path / "f.json")
+    assert json.loads((tmp_path / "f.json").read_text())["scores"][0]["layer"] == "conv1"
+    assert len(one.plot().axes) == 2
+    with pytest.raises(KeyError, match="fc9"):
+        one.score("fc9", 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"per_class": ()}, "per_class must be"),
+        ({"per_class": (0,)}, "per_class must be"),
+        ({"draws": 0}, "draws must be"),
+        ({"kind": "forest"}, "kind must be one of softmax, svm"),
+        ({"layers": ["pool9"]}, "layer must be one of"),
+        ({"test": ArrayDataset(np.zeros((1, 16, 16, 1), np.uint8), np.zeros(1, np.int32), ("x",))}, "same classes"),
+    ],
+)
+def test_arguments(net, change, message):
+    arguments = {"train": patterns(9, 0), "test": patterns(9, 1), **change}
+    with pytest.raises(ValueError, match=message):
+        feature_analysis(net, **arguments)
+
+
+class TestClassifier:
+    def blobs(self, n=120, seed=0, spread=0.5):
+        rng = np.random.default_rng(seed)
+        labels = np.arange(n) % 3
+        centres = np.array([[4, 0, 0], [0, 4, 0], [0, 0, 4]], np.float32)
+        return (centres[labels] + spread * rng.standard_normal((n, 3))).astype(np.float32) * 50 + 1000, labels
+
+    @pytest.mark.parametrize("kind", classifier.KINDS)
+    def test_it_separates_what_can_be_separated_at_any_scale(self, kind):
+        features, labels = self.blobs()
+        assert classifier.fit(features, labels, 3, kind).accuracy(*self.blobs(seed=1)) > 0.98
+
+    def test_softmax_finds_the_minimum_of_its_loss(self):
+        features, labels = self.blobs(spread=2.0)
+        fitted = classifier.fit(features, labels, 3)
+        x = np.concatenate([(features - fitted.mean) / fitted.scale, np.ones((len(features), 1))], axis=1)
+        scores = x @ fitted.weight.astype(np.float64)
+        probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        slope = x.T @ (probabilities - np.eye(3)[labels]) / len(x)
+        slope[:-1] += fitted.strength * fitted.weight[:-1]
+        assert np.abs(slope).max() < 1e-3
+
+    def test_one_image_per_class_is_enough_to_begin(self):
+        features, labels = self.blobs()
+        assert classifier.fit(features[:3], labels[:3], 3).accuracy(features, labels) > 0.9
+
+    def test_constant_features_are_no_trouble(self):
+        fitted = classifier.fit(np.ones((6, 4), np.float32), np.arange(6) % 2, 2)
+        assert np.isfinite(fitted.weight).all()
+
+    def test_errors(self):
+        with pytest.raises(ValueError, match="classifier must be one of"):
+            classifier.fit(np.ones((2, 2), np.float32), np.array([0, 1]), 2, "forest")
+        with pytest.raises(ValueError, match="as many"):
+            classifier.fit(np.ones((2, 2), np.float32), np.array([0]), 2)
+
+
+def test_patterns_are_where_the_labels_say():
+    data = patterns(3, 0)
+    for image, label in zip(data.images, data.labels, strict=True):
+        assert (image > 0).sum() == PATTERNS[label].sum()

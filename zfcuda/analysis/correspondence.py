@@ -1,0 +1,170 @@
+"""Correspondence analysis (paper 4.4 and Table 1, P9): does masking the same part change features in the same way?
+
+For image i, e_i is the difference of a layer's features with and without the mask. If a network knows a part, the signs
+of the e_i agree between images more than for masks at random places.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .figures import new_figure, plain
+from .geometry import Window
+from .occlusion import last_map_layer
+from .results import write_json
+from .source import as_source, counted, to_device, to_host
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..nn import Network
+
+RANDOM = "random"
+
+Boxes = Sequence[Sequence[int]]  # (top, left, height, width) of the part in each image
+
+
+@dataclass(frozen=True)
+class Consistency:
+    """One part in one layer: the mean over pairs of images of the normalised Hamming distance between sign(e_i) and
+    sign(e_j), 0 (the mask changes all images alike) to 1, and its standard deviation over the pairs."""
+
+    part: str
+    layer: str
+    mean: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Table 1: a `Consistency` per part (and for the random control) and layer."""
+
+    cells: tuple[Consistency, ...]
+    layers: tuple[str, ...]
+    images: int
+
+    @property
+    def parts(self) -> list[str]:
+        """The names of the parts, the random control last."""
+        return list(dict.fromkeys(cell.part for cell in self.cells))
+
+    def cell(self, part: str, layer: str) -> Consistency:
+        """What was measured for a part in a layer; KeyError if nothing was."""
+        for cell in self.cells:
+            if (cell.part, cell.layer) == (part, layer):
+                return cell
+        raise KeyError(f"{part!r} in {layer!r}")
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything."""
+        return {"images": self.images, "layers": self.layers, "cells": self.cells}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+    def plot(self) -> Figure:
+        """Bars of all parts in each layer, with deviations; lower is more alike."""
+        figure, axes = new_figure(
+            columns=len(self.layers), width=3.6 * len(self.layers), height=0.9 + 0.45 * len(self.parts)
+        )
+        for axis, layer in zip(axes[0], self.layers, strict=True):
+            cells = [self.cell(part, layer) for part in self.parts]
+            colors = ["#7a7a7a" if cell.part == RANDOM else "#3b7dd8" for cell in cells]
+            axis.barh(
+                [plain(c.part) for c in cells], [c.mean for c in cells], xerr=[c.deviation for c in cells], color=colors
+            )
+            axis.invert_yaxis()
+            axis.set_xlabel(f"inconsistency in {layer}")
+        return figure
+
+
+def correspondence(
+    net: Network,
+    images: np.ndarray,
+    parts: Mapping[str, Boxes],
+    *,
+    layers: Sequence[str] | None = None,
+    fill: float = 0.0,
+    random_draws: int = 10,
+    seed: int = 0,
+    progress: bool = False,
+) -> Correspondence:
+    """Masks each part in every image and compares how the features change (P9).
+
+    images: float32 (N,H,W,C), two or more. parts: name -> one box (top, left, height, width) per image. The control
+    masks boxes of the parts' sizes at random places, `random_draws` times; 0 leaves it out. layers: by default the last
+    with maps and the last hidden one (the paper's 5 and 7). fill: what a mask is painted with, 0 being the mean image.
+    """
+    source = as_source(net, images)
+    count, (height, width, _) = len(source), source.image_shape
+    if count < 2:
+        raise ValueError(f"images must be two or more, to be compared, got {count}")
+    if not parts:
+        raise ValueError("parts is empty: there is nothing to mask")
+    if RANDOM in parts:
+        raise ValueError(f"parts must not be called {RANDOM!r}: that is the control")
+    boxes = {name: [_check_box(name, box, height, width) for box in part] for name, part in parts.items()}
+    for name, part in boxes.items():
+        if len(part) != count:
+            raise ValueError(f"part {name!r} must have one box for each of the {count} images, got {len(part)}")
+    if layers is None:
+        hidden = [name for _, name in sorted(net.blocks.items())][:-1]
+        layers = tuple(dict.fromkeys((last_map_layer(net), hidden[-1])))
+    for layer in layers:
+        net.locate(layer)
+
+    original = np.stack([source.read([i])[0] for i in range(count)])
+    still = _features(net, original, layers)
+    masks = [(name, part) for name, part in boxes.items()]
+    masks += [(RANDOM, draw) for draw in _random_boxes(list(boxes.values()), random_draws, height, width, seed)]
+    distances: dict[tuple[str, str], list[float]] = {}
+    for name, part in counted(masks, "masking" if progress else ""):
+        masked = original.copy()
+        for image, box in zip(masked, part, strict=True):
+            image[box.top : box.top + box.height, box.left : box.left + box.width] = fill
+        changed = _features(net, masked, layers)
+        for layer in layers:
+            signs = np.sign(still[layer] - changed[layer]).astype(np.int8)
+            pairs = itertools.combinations(range(count), 2)
+            found = [float((signs[i] != signs[j]).mean()) for i, j in pairs]
+            distances.setdefault((name, layer), []).extend(found)
+    cells = tuple(
+        Consistency(name, layer, float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else 0.0)
+        for (name, layer), found in distances.items()
+    )
+    return Correspondence(cells, tuple(layers), count)
+
+
+def _check_box(name: str, box: Sequence[int], height: int, width: int) -> Window:
+    if len(box) != 4 or not all(isinstance(v, (int, np.integer)) for v in box):
+        raise ValueError(f"a box of part {name!r} must be (top, left, height, width) in pixels, got {box!r}")
+    window = Window(*(int(v) for v in box))
+    inside = min(window.top, window.left) >= 0 and min(window.height, window.width) >= 1
+    if not inside or window.top + window.height > height or window.left + window.width > width:
+        raise ValueError(f"a box of part {name!r} must lie in the image of {height} x {width}, got {tuple(window)}")
+    return window
+
+
+def _random_boxes(
+    parts: Sequence[Sequence[Window]], draws: int, height: int, width: int, seed: int
+) -> list[list[Window]]:
+    """For each draw, a box per image: of the size of a part's box there (parts in turn), anywhere in the image."""
+    rng = np.random.default_rng(seed)
+    found = []
+    for draw in range(draws):
+        part = parts[draw % len(parts)]
+        corners = [(rng.integers(0, height - b.height + 1), rng.integers(0, width - b.width + 1)) for b in part]
+        found.append([Window(int(y), int(x), b.height, b.width) for (y, x), b in zip(corners, part, strict=True)])
+    return found
+
+
+def _features(net: Network, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
+    trace = net.forward(to_device(net, images))
+    return {layer: to_host(trace[layer]).reshape(len(images), -1) for layer in layers}

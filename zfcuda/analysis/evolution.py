@@ -1,0 +1,237 @@
+"""Evolution of features during training (paper 4 and Fig. 4, P5): how a map's strongest projection changes by epoch.
+
+A tracker looks at the network after chosen epochs, as a callback of the trainer. Each look is a file of its own, so
+that a training that was interrupted and resumed keeps what was seen before.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from ..data import Dataset
+from ..errors import DataError
+from ..nn.checkpoint import write_atomically
+from ..training import Trainer
+from .deconvnet import rank_layers, visualize
+from .figures import new_figure
+from .results import write_json
+from .source import Images
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..nn import Network
+
+PAPER_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)
+
+_ARRAYS = ("maps", "values", "indices", "frames", "projections")
+
+
+@dataclass(frozen=True)
+class LayerEvolution:
+    """M maps of one layer at E epochs.
+
+    epochs (E,), maps (M,); values float32 (M,E): the strongest activation over the images, indices int64 (M,E): in
+    which image; frames int32 (M,E,4): where that activation looks (top, left, height, width); projections float32
+    (M,E,h,w,C): what it projects to, inside the frame.
+    """
+
+    layer: str
+    epochs: np.ndarray
+    maps: np.ndarray
+    values: np.ndarray
+    indices: np.ndarray
+    frames: np.ndarray
+    projections: np.ndarray
+
+    @property
+    def changed(self) -> np.ndarray:
+        """bool (M,E): whether another image took the top since the epoch before; False in the first."""
+        changed = np.zeros(self.indices.shape, bool)
+        changed[:, 1:] = self.indices[:, 1:] != self.indices[:, :-1]
+        return changed
+
+    @property
+    def likeness(self) -> np.ndarray:
+        """float64 (E,): how much the projections are already those of the last epoch, mean cosine over maps, -1..1."""
+        flat = self.projections.reshape(*self.projections.shape[:2], -1).astype(np.float64)
+        norms = np.linalg.norm(flat, axis=2)
+        products = (flat * flat[:, -1:]).sum(axis=2)
+        scale = norms * norms[:, -1:]
+        return np.divide(products, scale, out=np.zeros_like(products), where=scale > 0).mean(axis=0)
+
+    @property
+    def settled(self) -> int:
+        """The first of the epochs from which on the projections' likeness to the last stays above 0.9."""
+        below = np.flatnonzero(self.likeness <= 0.9)
+        return int(self.epochs[min(below[-1] + 1, len(self.epochs) - 1) if below.size else 0])
+
+
+@dataclass(frozen=True)
+class Evolution:
+    """What a tracker saw: a `LayerEvolution` per layer."""
+
+    layers: Mapping[str, LayerEvolution]
+
+    def numbers(self) -> dict[str, Any]:
+        """All but the projections, with what follows from them."""
+        return {
+            name: {
+                "epochs": layer.epochs,
+                "maps": layer.maps,
+                "values": layer.values,
+                "indices": layer.indices,
+                "changed": layer.changed,
+                "likeness": layer.likeness,
+                "settled": layer.settled,
+            }
+            for name, layer in self.layers.items()
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+    def plot(self) -> Figure:
+        """Per layer: likeness of the projections to the last ones, and the share of maps whose top image changed."""
+        figure, axes = new_figure(columns=2, width=9.0, height=3.2)
+        for name, layer in self.layers.items():
+            axes[0, 0].plot(layer.epochs, layer.likeness, marker="o", markersize=3, label=name)
+            axes[0, 1].plot(layer.epochs[1:], 100 * layer.changed[:, 1:].mean(axis=0), marker="o", markersize=3)
+        axes[0, 0].set_ylabel("likeness to the last epoch")
+        axes[0, 1].set_ylabel("maps with another top image, %")
+        for axis in axes[0]:
+            axis.set_xlabel("epoch")
+        axes[0, 0].legend(frameon=False)
+        return figure
+
+
+class Tracker:
+    """A callback of `Trainer.fit`: after each of the epochs `at`, the strongest activation of chosen maps, projected.
+
+    images: what is looked at, a data set or float32 (N,H,W,C). layers: by default the end of every block with maps.
+    maps: how many maps of each layer, spread evenly, or a list of numbers per layer. out_dir: where the looks are kept;
+    without it they are kept in memory.
+    """
+
+    def __init__(
+        self,
+        net: Network,
+        images: Images,
+        *,
+        at: Sequence[int] = PAPER_EPOCHS,
+        layers: Sequence[str] | None = None,
+        maps: int | Mapping[str, Sequence[int]] = 8,
+        out_dir: str | os.PathLike | None = None,
+        batch_size: int = 64,
+    ):
+        if not at or min(at) < 1:
+            raise ValueError(f"at must be epochs of at least 1, one or more, got {at!r}")
+        self._images = images
+        self._at = frozenset(at)
+        self._batch_size = batch_size
+        self._out_dir = None if out_dir is None else Path(out_dir)
+        self._looks: dict[int, dict[str, np.ndarray]] = {}
+        names = list(layers or [n for _, n in sorted(net.blocks.items()) if len(net.layers[n].output_shape) == 3])
+        for name in names:
+            net.locate(name)
+        self._maps = {name: _chosen(maps, name, net.layers[name].output_shape[-1]) for name in names}
+
+    def __call__(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Looks at the trainer's network if this epoch is one of those chosen."""
+        if metrics["epoch"] in self._at:
+            self.look(trainer.net, metrics["epoch"])
+
+    def look(self, net: Network, epoch: int) -> None:
+        """Ranks the images and projects the winners, now."""
+        arrays: dict[str, np.ndarray] = {}
+        tops = rank_layers(net, self._images, list(self._maps), k=1, batch_size=self._batch_size)
+        for layer, maps in self._maps.items():
+            view = visualize(net, self._images, tops[layer], maps=maps, batch_size=self._batch_size)
+            arrays |= {f"{layer}/{name}": getattr(view, name) for name in _ARRAYS}
+        self._looks[epoch] = arrays
+        if self._out_dir is not None:
+            self._out_dir.mkdir(parents=True, exist_ok=True)
+            contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+            write_atomically(self._place(epoch), safetensors.numpy.save(contiguous))
+
+    def result(self) -> Evolution:
+        """What was seen so far, also before a training was resumed into the same out_dir. ValueError if nothing was."""
+        first = min(self._looks, default=max(self._at) + 1)
+        looks = {epoch: look for epoch, look in self._earlier().items() if epoch < first} | self._looks
+        if not looks:
+            raise ValueError("no epoch was looked at: the training ended before the first of them")
+        epochs = np.array(sorted(looks))
+        layers = {}
+        for layer, maps in self._maps.items():
+            stacked = [
+                np.stack([looks[epoch][f"{layer}/{name}"][:, 0] for epoch in epochs], axis=1) for name in _ARRAYS[1:]
+            ]
+            layers[layer] = LayerEvolution(layer, epochs, np.asarray(maps), *stacked)
+        return Evolution(layers)
+
+    def _place(self, epoch: int) -> Path:
+        assert self._out_dir is not None
+        return self._out_dir / f"epoch-{epoch:04d}.safetensors"
+
+    def _earlier(self) -> dict[int, dict[str, np.ndarray]]:
+        looks = {}
+        for epoch in sorted(self._at) if self._out_dir is not None else ():
+            path = self._place(epoch)
+            if not path.exists():
+                continue
+            try:
+                arrays = safetensors.numpy.load_file(path)
+                same = all(arrays[f"{layer}/maps"].tolist() == list(maps) for layer, maps in self._maps.items())
+            except (safetensors.SafetensorError, OSError, KeyError) as error:
+                raise DataError(f"{path} is damaged or of other layers ({error}); remove it") from error
+            if not same:
+                raise DataError(f"{path} is of other maps; choose another folder or remove it")
+            looks[epoch] = arrays
+        return looks
+
+
+def evolution(
+    trainer: Trainer,
+    train: Dataset,
+    validation: Dataset | None = None,
+    *,
+    epochs: int,
+    images: Images | None = None,
+    at: Sequence[int] = PAPER_EPOCHS,
+    layers: Sequence[str] | None = None,
+    maps: int | Mapping[str, Sequence[int]] = 8,
+    out_dir: str | Path | None = None,
+    callbacks: Sequence[Callable[[Trainer, Any], None]] = (),
+    **fit: Any,
+) -> Evolution:
+    """Trains, and looks after the epochs `at` (P5). images: what is looked at, by default the training images.
+
+    out_dir gets the looks, in evolution/, and what `Trainer.fit` leaves; `fit` are further arguments of it.
+    """
+    tracker = Tracker(
+        trainer.net,
+        train if images is None else images,
+        at=at,
+        layers=layers,
+        maps=maps,
+        out_dir=None if out_dir is None else Path(out_dir) / "evolution",
+    )
+    trainer.fit(train, validation, epochs=epochs, out_dir=out_dir, callbacks=[*callbacks, tracker], **fit)
+    return tracker.result()
+
+
+def _chosen(maps: int | Mapping[str, Sequence[int]], layer: str, count: int) -> list[int]:
+    if isinstance(maps, int):
+        if maps < 1:
+            raise ValueError(f"maps must be at least 1, got {maps}")
+        return np.linspace(0, count - 1, min(maps, count)).round().astype(int).tolist()
+    return list(maps[layer])

@@ -1,0 +1,209 @@
+"""Feature generalisation and feature analysis (paper 5.2, 5.3 and Table 7, P11 and P12).
+
+The trained net stays as it is; a linear classifier is trained on the features of each layer in turn, on another data
+set, with more and more images per class. Beside it, the same net trained from scratch on those images.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data import Dataset, Preprocess, Subset, mean_image
+from ..nn import Network
+from ..nn.architecture import Architecture, FullyConnectedSpec
+from ..training import Trainer, evaluate
+from . import classifier
+from .ablation import Budget
+from .figures import new_figure
+from .results import write_json
+from .source import as_source, batches, counted, to_host
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SCRATCH = "from scratch"
+
+
+@dataclass(frozen=True)
+class FeatureScore:
+    """Accuracy in % on the test images: mean and standard deviation over draws of the training images."""
+
+    layer: str
+    per_class: int
+    accuracy: float
+    deviation: float
+
+
+@dataclass(frozen=True)
+class FeatureAnalysis:
+    """A score per layer (and for the net from scratch) and number of training images per class."""
+
+    scores: tuple[FeatureScore, ...]
+    kind: str
+    classes: int
+    test_images: int
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers in the order of the net, then the net from scratch if it was trained."""
+        return list(dict.fromkeys(score.layer for score in self.scores))
+
+    @property
+    def counts(self) -> list[int]:
+        """The numbers of training images per class, ascending."""
+        return sorted({score.per_class for score in self.scores})
+
+    def score(self, layer: str, per_class: int) -> FeatureScore:
+        """What was measured; KeyError if nothing was."""
+        for score in self.scores:
+            if (score.layer, score.per_class) == (layer, per_class):
+                return score
+        raise KeyError(f"{layer!r} with {per_class} images per class")
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything."""
+        return vars(self)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+    def plot(self) -> Figure:
+        """Accuracy by images per class, a line per layer; and by layer, with the most images."""
+        figure, axes = new_figure(columns=2, width=9.0, height=3.6)
+        for layer in self.layers:
+            scores = [self.score(layer, count) for count in self.counts]
+            axes[0, 0].errorbar(
+                self.counts,
+                [score.accuracy for score in scores],
+                yerr=[score.deviation for score in scores],
+                marker="o",
+                markersize=3,
+                linestyle="--" if layer == SCRATCH else "-",
+                label=layer,
+            )
+        axes[0, 0].set_xscale("log")
+        axes[0, 0].set_xticks(self.counts, [str(count) for count in self.counts], minor=False)
+        axes[0, 0].set_xlabel("training images per class")
+        axes[0, 0].set_ylabel("test accuracy, %")
+        axes[0, 0].legend(frameon=False, fontsize=7)
+        most = [self.score(layer, self.counts[-1]).accuracy for layer in self.layers]
+        axes[0, 1].bar(self.layers, most)
+        axes[0, 1].set_ylabel(f"test accuracy, %, {self.counts[-1]} per class")
+        axes[0, 1].tick_params(axis="x", labelrotation=45)
+        return figure
+
+
+def feature_analysis(
+    net: Network,
+    train: Dataset,
+    test: Dataset,
+    *,
+    layers: Sequence[str] | None = None,
+    per_class: Sequence[int] = (5, 15, 30, 60),
+    draws: int = 3,
+    kind: str = "softmax",
+    scratch: Budget | None = None,
+    batch_size: int = 64,
+    seed: int = 0,
+    progress: bool = False,
+) -> FeatureAnalysis:
+    """Trains linear classifiers on frozen features, by layer and number of training images (P11, P12).
+
+    train, test: data sets of images as the net takes them (any classes). layers: by default the end of every block but
+    the last. per_class: numbers of training images per class; a class that has fewer gives all. draws: how often the
+    images are drawn anew. kind: "softmax" or "svm". scratch: the budget of the net trained from scratch on the same
+    images, which is left out if None.
+    """
+    if not per_class or min(per_class) < 1:
+        raise ValueError(f"per_class must be numbers of at least 1, one or more, got {per_class!r}")
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, got {draws}")
+    if kind not in classifier.KINDS:
+        raise ValueError(f"kind must be one of {', '.join(classifier.KINDS)}; got {kind!r}")
+    if train.classes != test.classes:
+        raise ValueError("train and test must have the same classes")
+    if layers is None:
+        layers = [name for _, name in sorted(net.blocks.items())][:-1]
+    for layer in layers:
+        net.locate(layer)
+    classes = len(train.classes)
+    found: dict[tuple[str, int], list[float]] = {}
+    jobs = [(count, draw) for count in sorted(set(per_class)) for draw in range(draws)]
+    for count, draw in counted(jobs, "classifiers" if progress else ""):
+        chosen = Subset(train, draw_images(train.labels, count, seed + draw))
+        features = extract(net, chosen, layers, batch_size)
+        fits = {layer: classifier.fit(features[layer], chosen.labels, classes, kind, seed=draw) for layer in layers}
+        for layer, right in _count_right(net, test, fits, batch_size).items():
+            found.setdefault((layer, count), []).append(100 * right / len(test))
+        if scratch is not None:
+            accuracy = _from_scratch(net, chosen, test, scratch, seed + draw)
+            found.setdefault((SCRATCH, count), []).append(100 * accuracy)
+    order = [*layers, *([SCRATCH] if scratch is not None else [])]
+    scores = tuple(
+        FeatureScore(
+            layer,
+            count,
+            float(np.mean(found[layer, count])),
+            float(np.std(found[layer, count], ddof=1)) if draws > 1 else 0.0,
+        )
+        for layer in order
+        for count in sorted(set(per_class))
+    )
+    return FeatureAnalysis(scores, kind, classes, len(test))
+
+
+def draw_images(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
+    """Indices of `per_class` images of each class (all of a class that has fewer), sorted."""
+    rng = np.random.default_rng(seed)
+    members = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
+    return np.sort(np.concatenate(members))
+
+
+def extract(net: Network, images: Any, layers: Sequence[str], batch_size: int = 64) -> dict[str, np.ndarray]:
+    """The features of every layer: float32 (N, D), maps flattened."""
+    parts: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
+    for _, batch in batches(net, as_source(net, images), batch_size):
+        trace = net.forward(batch)
+        for layer in layers:
+            parts[layer].append(to_host(trace[layer]).reshape(len(batch), -1))
+    return {layer: np.concatenate(found) for layer, found in parts.items()}
+
+
+def _count_right(
+    net: Network, test: Dataset, fits: dict[str, classifier.LinearClassifier], batch_size: int
+) -> dict[str, int]:
+    """How many test images each layer's classifier gets right: one pass, nothing kept."""
+    right = dict.fromkeys(fits, 0)
+    for start, batch in batches(net, as_source(net, test), batch_size):
+        trace = net.forward(batch)
+        labels = test.labels[start : start + len(batch)]
+        for layer, fitted in fits.items():
+            scores = fitted.scores(to_host(trace[layer]).reshape(len(batch), -1))
+            right[layer] += int((scores.argmax(axis=1) == labels).sum())
+    return right
+
+
+def _from_scratch(net: Network, train: Dataset, test: Dataset, budget: Budget, seed: int) -> float:
+    """The test accuracy of the same architecture, with these classes, trained on these images alone."""
+    *layers, last = net.architecture.layers
+    if not isinstance(last, FullyConnectedSpec):
+        raise ValueError(f"the net must end with a fully connected layer to be trained anew, got {last.name}")
+    layers.append(FullyConnectedSpec(last.name, len(train.classes)))
+    fresh = Network(Architecture(net.input_shape, tuple(layers), net.architecture.initial), seed=seed)
+    trainer = Trainer(fresh, budget.lr, budget.momentum, budget.weight_decay, budget.max_filter_rms, seed=seed)
+    trainer.fit(
+        train,
+        epochs=budget.epochs,
+        batch_size=budget.batch_size,
+        schedule=budget.schedule,
+        augmentation=budget.augmentation,
+        preprocess=Preprocess(mean_image(train), net.input_shape[:2], budget.scale),
+        progress=False,
+    )
+    return evaluate(fresh, test).top1

@@ -1,0 +1,208 @@
+"""Feature invariance (paper 4 and Fig. 5, P6): how far features move when an image is shifted, enlarged or turned."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from .figures import new_figure
+from .results import write_json
+from .source import as_source, counted, to_device, to_host
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..nn import Network
+
+TRANSFORMS = ("translation", "scale", "rotation")
+_UNITS = {"translation": "pixels down", "scale": "times", "rotation": "degrees"}
+_PAPER_SHIFT = 60 / 224  # the largest translation, as a share of the image's height
+
+
+@dataclass(frozen=True)
+class Curves:
+    """One transform of N images by T amounts.
+
+    amounts (T,): pixels down, factors, or degrees counter-clockwise. distances: layer -> float64 (N,T), Euclidean
+    distance between the features of the image as it is and transformed. norms: layer -> float64 (N,), the length of
+    the features of the image as it is. probability float32 (N,T): of the true label.
+    """
+
+    transform: str
+    amounts: np.ndarray
+    distances: Mapping[str, np.ndarray]
+    norms: Mapping[str, np.ndarray]
+    probability: np.ndarray
+
+    def relative(self, layer: str) -> np.ndarray:
+        """Distances as shares of the features' length, float64 (N,T): comparable between layers."""
+        return self.distances[layer] / np.maximum(self.norms[layer], np.finfo(np.float32).tiny)[:, None]
+
+    def steadiness(self, layer: str) -> float:
+        """The mean relative distance over images and amounts: 0 for features that do not move."""
+        return float(self.relative(layer).mean())
+
+
+@dataclass(frozen=True)
+class Invariance:
+    """The curves of every transform, in the order of Fig. 5."""
+
+    curves: Mapping[str, Curves]
+    layers: tuple[str, ...]
+    labels: tuple[int, ...]
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything."""
+        return {
+            "layers": self.layers,
+            "labels": self.labels,
+            "curves": self.curves,
+            "steadiness": {
+                name: {layer: one.steadiness(layer) for layer in self.layers} for name, one in self.curves.items()
+            },
+        }
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+    def plot(self) -> Figure:
+        """A row per transform: the distance in each layer, then the probability of the true label; a line per image."""
+        columns = len(self.layers) + 1
+        figure, axes = new_figure(
+            columns=columns, rows=len(self.curves), width=3.2 * columns, height=2.7 * len(self.curves)
+        )
+        for row, curves in zip(axes, self.curves.values(), strict=True):
+            for axis, layer in zip(row, self.layers, strict=False):
+                axis.plot(curves.amounts, curves.distances[layer].T)
+                axis.set_ylabel(f"distance in {layer}")
+            row[-1].plot(curves.amounts, curves.probability.T)
+            row[-1].set_ylabel("P(true label)")
+            row[-1].set_ylim(-0.02, 1.02)
+            for axis in row:
+                axis.set_xlabel(f"{curves.transform}, {_UNITS[curves.transform]}")
+        return figure
+
+
+def paper_amounts(transform: str, height: int, steps: int = 31) -> np.ndarray:
+    """The amounts of Fig. 5 for images of this height: -60..60 of 224 pixels, 1.0..1.8 times, 0..360 degrees."""
+    if transform not in TRANSFORMS:
+        raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}; got {transform!r}")
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    if transform == "translation":
+        reach = max(1, round(_PAPER_SHIFT * height))
+        return np.unique(np.linspace(-reach, reach, steps).round())
+    return np.linspace(1.0, 1.8, steps) if transform == "scale" else np.linspace(0.0, 360.0, steps)
+
+
+def transformed(image: np.ndarray, transform: str, amount: float) -> np.ndarray:
+    """The image float32 (H,W,C), shifted down by pixels, enlarged by a factor or turned counter-clockwise by degrees
+    about its centre, by bilinear sampling; 0 (the mean image) comes in from outside."""
+    height, width, channels = image.shape
+    cos, sin, shift = 1.0, 0.0, 0.0
+    if transform == "translation":
+        shift = amount
+    elif transform == "scale":
+        if not amount > 0:
+            raise ValueError(f"a scale must be positive, got {amount}")
+        cos = 1 / amount
+    elif transform == "rotation":
+        cos, sin = math.cos(math.radians(amount)), math.sin(math.radians(amount))
+    else:
+        raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}; got {transform!r}")
+    # Where each output pixel comes from: x' = cos x - sin y + ..., with the centre fixed. Pillow adds half a pixel.
+    x, y = width / 2, height / 2
+    matrix = (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y - shift)
+    moved = np.empty_like(image)
+    for channel in range(channels):
+        plane = Image.fromarray(np.ascontiguousarray(image[..., channel]))
+        moved[..., channel] = plane.transform(
+            (width, height), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=0
+        )
+    return moved
+
+
+def invariance(
+    net: Network,
+    images: np.ndarray,
+    labels: Sequence[int],
+    *,
+    amounts: Mapping[str, Sequence[float]] | None = None,
+    layers: Sequence[str] | None = None,
+    batch_size: int = 64,
+    progress: bool = False,
+) -> Invariance:
+    """Transforms each image and measures how far its features move (P6).
+
+    images: float32 (N,H,W,C) as the net takes them, labels: their N classes. amounts: transform -> amounts, by default
+    the paper's ranges for all three. layers: by default the end of block 1 and the last hidden layer.
+    """
+    source = as_source(net, images)
+    if len(labels) != len(source):
+        raise ValueError(f"labels must be {len(source)} class numbers, one per image, got {len(labels)}")
+    if any(not 0 <= label < net.num_classes for label in labels):
+        raise ValueError(f"labels must be in [0, {net.num_classes}), got {list(labels)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    layers = tuple(layers) if layers is not None else first_and_last_hidden(net)
+    for layer in layers:
+        net.locate(layer)
+    if amounts is None:
+        amounts = {name: paper_amounts(name, net.input_shape[0]).tolist() for name in TRANSFORMS}
+    curves = {}
+    for transform, steps in amounts.items():
+        if len(steps) == 0:
+            raise ValueError(f"amounts of {transform} is empty")
+        per_image = [
+            _curves_of_one(net, source.read([i])[0], int(labels[i]), transform, steps, layers, batch_size)
+            for i in counted(range(len(source)), transform if progress else "")
+        ]
+        curves[transform] = Curves(
+            transform,
+            np.asarray(steps, np.float64),
+            {layer: np.stack([one[0][layer] for one in per_image]) for layer in layers},
+            {layer: np.array([one[1][layer] for one in per_image]) for layer in layers},
+            np.stack([one[2] for one in per_image]),
+        )
+    return Invariance(curves, layers, tuple(int(label) for label in labels))
+
+
+def first_and_last_hidden(net: Network) -> tuple[str, ...]:
+    """The paper's layers 1 and 7: the ends of the first block and of the last one before the classes."""
+    names = [name for _, name in sorted(net.blocks.items())]
+    return tuple(dict.fromkeys((names[0], names[-2] if len(names) > 1 else names[0])))
+
+
+def _curves_of_one(
+    net: Network,
+    image: np.ndarray,
+    label: int,
+    transform: str,
+    amounts: Sequence[float],
+    layers: Sequence[str],
+    batch_size: int,
+) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
+    """Distances (T,) and norm of the features per layer, and the label's probability (T,), for one image."""
+    still = net.forward(to_device(net, image[None]))
+    original = {layer: _flat(still[layer])[0] for layer in layers}
+    distances: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
+    probabilities = []
+    for start in range(0, len(amounts), batch_size):
+        batch = np.stack([transformed(image, transform, amount) for amount in amounts[start : start + batch_size]])
+        trace = net.forward(to_device(net, batch))
+        for layer in layers:
+            distances[layer].append(np.linalg.norm(_flat(trace[layer]) - original[layer], axis=1))
+        probabilities.append(to_host(net.predict(to_device(net, batch)))[:, label])
+    norms = {layer: float(np.linalg.norm(original[layer])) for layer in layers}
+    return {layer: np.concatenate(parts) for layer, parts in distances.items()}, norms, np.concatenate(probabilities)
+
+
+def _flat(activations: Any) -> np.ndarray:
+    return to_host(activations).reshape(len(activations), -1).astype(np.float64)
