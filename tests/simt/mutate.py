@@ -1,0 +1,260 @@
+"""Breaks the CUDA kernels, one place at a time, and asks whether the emulated tests notice.
+
+    python tests/simt/mutate.py DIRECTORY [--files conv_gemm.cuh pool.cuh] [--out results.json]
+
+In device code, each ``__syncthreads``, ``__syncwarp``, ``copy_async_wait`` and ``copy_async_commit`` is deleted, each
+wait is weakened by one group, and each comparison is shifted by one (``<`` and ``<=``, ``>`` and ``>=`` change places).
+A copy of the sources with all mutants, of which a variable selects one, is built once in DIRECTORY, with every access
+checked. Then the tests of the kernel's family run for each, until one fails. Comparisons that the compiler evaluates
+(in constexpr functions and `if constexpr`) are left alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Which tests run the kernels of a file, by the start of its name; all of them for what all kernels share.
+FAMILIES = {
+    "conv": ["conv_tiles", "conv", "block"],
+    "block": ["block"],
+    "pool": ["pool", "block"],
+    "activation": ["activation"],
+    "norm": ["norm"],
+    "loss": ["loss"],
+    "optimizer": ["optimizer"],
+    "image": ["image"],
+}
+ALL_FAMILIES = ["conv_tiles", "conv", "block", "pool", "activation", "norm", "loss", "optimizer", "image"]
+
+# Second and third chances for what survives.
+RUNS = [{"seed": 1, "schedule": "mixed"}, {"seed": 2, "schedule": "random"}, {"seed": 3, "schedule": "depth_first"}]
+
+CPU_SECONDS = 600  # a mutant that loops for ever is noticed, too
+
+SWITCH = """\
+#pragma once
+// Which mutant lives, and comparisons that it may shift: `a < mutant::compare<7, 0, 1>() < b`.
+extern "C" {
+inline __attribute__((visibility("default"))) int zfcuda_mutant = -1;
+}
+namespace mutant {
+inline __attribute__((noinline, no_sanitize("thread"))) bool is(int number) { return zfcuda_mutant == number; }
+enum Operator { kLess, kLessEqual, kGreater, kGreaterEqual };
+template <int Number, Operator Was, Operator Becomes>
+struct compare {};
+template <typename L, int Number, Operator Was, Operator Becomes>
+struct Left { L value; };
+template <typename L, int Number, Operator Was, Operator Becomes>
+inline Left<L, Number, Was, Becomes> operator<(L value, compare<Number, Was, Becomes>) { return {value}; }
+template <typename L, typename R, int Number, Operator Was, Operator Becomes>
+inline bool operator<(Left<L, Number, Was, Becomes> left, R right) {
+    switch (is(Number) ? Becomes : Was) {
+        case kLess: return left.value < right;
+        case kLessEqual: return left.value <= right;
+        case kGreater: return left.value > right;
+        default: return left.value >= right;
+    }
+}
+}  // namespace mutant
+"""
+
+COMPARISON = re.compile(r" (<=|>=|<|>) ")
+OPERATORS = {
+    "<": ("kLess", "kLessEqual", "<="),
+    "<=": ("kLessEqual", "kLess", "<"),
+    ">": ("kGreater", "kGreaterEqual", ">="),
+    ">=": ("kGreaterEqual", "kGreater", ">"),
+}
+WAITING = re.compile(r"(__syncthreads\(\)|__syncwarp\([^;]*\)|simt::copy_async_commit\(\));")
+COPY_WAIT = re.compile(r"simt::copy_async_wait<([^;]*)>\(\);")
+
+
+@dataclass
+class Mutant:
+    number: int
+    file: str
+    line: int
+    code: str
+    change: str
+    caught: bool = False
+    by: str = ""
+
+
+def device_ranges(text: str) -> list[tuple[int, int]]:
+    """Where the bodies of device functions stand, those that the compiler can evaluate left out."""
+    ranges: list[tuple[int, int]] = []
+    for found in re.finditer(r"__global__|__device__|ZFCUDA_HOST_DEVICE", text):
+        if ranges and found.start() < ranges[-1][1]:
+            continue
+        position, depth = found.end(), 0
+        while position < len(text) and not (depth == 0 and text[position] in "{;"):
+            depth += {"(": 1, ")": -1}.get(text[position], 0)
+            position += 1
+        signature = text[text.rfind("\n", 0, found.start()) : position]
+        if position == len(text) or text[position] == ";" or "constexpr" in signature:
+            continue
+        begin, braces = position, 0
+        while True:
+            braces += {"{": 1, "}": -1}.get(text[position], 0)
+            position += 1
+            if braces == 0:
+                break
+        ranges.append((begin, position))
+    return ranges
+
+
+def mutate_file(path: Path, mutants: list[Mutant]) -> None:
+    """Rewrites the file so that each of its mutants can be selected; adds them to the list."""
+    text = path.read_text()
+    edits: list[tuple[int, int, str]] = []
+
+    def add(start: int, change: str) -> int:
+        number, line = len(mutants), text.count("\n", 0, start) + 1
+        code = text.splitlines()[line - 1].strip()
+        mutants.append(Mutant(number, path.name, line, code, change))
+        return number
+
+    for begin, end in device_ranges(text):
+        for line in re.finditer(r"[^\n]*\n?", text[begin:end]):
+            code = line.group().split("//")[0]
+            start = begin + line.start()
+            if re.search(r"\bconstexpr\b|static_assert|^\s*#|\btemplate\b", code):
+                continue
+            for found in COMPARISON.finditer(code):
+                was, becomes, shifted = OPERATORS[found[1]]
+                number = add(start + found.start(1), f"`{found[1]}` becomes `{shifted}`")
+                proxy = f"< mutant::compare<{number}, mutant::{was}, mutant::{becomes}>() <"
+                edits.append((start + found.start(1), start + found.end(1), proxy))
+        for found in WAITING.finditer(text, begin, end):
+            number = add(found.start(), f"`{found[1]}` deleted")
+            edits.append((found.start(), found.end(), f"if (!mutant::is({number})) {found[0]}"))
+        for found in COPY_WAIT.finditer(text, begin, end):
+            deleted = add(found.start(), "wait deleted")
+            weakened = add(found.start(), "one more group may be pending")
+            weak = f"if (mutant::is({weakened})) simt::copy_async_wait<({found[1]}) + 1>();"
+            edits.append((found.start(), found.end(), f"{weak} else if (!mutant::is({deleted})) {found[0]}"))
+    for start, end, replacement in sorted(edits, reverse=True):
+        text = text[:start] + replacement + text[end:]
+    if edits:
+        include = '#include "mutant.h"\n'
+        text = (
+            text.replace("#pragma once\n", "#pragma once\n" + include, 1) if "#pragma once" in text else include + text
+        )
+        path.write_text(text)
+
+
+def build(directory: Path, names: list[str]) -> list[Mutant]:
+    tree = directory / "tree"
+    shutil.rmtree(tree, ignore_errors=True)
+    ignored = shutil.ignore_patterns("build*", ".git", "*.so", "__pycache__", "data")
+    for part in ("csrc", "tests", "zfcuda"):
+        shutil.copytree(ROOT / part, tree / part, ignore=ignored)
+    for file in ("CMakeLists.txt", "pyproject.toml"):
+        shutil.copy(ROOT / file, tree)
+    for module in (ROOT / "zfcuda").glob("_cpu*.so"):
+        shutil.copy(module, tree / "zfcuda")
+    (tree / "csrc/kernels/mutant.h").write_text(SWITCH)
+    mutants: list[Mutant] = []
+    for path in sorted((tree / "csrc/kernels").glob("*.cu*")):
+        if not names or path.name in names:
+            mutate_file(path, mutants)
+    import pybind11
+
+    options = [
+        f"-Dpybind11_DIR={pybind11.get_cmake_dir()}",
+        f"-DPython_EXECUTABLE={sys.executable}",
+        "-DZFCUDA_CUDA=OFF",
+        "-DZFCUDA_CHECKED=ON",
+        "-DCMAKE_CXX_FLAGS=-w",
+        "-DCMAKE_BUILD_TYPE=None",
+    ]
+    subprocess.run(["cmake", "-S", tree, "-B", directory / "build", "-G", "Ninja", *options], check=True)
+    subprocess.run(["ninja", "-C", directory / "build", "_checked"], check=True)
+    for module in (directory / "build").glob("_checked*.so"):
+        shutil.copy(module, tree / "zfcuda")
+    return mutants
+
+
+def run_tests(mutant: Mutant, module, log: Path, configuration: dict) -> str:
+    """The first sign that the mutant was noticed; empty if the tests passed."""
+    stem = mutant.file.split(".")[0]
+    families = next((f for start, f in FAMILIES.items() if stem.startswith(start)), ALL_FAMILIES)
+    child = os.fork()
+    if child == 0:
+        import pytest
+
+        resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        ctypes.c_int.in_dll(ctypes.CDLL(module.__file__), "zfcuda_mutant").value = mutant.number
+        module.debug.configure(**configuration)
+        files = [f"tests/kernels/test_{family}.py" for family in families]
+        status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--tb=short", "-k", "emulated", *files])
+        os._exit(int(status))
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        return f"killed by signal {os.WTERMSIG(status)}"
+    code = os.waitstatus_to_exitcode(status)
+    if code == 0:
+        return ""
+    if code != 1:
+        raise RuntimeError(f"pytest could not run: see {log}")
+    failures = re.findall(r"^E +(.*)$", log.read_text(errors="replace"), re.MULTILINE)
+    return failures[0] if failures else "a test failed"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("directory", type=Path, help="for the mutated sources and the build")
+    parser.add_argument("--files", nargs="*", default=[], help="of csrc/kernels; all if none is named")
+    parser.add_argument("--out", type=Path, help="results as JSON (DIRECTORY/mutants.json)")
+    parser.add_argument("--list", action="store_true", help="build and list the mutants, run nothing")
+    arguments = parser.parse_args()
+    directory = arguments.directory.resolve()
+    out = (arguments.out or directory / "mutants.json").resolve()
+    directory.mkdir(parents=True, exist_ok=True)
+    mutants = build(directory, arguments.files)
+    if arguments.list:
+        for mutant in mutants:
+            print(f"{mutant.number:4d} {mutant.file}:{mutant.line}: {mutant.change}: {mutant.code}")
+        return
+
+    os.chdir(directory / "tree")
+    sys.path.insert(0, str(directory / "tree"))
+    os.environ["ZFCUDA_EMULATED_MODULE"] = "_checked"
+    os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
+    module = importlib.import_module("zfcuda._checked")
+    unchanged = Mutant(-1, "unchanged", 0, "", "")
+    if sign := run_tests(unchanged, module, directory / "unchanged.log", RUNS[0]):
+        sys.exit(f"the tests fail without a mutant: {sign}")
+    for mutant in mutants:
+        for configuration in RUNS:
+            mutant.by = run_tests(mutant, module, directory / f"{mutant.number}.log", configuration)
+            if mutant.by:
+                mutant.caught = True
+                break
+        verdict = "caught" if mutant.caught else "SURVIVED"
+        print(
+            f"{verdict:8s} {mutant.file}:{mutant.line}: {mutant.change}: {mutant.code}   [{mutant.by[:90]}]", flush=True
+        )
+        out.write_text(json.dumps([asdict(m) for m in mutants[: mutant.number + 1]], indent=1))
+    caught = sum(m.caught for m in mutants)
+    print(f"{caught} of {len(mutants)} mutants caught ({100 * caught / max(1, len(mutants)):.1f} %)")
+
+
+if __name__ == "__main__":
+    main()
