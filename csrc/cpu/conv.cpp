@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "../ops.h"
+#include "conv_first_layer.h"
 #include "conv_gemm.h"
 #include "winograd.h"
 
@@ -34,12 +35,14 @@ PhaseAxis phase_axis(int phase, int size, int filter, int stride, int pad) {
 }  // namespace
 
 std::size_t conv2d_workspace(const ConvShape& shape) {
+    if (first_layer::applies(shape)) return first_layer::conv2d_workspace(shape);
     if (winograd::pays(shape)) return winograd::conv2d_workspace(shape);
     return workspace_bytes(gemm::panels_size(shape.r * shape.s * shape.c, shape.k));
 }
 
 void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
             float* y, void* workspace, Stream) {
+    if (first_layer::applies(shape)) return first_layer::conv2d(shape, x, w, b, relu, y, workspace);
     if (winograd::pays(shape)) return winograd::conv2d(shape, x, w, b, relu, y, workspace);
     const Gather gather{x,          shape.n, shape.h, shape.w,        shape.c,        shape.p(),
                         shape.q(),  shape.r, shape.s, shape.stride_h, shape.stride_w, shape.pad_h,
@@ -52,6 +55,8 @@ void conv2d(const ConvShape& shape, const float* x, const float* w, const float*
 }
 
 std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
+    if (first_layer::transpose_applies(shape))
+        return first_layer::conv_transpose2d_workspace(shape);
     if (winograd::pays(shape)) return winograd::conv_transpose2d_workspace(shape);
     const int taps_h = (shape.r + shape.stride_h - 1) / shape.stride_h;
     const int taps_w = (shape.s + shape.stride_w - 1) / shape.stride_w;
@@ -60,6 +65,9 @@ std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
 
 void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
                       void* workspace, Stream) {
+    if (first_layer::transpose_applies(shape))
+        return first_layer::conv_transpose2d(
+            shape, {y, shape.p(), static_cast<std::int64_t>(shape.q()) * shape.k}, w, x, workspace);
     if (winograd::pays(shape)) return winograd::conv_transpose2d(shape, y, w, x, workspace);
     const std::int64_t line = static_cast<std::int64_t>(shape.w) * shape.c;
     for (int ph = 0; ph < std::min(shape.stride_h, shape.h); ++ph)

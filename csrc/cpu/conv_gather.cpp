@@ -17,23 +17,30 @@ void Gather::pack(std::int64_t m0, int count, int d0, int d1, float* out, int st
     int i = static_cast<int>(line % grid_h);
     const float* image = x + line / grid_h * (static_cast<std::int64_t>(h) * w * c);
 
+    // The first and the last run may be cut by [d0, d1).
+    const int first_begin = d0 - r0 * run, last_end = d1 - (r1 - 1) * run;
+    const std::int64_t line_size = static_cast<std::int64_t>(w) * c;
+
     for (int row = 0; row < count; ++row, out += stride) {
         const int top = i * step_h - pad_h, left = j * step_w - pad_w;
+        const bool inside = top + r0 >= 0 && top + r1 <= h && left >= 0 && left + taps_w <= w;
         // The part of each run that lies inside x.
         const int inside0 = std::clamp(-left, 0, taps_w) * c;
         const int inside1 = std::max(inside0, std::min(taps_w, w - left) * c);
         float* to = out;
         for (int r = r0; r < r1; ++r) {
-            const int begin = std::max(d0 - r * run, 0), end = std::min(d1 - r * run, run);
+            const int begin = r == r0 ? first_begin : 0, end = r == r1 - 1 ? last_end : run;
             const int y = top + r;
-            if (y < 0 || y >= h) {
-                simd::clear(to, end - begin);
+            const std::int64_t from = y * line_size + static_cast<std::int64_t>(left) * c;
+            if (inside) {
+                simd::copy_spilling(to, image + from + begin, end - begin);
+            } else if (y < 0 || y >= h) {
+                simd::clear_spilling(to, end - begin);
             } else {
-                const std::int64_t from = (static_cast<std::int64_t>(y) * w + left) * c;
                 const int a = std::clamp(inside0, begin, end), b = std::clamp(inside1, begin, end);
-                if (a > begin) simd::clear(to, a - begin);
-                if (b > a) simd::copy(to + a - begin, image + from + a, b - a);
-                if (end > b) simd::clear(to + b - begin, end - b);
+                simd::clear_spilling(to, a - begin);
+                if (b > a) simd::copy_spilling(to + a - begin, image + from + a, b - a);
+                simd::clear_spilling(to + b - begin, end - b);
             }
             to += end - begin;
         }

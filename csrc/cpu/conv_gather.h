@@ -22,7 +22,8 @@ struct Gather {
     std::int64_t rows() const { return static_cast<std::int64_t>(n) * grid_h * grid_w; }
     int depth() const { return taps_h * taps_w * c; }
 
-    // out[i * stride + d - d0] = matrix[m0 + i][d] for i < count, d0 <= d < d1.
+    // out[i * stride + d - d0] = matrix[m0 + i][d] for i < count, d0 <= d < d1. Also writes up to
+    // kLanes - 1 floats behind each row, which the next row overwrites or `stride` leaves room for.
     void pack(std::int64_t m0, int count, int d0, int d1, float* out, int stride) const;
 };
 

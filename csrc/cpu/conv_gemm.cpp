@@ -3,11 +3,10 @@
 
 #include <algorithm>
 
+#include "parallel.h"
+
 namespace zfcuda {
 namespace {
-
-// Results larger than this leave the caches before anybody reads them.
-constexpr std::int64_t kStreamBytes = 32 << 20;
 
 void place_rows(const Gather& gather, const RowPlacement& placement, std::int64_t m0, int count,
                 float** rows) {
@@ -58,8 +57,8 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
             for (int tile = 0; tile < tiles; ++tile) {
                 const int t0 = part_begin(count, tiles, tile);
                 const int t1 = part_begin(count, tiles, tile + 1);
-                multiply_row_tile(t1 - t0, d1 - d0, scratch + t0 * kRowStride, b, rows + t0, column,
-                                  std::min(kPanel, columns - column), epilogue);
+                multiply_tile(t1 - t0, {scratch + t0 * kRowStride, kRowStride, b, d1 - d0},
+                              rows + t0, column, columns - column, epilogue);
             }
         }
     }
@@ -110,6 +109,19 @@ void pack_filters(const float* w, int filters, int depth, float* panels) {
                     out[d * kPanel + j] = k < filters ? filter[d] : 0.0f;
             }
         }
+}
+
+void pack_rows(const float* matrix, int depth, int columns, float* panels) {
+    using namespace gemm;
+#pragma omp parallel for num_threads(threads())
+    for (int column = 0; column < columns; column += kPanel) {
+        float* out = panels + static_cast<std::int64_t>(column) * depth;
+        const int count = std::min(kPanel, columns - column);
+        for (int d = 0; d < depth; ++d, out += kPanel) {
+            simd::copy(out, matrix + static_cast<std::int64_t>(d) * columns + column, count);
+            simd::clear(out + count, kPanel - count);
+        }
+    }
 }
 
 void pack_transposed_filters(const float* w, int k, int r, int s, int c, const PhaseTaps& taps,

@@ -40,6 +40,9 @@ void multiply_all(const Gather& gather, const float* panels, int columns, const 
 // Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k.
 void pack_filters(const float* w, int filters, int depth, float* panels);
 
+// Panels of a matrix (depth, columns) as it lies.
+void pack_rows(const float* matrix, int depth, int columns, float* panels);
+
 // Panels as a phase of the transposed convolution needs them: depth (t, u, k), columns c, where tap
 // (t, u) is the filter's (r0 + (taps_h - 1 - t) * step_h, s0 + (taps_w - 1 - u) * step_w).
 struct PhaseTaps {

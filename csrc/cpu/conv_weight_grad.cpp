@@ -11,6 +11,7 @@
 #include <algorithm>
 
 #include "../ops.h"
+#include "conv_first_layer.h"
 #include "conv_gather.h"
 #include "gemm.h"
 #include "winograd.h"
@@ -21,7 +22,7 @@ namespace {
 using namespace gemm;
 
 constexpr int kPixels = 256;
-constexpr int kGroupPanels = 4;
+constexpr int kGroupPanels = 6;
 constexpr int kMinTasks = 16;
 
 struct Plan {
@@ -44,7 +45,7 @@ struct Plan {
     std::int64_t dy_floats() const {
         return static_cast<std::int64_t>(tiles) * kTileRows * kPixels;
     }
-    std::int64_t thread_floats() const { return dy_floats() + kPixels * kPanel; }
+    std::int64_t thread_floats() const { return dy_floats() + kPixels * kPanel + simd::kLanes; }
     std::int64_t partial_floats(const ConvShape& shape) const {
         return chunks > 1
                    ? static_cast<std::int64_t>(chunks) * shape.k * shape.r * shape.s * shape.c
@@ -54,18 +55,17 @@ struct Plan {
 
 // Tile by tile, pixel by pixel, kTileRows values of dy.
 void pack_gradient(const float* dy, int k, int tiles, int count, float* out) {
-    for (int tile = 0; tile < tiles; ++tile) {
-        const int k0 = part_begin(k, tiles, tile), rows = part_begin(k, tiles, tile + 1) - k0;
-        const float* from = dy + k0;
-        for (int m = 0; m < count; ++m, from += k, out += kTileRows)
-            simd::copy(out, from, rows);
-        out += (kPixels - count) * kTileRows;
-    }
+    for (int m = 0; m < count; ++m, dy += k)
+        for (int tile = 0; tile < tiles; ++tile) {
+            const int k0 = part_begin(k, tiles, tile), k1 = part_begin(k, tiles, tile + 1);
+            simd::copy(out + (tile * kPixels + m) * kTileRows, dy + k0, k1 - k0);
+        }
 }
 
 }  // namespace
 
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
+    if (first_layer::applies(shape)) return first_layer::conv2d_weight_grad_workspace(shape);
     if (winograd::pays(shape)) return winograd::conv2d_weight_grad_workspace(shape);
     const Plan plan(shape);
     return sizeof(float) * (plan.partial_floats(shape) + plan.thread_floats() * max_threads());
@@ -73,6 +73,10 @@ std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
 
 void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
                         void* workspace, Stream) {
+    if (first_layer::applies(shape))
+        return first_layer::conv2d_weight_grad(
+            shape, x, {dy, shape.p(), static_cast<std::int64_t>(shape.q()) * shape.k}, dw,
+            workspace);
     if (winograd::pays(shape)) return winograd::conv2d_weight_grad(shape, x, dy, dw, workspace);
     const Plan plan(shape);
     const Gather gather{x,          shape.n, shape.h, shape.w,        shape.c,        shape.p(),
@@ -109,9 +113,10 @@ void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy,
                             for (int i = 0; i < k1 - k0; ++i)
                                 rows[i] = partials + chunk * size +
                                           static_cast<std::int64_t>(k0 + i) * depth;
-                            multiply_packed_tile(k1 - k0, count,
-                                                 packed_dy + tile * (kTileRows * kPixels), packed_x,
-                                                 rows, d0, d1 - d0, epilogue);
+                            multiply_tile(k1 - k0,
+                                          {packed_dy + tile * (kTileRows * kPixels), 1, packed_x,
+                                           count, kTileRows},
+                                          rows, d0, d1 - d0, epilogue);
                         }
                     }
                 }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <utility>
 
 namespace zfcuda::gemm {
@@ -14,9 +15,7 @@ using simd::kLanes;
 using simd::Vec;
 
 struct Tile {
-    int depth;
-    const float* a;
-    const float* b;
+    const Operands* operands;
     float* const* rows;
     std::int64_t column;
     int columns;
@@ -52,56 +51,60 @@ inline void write(const Tile& tile, const Vec (&acc)[Rows][Vectors]) {
     }
 }
 
-// A[i][d] is a[i * RowStride + d * DepthStride].
-template <int Rows, int Vectors, int RowStride, int DepthStride>
+template <int Rows, int Vectors, int RowStride>
 void multiply(const Tile& tile) {
+    const Operands& operands = *tile.operands;
+    const int a_step = operands.a_step, b_stride = operands.b_stride;
     Vec acc[Rows][Vectors] = {};
-    const float* a = tile.a;
-    const float* b = tile.b;
-    for (int d = 0; d < tile.depth; ++d) {
-        Vec bd[Vectors];
-#pragma GCC unroll 2
-        for (int j = 0; j < Vectors; ++j)
-            bd[j] = simd::load(b + j * kLanes);
-#pragma GCC unroll 16
-        for (int i = 0; i < Rows; ++i) {
-            const Vec ai = simd::broadcast(a[i * RowStride]);
+    const float* b = operands.b;
+    for (int run = 0; run < operands.runs; ++run) {
+        const float* a = operands.a + run * operands.run_distance;
+        for (int d = 0; d < operands.depth; ++d) {
+            Vec bd[Vectors];
 #pragma GCC unroll 2
             for (int j = 0; j < Vectors; ++j)
-                acc[i][j] += ai * bd[j];
+                bd[j] = simd::load(b + j * kLanes);
+#pragma GCC unroll 16
+            for (int i = 0; i < Rows; ++i) {
+                const Vec ai = simd::broadcast(a[i * RowStride]);
+#pragma GCC unroll 2
+                for (int j = 0; j < Vectors; ++j)
+                    acc[i][j] += ai * bd[j];
+            }
+            a += a_step;
+            b += b_stride;
         }
-        a += DepthStride;
-        b += kPanel;
     }
     write<Rows, Vectors>(tile, acc);
 }
 
 using TileFunction = void (*)(const Tile&);
+using TileFunctions =
+    std::array<std::array<TileFunction, kTileRows>, 2>;  // [two vectors][rows - 1]
 
-template <int Vectors, int RowStride, int DepthStride, int... I>
-constexpr std::array<TileFunction, kTileRows> tile_functions(std::integer_sequence<int, I...>) {
-    return {multiply<I + 1, Vectors, RowStride, DepthStride>...};
+template <int RowStride, int... I>
+constexpr TileFunctions tile_functions(std::integer_sequence<int, I...>) {
+    return {{{multiply<I + 1, 1, RowStride>...}, {multiply<I + 1, 2, RowStride>...}}};
 }
 
-// [columns > one vector][rows - 1]
-template <int RowStride, int DepthStride>
-constexpr std::array<std::array<TileFunction, kTileRows>, 2> kTileFunctions = {
-    tile_functions<1, RowStride, DepthStride>(std::make_integer_sequence<int, kTileRows>()),
-    tile_functions<2, RowStride, DepthStride>(std::make_integer_sequence<int, kTileRows>())};
+// One for each of kRowStrides.
+template <std::size_t... I>
+constexpr std::array<TileFunctions, sizeof...(I)> all_tile_functions(std::index_sequence<I...>) {
+    return {tile_functions<kRowStrides[I]>(std::make_integer_sequence<int, kTileRows>())...};
+}
+
+constexpr auto kTileFunctions =
+    all_tile_functions(std::make_index_sequence<std::size(kRowStrides)>());
 
 }  // namespace
 
-void multiply_row_tile(int count, int depth, const float* a, const float* panel, float* const* rows,
-                       std::int64_t column, int columns, const Epilogue& epilogue) {
-    kTileFunctions<kRowStride, 1>[columns > kLanes][count - 1](
-        {depth, a, panel, rows, column, columns, &epilogue});
-}
-
-void multiply_packed_tile(int count, int depth, const float* a, const float* panel,
-                          float* const* rows, std::int64_t column, int columns,
-                          const Epilogue& epilogue) {
-    kTileFunctions<1, kTileRows>[columns > kLanes][count - 1](
-        {depth, a, panel, rows, column, columns, &epilogue});
+void multiply_tile(int count, const Operands& operands, float* const* rows, std::int64_t column,
+                   int columns, const Epilogue& epilogue) {
+    int layout = 0;
+    while (kRowStrides[layout] != operands.row_stride)
+        ++layout;
+    kTileFunctions[layout][columns > kLanes][count - 1](
+        {&operands, rows, column, std::min(columns, kPanel), &epilogue});
 }
 
 int max_threads() {

@@ -2,17 +2,16 @@
 //
 //   C[i][j] (+)= sum over d of A[i][d] * B[d][j]
 //
-// for one tile: up to kTileRows rows of A, one panel of B with kPanel columns, a depth of up to
-// kMaxDepth. A tile lives in registers (14 rows x 2 vectors of AVX-512, 6 x 2 of AVX2), each step
-// of the depth loads two vectors of B, broadcasts one float of A per row and does rows x 2 fused
-// multiply-adds, so that the multiply-adds are what bounds it (97 % of peak was measured with A and
-// B in the second-level cache).
+// for one tile: up to kTileRows rows of A, one panel of B with kPanel columns. A tile lives in
+// registers (14 rows x 2 vectors of AVX-512, 6 x 2 of AVX2); each step of the depth loads two
+// vectors of B, broadcasts one float of A per row and does rows x 2 fused multiply-adds, so that
+// the multiply-adds are what bounds it (98 % of peak was measured with A and B in the second-level
+// cache).
 //
-// B comes as panels: kPanel columns, depth-major, so that it is read in sequence. A comes either as
-// plain rows kRowStride apart (what im2col makes by copying runs) or packed depth-major, kTileRows
-// floats a step (what the weight gradient needs). Both strides are compile-time constants, so that
-// every row's address is a displacement; kRowStride is an odd number of cache lines, so that
-// rows spread over all sets of the first-level cache.
+// The distance of the rows of A is a compile-time constant, so that every row's address is a
+// displacement. It is one of kRowStrides: kRowStride, an odd number of cache lines, for rows that
+// were gathered; 1 for an A that lies depth by depth (weight gradients); and a few floats where
+// neighbouring windows of an image with few channels are read in place.
 #pragma once
 
 #include <cstdint>
@@ -28,8 +27,28 @@ constexpr int kTileRows = 6;
 #endif
 constexpr int kPanelVectors = 2;
 constexpr int kPanel = kPanelVectors * simd::kLanes;
-constexpr int kMaxDepth = 384;
+constexpr int kMaxDepth = 384;  // of gathered rows
 constexpr int kRowStride = kMaxDepth + 16;
+constexpr int kRowStrides[] = {kRowStride, 1, 3, 6, 12};
+
+constexpr bool is_row_stride(int floats) {
+    for (int stride : kRowStrides)
+        if (stride == floats) return true;
+    return false;
+}
+
+// The operands of a tile. The depth is `runs` x `depth`: A[i][d] lies at
+// a + i * row_stride + (d / depth) * run_distance + (d % depth) * a_step, B[d] at b + d * b_stride.
+struct Operands {
+    const float* a;
+    int row_stride;
+    const float* b;
+    int depth;
+    int a_step = 1;
+    int b_stride = kPanel;
+    int runs = 1;
+    std::int64_t run_distance = 0;
+};
 
 // What becomes of the products of a tile.
 struct Epilogue {
@@ -39,14 +58,22 @@ struct Epilogue {
     bool stream = false;          // write past the caches; every row of C must be vector-aligned
 };
 
-// C = rows[i] + column, i < count; the tile has `columns` <= kPanel columns.
-void multiply_row_tile(int count, int depth, const float* a, const float* panel, float* const* rows,
-                       std::int64_t column, int columns, const Epilogue&);
-void multiply_packed_tile(int count, int depth, const float* a, const float* panel,
-                          float* const* rows, std::int64_t column, int columns, const Epilogue&);
+// C[i] = rows[i] + column for i < count; the tile has `columns` columns, cut to kPanel.
+void multiply_tile(int count, const Operands&, float* const* rows, std::int64_t column, int columns,
+                   const Epilogue&);
 
 constexpr int ceil_div(std::int64_t a, int b) {
     return static_cast<int>((a + b - 1) / b);
+}
+
+constexpr int round_up(int value, int unit) {
+    return (value + unit - 1) / unit * unit;
+}
+
+// A distance of at least `floats` that is an odd number of cache lines: streams that far apart do
+// not meet in the caches.
+constexpr std::int64_t odd_lines(std::int64_t floats) {
+    return ((floats + 15) / 16 | 1) * 16;
 }
 
 // Where part `i` of `parts` begins when `total` is cut as evenly as possible.

@@ -253,6 +253,19 @@ inline void copy(float* to, const float* from, int count) {
     if (i < count) store_partial(to + i, load_partial(from + i, count - i), count - i);
 }
 
+// The same in whole vectors: up to kLanes - 1 floats behind the run become zero too.
+inline void copy_spilling(float* to, const float* from, int count) {
+    int i = 0;
+    for (; i + kLanes <= count; i += kLanes)
+        store(to + i, load(from + i));
+    if (i < count) store(to + i, load_partial(from + i, count - i));
+}
+
+inline void clear_spilling(float* to, int count) {
+    for (int i = 0; i < count; i += kLanes)
+        store(to + i, Vec{});
+}
+
 inline void clear(float* to, int count) {
     int i = 0;
     for (; i + kLanes <= count; i += kLanes)

@@ -85,8 +85,8 @@ void multiply_frequency(const Plan& plan, int frequency, int tiles, int group, i
             for (int t = 0; t < row_tiles; ++t) {
                 const int t0 = part_begin(tiles, row_tiles, t),
                           t1 = part_begin(tiles, row_tiles, t + 1);
-                multiply_row_tile(t1 - t0, d1 - d0, a + t0 * kRowStride, b, rows + t0, column,
-                                  std::min(kPanel, plan.columns - column), epilogue);
+                multiply_tile(t1 - t0, {a + t0 * kRowStride, kRowStride, b, d1 - d0}, rows + t0,
+                              column, plan.columns - column, epilogue);
             }
         }
     }

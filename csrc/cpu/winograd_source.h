@@ -2,21 +2,12 @@
 // image batch.
 #pragma once
 
+#include "gemm.h"
 #include "simd.h"
 #include "winograd_grid.h"
 #include "winograd_transform.h"
 
 namespace zfcuda::winograd {
-
-constexpr int round_up(int value, int unit) {
-    return (value + unit - 1) / unit * unit;
-}
-
-// A distance of at least `floats` that is an odd number of cache lines: streams that far apart do
-// not meet in the caches.
-constexpr std::int64_t odd_lines(std::int64_t floats) {
-    return ((floats + 15) / 16 | 1) * 16;
-}
 
 // `count` may be kLanes or more, which is a whole vector.
 inline Vec load_up_to(const float* p, int count) {
@@ -46,8 +37,8 @@ struct TileSource {
     const float* zeros;
 };
 
-// B^T x B of one tile: to(d) + frequency * stride, for d = phase * round_up(channels, kLanes) +
-// channel, a vector at a time.
+// B^T x B of one tile: to(d) + frequency * stride, for d = phase * gemm::round_up(channels, kLanes)
+// + channel, a vector at a time.
 template <typename Place>
 inline void transform_source(const TileSource& source, const TilePosition& position,
                              std::int64_t stride, const Place& to) {
@@ -68,7 +59,7 @@ inline void transform_source(const TileSource& source, const TilePosition& posit
                 for (int j = 0; j < 6; ++j)
                     x[i][j] = load_up_to(pixels[i][j] + c, source.channels - c);
             transform_2d<6, 6, transform_data>(x, v);
-            store_frequencies(v, to(phase * round_up(source.channels, kLanes) + c), stride);
+            store_frequencies(v, to(phase * gemm::round_up(source.channels, kLanes) + c), stride);
         }
     }
 }

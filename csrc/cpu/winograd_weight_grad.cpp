@@ -107,11 +107,12 @@ void multiply_frequency(const Plan& plan, int frequency, int tiles, bool accumul
             float* rows[kTileRows];
             for (int i = 0; i < k1 - k0; ++i)
                 rows[i] = sums + (k0 + i) * plan.row_stride;
-            multiply_packed_tile(
-                k1 - k0, tiles,
-                gradients + static_cast<std::int64_t>(tile) * plan.chunk_tiles * kTileRows,
-                data + static_cast<std::int64_t>(panel) * plan.chunk_tiles * kPanel, rows, column,
-                std::min(kPanel, plan.columns - column), epilogue);
+            multiply_tile(
+                k1 - k0,
+                {gradients + static_cast<std::int64_t>(tile) * plan.chunk_tiles * kTileRows, 1,
+                 data + static_cast<std::int64_t>(panel) * plan.chunk_tiles * kPanel, tiles,
+                 kTileRows},
+                rows, column, plan.columns - column, epilogue);
         }
     }
 }

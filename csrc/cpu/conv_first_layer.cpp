@@ -1,0 +1,210 @@
+// Forward convolution and weight gradient of images with few channels (conv_first_layer.h).
+#include "conv_first_layer.h"
+
+#include <algorithm>
+
+#include "conv_gemm.h"
+#include "gemm.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace zfcuda::first_layer {
+namespace {
+
+using namespace gemm;
+
+constexpr int kStripLines = 8;     // output lines per task, forward
+constexpr int kBlockPixels = 256;  // of the weight gradient's depth
+constexpr int kChunks = 32;        // of the batch, each with its own sum
+
+int taps(const ConvShape& s) {
+    return s.r * s.s * s.c;
+}
+
+// Floats of a padded line.
+int line_floats(const ConvShape& s) {
+    return ((s.q() - 1) * s.stride_w + s.s) * s.c;
+}
+
+int input_lines(const ConvShape& s, int output_lines) {
+    return (output_lines - 1) * s.stride_h + s.r;
+}
+
+// The lines that the output lines [p0, p1) read, with padding.
+void pad_lines(const ConvShape& s, const float* x, int n, int p0, int p1, float* out) {
+    const int size = line_floats(s), margin = std::min(s.pad_w * s.c, size);
+    const int inside = std::min(size - margin, s.w * s.c);
+    const int first = p0 * s.stride_h - s.pad_h;
+    for (int i = 0; i < input_lines(s, p1 - p0); ++i, out += size) {
+        const int h = first + i;
+        if (h < 0 || h >= s.h) {
+            simd::clear(out, size);
+            continue;
+        }
+        simd::clear(out, margin);
+        simd::copy(out + margin, x + (static_cast<std::int64_t>(n) * s.h + h) * s.w * s.c, inside);
+        simd::clear(out + margin + inside, size - margin - inside);
+    }
+}
+
+}  // namespace
+
+bool applies(const ConvShape& s) {
+    return s.c <= 4 && is_row_stride(s.stride_w * s.c) && s.q() >= kTileRows / 2;
+}
+
+std::int64_t scratch_floats(const ConvShape& s, int lines) {
+    return odd_lines(static_cast<std::int64_t>(input_lines(s, lines)) * line_floats(s));
+}
+
+void conv2d_lines(const ConvShape& s, const float* x, int n, int p0, int p1, const float* panels,
+                  const float* b, bool relu, bool stream, float* y, float* scratch) {
+    pad_lines(s, x, n, p0, p1, scratch);
+    const int q = s.q(), size = line_floats(s), tiles = ceil_div(q, kTileRows);
+    Epilogue epilogue;
+    epilogue.relu = relu;
+    epilogue.stream = stream;
+    for (int p = p0; p < p1; ++p)
+        for (int column = 0; column < s.k; column += kPanel) {
+            epilogue.bias = b ? b + column : nullptr;
+            for (int tile = 0; tile < tiles; ++tile) {
+                const int q0 = part_begin(q, tiles, tile), q1 = part_begin(q, tiles, tile + 1);
+                float* rows[kTileRows];
+                for (int i = 0; i < q1 - q0; ++i)
+                    rows[i] = y + (static_cast<std::int64_t>(p - p0) * q + q0 + i) * s.k;
+                Operands operands{};
+                operands.row_stride = s.stride_w * s.c;
+                operands.a = scratch + static_cast<std::int64_t>(p - p0) * s.stride_h * size +
+                             q0 * operands.row_stride;
+                operands.runs = s.r;
+                operands.depth = s.s * s.c;
+                operands.run_distance = size;
+                operands.b = panels + static_cast<std::int64_t>(column) * taps(s);
+                multiply_tile(q1 - q0, operands, rows, column, s.k - column, epilogue);
+            }
+        }
+}
+
+std::size_t conv2d_workspace(const ConvShape& s) {
+    return sizeof(float) *
+           (panels_size(taps(s), s.k) + scratch_floats(s, kStripLines) * max_threads());
+}
+
+void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, bool relu, float* y,
+            void* workspace) {
+    float* panels = static_cast<float*>(workspace);
+    float* scratch = panels + panels_size(taps(s), s.k);
+    pack_filters(w, s.k, taps(s), panels);
+    const int p = s.p(), strips = ceil_div(p, kStripLines);
+    const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
+    const bool stream =
+        s.n * p * line * 4 > kStreamBytes && s.k % simd::kLanes == 0 && simd::is_aligned(y);
+#pragma omp parallel num_threads(threads())
+    {
+        float* mine = scratch + thread_index() * scratch_floats(s, kStripLines);
+#pragma omp for collapse(2) schedule(dynamic)
+        for (int n = 0; n < s.n; ++n)
+            for (int strip = 0; strip < strips; ++strip) {
+                const int p0 = part_begin(p, strips, strip), p1 = part_begin(p, strips, strip + 1);
+                conv2d_lines(s, x, n, p0, p1, panels, b, relu, stream,
+                             y + (static_cast<std::int64_t>(n) * p + p0) * line, mine);
+            }
+        if (stream) simd::stream_fence();
+    }
+}
+
+namespace {
+
+// The weight gradient: sizes.
+struct Plan {
+    int chunks, block_lines;
+    std::int64_t row_stride;  // of gathered windows
+    std::int64_t window_floats, line_floats, map_floats;
+
+    explicit Plan(const ConvShape& s) {
+        chunks = static_cast<int>(
+            std::min<std::int64_t>(kChunks, static_cast<std::int64_t>(s.n) * s.p()));
+        block_lines = std::clamp(kBlockPixels / s.q(), 1, s.p());
+        row_stride = odd_lines(round_up(taps(s), kPanel) + simd::kLanes);
+        window_floats = row_stride * block_lines * s.q();
+        line_floats = scratch_floats(s, block_lines);
+        map_floats = odd_lines(static_cast<std::int64_t>(block_lines) * s.q() * s.k);
+    }
+
+    std::int64_t thread_floats() const { return window_floats + line_floats + map_floats; }
+};
+
+// Rows of taps for `count` output lines.
+void gather_windows(const ConvShape& s, const float* lines, int count, std::int64_t row_stride,
+                    float* out) {
+    const int size = line_floats(s), run = s.s * s.c;
+    for (int p = 0; p < count; ++p)
+        for (int q = 0; q < s.q(); ++q, out += row_stride) {
+            const float* from =
+                lines + static_cast<std::int64_t>(p) * s.stride_h * size + q * s.stride_w * s.c;
+            for (int r = 0; r < s.r; ++r)
+                simd::copy_spilling(out + r * run, from + r * size, run);
+        }
+}
+
+}  // namespace
+
+std::size_t conv2d_weight_grad_workspace(const ConvShape& s) {
+    const Plan plan(s);
+    return sizeof(float) * (static_cast<std::int64_t>(plan.chunks) * s.k * taps(s) +
+                            plan.thread_floats() * max_threads());
+}
+
+void conv2d_weight_grad(const ConvShape& s, const float* x, const MapLines& dy, float* dw,
+                        void* workspace) {
+    const Plan plan(s);
+    const int p = s.p(), q = s.q(), columns = taps(s), tiles = ceil_div(s.k, kTileRows);
+    const std::int64_t size = static_cast<std::int64_t>(s.k) * columns;
+    const std::int64_t all_lines = static_cast<std::int64_t>(s.n) * p;
+    float* partials = static_cast<float*>(workspace);
+    float* scratch = partials + plan.chunks * size;
+#pragma omp parallel num_threads(threads())
+    {
+        float* windows = scratch + thread_index() * plan.thread_floats();
+        float* lines = windows + plan.window_floats;
+        float* map = lines + plan.line_floats;
+#pragma omp for schedule(dynamic)
+        for (int chunk = 0; chunk < plan.chunks; ++chunk) {
+            float* partial = partials + chunk * size;
+            std::int64_t line = part_begin(all_lines, plan.chunks, chunk);
+            const std::int64_t end = part_begin(all_lines, plan.chunks, chunk + 1);
+            Epilogue epilogue;
+            while (line < end) {
+                const int n = static_cast<int>(line / p), p0 = static_cast<int>(line % p);
+                const int count = static_cast<int>(
+                    std::min<std::int64_t>({plan.block_lines, end - line, p - p0}));
+                pad_lines(s, x, n, p0, p0 + count, lines);
+                gather_windows(s, lines, count, plan.row_stride, windows);
+                const float* gradient = dy.read(n, p0, count, map);
+                for (int column = 0; column < columns; column += kPanel)
+                    for (int tile = 0; tile < tiles; ++tile) {
+                        const int k0 = part_begin(s.k, tiles, tile),
+                                  k1 = part_begin(s.k, tiles, tile + 1);
+                        float* rows[kTileRows];
+                        for (int i = 0; i < k1 - k0; ++i)
+                            rows[i] = partial + static_cast<std::int64_t>(k0 + i) * columns;
+                        Operands operands{gradient + k0, 1, windows + column, count * q};
+                        operands.a_step = s.k;
+                        operands.b_stride = static_cast<int>(plan.row_stride);
+                        multiply_tile(k1 - k0, operands, rows, column, columns - column, epilogue);
+                    }
+                epilogue.accumulate = true;
+                line += count;
+            }
+        }
+#pragma omp for
+        for (std::int64_t i = 0; i < size; ++i) {
+            float sum = partials[i];
+            for (int chunk = 1; chunk < plan.chunks; ++chunk)
+                sum += partials[chunk * size + i];
+            dw[i] = sum;
+        }
+    }
+}
+
+}  // namespace zfcuda::first_layer

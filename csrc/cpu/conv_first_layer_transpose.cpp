@@ -1,0 +1,136 @@
+// The transposed convolution to images with few channels (conv_first_layer.h).
+#include <algorithm>
+
+#include "conv_first_layer.h"
+#include "conv_gemm.h"
+#include "gemm.h"
+#include "simd.h"
+
+namespace zfcuda::first_layer {
+namespace {
+
+using namespace gemm;
+
+constexpr int kMinStripLines = 16;  // map lines between the starts of two tasks in one image
+constexpr int kTasks = 32;
+
+// Sizes. A task makes the lines of one image that begin in a strip of the map; the products of the
+// last `ring` lines of the map are kept, since as many cover one line of the image.
+struct Plan {
+    int columns, ring, turns, strips;
+    std::int64_t product_stride, product_floats;  // between pixels, between lines of the map
+    std::int64_t line_floats, map_floats;
+    std::int64_t panel_floats;
+
+    explicit Plan(const ConvShape& s) {
+        columns = s.r * s.s * s.c;
+        ring = ceil_div(s.r, s.stride_h);
+        turns = ceil_div(s.s, s.stride_w);
+        strips = std::clamp(ceil_div(kTasks, s.n), 1, std::max(1, s.p() / kMinStripLines));
+        product_stride = odd_lines(columns + simd::kLanes);
+        product_floats = odd_lines(product_stride * s.q());
+        line_floats = odd_lines(static_cast<std::int64_t>(turns) * turn_floats(s));
+        map_floats = odd_lines(static_cast<std::int64_t>(s.q()) * s.k);
+        panel_floats = panels_size(s.k, columns);
+    }
+
+    // One padded line of the image, and the spill of its last window.
+    static std::int64_t turn_floats(const ConvShape& s) {
+        const int width = std::max((s.q() - 1) * s.stride_w + s.s, s.w + s.pad_w);
+        return static_cast<std::int64_t>(width) * s.c + simd::kLanes;
+    }
+    std::int64_t thread_floats() const {
+        return odd_lines(kBlockScratch) + ring * product_floats + line_floats + map_floats;
+    }
+};
+
+// The products of one line of the map (q, k) with all taps.
+void multiply_line(const ConvShape& s, const Plan& plan, const float* map_line, const float* panels,
+                   float* products, float* scratch) {
+    const Gather gather{map_line, 1, 1, s.q(), s.k, 1, s.q(), 1, 1, 1, 1, 0, 0};
+    const int panel_count = ceil_div(plan.columns, kPanel);
+    for (int q = 0; q < s.q(); q += kBlockRows)
+        multiply_block(gather, q, std::min(q + kBlockRows, s.q()), panels, plan.columns, 0,
+                       panel_count, nullptr, false, false, {products, 0, 0, plan.product_stride},
+                       scratch);
+}
+
+// Line h of the image from the products of the lines of the map that cover it; line p is in slot p
+// % ring.
+void add_taps(const ConvShape& s, const Plan& plan, int h, const float* products, float* turns,
+              float* out) {
+    const int run = s.s * s.c, step = s.stride_w * s.c;
+    const std::int64_t turn_floats = Plan::turn_floats(s);
+    std::fill(turns, turns + plan.turns * turn_floats, 0.0f);
+
+    // Products of the lines p with h = p * stride - pad + r, from the smallest p on.
+    const int last_p = std::min((h + s.pad_h) / s.stride_h, s.p() - 1);
+    const int first_p = std::max(0, ceil_div(h + s.pad_h - s.r + 1, s.stride_h));
+    for (int q = 0; q < s.q(); ++q) {
+        float* to = turns + q % plan.turns * turn_floats + static_cast<std::int64_t>(q) * step;
+        for (int i = 0; i < run; i += simd::kLanes) {
+            simd::Vec sum{};
+            for (int p = first_p; p <= last_p; ++p) {
+                const int r = h + s.pad_h - p * s.stride_h;
+                sum += simd::load(products + p % plan.ring * plan.product_floats +
+                                  q * plan.product_stride + r * run + i);
+            }
+            if (run - i >= simd::kLanes)
+                simd::store(to + i, sum);
+            else
+                simd::store_partial(to + i, sum, run - i);
+        }
+    }
+    const float* from = turns + s.pad_w * s.c;
+    for (int i = 0; i < s.w * s.c; i += simd::kLanes) {
+        simd::Vec sum = simd::load(from + i);
+        for (int turn = 1; turn < plan.turns; ++turn)
+            sum += simd::load(from + turn * turn_floats + i);
+        if (s.w * s.c - i >= simd::kLanes)
+            simd::store(out + i, sum);
+        else
+            simd::store_partial(out + i, sum, s.w * s.c - i);
+    }
+}
+
+}  // namespace
+
+bool transpose_applies(const ConvShape& s) {
+    return 2 * s.c <= simd::kLanes;
+}
+
+std::size_t conv_transpose2d_workspace(const ConvShape& s) {
+    const Plan plan(s);
+    return sizeof(float) * (plan.panel_floats + plan.thread_floats() * max_threads());
+}
+
+void conv_transpose2d(const ConvShape& s, const MapLines& y, const float* w, float* x,
+                      void* workspace) {
+    const Plan plan(s);
+    float* panels = static_cast<float*>(workspace);
+    pack_rows(w, s.k, plan.columns, panels);
+#pragma omp parallel num_threads(threads())
+    {
+        float* scratch = panels + plan.panel_floats + thread_index() * plan.thread_floats();
+        float* products = scratch + odd_lines(kBlockScratch);
+        float* turns = products + plan.ring * plan.product_floats;
+        float* map = turns + plan.line_floats;
+#pragma omp for collapse(2) schedule(dynamic)
+        for (int n = 0; n < s.n; ++n)
+            for (int strip = 0; strip < plan.strips; ++strip) {
+                const int h0 = part_begin(s.h, plan.strips, strip),
+                          h1 = part_begin(s.h, plan.strips, strip + 1);
+                int next_p = std::max(0, ceil_div(h0 + s.pad_h - s.r + 1, s.stride_h));
+                for (int h = h0; h < h1; ++h) {
+                    const int last_p = std::min((h + s.pad_h) / s.stride_h, s.p() - 1);
+                    for (; next_p <= last_p; ++next_p)
+                        multiply_line(s, plan, y.read(n, next_p, 1, map), panels,
+                                      products + next_p % plan.ring * plan.product_floats, scratch);
+                    add_taps(s, plan, h, products, turns,
+                             x + (static_cast<std::int64_t>(n) * s.h + h) * s.w * s.c);
+                }
+            }
+    }
+}
+
+}  // namespace zfcuda::first_layer
