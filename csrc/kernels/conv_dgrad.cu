@@ -22,29 +22,31 @@ namespace {
 
 template <class Tile, int VA, int VB>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
-    dgrad_kernel(ConvShape shape, const float* y, const float* w, Epilogue epilogue, float* x,
-                 int slices_per_split) {
+    dgrad_kernel(ConvShape shape, PhaseGrid grid, WindowedImage y, const float* w,
+                 Epilogue epilogue, float* x, int slices_per_split) {
     using A = Windows<Tile, VA>;
     using B = TransposedFilters<Tile, VB>;
 
-    const PhaseTile at(shape, Tile::kRows, Tile::kCols);
-    const DepthRange range(at.phase.depth(shape.k), Tile::kDepth, slices_per_split);
-    if (at.first_row >= at.phase.pixels(shape.n)) return;  // a phase smaller than the first
+    const PhaseTile at(grid);
+    const Phase phase(shape, grid, at.phase_h, at.phase_w);
+    const int first_row = at.tile_m * Tile::kRows, first_col = at.tile_n * Tile::kCols;
+    if (first_row >= phase.pixels(shape.n)) return;  // a phase smaller than the first
+    const DepthRange range(phase.depth(shape.k), Tile::kDepth, slices_per_split);
     x += static_cast<std::size_t>(blockIdx.y) * shape.n * shape.h * shape.w * shape.c;
 
     auto* rows = simt::dynamic_shared<WindowRow>();
     float* buffers = reinterpret_cast<float*>(rows + Tile::kRows);
     for (int i = threadIdx.x; i < Tile::kRows; i += Tile::kThreads)
-        rows[i] = at.phase.window(shape, at.first_row + i);
+        rows[i] = phase.window(shape, first_row + i);
     __syncthreads();
 
-    A a(at.phase.image(shape, y), rows, range.first);
-    B b(shape, at.phase.taps, w, at.first_col, range.first);
+    A a(phase.windows(y, shape.k), rows, range.first);
+    B b(shape, phase.taps(shape), w, first_col, range.first);
     float acc[Tile::kThreadM][Tile::kThreadN];
     multiply<Tile>(a, b, range.slices, buffers, acc);
 
     store_tile<Tile, typename A::Layout>(
-        acc, [&](int row) { return rows[row].output; }, at.first_col, shape.c, epilogue, x);
+        acc, [&](int row) { return rows[row].output; }, first_col, shape.c, epilogue, x);
 }
 
 template <class Tile, int VA, int VB>
@@ -52,9 +54,11 @@ void launch_dgrad(const ConvShape& shape, const Plan& plan, const float* y, cons
                   const Epilogue& epilogue, float* x, Stream stream) {
     using Buffers = Pipeline<Tile, Windows<Tile, VA>, TransposedFilters<Tile, VB>>;
     const std::size_t shared = sizeof(WindowRow) * Tile::kRows + sizeof(float) * Buffers::kFloats;
-    simt::launch<dgrad_kernel<Tile, VA, VB>>(
-        dim3(PhaseTile::count(shape, Tile::kRows, Tile::kCols), plan.splits), dim3(Tile::kThreads),
-        shared, stream, shape, y, w, epilogue, x, plan.slices_per_split);
+    const PhaseGrid grid(shape, Tile::kRows, Tile::kCols);
+    const WindowedImage image{y, shape.p(), shape.q() * shape.k, 0, 0};
+    simt::launch<dgrad_kernel<Tile, VA, VB>>(dim3(grid.blocks(), plan.splits), dim3(Tile::kThreads),
+                                             shared, stream, shape, grid, image, w, epilogue, x,
+                                             plan.slices_per_split);
 }
 
 }  // namespace

@@ -123,7 +123,8 @@ __device__ inline void multiply_slice(const float* slice_a, const float* slice_b
     // the multiples of eight rows that row_step and col_step add.)
     const float* a = slice_a + LayoutA::at(mine.row0, 0);
     const float* b = slice_b + LayoutB::at(mine.col0, 0);
-#pragma unroll
+    // Not unrolled: the loads of a later step would be hoisted into registers that are not there.
+#pragma unroll 1
     for (int depth = 0; depth < Tile::kDepth; depth += 4) {
         if constexpr (LayoutA::kIsDepthRuns) {
             Float4 a4[kM];
@@ -142,15 +143,16 @@ __device__ inline void multiply_slice(const float* slice_a, const float* slice_b
                 }
             } else {
 #pragma unroll
-                for (int e = 0; e < 4; ++e) {
-                    float bs[kN];
-                    read_runs<kN, Tile::kLanesN * 4>(bs, b + LayoutB::at(0, depth + e));
+                for (int j = 0; j < kN; j += 4)
 #pragma unroll
-                    for (int i = 0; i < kM; ++i)
+                    for (int e = 0; e < 4; ++e) {
+                        const Float4 b4 = load<4>(b + LayoutB::at(Mine::col_step(j), depth + e));
 #pragma unroll
-                        for (int j = 0; j < kN; ++j)
-                            acc[i][j] = fmaf(a4[i].at[e], bs[j], acc[i][j]);
-                }
+                        for (int i = 0; i < kM; ++i)
+#pragma unroll
+                            for (int f = 0; f < 4; ++f)
+                                acc[i][j + f] = fmaf(a4[i].at[e], b4.at[f], acc[i][j + f]);
+                    }
             }
         } else {
 #pragma unroll
@@ -199,22 +201,21 @@ __device__ inline void multiply(OperandA& a, OperandB& b, int slices, float* sha
 
     // A group is committed every turn, empty ones too, so that the count of those that may be
     // pending is the same in every turn.
-#pragma unroll
-    for (int slice = 0; slice < Tile::kStages - 1; ++slice) {
-        if (slice < slices) {
-            a.load(shared + slice * kStage);
-            b.load(shared + slice * kStage + Buffers::kSliceA);
+    for (int stage = 0; stage < Tile::kStages - 1; ++stage) {
+        if (stage < slices) {
+            a.load(shared + stage * kStage);
+            b.load(shared + stage * kStage + Buffers::kSliceA);
         }
         simt::copy_async_commit();
     }
     float* const last = shared + (Tile::kStages - 1) * kStage;
     float* read = shared;
-    for (int slice = 0; slice < slices; ++slice) {
+    for (; slices > 0; --slices) {
         simt::copy_async_wait<Tile::kStages - 2>();
         // Everybody's copies of this slice have landed, and nobody still reads the slice before
         // this one, which the next load overwrites.
         __syncthreads();
-        if (slice + Tile::kStages - 1 < slices) {
+        if (slices >= Tile::kStages) {
             float* const write = read == shared ? last : read - kStage;
             a.load(write);
             b.load(write + Buffers::kSliceA);

@@ -8,7 +8,8 @@
 //
 // Each operand is an object that lives in a thread's registers: `load(slice)` starts the copies of
 // its part of the next slice. Values outside the image, the filter or the depth are zero-filled.
-// Offsets are unsigned and may wrap on the way: they are used only where the value exists.
+// Conditions are joined by `&`, not `&&`, which would branch. Offsets are unsigned and may wrap on
+// the way: they are used only where the value exists.
 #pragma once
 
 #include "conv_gemm.cuh"
@@ -113,9 +114,9 @@ class Windows {
             const int row = Copy::row(pass);
             if (!Copy::has(row)) break;
             const WindowRow window = rows_[row];
-            const bool valid = r_ < image_.taps && inside(window.h0 + r_, image_.height) &&
-                               static_cast<std::uint32_t>(t_) - window.begin <
-                                   static_cast<std::uint32_t>(image_.pitch);
+            const bool valid = (r_ < image_.taps) & inside(window.h0 + r_, image_.height) &
+                               (static_cast<std::uint32_t>(t_) - window.begin <
+                                static_cast<std::uint32_t>(image_.pitch));
             simt::copy_async<4 * V>(slice + Layout::at(row, Copy::depth()),
                                     image_.data + (valid ? window.offset + tap : 0), valid);
         }
@@ -151,7 +152,7 @@ class Filters {
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int row = Copy::row(pass);
             if (!Copy::has(row)) break;
-            const bool valid = row < rows_ && depth_ < pitch_;
+            const bool valid = (row < rows_) & (depth_ < pitch_);
             const std::uint32_t at =
                 offset_ + static_cast<std::uint32_t>(pass * Copy::kRowsPerPass) * pitch_;
             simt::copy_async<4 * V>(slice + Layout::at(row, Copy::depth()), w_ + (valid ? at : 0),
@@ -200,7 +201,7 @@ class TransposedFilters {
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             if (Copy::has(Copy::depth(pass))) {
-                const bool valid = r_ >= 0 && c_ < shape_.channels;
+                const bool valid = (r_ >= 0) & (c_ < shape_.channels);
                 const std::uint32_t at = static_cast<std::uint32_t>(k_) * shape_.filter +
                                          (r_ * shape_.width + s_) * shape_.channels + c_;
                 simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), Copy::depth(pass)),
@@ -257,7 +258,7 @@ class Pixels {
             const int depth = Copy::depth(pass);
             if (!Copy::has(depth)) break;
             const int ahead = pass * Copy::kDepthsPerPass;
-            const bool valid = inside_ && pixel_ + ahead < pixels_;
+            const bool valid = inside_ & (pixel_ + ahead < pixels_);
             const std::uint32_t at = offset_ + static_cast<std::uint32_t>(ahead) * channels_;
             simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), depth), dy_ + (valid ? at : 0),
                                     valid);
@@ -307,7 +308,7 @@ class PixelWindows {
             const int row = index_.q.quotient(pixel), n = index_.p.quotient(row);
             const int h = (row - n * index_.p.divisor) * shape_.stride_h + r_;
             const int w = (pixel - row * index_.q.divisor) * shape_.stride_w + s_;
-            const bool valid = pixel < pixels_ && inside(h, shape_.h) && inside(w, shape_.w);
+            const bool valid = (pixel < pixels_) & inside(h, shape_.h) & inside(w, shape_.w);
             const std::uint32_t at =
                 ((static_cast<std::uint32_t>(n) * shape_.h + h) * shape_.w + w) * shape_.c + c_;
             simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), depth), x_ + (valid ? at : 0),
