@@ -46,7 +46,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     multiply<Tile>(a, b, range.slices, buffers, acc);
 
     store_tile<Tile, typename A::Layout>(
-        acc, [&](int row) { return rows[row].output; }, first_col, shape.c, epilogue, x);
+        acc, [&](int row) { return rows[row].output; }, first_col, shape.c, epilogue,
+        x + first_col);
 }
 
 template <class Tile, int VA, int VB>

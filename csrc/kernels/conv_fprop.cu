@@ -16,8 +16,6 @@ namespace zfcuda {
 namespace conv {
 namespace {
 
-using FpropTiles = TileList<Tile128x128, Tile128x96, Tile128x64, Tile64x32>;
-
 Plan plan_fprop(const ConvShape& s) {
     return make_plan(FpropTiles{}, 1, s.n * s.p() * s.q(), s.k, s.r * s.s * s.c);
 }
@@ -60,7 +58,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     multiply<Tile>(a, b, range.slices, buffers, acc);
 
     store_tile<Tile, typename A::Layout>(
-        acc, [&](int row) { return rows[row].output; }, tile_n * Tile::kCols, shape.k, epilogue, y);
+        acc, [&](int row) { return rows[row].output; }, tile_n * Tile::kCols, shape.k, epilogue,
+        y + tile_n * Tile::kCols);
 }
 
 template <class Tile, int V>

@@ -242,18 +242,18 @@ __device__ inline float rectify(float v) {
     return v < 0.0f ? 0.0f : v;  // NaN stays NaN
 }
 
-// Stores this thread's sums: row i goes to y + offset(row(i)) if that is not kNoRow, column j to
-// col0 + col(j) if that is less than `cols`.
+// Stores this thread's sums: row i goes to y + offset(row(i)) if that is not kNoRow, `y` being
+// where column `first_col` of row 0 lies; columns from `cols` on do not exist.
 constexpr std::uint32_t kNoRow = 0xffffffffu;
 
 template <class Tile, class LayoutA, class RowOffset>
 __device__ inline void store_tile(const float (&acc)[Tile::kThreadM][Tile::kThreadN],
-                                  RowOffset offset, int col0, int cols, const Epilogue& epilogue,
-                                  float* y) {
+                                  RowOffset offset, int first_col, int cols,
+                                  const Epilogue& epilogue, float* y) {
     const ThreadTile<Tile, LayoutA> mine;
 #pragma unroll
     for (int j = 0; j < Tile::kThreadN; j += 4) {
-        const int col = col0 + mine.col(j);
+        const int col = first_col + mine.col(j);
         if (col >= cols) continue;
         auto bias = Float4::filled(0.0f);
         if (epilogue.bias) {
@@ -271,7 +271,7 @@ __device__ inline void store_tile(const float (&acc)[Tile::kThreadM][Tile::kThre
                 v.at[e] = acc[i][j + e] + bias.at[e];
                 if (epilogue.relu) v.at[e] = rectify(v.at[e]);
             }
-            float* at = y + row + col;
+            float* at = y + row + mine.col(j);
             if (epilogue.wide) {
                 store(at, v);
             } else {

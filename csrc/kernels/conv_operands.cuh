@@ -237,14 +237,28 @@ class TransposedFilters {
     int c_, k_, r_, s_;
 };
 
+// What decodes an output pixel's index into image, row and column.
+struct PixelIndex {
+    FastDivisor q, p;
+
+    struct Pixel {
+        int n, p, q;
+    };
+    __device__ Pixel locate(int pixel) const {
+        const int row = q.quotient(pixel), n = p.quotient(row);
+        return {n, row - n * p.divisor, pixel - row * q.divisor};
+    }
+};
+
 // Pixels (A of wgrad): value (k, pixel) is dy[pixel * channels + k].
 template <class Tile, int V>
 class Pixels {
   public:
     using Layout = RowRuns<Tile::kRows>;
+    using Source = const float*;
 
     // Begins at depth index `pixel`; there are `pixels`.
-    __device__ Pixels(const float* dy, int pixels, int channels, int first, int pixel)
+    __device__ Pixels(Source dy, const PixelIndex&, int pixels, int channels, int first, int pixel)
         : dy_(dy),
           pixel_(pixel + Copy::depth(0)),
           pixels_(pixels),
@@ -275,11 +289,6 @@ class Pixels {
     std::uint32_t offset_;
 };
 
-// What decodes an output pixel's index into image, row and column.
-struct PixelIndex {
-    FastDivisor q, p;
-};
-
 // The windows of pixels (B of wgrad): value ((r, s, c), pixel) is x at tap (r, s), channel c of the
 // window of that output pixel.
 template <class Tile, int V>
@@ -305,14 +314,14 @@ class PixelWindows {
             const int depth = Copy::depth(pass);
             if (!Copy::has(depth)) break;
             const int pixel = pixel_ + pass * Copy::kDepthsPerPass;
-            const int row = index_.q.quotient(pixel), n = index_.p.quotient(row);
-            const int h = (row - n * index_.p.divisor) * shape_.stride_h + r_;
-            const int w = (pixel - row * index_.q.divisor) * shape_.stride_w + s_;
+            const PixelIndex::Pixel at = index_.locate(pixel);
+            const int h = at.p * shape_.stride_h + r_;
+            const int w = at.q * shape_.stride_w + s_;
             const bool valid = (pixel < pixels_) & inside(h, shape_.h) & inside(w, shape_.w);
-            const std::uint32_t at =
-                ((static_cast<std::uint32_t>(n) * shape_.h + h) * shape_.w + w) * shape_.c + c_;
-            simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), depth), x_ + (valid ? at : 0),
-                                    valid);
+            const std::uint32_t offset =
+                ((static_cast<std::uint32_t>(at.n) * shape_.h + h) * shape_.w + w) * shape_.c + c_;
+            simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), depth),
+                                    x_ + (valid ? offset : 0), valid);
         }
         pixel_ += Tile::kDepth;
     }

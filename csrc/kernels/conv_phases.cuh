@@ -6,7 +6,8 @@
 
 namespace zfcuda::conv {
 
-// No tile of 128 x 128: the state of its operands would not fit beside 64 sums and two blocks on an SM.
+// No tile of 128 x 128: the state of its operands would not fit beside 64 sums and two blocks on an
+// SM.
 using DgradTiles = TileList<Tile128x96, Tile128x64, Tile64x32, Tile256x4>;
 
 ZFCUDA_HOST_DEVICE inline int least(int a, int b) {

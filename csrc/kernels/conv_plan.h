@@ -26,6 +26,7 @@ using Tile128x128 = Tile<2, 4, 8, 4, 8, 8, 3, 2>;
 using Tile128x96 = Tile<2, 3, 8, 4, 8, 8, 3, 2>;  // 96 filters
 using Tile128x64 = Tile<2, 2, 8, 4, 8, 8, 3, 3>;
 using Tile64x32 = Tile<2, 2, 8, 4, 4, 4, 4, 4>;   // small problems
+using Tile256x96 = Tile<4, 3, 8, 4, 8, 8, 3, 1>;  // the fused block: whole windows of many pixels
 using Tile256x4 = Tile<2, 1, 32, 1, 4, 4, 3, 4>;  // dgrad of a first layer: 1 to 4 columns
 using Tile96x160 = Tile<3, 5, 4, 8, 8, 4, 3, 1>;  // wgrad of a first layer: 96 filters of 7 x 7 x 3
 
@@ -39,6 +40,8 @@ constexpr double efficiency() {
 
 template <class... Tiles>
 struct TileList {};
+
+using FpropTiles = TileList<Tile128x128, Tile128x96, Tile128x64, Tile64x32>;
 
 // The part of the depth that this block sums: split number blockIdx.y.
 struct DepthRange {
@@ -62,6 +65,13 @@ struct Plan {
 // A split below this many slices is not worth its second pass.
 constexpr int kMinSlicesPerSplit = 8;
 
+// Work of the busiest SM.
+template <class Tile>
+double tile_cost(double blocks, int slices) {
+    return std::ceil(blocks / kMultiprocessors) * Tile::kRows * Tile::kCols * Tile::kDepth *
+           slices / efficiency<Tile>();
+}
+
 template <class Tile>
 Plan plan_tile(int tile, int batches, int rows, int cols, int depth) {
     const double blocks =
@@ -75,9 +85,7 @@ Plan plan_tile(int tile, int batches, int rows, int cols, int depth) {
     }
     const int per_split = divide_up(slices, splits);
     splits = std::max(1, divide_up(slices, std::max(1, per_split)));
-    const double waves = std::max(1.0, std::ceil(blocks * splits / kMultiprocessors));
-    return {tile, splits, per_split,
-            waves * Tile::kRows * Tile::kCols * per_split * Tile::kDepth / efficiency<Tile>()};
+    return {tile, splits, per_split, tile_cost<Tile>(blocks * splits, per_split)};
 }
 
 // ZFCUDA_CONV_TILE=128x64 takes that tile wherever an operation has it: for tests and for tuning.
@@ -87,30 +95,32 @@ bool is_forced() {
     return name && name == std::to_string(Tile::kRows) + "x" + std::to_string(Tile::kCols);
 }
 
-// The cheapest plan for `batches` products of rows x cols x depth with a tile of the list.
-template <class... Tiles>
-Plan make_plan(TileList<Tiles...>, int batches, int rows, int cols, int depth) {
-    Plan best{};
+// Calls use(Tile{}, index) for each tile of the list.
+template <class... Tiles, class Use>
+void for_each_tile(TileList<Tiles...>, Use use) {
     int index = 0;
-    const auto consider = [&](auto tile) {
-        using T = decltype(tile);
-        Plan plan = plan_tile<T>(index, batches, rows, cols, depth);
-        if (is_forced<T>()) plan.cost = -1;
-        if (index == 0 || plan.cost < best.cost) best = plan;
-        ++index;
-    };
-    (consider(Tiles{}), ...);
-    return best;
+    (use(Tiles{}, index++), ...);
 }
 
 // Calls run(Tile{}) for the tile of the plan.
-template <class... Tiles, class Run>
-void with_tile(TileList<Tiles...>, const Plan& plan, Run run) {
-    int index = 0;
-    const auto attempt = [&](auto tile) {
-        if (index++ == plan.tile) run(tile);
-    };
-    (attempt(Tiles{}), ...);
+template <class List, class Run>
+void with_tile(List tiles, const Plan& plan, Run run) {
+    for_each_tile(tiles, [&](auto tile, int index) {
+        if (index == plan.tile) run(tile);
+    });
+}
+
+// The cheapest plan for `batches` products of rows x cols x depth with a tile of the list.
+template <class List>
+Plan make_plan(List tiles, int batches, int rows, int cols, int depth) {
+    Plan best{};
+    for_each_tile(tiles, [&](auto tile, int index) {
+        using Tile = decltype(tile);
+        Plan plan = plan_tile<Tile>(index, batches, rows, cols, depth);
+        if (is_forced<Tile>()) plan.cost = -1;
+        if (index == 0 || plan.cost < best.cost) best = plan;
+    });
+    return best;
 }
 
 // Bytes for the partial sums of a plan, none if there is but one split.

@@ -1,0 +1,246 @@
+// A block forward: convolution, bias, ReLU and max pooling with switches, fused.
+//
+//   map = relu(conv2d(x, w) + b);  y, switches = max_pool2d(map)
+//
+// A block of threads computes the part of the map that a tile of pooled pixels needs, as the
+// forward convolution does (conv_fprop.cu): its rows are the pixels of that region. The result goes
+// to shared memory, over the pipeline's buffers, and is pooled there: only y and the switches are
+// written. Price: regions of neighbouring tiles overlap where windows do, and their pixels rarely
+// fill the tile's rows exactly (15 x 17 = 255 pixels of a map yield 7 x 8 pooled ones of 3 x 3
+// stride 2: of 256 rows, 224 count). Gain: the map, 8 bytes a value written and read again, never
+// exists. `plan_block` weighs the two; where fusing does not pay, or a window does not fit into a
+// tile, the two operations follow each other through the workspace.
+#include "block_map.h"
+#include "conv_operands.cuh"
+#include "conv_plan.h"
+#include "ops.h"
+#include "pool.cuh"
+
+namespace zfcuda {
+namespace conv {
+namespace {
+
+using BlockTiles = TileList<Tile256x96, Tile128x64>;
+
+// FMAs that a GPU could do in the time that it moves a byte: 30e12 / 4.3e12 on an H200.
+constexpr double kFmasPerByte = 7;
+
+// How the pooled map is cut: tiles of height x width pooled pixels, each from a region of the
+// convolution's map that fits the rows of a matrix tile.
+struct PoolTiling {
+    int height, width;
+    int region_h, region_w;
+    FastDivisor tiles_n, across, down;  // tiles of columns, across the map, down the map
+};
+
+int region(int pooled, int window, int stride) {
+    return (pooled - 1) * stride + window;
+}
+
+// The tiling with the fewest tiles; height 0 if not even one window fits.
+template <class Tile>
+PoolTiling make_tiling(const PoolShape& pool) {
+    PoolTiling best{0, 0, 0, 0, FastDivisor(1), FastDivisor(1), FastDivisor(1)};
+    std::int64_t fewest = 0;
+    for (int height = 1; height <= pool.p(); ++height) {
+        const int region_h = region(height, pool.window_h, pool.stride_h);
+        const int most = Tile::kRows / region_h;  // columns of the region
+        if (most < pool.window_w) break;
+        const int width = std::min(pool.q(), (most - pool.window_w) / pool.stride_w + 1);
+        const std::int64_t down = divide_up(pool.p(), height), across = divide_up(pool.q(), width);
+        if (best.height > 0 && down * across >= fewest) continue;
+        fewest = down * across;
+        best = {height,
+                width,
+                region_h,
+                region(width, pool.window_w, pool.stride_w),
+                FastDivisor(divide_up(pool.c, Tile::kCols)),
+                FastDivisor(across),
+                FastDivisor(down)};
+    }
+    return best;
+}
+
+template <class Tile>
+int count_blocks(const PoolShape& pool, const PoolTiling& t) {
+    return pool.n * t.down.divisor * t.across.divisor * t.tiles_n.divisor;
+}
+
+// The cheapest tile for the fused kernel; tile -1 where composing is cheaper.
+Plan plan_block(const ConvShape& conv, const PoolShape& pool) {
+    const int depth = conv.r * conv.s * conv.c;
+    const double map_bytes = 8.0 * conv.n * conv.p() * conv.q() * conv.k;
+    Plan best = make_plan(FpropTiles{}, 1, conv.n * conv.p() * conv.q(), conv.k, depth);
+    best.cost += map_bytes * kFmasPerByte / kMultiprocessors;
+    best.tile = -1;
+    for_each_tile(BlockTiles{}, [&](auto tile, int index) {
+        using Tile = decltype(tile);
+        const PoolTiling tiling = make_tiling<Tile>(pool);
+        if (tiling.height == 0) return;
+        const int slices = divide_up(depth, Tile::kDepth);
+        const double cost =
+            is_forced<Tile>() ? -1 : tile_cost<Tile>(count_blocks<Tile>(pool, tiling), slices);
+        if (cost < best.cost) best = {index, 1, slices, cost};
+    });
+    return best;
+}
+
+// Shared memory: the rows' windows, then the pipeline's buffers, then in their place the map of the
+// region. Its pitch puts neighbouring rows on different banks.
+template <class Tile, int V>
+struct BlockMemory {
+    using A = Windows<Tile, V>;
+    using B = Filters<Tile, V>;
+    static constexpr int kMapPitch = Tile::kCols + 16;
+    static constexpr int kBuffers = Pipeline<Tile, A, B>::kFloats;
+    static constexpr int kMap = Tile::kRows * kMapPitch;
+    static constexpr std::size_t kBytes =
+        sizeof(WindowRow) * Tile::kRows + sizeof(float) * (kBuffers > kMap ? kBuffers : kMap);
+};
+
+// The region of the map that this block computes, and the tile of y that it yields.
+struct Region {
+    int n, i0, j0;  // image, first pooled pixel
+    int p0, q0;     // first pixel of the map, maybe in the padding
+    int tile_n;
+
+    __device__ Region(const PoolShape& pool, const PoolTiling& tiling) {
+        const int block = static_cast<int>(blockIdx.x);
+        const int a = tiling.tiles_n.quotient(block), b = tiling.across.quotient(a);
+        n = tiling.down.quotient(b);
+        tile_n = block - a * tiling.tiles_n.divisor;
+        i0 = (b - n * tiling.down.divisor) * tiling.height;
+        j0 = (a - b * tiling.across.divisor) * tiling.width;
+        p0 = i0 * pool.stride_h - pool.pad_h;
+        q0 = j0 * pool.stride_w - pool.pad_w;
+    }
+};
+
+// Pools the region in `map` (rows of kMapPitch) into y and switches: four channels of one pooled
+// pixel a turn for each thread.
+template <class Tile, int Pitch>
+__device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tiling,
+                                   const Region& region, const float* map, float* y,
+                                   std::uint8_t* switches, bool wide) {
+    constexpr int kGroups = Tile::kCols / 4;
+    const int height = pool.p(), width = pool.q();
+    for (int item = threadIdx.x; item < tiling.height * tiling.width * kGroups;
+         item += Tile::kThreads) {
+        const int pixel = item / kGroups, group = item % kGroups;
+        const int di = pixel / tiling.width, dj = pixel - di * tiling.width;
+        const int i = region.i0 + di, j = region.j0 + dj;
+        const int channel = region.tile_n * Tile::kCols + group * 4;
+        if (i >= height || j >= width || channel >= pool.c) continue;
+
+        auto best = Float4::filled(-INFINITY);
+        auto cell = Vector<std::uint8_t, 4>::filled(0);
+        for (int r = 0; r < pool.window_h; ++r) {
+            const int row = di * pool.stride_h + r;
+            if (!inside(region.p0 + row, pool.h)) continue;
+            for (int s = 0; s < pool.window_w; ++s) {
+                const int col = dj * pool.stride_w + s;
+                if (!inside(region.q0 + col, pool.w)) continue;
+                const auto value = load<4>(map + (row * tiling.region_w + col) * Pitch + group * 4);
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    if (!exceeds(value.at[e], best.at[e])) continue;
+                    best.at[e] = value.at[e];
+                    cell.at[e] = static_cast<std::uint8_t>(r * pool.window_w + s);
+                }
+            }
+        }
+        const std::size_t at =
+            ((static_cast<std::size_t>(region.n) * height + i) * width + j) * pool.c + channel;
+        if (wide) {
+            store(y + at, best);
+            store(switches + at, cell);
+        } else {
+            for (int e = 0; e < 4 && channel + e < pool.c; ++e) {
+                y[at + e] = best.at[e];
+                switches[at + e] = cell.at[e];
+            }
+        }
+    }
+}
+
+template <class Tile, int V>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
+    block_fprop_kernel(ConvShape shape, PoolShape pool, PoolTiling tiling, const float* x,
+                       const float* w, const float* b, float* y, std::uint8_t* switches,
+                       bool wide) {
+    using Memory = BlockMemory<Tile, V>;
+    using A = typename Memory::A;
+    using B = typename Memory::B;
+
+    const Region region(pool, tiling);
+    const int first_col = region.tile_n * Tile::kCols;
+
+    auto* rows = simt::dynamic_shared<WindowRow>();
+    float* buffers = reinterpret_cast<float*>(rows + Tile::kRows);
+    for (int i = threadIdx.x; i < Tile::kRows; i += Tile::kThreads) {
+        const int dp = i / tiling.region_w, dq = i - dp * tiling.region_w;
+        const int p = region.p0 + dp, q = region.q0 + dq;
+        rows[i] = no_window_row();
+        if (dp < tiling.region_h && inside(p, pool.h) && inside(q, pool.w)) {
+            rows[i] = window_row(region.n, p * shape.stride_h - shape.pad_h,
+                                 q * shape.stride_w - shape.pad_w, shape.h, shape.w, shape.c,
+                                 shape.s, i * Memory::kMapPitch);
+        }
+    }
+    __syncthreads();
+
+    const int depth = shape.r * shape.s * shape.c;
+    const WindowedImage image{x, shape.h, shape.w * shape.c, shape.r, shape.s * shape.c};
+    A windows(image, rows, 0);
+    B filters(w, shape.k, depth, first_col, 0);
+    float acc[Tile::kThreadM][Tile::kThreadN];
+    multiply<Tile>(windows, filters, divide_up(depth, Tile::kDepth), buffers, acc);
+
+    __syncthreads();  // nobody reads the buffers any more: the map takes their place
+    store_tile<Tile, typename A::Layout>(
+        acc, [&](int row) { return rows[row].output; }, first_col, shape.k, {b, true, true},
+        buffers);
+    __syncthreads();
+    pool_region<Tile, Memory::kMapPitch>(pool, tiling, region, buffers, y, switches, wide);
+}
+
+template <class Tile, int V>
+void launch_block_fprop(const ConvShape& conv, const PoolShape& pool, const float* x,
+                        const float* w, const float* b, float* y, std::uint8_t* switches,
+                        Stream stream) {
+    const PoolTiling tiling = make_tiling<Tile>(pool);
+    const bool wide = conv.k % 4 == 0 && aligned_for_vectors(y, switches);
+    simt::launch<block_fprop_kernel<Tile, V>>(
+        dim3(count_blocks<Tile>(pool, tiling)), dim3(Tile::kThreads), BlockMemory<Tile, V>::kBytes,
+        stream, conv, pool, tiling, x, w, b, y, switches, wide);
+}
+
+}  // namespace
+}  // namespace conv
+
+std::size_t conv2d_relu_pool_workspace(const ConvShape& shape, const PoolShape& pool) {
+    check_block(shape, pool);
+    if (conv::plan_block(shape, pool).tile >= 0) return 0;
+    return conv::map_bytes(shape) + conv2d_workspace(shape);
+}
+
+void conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const float* x, const float* w,
+                      const float* b, float* y, std::uint8_t* switches, void* workspace,
+                      Stream stream) {
+    const conv::Plan plan = conv::plan_block(shape, pool);
+    if (plan.tile < 0) {
+        float* const map = static_cast<float*>(workspace);
+        conv2d(shape, x, w, b, true, map, conv::after_map(shape, workspace), stream);
+        max_pool2d(pool, map, y, switches, stream);
+        return;
+    }
+    const bool wide_in = shape.c % 4 == 0 && aligned_for_vectors(x, w);
+    conv::with_tile(conv::BlockTiles{}, plan, [&](auto tile) {
+        using Tile = decltype(tile);
+        const auto launch =
+            wide_in ? conv::launch_block_fprop<Tile, 4> : conv::launch_block_fprop<Tile, 1>;
+        launch(shape, pool, x, w, b, y, switches, stream);
+    });
+}
+
+}  // namespace zfcuda
