@@ -1,0 +1,168 @@
+"""Every kernel that csrc/kernels/conv*.cu and block*.cu can launch: each tile at each vector width, forced by
+ZFCUDA_CONV_TILE, on shapes that leave the last tile ragged and on ones that need the depth to be split."""
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from tests.conftest import Device
+from tests.kernels.test_conv import TOLERANCE, WEIGHT_GRAD_TOLERANCE, assert_close, normal
+from zfcuda import backends, ops
+
+TILES = ("128x128", "128x96", "128x64", "64x32", "256x4", "96x160", "256x96")
+# (input channels, filters): 16-byte copies on both sides, on one, on neither.
+CHANNELS = ((8, 12), (3, 12), (8, 5), (3, 5))
+POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
+
+
+@pytest.fixture(params=("emulated", "cuda"))
+def kernels(request):
+    """A backend that has these kernels."""
+    reason = backends.status()[request.param]
+    if reason:
+        pytest.skip(f"{request.param}: {reason}")
+    device = Device(request.param)
+    with device.active():
+        yield device
+
+
+def check_all(device, n, size, c, k, kernel, stride, padding):
+    """Every operation on a convolution and on its block, against float64."""
+    rng = np.random.default_rng(c * 100 + k)
+    x, w, b = normal(rng, (n, *size, c)), normal(rng, (k, *kernel, c)), normal(rng, k)
+    conv = {"stride": stride, "padding": padding}
+    own = conv | {"window": POOL["window"], "pool_stride": POOL["stride"], "pool_padding": POOL["padding"]}
+    to = device.array
+    maps = oracles.conv2d(x, w, b, **conv, relu=True)
+    assert_close(device, ops.conv2d(to(x), to(w), to(b), **conv, relu=True), maps, TOLERANCE, "conv2d")
+    pooled, _ = oracles.max_pool2d(maps, **POOL)
+    y, switches = ops.conv2d_relu_pool(to(x), to(w), to(b), **own)
+    assert_close(device, y, pooled, TOLERANCE, "conv2d_relu_pool")
+
+    dy = normal(rng, maps.shape)
+    expected = oracles.conv_transpose2d(dy, w, **conv, output_size=size)
+    actual = ops.conv_transpose2d(to(dy), to(w), **conv, output_size=size)
+    assert_close(device, actual, expected, TOLERANCE, "conv_transpose2d")
+    expected = oracles.conv2d_weight_grad(x, dy, **conv, kernel_size=kernel)
+    actual = ops.conv2d_weight_grad(to(x), to(dy), **conv, kernel_size=kernel)
+    assert_close(device, actual, expected, WEIGHT_GRAD_TOLERANCE, "conv2d_weight_grad")
+
+    dy, switches = normal(rng, pooled.shape), device.numpy(switches)
+    unpooled = oracles.max_unpool2d(dy, switches, **POOL, output_size=maps.shape[1:3])
+    for rectify in (False, True):
+        signal = np.maximum(unpooled, 0) if rectify else unpooled
+        expected = oracles.conv_transpose2d(signal, w, **conv, output_size=size)
+        actual = ops.unpool_conv_transpose2d(to(dy), to(switches), to(w), **own, output_size=size, rectify=rectify)
+        assert_close(device, actual, expected, TOLERANCE, ("unpool_conv_transpose2d", rectify))
+    expected = oracles.conv2d_weight_grad(x, unpooled, **conv, kernel_size=kernel)
+    actual = ops.unpool_conv2d_weight_grad(to(x), to(dy), to(switches), **own, kernel_size=kernel)
+    assert_close(device, actual, expected, WEIGHT_GRAD_TOLERANCE, "unpool_conv2d_weight_grad")
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize(("c", "k"), CHANNELS)
+def test_ragged(kernels, monkeypatch, tile, c, k):
+    monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
+    check_all(kernels, 2, (15, 12), c, k, kernel=(3, 2), stride=(2, 1), padding=(1, 1))
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_more_than_one_tile(kernels, monkeypatch, tile):
+    monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
+    check_all(kernels, 1, (26, 24), 36, 132, kernel=(1, 2), stride=(1, 1), padding=(0, 1))
+
+
+@pytest.mark.parametrize(("c", "k"), ((68, 72), (67, 71)))
+def test_split_depth(kernels, c, k):
+    """A small map with a long depth: partial sums, with bias and ReLU after the last."""
+    check_all(kernels, 1, (5, 6), c, k, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+
+
+def test_split_depth_of_a_weight_gradient(kernels):
+    check_all(kernels, 2, (20, 21), 3, 4, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+
+
+def test_windows_that_cover_a_pixel_three_times(kernels):
+    """Too many to be read through switches, or to leave a tile for pooling."""
+    rng = np.random.default_rng(7)
+    x, w = normal(rng, (1, 9, 9, 4)), normal(rng, (8, 3, 3, 4))
+    own = {"stride": 1, "padding": 1, "window": 5, "pool_stride": 2, "pool_padding": 2}
+    to = kernels.array
+    y, switches = ops.conv2d_relu_pool(to(x), to(w), None, **own)
+    maps = oracles.conv2d(x, w, None, stride=(1, 1), padding=(1, 1), relu=True)
+    pool = {"window": (5, 5), "stride": (2, 2), "padding": (2, 2)}
+    assert_close(kernels, y, oracles.max_pool2d(maps, **pool)[0], TOLERANCE, "conv2d_relu_pool")
+    dy, switches = normal(rng, (1, 5, 5, 8)), kernels.numpy(switches)
+    maps = np.maximum(oracles.max_unpool2d(dy, switches, **pool, output_size=(9, 9)), 0)
+    expected = oracles.conv_transpose2d(maps, w, stride=(1, 1), padding=(1, 1), output_size=(9, 9))
+    actual = ops.unpool_conv_transpose2d(to(dy), to(switches), to(w), **own, output_size=(9, 9), rectify=True)
+    assert_close(kernels, actual, expected, TOLERANCE, "unpool_conv_transpose2d")
+
+
+def test_a_window_that_fits_no_tile(kernels):
+    rng = np.random.default_rng(8)
+    x, w = normal(rng, (1, 20, 20, 2)), normal(rng, (4, 1, 1, 2))
+    own = {"stride": 1, "padding": 0, "window": (14, 18), "pool_stride": 2, "pool_padding": 0}
+    y, _ = ops.conv2d_relu_pool(kernels.array(x), kernels.array(w), None, **own)
+    maps = oracles.conv2d(x, w, None, stride=(1, 1), padding=(0, 0), relu=True)
+    expected, _ = oracles.max_pool2d(maps, window=(14, 18), stride=(2, 2), padding=(0, 0))
+    assert_close(kernels, y, expected, TOLERANCE, "conv2d_relu_pool")
+
+
+def test_nan_wins_in_a_fused_block(kernels):
+    x = np.ones((1, 6, 6, 4), np.float32)
+    x[0, 2, 3, 1] = np.nan
+    w = np.ones((4, 1, 1, 4), np.float32)
+    own = {"stride": 1, "padding": 0, "window": 2, "pool_stride": 2}
+    y, switches = ops.conv2d_relu_pool(kernels.array(x), kernels.array(w), None, **own)
+    assert np.isnan(kernels.numpy(y)[0, 1, 1]).all()
+    assert (kernels.numpy(switches)[0, 1, 1] == 1).all()
+
+
+def test_bias_grad_in_two_passes(kernels):
+    for channels in (8, 5):
+        dy = normal(np.random.default_rng(channels), (1500, channels))
+        db = ops.conv2d_bias_grad(kernels.array(dy))
+        assert_close(kernels, db, dy.astype(np.float64).sum(0), 1e-5, channels)
+
+
+def test_arrays_that_are_not_aligned(kernels):
+    """Arrays whose first element lies 4 bytes beyond a 16-byte boundary."""
+    if kernels.name == "cuda":
+        pytest.skip("cuda: CuPy's allocations are aligned")
+    rng = np.random.default_rng(9)
+
+    def odd(shape):
+        return normal(rng, int(np.prod(shape)) + 8)[-int(np.prod(shape)) - 1 : -1].reshape(shape)
+
+    x, w, dy = odd((1, 6, 6, 4)), odd((8, 3, 3, 4)), odd((1, 6, 6, 8))
+    conv = {"stride": (1, 1), "padding": (1, 1)}
+    out = odd(dy.shape)
+    ops.conv2d(x, w, None, **conv, out=out)
+    assert_close(kernels, out, oracles.conv2d(x, w, None, **conv, relu=False), TOLERANCE, "conv2d")
+    expected = oracles.conv_transpose2d(dy, w, **conv, output_size=(6, 6))
+    out = odd(x.shape)
+    ops.conv_transpose2d(dy, w, **conv, output_size=(6, 6), out=out)
+    assert_close(kernels, out, expected, TOLERANCE, "conv_transpose2d")
+    out = odd(w.shape)
+    ops.conv2d_weight_grad(x, dy, **conv, kernel_size=3, out=out)
+    assert_close(kernels, out, oracles.conv2d_weight_grad(x, dy, **conv, kernel_size=(3, 3)), 1e-4, "weight_grad")
+
+
+def test_every_variant_is_reached(monkeypatch):
+    """Runs the shapes above under every tile and asks the emulator which kernels it never saw."""
+    if backends.status()["emulated"]:
+        pytest.skip(f"emulated: {backends.status()['emulated']}")
+    device = Device("emulated")
+    debug = backends.get("emulated").module.debug
+    debug.reset_launch_counts()
+    with device.active():
+        for tile in TILES:
+            for c, k in CHANNELS:
+                test_ragged(device, monkeypatch, tile, c, k)
+        monkeypatch.delenv("ZFCUDA_CONV_TILE")
+        test_split_depth(device, 68, 72)
+        test_split_depth(device, 67, 71)
+        test_bias_grad_in_two_passes(device)
+    unreached = [name for name, launches in debug.variants().items() if "::conv::" in name and launches == 0]
+    assert not unreached
