@@ -176,6 +176,11 @@ def array_module(array: Array) -> ModuleType:
     return np if isinstance(array, np.ndarray) else get("cuda").xp
 
 
+def to_host(array: Array) -> np.ndarray:
+    """The array itself, or a copy of a GPU's array on the CPU."""
+    return array if isinstance(array, np.ndarray) else array.get()
+
+
 def _place(array: Array) -> str:
     return "the CPU" if isinstance(array, np.ndarray) else f"GPU {array.device.id}"
 

@@ -131,7 +131,7 @@ def descriptions():
     yield "[" * 100_000
 
 
-@pytest.mark.parametrize("description", descriptions(), ids=range(12))
+@pytest.mark.parametrize("description", list(descriptions()), ids=range(12))
 def test_architectures_that_describe_no_network(path, description):
     rewrite(path, architecture=description)
     with pytest.raises(zfcuda.CheckpointError, match=path.name):

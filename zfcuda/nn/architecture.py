@@ -36,7 +36,7 @@ def layer_number(name: str) -> int:
     return int(digits)
 
 
-def _as_pair(value: IntPair) -> tuple[int, int]:
+def as_pair(value: IntPair) -> tuple[int, int]:
     return (value, value) if isinstance(value, int) else value
 
 
@@ -45,7 +45,7 @@ def _windows(name: str, shape: Shape, window: IntPair, stride: IntPair, padding:
     if len(shape) != 3:
         raise ValueError(f"{name} needs an input of shape (H, W, C), got {shape}")
     counts = []
-    for size, cells, step, pad in zip(shape[:2], _as_pair(window), _as_pair(stride), _as_pair(padding), strict=True):
+    for size, cells, step, pad in zip(shape[:2], as_pair(window), as_pair(stride), as_pair(padding), strict=True):
         if cells < 1 or step < 1 or pad < 0:
             raise ValueError(
                 f"{name}: window and stride must be positive, padding not negative; got {cells, step, pad}"
@@ -80,7 +80,7 @@ class ConvSpec:
         return (*_windows(self.name, shape, self.kernel, self.stride, self.padding), self.maps)
 
     def weight_shape(self, shape: Shape) -> Shape:
-        return (self.maps, *_as_pair(self.kernel), shape[2])
+        return (self.maps, *as_pair(self.kernel), shape[2])
 
 
 @dataclass(frozen=True)

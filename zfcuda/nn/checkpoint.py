@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from ..backends import Array
+from ..backends import Array, to_host
 from ..errors import CheckpointError
 from .architecture import Architecture
 from .network import Network
@@ -89,12 +89,8 @@ def save_network(
         header[_PREPROCESS_KEY] = json.dumps(fields)
     if network.classes is not None:
         header[_CLASSES_KEY] = json.dumps(network.classes)
-    arrays = {name: _host_array(array) for name, array in {**network.parameters(), **extra}.items()}
+    arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in {**network.parameters(), **extra}.items()}
     write_atomically(path, safetensors.numpy.save(arrays, metadata=header))
-
-
-def _host_array(array: Array) -> np.ndarray:
-    return np.ascontiguousarray(array if isinstance(array, np.ndarray) else array.get())
 
 
 def load(path: PathLike) -> Network:

@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import backends, ops
 from ..backends import Array
+from . import window
 from .architecture import Architecture, layer_number
 from .layers import RULES, Conv, Dropout, FullyConnected, Layer, Norm, build_layer
 from .stages import DropoutKey, Record, build_stages
@@ -122,7 +123,7 @@ class Network:
         if device == "cuda":
             move: Any = backends.get("cuda").xp.asarray
         else:
-            move = _to_host
+            move = backends.to_host
         self.set_parameters({name: move(array) for name, array in self.parameters().items()})
         self._gradients = {}
         return self
@@ -195,6 +196,9 @@ class Network:
 
         So from "pool5" the signal is unpooled, then rectified, then filtered; from "relu5" rectified, then filtered;
         from "conv5" filtered.
+
+        Where the activations looked at lie close together in every image, only the windows that they can reach are
+        computed, with the same result.
         """
         if rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
@@ -207,11 +211,18 @@ class Network:
             raise ValueError(f"activations of {layer} must have shape {shape}, got {tuple(activations.shape)}")
         if activations.dtype != np.float32:
             raise TypeError(f"activations must be float32, got {activations.dtype}")
-        signal = self.stages[start].project(position, activations, trace.records[start], rule)
-        for i in range(start - 1, -1, -1):
-            stage = self.stages[i]
-            signal = stage.project(len(stage.layers) - 1, signal, trace.records[i], rule)
-        return signal
+        windows = window.find(activations) if activations.ndim == 4 else None
+        signal = activations
+        for i in range(start, -1, -1):
+            stage, record = self.stages[i], trace.records[i]
+            last = position if i == start else len(stage.layers) - 1
+            if windows is not None and not windows.pays_at(stage, last):
+                signal, windows = windows.paste(), None
+            if windows is not None:
+                windows = windows.project(stage, last, record, rule)
+            else:
+                signal = stage.project(last, signal, record, rule)
+        return signal if windows is None else windows.paste()
 
     # ---- Training ------------------------------------------------------------------------------------------------
 
@@ -243,7 +254,3 @@ class Network:
             backend, _ = backends.resolve(**parameters)
             self._gradients = {name: backend.empty(array.shape) for name, array in parameters.items()}
         return self._gradients
-
-
-def _to_host(array: Array) -> np.ndarray:
-    return array if isinstance(array, np.ndarray) else array.get()

@@ -51,6 +51,16 @@ class Record:
         """NumPy or CuPy, whichever made the arrays."""
         return array_module(self._x)
 
+    def cells(self, array: str, cells: Array) -> Array:
+        """What "x", "y" or "switches" hold at `cells`, which are numbered image * H * W + row * W + column in the batch of
+        this record: the shape of `cells` + (C,). Copies no more than that."""
+        whole = getattr(self, f"_{array}")
+        if self._images is not None:
+            images, places = self.array_module.divmod(cells, whole.shape[1] * whole.shape[2])
+            cells = self._images[images] * (whole.shape[1] * whole.shape[2]) + places
+        # "clip" spares NumPy a buffer: no cell is out of range.
+        return self.array_module.take(whole.reshape(-1, whole.shape[3]), cells, axis=0, mode="clip")
+
     def _selected(self, array: Array) -> Array:
         return array if self._images is None else self.array_module.take(array, self._images, axis=0)
 
@@ -159,7 +169,7 @@ class BlockStage(Stage):
     positive where the pooled value is, so that is the ReLU's mask as well)."""
 
     def forward(self, x: Array, dropout: DropoutKey | None = None) -> Record:
-        conv, _, pool = self._parts()
+        conv, _, pool = self.parts()
         y, switches = ops.conv2d_relu_pool(x, conv.weight, conv.bias, **conv.geometry, **pool.block_geometry)
         return Record(self, x, y, switches)
 
@@ -174,7 +184,7 @@ class BlockStage(Stage):
     def backward(
         self, dy: Array, record: Record, gradients: Gradients, *, dropout: DropoutKey, need_dx: bool
     ) -> Array | None:
-        conv, _, pool = self._parts()
+        conv, _, pool = self.parts()
         dy = ops.relu_grad(dy, record.y, out=dy)
         ops.conv2d_bias_grad(dy, out=gradients[f"{conv.name}.bias"])
         ops.unpool_conv2d_weight_grad(
@@ -189,7 +199,7 @@ class BlockStage(Stage):
         return self._undo(dy, record.switches, rectify=False) if need_dx else None
 
     def _undo(self, signal: Array, switches: Array, *, rectify: bool) -> Array:
-        conv, _, pool = self._parts()
+        conv, _, pool = self.parts()
         return ops.unpool_conv_transpose2d(
             signal,
             switches,
@@ -200,7 +210,7 @@ class BlockStage(Stage):
             **pool.block_geometry,
         )
 
-    def _parts(self) -> tuple[Conv, ReLU, MaxPool]:
+    def parts(self) -> tuple[Conv, ReLU, MaxPool]:
         conv, relu, pool = self.layers
         assert isinstance(conv, Conv)
         assert isinstance(relu, ReLU)

@@ -1,0 +1,217 @@
+"""Projection of few activations on windows (paper 2.1, P3): only what they can reach is computed.
+
+One activation of ZFNet's block 5 reaches 3 x 3 cells of 13 x 13 in block 4, 33 x 33 of 55 x 55 after block 2, and 139 x
+139 pixels of 224 x 224: a fifth of the multiplications of a dense projection. So a signal is carried as one window per
+image, all of one size and each at its own place. The geometry is exact and needs no operation of its own: the
+transpose of a convolution or pool on a window is the same operation without padding, from window [t, t + h) to
+[t * stride - padding, ... + (h - 1) * stride + kernel), and one-byte switches mean the same wherever the window is.
+Cells of a window that lie outside its map are kept at zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from .. import ops
+from ..backends import Array, array_module, resolve, to_host
+from .architecture import as_pair
+from .layers import Conv, MaxPool, Norm, ReLU
+from .stages import BlockStage, Record, Stage
+
+__all__ = ["Windows", "find"]
+
+# Where a convolution's window has more than this share of its map's cells, moving windows costs more than it saves.
+_LARGEST_SHARE = 0.8
+
+# More nonzero activations an image than this are not looked at one by one.
+_MOST_NONZERO = 64
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A signal that is zero outside one window per image.
+
+    signal (N, h, w, C), the windows; top and left (N,), their corners in maps of (height, width), on the host, negative
+    where a window begins outside; single: an image has at most one nonzero value, and its window is that one cell.
+    """
+
+    signal: Array
+    top: np.ndarray
+    left: np.ndarray
+    height: int
+    width: int
+    single: bool
+
+    def pays_at(self, stage: Stage, position: int) -> bool:
+        """Whether undoing this stage's layers from `position` on windows saves enough of the work."""
+        height, width = self.signal.shape[1:3]
+        for layer in reversed(stage.layers[: position + 1]):
+            if isinstance(layer, MaxPool) and not self.single:
+                height, width = _reach((height, width), layer.window, layer.stride)
+        map_height, map_width = stage.layers[0].output_shape[:2]
+        return height * width <= _LARGEST_SHARE * map_height * map_width
+
+    def project(self, stage: Stage, position: int, record: Record, rule: str) -> Windows:
+        """As `Stage.project`: from the output of the layer at `position` to the stage's input."""
+        if isinstance(stage, BlockStage) and position == 2:
+            return self._undo_block(stage, record, rule)
+        windows = self
+        for i in range(position, -1, -1):
+            layer = stage.layers[i]
+            if isinstance(layer, Conv):
+                windows = windows._undo_conv(layer)
+            elif isinstance(layer, ReLU):
+                windows = windows._undo_relu(layer, stage, i, record, rule)
+            elif isinstance(layer, MaxPool):
+                windows = windows._undo_pool(layer, record)
+            elif isinstance(layer, Norm) and rule != "deconvnet":
+                undone = layer.undo(windows.signal, rule, windows._of(record, "x"))
+                windows = replace(windows, signal=undone, single=False)
+        return windows
+
+    def paste(self) -> Array:
+        """The signal in whole maps, (N, height, width, C)."""
+        n, h, w, channels = self.signal.shape
+        backend, _ = resolve(signal=self.signal)
+        pasted = backend.empty((n, self.height, self.width, channels))
+        pasted.fill(0)
+        for i, (top, left) in enumerate(zip(self.top.tolist(), self.left.tolist(), strict=True)):
+            rows, columns = _inside(top, h, self.height), _inside(left, w, self.width)
+            pasted[i, rows, columns] = self.signal[
+                i, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left
+            ]
+        return pasted
+
+    # ---- Layers ---------------------------------------------------------------------------------------------
+
+    def _undo_conv(self, conv: Conv) -> Windows:
+        size = _reach(self.signal.shape[1:3], conv.kernel_size, conv.stride)
+        signal = ops.conv_transpose2d(self.signal, conv.weight, stride=conv.stride, output_size=size)
+        return self._moved(signal, conv)._zeroed_outside()
+
+    def _undo_relu(self, layer: ReLU, stage: Stage, position: int, record: Record, rule: str) -> Windows:
+        if rule == "deconvnet":
+            return replace(self, signal=ops.relu(self.signal))
+        if position == len(stage.layers) - 1:
+            y = self._of(record, "y")
+        else:
+            whole = stage.activation(position, record)
+            xp: Any = array_module(whole)
+            y = xp.take(whole.reshape(-1, whole.shape[3]), xp.asarray(self._cells()), axis=0)
+        return replace(self, signal=layer.undo(self.signal, rule, y))
+
+    def _undo_pool(self, pool: MaxPool, record: Record) -> Windows:
+        switches = self._of(record, "switches")
+        if self.single:
+            return self._follow(pool, switches)
+        size = _reach(self.signal.shape[1:3], pool.window, pool.stride)
+        signal = ops.max_unpool2d(self.signal, switches, window=pool.window, stride=pool.stride, output_size=size)
+        return self._moved(signal, pool)
+
+    def _undo_block(self, stage: BlockStage, record: Record, rule: str) -> Windows:
+        conv, _, pool = stage.parts()
+        masked = self
+        if rule != "deconvnet":
+            masked = replace(self, signal=ops.relu_grad(self.signal, self._of(record, "y")))
+        switches = self._of(record, "switches")
+        rectify = rule != "gradient"
+        if self.single:
+            followed = masked._follow(pool, switches)
+            return (replace(followed, signal=ops.relu(followed.signal)) if rectify else followed)._undo_conv(conv)
+        unpooled = _reach(masked.signal.shape[1:3], pool.window, pool.stride)
+        signal = ops.unpool_conv_transpose2d(
+            masked.signal,
+            switches,
+            conv.weight,
+            stride=conv.stride,
+            padding=0,
+            window=pool.window,
+            pool_stride=pool.stride,
+            output_size=_reach(unpooled, conv.kernel_size, conv.stride),
+            rectify=rectify,
+        )
+        return self._moved(self.signal, pool)._moved(signal, conv)._zeroed_outside()
+
+    def _follow(self, pool: MaxPool, switches: Array) -> Windows:
+        """Unpools one value an image: it stays one value, at the cell that its switch names."""
+        n, channels = len(self.top), self.signal.shape[3]
+        xp: Any = array_module(self.signal)
+        looked_at = xp.abs(self.signal.reshape(n, channels)).argmax(axis=1)
+        offsets = to_host(xp.take_along_axis(switches.reshape(n, channels), looked_at[:, None], axis=1))[:, 0]
+        rows, columns = np.divmod(offsets.astype(int), as_pair(pool.window)[1])
+        moved = self._moved(self.signal, pool)
+        return replace(moved, top=moved.top + rows, left=moved.left + columns, single=True)
+
+    # ---- Geometry -------------------------------------------------------------------------------------------
+
+    def _moved(self, signal: Array, layer: Conv | MaxPool) -> Windows:
+        """The windows with this signal, in the coordinates of the layer's input."""
+        (stride_h, stride_w), (pad_h, pad_w) = as_pair(layer.stride), as_pair(layer.padding)
+        height, width = layer.input_size
+        return Windows(signal, self.top * stride_h - pad_h, self.left * stride_w - pad_w, height, width, False)
+
+    def _cells(self) -> np.ndarray:
+        """The windows' cells, (N, h, w), as numbers image * height * width + row * width + column; a cell outside the map
+        takes the number of the nearest one inside."""
+        h, w = self.signal.shape[1:3]
+        rows = _places(self.top, h).clip(0, self.height - 1)
+        columns = _places(self.left, w).clip(0, self.width - 1)
+        images = np.arange(len(self.top)) * (self.height * self.width)
+        return images[:, None, None] + rows[:, :, None] * self.width + columns[:, None, :]
+
+    def _of(self, record: Record, array: str) -> Array:
+        """What the forward pass left in the windows."""
+        return record.cells(array, array_module(self.signal).asarray(self._cells()))
+
+    def _zeroed_outside(self) -> Windows:
+        h, w = self.signal.shape[1:3]
+        rows, columns = _places(self.top, h), _places(self.left, w)
+        outside_rows = (rows < 0) | (rows >= self.height)
+        outside_columns = (columns < 0) | (columns >= self.width)
+        if outside_rows.any() or outside_columns.any():
+            cells = np.flatnonzero(outside_rows[:, :, None] | outside_columns[:, None, :])
+            self.signal.reshape(-1, self.signal.shape[3])[array_module(self.signal).asarray(cells)] = 0
+        return self
+
+
+def find(activations: Array) -> Windows | None:
+    """The windows of activations (N, H, W, C) that hold what is not zero, of the size that the widest image needs; None
+    if there is too much of it to look at."""
+    xp: Any = array_module(activations)
+    n, height, width, channels = activations.shape
+    if int(xp.count_nonzero(activations)) > _MOST_NONZERO * n:
+        return None
+    image, row, column, _ = (to_host(index) for index in xp.nonzero(activations))
+    # An image in which nothing is looked at keeps a window at the corner.
+    top, left, bottom, right = np.full(n, height), np.full(n, width), np.zeros(n, int), np.zeros(n, int)
+    for places, first, last in ((row, top, bottom), (column, left, right)):
+        np.minimum.at(first, image, places)
+        np.maximum.at(last, image, places)
+    empty = top == height
+    top[empty] = left[empty] = 0
+    h, w = int((bottom - top).max()) + 1, int((right - left).max()) + 1
+    # A window that would reach out of its map is moved inside.
+    top, left = np.minimum(top, height - h), np.minimum(left, width - w)
+    cut = xp.empty((n, h, w, channels), np.float32)
+    for i, (t, s) in enumerate(zip(top.tolist(), left.tolist(), strict=True)):
+        cut[i] = activations[i, t : t + h, s : s + w]
+    return Windows(cut, top, left, height, width, single=len(image) == n - np.count_nonzero(empty))
+
+
+def _places(first: np.ndarray, length: int) -> np.ndarray:
+    return first[:, None] + np.arange(length)
+
+
+def _reach(size: tuple[int, ...], kernel: Any, stride: Any) -> tuple[int, int]:
+    """How far the transpose of a window operation carries (h, w) cells."""
+    (kernel_h, kernel_w), (stride_h, stride_w) = as_pair(kernel), as_pair(stride)
+    return (size[0] - 1) * stride_h + kernel_h, (size[1] - 1) * stride_w + kernel_w
+
+
+def _inside(first: int, length: int, size: int) -> slice:
+    """The part of [first, first + length) that lies in [0, size)."""
+    start, stop = max(first, 0), min(first + length, size)
+    return slice(start, max(start, stop))
