@@ -76,26 +76,33 @@ def test_a_file_that_is_not_there(tmp_path):
             zfcuda.load(missing)
 
 
-def rewrite(path, change_tensors=lambda tensors: None, **metadata):
-    """The file with other tensors or metadata; None takes an entry out."""
+def rewrite(path, change_tensors=lambda tensors: None, header=None, **changes):
+    """The file with other tensors, a part of its header changed, or another header."""
     found = read_checkpoint(path).network
     tensors = dict(found.parameters())
     change_tensors(tensors)
-    header = {"zfcuda.format": "1", "zfcuda.architecture": found.architecture.to_json()}
-    header.update({f"zfcuda.{key}": value for key, value in metadata.items()})
-    header = {key: value for key, value in header.items() if value is not None}
-    path.write_bytes(safetensors.numpy.save(tensors, metadata=header))
+    if header is None:
+        header = {"format": 1, "architecture": TINY.to_dict(), "classes": None, "preprocess": None, "metadata": {}}
+        header = json.dumps({**header, **changes})
+    path.write_bytes(safetensors.numpy.save(tensors, metadata={"zfcuda": header}))
 
 
 def test_a_safetensors_file_of_somebody_else(path):
-    rewrite(path, architecture=None)
+    path.write_bytes(safetensors.numpy.save({"conv1.weight": np.zeros(3, np.float32)}, metadata={"format": "pt"}))
     with pytest.raises(zfcuda.CheckpointError, match="holds no network of zfcuda"):
         zfcuda.load(path)
 
 
 def test_a_format_of_the_future(path):
-    rewrite(path, format="2")
-    with pytest.raises(zfcuda.CheckpointError, match="another format"):
+    rewrite(path, format=2)
+    with pytest.raises(zfcuda.CheckpointError, match="its format is 2, and this version reads 1"):
+        zfcuda.load(path)
+
+
+@pytest.mark.parametrize("header", ["", "{", "[]", "{}", "null", "[" * 100_000, '{"format": 1}'])
+def test_headers_that_cannot_be_read(path, header):
+    rewrite(path, header=header)
+    with pytest.raises(zfcuda.CheckpointError, match=path.name):
         zfcuda.load(path)
 
 
@@ -115,25 +122,34 @@ def test_weights_of_another_architecture(path, change, message):
     assert str(path) in str(raised.value)
 
 
-def descriptions():
-    good = json.loads(TINY.to_json())
-    yield "[]"
-    yield "{"
-    yield "{}"
-    yield json.dumps({**good, "layers": []})
-    yield json.dumps({**good, "layers": 3})
-    yield json.dumps({**good, "layers": [{"kind": "attention", "name": "a1"}]})
-    yield json.dumps({**good, "layers": [{"kind": "conv", "name": "conv1", "maps": "many", "kernel": 3}]})
-    yield json.dumps({**good, "layers": [{"kind": "conv", "name": "conv1", "maps": 3, "kernel": 99}]})
-    yield json.dumps({**good, "input_shape": [21, 18]})
-    yield json.dumps({**good, "input_shape": None})
-    yield json.dumps({**good, "initial": "zeros"})
-    yield "[" * 100_000
+def changed_architectures():
+    yield []
+    yield {}
+    for changes in (
+        {"layers": []},
+        {"layers": 3},
+        {"layers": [{"kind": "attention", "name": "a1"}]},
+        {"layers": [{"kind": "conv", "name": "conv1", "maps": "many", "kernel": 3}]},
+        {"layers": [{"kind": "conv", "name": "conv1", "maps": 3, "kernel": 99}]},
+        {"input_shape": [21, 18]},
+        {"input_shape": None},
+        {"initial": "zeros"},
+    ):
+        yield {**TINY.to_dict(), **changes}
 
 
-@pytest.mark.parametrize("description", list(descriptions()), ids=range(12))
-def test_architectures_that_describe_no_network(path, description):
-    rewrite(path, architecture=description)
+@pytest.mark.parametrize("architecture", list(changed_architectures()), ids=range(10))
+def test_architectures_that_describe_no_network(path, architecture):
+    rewrite(path, architecture=architecture)
+    with pytest.raises(zfcuda.CheckpointError, match=path.name):
+        zfcuda.load(path)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"classes": 3}, {"preprocess": []}, {"preprocess": {"crop": [28, 28], "scale": 1.0}}, {"metadata": 3}]
+)
+def test_parts_of_the_header_that_cannot_be_read(path, changes):
+    rewrite(path, **changes)
     with pytest.raises(zfcuda.CheckpointError, match=path.name):
         zfcuda.load(path)
 

@@ -277,23 +277,23 @@ def test_a_network_without_its_training_cannot_be_resumed(tmp_path):
 
 
 def _rewrite(path, change):
-    """The checkpoint with other contents: change(tensors, metadata)."""
+    """The checkpoint with other contents: change(tensors, header)."""
     with safetensors.safe_open(path, framework="numpy") as file:
-        metadata = dict(file.metadata())
+        header = json.loads(file.metadata()["zfcuda"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no dict
-    change(tensors, metadata)
-    path.write_bytes(safetensors.numpy.save(tensors, metadata))
+    change(tensors, header)
+    path.write_bytes(safetensors.numpy.save(tensors, {"zfcuda": json.dumps(header)}))
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda tensors, metadata: tensors.pop("velocity/fc6.weight"), "no training that could go on"),
-        (lambda tensors, metadata: tensors.pop("preprocess/mean"), "how images become inputs"),
-        (lambda tensors, metadata: metadata.update({"zfcuda.training": "{"}), "no training that could go on"),
-        (lambda tensors, metadata: metadata.update({"zfcuda.preprocess": "[]"}), "how images become inputs"),
+        (lambda tensors, header: tensors.pop("velocity/fc6.weight"), "no training that could go on"),
+        (lambda tensors, header: tensors.pop("preprocess/mean"), "how images become inputs"),
+        (lambda tensors, header: header["metadata"].update({"zfcuda.training": "{"}), "no training that could go on"),
+        (lambda tensors, header: header.update({"preprocess": []}), "does not hold the network"),
         (
-            lambda tensors, metadata: tensors.update({"velocity/fc6.bias": np.zeros(3, np.float32)}),
+            lambda tensors, header: tensors.update({"velocity/fc6.bias": np.zeros(3, np.float32)}),
             r"the velocity of fc6\.bias has shape \(3,\)",
         ),
     ],

@@ -221,7 +221,7 @@ def _folder(name: str, seed: int, architecture: Architecture, train: Dataset, bu
     """A folder's name for a run: readable, and another one where name, seed, network, data or budget differ."""
     labels = hashlib.sha256(np.ascontiguousarray(train.labels).tobytes()).hexdigest()
     data = [list(train.image_shape), list(train.classes), labels]
-    text = json.dumps([name, architecture.to_json(), data, repr(budget)])
+    text = json.dumps([name, architecture.to_dict(), data, repr(budget)])
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
     return f"{readable}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
 

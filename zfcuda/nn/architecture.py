@@ -1,4 +1,4 @@
-"""What a network is made of: a plain description, which becomes JSON in a checkpoint's metadata.
+"""What a network is made of: a plain description, which a checkpoint carries as JSON.
 
 An `Architecture` is the shape of an image and a list of layer specifications. It holds no weights and computes
 nothing; `zfcuda.nn.Network` builds the layers from it.
@@ -7,7 +7,6 @@ nothing; `zfcuda.nn.Network` builds the layers from it.
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -185,19 +184,19 @@ class Architecture:
             shapes.append(shape)
         return shapes
 
-    def to_json(self) -> str:
+    def to_dict(self) -> dict[str, Any]:
+        """The description in lists, dicts, numbers and strings, for JSON."""
         layers = [{"kind": layer.kind, **dataclasses.asdict(layer)} for layer in self.layers]
-        return json.dumps({"input_shape": self.input_shape, "initial": self.initial, "layers": layers})
+        return {"input_shape": list(self.input_shape), "initial": self.initial, "layers": layers}
 
     @classmethod
-    def from_json(cls, text: str) -> Architecture:
-        """ValueError if the text does not describe a network that can be built."""
+    def from_dict(cls, description: dict[str, Any]) -> Architecture:
+        """The inverse of `to_dict`, also after JSON. ValueError if it does not describe a network that can be built."""
         try:
-            description = json.loads(text)
             layers = tuple(_layer(dict(layer)) for layer in description["layers"])
             architecture = cls(tuple(description["input_shape"]), layers, description["initial"])
             architecture.shapes()
-        except (KeyError, TypeError, RecursionError) as error:
+        except (KeyError, TypeError) as error:
             raise ValueError(f"not the description of a network: {error!r}") from error
         return architecture
 

@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import safetensors
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Checkpoint", "load", "read_checkpoint", "save_network", "write_atomically"]
 
-_FORMAT_KEY, _FORMAT = "zfcuda.format", "1"
-_ARCHITECTURE_KEY = "zfcuda.architecture"
-_PREPROCESS_KEY, _MEAN = "zfcuda.preprocess", "preprocess/mean"
-_CLASSES_KEY = "zfcuda.classes"
+# All of ours is under one key: safetensors writes several in an order that changes from run to run.
+_KEY = "zfcuda"
+_FORMAT = 1
+_MEAN = "preprocess/mean"
 
 PathLike = str | os.PathLike[str]
 
@@ -82,15 +82,18 @@ def save_network(
     unprefixed = [name for name in extra if "/" not in name]
     if unprefixed:
         raise ValueError(f"tensors must be named 'prefix/name', got {', '.join(unprefixed)}")
-    header = {**(metadata or {}), _FORMAT_KEY: _FORMAT, _ARCHITECTURE_KEY: network.architecture.to_json()}
+    header = {
+        "format": _FORMAT,
+        "architecture": network.architecture.to_dict(),
+        "preprocess": None,
+        "classes": network.classes,
+        "metadata": dict(metadata or {}),
+    }
     if network.preprocess is not None:
         extra[_MEAN] = network.preprocess.mean
-        fields = {"crop": network.preprocess.crop, "scale": network.preprocess.scale}
-        header[_PREPROCESS_KEY] = json.dumps(fields)
-    if network.classes is not None:
-        header[_CLASSES_KEY] = json.dumps(network.classes)
+        header["preprocess"] = {"crop": network.preprocess.crop, "scale": network.preprocess.scale}
     arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in {**network.parameters(), **extra}.items()}
-    write_atomically(path, safetensors.numpy.save(arrays, metadata=header))
+    write_atomically(path, safetensors.numpy.save(arrays, metadata={_KEY: json.dumps(header)}))
 
 
 def load(path: PathLike) -> Network:
@@ -109,34 +112,36 @@ def read_checkpoint(path: PathLike) -> Checkpoint:
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = dict(file.metadata() or {})
+            header = (file.metadata() or {}).get(_KEY)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no dict
     except (safetensors.SafetensorError, ValueError, OSError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged, cut short or not a safetensors file: {error}") from error
-    if _ARCHITECTURE_KEY not in metadata:
+    if header is None:
         raise CheckpointError(f"{path} is a safetensors file, but holds no network of zfcuda")
-    if metadata.pop(_FORMAT_KEY, None) != _FORMAT:
-        raise CheckpointError(f"{path} was written in another format of zfcuda; this version reads format {_FORMAT}")
+    try:
+        return _checkpoint(json.loads(header), tensors)
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CheckpointError(f"{path} does not hold the network that it describes: {error}") from error
+
+
+def _checkpoint(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Checkpoint:
+    if header["format"] != _FORMAT:
+        raise ValueError(f"its format is {header['format']}, and this version reads {_FORMAT}")
     parameters = {name: array for name, array in tensors.items() if "/" not in name}
-    try:
-        network = Network(Architecture.from_json(metadata.pop(_ARCHITECTURE_KEY)), parameters=parameters)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{path} does not hold the weights of its architecture: {error}") from error
     others = {name: array for name, array in tensors.items() if "/" in name}
-    try:
-        if _PREPROCESS_KEY in metadata:
-            network.preprocess = _preprocess(metadata.pop(_PREPROCESS_KEY), others.pop(_MEAN))
-        if _CLASSES_KEY in metadata:
-            network.classes = tuple(str(name) for name in json.loads(metadata.pop(_CLASSES_KEY)))
-    except (ValueError, TypeError, KeyError) as error:
-        raise CheckpointError(f"{path} does not say how images become inputs: {error!r}") from error
-    return Checkpoint(network, others, metadata)
+    network = Network(Architecture.from_dict(header["architecture"]), parameters=parameters)
+    if header["classes"] is not None:
+        network.classes = tuple(str(name) for name in header["classes"])
+    if header["preprocess"] is not None:
+        network.preprocess = _preprocess(header["preprocess"], others.pop(_MEAN, None))
+    return Checkpoint(network, others, dict(header["metadata"]))
 
 
-def _preprocess(fields: str, mean: np.ndarray) -> Preprocess:
+def _preprocess(description: dict[str, Any], mean: np.ndarray | None) -> Preprocess:
     # Only a trained network needs the data package, and Pillow with it.
     from ..data import Preprocess
 
-    described = json.loads(fields)
-    height, width = described["crop"]
-    return Preprocess(mean, (int(height), int(width)), float(described["scale"]))
+    if mean is None:
+        raise ValueError("it does not say how images become inputs: the mean image is missing")
+    height, width = description["crop"]
+    return Preprocess(mean, (int(height), int(width)), float(description["scale"]))

@@ -52,8 +52,8 @@ class Record:
         return array_module(self._x)
 
     def cells(self, array: str, cells: Array) -> Array:
-        """What "x", "y" or "switches" hold at `cells`, which are numbered image * H * W + row * W + column in the batch of
-        this record: the shape of `cells` + (C,). Copies no more than that."""
+        """What "x", "y" or "switches" hold at `cells` (numbers image * H * W + row * W + column in the batch of this
+        record): the shape of `cells` + (C,). Copies no more than that."""
         whole = getattr(self, f"_{array}")
         if self._images is not None:
             images, places = self.array_module.divmod(cells, whole.shape[1] * whole.shape[2])

@@ -154,8 +154,8 @@ class Windows:
         return Windows(signal, self.top * stride_h - pad_h, self.left * stride_w - pad_w, height, width, False)
 
     def _cells(self) -> np.ndarray:
-        """The windows' cells, (N, h, w), as numbers image * height * width + row * width + column; a cell outside the map
-        takes the number of the nearest one inside."""
+        """The windows' cells, (N, h, w), as numbers image * height * width + row * width + column; a cell outside
+        the map takes the number of the nearest one inside."""
         h, w = self.signal.shape[1:3]
         rows = _places(self.top, h).clip(0, self.height - 1)
         columns = _places(self.left, w).clip(0, self.width - 1)
