@@ -27,9 +27,9 @@ class Augmentation:
 
     @classmethod
     def for_images(cls, preprocess: Preprocess) -> Augmentation:
-        """P2's crops where images are larger than the network's input, else shifts by up to an eighth of the image."""
+        """P2's crops where images are larger than the network's input, else shifts by up to a sixteenth of the image."""
         height, width, _ = preprocess.image_shape
-        return cls(padding=min(height, width) // 8 if (height, width) == tuple(preprocess.crop) else None)
+        return cls(padding=min(height, width) // 16 if (height, width) == tuple(preprocess.crop) else None)
 
     def draw(self, rng: np.random.Generator, n: int, preprocess: Preprocess) -> tuple[np.ndarray, np.ndarray]:
         """corners int32 (n,2) and flips uint8 (n,) for `Preprocess.crops`."""
