@@ -27,7 +27,7 @@ class Augmentation:
 
     @classmethod
     def for_images(cls, preprocess: Preprocess) -> Augmentation:
-        """P2's crops where images are larger than the network's input, else shifts by up to a sixteenth of the image."""
+        """P2's crops where images are larger than the network's input, else shifts by up to a sixteenth of a side."""
         height, width, _ = preprocess.image_shape
         return cls(padding=min(height, width) // 16 if (height, width) == tuple(preprocess.crop) else None)
 
