@@ -1,0 +1,520 @@
+"""The parts of cpu.py, in one process with one setting of the allocator: writes its rows as JSON, prints its tables."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cpu_device
+import harness
+import numpy as np
+import peers
+import torch
+from harness import Case, Row, relative_error
+from torch.nn import functional
+
+from zfcuda import analysis, models, ops, training
+from zfcuda.analysis import deconvnet
+from zfcuda.analysis.geometry import field_of
+from zfcuda.interop.torch import images_to_torch, to_module
+
+aten = torch.ops.aten
+rng = np.random.default_rng(0)
+
+
+class Layer(NamedTuple):
+    """A convolution of ZFNet, and the pool after it, if there is one, by its padding."""
+
+    size: int
+    channels: int
+    maps: int
+    kernel: int
+    stride: int
+    padding: int
+    pool_padding: int | None = None
+
+    @property
+    def output(self) -> int:
+        return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+
+    def flops(self, n: int) -> float:
+        return 2.0 * n * self.output**2 * self.maps * self.kernel**2 * self.channels
+
+
+LAYERS = {
+    1: Layer(224, 3, 96, 7, 2, 1, 1),
+    2: Layer(55, 96, 256, 5, 2, 0, 1),
+    3: Layer(13, 256, 384, 3, 1, 1),
+    4: Layer(13, 384, 384, 3, 1, 1),
+    5: Layer(13, 384, 256, 3, 1, 1, 0),
+}
+POOLED = {number: layer for number, layer in LAYERS.items() if layer.pool_padding is not None}
+
+
+def randn(*shape: int) -> np.ndarray:
+    return rng.standard_normal(shape, np.float32)
+
+
+def nchw(array: np.ndarray) -> dict[str, torch.Tensor]:
+    """NHWC or KRSC as PyTorch's tensors, in both memory formats."""
+    tensor = images_to_torch(array)
+    return {"channels_last": tensor, "contiguous": tensor.contiguous()}
+
+
+def nhwc(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().permute(0, 2, 3, 1).numpy()
+
+
+def in_both_formats(function: Callable[..., Any], *arrays: np.ndarray) -> dict[str, Callable[[], Any]]:
+    """The peer's function on these arrays, once per memory format."""
+    tensors = [nchw(array) for array in arrays]
+    return {name: functools.partial(function, *(t[name] for t in tensors)) for name in tensors[0]}
+
+
+def case(
+    part: str,
+    problem: str,
+    ours: Callable[[], Any],
+    theirs: dict[str, Callable[[], Any]],
+    *,
+    flops: float = 0.0,
+    moved: float = 0.0,
+    tolerance: float = 2e-5,
+) -> Case:
+    """A case whose reference is the first peer's result: a tensor, or several of which the first counts."""
+
+    def error() -> float:
+        mine, reference = ours(), next(iter(theirs.values()))()
+        mine = mine[0] if isinstance(mine, tuple) else mine
+        reference = reference[0] if isinstance(reference, tuple) else reference
+        return relative_error(mine, nhwc(reference) if reference.ndim == 4 else reference.detach().numpy())
+
+    return Case(part, problem, flops, moved, ours, theirs, error, tolerance)
+
+
+# ---- Layers ------------------------------------------------------------------------------------------------------
+
+
+def conv(n: int) -> Iterator[Case]:
+    for number, layer in LAYERS.items():
+        yield from _conv_cases(number, layer, n)
+
+
+def _conv_cases(number: int, layer: Layer, n: int) -> Iterator[Case]:
+    x, w, b, dy = _layer_arrays(layer, n)
+    geometry = {"stride": layer.stride, "padding": layer.padding}
+    sizes = {"flops": layer.flops(n), "moved": float(x.nbytes + w.nbytes + dy.nbytes)}
+    problem = f"conv{number}, batch {n}"
+
+    def data_gradient(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return _conv_backward(layer, dy, x, w, [True, False])[0]
+
+    def weight_gradient(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return _conv_backward(layer, dy, x, w, [False, True])[1]
+
+    yield case(
+        "conv fprop",
+        problem,
+        lambda: ops.conv2d(x, w, b, **geometry),
+        in_both_formats(functools.partial(functional.conv2d, bias=torch.from_numpy(b), **geometry), x, w),
+        **sizes,
+    )
+    yield case(
+        "conv dgrad" if number > 1 else "conv1 dgrad",
+        problem,
+        lambda: ops.conv_transpose2d(dy, w, output_size=layer.size, **geometry),
+        in_both_formats(data_gradient, dy, x, w),
+        **sizes,
+    )
+    yield case(
+        "conv wgrad",
+        problem,
+        lambda: ops.conv2d_weight_grad(x, dy, kernel_size=layer.kernel, **geometry),
+        in_both_formats(weight_gradient, dy, x, w),
+        tolerance=1e-4,
+        **sizes,
+    )
+
+
+def _layer_arrays(layer: Layer, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """x, w, b and dy."""
+    x = randn(n, layer.size, layer.size, layer.channels)
+    w = randn(layer.maps, layer.kernel, layer.kernel, layer.channels) / math.sqrt(layer.kernel**2 * layer.channels)
+    return x, w, randn(layer.maps) / 10, randn(n, layer.output, layer.output, layer.maps)
+
+
+def _conv_backward(
+    layer: Layer, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, wanted: list[bool]
+) -> tuple[torch.Tensor, ...]:
+    """The gradients of x and of w, as far as they are wanted."""
+    stride, padding = [layer.stride] * 2, [layer.padding] * 2
+    return aten.convolution_backward(dy, x, w, None, stride, padding, [1, 1], False, [0, 0], 1, [*wanted, False])
+
+
+def _pool_backward(padding: int, dy: torch.Tensor, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    return aten.max_pool2d_with_indices_backward(dy, x, [3, 3], [2, 2], [padding] * 2, [1, 1], False, indices)
+
+
+def pool(n: int) -> Iterator[Case]:
+    for number, layer in POOLED.items():
+        padding: Any = layer.pool_padding
+        x = randn(n, layer.output, layer.output, layer.maps)
+        geometry = {"window": 3, "stride": 2, "padding": padding}
+        y, switches = ops.max_pool2d(x, **geometry)
+        dy = randn(*y.shape)
+        problem, moved = f"pool{number}, batch {n}", float(x.nbytes + y.nbytes + switches.nbytes)
+        forward = functools.partial(
+            functional.max_pool2d, kernel_size=3, stride=2, padding=padding, return_indices=True
+        )
+        yield case(
+            "max pool with switches",
+            problem,
+            functools.partial(ops.max_pool2d, x, **geometry),
+            in_both_formats(forward, x),
+            moved=moved,
+            tolerance=0.0,
+        )
+        theirs = {}
+        for (name, images), signal in zip(nchw(x).items(), nchw(dy).values(), strict=True):
+            theirs[name] = functools.partial(_pool_backward, padding, signal, images, forward(images)[1])
+        yield case(
+            "unpool",
+            problem,
+            functools.partial(ops.max_unpool2d, dy, switches, output_size=layer.output, **geometry),
+            theirs,
+            moved=moved,
+            tolerance=1e-6,
+        )
+
+
+def norm(n: int) -> Iterator[Case]:
+    for number, shape in {1: (n, 55, 55, 96), 2: (n, 13, 13, 256)}.items():
+        x, dy = 50 * randn(*shape), randn(*shape)
+        # PyTorch divides alpha by the size.
+        forward = functools.partial(functional.local_response_norm, size=5, alpha=5e-4, beta=0.75, k=2.0)
+        theirs = {}
+        for (name, images), signal in zip(nchw(x).items(), nchw(dy).values(), strict=True):
+            images.requires_grad_()
+            theirs[name] = functools.partial(
+                lambda y, images, signal: torch.autograd.grad(y, images, signal, retain_graph=True)[0],
+                forward(images),
+                images,
+                signal,
+            )
+        inference = {name: torch.inference_mode()(call) for name, call in in_both_formats(forward, x).items()}
+        problem = f"norm{number}, batch {n}"
+        yield case(
+            "normalisation",
+            problem,
+            functools.partial(ops.local_response_norm, x),
+            inference,
+            moved=2.0 * x.nbytes,
+        )
+        yield case(
+            "normalisation gradient",
+            problem,
+            functools.partial(ops.local_response_norm_grad, dy, x),
+            theirs,
+            moved=3.0 * x.nbytes,
+        )
+
+
+def block(n: int) -> Iterator[Case]:
+    for number, layer in POOLED.items():
+        yield from _block_cases(number, layer, n)
+
+
+def _block_cases(number: int, layer: Layer, n: int) -> Iterator[Case]:
+    x, w, b, _ = _layer_arrays(layer, n)
+    padding: Any = layer.pool_padding
+    geometry: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding}
+    pooling: dict[str, Any] = {"window": 3, "pool_stride": 2, "pool_padding": padding}
+    y, switches = ops.conv2d_relu_pool(x, w, b, **geometry, **pooling)
+    dy = randn(*y.shape)
+    problem = f"block {number}, batch {n}"
+
+    def their_forward(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        z = functional.conv2d(x, w, torch.from_numpy(b), **geometry).relu_()
+        return *functional.max_pool2d(z, 3, 2, padding, return_indices=True), z
+
+    yield case(
+        f"block {number} forward",
+        problem,
+        lambda: ops.conv2d_relu_pool(x, w, b, **geometry, **pooling),
+        {name: torch.inference_mode()(call) for name, call in in_both_formats(their_forward, x, w).items()},
+        flops=layer.flops(n),
+        moved=float(x.nbytes + w.nbytes + y.nbytes + switches.nbytes),
+    )
+
+    def our_backward() -> tuple[np.ndarray, np.ndarray]:
+        masked = ops.relu_grad(dy, y)
+        dw = ops.unpool_conv2d_weight_grad(x, masked, switches, kernel_size=layer.kernel, **geometry, **pooling)
+        dx = ops.unpool_conv_transpose2d(masked, switches, w, output_size=layer.size, **geometry, **pooling)
+        return dw, dx
+
+    def their_backward(dy: Any, indices: Any, z: Any, x: Any, w: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        dz = aten.threshold_backward(_pool_backward(padding, dy, z, indices), z, 0)
+        dx, dw, _ = _conv_backward(layer, dz, x, w, [True, True])
+        return dw, dx
+
+    peers_backward = {}
+    tensors = [nchw(array) for array in (x, w, dy)]
+    for name in tensors[0]:
+        images, filters, signal = (formats[name] for formats in tensors)
+        _, indices, z = their_forward(images, filters)
+        peers_backward[name] = functools.partial(their_backward, signal, indices, z, images, filters)
+    yield case(
+        f"block {number} way back",
+        f"{problem}, both gradients",
+        our_backward,
+        peers_backward,
+        flops=2 * layer.flops(n),
+        moved=float(2 * (x.nbytes + w.nbytes + y.nbytes) + switches.nbytes),
+        tolerance=1e-4,
+    )
+
+
+# ---- The network ---------------------------------------------------------------------------------------------------
+
+
+def forward_flops(net: Any, n: int) -> float:
+    matrices = sum(
+        layer.weight.size for layer in net.layers.values() if getattr(layer, "weight", np.empty(0)).ndim == 2
+    )
+    return sum(layer.flops(n) for layer in LAYERS.values()) + 2.0 * n * matrices
+
+
+@functools.cache
+def zfnet() -> Any:
+    """ZFNet with weights that keep the scale of the signal, so that errors are seen."""
+    net = models.zfnet(seed=0)
+    for layer in net.layers.values():
+        if hasattr(layer, "weight"):
+            layer.weight *= np.float32(math.sqrt(2 / layer.weight[0].size) / 1e-2)
+    return net
+
+
+def modules(net: Any) -> dict[str, torch.nn.Module]:
+    """The network as PyTorch's, in both memory formats."""
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    return {name: to_module(net).to(memory_format=layout) for name, layout in formats.items()}
+
+
+def net(n: int) -> Iterator[Case]:
+    network = zfnet()
+    images = randn(n, 224, 224, 3)
+    labels = rng.integers(0, 1000, n).astype(np.int32)
+    forward = {}
+    for name, module in modules(network).items():
+        forward[name] = torch.inference_mode()(functools.partial(module.eval(), nchw(images)[name]))
+    yield case(
+        "forward",
+        f"ZFNet, batch {n}",
+        lambda: network.forward(images).output,
+        forward,
+        flops=forward_flops(network, n),
+        tolerance=1e-4,
+    )
+
+    # The paper's weights: at 1e-2, both libraries train these without trouble.
+    network = models.zfnet(seed=0)
+    steps = {}
+    for name, module in modules(network).items():
+        steps[name] = peers.training_step(module, nchw(images)[name], torch.from_numpy(labels).long())
+    trainer = training.Trainer(network, lr=1e-2, momentum=0.9, weight_decay=5e-4)
+
+    def error() -> float:
+        """Of the loss after two steps without dropout, whose masks differ."""
+        ours = models.zfnet(seed=0)
+        for name in ("drop6", "drop7"):
+            ours.layers[name].probability = 0.0
+        theirs = peers.training_step(to_module(ours), nchw(images)["contiguous"], torch.from_numpy(labels).long())
+        train = training.Trainer(ours, lr=1e-2, momentum=0.9, weight_decay=5e-4)
+        return max(relative_error(np.float64(train.step(images, labels)), theirs().numpy()) for _ in range(2))
+
+    flops = 3 * forward_flops(network, n) - LAYERS[1].flops(n)
+    moved = 5.0 * sum(array.nbytes for array in network.parameters().values())
+    yield Case(
+        "training step",
+        f"ZFNet, batch {n}",
+        flops,
+        moved,
+        lambda: trainer.step(images, labels),
+        steps,
+        error,
+        1e-4,
+    )
+
+
+def projection(maps: int) -> Iterator[Case]:
+    """Top 9 of block 5, each winner alone down to the pixels: the projection of `visualize`, after the ranking."""
+    network, layer, batch = zfnet(), "pool5", 32
+    images = randn(128, 224, 224, 3)
+    top = deconvnet.top_activations(network, images, layer, 9, batch_size=batch)
+    chosen = np.linspace(0, 255, maps).astype(int)
+    field = field_of(network, layer)
+
+    def ours() -> np.ndarray:
+        return deconvnet.visualize(network, images, top, maps=chosen.tolist(), batch_size=batch).projections
+
+    def theirs(project: peers.HookedDeconvnet, layout: torch.memory_format) -> np.ndarray:
+        indices, positions, values = top.indices[chosen], top.positions[chosen], top.values[chosen]
+        order = np.argsort(indices, axis=None, kind="stable")
+        results: Any = [[None] * indices.shape[1] for _ in chosen]
+        for start in range(0, len(order), batch):
+            rows, ranks = np.unravel_index(order[start : start + batch], indices.shape)
+            inputs = images_to_torch(images[indices[rows, ranks]]).contiguous(memory_format=layout)
+            signal = torch.zeros(len(rows), 256, 6, 6).contiguous(memory_format=layout)
+            for i, (row, rank) in enumerate(zip(rows, ranks, strict=True)):
+                there = positions[row, rank].tolist()
+                signal[i, int(chosen[row]), there[0], there[1]] = float(values[row, rank])
+            pixels = nhwc(project.project(inputs, signal))
+            for row, rank, image in zip(rows, ranks, pixels, strict=True):
+                frame = field.frame(*positions[row, rank].tolist())
+                results[row][rank] = deconvnet.cut(image, frame)
+        return np.array(results)
+
+    formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+    hooked = {
+        name: functools.partial(theirs, peers.HookedDeconvnet(module, layer), formats[name])
+        for name, module in modules(network).items()
+    }
+    yield Case(
+        "top-9 projection",
+        f"{maps} of 256 maps of block 5",
+        2 * sum(conv.flops(9 * maps) for conv in LAYERS.values()),
+        0.0,
+        ours,
+        hooked,
+        lambda: relative_error(ours(), hooked["contiguous"]()),
+        1e-4,
+    )
+
+
+def occlusion(stride: int) -> Iterator[Case]:
+    network = zfnet()
+    image, label, size = randn(224, 224, 3), 3, 50
+
+    def ours() -> np.ndarray:
+        return analysis.occlusion(network, image, label, size=size, stride=stride).probability
+
+    theirs = {
+        name: functools.partial(
+            peers.captum_occlusion,
+            module.eval(),
+            nchw(image[None])[name],
+            label,
+            size=size,
+            stride=stride,
+            per_evaluation=36,
+        )
+        for name, module in modules(network).items()
+    }
+    positions = (-(-(224 - size) // stride) + 1) ** 2
+    yield Case(
+        "occlusion map",
+        f"square {size}, stride {stride}",
+        forward_flops(network, positions),
+        0.0,
+        ours,
+        theirs,
+        lambda: relative_error(ours(), theirs["contiguous"]()),
+        1e-3,
+    )
+
+
+# ---- Memory ----------------------------------------------------------------------------------------------------------
+
+
+def memory(n: int) -> Iterator[Row]:
+    """Peak resident MiB of three training steps, a process each; what importing the library takes is subtracted."""
+    found = {}
+    for library in ("zfcuda", "channels_last", "contiguous"):
+        code = (
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+            f"import cpu_parts; cpu_parts.print_peak_memory({library!r}, {n})"
+        )
+        result = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+        found[library] = float(result.stdout.split()[-1])
+    ours = found.pop("zfcuda")
+    yield Row(
+        "peak memory of a step (MiB)", f"ZFNet, batch {n}", 0.0, 0.0, ours_ms=ours, spread=0.0, peers_ms=dict(found)
+    )
+
+
+def peak_mebibytes() -> float:
+    """Of this process since it was started; getrusage would count its parent's memory before that."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("VmHWM"))) / 1024
+
+
+def print_peak_memory(library: str, n: int) -> None:
+    """In a process of its own: the growth of the resident size over three training steps of one library."""
+    images, labels = randn(n, 224, 224, 3), rng.integers(0, 1000, n).astype(np.int32)
+    before = peak_mebibytes()
+    network = models.zfnet(seed=0)
+    if library == "zfcuda":
+        trainer = training.Trainer(network, lr=1e-2, momentum=0.9, weight_decay=5e-4)
+        for _ in range(3):
+            trainer.step(images, labels)
+    else:
+        module = modules(network)[library]
+        del network
+        step = peers.training_step(module, nchw(images)[library], torch.from_numpy(labels).long())
+        for _ in range(3):
+            step()
+    print(peak_mebibytes() - before)
+
+
+# ---- All of it ---------------------------------------------------------------------------------------------------
+
+
+def run(part: str, quick: bool, ceilings: harness.Ceilings | None) -> list[Row]:
+    n = 4 if quick else 16
+    whole = 4 if quick else 32
+    if part == "memory":
+        return list(memory(whole))
+    cases = {
+        "conv": lambda: conv(n),
+        "pool": lambda: pool(n),
+        "norm": lambda: norm(n),
+        "block": lambda: block(n),
+        "net": lambda: net(whole),
+        "projection": lambda: projection(4 if quick else 32),
+        "occlusion": lambda: occlusion(48 if quick else 16),
+    }[part]()
+    rounds = (3, 3) if quick or part in ("net", "projection", "occlusion") else (5, 15)
+    timer = functools.partial(cpu_device.time_alternating, seconds=1.0 if quick else 2.0, rounds=rounds)
+    return [harness.measure(one, timer, ceilings) for one in cases]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("output", type=Path)
+    parser.add_argument("parts", nargs="+")
+    parser.add_argument("--quick", action="store_true")
+    arguments = parser.parse_args()
+    ceilings = cpu_device.ceilings()
+    facts: dict[str, Any] = {**harness.environment(), **cpu_device.describe()}
+    if ceilings:
+        facts |= {"ceiling, GFLOP/s": round(ceilings.gflops), "ceiling of a copy, GB/s": round(ceilings.gbytes, 1)}
+    print("\n".join(f"- {name}: {value}" for name, value in facts.items()), flush=True)
+    rows = []
+    for part in arguments.parts:
+        found = run(part, arguments.quick, ceilings)
+        print(f"\n## {part}\n\n{harness.table(found)}", flush=True)
+        rows += found
+    as_json = [{**asdict(row), "ratio": row.ratio, "share": row.share} for row in rows]
+    arguments.output.write_text(json.dumps({"environment": facts, "rows": as_json}))
+
+
+if __name__ == "__main__":
+    main()
