@@ -106,6 +106,64 @@ def test_occlude_a_file(trained, folder, tmp_path):
     assert report(tmp_path)[1]["Occlusion"][0]["label"] == 0  # classes in the order of their names
 
 
+def test_occlude_on_cluttered_canvases_and_point(folder, tmp_path):
+    words = ("--data", folder, "--image-size", 28, "--clutter", 40, "--quiet")
+    assert run("train", *words, "--epochs", 1, "--batch-size", 16, "--out", tmp_path) == 0
+    more = ("--images", 1, "--pointing", 3, "--size", 20, "--stride", 20, "--out", tmp_path / "occlude")
+    assert run("occlude", tmp_path / "checkpoint.safetensors", *words, *more) == 0
+    numbers = report(tmp_path / "occlude")[1]["Pointing"]
+    assert len(numbers["hits"]) == 3
+    assert 0 < numbers["chance"] < 1
+
+
+def test_train_tracks_the_evolution_and_evolve_shows_it(folder, tmp_path):
+    words = ("--data", folder, "--image-size", 28, "--epochs", 2, "--batch-size", 16, "--quiet", "--out", tmp_path)
+    assert run("train", *words, "--track-evolution", 1, 2) == 0
+    assert report(tmp_path)[1]["Evolution"]["pool1"]["epochs"] == [1, 2]
+    assert run("evolve", tmp_path / "checkpoint.safetensors", "--out", tmp_path / "evolve") == 0
+    page, numbers = report(tmp_path / "evolve")
+    assert set(numbers["Evolution"]) == {"pool1", "pool2", "relu3", "relu4", "pool5"}
+    assert page.count('class="slider"') == 5
+
+
+def test_invariance(trained, folder, tmp_path):
+    words = ("--images", 2, "--steps", 3, "--quiet", "--out", tmp_path)
+    assert run("invariance", trained, "--data", folder, *words) == 0
+    assert set(report(tmp_path)[1]["Invariance"]["curves"]) == {"translation", "scale", "rotation"}
+    assert (tmp_path / "invariance-rotation.png").exists()
+
+
+def test_diagnose_compares_networks(trained, folder, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(trained.read_bytes())
+    assert run("diagnose", trained, other, "--data", folder, "--quiet", "--out", tmp_path) == 0
+    page, numbers = report(tmp_path)
+    assert "First layers compared" in page
+    layers = numbers[f"Diagnosis of {trained}"]["layers"]
+    assert [layer["layer"] for layer in layers] == ["conv1", "conv2", "conv3", "conv4", "conv5"]
+
+
+def test_correspond(trained, folder, tmp_path):
+    names = [f"{half}/red <b>/{i}.png" for half, i in (("test", 0), ("test", 1), ("train", 2))]
+    parts = {name: {"square": [6, 6, 14, 14], "corner": [0, 0, 8, 8]} for name in names}
+    path = folder / "parts.json"
+    path.write_text(json.dumps(parts))
+    assert run("correspond", trained, path, "--quiet", "--out", tmp_path) == 0
+    cells = report(tmp_path)[1]["Correspondence"]["cells"]
+    assert [(cell["part"], cell["layer"]) for cell in cells] == [
+        (part, layer) for part in ("square", "corner", "random") for layer in ("pool5", "relu7")
+    ]
+
+
+def test_features_on_other_images(trained, tmp_path):
+    words = ("--per-class", 2, 4, "--draws", 1, "--test-images", 20, "--layers", "pool1", "relu7", "--quiet")
+    assert run("features", trained, "--data", "fashion-mnist", *words, "--out", tmp_path) == 0
+    scores = report(tmp_path)[1]["Frozen features"]["scores"]
+    assert [(score["layer"], score["per_class"]) for score in scores] == [
+        (layer, count) for layer in ("pool1", "relu7") for count in (2, 4)
+    ]
+
+
 def test_ablate_is_table_3(folder, tmp_path, capsys):
     words = ("--data", folder, "--image-size", 28, "--epochs", 1, "--batch-size", 16, "--quiet", "--out", tmp_path)
     assert run("ablate", *words, "--variants", "as it is", "without layers 3,4,6,7") == 0
@@ -174,6 +232,33 @@ class TestErrors:
     def test_unknown_layer(self, trained, folder, tmp_path, capsys):
         line = self.fails(capsys, "visualize", trained, "--data", folder, "--layers", "conv9", "--out", tmp_path)
         assert "layer must be one of conv1" in line
+
+    def test_pointing_without_boxes(self, trained, folder, tmp_path, capsys):
+        words = ("--pointing", 2, "--out", tmp_path)
+        assert "--pointing needs --clutter" in self.fails(capsys, "occlude", trained, "--data", folder, *words)
+
+    def test_no_evolution_to_show(self, trained, tmp_path, capsys):
+        assert "train with --track-evolution" in self.fails(capsys, "evolve", trained, "--out", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            ("{", "must be JSON like"),
+            ("[1]", "must be JSON like"),
+            ("{}", "names no image"),
+            ('{"none.png": {"eye": [0, 0, 1, 1]}}', "no such image"),
+            ('{"a.png": {"eye": [0, 0, 1, 1]}, "b.png": {"nose": [0, 0, 1, 1]}}', "must have the parts eye"),
+            ('{"a.png": {"eye": [0, 0, 1]}}', "eye of a.png must be"),
+            ('{"a.png": {"eye": [90, 90, 1, 1]}}', "lies outside"),
+            ('{"broken.png": {"eye": [0, 0, 1, 1]}}', "broken.png: cannot be read"),
+        ],
+    )
+    def test_parts_that_make_no_sense(self, content, message, trained, tmp_path, capsys):
+        for name in ("a.png", "b.png"):
+            Image.fromarray(np.zeros((28, 28, 3), np.uint8)).save(tmp_path / name)
+        (tmp_path / "broken.png").write_text("no picture")
+        (tmp_path / "parts.json").write_text(content)
+        assert message in self.fails(capsys, "correspond", trained, tmp_path / "parts.json", "--out", tmp_path)
 
     def test_unknown_variant(self, folder, tmp_path, capsys):
         words = ("--image-size", 28, "--variants", "none", "--out", tmp_path)

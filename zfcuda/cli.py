@@ -13,7 +13,19 @@ from collections.abc import Sequence
 from . import __version__
 from .errors import BackendError
 
-COMMANDS = ("demo", "train", "visualize", "occlude", "ablate", "info")
+COMMANDS = (
+    "demo",
+    "train",
+    "visualize",
+    "evolve",
+    "invariance",
+    "diagnose",
+    "occlude",
+    "correspond",
+    "ablate",
+    "features",
+    "info",
+)
 
 _DESCRIPTION = """\
 Train a convnet on kernels of its own, and see what it has learned: Zeiler and Fergus's deconvnet and every analysis

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from zfcuda import DataError
-from zfcuda.analysis.evolution import Tracker, evolution
+from zfcuda.analysis.evolution import Tracker, evolution, load_evolution
 from zfcuda.data import ArrayDataset, Augmentation, Preprocess
 from zfcuda.nn import Network
 from zfcuda.training import Trainer
@@ -77,9 +77,21 @@ def test_damaged_looks_are_named(tmp_path):
 
 def test_looks_at_other_maps_are_refused(tmp_path):
     net = pattern_net()
-    Tracker(net, images_of_patterns(), at=(1,), out_dir=tmp_path, maps=2).look(net, 1)
+    for epoch, maps in ((1, 2), (2, 3)):
+        Tracker(net, images_of_patterns(), at=(1, 2), out_dir=tmp_path, maps=maps).look(net, epoch)
     with pytest.raises(DataError, match="of other maps"):
-        Tracker(net, images_of_patterns(), at=(1,), out_dir=tmp_path, maps=3).result()
+        load_evolution(tmp_path)
+
+
+def test_looks_can_be_loaded_again(tmp_path):
+    tracker = Tracker(pattern_net(), images_of_patterns(), at=(1, 2), out_dir=tmp_path)
+    for epoch in (1, 2):
+        tracker.look(pattern_net(), epoch)
+    loaded, kept = load_evolution(tmp_path).layers["pool1"], tracker.result().layers["pool1"]
+    for name in ("epochs", "maps", "values", "indices", "frames", "projections"):
+        assert (getattr(loaded, name) == getattr(kept, name)).all()
+    with pytest.raises(ValueError, match="nothing to show"):
+        load_evolution(tmp_path / "nowhere")
 
 
 def test_nothing_seen():

@@ -5,7 +5,7 @@ import pytest
 
 from zfcuda.analysis import classifier
 from zfcuda.analysis.ablation import Budget
-from zfcuda.analysis.features import SCRATCH, draw_images, extract, feature_analysis
+from zfcuda.analysis.features import SCRATCH, Fitted, draw_images, extract, feature_analysis
 from zfcuda.data import ArrayDataset, Augmentation, Preprocess
 
 from .nets import PATTERNS, deep_net, noise, with_pattern
@@ -138,3 +138,15 @@ def test_patterns_are_where_the_labels_say():
     data = patterns(3, 0)
     for image, label in zip(data.images, data.labels, strict=True):
         assert (image > 0).sum() == PATTERNS[label].sum()
+
+
+def test_fitted_images_have_the_shape_that_the_net_needs():
+    data = patterns(4, 0)
+    fitted = Fitted(data, (24, 20, 3))
+    images, labels = fitted.batch([1, 3])
+    assert images.shape == (2, 24, 20, 3)
+    assert images.dtype == np.uint8
+    assert (images[..., 0] == images[..., 2]).all()
+    assert labels.tolist() == data.labels[[1, 3]].tolist()
+    assert fitted.identifier(2) == data.identifier(2)
+    assert (Fitted(data, data.image_shape).batch([0])[0] == data.images[:1]).all()

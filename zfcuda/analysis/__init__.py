@@ -4,20 +4,23 @@ from .ablation import Ablation, Budget, ablation, table3
 from .correspondence import Correspondence, correspondence
 from .deconvnet import TopActivations, Visualization, rank_layers, strongest_maps, top_activations, visualize
 from .diagnosis import Diagnosis, diagnosis
-from .evolution import Evolution, Tracker, evolution
+from .evolution import Evolution, Tracker, evolution, load_evolution
 from .features import FeatureAnalysis, feature_analysis
 from .invariance import Invariance, invariance
 from .occlusion import Occlusion, occlusion
+from .pointing import Cluttered, Pointing, pointing
 
 __all__ = [
     "Ablation",
     "Budget",
+    "Cluttered",
     "Correspondence",
     "Diagnosis",
     "Evolution",
     "FeatureAnalysis",
     "Invariance",
     "Occlusion",
+    "Pointing",
     "TopActivations",
     "Tracker",
     "Visualization",
@@ -27,7 +30,9 @@ __all__ = [
     "evolution",
     "feature_analysis",
     "invariance",
+    "load_evolution",
     "occlusion",
+    "pointing",
     "rank_layers",
     "strongest_maps",
     "table3",

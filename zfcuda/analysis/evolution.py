@@ -164,39 +164,52 @@ class Tracker:
             write_atomically(self._place(epoch), safetensors.numpy.save(contiguous))
 
     def result(self) -> Evolution:
-        """What was seen so far, also before a training was resumed into the same out_dir. ValueError if nothing was."""
+        """What was seen so far, also before a training was resumed into the same out_dir. ValueError if nothing was,
+        `DataError` if what lies in out_dir is damaged or of other maps."""
         first = min(self._looks, default=max(self._at) + 1)
-        looks = {epoch: look for epoch, look in self._earlier().items() if epoch < first} | self._looks
-        if not looks:
-            raise ValueError("no epoch was looked at: the training ended before the first of them")
-        epochs = np.array(sorted(looks))
-        layers = {}
-        for layer, maps in self._maps.items():
-            stacked = [
-                np.stack([looks[epoch][f"{layer}/{name}"][:, 0] for epoch in epochs], axis=1) for name in _ARRAYS[1:]
-            ]
-            layers[layer] = LayerEvolution(layer, epochs, np.asarray(maps), *stacked)
-        return Evolution(layers)
+        earlier = _read(self._out_dir) if self._out_dir is not None else {}
+        looks = {epoch: look for epoch, look in earlier.items() if epoch in self._at and epoch < first} | self._looks
+        return _stacked(looks)
 
     def _place(self, epoch: int) -> Path:
         assert self._out_dir is not None
         return self._out_dir / f"epoch-{epoch:04d}.safetensors"
 
-    def _earlier(self) -> dict[int, dict[str, np.ndarray]]:
-        looks = {}
-        for epoch in sorted(self._at) if self._out_dir is not None else ():
-            path = self._place(epoch)
-            if not path.exists():
-                continue
-            try:
-                arrays = safetensors.numpy.load_file(path)
-                same = all(arrays[f"{layer}/maps"].tolist() == list(maps) for layer, maps in self._maps.items())
-            except (safetensors.SafetensorError, OSError, KeyError) as error:
-                raise DataError(f"{path} is damaged or of other layers ({error}); remove it") from error
-            if not same:
-                raise DataError(f"{path} is of other maps; choose another folder or remove it")
-            looks[epoch] = arrays
-        return looks
+
+def load_evolution(directory: str | os.PathLike) -> Evolution:
+    """What a tracker left in its out_dir. ValueError if that is nothing, `DataError` if it is damaged."""
+    return _stacked(_read(Path(directory)))
+
+
+def _read(directory: Path) -> dict[int, dict[str, np.ndarray]]:
+    """Every look in a folder: epoch -> "layer/array" -> array."""
+    looks = {}
+    for path in sorted(directory.glob("epoch-*.safetensors")):
+        try:
+            looks[int(path.stem.removeprefix("epoch-"))] = safetensors.numpy.load_file(path)
+        except (safetensors.SafetensorError, OSError, ValueError) as error:
+            raise DataError(f"{path} is damaged ({error}); remove it") from error
+    return looks
+
+
+def _stacked(looks: Mapping[int, Mapping[str, np.ndarray]]) -> Evolution:
+    if not looks:
+        raise ValueError("no epoch was looked at: there is nothing to show")
+    epochs = sorted(looks)
+    names = dict.fromkeys(key.rpartition("/")[0] for epoch in epochs for key in looks[epoch])
+    layers = {}
+    for layer in names:
+        try:
+            maps = [looks[epoch][f"{layer}/maps"].tolist() for epoch in epochs]
+            if any(one != maps[0] for one in maps):
+                raise DataError(f"the looks at {layer} are of other maps in other epochs; remove the older ones")
+            stacked = [
+                np.stack([looks[epoch][f"{layer}/{name}"][:, 0] for epoch in epochs], axis=1) for name in _ARRAYS[1:]
+            ]
+        except KeyError as error:
+            raise DataError(f"the looks are not all of the same layers: {error} is missing in one") from error
+        layers[layer] = LayerEvolution(layer, np.array(epochs), np.array(maps[0]), *stacked)
+    return Evolution(layers)
 
 
 def evolution(

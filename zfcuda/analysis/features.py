@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from ..data import Dataset, Preprocess, Subset, mean_image
 from ..nn import Network
@@ -156,6 +157,35 @@ def feature_analysis(
         for count in sorted(set(per_class))
     )
     return FeatureAnalysis(scores, kind, classes, len(test))
+
+
+class Fitted:
+    """A data set with its images scaled to another shape (H,W,C), grey ones repeated or colours averaged: what a net
+    trained on one data set needs to look at another."""
+
+    def __init__(self, dataset: Dataset, image_shape: tuple[int, int, int]):
+        self._dataset = dataset
+        self.image_shape = image_shape
+        self.labels, self.classes, self.skipped = dataset.labels, dataset.classes, dataset.skipped
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """images uint8 (n,H,W,C) and labels int32 (n,)."""
+        images, labels = self._dataset.batch(indices)
+        return np.stack([self._fit(image) for image in images]), labels
+
+    def identifier(self, index: int) -> str:
+        return self._dataset.identifier(index)
+
+    def _fit(self, image: np.ndarray) -> np.ndarray:
+        height, width, channels = self.image_shape
+        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        picture = picture.convert("L" if channels == 1 else "RGB")
+        if picture.size != (width, height):
+            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
+        return np.asarray(picture).reshape(self.image_shape)
 
 
 def draw_images(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from .. import backends, data
+from ..analysis import Cluttered
 from ..data import Dataset, Preprocess
-from ..errors import CheckpointError
+from ..errors import BackendError, CheckpointError
 from ..nn import Network, load
 from ..report import Report, Shown
 from ..report.page import check_directory
@@ -57,6 +58,9 @@ def add_data(parser: argparse.ArgumentParser, default: str | None = None) -> Non
     )
     parser.add_argument("--image-size", type=positive, metavar="N", help="images of a folder are scaled to N x N")
     parser.add_argument("--skip-damaged", action="store_true", help="leave damaged files out instead of stopping")
+    parser.add_argument(
+        "--clutter", type=positive, metavar="N", help="put each image on a cluttered canvas of N x N pixels"
+    )
 
 
 def add_split(parser: argparse.ArgumentParser) -> None:
@@ -96,10 +100,14 @@ def output(arguments: argparse.Namespace) -> Path:
 
 def device(arguments: argparse.Namespace) -> str:
     """ "cpu" or "cuda"; BackendError if CUDA is asked for and cannot run."""
-    if arguments.device == "auto":
-        return "cuda" if "cuda" in backends.available() else "cpu"
-    backends.get(arguments.device)
-    return arguments.device
+    wanted = "cuda" if arguments.device == "auto" else arguments.device
+    try:
+        backends.get(wanted)
+    except BackendError:
+        if arguments.device != "auto":
+            raise
+        return "cpu"
+    return wanted
 
 
 def open_network(arguments: argparse.Namespace) -> Network:
@@ -114,11 +122,13 @@ def open_data(arguments: argparse.Namespace, image_size: int | None = None) -> d
     """Both halves of --data; tells about files that were left out."""
     split = data.open(
         arguments.data,
-        image_size=arguments.image_size or image_size,
+        image_size=arguments.image_size or (None if arguments.clutter else image_size),
         on_error="skip" if arguments.skip_damaged else "raise",
     )
     for skipped in (*split.train.skipped, *split.test.skipped):
         print(f"left out {skipped.path}: {skipped.reason}", file=sys.stderr)
+    if arguments.clutter:
+        return data.Split(*(Cluttered(half, arguments.clutter, seed) for seed, half in enumerate(split)))
     return split
 
 

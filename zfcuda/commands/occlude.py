@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ..analysis import Occlusion, TopActivations, occlusion, top_activations, visualize
-from ..data import ArrayDataset, Dataset, read_image, sample
+from ..analysis import Cluttered, Occlusion, TopActivations, occlusion, pointing, top_activations, visualize
+from ..data import ArrayDataset, Dataset, Subset, read_image, sample
 from ..nn import Network
-from ..report import Explorer, Report, Section, Table
+from ..report import Explorer, Facts, Report, Section, Table
 from ..report.pictures import from_projection, tile
 from .common import (
     Commands,
@@ -45,6 +45,12 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--image", nargs="+", metavar="FILE", default=[], help="image files, instead of the data's own")
     parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
     parser.add_argument("--images", type=positive, default=8, metavar="N", help="how many of the data's images")
+    parser.add_argument(
+        "--pointing",
+        type=positive,
+        metavar="N",
+        help="with --clutter: how often the lowest probability falls in the object's box, over N images",
+    )
     parser.add_argument("--size", type=positive, metavar="PIXELS", help="side of the square (default: a fifth)")
     parser.add_argument("--stride", type=positive, metavar="PIXELS", help="its steps (default: a quarter of its side)")
     parser.add_argument("--layer", help="whose strongest map is followed (default: the last with maps)")
@@ -55,6 +61,8 @@ def run(arguments: argparse.Namespace) -> int:
     count, arguments.images = arguments.images, None
     dataset = open_half(arguments, net)
     classes = class_names(net, dataset)
+    if arguments.pointing and not isinstance(dataset, Cluttered):
+        raise ValueError("--pointing needs --clutter: only there are the boxes of the objects known")
     if arguments.image:
         chosen: Dataset = _files(net, arguments.image, classes, arguments.label)
     else:
@@ -76,6 +84,8 @@ def run(arguments: argparse.Namespace) -> int:
             progress=not arguments.quiet,
         )
     )
+    if arguments.pointing:
+        report.add(pointing_section(net, dataset, arguments.pointing, arguments.size, arguments.stride))
     return finish(report, directory)
 
 
@@ -110,8 +120,7 @@ def section(
 ) -> Section:
     """Explorers of all images of `chosen`, and a table; `others` are where the strongest map's best images are."""
     preprocess, classes = preprocess_of(net), class_names(net, others)
-    size = size or max(2, min(net.input_shape[:2]) // 5)
-    stride = stride or max(1, size // 4)
+    size, stride = square_of(net, size, stride)
     shown = show(chosen, range(len(chosen)), preprocess)
     results: list[Occlusion] = []
     for index in range(len(chosen)):
@@ -129,6 +138,30 @@ def section(
         "falls, the network needs what is covered. Move over a map or an image to see the square there."
     )
     return Section("Occlusion", parts, blurb, [result.numbers() for result in results])
+
+
+def pointing_section(net: Network, dataset: Dataset, count: int, size: int | None, stride: int | None) -> Section:
+    """How often the network's answer falls most where the object is; `dataset` is a `Cluttered` one."""
+    assert isinstance(dataset, Cluttered)
+    size, stride = square_of(net, size, stride)
+    chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
+    subset = Subset(dataset, chosen)
+    result = pointing(net, subset, subset.labels, dataset.boxes[chosen], size=size, stride=stride, progress=True)
+    facts = [
+        ("points into the object", f"{100 * result.rate:.1f} %"),
+        ("a blind net would", f"{100 * result.chance:.1f} %"),
+        ("mean fall, object covered", f"{100 * result.inside.mean():.1f} points"),
+        ("mean fall, rest covered", f"{100 * result.outside.mean():.1f} points"),
+        ("images", f"{len(chosen)}"),
+    ]
+    blurb = "Whether the square that lowers the true class's probability most has its centre in the object's box."
+    return Section("Pointing", [Facts(facts)], blurb, result.numbers())
+
+
+def square_of(net: Network, size: int | None, stride: int | None) -> tuple[int, int]:
+    """The square's side and steps: by default a fifth of the image, and a quarter of that."""
+    size = size or max(2, min(net.input_shape[:2]) // 5)
+    return size, stride or max(1, size // 4)
 
 
 _COLUMNS = (

@@ -7,12 +7,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..analysis import Tracker
+from ..analysis.evolution import PAPER_EPOCHS
 from ..analysis.figures import new_figure
-from ..data import Preprocess, Split, mean_image, unit_scale
+from ..data import Preprocess, Split, mean_image, sample, unit_scale
 from ..nn import Network, models
 from ..report import Chart, Facts, Report, Section, Table
 from ..training import Fixed, Linear, Plateau, Schedule, Step, Trainer, evaluate
 from ..training.trainer import CHECKPOINT
+from . import evolve
 from .common import (
     Commands,
     add_command,
@@ -27,6 +30,7 @@ from .common import (
 )
 
 MODELS = ("zfnet_small", "zfnet", "alexnet")
+_TRACKED_IMAGES = 2000
 _FULL_SIZE, _FULL_CROP = 256, 224  # the paper's images and crops
 
 
@@ -43,6 +47,13 @@ def add_parser(commands: Commands) -> None:
     add_budget(parser, epochs=20)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--ten-crop", action="store_true", help="test with ten crops of each image, as the paper does")
+    parser.add_argument(
+        "--track-evolution",
+        type=positive,
+        nargs="*",
+        metavar="EPOCH",
+        help="project the strongest activation of some maps after these epochs (default: 1 2 5 10 20 30 40 64)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, dropout, crops and order (default: 0)")
 
 
@@ -116,6 +127,11 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.max_filter_rms,
         seed=arguments.seed,
     )
+    tracker = None
+    if arguments.track_evolution is not None:
+        looked_at = sample(split.train, _TRACKED_IMAGES)
+        at = arguments.track_evolution or PAPER_EPOCHS
+        tracker = Tracker(net, looked_at, at=at, out_dir=directory / evolve.FOLDER)
     history = trainer.fit(
         split.train,
         split.test,
@@ -125,6 +141,7 @@ def run(arguments: argparse.Namespace) -> int:
         preprocess=Preprocess(mean, architecture.input_shape[:2], input_scale(arguments.model, split, mean)),
         out_dir=directory,
         resume=arguments.resume,
+        callbacks=[tracker] if tracker else [],
         progress=not arguments.quiet,
     )
     report = Report(
@@ -136,6 +153,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.ten_crop:
         extra.append(("test top-1, ten crops", f"{100 * evaluate(net, split.test, ten_crop=True).top1:.2f} %"))
     report.add(section(net, history, extra))
+    if tracker is not None:
+        report.add(evolve.section(tracker.result()))
     print(f"checkpoint: {(directory / CHECKPOINT).resolve()}")
     return finish(report, directory)
 

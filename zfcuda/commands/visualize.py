@@ -110,15 +110,15 @@ def gallery(net: Network, dataset: Dataset, view: Visualization, caption: str) -
     return Gallery(view, shown, caption=caption)
 
 
-def filters(net: Network) -> list[Picture]:
-    """The first-layer filters, where they can be looked at: those of 1 or 3 channels."""
+def filters(net: Network, suffix: str = "") -> list[Picture]:
+    """The first-layer filters, if they can be looked at: those of 1 or 3 channels. Saved as filtersSUFFIX.png."""
     first = next((layer for layer in net.layers.values() if isinstance(layer, Conv)), None)
     if first is None or first.weight.shape[3] not in (1, 3):
         return []
     weight = first.weight if isinstance(first.weight, np.ndarray) else first.weight.get()
     count, height, width, _ = weight.shape
     caption = f"The {count} filters of {first.name}, {height} x {width}, strongest first"
-    return [Picture("filters", weight_tiles(weight), caption, least=480)]
+    return [Picture(f"filters{suffix}", weight_tiles(weight), caption, least=480)]
 
 
 def block_layers(net: Network) -> list[str]:

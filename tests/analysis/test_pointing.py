@@ -1,0 +1,60 @@
+import json
+
+import numpy as np
+import pytest
+
+from zfcuda.analysis.pointing import Cluttered, pointing
+from zfcuda.data import ArrayDataset
+
+from .nets import box_net
+
+
+def dataset(count=12, side=6):
+    images = np.random.default_rng(0).integers(1, 256, (count, side, side, 1), np.uint8)
+    return ArrayDataset(images, (np.arange(count) % 3).astype(np.int32), ("a", "b", "c"))
+
+
+def test_a_net_that_looks_at_the_box_points_there_and_one_that_looks_elsewhere_does_not():
+    images = np.ones((2, 16, 16, 1), np.float32)
+    net = box_net((5, 9, 4, 3))
+    result = pointing(net, images, [1, 1], [(5, 9, 4, 3), (0, 0, 4, 3)], size=2, stride=1)
+    assert result.hits.tolist() == [True, False]
+    assert result.rate == 0.5
+    assert result.inside[0] > 10 * abs(result.outside[0])
+    assert result.inside[1] == pytest.approx(0, abs=1e-6)
+    assert result.chance == pytest.approx(12 / 15**2, rel=0.5)
+
+
+def test_objects_stand_whole_in_their_boxes():
+    data = dataset()
+    canvases = Cluttered(data, 15, seed=3)
+    images, labels = canvases.batch([7, 2])
+    assert images.shape == (2, 15, 15, 1)
+    assert labels.tolist() == data.labels[[7, 2]].tolist()
+    for image, index in zip(images, (7, 2), strict=True):
+        top, left, height, width = canvases.boxes[index]
+        assert (image[top : top + height, left : left + width] == data.images[index]).all()
+        outside = image.copy()
+        outside[top : top + height, left : left + width] = 0
+        assert (outside > 0).sum() > 10  # clutter
+
+
+def test_canvases_do_not_depend_on_the_order_of_reading():
+    canvases = Cluttered(dataset(), 15)
+    together, alone = canvases.batch(range(12))[0], canvases.batch([5])[0]
+    assert (together[5] == alone[0]).all()
+    assert (Cluttered(dataset(), 15).batch([5])[0] == alone).all()
+    assert (Cluttered(dataset(), 15, seed=1).batch([5])[0] != alone).any()
+
+
+def test_results_are_saved(tmp_path):
+    result = pointing(box_net((5, 9, 4, 3)), np.ones((1, 16, 16, 1), np.float32), [1], [(5, 9, 4, 3)], size=4, stride=4)
+    result.save(tmp_path / "p.json")
+    assert json.loads((tmp_path / "p.json").read_text())["rate"] == result.rate
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="canvas must be larger"):
+        Cluttered(dataset(), 6)
+    with pytest.raises(ValueError, match="as many"):
+        pointing(box_net((5, 9, 4, 3)), np.ones((1, 16, 16, 1), np.float32), [1, 1], [(0, 0, 1, 1)], size=4, stride=4)

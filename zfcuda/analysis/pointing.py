@@ -1,0 +1,140 @@
+"""The pointing game for occlusion (P8): does the probability fall most where the object is?
+
+Objects stand on canvases cluttered with pieces of other images, so that their boxes are known and the rest of the image
+is no empty background.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..data import Dataset
+from .occlusion import occlusion
+from .results import write_json
+from .source import as_source, counted
+
+if TYPE_CHECKING:
+    from ..nn import Network
+
+_PIECES = 10  # of other images on a canvas
+_SHARE = 3  # a piece is a third of an object high and wide
+
+
+class Cluttered:
+    """A data set whose images are another one's, each somewhere on a square canvas among pieces of the others.
+
+    canvas: the side in pixels, larger than the images. boxes int32 (N,4): top, left, height, width of each object.
+    The same seed makes the same canvases, whatever the order in which they are read.
+    """
+
+    def __init__(self, dataset: Dataset, canvas: int, seed: int = 0):
+        height, width, channels = dataset.image_shape
+        if canvas <= max(height, width):
+            raise ValueError(f"canvas must be larger than the images of {height} x {width}, got {canvas}")
+        self._dataset = dataset
+        self._seed = seed
+        self.image_shape = (canvas, canvas, channels)
+        self.labels, self.classes, self.skipped = dataset.labels, dataset.classes, dataset.skipped
+        rng = np.random.default_rng(seed)
+        corners = np.stack([rng.integers(0, canvas - side + 1, len(dataset)) for side in (height, width)], axis=1)
+        self.boxes = np.concatenate([corners, np.tile([height, width], (len(dataset), 1))], axis=1).astype(np.int32)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """images uint8 (n, canvas, canvas, C) and labels int32 (n,)."""
+        objects, labels = self._dataset.batch(indices)
+        rngs = [np.random.default_rng([self._seed, int(index)]) for index in indices]
+        others = [rng.integers(0, len(self._dataset), _PIECES) for rng in rngs]
+        wanted, where = np.unique(others, return_inverse=True)
+        pieces = self._dataset.batch(wanted)[0][where.reshape(len(rngs), _PIECES)]
+        canvases = np.zeros((len(objects), *self.image_shape), np.uint8)
+        for canvas, thing, clutter, rng, index in zip(canvases, objects, pieces, rngs, indices, strict=True):
+            for other in clutter:
+                _scatter(canvas, other, rng)
+            top, left, height, width = self.boxes[index]
+            canvas[top : top + height, left : left + width] = thing
+        return canvases, labels
+
+    def identifier(self, index: int) -> str:
+        return f"{self._dataset.identifier(index)} on a cluttered canvas"
+
+
+def _scatter(canvas: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> None:
+    """Puts a piece of another image anywhere on the canvas."""
+    height, width = (max(1, side // _SHARE) for side in other.shape[:2])
+    row, column = rng.integers(0, other.shape[0] - height + 1), rng.integers(0, other.shape[1] - width + 1)
+    top, left = rng.integers(0, canvas.shape[0] - height + 1), rng.integers(0, canvas.shape[1] - width + 1)
+    canvas[top : top + height, left : left + width] = other[row : row + height, column : column + width]
+
+
+@dataclass(frozen=True)
+class Pointing:
+    """hits bool (N,): whether the square that lowers the label's probability most has its centre in the object's box.
+
+    inside, outside float64 (N,): the mean fall of the probability with the square's centre in the box and beyond it.
+    chance: the share of positions whose centre lies in a box: the rate of a net that looks nowhere.
+    """
+
+    hits: np.ndarray
+    inside: np.ndarray
+    outside: np.ndarray
+    chance: float
+
+    @property
+    def rate(self) -> float:
+        """The share of images that point into the box, 0..1."""
+        return float(self.hits.mean())
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything."""
+        return {**vars(self), "rate": self.rate}
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+
+def pointing(
+    net: Network,
+    images: Any,
+    labels: Sequence[int] | np.ndarray,
+    boxes: Sequence[Sequence[int]] | np.ndarray,
+    *,
+    size: int,
+    stride: int,
+    fill: float = 0.0,
+    progress: bool = False,
+) -> Pointing:
+    """Occludes every image and compares where the probability falls with the object's box (top, left, height, width).
+
+    images: a data set or float32 (N,H,W,C); labels (N,), boxes (N,4). size, stride, fill: see `occlusion`.
+    """
+    source = as_source(net, images)
+    if not len(source) == len(labels) == len(boxes):
+        raise ValueError(f"images, labels and boxes must be as many: {len(source)}, {len(labels)}, {len(boxes)}")
+    hits, inside, outside, chances = [], [], [], []
+    for index in counted(range(len(source)), "pointing" if progress else ""):
+        result = occlusion(net, source.read([index])[0], int(labels[index]), size=size, stride=stride, fill=fill)
+        within = _centres_within(result.probability.shape, size, stride, boxes[index])
+        fall = result.baseline - result.probability.astype(np.float64)
+        hits.append(bool(within[result.lowest()]))
+        inside.append(fall[within].mean() if within.any() else 0.0)
+        outside.append(fall[~within].mean() if not within.all() else 0.0)
+        chances.append(within.mean())
+    return Pointing(np.array(hits), np.array(inside), np.array(outside), float(np.mean(chances)))
+
+
+def _centres_within(shape: tuple[int, ...], size: int, stride: int, box: Sequence[int] | np.ndarray) -> np.ndarray:
+    """bool (rows, columns): whether the square's centre lies in the box."""
+    top, left, height, width = (int(v) for v in box)
+    rows, columns = (np.arange(count) * stride + size / 2 for count in shape)
+    down = (rows >= top) & (rows < top + height)
+    across = (columns >= left) & (columns < left + width)
+    return down[:, None] & across[None, :]

@@ -1,0 +1,164 @@
+"""`zfcuda correspond`: does masking the same part change features in the same way? (paper Table 1, P9)"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..analysis import Correspondence, correspondence
+from ..analysis.geometry import Window
+from ..data import Preprocess, read_image
+from ..errors import DataError
+from ..report import Chart, Picture, Report, Section, Table
+from ..report.pictures import enlarge, from_range, tile
+from .common import (
+    Commands,
+    add_checkpoint,
+    add_command,
+    command_line,
+    finish,
+    open_network,
+    output,
+    positive,
+    preprocess_of,
+    seen,
+)
+
+_FORM = '{"face1.jpg": {"left eye": [top, left, height, width], "nose": [...]}, "face2.jpg": {...}}'
+_MASK = 128
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "correspond",
+        run,
+        "whether masking the same part changes features alike",
+        "Masks the same part in several images and compares how the features change, against masks at random places.",
+    )
+    add_checkpoint(parser)
+    parser.add_argument(
+        "parts",
+        metavar="PARTS.json",
+        help=f"boxes of the parts in pixels of each image file, with paths relative to this file: {_FORM}".replace(
+            "%", "%%"
+        ),
+    )
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the last with maps and the last hidden")
+    parser.add_argument("--draws", type=positive, default=10, metavar="N", help="of random masks (default: 10)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random masks (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    net = open_network(arguments)
+    preprocess = preprocess_of(net)
+    paths, parts = read_parts(Path(arguments.parts), preprocess)
+    raw = np.stack([read_image(path, preprocess.image_shape) for path in paths])
+    result = correspondence(
+        net,
+        np.asarray(preprocess(raw)),
+        parts,
+        layers=arguments.layers,
+        random_draws=arguments.draws,
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+    )
+    report = Report(
+        "Correspondence of parts",
+        f"{len(paths)} images, {len(parts)} parts and a random control.",
+        command_line(arguments),
+    )
+    report.add(section(result, seen(raw, preprocess), parts))
+    return finish(report, output(arguments))
+
+
+def section(result: Correspondence, images: np.ndarray, parts: dict[str, list[Window]]) -> Section:
+    """Table 1's form, a chart, and the images with each part masked; images uint8 (N,H,W,C)."""
+    rows = [
+        [
+            part,
+            *(
+                f"{cell.mean:.3f} ± {cell.deviation:.3f}"
+                for cell in (result.cell(part, name) for name in result.layers)
+            ),
+        ]
+        for part in result.parts
+    ]
+    tiles = [enlarge(from_range(image), 96) for image in images]
+    for boxes in parts.values():
+        masked = images.copy()
+        for image, box in zip(masked, boxes, strict=True):
+            image[box.top : box.top + box.height, box.left : box.left + box.width] = _MASK
+        tiles += [enlarge(from_range(image), 96) for image in masked]
+    caption = f"The images, then with these masked: {', '.join(parts)}"
+    shown: list[Any] = [
+        Table(
+            ("masked", *result.layers), rows, "Mean normalised Hamming distance ± its deviation over pairs of images."
+        ),
+        Chart("correspondence", result.plot()),
+        Picture("correspondence-images", tile(tiles, len(images), gap=2), caption),
+    ]
+    blurb = (
+        "How differently a mask changes the features of two images, 0 for alike. Parts that the network knows lie "
+        "below random masks of the same size."
+    )
+    return Section("Correspondence", shown, blurb, result.numbers())
+
+
+def read_parts(path: Path, preprocess: Preprocess) -> tuple[list[Path], dict[str, list[Window]]]:
+    """Image files and, per part, its box in each, in pixels of the network's input; `DataError` if it is wrong."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        described = {
+            str(name): {str(part): list(box) for part, box in boxes.items()} for name, boxes in content.items()
+        }
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} must be JSON like {_FORM} ({error})") from error
+    if not described:
+        raise DataError(f"{path} names no image; it must be JSON like {_FORM}")
+    names = list(next(iter(described.values())))
+    paths: list[Path] = []
+    parts: dict[str, list[Window]] = {name: [] for name in names}
+    for name, boxes in described.items():
+        if list(boxes) != names:
+            raise DataError(f"{path}: {name} must have the parts {', '.join(names)}, in this order; got {list(boxes)}")
+        image = path.parent / name
+        if not image.is_file():
+            raise FileNotFoundError(f"{image}: no such image, but {path} names it")
+        size = _size(image)
+        paths.append(image)
+        for part, box in boxes.items():
+            parts[part].append(_mapped(f"{path}: {part} of {name}", box, size, preprocess))
+    return paths, parts
+
+
+def _size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except Exception as error:  # Pillow's decoders raise whatever the damage makes them raise
+        raise DataError(f"{path}: cannot be read as an image ({error})") from error
+
+
+def _mapped(what: str, box: list[Any], size: tuple[int, int], preprocess: Preprocess) -> Window:
+    """A box in pixels of the file -> in pixels of the input: the image is scaled to cover the data's shape, its centre
+    kept, and the network sees the centre crop of that."""
+    if len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
+        raise DataError(f"{what} must be [top, left, height, width], got {box}")
+    scale = max(target / have for target, have in zip(preprocess.image_shape[:2], size, strict=True))
+    edges = []
+    for axis in (0, 1):
+        margin = (size[axis] * scale - preprocess.image_shape[axis]) / 2 + preprocess.test_corners[-1][axis]
+        first = max(0, math.floor(box[axis] * scale - margin))
+        last = min(preprocess.crop[axis], math.ceil((box[axis] + box[axis + 2]) * scale - margin))
+        if last <= first:
+            raise DataError(f"{what} lies outside of what the network sees, got {box} in {size[0]} x {size[1]} pixels")
+        edges.append((first, last - first))
+    (top, height), (left, width) = edges
+    return Window(top, left, height, width)

@@ -1,0 +1,101 @@
+"""`zfcuda features`: what each layer's frozen features are worth on another data set (paper Table 7, P11 and P12)."""
+
+from __future__ import annotations
+
+import argparse
+
+from .. import data
+from ..analysis import Budget, FeatureAnalysis, feature_analysis
+from ..analysis.classifier import KINDS
+from ..analysis.features import SCRATCH, Fitted
+from ..data import Dataset
+from ..report import Chart, Report, Section, Table
+from ..training import Linear
+from .common import (
+    Commands,
+    add_checkpoint,
+    add_command,
+    add_data,
+    command_line,
+    finish,
+    fraction,
+    open_data,
+    open_network,
+    output,
+    positive,
+    preprocess_of,
+    square,
+)
+
+
+def add_parser(commands: Commands) -> None:
+    parser = add_command(
+        commands,
+        "features",
+        run,
+        "what each layer's features are worth on another data set",
+        "Trains linear classifiers on the frozen features of each layer, on another data set, with more and more "
+        "images per class; with --scratch-epochs also the same network from scratch on those images.",
+    )
+    add_checkpoint(parser)
+    add_data(parser)
+    parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the end of every block but the last")
+    parser.add_argument(
+        "--per-class", type=positive, nargs="+", default=[5, 15, 30, 60], metavar="N", help="training images per class"
+    )
+    parser.add_argument("--draws", type=positive, default=3, metavar="N", help="of the training images (default: 3)")
+    parser.add_argument("--classifier", choices=KINDS, default="softmax", help="default: softmax")
+    parser.add_argument("--test-images", type=positive, metavar="N", help="test on at most N images")
+    parser.add_argument("--scratch-epochs", type=positive, metavar="N", help="train the network from scratch as well")
+    parser.add_argument("--lr", type=fraction, default=1e-2, help="of the network from scratch (default: 0.01)")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    net = open_network(arguments)
+    preprocess = preprocess_of(net)
+    split = open_data(arguments, preprocess.image_shape[0] if square(preprocess) else None)
+    train, test = (_fit(half, preprocess.image_shape) for half in split)
+    if arguments.test_images:
+        test = data.sample(test, arguments.test_images)
+    budget = None
+    if arguments.scratch_epochs:
+        epochs = arguments.scratch_epochs
+        budget = Budget(epochs, batch_size=32, lr=arguments.lr, schedule=Linear(epochs), scale=preprocess.scale)
+    result = feature_analysis(
+        net,
+        train,
+        test,
+        layers=arguments.layers,
+        per_class=arguments.per_class,
+        draws=arguments.draws,
+        kind=arguments.classifier,
+        scratch=budget,
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+    )
+    report = Report(
+        f"Frozen features on {arguments.data}",
+        f"The network of {arguments.checkpoint}, {len(test.classes)} other classes, {len(test):,} test images.",
+        command_line(arguments),
+    )
+    report.add(section(result))
+    return finish(report, output(arguments))
+
+
+def _fit(dataset: Dataset, image_shape: tuple[int, int, int]) -> Dataset:
+    return dataset if dataset.image_shape == image_shape else Fitted(dataset, image_shape)
+
+
+def section(result: FeatureAnalysis) -> Section:
+    """Table 7's form: a row per layer, a column per number of images."""
+    rows = [[layer, *(result.score(layer, count).accuracy for count in result.counts)] for layer in result.layers]
+    columns = ("features of", *(f"{count} per class, %" for count in result.counts))
+    most = result.counts[-1]
+    frozen = [layer for layer in result.layers if layer != SCRATCH]
+    best = max(frozen, key=lambda layer: result.score(layer, most).accuracy)
+    blurb = (
+        f"A {result.kind} classifier on the features of each layer, the network itself unchanged. Best with {most} "
+        f"images per class: {best}, {result.score(best, most).accuracy:.1f} %. Chance is {100 / result.classes:.1f} %."
+    )
+    return Section("Frozen features", [Table(columns, rows), Chart("features", result.plot())], blurb, result.numbers())
