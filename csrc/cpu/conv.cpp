@@ -9,6 +9,7 @@
 #include "../ops.h"
 #include "conv_first_layer.h"
 #include "conv_gemm.h"
+#include "conv_steps.h"
 #include "winograd.h"
 
 namespace zfcuda {
@@ -32,61 +33,135 @@ PhaseAxis phase_axis(int phase, int size, int filter, int stride, int pad) {
     return axis;
 }
 
+// One phase (row, column) of the transposed convolution.
+struct Phase {
+    PhaseAxis h, w;
+    std::int64_t offset;  // of its first pixel in an image
+
+    Phase(const ConvShape& s, int row, int column)
+        : h(phase_axis(row, s.h, s.r, s.stride_h, s.pad_h)),
+          w(phase_axis(column, s.w, s.s, s.stride_w, s.pad_w)),
+          offset((static_cast<std::int64_t>(row) * s.w + column) * s.c) {}
+
+    std::int64_t panels_size(const ConvShape& s) const {
+        return gemm::panels_size(static_cast<std::int64_t>(h.taps) * w.taps * s.k, s.c);
+    }
+};
+
+template <typename Body>
+void for_phases(const ConvShape& s, const Body& body) {
+    std::int64_t panels_before = 0;
+    for (int row = 0; row < std::min(s.stride_h, s.h); ++row)
+        for (int column = 0; column < std::min(s.stride_w, s.w); ++column) {
+            const Phase phase(s, row, column);
+            body(phase, panels_before);
+            panels_before += phase.panels_size(s);
+        }
+}
+
+std::int64_t transpose_panels_size(const ConvShape& s) {
+    std::int64_t size = 0;
+    for_phases(
+        s, [&](const Phase& phase, std::int64_t before) { size = before + phase.panels_size(s); });
+    return size;
+}
+
+std::int64_t forward_panels_size(const ConvShape& s) {
+    return gemm::panels_size(static_cast<std::int64_t>(s.r) * s.s * s.c, s.k);
+}
+
+MapLines map_lines(const ConvShape& s, const float* y) {
+    return {y, s.p(), static_cast<std::int64_t>(s.q()) * s.k};
+}
+
 }  // namespace
 
-std::size_t conv2d_workspace(const ConvShape& shape) {
-    if (first_layer::applies(shape)) return first_layer::conv2d_workspace(shape);
-    if (winograd::pays(shape)) return winograd::conv2d_workspace(shape);
-    return workspace_bytes(gemm::panels_size(shape.r * shape.s * shape.c, shape.k));
+namespace conv_steps {
+
+std::size_t forward_workspace(const ConvShape& s) {
+    return winograd::pays(s) ? winograd::conv2d_workspace(s)
+                             : workspace_bytes(forward_panels_size(s));
 }
 
-void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-            float* y, void* workspace, Stream) {
-    if (first_layer::applies(shape)) return first_layer::conv2d(shape, x, w, b, relu, y, workspace);
-    if (winograd::pays(shape)) return winograd::conv2d(shape, x, w, b, relu, y, workspace);
-    const Gather gather{x,          shape.n, shape.h, shape.w,        shape.c,        shape.p(),
-                        shape.q(),  shape.r, shape.s, shape.stride_h, shape.stride_w, shape.pad_h,
-                        shape.pad_w};
-    float* panels = static_cast<float*>(workspace);
-    float* scratch = panels + gemm::panels_size(gather.depth(), shape.k);
-    pack_filters(w, shape.k, gather.depth(), panels);
-    const std::int64_t line = static_cast<std::int64_t>(shape.q()) * shape.k;
-    multiply_all(gather, panels, shape.k, b, relu, {y, shape.p() * line, line, shape.k}, scratch);
+void pack_forward(const ConvShape& s, const float* w, void* workspace) {
+    if (winograd::pays(s)) return winograd::pack_conv2d(s, w, workspace);
+    pack_filters(w, s.k, s.r * s.s * s.c, static_cast<float*>(workspace));
 }
 
-std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
-    if (first_layer::transpose_applies(shape))
-        return first_layer::conv_transpose2d_workspace(shape);
-    if (winograd::pays(shape)) return winograd::conv_transpose2d_workspace(shape);
-    const int taps_h = (shape.r + shape.stride_h - 1) / shape.stride_h;
-    const int taps_w = (shape.s + shape.stride_w - 1) / shape.stride_w;
-    return workspace_bytes(gemm::panels_size(taps_h * taps_w * shape.k, shape.c));
+void forward(const ConvShape& s, const float* x, const float* b, bool relu, float* y,
+             void* workspace) {
+    if (winograd::pays(s)) return winograd::conv2d(s, x, b, relu, y, workspace);
+    const Gather gather{x,   s.n, s.h,        s.w,        s.c,     s.p(),  s.q(),
+                        s.r, s.s, s.stride_h, s.stride_w, s.pad_h, s.pad_w};
+    const float* panels = static_cast<float*>(workspace);
+    float* scratch = static_cast<float*>(workspace) + forward_panels_size(s);
+    const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
+    multiply_all(gather, panels, s.k, b, relu, {y, s.p() * line, line, s.k}, scratch);
 }
 
-void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
-                      void* workspace, Stream) {
-    if (first_layer::transpose_applies(shape))
-        return first_layer::conv_transpose2d(
-            shape, {y, shape.p(), static_cast<std::int64_t>(shape.q()) * shape.k}, w, x, workspace);
-    if (winograd::pays(shape)) return winograd::conv_transpose2d(shape, y, w, x, workspace);
-    const std::int64_t line = static_cast<std::int64_t>(shape.w) * shape.c;
-    for (int ph = 0; ph < std::min(shape.stride_h, shape.h); ++ph)
-        for (int pw = 0; pw < std::min(shape.stride_w, shape.w); ++pw) {
-            const PhaseAxis rows = phase_axis(ph, shape.h, shape.r, shape.stride_h, shape.pad_h);
-            const PhaseAxis cols = phase_axis(pw, shape.w, shape.s, shape.stride_w, shape.pad_w);
-            const Gather gather{y,          shape.n,    shape.p(), shape.q(), shape.k,
-                                rows.count, cols.count, rows.taps, cols.taps, 1,
-                                1,          rows.pad,   cols.pad};
-            float* panels = static_cast<float*>(workspace);
-            float* scratch = panels + gemm::panels_size(gather.depth(), shape.c);
-            pack_transposed_filters(
-                w, shape.k, shape.r, shape.s, shape.c,
-                {rows.r0, cols.r0, shape.stride_h, shape.stride_w, rows.taps, cols.taps}, panels);
-            multiply_all(gather, panels, shape.c, nullptr, false,
-                         {x + ph * line + pw * shape.c, shape.h * line, shape.stride_h * line,
-                          shape.stride_w * shape.c},
-                         scratch);
-        }
+std::size_t transpose_workspace(const ConvShape& s) {
+    return winograd::pays(s) ? winograd::conv_transpose2d_workspace(s)
+                             : workspace_bytes(transpose_panels_size(s));
+}
+
+void pack_transpose(const ConvShape& s, const float* w, void* workspace) {
+    if (winograd::pays(s)) return winograd::pack_conv_transpose2d(s, w, workspace);
+    for_phases(s, [&](const Phase& phase, std::int64_t before) {
+        pack_transposed_filters(
+            w, s.k, s.r, s.s, s.c,
+            {phase.h.r0, phase.w.r0, s.stride_h, s.stride_w, phase.h.taps, phase.w.taps},
+            static_cast<float*>(workspace) + before);
+    });
+}
+
+void transpose(const ConvShape& s, const float* y, float* x, void* workspace) {
+    if (winograd::pays(s)) return winograd::conv_transpose2d(s, y, x, workspace);
+    float* scratch = static_cast<float*>(workspace) + transpose_panels_size(s);
+    const std::int64_t line = static_cast<std::int64_t>(s.w) * s.c;
+    for_phases(s, [&](const Phase& phase, std::int64_t before) {
+        const Gather gather{y,
+                            s.n,
+                            s.p(),
+                            s.q(),
+                            s.k,
+                            phase.h.count,
+                            phase.w.count,
+                            phase.h.taps,
+                            phase.w.taps,
+                            1,
+                            1,
+                            phase.h.pad,
+                            phase.w.pad};
+        multiply_all(gather, static_cast<const float*>(workspace) + before, s.c, nullptr, false,
+                     {x + phase.offset, s.h * line, s.stride_h * line, s.stride_w * s.c}, scratch);
+    });
+}
+
+}  // namespace conv_steps
+
+std::size_t conv2d_workspace(const ConvShape& s) {
+    return first_layer::applies(s) ? first_layer::conv2d_workspace(s)
+                                   : conv_steps::forward_workspace(s);
+}
+
+void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, bool relu, float* y,
+            void* workspace, Stream) {
+    if (first_layer::applies(s)) return first_layer::conv2d(s, x, w, b, relu, y, workspace);
+    conv_steps::pack_forward(s, w, workspace);
+    conv_steps::forward(s, x, b, relu, y, workspace);
+}
+
+std::size_t conv_transpose2d_workspace(const ConvShape& s) {
+    return first_layer::transpose_applies(s) ? first_layer::conv_transpose2d_workspace(s)
+                                             : conv_steps::transpose_workspace(s);
+}
+
+void conv_transpose2d(const ConvShape& s, const float* y, const float* w, float* x, void* workspace,
+                      Stream) {
+    if (first_layer::transpose_applies(s))
+        return first_layer::conv_transpose2d(s, map_lines(s, y), w, x, workspace);
+    conv_steps::pack_transpose(s, w, workspace);
+    conv_steps::transpose(s, y, x, workspace);
 }
 
 }  // namespace zfcuda

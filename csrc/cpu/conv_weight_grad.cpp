@@ -13,6 +13,7 @@
 #include "../ops.h"
 #include "conv_first_layer.h"
 #include "conv_gather.h"
+#include "conv_steps.h"
 #include "gemm.h"
 #include "winograd.h"
 
@@ -64,22 +65,20 @@ void pack_gradient(const float* dy, int k, int tiles, int count, float* out) {
 
 }  // namespace
 
-std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
-    if (first_layer::applies(shape)) return first_layer::conv2d_weight_grad_workspace(shape);
+namespace conv_steps {
+
+std::size_t weight_grad_workspace(const ConvShape& shape) {
     if (winograd::pays(shape)) return winograd::conv2d_weight_grad_workspace(shape);
     const Plan plan(shape);
     return sizeof(float) * (plan.partial_floats(shape) + plan.thread_floats() * max_threads());
 }
 
-void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
-                        void* workspace, Stream) {
-    if (first_layer::applies(shape))
-        return first_layer::conv2d_weight_grad(
-            shape, x, {dy, shape.p(), static_cast<std::int64_t>(shape.q()) * shape.k}, dw,
-            workspace);
-    if (winograd::pays(shape)) return winograd::conv2d_weight_grad(shape, x, dy, dw, workspace);
+void add_weight_grad(const ConvShape& shape, int images, const float* x, const float* dy,
+                     bool accumulate, float* dw, void* workspace) {
+    if (winograd::pays(shape))
+        return winograd::add_weight_grad(shape, images, x, dy, accumulate, workspace);
     const Plan plan(shape);
-    const Gather gather{x,          shape.n, shape.h, shape.w,        shape.c,        shape.p(),
+    const Gather gather{x,          images,  shape.h, shape.w,        shape.c,        shape.p(),
                         shape.q(),  shape.r, shape.s, shape.stride_h, shape.stride_w, shape.pad_h,
                         shape.pad_w};
     const int depth = gather.depth();
@@ -95,13 +94,16 @@ void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy,
 #pragma omp for collapse(2) schedule(dynamic)
         for (int chunk = 0; chunk < plan.chunks; ++chunk)
             for (int group = 0; group < plan.groups; ++group) {
-                const std::int64_t m_end = part_begin(pixels, plan.chunks, chunk + 1);
-                for (std::int64_t m = part_begin(pixels, plan.chunks, chunk), m0 = m; m < m_end;
-                     m += kPixels) {
-                    const int count = static_cast<int>(std::min<std::int64_t>(kPixels, m_end - m));
+                float* partial = partials + chunk * size;
+                const std::int64_t end = part_begin(pixels, plan.chunks, chunk + 1);
+                std::int64_t m = part_begin(pixels, plan.chunks, chunk);
+                Epilogue epilogue;
+                epilogue.accumulate = accumulate;
+                // A chunk without pixels (fewer images than there is room for) adds a depth of
+                // zero.
+                do {
+                    const int count = static_cast<int>(std::min<std::int64_t>(kPixels, end - m));
                     pack_gradient(dy + m * shape.k, shape.k, plan.tiles, count, packed_dy);
-                    Epilogue epilogue;
-                    epilogue.accumulate = m > m0;
                     for (int panel = part_begin(plan.panels, plan.groups, group);
                          panel < part_begin(plan.panels, plan.groups, group + 1); ++panel) {
                         const int d0 = panel * kPanel, d1 = std::min(d0 + kPanel, depth);
@@ -111,26 +113,50 @@ void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy,
                             const int k1 = part_begin(shape.k, plan.tiles, tile + 1);
                             float* rows[kTileRows];
                             for (int i = 0; i < k1 - k0; ++i)
-                                rows[i] = partials + chunk * size +
-                                          static_cast<std::int64_t>(k0 + i) * depth;
+                                rows[i] = partial + static_cast<std::int64_t>(k0 + i) * depth;
                             multiply_tile(k1 - k0,
                                           {packed_dy + tile * (kTileRows * kPixels), 1, packed_x,
                                            count, kTileRows},
                                           rows, d0, d1 - d0, epilogue);
                         }
                     }
-                }
+                    epilogue.accumulate = true;
+                    m += count;
+                } while (m < end);
             }
-        if (plan.chunks > 1) {
-#pragma omp for
-            for (std::int64_t i = 0; i < size; ++i) {
-                float sum = partials[i];
-                for (int chunk = 1; chunk < plan.chunks; ++chunk)
-                    sum += partials[chunk * size + i];
-                dw[i] = sum;
-            }
-        }
     }
+}
+
+void finish_weight_grad(const ConvShape& shape, float* dw, void* workspace) {
+    if (winograd::pays(shape)) return winograd::finish_weight_grad(shape, dw, workspace);
+    const Plan plan(shape);
+    if (plan.chunks == 1) return;
+    const std::int64_t size = static_cast<std::int64_t>(shape.k) * shape.r * shape.s * shape.c;
+    const float* partials = static_cast<const float*>(workspace);
+#pragma omp parallel for num_threads(threads())
+    for (std::int64_t i = 0; i < size; ++i) {
+        float sum = partials[i];
+        for (int chunk = 1; chunk < plan.chunks; ++chunk)
+            sum += partials[chunk * size + i];
+        dw[i] = sum;
+    }
+}
+
+}  // namespace conv_steps
+
+std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
+    return first_layer::applies(shape) ? first_layer::conv2d_weight_grad_workspace(shape)
+                                       : conv_steps::weight_grad_workspace(shape);
+}
+
+void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
+                        void* workspace, Stream) {
+    if (first_layer::applies(shape)) {
+        const std::int64_t line = static_cast<std::int64_t>(shape.q()) * shape.k;
+        return first_layer::conv2d_weight_grad(shape, x, {dy, shape.p(), line}, dw, workspace);
+    }
+    conv_steps::add_weight_grad(shape, shape.n, x, dy, false, dw, workspace);
+    conv_steps::finish_weight_grad(shape, dw, workspace);
 }
 
 }  // namespace zfcuda

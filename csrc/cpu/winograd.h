@@ -17,16 +17,19 @@ namespace zfcuda::winograd {
 // Whether conv2d, conv_transpose2d and conv2d_weight_grad of this shape are faster this way.
 bool pays(const ConvShape& shape);
 
+// The steps of conv_steps.h.
 std::size_t conv2d_workspace(const ConvShape& shape);
-void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-            float* y, void* workspace);
+void pack_conv2d(const ConvShape& shape, const float* w, void* workspace);
+void conv2d(const ConvShape& shape, const float* x, const float* b, bool relu, float* y,
+            void* workspace);
 
 std::size_t conv_transpose2d_workspace(const ConvShape& shape);
-void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
-                      void* workspace);
+void pack_conv_transpose2d(const ConvShape& shape, const float* w, void* workspace);
+void conv_transpose2d(const ConvShape& shape, const float* y, float* x, void* workspace);
 
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape);
-void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
-                        void* workspace);
+void add_weight_grad(const ConvShape& shape, int images, const float* x, const float* dy,
+                     bool accumulate, void* workspace);
+void finish_weight_grad(const ConvShape& shape, float* dw, void* workspace);
 
 }  // namespace zfcuda::winograd

@@ -45,14 +45,16 @@ struct Plan {
         const int tiles = grid.tiles();
         chunks = ceil_div(tiles, kChunkTiles);
         chunk_tiles = ceil_div(tiles, chunks);
+        // Room for a longer chunk, which fewer images may need.
+        const std::int64_t room = std::min(tiles, kChunkTiles);
         depth = phases_in * padded_channels;
         depth_blocks = ceil_div(depth, kMaxDepth);
         block_depth = round_up(ceil_div(depth, depth_blocks), kLanes);
         depth_blocks = ceil_div(depth, block_depth);
         filter_stride = odd_lines(panels_size(depth, columns));
-        data_stride = odd_lines(static_cast<std::int64_t>(depth_blocks) * chunk_tiles * kRowStride);
+        data_stride = odd_lines(depth_blocks * room * kRowStride);
         row_stride = odd_lines(columns);
-        product_stride = odd_lines(row_stride * chunk_tiles);
+        product_stride = odd_lines(row_stride * room);
         filters = static_cast<float*>(workspace);
         data = filters + kFrequencies * filter_stride;
         products = data + kFrequencies * data_stride;
@@ -106,16 +108,14 @@ void transform_products(const Plan& plan, int row, int column, int count, Vec (&
     transform_2d<6, 4, transform_output>(m, out);
 }
 
-// All steps; write_tile(position, row) transforms back and writes one tile.
-template <typename PackFilters, typename WriteTile>
-void run(const Plan& plan, const TileSource& source, const PackFilters& pack_filters,
-         const WriteTile& write_tile) {
+// All steps after the filters; write_tile(position, row) transforms back and writes one tile.
+template <typename WriteTile>
+void run(const Plan& plan, const TileSource& source, const WriteTile& write_tile) {
     std::fill(plan.zeros, plan.zeros + plan.padded_channels, 0.0f);
     const int all_tiles = plan.grid.tiles();
     const int groups = std::min(4, ceil_div(plan.columns, kPanel));
 #pragma omp parallel num_threads(threads())
     {
-        pack_filters();  // the first step's loop, which ends in a barrier
         for (int chunk = 0; chunk < plan.chunks; ++chunk) {
             const int first = chunk * plan.chunk_tiles;
             const int tiles = std::min(plan.chunk_tiles, all_tiles - first);
@@ -171,51 +171,49 @@ std::size_t conv2d_workspace(const ConvShape& shape) {
     return conv2d_plan(shape, nullptr).bytes();
 }
 
-void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, bool relu, float* y,
-            void* workspace) {
+// Vectors over k, from 9 taps turned so that k is fastest.
+void pack_conv2d(const ConvShape& s, const float* w, void* workspace) {
     const Plan plan = conv2d_plan(s, workspace);
     const int groups = ceil_div(s.k, kLanes);
-
-    // Filters: vectors over k, from 9 taps turned so that k is fastest.
-    const auto pack_filters = [&] {
-#pragma omp for collapse(2)
-        for (int phase = 0; phase < plan.phases_in; ++phase)
-            for (int group = 0; group < groups; ++group)
-                for (int c0 = 0; c0 < plan.padded_channels; c0 += kLanes) {
-                    alignas(64) float block[kLanes][kTaps][kTaps][kLanes] = {};
-                    const int k0 = group * kLanes;
-                    const int k_count = std::min(kLanes, s.k - k0),
-                              c_count = std::min(kLanes, s.c - c0);
-                    for (int t = 0; t < kTaps; ++t)
-                        for (int u = 0; u < kTaps; ++u) {
-                            const int r = t * s.stride_h + phase / s.stride_w;
-                            const int q = u * s.stride_w + phase % s.stride_w;
-                            if (r >= s.r || q >= s.s) continue;
-                            for (int k = 0; k < k_count; ++k) {
-                                const float* from =
-                                    w +
-                                    ((static_cast<std::int64_t>(k0 + k) * s.r + r) * s.s + q) *
-                                        s.c +
-                                    c0;
-                                for (int c = 0; c < c_count; ++c)
-                                    block[c][t][u][k] = from[c];
-                            }
+#pragma omp parallel for collapse(2) num_threads(threads())
+    for (int phase = 0; phase < plan.phases_in; ++phase)
+        for (int group = 0; group < groups; ++group)
+            for (int c0 = 0; c0 < plan.padded_channels; c0 += kLanes) {
+                alignas(64) float block[kLanes][kTaps][kTaps][kLanes] = {};
+                const int k0 = group * kLanes;
+                const int k_count = std::min(kLanes, s.k - k0),
+                          c_count = std::min(kLanes, s.c - c0);
+                for (int t = 0; t < kTaps; ++t)
+                    for (int u = 0; u < kTaps; ++u) {
+                        const int r = t * s.stride_h + phase / s.stride_w;
+                        const int q = u * s.stride_w + phase % s.stride_w;
+                        if (r >= s.r || q >= s.s) continue;
+                        for (int k = 0; k < k_count; ++k) {
+                            const float* from =
+                                w +
+                                ((static_cast<std::int64_t>(k0 + k) * s.r + r) * s.s + q) * s.c +
+                                c0;
+                            for (int c = 0; c < c_count; ++c)
+                                block[c][t][u][k] = from[c];
                         }
-                    for (int c = 0; c < kLanes; ++c) {
-                        Vec g[3][3], v[6][6];
-                        for (int t = 0; t < kTaps; ++t)
-                            for (int u = 0; u < kTaps; ++u)
-                                g[t][u] = simd::load(block[c][t][u]);
-                        transform_2d<3, 6, transform_filter>(g, v);
-                        const std::int64_t row =
-                            static_cast<std::int64_t>(k0 / kPanel) * plan.depth +
-                            phase * plan.padded_channels + c0 + c;
-                        store_frequencies(v, plan.filters + row * kPanel + k0 % kPanel,
-                                          plan.filter_stride);
                     }
+                for (int c = 0; c < kLanes; ++c) {
+                    Vec g[3][3], v[6][6];
+                    for (int t = 0; t < kTaps; ++t)
+                        for (int u = 0; u < kTaps; ++u)
+                            g[t][u] = simd::load(block[c][t][u]);
+                    transform_2d<3, 6, transform_filter>(g, v);
+                    const std::int64_t row = static_cast<std::int64_t>(k0 / kPanel) * plan.depth +
+                                             phase * plan.padded_channels + c0 + c;
+                    store_frequencies(v, plan.filters + row * kPanel + k0 % kPanel,
+                                      plan.filter_stride);
                 }
-    };
+            }
+}
 
+void conv2d(const ConvShape& s, const float* x, const float* b, bool relu, float* y,
+            void* workspace) {
+    const Plan plan = conv2d_plan(s, workspace);
     const auto write_tile = [&](const TilePosition& position, int row) {
         float* to[4][4];
         for (int i = 0; i < 4; ++i)
@@ -242,46 +240,46 @@ void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, 
                 }
         }
     };
-    run(plan, {x, s.c, s.stride_h, s.stride_w, plan.zeros}, pack_filters, write_tile);
+    run(plan, {x, s.c, s.stride_h, s.stride_w, plan.zeros}, write_tile);
 }
 
 std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
     return conv_transpose2d_plan(shape, nullptr).bytes();
 }
 
-void conv_transpose2d(const ConvShape& s, const float* y, const float* w, float* x,
-                      void* workspace) {
+// Vectors over c, which are contiguous; flipped; depth k, columns (phase, c).
+void pack_conv_transpose2d(const ConvShape& s, const float* w, void* workspace) {
     const Plan plan = conv_transpose2d_plan(s, workspace);
     const int phases = s.stride_h * s.stride_w, padded = round_up(s.c, kLanes);
+#pragma omp parallel for collapse(2) num_threads(threads())
+    for (int phase = 0; phase < phases; ++phase)
+        for (int c = 0; c < padded; c += kLanes)
+            for (int k = 0; k < plan.depth; ++k) {
+                const int count = s.c - c;
+                Vec g[3][3], v[6][6];
+                for (int t = 0; t < kTaps; ++t)
+                    for (int u = 0; u < kTaps; ++u) {
+                        const int r = (kTaps - 1 - t) * s.stride_h + phase / s.stride_w;
+                        const int q = (kTaps - 1 - u) * s.stride_w + phase % s.stride_w;
+                        const float* from =
+                            w + ((static_cast<std::int64_t>(k) * s.r + r) * s.s + q) * s.c + c;
+                        if (k >= s.k || r >= s.r || q >= s.s)
+                            g[t][u] = Vec{};
+                        else
+                            g[t][u] = load_up_to(from, count);
+                    }
+                transform_2d<3, 6, transform_filter>(g, v);
+                const int column = phase * padded + c;
+                const std::int64_t row =
+                    static_cast<std::int64_t>(column / kPanel) * plan.depth + k;
+                store_frequencies(v, plan.filters + row * kPanel + column % kPanel,
+                                  plan.filter_stride);
+            }
+}
 
-    // Filters: vectors over c, which are contiguous; flipped; depth k, columns (phase, c).
-    const auto pack_filters = [&] {
-#pragma omp for collapse(2)
-        for (int phase = 0; phase < phases; ++phase)
-            for (int c = 0; c < padded; c += kLanes)
-                for (int k = 0; k < plan.depth; ++k) {
-                    const int count = s.c - c;
-                    Vec g[3][3], v[6][6];
-                    for (int t = 0; t < kTaps; ++t)
-                        for (int u = 0; u < kTaps; ++u) {
-                            const int r = (kTaps - 1 - t) * s.stride_h + phase / s.stride_w;
-                            const int q = (kTaps - 1 - u) * s.stride_w + phase % s.stride_w;
-                            const float* from =
-                                w + ((static_cast<std::int64_t>(k) * s.r + r) * s.s + q) * s.c + c;
-                            if (k >= s.k || r >= s.r || q >= s.s)
-                                g[t][u] = Vec{};
-                            else
-                                g[t][u] = load_up_to(from, count);
-                        }
-                    transform_2d<3, 6, transform_filter>(g, v);
-                    const int column = phase * padded + c;
-                    const std::int64_t row =
-                        static_cast<std::int64_t>(column / kPanel) * plan.depth + k;
-                    store_frequencies(v, plan.filters + row * kPanel + column % kPanel,
-                                      plan.filter_stride);
-                }
-    };
-
+void conv_transpose2d(const ConvShape& s, const float* y, float* x, void* workspace) {
+    const Plan plan = conv_transpose2d_plan(s, workspace);
+    const int phases = s.stride_h * s.stride_w, padded = round_up(s.c, kLanes);
     const int first_h = first_output(s.stride_h, s.pad_h),
               first_w = first_output(s.stride_w, s.pad_w);
     const auto write_tile = [&](const TilePosition& position, int row) {
@@ -308,7 +306,7 @@ void conv_transpose2d(const ConvShape& s, const float* y, const float* w, float*
             }
         }
     };
-    run(plan, {y, s.k, 1, 1, plan.zeros}, pack_filters, write_tile);
+    run(plan, {y, s.k, 1, 1, plan.zeros}, write_tile);
 }
 
 }  // namespace zfcuda::winograd

@@ -34,9 +34,9 @@ struct Plan {
         sum_stride;  // floats between frequencies; rows of sums
     float *data, *gradients, *sums, *zeros;
 
-    Plan(const ConvShape& s, void* workspace)
+    Plan(const ConvShape& s, int images, void* workspace)
         : shape(s),
-          grid({s.p(), s.h, s.stride_h, -s.pad_h}, {s.q(), s.w, s.stride_w, -s.pad_w}, s.n) {
+          grid({s.p(), s.h, s.stride_h, -s.pad_h}, {s.q(), s.w, s.stride_w, -s.pad_w}, images) {
         phases = s.stride_h * s.stride_w;
         padded_channels = round_up(s.c, kLanes);
         columns = phases * padded_channels;
@@ -44,18 +44,21 @@ struct Plan {
         k_tiles = ceil_div(s.k, kTileRows);
         chunks = ceil_div(grid.tiles(), kChunkTiles);
         chunk_tiles = ceil_div(grid.tiles(), chunks);
-        data_stride = odd_lines(static_cast<std::int64_t>(panels) * chunk_tiles * kPanel);
-        gradient_stride = odd_lines(static_cast<std::int64_t>(k_tiles) * chunk_tiles * kTileRows);
+        // Room for a longer chunk, which fewer images may need.
+        const std::int64_t room = std::min(grid.tiles(), kChunkTiles);
+        data_stride = odd_lines(panels * room * kPanel);
+        gradient_stride = odd_lines(k_tiles * room * kTileRows);
         row_stride = odd_lines(columns);
         sum_stride = odd_lines(s.k * row_stride);
-        data = static_cast<float*>(workspace);
+        // The sums are first: they are where they are for any number of images.
+        sums = static_cast<float*>(workspace);
+        data = sums + kFrequencies * sum_stride;
         gradients = data + kFrequencies * data_stride;
-        sums = gradients + kFrequencies * gradient_stride;
-        zeros = sums + kFrequencies * sum_stride;
+        zeros = gradients + kFrequencies * gradient_stride;
     }
 
     int zero_floats() const { return std::max(padded_channels, shape.k); }
-    std::size_t bytes() const { return sizeof(float) * (zeros + zero_floats() - data); }
+    std::size_t bytes() const { return sizeof(float) * (zeros + zero_floats() - sums); }
 };
 
 void transform_gradient_tile(const Plan& plan, const float* dy, const TilePosition& position,
@@ -141,12 +144,12 @@ void write_taps(const Plan& plan, int k, int phase, float* dw) {
 }  // namespace
 
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
-    return Plan(shape, nullptr).bytes();
+    return Plan(shape, shape.n, nullptr).bytes();
 }
 
-void conv2d_weight_grad(const ConvShape& s, const float* x, const float* dy, float* dw,
-                        void* workspace) {
-    const Plan plan(s, workspace);
+void add_weight_grad(const ConvShape& s, int images, const float* x, const float* dy,
+                     bool accumulate, void* workspace) {
+    const Plan plan(s, images, workspace);
     const TileSource source{x, s.c, s.stride_h, s.stride_w, plan.zeros};
     const int all_tiles = plan.grid.tiles(), groups = std::min(4, plan.panels);
     std::fill(plan.zeros, plan.zeros + plan.zero_floats(), 0.0f);
@@ -168,13 +171,18 @@ void conv2d_weight_grad(const ConvShape& s, const float* x, const float* dy, flo
 #pragma omp for collapse(2) schedule(dynamic)
             for (int frequency = 0; frequency < kFrequencies; ++frequency)
                 for (int group = 0; group < groups; ++group)
-                    multiply_frequency(plan, frequency, tiles, chunk > 0, group, groups);
+                    multiply_frequency(plan, frequency, tiles, accumulate || chunk > 0, group,
+                                       groups);
         }
-#pragma omp for collapse(2)
-        for (int k = 0; k < s.k; ++k)
-            for (int phase = 0; phase < plan.phases; ++phase)
-                write_taps(plan, k, phase, dw);
     }
+}
+
+void finish_weight_grad(const ConvShape& s, float* dw, void* workspace) {
+    const Plan plan(s, s.n, workspace);
+#pragma omp parallel for collapse(2) num_threads(threads())
+    for (int k = 0; k < s.k; ++k)
+        for (int phase = 0; phase < plan.phases; ++phase)
+            write_taps(plan, k, phase, dw);
 }
 
 }  // namespace zfcuda::winograd

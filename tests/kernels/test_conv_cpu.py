@@ -111,3 +111,34 @@ def test_bias_grad_bits_do_not_depend_on_threads(set_threads):
             results.append(ops.conv2d_bias_grad(dy))
     assert oracles.relative_error(results[0], dy.astype(np.float64).sum(0)) < TOLERANCE
     assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+# Maps larger than one group of images (csrc/cpu/block.cpp): x, filters, stride, padding; pool 3 x 3 stride 2 padding 1.
+BLOCKS = [
+    ((7, 41, 40, 8), (128, 1, 1), 1, 0),
+    ((6, 29, 29, 64), (256, 3, 3), 1, 1),
+]
+POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
+
+
+@pytest.mark.parametrize("layer", BLOCKS, ids=str)
+def test_block_in_groups(layer):
+    x_shape, filters, stride, padding = layer
+    rng = np.random.default_rng(0)
+    conv = {"stride": pair(stride), "padding": pair(padding)}
+    block = {**conv, "window": 3, "pool_stride": 2, "pool_padding": 1}
+    x = rng.standard_normal(x_shape, dtype=np.float32)
+    w = rng.standard_normal((*filters, x_shape[3]), dtype=np.float32)
+    b = rng.standard_normal(filters[0], dtype=np.float32)
+    with backends.use("cpu"):
+        y, switches = ops.conv2d_relu_pool(x, w, b, **block)
+        dy = rng.standard_normal(y.shape, dtype=np.float32)
+        dx = ops.unpool_conv_transpose2d(dy, switches, w, **block, output_size=x_shape[1:3], rectify=True)
+        dw = ops.unpool_conv2d_weight_grad(x, dy, switches, **block, kernel_size=filters[1:])
+    maps = oracles.conv2d(x, w, b, relu=True, **conv)
+    assert oracles.relative_error(y, oracles.max_pool2d(maps, **POOL)[0]) < TOLERANCE
+    unpooled = oracles.max_unpool2d(dy, switches, **POOL, output_size=maps.shape[1:3])
+    expected = oracles.conv_transpose2d(np.maximum(unpooled, 0), w, **conv, output_size=x_shape[1:3])
+    assert oracles.relative_error(dx, expected) < TOLERANCE
+    expected = oracles.conv2d_weight_grad(x, unpooled, **conv, kernel_size=filters[1:])
+    assert oracles.relative_error(dw, expected) < 10 * TOLERANCE
