@@ -134,11 +134,11 @@ void Block::run(const detail::Launch& launch, uint3 index, const Options& option
     running_block = this;
     run_fibers();
     running_block = nullptr;
+    if (!failure_.empty()) stacks_.take_all_back();  // of the fibers that never ended
+    if (failure_.empty() && checker_) failure_ = checker_->postponed();
     if (failure_.empty()) {
         const std::string damage = shared_.damage();
         if (!damage.empty()) failure_ = message(damage, nullptr, "");
-    } else {
-        stacks_.take_all_back();  // of the fibers that never ended
     }
     if (!failure_.empty()) throw std::runtime_error(failure_);
 }
@@ -279,7 +279,10 @@ int Block::barrier(detail::Reduction reduction, int value, Site site) {
 void Block::release_barrier() {
     arrived_ = 0;
     barrier_result_ = barrier_value_;
-    if (checker_) checker_->block_barrier();
+    if (checker_) {
+        if (!checker_->postponed().empty()) fail("");
+        checker_->block_barrier();
+    }
     for (Thread& thread : threads_) {
         if (thread.state != Thread::kAtBarrier) continue;
         make_ready(thread);
@@ -498,8 +501,14 @@ void Block::fence() {
 // ---- Failures
 
 void Block::fail(const std::string& what, const std::string& where) {
-    failure_ = message(what, running_, where);
+    // Whatever an uninitialised read led to, the read was the cause.
+    const bool postponed = checker_ && !checker_->postponed().empty();
+    failure_ = postponed ? checker_->postponed() : message(what, where);
     leave_context(running_->context, host_);
+}
+
+std::string Block::message(const std::string& what, const std::string& where) const {
+    return message(what, running_, where);
 }
 
 void Block::fail(const std::string& what, Site site) {

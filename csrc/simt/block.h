@@ -84,6 +84,8 @@ class Block {
     [[noreturn]] void fail(const std::string& what, const std::string& where = "");
     [[noreturn]] void fail(const std::string& what, Site site);
 
+    // The report of a failure of the running thread.
+    std::string message(const std::string& what, const std::string& where) const;
     std::string describe_thread(std::size_t number) const;
 
   private:

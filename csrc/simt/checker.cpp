@@ -37,6 +37,7 @@ void Checker::begin_block(std::size_t threads) {
     ++block_number_;
     epoch_ = 0;
     fenced_ = false;
+    postponed_.clear();
     acquired_.clear();
     clocks_.assign((threads + 31) / 32, {});
     for (WarpClocks& warp : clocks_) {
@@ -104,10 +105,10 @@ void Checker::check_cell(Cell& cell, Access now, Kind kind, bool global, bool wr
     const bool written_here = written || (global ? (cell.written & now.mask) == now.mask
                                                  : cell.written_block == block_number_ &&
                                                        (cell.written & now.mask) == now.mask);
-    if (kind != kWrite && !written_here)
-        fail("uninitialised read: this thread reads " + name_of(address) +
-                 ", which nothing has written",
-             now);
+    if (kind != kWrite && !written_here && postponed_.empty())
+        postponed_ = block_.message("uninitialised read: this thread reads " + name_of(address) +
+                                        ", which nothing has written",
+                                    describe(now.location));
 
     const auto conflicts = [&](const Access& earlier) {
         return overlaps(earlier) && !((earlier.flags & Access::kAtomic) && kind == kAtomic) &&
@@ -115,6 +116,7 @@ void Checker::check_cell(Cell& cell, Access now, Kind kind, bool global, bool wr
     };
     const auto race = [&](const Access& earlier, const char* did) {
         const bool same_block = earlier.block == now.block;
+        postponed_.clear();
         fail("race: this thread " + std::string(verb(kind)) + " " + name_of(address) + ", and " +
                  name_of_thread(earlier) + " " + did + " it at " + describe(earlier.location) +
                  (same_block ? "; no barrier is between them" : "; nothing orders the two blocks"),

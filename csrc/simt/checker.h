@@ -41,6 +41,10 @@ class Checker {
     void warp_barrier(int warp, unsigned mask);
     void fence() { fenced_ = true; }
 
+    // The report of an uninitialised read; empty if there was none. It waits until the next
+    // barrier, since a write before that makes it a race, which says more.
+    const std::string& postponed() const { return postponed_; }
+
   private:
     struct WarpClocks {
         std::uint16_t known[32][32] = {};  // [a][b]: what lane a knows of lane b's clock
@@ -79,6 +83,7 @@ class Checker {
     std::uint32_t block_number_ = 0;
     std::uint16_t epoch_ = 0;
     bool fenced_ = false;
+    std::string postponed_;
     std::vector<WarpClocks> clocks_;
     std::unordered_map<std::uintptr_t, std::vector<Release>> released_;  // of this launch
     std::vector<Acquired> acquired_;                                     // by this block
