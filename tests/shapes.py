@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+# The tiles that ZFCUDA_CONV_TILE may force (csrc/kernels/conv_plan.h).
+CONV_TILES = ("128x128", "128x96", "128x64", "64x32", "256x4", "96x160", "256x96")
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65, 96)
 
 

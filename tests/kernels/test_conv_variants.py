@@ -7,9 +7,9 @@ import pytest
 from tests import oracles
 from tests.conftest import Device
 from tests.kernels.test_conv import TOLERANCE, WEIGHT_GRAD_TOLERANCE, assert_close, normal
+from tests.shapes import CONV_TILES
 from zfcuda import backends, ops
 
-TILES = ("128x128", "128x96", "128x64", "64x32", "256x4", "96x160", "256x96")
 # (input channels, filters): 16-byte copies on both sides, on one, on neither.
 CHANNELS = ((8, 12), (3, 12), (8, 5), (3, 5))
 POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
@@ -59,20 +59,20 @@ def check_all(device, n, size, c, k, kernel, stride, padding):
     assert_close(device, actual, expected, WEIGHT_GRAD_TOLERANCE, "unpool_conv2d_weight_grad")
 
 
-@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("tile", CONV_TILES)
 @pytest.mark.parametrize(("c", "k"), CHANNELS)
 def test_ragged(kernels, monkeypatch, tile, c, k):
     monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
     check_all(kernels, 2, (15, 12), c, k, kernel=(3, 2), stride=(2, 1), padding=(1, 1))
 
 
-@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("tile", CONV_TILES)
 def test_more_than_one_tile(kernels, monkeypatch, tile):
     monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
     check_all(kernels, 1, (26, 24), 36, 132, kernel=(1, 2), stride=(1, 1), padding=(0, 1))
 
 
-@pytest.mark.parametrize(("c", "k"), ((68, 72), (67, 71)))
+@pytest.mark.parametrize(("c", "k"), [(68, 72), (67, 71)])
 def test_split_depth(kernels, c, k):
     """A small map with a long depth: partial sums, with bias and ReLU after the last."""
     check_all(kernels, 1, (5, 6), c, k, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
@@ -147,22 +147,3 @@ def test_arrays_that_are_not_aligned(kernels):
     out = odd(w.shape)
     ops.conv2d_weight_grad(x, dy, **conv, kernel_size=3, out=out)
     assert_close(kernels, out, oracles.conv2d_weight_grad(x, dy, **conv, kernel_size=(3, 3)), 1e-4, "weight_grad")
-
-
-def test_every_variant_is_reached(monkeypatch):
-    """Runs the shapes above under every tile and asks the emulator which kernels it never saw."""
-    if backends.status()["emulated"]:
-        pytest.skip(f"emulated: {backends.status()['emulated']}")
-    device = Device("emulated")
-    debug = backends.get("emulated").module.debug
-    debug.reset_launch_counts()
-    with device.active():
-        for tile in TILES:
-            for c, k in CHANNELS:
-                test_ragged(device, monkeypatch, tile, c, k)
-        monkeypatch.delenv("ZFCUDA_CONV_TILE")
-        test_split_depth(device, 68, 72)
-        test_split_depth(device, 67, 71)
-        test_bias_grad_in_two_passes(device)
-    unreached = [name for name, launches in debug.variants().items() if "::conv::" in name and launches == 0]
-    assert not unreached

@@ -4,7 +4,7 @@ import pytest
 
 from zfcuda import backends
 
-FAMILIES = ("activation", "block", "conv", "conv_tiles", "image", "loss", "norm", "optimizer", "pool")
+FAMILIES = ("activation", "block", "conv", "conv_variants", "image", "loss", "norm", "optimizer", "pool")
 
 
 def test_every_variant_was_launched(request):

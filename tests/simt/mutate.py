@@ -28,8 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Which tests run the kernels of a file, by the start of its name; all of them for what all kernels share.
 FAMILIES = {
-    "conv": ["conv_tiles", "conv", "block"],
-    "block": ["block"],
+    "conv": ["conv_variants", "conv", "block"],
+    "block": ["block", "conv_variants"],
     "pool": ["pool", "block"],
     "activation": ["activation"],
     "norm": ["norm"],
@@ -37,7 +37,7 @@ FAMILIES = {
     "optimizer": ["optimizer"],
     "image": ["image"],
 }
-ALL_FAMILIES = ["conv_tiles", "conv", "block", "pool", "activation", "norm", "loss", "optimizer", "image"]
+ALL_FAMILIES = ["conv_variants", "conv", "block", "pool", "activation", "norm", "loss", "optimizer", "image"]
 
 # Second and third chances for what survives.
 RUNS = [{"seed": 1, "schedule": "mixed"}, {"seed": 2, "schedule": "random"}, {"seed": 3, "schedule": "depth_first"}]
