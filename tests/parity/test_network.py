@@ -107,8 +107,9 @@ def test_logits_and_projections_of_every_block(network, image, rule):
         activations = trace[name]
         assert relative_error(activations, as_nhwc(blocks[number])) < 1e-3, name
         whole = activations * np.random.default_rng(number).normal(size=activations.shape).astype(np.float32)
+        # One activation of a map goes down on windows.
         strongest = np.where(activations == activations.max(), activations, np.float32(0))
-        for signal in (whole, strongest):
+        for signal in (whole, strongest) if activations.ndim == 4 else (whole,):
             seed = torch.from_numpy(signal)
             seed = seed.permute(0, 3, 1, 2).contiguous() if signal.ndim == 4 else seed
             (expected,) = torch.autograd.grad(blocks[number], x, seed, retain_graph=True)
