@@ -175,9 +175,9 @@ class FullyConnected(_Weighted):
     def forward(self, x: Array) -> Array:
         # As (W x^T)^T: BLAS then packs the few images and streams the many weights (twice as fast at batch 32).
         product = matmul(self.weight, x.reshape(x.shape[0], -1).T)
-        backend, (product, bias) = resolve(product=product, bias=self.bias)
+        backend, _ = resolve(product=product, bias=self.bias)
         y = backend.empty((x.shape[0], *self.output_shape))
-        return backend.xp.add(product.T, bias, out=y)
+        return backend.xp.add(product.T, self.bias, out=y)
 
     def undo(self, signal: Array) -> Array:
         return matmul(signal, self.weight).reshape(-1, *self.input_shape)
