@@ -66,6 +66,16 @@ def cases(part: str, setting: Any) -> Iterator[harness.Case]:
     return generate(setting)
 
 
+def measure_part(part: str, setting: Any, limits: harness.Ceilings) -> Iterator[harness.Row]:
+    """The rows of a part. One that cannot even be made ends with a row that says so, and the other parts go on."""
+    try:
+        for case in cases(part, setting):
+            yield harness.measure(case, gpu_device.time_alternating, limits)
+            gpu_device.clear()
+    except Exception as failure:
+        yield harness.Row(part, "cannot be made", 0.0, 0.0, note=harness.first_line(failure))
+
+
 def measure_parts(options: argparse.Namespace, facts: dict[str, Any]) -> bool:
     """Measures, writes and prints; whether everything was right. `facts` go into the results, and grow."""
     from gpu_setting import Setting
@@ -84,11 +94,10 @@ def measure_parts(options: argparse.Namespace, facts: dict[str, Any]) -> bool:
             right = right and passed
             print(f"tests: {facts['GPU tests']}", flush=True)
         else:
-            for case in cases(part, setting):
-                rows.append(harness.measure(case, gpu_device.time_alternating, limits))
-                right = right and rows[-1].ours_ms is not None
-                print(harness.table(rows[-1:]).splitlines()[-1], flush=True)
-                gpu_device.release_memory()
+            for row in measure_part(part, setting, limits):
+                rows.append(row)
+                right = right and row.ours_ms is not None
+                print(harness.table([row]).splitlines()[-1], flush=True)
         facts["afterwards"] = gpu_device.state()
         title = f"zfcuda on {facts['name']}"
         paths = harness.write_results(options.out, name, title, facts, rows)

@@ -70,13 +70,15 @@ def require() -> None:
     torch.backends.cudnn.benchmark = True
 
 
-def release_memory() -> None:
-    """Gives both libraries' cached memory back, so that neither starves the other."""
+def clear() -> None:
+    """Gives both libraries' cached memory back, so that neither starves the other, and forgets compiled code, of which
+    PyTorch keeps a limited number of versions."""
     import cupy
     import torch
 
     cupy.get_default_memory_pool().free_all_blocks()
     torch.cuda.empty_cache()
+    torch.compiler.reset()
 
 
 def time_alternating(

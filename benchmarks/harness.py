@@ -101,7 +101,7 @@ def measure(case: Case, timer: Timer, ceilings: Ceilings | None) -> Row:
     try:
         row["error"] = case.error()
     except Exception as failure:
-        return Row(**row, note=f"ours fails: {_first_line(failure)}")
+        return Row(**row, note=f"ours fails: {first_line(failure)}")
     if not row["error"] <= case.tolerance:
         return Row(**row, note=f"wrong: error {row['error']:.1e}, at most {case.tolerance:.0e} is allowed")
     calls, notes = {"ours": case.ours}, []
@@ -110,7 +110,7 @@ def measure(case: Case, timer: Timer, ceilings: Ceilings | None) -> Row:
             call()
             calls[name] = call
         except Exception as failure:
-            notes.append(f"{name} fails: {_first_line(failure)}")
+            notes.append(f"{name} fails: {first_line(failure)}")
     samples = timer(calls)
     medians = {name: statistics.median(times) for name, times in samples.items()}
     quartiles = statistics.quantiles(samples["ours"], n=4)
@@ -123,7 +123,8 @@ def measure(case: Case, timer: Timer, ceilings: Ceilings | None) -> Row:
     )
 
 
-def _first_line(failure: Exception) -> str:
+def first_line(failure: Exception) -> str:
+    """What went wrong, short enough for a table."""
     return f"{type(failure).__name__}: {failure}".splitlines()[0][:200]
 
 

@@ -36,11 +36,21 @@ inline void check(cudaError_t error, const char* what) {
     }
 }
 
-// Static shared memory needs no permission; more than 48 KB of dynamic shared memory does, once per
-// kernel and device.
+template <auto Kernel>
+std::size_t static_shared_bytes() {
+    static const std::size_t bytes = [] {
+        cudaFuncAttributes attributes;
+        check(cudaFuncGetAttributes(&attributes, Kernel), "cudaFuncGetAttributes");
+        return attributes.sharedSizeBytes;
+    }();
+    return bytes;
+}
+
+// More than 48 KB of shared memory, static and dynamic together, needs permission, once per kernel
+// and device.
 template <auto Kernel, typename... Arguments>
 void launch(dim3 grid, dim3 block, std::size_t shared_bytes, void* stream, Arguments... arguments) {
-    if (shared_bytes > 48 * 1024) {
+    if (shared_bytes > 0 && shared_bytes + static_shared_bytes<Kernel>() > 48 * 1024) {
         check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                    static_cast<int>(shared_bytes)),
               "cudaFuncSetAttribute");

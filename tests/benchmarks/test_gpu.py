@@ -169,7 +169,7 @@ def test_results_of_a_part(setting, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu_device, "describe", lambda: {"name": "NVIDIA Toy 9000"})
     monkeypatch.setattr(gpu_device, "state", lambda: "warm")
     monkeypatch.setattr(gpu_device, "require", lambda: None)
-    monkeypatch.setattr(gpu_device, "release_memory", lambda: None)
+    monkeypatch.setattr(gpu_device, "clear", lambda: None)
     monkeypatch.setattr(gpu_device, "ceilings", lambda: {"copy, GB/s": 1000.0, "float32, TFLOP/s": 50.0})
     monkeypatch.setattr(gpu_device, "time_alternating", lambda calls: {name: [2.0, 2.0] for name in calls})
     monkeypatch.setattr(gpu, "run_tests", lambda: (False, "1 failed"))
@@ -179,5 +179,14 @@ def test_results_of_a_part(setting, monkeypatch, tmp_path, capsys):
     assert "- copy, GB/s: 1000.0" in text
     assert text.count("| pool | zfnet pool") == 6
     assert "geometric mean of 6 | | | 1.00" in text
+
+    def broken(_):
+        raise MemoryError("no room\nand a trace")
+        yield
+
+    monkeypatch.setattr("gpu_kernels.norm", broken)
+    assert gpu.main(["norm", "--out", str(tmp_path)]) == 1
+    assert "| norm | cannot be made | not measured |" in (tmp_path / "gpu-nvidia-toy-9000.md").read_text()
+    assert "MemoryError: no room" in capsys.readouterr().out
     assert gpu.main(["tests", "--out", str(tmp_path)]) == 1
     assert "1 failed" in capsys.readouterr().out
