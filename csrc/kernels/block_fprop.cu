@@ -66,25 +66,6 @@ int count_blocks(const PoolShape& pool, const PoolTiling& t) {
     return pool.n * t.down.divisor * t.across.divisor * t.tiles_n.divisor;
 }
 
-// The cheapest tile for the fused kernel; tile -1 where composing is cheaper.
-Plan plan_block(const ConvShape& conv, const PoolShape& pool) {
-    const int depth = conv.r * conv.s * conv.c;
-    const double map_bytes = 8.0 * conv.n * conv.p() * conv.q() * conv.k;
-    Plan best = make_plan(FpropTiles{}, 1, conv.n * conv.p() * conv.q(), conv.k, depth);
-    best.cost += map_bytes * kFmasPerByte / kMultiprocessors;
-    best.tile = -1;
-    for_each_tile(BlockTiles{}, [&](auto tile, int index) {
-        using Tile = decltype(tile);
-        const PoolTiling tiling = make_tiling<Tile>(pool);
-        if (tiling.height == 0) return;
-        const int slices = divide_up(depth, Tile::kDepth);
-        const double cost =
-            is_forced<Tile>() ? -1 : tile_cost<Tile>(count_blocks<Tile>(pool, tiling), slices);
-        if (cost < best.cost) best = {index, 1, slices, cost};
-    });
-    return best;
-}
-
 // Shared memory: the rows' windows, then the pipeline's buffers, then in their place the map of the
 // region. Its pitch puts neighbouring rows on different banks.
 template <class Tile, int V>
@@ -97,6 +78,26 @@ struct BlockMemory {
     static constexpr std::size_t kBytes =
         sizeof(WindowRow) * Tile::kRows + sizeof(float) * (kBuffers > kMap ? kBuffers : kMap);
 };
+
+// The cheapest tile for the fused kernel; tile -1 where composing is cheaper. (Devices of compute
+// capability 8.6 and 8.9 have no room for the largest tile.)
+Plan plan_block(const ConvShape& conv, const PoolShape& pool) {
+    const int depth = conv.r * conv.s * conv.c;
+    const double map_bytes = 8.0 * conv.n * conv.p() * conv.q() * conv.k;
+    Plan best = make_plan(FpropTiles{}, 1, conv.n * conv.p() * conv.q(), conv.k, depth);
+    best.cost += map_bytes * kFmasPerByte / kMultiprocessors;
+    best.tile = -1;
+    for_each_tile(BlockTiles{}, [&](auto tile, int index) {
+        using Tile = decltype(tile);
+        const PoolTiling tiling = make_tiling<Tile>(pool);
+        if (tiling.height == 0 || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
+        const int slices = divide_up(depth, Tile::kDepth);
+        const double cost =
+            is_forced<Tile>() ? -1 : tile_cost<Tile>(count_blocks<Tile>(pool, tiling), slices);
+        if (cost < best.cost) best = {index, 1, slices, cost};
+    });
+    return best;
+}
 
 // The region of the map that this block computes, and the tile of y that it yields.
 struct Region {

@@ -20,7 +20,6 @@ namespace simt {
 // Device limits of compute capability 9.0.
 constexpr unsigned kMaxThreadsPerBlock = 1024;
 constexpr std::size_t kMaxStaticSharedBytes = 48 * 1024;
-constexpr std::size_t kMaxSharedBytes = 227 * 1024;
 
 // One cp.async.
 struct AsyncCopy {

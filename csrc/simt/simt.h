@@ -6,15 +6,21 @@
 // is a functional model of it, and the kernel runs in the SIMT emulator. So kernels use no
 // `<<<>>>`, no raw `asm`, and no `__shared__` of their own.
 //
-//   simt::launch<kernel<Tile>>(grid, block, shared_bytes, stream, args...)   checked launch; throws
-//   on failure SIMT_SHARED(float, tile, kRows * kPitch)                                  a static
-//   shared array, 128-byte aligned simt::dynamic_shared<float>() the launch's dynamic shared memory
-//   simt::copy_async<16>(shared, global, valid)                               cp.async; zero-fills
-//   if not valid simt::copy_async_commit(), simt::copy_async_wait<N>()                     all but
-//   the newest N groups are done simt::load_matrix_x4(r, row), simt::load_matrix_x4_trans(r, row)
-//   ldmatrix; `row`: this lane's 16-byte row simt::mma_m16n8k8_tf32(d, a, b),
-//   simt::mma_m16n8k16_bf16(d, a, b)         d += a * b on the tensor cores simt::to_tf32(x) round
-//   to nearest, as bits
+//   simt::launch<kernel<Tile>>(grid, block, shared_bytes, stream, args...)
+//                                       a checked launch: throws on failure
+//   SIMT_SHARED(float, tile, kRows * kPitch)
+//                                       a static shared array, 128-byte aligned
+//   simt::dynamic_shared<float>()       the launch's dynamic shared memory
+//   simt::max_shared_bytes()            how much shared memory a launch may ask for
+//   simt::copy_async<16>(shared, global, valid)
+//                                       cp.async; zero-fills if not valid
+//   simt::copy_async_commit(), simt::copy_async_wait<N>()
+//                                       all but the newest N groups are done
+//   simt::load_matrix_x4(r, row), simt::load_matrix_x4_trans(r, row)
+//                                       ldmatrix; `row`: this lane's 16-byte row
+//   simt::mma_m16n8k8_tf32(d, a, b), simt::mma_m16n8k16_bf16(d, a, b)
+//                                       d += a * b on the tensor cores
+//   simt::to_tf32(x)                    round to nearest, as bits
 #pragma once
 
 #if defined(__CUDACC__)
@@ -57,6 +63,23 @@ void launch(dim3 grid, dim3 block, std::size_t shared_bytes, void* stream, Argum
     }
     Kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
     check(cudaGetLastError(), __PRETTY_FUNCTION__);
+}
+
+// The least that any device here allows to a block, static and dynamic together: so that what is
+// chosen by it is the same on all of them.
+inline std::size_t max_shared_bytes() {
+    static const std::size_t bytes = [] {
+        int devices = 0, least = 0;
+        check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+        for (int device = 0; device < devices; ++device) {
+            int allowed = 0;
+            check(cudaDeviceGetAttribute(&allowed, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+                  "cudaDeviceGetAttribute");
+            if (device == 0 || allowed < least) least = allowed;
+        }
+        return static_cast<std::size_t>(least);
+    }();
+    return bytes;
 }
 
 template <typename T>
