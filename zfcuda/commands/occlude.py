@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..analysis import Cluttered, Occlusion, TopActivations, occlusion, pointing, top_activations, visualize
+from ..analysis.source import counted, to_device
 from ..data import ArrayDataset, Dataset, Subset, read_image, sample
 from ..nn import Network
 from ..report import Explorer, Facts, Report, Section, Table
@@ -51,7 +52,7 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="with --clutter: how often the lowest probability falls in the object's box, over N images",
     )
-    parser.add_argument("--size", type=positive, metavar="PIXELS", help="side of the square (default: a fifth)")
+    parser.add_argument("--size", type=positive, metavar="PIXELS", help="side of the square (default: a quarter of the image)")
     parser.add_argument("--stride", type=positive, metavar="PIXELS", help="its steps (default: a quarter of its side)")
     parser.add_argument("--layer", help="whose strongest map is followed (default: the last with maps)")
 
@@ -97,15 +98,9 @@ def _files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: 
     if label is not None:
         labels = np.full(len(images), classes.index(label), np.int32)
     else:
-        probabilities = net.predict(_on_device(net, preprocess(images)))
+        probabilities = net.predict(to_device(net, preprocess(images)))
         labels = np.asarray(probabilities.argmax(axis=1).tolist(), np.int32)
     return ArrayDataset(images, labels, classes, list(paths))
-
-
-def _on_device(net: Network, images: np.ndarray) -> np.ndarray:
-    from ..analysis.source import to_device
-
-    return to_device(net, images)
 
 
 def section(
@@ -123,10 +118,10 @@ def section(
     size, stride = square_of(net, size, stride)
     shown = show(chosen, range(len(chosen)), preprocess)
     results: list[Occlusion] = []
-    for index in range(len(chosen)):
+    for index in counted(range(len(chosen)), "occluding" if progress else ""):
         images, labels = chosen.batch([index])
         image = preprocess(images)[0]
-        results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer, progress=progress))
+        results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer))
     top = top_activations(net, others, results[0].layer, progress=progress)
     parts: list = [Table(_COLUMNS, [_row(shown[i].name, classes, r) for i, r in enumerate(results)], decimals=3)]
     for index, result in enumerate(results):
@@ -159,8 +154,8 @@ def pointing_section(net: Network, dataset: Dataset, count: int, size: int | Non
 
 
 def square_of(net: Network, size: int | None, stride: int | None) -> tuple[int, int]:
-    """The square's side and steps: by default a fifth of the image, and a quarter of that."""
-    size = size or max(2, min(net.input_shape[:2]) // 5)
+    """The square's side and steps: by default a quarter of the image, and a quarter of that."""
+    size = size or max(2, min(net.input_shape[:2]) // 4)
     return size, stride or max(1, size // 4)
 
 
