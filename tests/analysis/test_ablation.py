@@ -81,6 +81,19 @@ def test_an_interrupted_study_goes_on(tmp_path):
     assert [run.variant for run in seen] == list(VARIANTS)
 
 
+def test_processes_give_the_same_runs(tmp_path):
+    alone, together = study(), study(tmp_path, processes=2)
+    assert [dataclasses.replace(run, seconds=0) for run in together.runs] == [
+        dataclasses.replace(run, seconds=0) for run in alone.runs
+    ]
+    assert len(list(tmp_path.glob("*/row.json"))) == 2
+
+
+def test_an_error_in_a_process_is_raised_here(tmp_path):
+    with pytest.raises(FloatingPointError, match="the loss is"):
+        study(budget=dataclasses.replace(BUDGET, lr=1e30), processes=2)
+
+
 def test_another_budget_is_another_study(tmp_path):
     study(tmp_path)
     study(tmp_path, budget=dataclasses.replace(BUDGET, lr=0.01))
@@ -131,6 +144,7 @@ def test_results_are_saved_and_plotted(tmp_path):
     ("change", "message"),
     [
         ({"variants": {}}, "variants is empty"),
+        ({"processes": 0}, "processes must be"),
         ({"seeds": ()}, "seeds must be different"),
         ({"seeds": (1, 1)}, "seeds must be different"),
     ],

@@ -6,15 +6,18 @@ interrupted goes on with the run, and the epoch, that it had reached.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import multiprocessing
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -148,67 +151,120 @@ def ablation(
     budget: Budget,
     out_dir: str | os.PathLike | None = None,
     seeds: Sequence[int] = (0,),
+    device: str = "cpu",
+    processes: int = 1,
     progress: bool = True,
     on_run: Callable[[Run], None] | None = None,
 ) -> Ablation:
     """Trains every variant from scratch with the same budget and measures it: Table 3's form (P10).
 
     variants: name -> architecture (see `table3`). The training error is that of the trained net on as many training
-    images as there are validation images. out_dir: where each run keeps its checkpoint and row; a run that is there, of
-    the same network, data and budget, is taken as it is, one that was interrupted goes on. `DataError` if a row there
-    is damaged.
+    images as there are validation images. device: "cpu" or "cuda". processes: how many runs are trained at a time, each
+    in a process of its own with its share of the processor's cores. out_dir: where each run keeps its checkpoint and
+    row; a run that is there, of the same network, data and budget, is taken as it is, one that was interrupted goes on.
+    `DataError` if a row there is damaged.
     """
     if not variants:
         raise ValueError("variants is empty: there is nothing to train")
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be different numbers, one or more, got {seeds!r}")
-    preprocess = None
+    if processes < 1:
+        raise ValueError(f"processes must be at least 1, got {processes}")
+    mean = mean_image(train)
+    jobs = [
+        _Job(
+            name,
+            architecture,
+            seed,
+            Preprocess(mean, architecture.input_shape[:2], budget.scale),
+            None if out_dir is None else Path(out_dir) / _folder(name, seed, architecture, train, budget),
+            device,
+            progress and processes == 1,
+        )
+        for name, architecture in variants.items()
+        for seed in seeds
+    ]
     runs = []
-    for name, architecture in variants.items():
-        for seed in seeds:
-            place = None if out_dir is None else Path(out_dir) / _folder(name, seed, architecture, train, budget)
-            run = _finished(place) if place else None
-            if run is None:
-                if preprocess is None:
-                    preprocess = Preprocess(mean_image(train), architecture.input_shape[:2], budget.scale)
-                run = _train(name, architecture, train, validation, budget, preprocess, place, seed, progress)
-                if place:
-                    write_json(place / "row.json", run)
-            runs.append(run)
-            if on_run is not None:
-                on_run(runs[-1])
+    for run in _in_processes(jobs, train, validation, budget, processes):
+        runs.append(run)
+        if on_run is not None:
+            on_run(run)
     return Ablation(tuple(runs), budget.epochs)
 
 
-def _train(
-    name: str,
-    architecture: Architecture,
-    train: Dataset,
-    validation: Dataset,
-    budget: Budget,
-    preprocess: Preprocess,
-    place: Path | None,
-    seed: int,
-    progress: bool,
-) -> Run:
-    net = Network(architecture, seed=seed)
-    trainer = Trainer(net, budget.lr, budget.momentum, budget.weight_decay, budget.max_filter_rms, seed=seed)
+class _Job(NamedTuple):
+    """One run, before it is done."""
+
+    variant: str
+    architecture: Architecture
+    seed: int
+    preprocess: Preprocess
+    place: Path | None
+    device: str
+    progress: bool
+
+
+def _in_processes(
+    jobs: Sequence[_Job], train: Dataset, validation: Dataset, budget: Budget, processes: int
+) -> Iterator[Run]:
+    """The runs in the order of the jobs, each as soon as it and those before it are done."""
+    if processes == 1:
+        for job in jobs:
+            yield _run(job, train, validation, budget)
+        return
+    # Fresh processes: a fork of one that has started OpenMP's threads may hang.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        with _threads_of_children(max(1, (os.cpu_count() or 1) // processes)):
+            futures = [pool.submit(_run, job, train, validation, budget) for job in jobs]
+        try:
+            for future in futures:
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextlib.contextmanager
+def _threads_of_children(count: int) -> Iterator[None]:
+    """Processes that are started in this context compute with so many threads, unless the user has said otherwise."""
+    names = [name for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS") if name not in os.environ]
+    os.environ.update(dict.fromkeys(names, str(count)))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
+
+
+def _run(job: _Job, train: Dataset, validation: Dataset, budget: Budget) -> Run:
+    """The finished run of the job's folder, or a new one."""
+    run = _finished(job.place) if job.place else None
+    if run is None:
+        run = _train(job, train, validation, budget)
+        if job.place:
+            write_json(job.place / "row.json", run)
+    return run
+
+
+def _train(job: _Job, train: Dataset, validation: Dataset, budget: Budget) -> Run:
+    net = Network(job.architecture, seed=job.seed).to(job.device)
+    trainer = Trainer(net, budget.lr, budget.momentum, budget.weight_decay, budget.max_filter_rms, seed=job.seed)
     history = trainer.fit(
         train,
         epochs=budget.epochs,
         batch_size=budget.batch_size,
         schedule=budget.schedule,
         augmentation=budget.augmentation,
-        preprocess=preprocess,
-        out_dir=place,
-        resume=place is not None,
-        progress=progress,
+        preprocess=job.preprocess,
+        out_dir=job.place,
+        resume=job.place is not None,
+        progress=job.progress,
     )
     seen = evaluate(net, sample(train, len(validation)))
     unseen = evaluate(net, validation)
     return Run(
-        variant=name,
-        seed=seed,
+        variant=job.variant,
+        seed=job.seed,
         train_error=100 * (1 - seen.top1),
         validation_error=100 * (1 - unseen.top1),
         validation_top5_error=100 * (1 - unseen.top5),

@@ -225,7 +225,8 @@ def _from_scratch(net: Network, train: Dataset, test: Dataset, budget: Budget, s
     if not isinstance(last, FullyConnectedSpec):
         raise ValueError(f"the net must end with a fully connected layer to be trained anew, got {last.name}")
     layers.append(FullyConnectedSpec(last.name, len(train.classes)))
-    fresh = Network(Architecture(net.input_shape, tuple(layers), net.architecture.initial), seed=seed)
+    device = "cpu" if isinstance(next(iter(net.parameters().values())), np.ndarray) else "cuda"
+    fresh = Network(Architecture(net.input_shape, tuple(layers), net.architecture.initial), seed=seed).to(device)
     trainer = Trainer(fresh, budget.lr, budget.momentum, budget.weight_decay, budget.max_filter_rms, seed=seed)
     trainer.fit(
         train,

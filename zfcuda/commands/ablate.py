@@ -9,7 +9,7 @@ from ..analysis import Ablation, Budget, ablation, table3
 from ..data import Dataset, mean_image, sample
 from ..nn import Architecture
 from ..report import Chart, Report, Section, Table
-from .common import Commands, add_command, add_data, command_line, finish, open_data, output, positive
+from .common import Commands, add_command, add_data, command_line, device, finish, open_data, output, positive
 from .train import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
 
 
@@ -30,6 +30,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--list", action="store_true", help="print the names of the variants and stop")
     add_budget(parser, epochs=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train each variant with these (default: 0)")
+    parser.add_argument("--processes", type=positive, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--images", type=positive, metavar="N", help="train on at most N images")
 
 
@@ -59,6 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         budget=budget,
         out_dir=directory / "runs",
         seeds=arguments.seeds,
+        device=device(arguments),
+        processes=arguments.processes,
         progress=not arguments.quiet,
         on_run=lambda run: print(f"{run.variant}: validation error {run.validation_error:.2f} %", file=sys.stderr),
     )

@@ -37,14 +37,14 @@ def run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     directory = output(arguments)
     print(f"report: {(directory / 'report.html').resolve()} (when it is done)")
-    progress = not arguments.quiet
+    progress, place = not arguments.quiet, device(arguments)
     split = data.open("fashion-mnist")
     architecture = models.zfnet_small_architecture(len(split.train.classes), split.train.image_shape)
     mean = mean_image(split.train)
     preprocess = Preprocess(mean, architecture.input_shape[:2], unit_scale(split.train, mean))
 
     _say("1/4 training zfnet_small from scratch on 12,000 images of Fashion-MNIST")
-    net = Network(architecture, seed=arguments.seed).to(device(arguments))
+    net = Network(architecture, seed=arguments.seed).to(place)
     history = Trainer(net, lr=_LEARNING_RATE, seed=arguments.seed).fit(
         split.train,
         split.test,
@@ -66,7 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
     _say("4/4 training three variants with a smaller budget")
     variants = table3(architecture, _ABLATED)
     budget = Budget(_ABLATION_EPOCHS, _BATCH, _LEARNING_RATE, schedule=Linear(_ABLATION_EPOCHS), scale=preprocess.scale)
-    compared = ablation(variants, sample(split.train, _ABLATION_IMAGES), split.test, budget=budget, progress=progress)
+    compared = ablation(
+        variants,
+        sample(split.train, _ABLATION_IMAGES),
+        split.test,
+        budget=budget,
+        device=place,
+        progress=progress,
+    )
 
     minutes = (time.perf_counter() - started) / 60
     report = Report(

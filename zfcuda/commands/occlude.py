@@ -52,7 +52,9 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="with --clutter: how often the lowest probability falls in the object's box, over N images",
     )
-    parser.add_argument("--size", type=positive, metavar="PIXELS", help="side of the square (default: a quarter of the image)")
+    parser.add_argument(
+        "--size", type=positive, metavar="PIXELS", help="side of the square (default: a quarter of the image)"
+    )
     parser.add_argument("--stride", type=positive, metavar="PIXELS", help="its steps (default: a quarter of its side)")
     parser.add_argument("--layer", help="whose strongest map is followed (default: the last with maps)")
 
