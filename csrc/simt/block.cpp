@@ -154,7 +154,15 @@ void Block::fiber_main() {
     entered_context();
     Block& block = *running_block;
     for (;;) {
-        block.launch_->run_thread(block.launch_->parameters);
+        std::string thrown;
+        try {
+            block.launch_->run_thread(block.launch_->parameters);
+        } catch (const std::exception& error) {
+            thrown = std::string("the kernel threw an exception: ") + error.what();
+        } catch (...) {
+            thrown = "the kernel threw an exception";
+        }
+        if (!thrown.empty()) block.fail(thrown);
         block.exit_thread();
     }
 }

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 
 #include "block.h"
 #include "checker.h"
@@ -60,6 +61,16 @@ extern "C" void __tsan_read_range(void* address, std::size_t bytes) {
 }
 extern "C" void __tsan_write_range(void* address, std::size_t bytes) {
     on_access(address, bytes, Checker::kWrite, __builtin_return_address(0));
+}
+// clang's, for what copies and fills memory in kernels.
+extern "C" void* __tsan_memcpy(void* to, const void* from, std::size_t bytes) {
+    on_access(const_cast<void*>(from), bytes, Checker::kRead, __builtin_return_address(0));
+    on_access(to, bytes, Checker::kWrite, __builtin_return_address(0));
+    return std::memcpy(to, from, bytes);
+}
+extern "C" void* __tsan_memset(void* to, int value, std::size_t bytes) {
+    on_access(to, bytes, Checker::kWrite, __builtin_return_address(0));
+    return std::memset(to, value, bytes);
 }
 extern "C" void __tsan_init() {}
 extern "C" void __tsan_func_entry(void*) {}

@@ -46,7 +46,7 @@ inline void bind_debug(pybind11::module_ debug) {
         [] {
             std::map<std::string, std::uint64_t> launches;
             for (const Variant* variant : variants())
-                launches[variant->name] = variant->launches;
+                launches[variant->name] = variant->launches.load();
             return launches;
         },
         "Every kernel variant that the module can launch, and how often each was.");

@@ -1,5 +1,7 @@
 // Launches: the limits of the device, the host threads that run blocks, the options and the list of
 // variants.
+#include <unistd.h>
+
 #include <algorithm>
 #include <atomic>
 #include <condition_variable>
@@ -89,11 +91,19 @@ std::uint64_t greatest_common_divisor(std::uint64_t a, std::uint64_t b) {
     return b == 0 ? a : greatest_common_divisor(b, a % b);
 }
 
-// Host threads that wait for grids. Never destroyed: its threads end with the process.
+// Host threads that wait for grids. Never destroyed: its threads end with the process. A forked
+// process gets a new one, since it has inherited no threads.
 class Device {
   public:
     static Device& instance() {
-        static Device* device = new Device;
+        static std::mutex mutex;
+        static Device* device = nullptr;
+        static pid_t owner = 0;
+        std::lock_guard<std::mutex> lock(mutex);
+        if (owner != getpid()) {
+            device = new Device;
+            owner = getpid();
+        }
         return *device;
     }
 

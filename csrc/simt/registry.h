@@ -2,6 +2,7 @@
 // launch.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <tuple>
@@ -16,7 +17,7 @@ namespace simt {
 // that a test can tell which variants it never reached.
 struct Variant {
     std::string name;
-    std::uint64_t launches = 0;
+    std::atomic<std::uint64_t> launches{0};
 
     explicit Variant(std::string name);
     Variant(const Variant&) = delete;

@@ -208,6 +208,13 @@ __global__ void update_without_atomic_kernel(int* count) {
     *count = *count + 1;
 }
 
+// ---- What no GPU could do
+
+__global__ void throwing_kernel(float* y) {
+    if (threadIdx.x == 9) throw std::out_of_range("nine");
+    y[threadIdx.x] = 0;
+}
+
 // ---- Limits
 
 __global__ void nothing_kernel() {}
@@ -291,6 +298,7 @@ std::vector<Case> broken_cases() {
              Array<int> count("count", std::vector<int>{0});
              simt::launch<update_without_atomic_kernel>(1, kThreads, 0, nullptr, count.data());
          }},
+        {"throwing", [] { to_y<throwing_kernel>(); }},
         {"too_many_threads", [] { simt::launch<nothing_kernel>(1, 1025, 0, nullptr); }},
         {"too_many_threads_in_a_cube",
          [] { simt::launch<nothing_kernel>(1, dim3(32, 32, 2), 0, nullptr); }},

@@ -26,6 +26,7 @@ ALWAYS = {
     "null": "^null pointer",
     "misaligned_vector": "^misaligned address: .*needs a multiple of 16 bytes",
     "misaligned_copy": "^misaligned address: the target of cp.async",
+    "throwing": "^the kernel threw an exception: nine",
     "too_many_threads": "block.x must be from 1 to 1024, got 1025",
     "too_many_threads_in_a_cube": "threads per block must be from 1 to 1024, got 2048",
     "too_deep_block": "block.z must be from 1 to 64, got 65",
