@@ -149,7 +149,8 @@ void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const float*
     conv_steps::pack_forward(groups.largest, w, scratch);
     for (int i = 0; i < groups.count; ++i) {
         const Group group(conv, pool, groups.count, i);
-        conv_steps::forward(group.conv, x + group.image_offset, b, true, map, scratch);
+        conv_steps::forward(groups.largest, group.conv.n, x + group.image_offset, b, true, map,
+                            scratch);
         max_pool2d(group.pool, map, y + group.pooled_offset, switches + group.pooled_offset,
                    stream);
     }
@@ -177,7 +178,7 @@ void unpool_conv_transpose2d(const ConvShape& conv, const PoolShape& pool, const
         max_unpool2d(group.pool, y + group.pooled_offset, switches + group.pooled_offset, map,
                      stream);
         if (rectify) relu(map_floats(conv, group.conv.n), map, map, stream);
-        conv_steps::transpose(group.conv, map, x + group.image_offset, scratch);
+        conv_steps::transpose(groups.largest, group.conv.n, map, x + group.image_offset, scratch);
     }
 }
 

@@ -88,11 +88,11 @@ void pack_forward(const ConvShape& s, const float* w, void* workspace) {
     pack_filters(w, s.k, s.r * s.s * s.c, static_cast<float*>(workspace));
 }
 
-void forward(const ConvShape& s, const float* x, const float* b, bool relu, float* y,
+void forward(const ConvShape& s, int images, const float* x, const float* b, bool relu, float* y,
              void* workspace) {
-    if (winograd::pays(s)) return winograd::conv2d(s, x, b, relu, y, workspace);
-    const Gather gather{x,   s.n, s.h,        s.w,        s.c,     s.p(),  s.q(),
-                        s.r, s.s, s.stride_h, s.stride_w, s.pad_h, s.pad_w};
+    if (winograd::pays(s)) return winograd::conv2d(s, images, x, b, relu, y, workspace);
+    const Gather gather{x,   images, s.h,        s.w,        s.c,     s.p(),  s.q(),
+                        s.r, s.s,    s.stride_h, s.stride_w, s.pad_h, s.pad_w};
     const float* panels = static_cast<float*>(workspace);
     float* scratch = static_cast<float*>(workspace) + forward_panels_size(s);
     const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
@@ -114,13 +114,13 @@ void pack_transpose(const ConvShape& s, const float* w, void* workspace) {
     });
 }
 
-void transpose(const ConvShape& s, const float* y, float* x, void* workspace) {
-    if (winograd::pays(s)) return winograd::conv_transpose2d(s, y, x, workspace);
+void transpose(const ConvShape& s, int images, const float* y, float* x, void* workspace) {
+    if (winograd::pays(s)) return winograd::conv_transpose2d(s, images, y, x, workspace);
     float* scratch = static_cast<float*>(workspace) + transpose_panels_size(s);
     const std::int64_t line = static_cast<std::int64_t>(s.w) * s.c;
     for_phases(s, [&](const Phase& phase, std::int64_t before) {
         const Gather gather{y,
-                            s.n,
+                            images,
                             s.p(),
                             s.q(),
                             s.k,
@@ -148,7 +148,7 @@ void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, 
             void* workspace, Stream) {
     if (first_layer::applies(s)) return first_layer::conv2d(s, x, w, b, relu, y, workspace);
     conv_steps::pack_forward(s, w, workspace);
-    conv_steps::forward(s, x, b, relu, y, workspace);
+    conv_steps::forward(s, s.n, x, b, relu, y, workspace);
 }
 
 std::size_t conv_transpose2d_workspace(const ConvShape& s) {
@@ -161,7 +161,7 @@ void conv_transpose2d(const ConvShape& s, const float* y, const float* w, float*
     if (first_layer::transpose_applies(s))
         return first_layer::conv_transpose2d(s, map_lines(s, y), w, x, workspace);
     conv_steps::pack_transpose(s, w, workspace);
-    conv_steps::transpose(s, y, x, workspace);
+    conv_steps::transpose(s, s.n, y, x, workspace);
 }
 
 }  // namespace zfcuda

@@ -15,12 +15,12 @@ namespace zfcuda::conv_steps {
 
 std::size_t forward_workspace(const ConvShape& shape);
 void pack_forward(const ConvShape& shape, const float* w, void* workspace);
-void forward(const ConvShape& shape, const float* x, const float* b, bool relu, float* y,
-             void* workspace);
+void forward(const ConvShape& shape, int images, const float* x, const float* b, bool relu,
+             float* y, void* workspace);
 
 std::size_t transpose_workspace(const ConvShape& shape);
 void pack_transpose(const ConvShape& shape, const float* w, void* workspace);
-void transpose(const ConvShape& shape, const float* y, float* x, void* workspace);
+void transpose(const ConvShape& shape, int images, const float* y, float* x, void* workspace);
 
 // The gradients of several calls add up, from the one without `accumulate` on; dw is ready after
 // finish_weight_grad.

@@ -1,4 +1,4 @@
-// Winograd convolution F(4x4, 3x3) for the CPU: where it applies, where it pays, and the three
+// Winograd convolution for the CPU: where it applies, where it pays, and the three
 // directions.
 //
 // 36 multiplications make 16 outputs that take 144 directly, less what tiles overhang
@@ -20,12 +20,13 @@ bool pays(const ConvShape& shape);
 // The steps of conv_steps.h.
 std::size_t conv2d_workspace(const ConvShape& shape);
 void pack_conv2d(const ConvShape& shape, const float* w, void* workspace);
-void conv2d(const ConvShape& shape, const float* x, const float* b, bool relu, float* y,
+void conv2d(const ConvShape& shape, int images, const float* x, const float* b, bool relu, float* y,
             void* workspace);
 
 std::size_t conv_transpose2d_workspace(const ConvShape& shape);
 void pack_conv_transpose2d(const ConvShape& shape, const float* w, void* workspace);
-void conv_transpose2d(const ConvShape& shape, const float* y, float* x, void* workspace);
+void conv_transpose2d(const ConvShape& shape, int images, const float* y, float* x,
+                      void* workspace);
 
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape);
 void add_weight_grad(const ConvShape& shape, int images, const float* x, const float* dy,

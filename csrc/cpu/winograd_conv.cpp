@@ -21,36 +21,25 @@ using simd::kLanes;
 
 constexpr int kChunkTiles = 224;
 
-constexpr int taps(int filter, int stride) {
-    return (filter + stride - 1) / stride;
-}
-
 // Sizes, and the places in the workspace.
 struct Plan {
     Grid grid;
-    int channels, padded_channels, phases_in;  // of the source; depth = phases_in * padded_channels
-    int columns;
+    int padded_channels, depth, columns;
     int chunks, chunk_tiles;
-    int depth, depth_blocks, block_depth;
-    std::int64_t filter_stride, data_stride, row_stride,
-        product_stride;  // floats between frequencies; rows of products
+    int depth_blocks, block_depth;
+    // Floats between frequencies, and between the products' rows.
+    std::int64_t filter_stride, data_stride, product_stride, row_stride;
     float *filters, *data, *products, *zeros;
 
-    Plan(const Grid& grid, int channels, int phases_in, int columns, void* workspace)
-        : grid(grid),
-          channels(channels),
-          padded_channels(round_up(channels, kLanes)),
-          phases_in(phases_in),
-          columns(columns) {
-        const int tiles = grid.tiles();
-        chunks = ceil_div(tiles, kChunkTiles);
-        chunk_tiles = ceil_div(tiles, chunks);
-        // Room for a longer chunk, which fewer images may need.
-        const std::int64_t room = std::min(tiles, kChunkTiles);
-        depth = phases_in * padded_channels;
-        depth_blocks = ceil_div(depth, kMaxDepth);
-        block_depth = round_up(ceil_div(depth, depth_blocks), kLanes);
+    Plan(const Grid& grid, int channels, int phases, int columns, void* workspace)
+        : grid(grid), padded_channels(round_up(channels, kLanes)), columns(columns) {
+        chunks = ceil_div(grid.tiles(), kChunkTiles);
+        chunk_tiles = ceil_div(grid.tiles(), chunks);
+        depth = phases * padded_channels;
+        block_depth = round_up(ceil_div(depth, ceil_div(depth, kMaxDepth)), kLanes);
         depth_blocks = ceil_div(depth, block_depth);
+        // Room for a longer chunk, which fewer images may need.
+        const std::int64_t room = std::min(grid.tiles(), kChunkTiles);
         filter_stride = odd_lines(panels_size(depth, columns));
         data_stride = odd_lines(depth_blocks * room * kRowStride);
         row_stride = odd_lines(columns);
@@ -62,7 +51,24 @@ struct Plan {
     }
 
     std::size_t bytes() const { return sizeof(float) * (zeros + padded_channels - filters); }
+
+    // The filters' vector of columns from `column` on, at one depth.
+    float* filter(int d, int column) const {
+        return filters + (static_cast<std::int64_t>(column / kPanel) * depth + d) * kPanel +
+               column % kPanel;
+    }
 };
+
+// ---- The steps
+
+// Transforms tile `tile` of the grid into row `row` of the chunk's data.
+void transform_tile(const Plan& plan, const TileSource& source, int tile, int row) {
+    transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, [&](int d) {
+        const std::int64_t at =
+            static_cast<std::int64_t>(d / plan.block_depth) * plan.chunk_tiles + row;
+        return plan.data + at * kRowStride + d % plan.block_depth;
+    });
+}
 
 // Multiplies the chunk's tiles with the filters: `group` of `groups` of the panels at one
 // frequency.
@@ -94,18 +100,17 @@ void multiply_frequency(const Plan& plan, int frequency, int tiles, int group, i
     }
 }
 
-// The 4 x 4 outputs of the chunk's row `row` at `column`.
-void transform_products(const Plan& plan, int row, int column, int count, Vec (&out)[4][4]) {
+// The outputs of the chunk's row `row`, of up to kLanes columns.
+template <int M>
+void transform_products(const Plan& plan, int row, int column, int count, Vec (&out)[M][M]) {
     Vec m[6][6];
     const float* from = plan.products + row * plan.row_stride + column;
 #pragma GCC unroll 6
     for (int i = 0; i < 6; ++i)
 #pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j) {
-            const float* p = from + (i * 6 + j) * plan.product_stride;
-            m[i][j] = load_up_to(p, count);
-        }
-    transform_2d<6, 4, transform_output>(m, out);
+        for (int j = 0; j < 6; ++j)
+            m[i][j] = load_up_to(from + (i * 6 + j) * plan.product_stride, count);
+    transform_2d<6, M, interpolate<M, false>>(m, out);
 }
 
 // All steps after the filters; write_tile(position, row) transforms back and writes one tile.
@@ -115,198 +120,210 @@ void run(const Plan& plan, const TileSource& source, const WriteTile& write_tile
     const int all_tiles = plan.grid.tiles();
     const int groups = std::min(4, ceil_div(plan.columns, kPanel));
 #pragma omp parallel num_threads(threads())
-    {
-        for (int chunk = 0; chunk < plan.chunks; ++chunk) {
-            const int first = chunk * plan.chunk_tiles;
-            const int tiles = std::min(plan.chunk_tiles, all_tiles - first);
+    for (int chunk = 0; chunk < plan.chunks; ++chunk) {
+        const int first = chunk * plan.chunk_tiles;
+        const int tiles = std::min(plan.chunk_tiles, all_tiles - first);
 #pragma omp for
-            for (int i = 0; i < tiles; ++i)
-                transform_source(
-                    source, TilePosition(plan.grid, first + i), plan.data_stride, [&](int d) {
-                        const std::int64_t row =
-                            static_cast<std::int64_t>(d / plan.block_depth) * plan.chunk_tiles + i;
-                        return plan.data + row * kRowStride + d % plan.block_depth;
-                    });
+        for (int i = 0; i < tiles; ++i)
+            transform_tile(plan, source, first + i, i);
 #pragma omp for collapse(2) schedule(dynamic)
-            for (int frequency = 0; frequency < kFrequencies; ++frequency)
-                for (int group = 0; group < groups; ++group)
-                    multiply_frequency(plan, frequency, tiles, group, groups);
+        for (int frequency = 0; frequency < kFrequencies; ++frequency)
+            for (int group = 0; group < groups; ++group)
+                multiply_frequency(plan, frequency, tiles, group, groups);
 #pragma omp for
-            for (int i = 0; i < tiles; ++i)
-                write_tile(TilePosition(plan.grid, first + i), i);
-        }
+        for (int i = 0; i < tiles; ++i)
+            write_tile(TilePosition(plan.grid, first + i), i);
     }
 }
 
-Plan conv2d_plan(const ConvShape& s, void* workspace) {
-    return Plan(Grid({s.p(), s.h, s.stride_h, -s.pad_h}, {s.q(), s.w, s.stride_w, -s.pad_w}, s.n),
-                s.c, s.stride_h * s.stride_w, s.k, workspace);
+// ---- conv2d
+
+Plan conv2d_plan(const ConvShape& s, int images, void* workspace) {
+    return Plan(source_grid(s, images), s.c, s.stride_h * s.stride_w, s.k, workspace);
 }
 
-// The transposed convolution's outputs along an axis: u from pad / stride on, pixel stride * u +
-// phase - pad.
-int first_output(int stride, int pad) {
-    return pad / stride;
+// The taps of filters k0.. and channels c0.. of one phase, turned so that k is fastest; zero where
+// there are none.
+template <int T>
+void turn_taps(const ConvShape& s, const float* w, int phase, int k0, int c0,
+               float (&out)[kLanes][T][T][kLanes]) {
+    const int k_count = std::min(kLanes, s.k - k0), c_count = std::min(kLanes, s.c - c0);
+    std::fill_n(&out[0][0][0][0], kLanes * T * T * kLanes, 0.0f);
+    for (int t = 0; t < T; ++t)
+        for (int u = 0; u < T; ++u) {
+            const int r = t * s.stride_h + phase / s.stride_w,
+                      q = u * s.stride_w + phase % s.stride_w;
+            if (r >= s.r || q >= s.s) continue;
+            for (int k = 0; k < k_count; ++k) {
+                const float* from =
+                    w + ((static_cast<std::int64_t>(k0 + k) * s.r + r) * s.s + q) * s.c + c0;
+                for (int c = 0; c < c_count; ++c)
+                    out[c][t][u][k] = from[c];
+            }
+        }
 }
 
-Axis transposed_axis(int size, int outputs, int stride, int pad) {
-    const int first = first_output(stride, pad);
-    return {(size - 1 + pad) / stride - first + 1, outputs, 1, first - (kTaps - 1)};
-}
-
-Plan conv_transpose2d_plan(const ConvShape& s, void* workspace) {
-    return Plan(Grid(transposed_axis(s.h, s.p(), s.stride_h, s.pad_h),
-                     transposed_axis(s.w, s.q(), s.stride_w, s.pad_w), s.n),
-                s.k, 1, s.stride_h * s.stride_w * round_up(s.c, kLanes), workspace);
-}
-
-}  // namespace
-
-bool pays(const ConvShape& s) {
-    return s.stride_h == s.stride_w && s.stride_h <= 2 && taps(s.r, s.stride_h) == kTaps &&
-           taps(s.s, s.stride_w) == kTaps && s.c >= 64 && s.k >= 64 && s.p() >= 4 && s.q() >= 4;
-}
-
-std::size_t conv2d_workspace(const ConvShape& shape) {
-    return conv2d_plan(shape, nullptr).bytes();
-}
-
-// Vectors over k, from 9 taps turned so that k is fastest.
-void pack_conv2d(const ConvShape& s, const float* w, void* workspace) {
-    const Plan plan = conv2d_plan(s, workspace);
-    const int groups = ceil_div(s.k, kLanes);
+template <int T>
+void pack_filters(const ConvShape& s, const Plan& plan, const float* w) {
+    const int phases = s.stride_h * s.stride_w;
 #pragma omp parallel for collapse(2) num_threads(threads())
-    for (int phase = 0; phase < plan.phases_in; ++phase)
-        for (int group = 0; group < groups; ++group)
+    for (int phase = 0; phase < phases; ++phase)
+        for (int k0 = 0; k0 < s.k; k0 += kLanes)
             for (int c0 = 0; c0 < plan.padded_channels; c0 += kLanes) {
-                alignas(64) float block[kLanes][kTaps][kTaps][kLanes] = {};
-                const int k0 = group * kLanes;
-                const int k_count = std::min(kLanes, s.k - k0),
-                          c_count = std::min(kLanes, s.c - c0);
-                for (int t = 0; t < kTaps; ++t)
-                    for (int u = 0; u < kTaps; ++u) {
-                        const int r = t * s.stride_h + phase / s.stride_w;
-                        const int q = u * s.stride_w + phase % s.stride_w;
-                        if (r >= s.r || q >= s.s) continue;
-                        for (int k = 0; k < k_count; ++k) {
-                            const float* from =
-                                w +
-                                ((static_cast<std::int64_t>(k0 + k) * s.r + r) * s.s + q) * s.c +
-                                c0;
-                            for (int c = 0; c < c_count; ++c)
-                                block[c][t][u][k] = from[c];
-                        }
-                    }
+                alignas(64) float taps[kLanes][T][T][kLanes];
+                turn_taps<T>(s, w, phase, k0, c0, taps);
                 for (int c = 0; c < kLanes; ++c) {
-                    Vec g[3][3], v[6][6];
-                    for (int t = 0; t < kTaps; ++t)
-                        for (int u = 0; u < kTaps; ++u)
-                            g[t][u] = simd::load(block[c][t][u]);
-                    transform_2d<3, 6, transform_filter>(g, v);
-                    const std::int64_t row = static_cast<std::int64_t>(k0 / kPanel) * plan.depth +
-                                             phase * plan.padded_channels + c0 + c;
-                    store_frequencies(v, plan.filters + row * kPanel + k0 % kPanel,
+                    Vec g[T][T], v[6][6];
+                    for (int t = 0; t < T; ++t)
+                        for (int u = 0; u < T; ++u)
+                            g[t][u] = simd::load(taps[c][t][u]);
+                    transform_2d<T, 6, evaluate<T, true>>(g, v);
+                    store_frequencies(v, plan.filter(phase * plan.padded_channels + c0 + c, k0),
                                       plan.filter_stride);
                 }
             }
 }
 
-void conv2d(const ConvShape& s, const float* x, const float* b, bool relu, float* y,
-            void* workspace) {
-    const Plan plan = conv2d_plan(s, workspace);
-    const auto write_tile = [&](const TilePosition& position, int row) {
-        float* to[4][4];
-        for (int i = 0; i < 4; ++i)
-            for (int j = 0; j < 4; ++j) {
-                const int n = position.output_image(i, j);
-                to[i][j] =
-                    n < 0
-                        ? nullptr
-                        : y + ((static_cast<std::int64_t>(n) * s.p() + position.rows.u[i]) * s.q() +
-                               position.cols.u[j]) *
-                                  s.k;
-            }
-        for (int k = 0; k < s.k; k += kLanes) {
-            const int count = s.k - k;
-            Vec out[4][4];
-            transform_products(plan, row, k, count, out);
-            Vec bias{};
-            if (b) bias = load_up_to(b + k, count);
-            for (int i = 0; i < 4; ++i)
-                for (int j = 0; j < 4; ++j) {
-                    if (!to[i][j]) continue;
-                    const Vec v = out[i][j] + bias;
-                    store_up_to(to[i][j] + k, relu ? simd::relu(v) : v, count);
-                }
+template <int M>
+void write_outputs(const ConvShape& s, const Plan& plan, const TilePosition& position, int row,
+                   const float* b, bool relu, float* y) {
+    float* to[M][M];
+    for (int i = 0; i < M; ++i)
+        for (int j = 0; j < M; ++j) {
+            const std::int64_t at = output_pixel(s, position, i, j);
+            to[i][j] = at < 0 ? nullptr : y + at * s.k;
         }
-    };
-    run(plan, {x, s.c, s.stride_h, s.stride_w, plan.zeros}, write_tile);
+    for (int k = 0; k < s.k; k += kLanes) {
+        const int count = s.k - k;
+        Vec out[M][M];
+        transform_products<M>(plan, row, k, count, out);
+        const Vec bias = b ? load_up_to(b + k, count) : Vec{};
+        for (int i = 0; i < M; ++i)
+            for (int j = 0; j < M; ++j) {
+                if (!to[i][j]) continue;
+                const Vec v = out[i][j] + bias;
+                store_up_to(to[i][j] + k, relu ? simd::relu(v) : v, count);
+            }
+    }
 }
 
-std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
-    return conv_transpose2d_plan(shape, nullptr).bytes();
+// ---- conv_transpose2d
+
+// Its outputs along an axis: u from pad / stride on, pixel stride * u + phase - pad.
+int first_output(int stride, int pad) {
+    return pad / stride;
+}
+
+Axis transposed_axis(int size, int outputs, int stride, int pad, int taps) {
+    const int first = first_output(stride, pad);
+    return {(size - 1 + pad) / stride - first + 1, outputs, 1, first - (taps - 1), taps};
+}
+
+Plan transposed_plan(const ConvShape& s, int images, void* workspace) {
+    const Grid grid(transposed_axis(s.h, s.p(), s.stride_h, s.pad_h, phase_taps(s)),
+                    transposed_axis(s.w, s.q(), s.stride_w, s.pad_w, phase_taps(s)), images);
+    return Plan(grid, s.k, 1, s.stride_h * s.stride_w * round_up(s.c, kLanes), workspace);
 }
 
 // Vectors over c, which are contiguous; flipped; depth k, columns (phase, c).
-void pack_conv_transpose2d(const ConvShape& s, const float* w, void* workspace) {
-    const Plan plan = conv_transpose2d_plan(s, workspace);
+template <int T>
+void pack_transposed(const ConvShape& s, const Plan& plan, const float* w) {
     const int phases = s.stride_h * s.stride_w, padded = round_up(s.c, kLanes);
 #pragma omp parallel for collapse(2) num_threads(threads())
     for (int phase = 0; phase < phases; ++phase)
         for (int c = 0; c < padded; c += kLanes)
             for (int k = 0; k < plan.depth; ++k) {
-                const int count = s.c - c;
-                Vec g[3][3], v[6][6];
-                for (int t = 0; t < kTaps; ++t)
-                    for (int u = 0; u < kTaps; ++u) {
-                        const int r = (kTaps - 1 - t) * s.stride_h + phase / s.stride_w;
-                        const int q = (kTaps - 1 - u) * s.stride_w + phase % s.stride_w;
-                        const float* from =
-                            w + ((static_cast<std::int64_t>(k) * s.r + r) * s.s + q) * s.c + c;
-                        if (k >= s.k || r >= s.r || q >= s.s)
-                            g[t][u] = Vec{};
-                        else
-                            g[t][u] = load_up_to(from, count);
+                Vec g[T][T], v[6][6];
+                for (int t = 0; t < T; ++t)
+                    for (int u = 0; u < T; ++u) {
+                        const int r = (T - 1 - t) * s.stride_h + phase / s.stride_w;
+                        const int q = (T - 1 - u) * s.stride_w + phase % s.stride_w;
+                        const bool exists = k < s.k && r < s.r && q < s.s;
+                        const std::int64_t at =
+                            ((static_cast<std::int64_t>(k) * s.r + r) * s.s + q) * s.c + c;
+                        g[t][u] = exists ? load_up_to(w + at, s.c - c) : Vec{};
                     }
-                transform_2d<3, 6, transform_filter>(g, v);
-                const int column = phase * padded + c;
-                const std::int64_t row =
-                    static_cast<std::int64_t>(column / kPanel) * plan.depth + k;
-                store_frequencies(v, plan.filters + row * kPanel + column % kPanel,
-                                  plan.filter_stride);
+                transform_2d<T, 6, evaluate<T, true>>(g, v);
+                store_frequencies(v, plan.filter(k, phase * padded + c), plan.filter_stride);
             }
 }
 
-void conv_transpose2d(const ConvShape& s, const float* y, float* x, void* workspace) {
-    const Plan plan = conv_transpose2d_plan(s, workspace);
-    const int phases = s.stride_h * s.stride_w, padded = round_up(s.c, kLanes);
+template <int M>
+void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& position, int row,
+                  float* x) {
     const int first_h = first_output(s.stride_h, s.pad_h),
               first_w = first_output(s.stride_w, s.pad_w);
-    const auto write_tile = [&](const TilePosition& position, int row) {
-        for (int phase = 0; phase < phases; ++phase) {
-            float* to[4][4];
-            for (int i = 0; i < 4; ++i)
-                for (int j = 0; j < 4; ++j) {
-                    const int n = position.output_image(i, j);
-                    const int h =
-                        (position.rows.u[i] + first_h) * s.stride_h + phase / s.stride_w - s.pad_h;
-                    const int v =
-                        (position.cols.u[j] + first_w) * s.stride_w + phase % s.stride_w - s.pad_w;
-                    const bool inside = n >= 0 && h >= 0 && h < s.h && v >= 0 && v < s.w;
-                    to[i][j] = inside
-                                   ? x + ((static_cast<std::int64_t>(n) * s.h + h) * s.w + v) * s.c
-                                   : nullptr;
-                }
-            for (int c = 0; c < s.c; c += kLanes) {
-                Vec out[4][4];
-                transform_products(plan, row, phase * padded + c, kLanes, out);
-                for (int i = 0; i < 4; ++i)
-                    for (int j = 0; j < 4; ++j)
-                        if (to[i][j]) store_up_to(to[i][j] + c, out[i][j], s.c - c);
+    for (int phase = 0; phase < s.stride_h * s.stride_w; ++phase) {
+        float* to[M][M];
+        for (int i = 0; i < M; ++i)
+            for (int j = 0; j < M; ++j) {
+                const int n = position.output_image(i, j);
+                const int h =
+                    (position.rows.u[i] + first_h) * s.stride_h + phase / s.stride_w - s.pad_h;
+                const int v =
+                    (position.cols.u[j] + first_w) * s.stride_w + phase % s.stride_w - s.pad_w;
+                const bool inside = n >= 0 && h >= 0 && h < s.h && v >= 0 && v < s.w;
+                to[i][j] = inside ? x + ((static_cast<std::int64_t>(n) * s.h + h) * s.w + v) * s.c
+                                  : nullptr;
             }
+        for (int c = 0; c < s.c; c += kLanes) {
+            Vec out[M][M];
+            transform_products<M>(plan, row, phase * round_up(s.c, kLanes) + c, kLanes, out);
+            for (int i = 0; i < M; ++i)
+                for (int j = 0; j < M; ++j)
+                    if (to[i][j]) store_up_to(to[i][j] + c, out[i][j], s.c - c);
         }
-    };
-    run(plan, {y, s.k, 1, 1, plan.zeros}, write_tile);
+    }
+}
+
+}  // namespace
+
+bool pays(const ConvShape& s) {
+    const int taps = phase_taps(s), phases = s.stride_h * s.stride_w;
+    if (s.stride_h > 2 || s.stride_w > 2 || taps < 2 || taps > 5) return false;
+    if ((s.s + s.stride_w - 1) / s.stride_w != taps) return false;
+    if (s.c < 16 || s.k < 16) return false;
+    const std::int64_t tiles = source_grid(s, s.n).tiles();
+    const std::int64_t direct = static_cast<std::int64_t>(s.n) * s.p() * s.q() * s.r * s.s;
+    return tiles >= 24 && 2 * direct >= 3 * kFrequencies * phases * tiles;
+}
+
+std::size_t conv2d_workspace(const ConvShape& s) {
+    return conv2d_plan(s, s.n, nullptr).bytes();
+}
+
+void pack_conv2d(const ConvShape& s, const float* w, void* workspace) {
+    const Plan plan = conv2d_plan(s, s.n, workspace);
+    with_taps(s, [&](auto taps) { pack_filters<taps>(s, plan, w); });
+}
+
+void conv2d(const ConvShape& s, int images, const float* x, const float* b, bool relu, float* y,
+            void* workspace) {
+    const Plan plan = conv2d_plan(s, images, workspace);
+    const TileSource source{x, s.c, s.stride_h, s.stride_w, plan.zeros};
+    with_taps(s, [&](auto taps) {
+        run(plan, source, [&](const TilePosition& position, int row) {
+            write_outputs<tile_size(taps)>(s, plan, position, row, b, relu, y);
+        });
+    });
+}
+
+std::size_t conv_transpose2d_workspace(const ConvShape& s) {
+    return transposed_plan(s, s.n, nullptr).bytes();
+}
+
+void pack_conv_transpose2d(const ConvShape& s, const float* w, void* workspace) {
+    const Plan plan = transposed_plan(s, s.n, workspace);
+    with_taps(s, [&](auto taps) { pack_transposed<taps>(s, plan, w); });
+}
+
+void conv_transpose2d(const ConvShape& s, int images, const float* y, float* x, void* workspace) {
+    const Plan plan = transposed_plan(s, images, workspace);
+    with_taps(s, [&](auto taps) {
+        run(plan, {y, s.k, 1, 1, plan.zeros}, [&](const TilePosition& position, int row) {
+            write_phases<tile_size(taps)>(s, plan, position, row, x);
+        });
+    });
 }
 
 }  // namespace zfcuda::winograd

@@ -5,10 +5,10 @@
 // 3 x 3 taps of 4 phases.
 //
 // The images of the batch are laid side by side, rows x columns of them, on one plane, and the
-// plane is cut into tiles of 4 x 4 outputs, since 13 = 3 * 4 + 1 pixels would waste most of the
-// last tile of every image. Neighbours keep a distance so that no window sees both, but for zeros:
-// where an image ends in padding and the next one begins with padding, they share it. Sixteen
-// images of 13 x 13 take 14 * 14 tiles this way, and 16 * 16 one by one.
+// plane is cut into tiles of outputs, say 4 x 4, since 13 = 3 * 4 + 1 pixels would waste most of
+// the last tile of every image. Neighbours keep a distance so that no window sees both, but for
+// zeros: where an image ends in padding and the next one begins with padding, they share it.
+// Sixteen images of 13 x 13 take 14 * 14 tiles this way, and 16 * 16 one by one.
 #pragma once
 
 #include <algorithm>
@@ -24,18 +24,20 @@ namespace zfcuda::winograd {
 struct Axis {
     int outputs;
     int size, step, offset;
+    int taps;
 
     // Distance of two images on the plane.
     int period() const {
-        const int reach = outputs + kTaps - 1;
+        const int reach = outputs + taps - 1;
         const int lead = std::max(0, gemm::ceil_div(1 - offset - step, step));
         const int trail = std::max(0, reach - gemm::ceil_div(size - offset, step));
-        return reach - std::min({lead, trail, kTaps - 1});
+        return reach - std::min({lead, trail, taps - 1});
     }
 
     // Tiles that `images` of them take.
     int tiles(int images) const {
-        return gemm::ceil_div(static_cast<std::int64_t>(images - 1) * period() + outputs, kTile);
+        return gemm::ceil_div(static_cast<std::int64_t>(images - 1) * period() + outputs,
+                              tile_size(taps));
     }
 };
 
@@ -62,10 +64,10 @@ struct TileAxis {
     int image[kPoints], u[kPoints];
 
     TileAxis(const Axis& axis, int tile) {
-        const int period = axis.period();
+        const int period = axis.period(), size = tile_size(axis.taps);
         for (int i = 0; i < kPoints; ++i) {
-            image[i] = (tile * kTile + i) / period;
-            u[i] = (tile * kTile + i) % period;
+            image[i] = (tile * size + i) / period;
+            u[i] = (tile * size + i) % period;
         }
     }
 };
@@ -94,7 +96,7 @@ struct TilePosition {
         return (static_cast<std::int64_t>(n) * grid.h.size + y) * grid.w.size + x;
     }
 
-    // The image that the output at the tile's cell (i, j) of 4 x 4 belongs to, or -1 if it lies
+    // The image that the output at the tile's cell (i, j) belongs to, or -1 if it lies
     // between images.
     int output_image(int i, int j) const {
         return rows.u[i] < grid.h.outputs && cols.u[j] < grid.w.outputs ? image(i, j) : -1;

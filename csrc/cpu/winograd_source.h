@@ -2,12 +2,49 @@
 // image batch.
 #pragma once
 
+#include <type_traits>
+
+#include "../shapes.h"
 #include "gemm.h"
 #include "simd.h"
 #include "winograd_grid.h"
 #include "winograd_transform.h"
 
 namespace zfcuda::winograd {
+
+// Taps of an axis of one phase: those of the height, which pays() requires of the width too.
+inline int phase_taps(const ConvShape& s) {
+    return (s.r + s.stride_h - 1) / s.stride_h;
+}
+
+// body(std::integral_constant of the taps): the one place where their number becomes a constant.
+template <typename Body>
+inline void with_taps(const ConvShape& s, const Body& body) {
+    switch (phase_taps(s)) {
+        case 2:
+            return body(std::integral_constant<int, 2>{});
+        case 3:
+            return body(std::integral_constant<int, 3>{});
+        case 4:
+            return body(std::integral_constant<int, 4>{});
+        default:
+            return body(std::integral_constant<int, 5>{});
+    }
+}
+
+// The tiles of x, or of the output, which lie alike.
+inline Grid source_grid(const ConvShape& s, int images) {
+    const int taps = phase_taps(s);
+    return Grid({s.p(), s.h, s.stride_h, -s.pad_h, taps}, {s.q(), s.w, s.stride_w, -s.pad_w, taps},
+                images);
+}
+
+// The pixel (n, p, q) of the output at the tile's cell (i, j), or -1 if there is none.
+inline std::int64_t output_pixel(const ConvShape& s, const TilePosition& position, int i, int j) {
+    const int n = position.output_image(i, j);
+    if (n < 0) return -1;
+    return (static_cast<std::int64_t>(n) * s.p() + position.rows.u[i]) * s.q() + position.cols.u[j];
+}
 
 // `count` may be kLanes or more, which is a whole vector.
 inline Vec load_up_to(const float* p, int count) {

@@ -1,14 +1,16 @@
 // The transforms of Winograd's minimal filtering on 6 points, for vectors of channels.
 //
-// A filter of r taps and a tile of 6 inputs give m = 7 - r outputs with 6 multiplications an axis
-// instead of m * r:
+// A filter of T taps and a tile of 6 inputs give M = 7 - T outputs with 6 multiplications an axis
+// instead of M * T:
 //
 //   out = A^T [ (G filter) . (B^T tile) ]
 //
-// (Winograd 1980; Lavin and Gray 2016). The points are 0, +-3/4, +-3/2 and infinity: against the
-// usual 0, +-1, +-2 they halve the rounding error (2e-6 of the result's norm at 384 channels), and
-// their powers are exact in float32. B^T does not depend on (m, r), so that the weight gradient (m
-// = 3 taps from r = 4 gradients) reads the same transformed tiles.
+// (Winograd 1980; Lavin and Gray 2016): a quarter of the multiplications for 3 x 3 and 4 x 4 taps,
+// 0.36 of them for 2 x 2 and 5 x 5. G evaluates the filter's polynomial at the points and divides
+// by Lagrange's denominators, A^T is an evaluation transposed, and B^T does not depend on T, so
+// that the weight gradient (T taps from M gradients) reads the same transformed tiles. The points
+// are 0, +-3/4, +-3/2 and infinity: against the usual 0, +-1, +-2 they halve the rounding error
+// (2e-6 of the result's norm at 384 channels), and their powers are exact in float32.
 #pragma once
 
 #include "simd.h"
@@ -19,13 +21,18 @@ using simd::Vec;
 
 constexpr int kPoints = 6;  // of an axis
 constexpr int kFrequencies = kPoints * kPoints;
-constexpr int kTile = 4;  // outputs of an axis
-constexpr int kTaps = 3;
+
+// Outputs of a tile's axis.
+constexpr int tile_size(int taps) {
+    return kPoints + 1 - taps;
+}
 
 constexpr float kA = 0.75f, kB = 1.5f;  // the points +-kA, +-kB
-constexpr float kA2 = kA * kA, kB2 = kB * kB, kA3 = kA2 * kA, kB3 = kB2 * kB;
+constexpr float kA2 = kA * kA, kB2 = kB * kB;
+constexpr float kPowersA[] = {1, kA, kA2, kA2* kA, kA2* kA2};
+constexpr float kPowersB[] = {1, kB, kB2, kB2* kB, kB2* kB2};
 
-// The Lagrange denominators of the points 0, +-a, +-b.
+// One over the Lagrange denominators of the points 0, +-a, +-b; that of infinity is 1.
 constexpr float kScale0 = 1.0f / (kA2 * kB2);
 constexpr float kScaleA = 1.0f / (2 * kA2 * (kA2 - kB2));
 constexpr float kScaleB = 1.0f / (2 * kB2 * (kB2 - kA2));
@@ -42,47 +49,40 @@ inline void transform_data(const Vec (&x)[6], Vec (&out)[6]) {
     out[5] = x[5] - (kA2 + kB2) * x[3] + (kA2 * kB2) * x[1];
 }
 
-// G x, for 3 taps.
-inline void transform_filter(const Vec (&x)[3], Vec (&out)[6]) {
-    const Vec even_a = kScaleA * x[0] + (kScaleA * kA2) * x[2], odd_a = (kScaleA * kA) * x[1];
-    const Vec even_b = kScaleB * x[0] + (kScaleB * kB2) * x[2], odd_b = (kScaleB * kB) * x[1];
-    out[0] = kScale0 * x[0];
+// The polynomial with the coefficients x at the points; over the denominators if Scaled (then it is
+// G x).
+template <int N, bool Scaled>
+inline void evaluate(const Vec (&x)[N], Vec (&out)[6]) {
+    constexpr float scale0 = Scaled ? kScale0 : 1, scale_a = Scaled ? kScaleA : 1,
+                    scale_b = Scaled ? kScaleB : 1;
+    Vec even_a = scale_a * x[0], even_b = scale_b * x[0];
+    Vec odd_a{}, odd_b{};
+#pragma GCC unroll 5
+    for (int i = 1; i < N; ++i) {
+        (i % 2 ? odd_a : even_a) += (scale_a * kPowersA[i]) * x[i];
+        (i % 2 ? odd_b : even_b) += (scale_b * kPowersB[i]) * x[i];
+    }
+    out[0] = scale0 * x[0];
     out[1] = even_a + odd_a;
     out[2] = even_a - odd_a;
     out[3] = even_b + odd_b;
     out[4] = even_b - odd_b;
-    out[5] = x[2];
+    out[5] = x[N - 1];
 }
 
-// A^T x, for 4 outputs.
-inline void transform_output(const Vec (&x)[6], Vec (&out)[4]) {
+// The transpose of `evaluate`; A^T x if not Scaled.
+template <int N, bool Scaled>
+inline void interpolate(const Vec (&x)[6], Vec (&out)[N]) {
+    constexpr float scale0 = Scaled ? kScale0 : 1, scale_a = Scaled ? kScaleA : 1,
+                    scale_b = Scaled ? kScaleB : 1;
     const Vec sum_a = x[1] + x[2], difference_a = x[1] - x[2];
     const Vec sum_b = x[3] + x[4], difference_b = x[3] - x[4];
-    out[0] = x[0] + sum_a + sum_b;
-    out[1] = kA * difference_a + kB * difference_b;
-    out[2] = kA2 * sum_a + kB2 * sum_b;
-    out[3] = kA3 * difference_a + kB3 * difference_b + x[5];
-}
-
-// G x for 4 gradients, less the denominators, which transform_taps applies.
-inline void transform_gradient(const Vec (&x)[4], Vec (&out)[6]) {
-    const Vec even_a = x[0] + kA2 * x[2], odd_a = kA * x[1] + kA3 * x[3];
-    const Vec even_b = x[0] + kB2 * x[2], odd_b = kB * x[1] + kB3 * x[3];
-    out[0] = x[0];
-    out[1] = even_a + odd_a;
-    out[2] = even_a - odd_a;
-    out[3] = even_b + odd_b;
-    out[4] = even_b - odd_b;
-    out[5] = x[3];
-}
-
-// A^T x for the 3 taps of a weight gradient, with the denominators of G.
-inline void transform_taps(const Vec (&x)[6], Vec (&out)[3]) {
-    const Vec sum_a = kScaleA * (x[1] + x[2]), difference_a = kScaleA * (x[1] - x[2]);
-    const Vec sum_b = kScaleB * (x[3] + x[4]), difference_b = kScaleB * (x[3] - x[4]);
-    out[0] = kScale0 * x[0] + sum_a + sum_b;
-    out[1] = kA * difference_a + kB * difference_b;
-    out[2] = kA2 * sum_a + kB2 * sum_b + x[5];
+#pragma GCC unroll 5
+    for (int i = 0; i < N; ++i)
+        out[i] = (scale_a * kPowersA[i]) * (i % 2 ? difference_a : sum_a) +
+                 (scale_b * kPowersB[i]) * (i % 2 ? difference_b : sum_b);
+    out[0] += scale0 * x[0];
+    out[N - 1] += x[5];
 }
 
 // out = T x T^T for the one-axis transform T, In to Out values: columns first, then rows.

@@ -1,13 +1,12 @@
-// conv2d_weight_grad by Winograd's method (winograd.h): F(3x3, 4x4), 3 x 3 taps from 4 x 4
-// gradients.
+// conv2d_weight_grad by Winograd's method (winograd.h): T x T taps from tiles of M x M gradients, M
+// + T = 7.
 //
 //   dw[k][tap][c] = A^T [ sum over tiles of (G dy_tile)[k] . (B^T x_tile)[c] ] A
 //
 // For a chunk of tiles: transform x into panels (depth: tiles, columns: phases x channels) and dy
 // into packed tiles of K, and multiply: 36 products K x tiles x columns that add up over the
 // chunks. At the end the sums are transformed back into taps. The sums (36 * K * columns floats)
-// pass through the last-level cache once a chunk, so that chunks are as long as the packed tile's
-// depth allows.
+// pass through the last-level cache once a chunk.
 #include <algorithm>
 
 #include "gemm.h"
@@ -34,9 +33,7 @@ struct Plan {
         sum_stride;  // floats between frequencies; rows of sums
     float *data, *gradients, *sums, *zeros;
 
-    Plan(const ConvShape& s, int images, void* workspace)
-        : shape(s),
-          grid({s.p(), s.h, s.stride_h, -s.pad_h}, {s.q(), s.w, s.stride_w, -s.pad_w}, images) {
+    Plan(const ConvShape& s, int images, void* workspace) : shape(s), grid(source_grid(s, images)) {
         phases = s.stride_h * s.stride_w;
         padded_channels = round_up(s.c, kLanes);
         columns = phases * padded_channels;
@@ -61,18 +58,15 @@ struct Plan {
     std::size_t bytes() const { return sizeof(float) * (zeros + zero_floats() - sums); }
 };
 
+template <int M>
 void transform_gradient_tile(const Plan& plan, const float* dy, const TilePosition& position,
                              int row) {
     const ConvShape& s = plan.shape;
-    const float* pixels[4][4];
-    for (int i = 0; i < 4; ++i)
-        for (int j = 0; j < 4; ++j) {
-            const int n = position.output_image(i, j);
-            pixels[i][j] =
-                n < 0 ? plan.zeros
-                      : dy + ((static_cast<std::int64_t>(n) * s.p() + position.rows.u[i]) * s.q() +
-                              position.cols.u[j]) *
-                                 s.k;
+    const float* pixels[M][M];
+    for (int i = 0; i < M; ++i)
+        for (int j = 0; j < M; ++j) {
+            const std::int64_t at = output_pixel(s, position, i, j);
+            pixels[i][j] = at < 0 ? plan.zeros : dy + at * s.k;
         }
     for (int tile = 0; tile < plan.k_tiles; ++tile) {
         const int k0 = part_begin(s.k, plan.k_tiles, tile),
@@ -81,11 +75,11 @@ void transform_gradient_tile(const Plan& plan, const float* dy, const TilePositi
             plan.gradients + (static_cast<std::int64_t>(tile) * plan.chunk_tiles + row) * kTileRows;
         for (int k = k0; k < k1; k += kLanes) {
             const int count = std::min(kLanes, k1 - k);
-            Vec x[4][4], v[6][6];
-            for (int i = 0; i < 4; ++i)
-                for (int j = 0; j < 4; ++j)
+            Vec x[M][M], v[6][6];
+            for (int i = 0; i < M; ++i)
+                for (int j = 0; j < M; ++j)
                     x[i][j] = load_up_to(pixels[i][j] + k, count);
-            transform_2d<4, 6, transform_gradient>(x, v);
+            transform_2d<M, 6, evaluate<M, false>>(x, v);
             for (int i = 0; i < 6; ++i)
                 for (int j = 0; j < 6; ++j)
                     store_up_to(out + k - k0 + (i * 6 + j) * plan.gradient_stride, v[i][j], count);
@@ -120,18 +114,19 @@ void multiply_frequency(const Plan& plan, int frequency, int tiles, bool accumul
     }
 }
 
-// The 3 x 3 taps of filter k and one phase, from the sums.
+// The taps of filter k and one phase, from the sums.
+template <int T>
 void write_taps(const Plan& plan, int k, int phase, float* dw) {
     const ConvShape& s = plan.shape;
     for (int c = 0; c < s.c; c += kLanes) {
-        Vec m[6][6], g[3][3];
+        Vec m[6][6], g[T][T];
         const float* from = plan.sums + k * plan.row_stride + phase * plan.padded_channels + c;
         for (int i = 0; i < 6; ++i)
             for (int j = 0; j < 6; ++j)
                 m[i][j] = simd::load(from + (i * 6 + j) * plan.sum_stride);
-        transform_2d<6, 3, transform_taps>(m, g);
-        for (int t = 0; t < kTaps; ++t)
-            for (int u = 0; u < kTaps; ++u) {
+        transform_2d<6, T, interpolate<T, true>>(m, g);
+        for (int t = 0; t < T; ++t)
+            for (int u = 0; u < T; ++u) {
                 const int r = t * s.stride_h + phase / s.stride_w,
                           q = u * s.stride_w + phase % s.stride_w;
                 if (r < s.r && q < s.s)
@@ -166,7 +161,9 @@ void add_weight_grad(const ConvShape& s, int images, const float* x, const float
                            (static_cast<std::int64_t>(d / kPanel) * plan.chunk_tiles + i) * kPanel +
                            d % kPanel;
                 });
-                transform_gradient_tile(plan, dy, position, i);
+                with_taps(s, [&](auto taps) {
+                    transform_gradient_tile<tile_size(taps)>(plan, dy, position, i);
+                });
             }
 #pragma omp for collapse(2) schedule(dynamic)
             for (int frequency = 0; frequency < kFrequencies; ++frequency)
@@ -182,7 +179,7 @@ void finish_weight_grad(const ConvShape& s, float* dw, void* workspace) {
 #pragma omp parallel for collapse(2) num_threads(threads())
     for (int k = 0; k < s.k; ++k)
         for (int phase = 0; phase < plan.phases; ++phase)
-            write_taps(plan, k, phase, dw);
+            with_taps(s, [&](auto taps) { write_taps<taps>(plan, k, phase, dw); });
 }
 
 }  // namespace zfcuda::winograd
