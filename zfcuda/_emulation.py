@@ -30,6 +30,10 @@ class CheckedBackend(HostBackend):
         self._unwritten[self.module.address(array)] = array
         return array
 
+    def scratch(self, size: int) -> np.ndarray:
+        """Exactly `size` bytes, so that an access beyond them is found."""
+        return self.empty((size,), np.uint8)
+
     def pointer(self, array: np.ndarray | None) -> int:
         address = super().pointer(array)
         if array is not None and self._in_call:

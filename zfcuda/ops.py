@@ -117,7 +117,7 @@ def _call(backend: Backend, function: str, *arguments: Any, workspace: int | Non
     with backend.device(first):
         passed = [backend.pointer(a) if isinstance(a, backend.xp.ndarray) else a for a in arguments]
         if workspace is not None:
-            scratch = backend.empty((workspace,), np.uint8) if workspace else None
+            scratch = backend.scratch(workspace) if workspace else None
             passed.append(backend.pointer(scratch))
         getattr(backend.module, function)(*passed, backend.stream)
 

@@ -144,6 +144,7 @@ def test_architectures_that_cannot_be():
     with pytest.raises(ValueError, match="initial must be"):
         Architecture((4, 4, 1), (ReLUSpec("relu1"),), initial="he")
     for layers, message in [
+        ((ReLUSpec("relu1"),), "needs a conv or fc layer, got relu1"),
         ((ConvSpec("conv1", 0, 3),), "conv1: maps must be at least 1, got 0"),
         ((FullyConnectedSpec("fc1", 0),), "fc1: units must be at least 1, got 0"),
         ((DropoutSpec("drop1", 1.0),), r"drop1: probability must be in \[0, 1\), got 1.0"),

@@ -41,6 +41,8 @@ class Network:
             layer = build_layer(spec, shape)
             self.layers[spec.name] = layer
             shape = layer.output_shape
+        if not self.parameter_shapes():
+            raise ValueError(f"a network needs a conv or fc layer, got {', '.join(self.layers)}")
         self.stages = build_stages(list(self.layers.values()))
         self._places = {
             layer.name: (i, position)
@@ -245,6 +247,8 @@ class Network:
         for i in range(len(self.stages) - 1, first - 1, -1):
             # The record dies here, and its arrays serve the next layers' gradients.
             record = records.pop()
+            if not self.stages[i].backward_reads_output:
+                record.forget_output()
             signal = self.stages[i].backward(signal, record, gradients, dropout=dropout, need_dx=i > first)
         return loss, probabilities, gradients
 

@@ -61,6 +61,10 @@ class Record:
         # "clip" spares NumPy a buffer: no cell is out of range.
         return self.array_module.take(whole.reshape(-1, whole.shape[3]), cells, axis=0, mode="clip")
 
+    def forget_output(self) -> None:
+        """Lets go of y, which may then be the memory of something else."""
+        self._y = None
+
     def _selected(self, array: Array) -> Array:
         return array if self._images is None else self.array_module.take(array, self._images, axis=0)
 
@@ -79,6 +83,8 @@ class Record:
 
 class Stage:
     """One layer by itself, or the base of a fused run of layers."""
+
+    backward_reads_output = True
 
     def __init__(self, *layers: Layer, index: int):
         self.layers = layers
@@ -123,7 +129,17 @@ class Stage:
         return self.project(0, dy, record, "gradient") if need_dx else None
 
 
+class NormStage(Stage):
+    """Local response normalisation, whose gradient comes from its input."""
+
+    backward_reads_output = False
+
+
 class DropoutStage(Stage):
+    """Dropout in training, whose mask is computed again on the way back."""
+
+    backward_reads_output = False
+
     def forward(self, x: Array, dropout: DropoutKey | None = None) -> Record:
         return Record(self, x, x if dropout is None else self._drop(x, dropout))
 
@@ -240,6 +256,8 @@ def build_stages(layers: list[Layer]) -> list[Stage]:
             stage = RectifiedStage(*layers[i : i + (2 if kinds[1:2] == [ReLU] else 1)], index=i)
         elif kinds[0] is MaxPool:
             stage = PoolStage(layers[i], index=i)
+        elif kinds[0] is Norm:
+            stage = NormStage(layers[i], index=i)
         elif kinds[0] is Dropout:
             stage = DropoutStage(layers[i], index=i)
         else:
