@@ -334,7 +334,9 @@ inline std::uint32_t to_tf32(float x) {
 // What a block may have, static and dynamic together: that of compute capability 9.0.
 constexpr std::size_t kMaxSharedBytes = 227 * 1024;
 
-inline std::size_t max_shared_bytes() { return kMaxSharedBytes; }
+inline std::size_t max_shared_bytes() {
+    return kMaxSharedBytes;
+}
 
 // Runs the kernel to its end; throws std::runtime_error with what a check found.
 template <auto Kernel, typename... Arguments>
