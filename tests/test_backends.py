@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import types
 
 import numpy as np
 import pytest
@@ -93,6 +94,33 @@ def test_mixed_devices(monkeypatch):
     monkeypatch.setattr(backends, "_place", lambda array: next(places))
     with pytest.raises(TypeError, match="x on the CPU, w on GPU 0"):
         ops.conv2d(X, X)
+
+
+def test_results_live_on_the_gpu_of_the_arguments(monkeypatch):
+    """CuPy allocates on its current GPU, which need not be that of the arrays."""
+    current = [0]
+
+    class Gpu:
+        def __init__(self, number):
+            self.id = number
+
+        def __enter__(self):
+            current.append(self.id)
+
+        def __exit__(self, *_):
+            current.pop()
+
+    allocated = []
+    cupy = types.SimpleNamespace(
+        empty=lambda shape, dtype: allocated.append((shape, current[-1])), cuda=types.SimpleNamespace(Device=Gpu)
+    )
+    array = types.SimpleNamespace(device=Gpu(3))
+    monkeypatch.setattr(backends, "_view", lambda name, value: value)
+    monkeypatch.setattr(backends, "get", lambda name: backends.CudaBackend(None, cupy))
+    backend, _ = backends.resolve(x=array, out=None)
+    backend.empty((2, 5))
+    assert allocated == [((2, 5), 3)]
+    assert current == [0]
 
 
 def test_instruction_set_by_name(monkeypatch):

@@ -65,21 +65,27 @@ class HostBackend:
 
 
 class CudaBackend:
-    """Serves CuPy arrays with the CUDA kernels."""
+    """Serves CuPy arrays with the CUDA kernels, on one GPU: CuPy's current one if no number is given."""
 
     name = "cuda"
 
-    def __init__(self, module: ModuleType, cupy: ModuleType):
+    def __init__(self, module: ModuleType, cupy: ModuleType, number: int | None = None):
         self.module = module
         self.xp = cupy
+        self._number = number
+
+    def on(self, number: int) -> CudaBackend:
+        """The same backend, bound to this GPU."""
+        return CudaBackend(self.module, self.xp, number)
 
     @property
     def stream(self) -> int:
         return self.xp.cuda.get_current_stream().ptr
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
-        """An array with undefined contents on the current device, from CuPy's memory pool."""
-        return self.xp.empty(shape, dtype)
+        """An array with undefined contents, from CuPy's memory pool."""
+        with contextlib.nullcontext() if self._number is None else self.xp.cuda.Device(self._number):
+            return self.xp.empty(shape, dtype)
 
     def scratch(self, size: int) -> Array:
         """`size` bytes of scratch memory for one operation."""
@@ -176,8 +182,11 @@ def resolve(**arrays: Any) -> tuple[Backend, list[Array | None]]:
     if len(set(places.values())) != 1:
         listing = ", ".join(f"{name} on {place}" for name, place in places.items())
         raise TypeError(f"arrays must be on one device, got {listing}; nothing is copied silently")
-    on_host = next(iter(places.values())) == "the CPU"
-    return get(_host_backend.get() if on_host else "cuda"), list(viewed.values())
+    first = next(array for array in viewed.values() if array is not None)
+    backend = get(_host_backend.get() if isinstance(first, np.ndarray) else "cuda")
+    if isinstance(backend, CudaBackend):
+        backend = backend.on(first.device.id)
+    return backend, list(viewed.values())
 
 
 def array_module(array: Array) -> ModuleType:

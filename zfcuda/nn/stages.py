@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from .. import ops
 from ..backends import Array, array_module
 from .layers import Conv, Dropout, FullyConnected, Layer, MaxPool, Norm, ReLU, matmul
@@ -58,8 +60,9 @@ class Record:
         if self._images is not None:
             images, places = self.array_module.divmod(cells, whole.shape[1] * whole.shape[2])
             cells = self._images[images] * (whole.shape[1] * whole.shape[2]) + places
-        # "clip" spares NumPy a buffer: no cell is out of range.
-        return self.array_module.take(whole.reshape(-1, whole.shape[3]), cells, axis=0, mode="clip")
+        # "clip" spares NumPy a buffer, since no cell is out of range; CuPy knows no modes.
+        modes = {"mode": "clip"} if self.array_module is np else {}
+        return self.array_module.take(whole.reshape(-1, whole.shape[3]), cells, axis=0, **modes)
 
     def forget_output(self) -> None:
         """Lets go of y, which may then be the memory of something else."""
