@@ -196,6 +196,13 @@ class _Module:
         return "2 threads"
 
 
+def test_study_joins_reports(trained, tmp_path, capsys):
+    assert run("study", trained.parent, "--title", "One run", "--out", tmp_path) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<title>One run</title>" in page
+    assert 'id="r1s1"' in page
+
+
 @pytest.mark.parametrize("command", ["", *cli.COMMANDS])
 def test_help(command, capsys):
     assert run(*filter(None, [command]), "--help") == 0

@@ -24,6 +24,7 @@ COMMANDS = (
     "correspond",
     "ablate",
     "features",
+    "study",
     "info",
 )
 

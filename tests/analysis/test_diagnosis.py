@@ -71,8 +71,14 @@ def test_spectra_tell_smooth_from_rough():
 
 
 def test_many_rough_filters_are_a_problem():
-    assert any("high frequencies" in problem for problem in diagnose([BOARD, -BOARD, BLUR]).problems)
-    assert diagnose([BLUR, -BLUR, BLUR]).verdict == "nothing unusual"
+    found = diagnose([BOARD, -BOARD, BLUR])
+    assert "2 of 3 filters are extreme high frequencies" in found.problems
+    assert "little coverage of the middle frequencies" in found.problems  # the paper's finding in layer 1
+
+
+def test_filters_of_middle_frequencies_are_no_problem():
+    edge = np.diff(BLUR, axis=1, append=0)
+    assert diagnose([edge, edge.T, np.diff(edge, axis=0, append=0)]).verdict == "nothing unusual"
 
 
 def test_dead_maps_are_counted():

@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from zfcuda.report.study import join
+
 from .fakes import make_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -137,6 +139,19 @@ def test_light_and_dark(page):
     before = color()
     one(page, ".theme").click()
     assert color() != before
+
+
+def test_a_study_unfolds_its_runs(browser, tmp_path):
+    for name in ("a", "b"):
+        make_report().save(tmp_path / name)
+    browser.get(join([tmp_path / "a", tmp_path / "b"], tmp_path / "study").as_uri())
+    runs = every(browser, "details.run")
+    assert [run.get_attribute("open") is not None for run in runs] == [True, False]
+    every(browser, ".links a")[1].click()
+    assert runs[1].get_attribute("open") is not None
+    runs[1].find_element(By.CSS_SELECTOR, ".map button").send_keys(Keys.ENTER)
+    assert "place 1 of 9" in one(browser, "dialog").text
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 def test_nothing_is_wider_than_a_phone(page):

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 # Bands of a filter's spectrum, in cycles a pixel: low below the first, high above the second; 0.5 is the highest.
 LOW, HIGH = 1 / 8, 1 / 4
 
-# From where on a verdict speaks of a problem.
-DEAD_SHARE, HIGH_SHARE, ALIASED_SHARE, OUTLIER_NORM = 0.1, 0.5, 0.25, 3.0
+# From where on a verdict speaks of a problem. White noise has 75 % of its energy in high frequencies and 19 % in middle
+# ones: a filter that is rougher than noise has learned no shape.
+DEAD_SHARE, ROUGH, ROUGH_SHARE, MIDDLE_SHARE, ALIASED_SHARE, OUTLIER_NORM = 0.1, 0.8, 0.25, 0.1, 0.25, 3.0
 
 _SPECTRUM = 32  # filters are padded to this many pixels before their spectrum is taken
 _DENSE_IMAGES = 8  # whose dense responses measure aliasing
@@ -67,10 +68,11 @@ class LayerDiagnosis:
         if self.dead.mean() > DEAD_SHARE:
             found.append(f"{self.dead.sum()} of {count} maps never fire")
         alive = ~self.dead
-        if alive.any() and (self.spectrum[alive, 2] > 0.5).mean() > HIGH_SHARE:
-            found.append(
-                f"{(self.spectrum[alive, 2] > 0.5).sum()} of {alive.sum()} filters are mostly high frequencies"
-            )
+        rough = self.spectrum[alive, 2] > ROUGH
+        if alive.any() and rough.mean() > ROUGH_SHARE:
+            found.append(f"{rough.sum()} of {alive.sum()} filters are extreme high frequencies")
+        if alive.any() and self.spectrum[alive, 1].mean() < MIDDLE_SHARE:
+            found.append("little coverage of the middle frequencies")
         if self.outliers.any():
             found.append(f"{self.outliers.sum()} filters are more than {OUTLIER_NORM:g} times as strong as the median")
         if alive.any() and self.aliased[alive].mean() > ALIASED_SHARE:

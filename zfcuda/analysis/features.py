@@ -89,7 +89,8 @@ class FeatureAnalysis:
                 label=layer,
             )
         axes[0, 0].set_xscale("log")
-        axes[0, 0].set_xticks(self.counts, [str(count) for count in self.counts], minor=False)
+        axes[0, 0].set_xticks(self.counts, [str(count) for count in self.counts])
+        axes[0, 0].minorticks_off()
         axes[0, 0].set_xlabel("training images per class")
         axes[0, 0].set_ylabel("test accuracy, %")
         axes[0, 0].legend(frameon=False, fontsize=7)

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     report = Report(
         f"Frozen features on {arguments.data}",
-        f"The network of {arguments.checkpoint}, {len(test.classes)} other classes, {len(test):,} test images.",
+        f"The network of {arguments.checkpoint}, {len(test.classes)} classes, {len(test):,} test images.",
         command_line(arguments),
     )
     report.add(section(result))

@@ -184,21 +184,13 @@ class Report:
     command: str = ""
     sections: list[Section] = field(default_factory=list)
 
-    @property
-    def has_galleries(self) -> bool:
-        return any(part.kind == "gallery" for section in self.sections for part in section.parts)
-
     def add(self, section: Section) -> None:
         """Appends a section."""
         self.sections.append(section)
 
     def html(self) -> str:
         """The page: one self-contained HTML document."""
-        from markupsafe import Markup
-
-        template = _environment().get_template("page.html.j2")
-        style, script = (Markup(_template_text(name)) for name in ("style.css", "page.js"))
-        return template.render(report=self, style=style, script=script, version=__version__)
+        return render("page.html.j2", report=self)
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Writes report.html, report.json and the pictures as PNG into the directory; returns the page's path."""
@@ -213,6 +205,14 @@ class Report:
         page = directory / "report.html"
         write_atomically(page, self.html().encode())
         return page
+
+
+def render(template: str, **content: Any) -> str:
+    """A whole page from one of the templates that extend `base.html.j2`, with the style and the script in it."""
+    from markupsafe import Markup
+
+    style, script = (Markup(_template_text(name)) for name in ("style.css", "page.js"))
+    return _environment().get_template(template).render(style=style, script=script, version=__version__, **content)
 
 
 def file_name(text: str) -> str:

@@ -37,9 +37,18 @@
     });
   }
 
+  // ---- A run of a study unfolds when its link is followed
+  const unfold = () => {
+    const target = location.hash && document.getElementById(location.hash.slice(1));
+    if (target && target.tagName === "DETAILS") target.open = true;
+  };
+  addEventListener("hashchange", unfold);
+  unfold();
+
   // ---- Search over galleries: every word must occur in the map's layer, number or classes
   const search = document.querySelector(".search");
-  if (search) search.addEventListener("input", () => {
+  search.hidden = !document.querySelector(".gallery");
+  search.addEventListener("input", () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let first = null;
     for (const gallery of all(document, ".gallery")) {
@@ -53,6 +62,8 @@
       gallery.querySelector(".empty").hidden = shown > 0;
       if (shown && words.length && !first) first = gallery;
     }
+    const folded = first && first.closest("details");
+    if (folded) folded.open = true;
     if (first) first.scrollIntoView({ block: "start" });
   });
 
