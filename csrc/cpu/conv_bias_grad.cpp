@@ -7,6 +7,7 @@
 
 #include "../ops.h"
 #include "gemm.h"
+#include "parallel.h"
 
 namespace zfcuda {
 namespace {
@@ -26,7 +27,7 @@ void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* d
                       Stream) {
     float* sums = static_cast<float*>(workspace);
     const int parts = std::clamp(ceil_div(rows, kBlockRowsSummed), 1, kParts);
-#pragma omp parallel num_threads(threads())
+#pragma omp parallel num_threads(threads()) if (worth_threads(rows * channels))
     {
 #pragma omp for
         for (int part = 0; part < parts; ++part) {

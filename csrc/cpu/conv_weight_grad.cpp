@@ -14,6 +14,7 @@
 #include "conv_first_layer.h"
 #include "conv_gather.h"
 #include "conv_steps.h"
+#include "dense.h"
 #include "gemm.h"
 #include "winograd.h"
 
@@ -145,12 +146,14 @@ void finish_weight_grad(const ConvShape& shape, float* dw, void* workspace) {
 }  // namespace conv_steps
 
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
+    if (dense::applies(shape)) return dense::conv2d_weight_grad_workspace(shape);
     return first_layer::applies(shape) ? first_layer::conv2d_weight_grad_workspace(shape)
                                        : conv_steps::weight_grad_workspace(shape);
 }
 
 void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
                         void* workspace, Stream) {
+    if (dense::applies(shape)) return dense::conv2d_weight_grad(shape, x, dy, dw, workspace);
     if (first_layer::applies(shape)) {
         const std::int64_t line = static_cast<std::int64_t>(shape.q()) * shape.k;
         return first_layer::conv2d_weight_grad(shape, x, {dy, shape.p(), line}, dw, workspace);

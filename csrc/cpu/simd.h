@@ -225,6 +225,16 @@ inline Vec relu(Vec v) {
     return v < 0.0f ? Vec{} : v;
 }
 
+// Of all lanes, by halves.
+inline float sum(Vec v) {
+    float part[kLanes];
+    store(part, v);
+    for (int half = kLanes / 2; half; half /= 2)
+        for (int i = 0; i < half; ++i)
+            part[i] += part[i + half];
+    return part[0];
+}
+
 // 1 / sqrt(v) for positive, finite, normal v: the processor's estimate of 12 bits or more and one
 // Newton step.
 inline Vec reciprocal_sqrt(Vec v) {

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..backends import Array, resolve
+from ..backends import Array
+from . import dense
 from .architecture import (
     ConvSpec,
     DropoutSpec,
@@ -24,18 +25,9 @@ from .architecture import (
     Shape,
 )
 
-__all__ = ["RULES", "Conv", "Dropout", "FullyConnected", "Layer", "MaxPool", "Norm", "ReLU", "build_layer", "matmul"]
+__all__ = ["RULES", "Conv", "Dropout", "FullyConnected", "Layer", "MaxPool", "Norm", "ReLU", "build_layer"]
 
 RULES = ("deconvnet", "gradient", "guided")
-
-
-def matmul(a: Array, b: Array, *, out: Array | None = None) -> Array:
-    """a @ b through NumPy's or CuPy's BLAS, into memory that is used again."""
-    backend, (a, b, out) = resolve(a=a, b=b, out=out)
-    if out is None:
-        out = backend.empty((a.shape[0], b.shape[1]))
-    backend.xp.matmul(a, b, out=out)
-    return out
 
 
 class Layer:
@@ -172,15 +164,11 @@ class Norm(Layer):
 class FullyConnected(_Weighted):
     """x W^T + b with weight (out, in); an image-like input is flattened in NHWC order."""
 
-    def forward(self, x: Array) -> Array:
-        # As (W x^T)^T: BLAS then packs the few images and streams the many weights (twice as fast at batch 32).
-        product = matmul(self.weight, x.reshape(x.shape[0], -1).T)
-        backend, _ = resolve(product=product, bias=self.bias)
-        y = backend.empty((x.shape[0], *self.output_shape))
-        return backend.xp.add(product.T, self.bias, out=y)
+    def forward(self, x: Array, *, relu: bool = False) -> Array:
+        return dense.forward(x, self.weight, self.bias, relu=relu)
 
     def undo(self, signal: Array) -> Array:
-        return matmul(signal, self.weight).reshape(-1, *self.input_shape)
+        return dense.data_grad(signal, self.weight).reshape(-1, *self.input_shape)
 
 
 class Dropout(Layer):

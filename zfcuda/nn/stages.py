@@ -14,7 +14,8 @@ import numpy as np
 
 from .. import ops
 from ..backends import Array, array_module
-from .layers import Conv, Dropout, FullyConnected, Layer, MaxPool, Norm, ReLU, matmul
+from . import dense
+from .layers import Conv, Dropout, FullyConnected, Layer, MaxPool, Norm, ReLU
 
 __all__ = ["DropoutKey", "Record", "Stage", "build_stages"]
 
@@ -162,11 +163,7 @@ class RectifiedStage(Stage):
 
     def forward(self, x: Array, dropout: DropoutKey | None = None) -> Record:
         weighted: Any = self.layers[0]
-        rectified = len(self.layers) == 2
-        if isinstance(weighted, Conv):
-            return Record(self, x, weighted.forward(x, relu=rectified))
-        y = weighted.forward(x)
-        return Record(self, x, ops.relu(y, out=y) if rectified else y)
+        return Record(self, x, weighted.forward(x, relu=len(self.layers) == 2))
 
     def backward(
         self, dy: Array, record: Record, gradients: Gradients, *, dropout: DropoutKey, need_dx: bool
@@ -179,7 +176,7 @@ class RectifiedStage(Stage):
         if isinstance(weighted, Conv):
             ops.conv2d_weight_grad(record.x, dy, kernel_size=weighted.kernel_size, out=dw, **weighted.geometry)
         else:
-            matmul(dy.T, record.x.reshape(dy.shape[0], -1), out=dw)
+            dense.weight_grad(dy, record.x, out=dw)
         return weighted.undo(dy) if need_dx else None
 
 

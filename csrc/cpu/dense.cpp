@@ -1,0 +1,234 @@
+// Fully connected layers on the CPU; dense.h says what bounds them.
+#include "dense.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "gemm.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace zfcuda::dense {
+namespace {
+
+using namespace gemm;
+using simd::kLanes;
+using simd::Vec;
+
+std::int64_t depth_of(const ConvShape& shape) {
+    return static_cast<std::int64_t>(shape.r) * shape.s * shape.c;
+}
+
+bool pays(const ConvShape& shape) {
+    return worth_threads(depth_of(shape) * shape.k);
+}
+
+// ---- Forward: rows of w and of x are read along the depth, a vector of partial sums for each pair
+
+#if defined(__AVX512F__)
+constexpr int kRows = 6, kColumns = 4;  // of x and of w; 24 sums and 5 operands in 32 registers
+#else
+constexpr int kRows = 4, kColumns = 3;
+#endif
+
+// sums[i][j] = the product of row i of x and row j of w over `count` elements.
+template <int Rows, int Columns>
+void dot_tile(const float* x, const float* w, std::int64_t distance, int count,
+              float (&sums)[kRows][kColumns]) {
+    Vec acc[Rows][Columns] = {};
+    const auto step = [&](auto load) {
+        Vec wj[Columns];
+#pragma GCC unroll 4
+        for (int j = 0; j < Columns; ++j)
+            wj[j] = load(w + j * distance);
+#pragma GCC unroll 6
+        for (int i = 0; i < Rows; ++i) {
+            const Vec xi = load(x + i * distance);
+#pragma GCC unroll 4
+            for (int j = 0; j < Columns; ++j)
+                acc[i][j] += xi * wj[j];
+        }
+    };
+    for (; count >= kLanes; count -= kLanes, x += kLanes, w += kLanes)
+        step([](const float* p) { return simd::load(p); });
+    if (count) step([count](const float* p) { return simd::load_partial(p, count); });
+    for (int i = 0; i < Rows; ++i)
+        for (int j = 0; j < Columns; ++j)
+            sums[i][j] = simd::sum(acc[i][j]);
+}
+
+using DotTile = void (*)(const float*, const float*, std::int64_t, int, float (&)[kRows][kColumns]);
+
+template <int Rows, int... J>
+constexpr std::array<DotTile, kColumns> dot_tiles_of(std::integer_sequence<int, J...>) {
+    return {dot_tile<Rows, J + 1>...};
+}
+
+template <int... I>
+constexpr std::array<std::array<DotTile, kColumns>, kRows> dot_tiles(
+    std::integer_sequence<int, I...>) {
+    return {dot_tiles_of<I + 1>(std::make_integer_sequence<int, kColumns>())...};
+}
+
+constexpr auto kDotTiles = dot_tiles(std::make_integer_sequence<int, kRows>());  // [rows][columns]
+
+// ---- Both gradients: tiles of the register-blocked product
+
+constexpr int kBlockColumns = 128;  // of w, packed at a time by one thread
+
+// Columns c0 .. c0 + columns of `count` rows as panels, zeros beyond the last column.
+void pack_panels(const float* from, std::int64_t distance, int count, int columns, float* panels) {
+    for (int c = 0; c < columns; c += kPanel) {
+        const int width = std::min(kPanel, columns - c);
+        for (int i = 0; i < count; ++i, panels += kPanel) {
+            simd::copy(panels, from + i * distance + c, width);
+            simd::clear(panels + width, kPanel - width);
+        }
+    }
+}
+
+// Depth blocks of the transposed product.
+int depth_blocks(const ConvShape& shape) {
+    return ceil_div(shape.k, kMaxDepth);
+}
+
+std::int64_t rows_floats(const ConvShape& shape) {
+    return static_cast<std::int64_t>(shape.n) * depth_blocks(shape) * kRowStride;
+}
+
+// Columns of x that one thread packs for the weight gradient: they stay in the second-level cache.
+int gradient_columns(const ConvShape& shape) {
+    const int fit = std::max(1, 32 * 1024 / (shape.n * kPanel)) * kPanel;
+    return static_cast<int>(
+        std::min<std::int64_t>(fit, ceil_div(depth_of(shape), kPanel) * kPanel));
+}
+
+std::int64_t gradient_floats(const ConvShape& shape) {
+    return odd_lines(static_cast<std::int64_t>(shape.n) * (gradient_columns(shape) + kTileRows));
+}
+
+}  // namespace
+
+bool applies(const ConvShape& shape) {
+    return shape.h == shape.r && shape.w == shape.s && shape.pad_h == 0 && shape.pad_w == 0;
+}
+
+void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
+            float* y) {
+    const std::int64_t depth = depth_of(shape);
+    // As much of the depth at a time as leaves x in the second-level cache.
+    const int chunk = std::max(512, 64 * 1024 / shape.n / kLanes * kLanes);
+    const int tiles = ceil_div(shape.n, kRows), groups = ceil_div(shape.k, kColumns);
+#pragma omp parallel num_threads(threads()) if (pays(shape))
+    for (std::int64_t d = 0; d < depth; d += chunk) {
+        const int count = static_cast<int>(std::min<std::int64_t>(chunk, depth - d));
+        const bool last = d + count == depth;
+#pragma omp for schedule(static)
+        for (int group = 0; group < groups; ++group) {
+            const int k0 = group * kColumns, columns = std::min(kColumns, shape.k - k0);
+            for (int tile = 0; tile < tiles; ++tile) {
+                const int m0 = part_begin(shape.n, tiles, tile);
+                const int rows = part_begin(shape.n, tiles, tile + 1) - m0;
+                float sums[kRows][kColumns];
+                kDotTiles[rows - 1][columns - 1](x + m0 * depth + d, w + k0 * depth + d, depth,
+                                                 count, sums);
+                for (int i = 0; i < rows; ++i)
+                    for (int j = 0; j < columns; ++j) {
+                        float& result = y[static_cast<std::int64_t>(m0 + i) * shape.k + k0 + j];
+                        float value = sums[i][j] + (d ? result : b ? b[k0 + j] : 0.0f);
+                        if (last && relu) value = value < 0 ? 0.0f : value;
+                        result = value;
+                    }
+            }
+        }
+    }
+}
+
+std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
+    return sizeof(float) * (rows_floats(shape) + kMaxDepth * kBlockColumns * max_threads());
+}
+
+void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
+                      void* workspace) {
+    const std::int64_t depth = depth_of(shape);
+    const int blocks = depth_blocks(shape), tiles = ceil_div(shape.n, kTileRows);
+    float* packed_y = static_cast<float*>(workspace);
+    float* scratch = packed_y + rows_floats(shape);
+#pragma omp parallel num_threads(threads()) if (pays(shape))
+    {
+#pragma omp for
+        for (int m = 0; m < shape.n; ++m)
+            for (int block = 0; block < blocks; ++block) {
+                const int k0 = block * kMaxDepth;
+                simd::copy(packed_y + (static_cast<std::int64_t>(block) * shape.n + m) * kRowStride,
+                           y + static_cast<std::int64_t>(m) * shape.k + k0,
+                           std::min(kMaxDepth, shape.k - k0));
+            }
+        float* panels = scratch + thread_index() * (kMaxDepth * kBlockColumns);
+#pragma omp for schedule(dynamic)
+        for (std::int64_t c = 0; c < depth; c += kBlockColumns) {
+            const int columns = static_cast<int>(std::min<std::int64_t>(kBlockColumns, depth - c));
+            for (int block = 0; block < blocks; ++block) {
+                const int k0 = block * kMaxDepth, count = std::min(kMaxDepth, shape.k - k0);
+                pack_panels(w + k0 * depth + c, depth, count, columns, panels);
+                Epilogue epilogue;
+                epilogue.accumulate = block > 0;
+                for (int panel = 0; panel * kPanel < columns; ++panel)
+                    for (int tile = 0; tile < tiles; ++tile) {
+                        const int m0 = part_begin(shape.n, tiles, tile);
+                        const int m1 = part_begin(shape.n, tiles, tile + 1);
+                        float* rows[kTileRows];
+                        for (int i = 0; i < m1 - m0; ++i)
+                            rows[i] = x + (m0 + i) * depth;
+                        const float* a =
+                            packed_y +
+                            (static_cast<std::int64_t>(block) * shape.n + m0) * kRowStride;
+                        multiply_tile(m1 - m0,
+                                      {a, kRowStride, panels + panel * kPanel * count, count}, rows,
+                                      c + panel * kPanel, columns - panel * kPanel, epilogue);
+                    }
+            }
+        }
+    }
+}
+
+std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
+    return sizeof(float) * gradient_floats(shape) * max_threads();
+}
+
+void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
+                        void* workspace) {
+    const std::int64_t depth = depth_of(shape);
+    const int n = shape.n, tiles = ceil_div(shape.k, kTileRows);
+    const int block_columns = gradient_columns(shape);
+    Epilogue epilogue;
+    epilogue.stream =
+        4 * depth * shape.k > kStreamBytes && depth % kLanes == 0 && simd::is_aligned(dw);
+#pragma omp parallel num_threads(threads()) if (pays(shape))
+    {
+        float* panels = static_cast<float*>(workspace) + thread_index() * gradient_floats(shape);
+        float* packed_dy = panels + static_cast<std::int64_t>(n) * block_columns;
+        for (std::int64_t c = 0; c < depth; c += block_columns) {
+            const int columns = static_cast<int>(std::min<std::int64_t>(block_columns, depth - c));
+            pack_panels(x + c, depth, n, columns, panels);
+#pragma omp for schedule(static) nowait
+            for (int tile = 0; tile < tiles; ++tile) {
+                const int k0 = part_begin(shape.k, tiles, tile);
+                const int count = part_begin(shape.k, tiles, tile + 1) - k0;
+                for (int m = 0; m < n; ++m)
+                    simd::copy(packed_dy + m * kTileRows,
+                               dy + static_cast<std::int64_t>(m) * shape.k + k0, count);
+                float* rows[kTileRows];
+                for (int i = 0; i < count; ++i)
+                    rows[i] = dw + (k0 + i) * depth;
+                for (int panel = 0; panel * kPanel < columns; ++panel)
+                    multiply_tile(count, {packed_dy, 1, panels + panel * kPanel * n, n, kTileRows},
+                                  rows, c + panel * kPanel, columns - panel * kPanel, epilogue);
+            }
+        }
+        simd::stream_fence();
+    }
+}
+
+}  // namespace zfcuda::dense
