@@ -115,95 +115,98 @@ void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, 
 
 namespace {
 
-// The weight gradient: sizes.
+// The weight gradient: sizes. dw is summed up transposed, (r, s, c) x k.
 struct Plan {
-    int chunks, block_lines;
-    std::int64_t row_stride;  // of gathered windows
-    std::int64_t window_floats, line_floats, map_floats;
+    int chunks, block_lines,
+        row_stride;  // of dw transposed, and of dy's pixels if they are padded to whole vectors
+    std::int64_t sum_floats, line_floats, map_floats, padded_map_floats;
 
     explicit Plan(const ConvShape& s) {
         chunks = static_cast<int>(
             std::min<std::int64_t>(kChunks, static_cast<std::int64_t>(s.n) * s.p()));
         block_lines = std::clamp(kBlockPixels / s.q(), 1, s.p());
-        row_stride = odd_lines(round_up(taps(s), kPanel) + simd::kLanes);
-        window_floats = row_stride * block_lines * s.q();
+        row_stride = round_up(s.k, simd::kLanes);
+        sum_floats = static_cast<std::int64_t>(taps(s)) * row_stride;
         line_floats = scratch_floats(s, block_lines);
-        map_floats = odd_lines(static_cast<std::int64_t>(block_lines) * s.q() * s.k);
+        const std::int64_t pixels = static_cast<std::int64_t>(block_lines) * s.q();
+        map_floats = odd_lines(pixels * s.k);
+        padded_map_floats = row_stride == s.k ? 0 : odd_lines(pixels * row_stride);
     }
 
-    std::int64_t thread_floats() const { return window_floats + line_floats + map_floats; }
+    std::int64_t thread_floats() const { return line_floats + map_floats + padded_map_floats; }
 };
 
-// Rows of taps for `count` output lines.
-void gather_windows(const ConvShape& s, const float* lines, int count, std::int64_t row_stride,
-                    float* out) {
-    const int size = line_floats(s), run = s.s * s.c;
-    for (int p = 0; p < count; ++p)
-        for (int q = 0; q < s.q(); ++q, out += row_stride) {
-            const float* from =
-                lines + static_cast<std::int64_t>(p) * s.stride_h * size + q * s.stride_w * s.c;
-            for (int r = 0; r < s.r; ++r)
-                simd::copy_spilling(out + r * run, from + r * size, run);
-        }
+// Adds the products of `count` output lines: `lines` as from pad_lines, `map` (count * q,
+// row_stride).
+void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int count,
+               const float* map, const Epilogue& epilogue, float* sums) {
+    const int size = line_floats(s), run = s.s * s.c, tiles = ceil_div(run, kTileRows);
+    for (int column = 0; column < s.k; column += kPanel)
+        for (int r = 0; r < s.r; ++r)
+            for (int tile = 0; tile < tiles; ++tile) {
+                const int i0 = part_begin(run, tiles, tile), i1 = part_begin(run, tiles, tile + 1);
+                float* rows[kTileRows];
+                for (int i = i0; i < i1; ++i)
+                    rows[i - i0] = sums + static_cast<std::int64_t>(r * run + i) * plan.row_stride;
+                Operands operands{lines + r * size + i0, 1, map + column, s.q()};
+                operands.a_step = s.stride_w * s.c;
+                operands.b_stride = plan.row_stride;
+                operands.runs = count;
+                operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
+                multiply_tile(i1 - i0, operands, rows, column, plan.row_stride - column, epilogue);
+            }
 }
 
 }  // namespace
 
 std::size_t conv2d_weight_grad_workspace(const ConvShape& s) {
     const Plan plan(s);
-    return sizeof(float) * (static_cast<std::int64_t>(plan.chunks) * s.k * taps(s) +
-                            plan.thread_floats() * max_threads());
+    return sizeof(float) * (plan.chunks * plan.sum_floats + plan.thread_floats() * max_threads());
 }
 
 void conv2d_weight_grad(const ConvShape& s, const float* x, const MapLines& dy, float* dw,
                         void* workspace) {
     const Plan plan(s);
-    const int p = s.p(), q = s.q(), columns = taps(s), tiles = ceil_div(s.k, kTileRows);
-    const std::int64_t size = static_cast<std::int64_t>(s.k) * columns;
-    const std::int64_t all_lines = static_cast<std::int64_t>(s.n) * p;
-    float* partials = static_cast<float*>(workspace);
-    float* scratch = partials + plan.chunks * size;
+    const std::int64_t all_lines = static_cast<std::int64_t>(s.n) * s.p();
+    float* sums = static_cast<float*>(workspace);
+    float* scratch = sums + plan.chunks * plan.sum_floats;
 #pragma omp parallel num_threads(threads())
     {
-        float* windows = scratch + thread_index() * plan.thread_floats();
-        float* lines = windows + plan.window_floats;
-        float* map = lines + plan.line_floats;
+        float* lines = scratch + thread_index() * plan.thread_floats();
+        float* buffer = lines + plan.line_floats;
+        float* padded = buffer + plan.map_floats;
 #pragma omp for schedule(dynamic)
         for (int chunk = 0; chunk < plan.chunks; ++chunk) {
-            float* partial = partials + chunk * size;
             std::int64_t line = part_begin(all_lines, plan.chunks, chunk);
             const std::int64_t end = part_begin(all_lines, plan.chunks, chunk + 1);
             Epilogue epilogue;
             while (line < end) {
-                const int n = static_cast<int>(line / p), p0 = static_cast<int>(line % p);
+                const int n = static_cast<int>(line / s.p()), p = static_cast<int>(line % s.p());
                 const int count = static_cast<int>(
-                    std::min<std::int64_t>({plan.block_lines, end - line, p - p0}));
-                pad_lines(s, x, n, p0, p0 + count, lines);
-                gather_windows(s, lines, count, plan.row_stride, windows);
-                const float* gradient = dy.read(n, p0, count, map);
-                for (int column = 0; column < columns; column += kPanel)
-                    for (int tile = 0; tile < tiles; ++tile) {
-                        const int k0 = part_begin(s.k, tiles, tile),
-                                  k1 = part_begin(s.k, tiles, tile + 1);
-                        float* rows[kTileRows];
-                        for (int i = 0; i < k1 - k0; ++i)
-                            rows[i] = partial + static_cast<std::int64_t>(k0 + i) * columns;
-                        Operands operands{gradient + k0, 1, windows + column, count * q};
-                        operands.a_step = s.k;
-                        operands.b_stride = static_cast<int>(plan.row_stride);
-                        multiply_tile(k1 - k0, operands, rows, column, columns - column, epilogue);
-                    }
+                    std::min<std::int64_t>({plan.block_lines, end - line, s.p() - p}));
+                pad_lines(s, x, n, p, p + count, lines);
+                const float* map = dy.read(n, p, count, buffer);
+                if (plan.padded_map_floats) {
+                    for (int i = 0; i < count * s.q(); ++i)
+                        simd::copy_spilling(padded + i * plan.row_stride, map + i * s.k, s.k);
+                    map = padded;
+                }
+                add_lines(s, plan, lines, count, map, epilogue, sums + chunk * plan.sum_floats);
                 epilogue.accumulate = true;
                 line += count;
             }
         }
+        // In the order of the chunks, whichever thread made them.
 #pragma omp for
-        for (std::int64_t i = 0; i < size; ++i) {
-            float sum = partials[i];
-            for (int chunk = 1; chunk < plan.chunks; ++chunk)
-                sum += partials[chunk * size + i];
-            dw[i] = sum;
-        }
+        for (int d = 0; d < taps(s); ++d)
+            for (int k = 0; k < s.k; k += simd::kLanes) {
+                const float* from = sums + static_cast<std::int64_t>(d) * plan.row_stride + k;
+                simd::Vec sum = simd::load(from);
+                for (int chunk = 1; chunk < plan.chunks; ++chunk)
+                    sum += simd::load(from + chunk * plan.sum_floats);
+                for (int i = 0; i < std::min(simd::kLanes, s.k - k); ++i)
+                    dw[static_cast<std::int64_t>(k + i) * taps(s) + d] = sum[i];
+            }
     }
 }
 

@@ -15,7 +15,8 @@
 // the taps of the windows that cover it. The windows of ceil(S / step) neighbours overlap, so that
 // many lines take turns at receiving them, without reading them back, and are added at the end.
 //
-// The weight gradient gathers windows into rows of R * S * C columns, and takes dy as it lies.
+// The weight gradient reads windows in place too: its rows are the S * C taps of one filter row,
+// its columns k, and its depth the pixels of some output lines.
 #pragma once
 
 #include <cstddef>
