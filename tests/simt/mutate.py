@@ -39,6 +39,14 @@ FAMILIES = {
 }
 ALL_FAMILIES = ["conv_variants", "conv", "block", "pool", "activation", "norm", "loss", "optimizer", "image"]
 
+# Where only some tests of the family run the kernels of a file: words in their names.
+KEYWORDS = {
+    "conv_bias_grad": "bias_grad",
+    "conv_dgrad": "transpose or ragged or tile or split",
+    "conv_wgrad": "weight_grad or ragged or tile or split",
+    "conv_splits": "split",
+}
+
 # What survives the first gets a second chance.
 RUNS = [{"seed": 1, "schedule": "mixed"}, {"seed": 2, "schedule": "mixed"}]
 
