@@ -50,10 +50,10 @@ def test_large_pictures_are_embedded_small():
     view = make_visualization(maps=1, size=200)
     view.frames[..., :2] = 0
     gallery = Gallery(view, shown)
-    assert max(picture(gallery.maps[0].projections).shape) <= 340
+    assert max(picture(gallery.maps[0].projections).shape) <= 244
     image = next(iter(gallery.data()["images"].values()))
     assert image["size"] == [300, 300]
-    assert max(picture(image["uri"]).shape) <= 144
+    assert max(picture(image["uri"]).shape) <= 128
     assert not gallery.pixels
 
 

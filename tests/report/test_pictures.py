@@ -94,7 +94,7 @@ def test_enlarging_repeats_pixels_by_a_whole_factor():
 @pytest.mark.parametrize("photo", [False, True])
 def test_what_is_encoded_can_be_read(photo):
     ramp = np.repeat(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)
-    noise = np.random.default_rng(0).integers(0, 40, ramp.shape, np.uint8)
+    noise = np.random.default_rng(0).integers(0, 40, (64, 64, 1), np.uint8)
     picture = np.clip(ramp.astype(int) + noise, 0, 255).astype(np.uint8)
     media_type, data = pictures.encode(picture, photo)
     assert media_type == ("image/jpeg" if photo else "image/png")

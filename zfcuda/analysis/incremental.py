@@ -179,7 +179,8 @@ def _paste(patch: Any, change: _Change, top: int, left: int) -> None:
 
 def _sums(whole: Any, changes: list[_Change], feature_map: int) -> np.ndarray:
     """The sum over one map (H,W) under each change, from the whole image's sum and the differences in the windows."""
-    whole = to_host(whole).astype(np.float64)
-    total = whole.sum()
-    now = (to_host(change.values[..., feature_map]) for change in changes)
-    return np.array([total + (values - whole[change.place]).sum() for values, change in zip(now, changes, strict=True)])
+    xp = array_module(whole)
+    whole = whole.astype(np.float64)
+    # On the device until the last line: one copy to the host, not one per position.
+    differences = [(change.values[..., feature_map] - whole[change.place]).sum() for change in changes]
+    return to_host(whole.sum() + xp.stack(differences))

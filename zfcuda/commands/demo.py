@@ -16,7 +16,7 @@ from . import ablate, occlude, train, visualize
 from .common import Commands, add_command, command_line, device, output, positive
 
 _ABLATED = ("as it is", "without layers 3,4", "without layers 3,4,6,7")
-_ABLATION_IMAGES, _ABLATION_EPOCHS = 3000, 2
+_ABLATION_IMAGES, _ABLATION_EPOCHS = 4000, 3
 _BATCH, _LEARNING_RATE = 64, 2e-2
 
 

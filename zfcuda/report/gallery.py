@@ -17,8 +17,8 @@ from . import pictures
 from .page import file_name
 
 # A page embeds larger pictures reduced to these many pixels, so that a hundred maps of nine winners stay below 15 MB.
-_EMBEDDED_TILE = 112
-_EMBEDDED_IMAGE = 144
+_EMBEDDED_TILE = 80
+_EMBEDDED_IMAGE = 128
 _GAP = 1
 
 

@@ -150,7 +150,7 @@ def encode(picture: np.ndarray, photo: bool = False) -> tuple[str, bytes]:
     png = buffer.getvalue()
     if photo and len(png) > 2048:
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=85, subsampling=0)
+        image.save(buffer, "JPEG", quality=80)
         if buffer.tell() < len(png):
             return "image/jpeg", buffer.getvalue()
     return "image/png", png
