@@ -141,14 +141,14 @@ void transpose(const ConvShape& s, int images, const float* y, float* x, void* w
 }  // namespace conv_steps
 
 std::size_t conv2d_workspace(const ConvShape& s) {
-    if (dense::applies(s)) return 0;
+    if (dense::applies(s)) return dense::conv2d_workspace(s);
     return first_layer::applies(s) ? first_layer::conv2d_workspace(s)
                                    : conv_steps::forward_workspace(s);
 }
 
 void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, bool relu, float* y,
             void* workspace, Stream) {
-    if (dense::applies(s)) return dense::conv2d(s, x, w, b, relu, y);
+    if (dense::applies(s)) return dense::conv2d(s, x, w, b, relu, y, workspace);
     if (first_layer::applies(s)) return first_layer::conv2d(s, x, w, b, relu, y, workspace);
     conv_steps::pack_forward(s, w, workspace);
     conv_steps::forward(s, s.n, x, b, relu, y, workspace);

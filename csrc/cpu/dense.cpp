@@ -34,17 +34,17 @@ constexpr int kRows = 4, kColumns = 3;
 
 // sums[i][j] = the product of row i of x and row j of w over `count` elements.
 template <int Rows, int Columns>
-void dot_tile(const float* x, const float* w, std::int64_t distance, int count,
-              float (&sums)[kRows][kColumns]) {
+void dot_tile(const float* x, std::int64_t x_distance, const float* w, std::int64_t w_distance,
+              int count, float (&sums)[kRows][kColumns]) {
     Vec acc[Rows][Columns] = {};
     const auto step = [&](auto load) {
         Vec wj[Columns];
 #pragma GCC unroll 4
         for (int j = 0; j < Columns; ++j)
-            wj[j] = load(w + j * distance);
+            wj[j] = load(w + j * w_distance);
 #pragma GCC unroll 6
         for (int i = 0; i < Rows; ++i) {
-            const Vec xi = load(x + i * distance);
+            const Vec xi = load(x + i * x_distance);
 #pragma GCC unroll 4
             for (int j = 0; j < Columns; ++j)
                 acc[i][j] += xi * wj[j];
@@ -58,7 +58,8 @@ void dot_tile(const float* x, const float* w, std::int64_t distance, int count,
             sums[i][j] = simd::sum(acc[i][j]);
 }
 
-using DotTile = void (*)(const float*, const float*, std::int64_t, int, float (&)[kRows][kColumns]);
+using DotTile = void (*)(const float*, std::int64_t, const float*, std::int64_t, int,
+                         float (&)[kRows][kColumns]);
 
 template <int Rows, int... J>
 constexpr std::array<DotTile, kColumns> dot_tiles_of(std::integer_sequence<int, J...>) {
@@ -72,6 +73,11 @@ constexpr std::array<std::array<DotTile, kColumns>, kRows> dot_tiles(
 }
 
 constexpr auto kDotTiles = dot_tiles(std::make_integer_sequence<int, kRows>());  // [rows][columns]
+
+// As much of the depth at a time as leaves x in the second-level cache.
+int forward_chunk(const ConvShape& shape) {
+    return std::max(512, 64 * 1024 / shape.n / kLanes * kLanes);
+}
 
 // ---- Both gradients: tiles of the register-blocked product
 
@@ -114,16 +120,26 @@ bool applies(const ConvShape& shape) {
     return shape.h == shape.r && shape.w == shape.s && shape.pad_h == 0 && shape.pad_w == 0;
 }
 
+std::size_t conv2d_workspace(const ConvShape& shape) {
+    return sizeof(float) * shape.n * odd_lines(forward_chunk(shape));
+}
+
 void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-            float* y) {
+            float* y, void* workspace) {
     const std::int64_t depth = depth_of(shape);
-    // As much of the depth at a time as leaves x in the second-level cache.
-    const int chunk = std::max(512, 64 * 1024 / shape.n / kLanes * kLanes);
+    const int chunk = forward_chunk(shape);
     const int tiles = ceil_div(shape.n, kRows), groups = ceil_div(shape.k, kColumns);
+    // A chunk of x with its rows apart: where the depth is a multiple of a page, rows in place
+    // would all want the same set of the first-level cache.
+    float* packed_x = static_cast<float*>(workspace);
+    const std::int64_t distance = odd_lines(chunk);
 #pragma omp parallel num_threads(threads()) if (pays(shape))
     for (std::int64_t d = 0; d < depth; d += chunk) {
         const int count = static_cast<int>(std::min<std::int64_t>(chunk, depth - d));
         const bool last = d + count == depth;
+#pragma omp for schedule(static)
+        for (int m = 0; m < shape.n; ++m)
+            simd::copy(packed_x + m * distance, x + m * depth + d, count);
 #pragma omp for schedule(static)
         for (int group = 0; group < groups; ++group) {
             const int k0 = group * kColumns, columns = std::min(kColumns, shape.k - k0);
@@ -131,8 +147,8 @@ void conv2d(const ConvShape& shape, const float* x, const float* w, const float*
                 const int m0 = part_begin(shape.n, tiles, tile);
                 const int rows = part_begin(shape.n, tiles, tile + 1) - m0;
                 float sums[kRows][kColumns];
-                kDotTiles[rows - 1][columns - 1](x + m0 * depth + d, w + k0 * depth + d, depth,
-                                                 count, sums);
+                kDotTiles[rows - 1][columns - 1](packed_x + m0 * distance, distance,
+                                                 w + k0 * depth + d, depth, count, sums);
                 for (int i = 0; i < rows; ++i)
                     for (int j = 0; j < columns; ++j) {
                         float& result = y[static_cast<std::int64_t>(m0 + i) * shape.k + k0 + j];

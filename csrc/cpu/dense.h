@@ -17,8 +17,9 @@ namespace zfcuda::dense {
 
 bool applies(const ConvShape& shape);
 
+std::size_t conv2d_workspace(const ConvShape& shape);
 void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-            float* y);
+            float* y, void* workspace);
 
 std::size_t conv_transpose2d_workspace(const ConvShape& shape);
 void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
