@@ -121,7 +121,7 @@ class Ablation:
         axis.set_yticks(places, [plain(row.variant) for row in rows])
         axis.invert_yaxis()
         axis.set_xlabel("top-1 error, %")
-        axis.legend(frameon=False)
+        axis.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.0))
         return figure
 
 
