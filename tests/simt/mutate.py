@@ -200,6 +200,7 @@ def run_tests(mutant: Mutant, module, log: Path, configuration: dict) -> str:
     """The first sign that the mutant was noticed; empty if the tests passed."""
     stem = mutant.file.split(".")[0]
     families = next((f for start, f in FAMILIES.items() if stem.startswith(start)), ALL_FAMILIES)
+    keyword = f"emulated and ({KEYWORDS.get(stem, 'test')})"
     child = os.fork()
     if child == 0:
         import pytest
@@ -214,9 +215,8 @@ def run_tests(mutant: Mutant, module, log: Path, configuration: dict) -> str:
         ctypes.c_int.in_dll(ctypes.CDLL(module.__file__), "zfcuda_mutant").value = mutant.number
         module.debug.configure(**configuration)
         files = [f"tests/kernels/test_{family}.py" for family in families]
-        status = pytest.main(
-            ["-x", "-q", "-p", "no:cacheprovider", "--tb=short", "-k", "emulated", *files], [Watchdog()]
-        )
+        options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=short", "-k", keyword]
+        status = pytest.main([*options, *files], [Watchdog()])
         os._exit(int(status))
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
