@@ -137,24 +137,31 @@ struct Plan {
 };
 
 // Adds the products of `count` output lines: `lines` as from pad_lines, `map` (count * q,
-// row_stride).
+// row_stride). Meanwhile fetches `next_floats` from `next` on, the gradients that come after: a
+// panel reads them with gaps, which the processor does not foresee.
 void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int count,
-               const float* map, const Epilogue& epilogue, float* sums) {
+               const float* map, const Epilogue& epilogue, float* sums, const float* next,
+               std::int64_t next_floats) {
     const int size = line_floats(s), run = s.s * s.c, tiles = ceil_div(run, kTileRows);
-    for (int column = 0; column < s.k; column += kPanel)
-        for (int r = 0; r < s.r; ++r)
-            for (int tile = 0; tile < tiles; ++tile) {
-                const int i0 = part_begin(run, tiles, tile), i1 = part_begin(run, tiles, tile + 1);
-                float* rows[kTileRows];
-                for (int i = i0; i < i1; ++i)
-                    rows[i - i0] = sums + static_cast<std::int64_t>(r * run + i) * plan.row_stride;
-                Operands operands{lines + r * size + i0, 1, map + column, s.q()};
-                operands.a_step = s.stride_w * s.c;
-                operands.b_stride = plan.row_stride;
-                operands.runs = count;
-                operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
-                multiply_tile(i1 - i0, operands, rows, column, plan.row_stride - column, epilogue);
-            }
+    const int steps = ceil_div(s.k, kPanel) * s.r;
+    for (int step = 0; step < steps; ++step) {
+        const int column = step / s.r * kPanel, r = step % s.r;
+        for (std::int64_t i = part_begin(next_floats, steps, step);
+             i < part_begin(next_floats, steps, step + 1); i += 16)
+            __builtin_prefetch(next + i, 0, 2);
+        for (int tile = 0; tile < tiles; ++tile) {
+            const int i0 = part_begin(run, tiles, tile), i1 = part_begin(run, tiles, tile + 1);
+            float* rows[kTileRows];
+            for (int i = i0; i < i1; ++i)
+                rows[i - i0] = sums + static_cast<std::int64_t>(r * run + i) * plan.row_stride;
+            Operands operands{lines + r * size + i0, 1, map + column, s.q()};
+            operands.a_step = s.stride_w * s.c;
+            operands.b_stride = plan.row_stride;
+            operands.runs = count;
+            operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
+            multiply_tile(i1 - i0, operands, rows, column, plan.row_stride - column, epilogue);
+        }
+    }
 }
 
 }  // namespace
@@ -191,7 +198,11 @@ void conv2d_weight_grad(const ConvShape& s, const float* x, const MapLines& dy, 
                         simd::copy_spilling(padded + i * plan.row_stride, map + i * s.k, s.k);
                     map = padded;
                 }
-                add_lines(s, plan, lines, count, map, epilogue, sums + chunk * plan.sum_floats);
+                const std::int64_t next_lines =
+                    dy.pool ? 0 : std::min<std::int64_t>(plan.block_lines, end - line - count);
+                add_lines(s, plan, lines, count, map, epilogue, sums + chunk * plan.sum_floats,
+                          next_lines ? dy.values + (line + count) * dy.line_size : nullptr,
+                          next_lines * dy.line_size);
                 epilogue.accumulate = true;
                 line += count;
             }
