@@ -3,7 +3,8 @@
     python benchmarks/cpu.py [conv pool norm block net projection occlusion memory] [--quick] [--json FILE]
 
 Every result is compared before it is timed, the best of the peer's memory formats counts, and everything runs twice: as
-the C library's allocator comes, and told to keep its memory (`cpu_device.TUNED_ALLOCATOR`), in a process each.
+the C library's allocator comes, and told to keep its memory (`cpu_device.TUNED_ALLOCATOR`), in a process each. The
+share of the ceiling counts the operations of the plain algorithm; where a faster one is used it exceeds 100 %.
 """
 
 from __future__ import annotations

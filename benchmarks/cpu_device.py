@@ -52,16 +52,19 @@ def describe() -> dict[str, str]:
 def time_alternating(
     calls: dict[str, Callable[[], Any]], *, seconds: float = 3.0, rounds: tuple[int, int] = (5, 25)
 ) -> dict[str, list[float]]:
-    """Milliseconds a call; the contestants take turns, with a pause and an untimed call before each sample.
+    """Milliseconds a call; the contestants take turns, with a pause and, if it is short, an untimed call before each.
 
     A sample is as many calls in a row as fill 3 ms. One during which other processes took this one's cores is kept only
     if there are fewer than 3 quiet ones. Takes about `seconds`, within the bounds of `rounds`.
     """
-    repeats = {}
+    repeats, short = {}, {}
     for name, call in calls.items():
-        call()
         time.sleep(PAUSE_S)
-        repeats[name] = max(1, min(100, round(3.0 / max(1e-3, _sample(call, 1)[0]))))
+        milliseconds = _sample(call, 1)[0]
+        short[name] = milliseconds < 500
+        if short[name]:
+            milliseconds = _sample(call, 1)[0]
+        repeats[name] = max(1, min(100, round(3.0 / max(1e-3, milliseconds))))
     quiet: dict[str, list[float]] = {name: [] for name in calls}
     disturbed: dict[str, list[float]] = {name: [] for name in calls}
     start = time.perf_counter()
@@ -70,7 +73,8 @@ def time_alternating(
             break
         for name, call in calls.items():
             time.sleep(PAUSE_S)
-            call()
+            if short[name]:
+                call()
             milliseconds, switches = _sample(call, repeats[name])
             allowed = 1 + 0.02 * milliseconds * repeats[name]  # the system's own threads need a moment
             (quiet if switches <= allowed else disturbed)[name].append(milliseconds)
