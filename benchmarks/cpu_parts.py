@@ -504,7 +504,7 @@ def run(part: str, quick: bool, ceilings: harness.Ceilings | None) -> list[Row]:
         "norm": lambda: norm(n),
         "block": lambda: block(n),
         "net": lambda: net(whole),
-        "projection": lambda: projection(4 if quick else 16),
+        "projection": lambda: projection(4 if quick else 8),
         "occlusion": lambda: occlusion(48 if quick else 16),
     }[part]()
     rounds = (3, 3) if quick or part in ("net", "projection", "occlusion") else (5, 15)
