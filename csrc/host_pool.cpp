@@ -16,8 +16,7 @@ namespace {
 constexpr std::size_t kHugePage = 2 << 20;
 
 // Blocks begin at addresses that differ in the bits which choose a cache set: where all begin at
-// that of a page, an operation that walks through three arrays at once waits for its own lines (up
-// to twice the time in pooling and normalisation).
+// that of a page, an operation that walks through three arrays at once can wait for its own lines.
 constexpr std::size_t kStagger = 17 * 64;
 constexpr std::size_t kStaggers = 16;
 

@@ -6,6 +6,9 @@
 // the multiplications, the results are transformed back; transformed filters and tiles stay in the
 // last-level cache, a few hundred tiles at a time. The transforms cost memory traffic that is
 // shared by all channels on the other side, so that it pays from about 64 channels on.
+//
+// Where maps are small, neighbouring images of a batch share tiles. Results stay within the
+// tolerance of their own size, but an infinity or NaN in one image can reach its neighbour's edge.
 #pragma once
 
 #include <cstddef>
