@@ -25,8 +25,7 @@ namespace zfcuda {
 // A cudaStream_t on the GPU; ignored elsewhere.
 using Stream = void*;
 
-// ---- The backend itself
-// --------------------------------------------------------------------------
+// ---- The backend itself -------------------------------------------------------------------------
 
 // Why this backend cannot run on this machine, in words for its user; empty if it can.
 std::string unavailable_reason();
@@ -34,8 +33,7 @@ std::string unavailable_reason();
 // What runs the operations, for `zfcuda info`: the instruction set and threads, or the devices.
 std::string description();
 
-// ---- Convolution (paper 2.1, P1, P3)
-// -------------------------------------------------------------
+// ---- Convolution (paper 2.1, P1, P3) ------------------------------------------------------------
 
 // y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c]
 // * w[k,r,s,c]), zero outside x; act is ReLU if `relu`, else the identity. `b` may be null.
@@ -61,8 +59,7 @@ void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* d
                       Stream stream);
 std::size_t conv2d_bias_grad_workspace(std::int64_t rows, int channels);
 
-// ---- Max pooling with switches (P1, P3)
-// ----------------------------------------------------------
+// ---- Max pooling with switches (P1, P3) ---------------------------------------------------------
 
 // y = maximum over each window, cells outside x ignored; switches = r * window_w + s of the first
 // maximum in row-major order, counted from the window's corner even where that lies in the padding.
@@ -80,8 +77,7 @@ void max_unpool2d(const PoolShape& shape, const float* y, const std::uint8_t* sw
 void spatial_max(int n, int h, int w, int c, const float* x, float* values, std::int32_t* positions,
                  Stream stream);
 
-// ---- The block: convolution, ReLU and max pooling as one operation (decision 6)
-// -------------------
+// ---- The block: convolution, ReLU and max pooling as one operation (decision 6) -----------------
 
 // max_pool2d(conv2d(x, w, b, relu = true)); `pool`'s input is `conv`'s output. `b` may be null.
 void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const float* x, const float* w,
@@ -102,8 +98,7 @@ void unpool_conv2d_weight_grad(const ConvShape& conv, const PoolShape& pool, con
                                void* workspace, Stream stream);
 std::size_t unpool_conv2d_weight_grad_workspace(const ConvShape& conv, const PoolShape& pool);
 
-// ---- Element-wise
-// --------------------------------------------------------------------------------
+// ---- Element-wise -------------------------------------------------------------------------------
 
 // y = max(x, 0), NaN stays NaN. y may be x.
 void relu(std::int64_t size, const float* x, float* y, Stream stream);
@@ -117,8 +112,7 @@ void relu_grad(std::int64_t size, const float* dy, const float* y, float* dx, St
 void dropout(std::int64_t size, const float* x, float probability, std::uint64_t seed,
              std::uint64_t offset, float* y, Stream stream);
 
-// ---- Local response normalisation across channels (Krizhevsky et al. 2012, P1)
-// ---------------------
+// ---- Local response normalisation across channels (Krizhevsky et al. 2012, P1) ------------------
 
 // y[.,c] = x[.,c] / (k + alpha * sum over j of x[.,j]^2)^beta, j from c - size/2 to c + (size-1)/2
 // inside the channels; x is (rows, channels).
@@ -127,8 +121,7 @@ void local_response_norm(std::int64_t rows, int channels, int size, float alpha,
 void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
                               float k, const float* dy, const float* x, float* dx, Stream stream);
 
-// ---- Loss
-// ------------------------------------------------------------------------------------------
+// ---- Loss ---------------------------------------------------------------------------------------
 
 // probabilities = softmax of each row of logits (n, classes).
 void softmax(int n, int classes, const float* logits, float* probabilities, Stream stream);
@@ -143,8 +136,7 @@ std::size_t softmax_cross_entropy_workspace(int n, int classes);
 void softmax_cross_entropy_grad(int n, int classes, const float* probabilities,
                                 const std::int32_t* labels, float* dlogits, Stream stream);
 
-// ---- Optimiser (P2)
-// ----------------------------------------------------------------------------------
+// ---- Optimiser (P2) -----------------------------------------------------------------------------
 
 // v = momentum * v - lr * (g + weight_decay * w); w = w + v. In place.
 void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
@@ -154,8 +146,7 @@ void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, f
 // In place.
 void renormalize_filters(int filters, int filter_size, float max_rms, float* w, Stream stream);
 
-// ---- Images (P2)
-// -------------------------------------------------------------------------------------
+// ---- Images (P2) --------------------------------------------------------------------------------
 
 // y[n,i,j,c] = images[n, top+i, left+j', c] - mean[top+i, left+j', c], with (top, left) =
 // corners[n] and j' = j, or out_w - 1 - j where flips[n] is not zero. images is uint8 (N,H,W,C),

@@ -26,7 +26,7 @@ std::int64_t map_floats(const ConvShape& conv, int images) {
     return static_cast<std::int64_t>(images) * conv.p() * conv.q() * conv.k;
 }
 
-// ---- Groups of images
+// ---- Groups of images ---------------------------------------------------------------------------
 
 constexpr std::int64_t kGroupBytes = 4 << 20;
 
@@ -63,7 +63,7 @@ std::size_t group_workspace(const ConvShape& conv, std::size_t (*steps)(const Co
     return sizeof(float) * groups.map_floats + steps(groups.largest);
 }
 
-// ---- Rings of lines, for images with few channels
+// ---- Rings of lines, for images with few channels -----------------------------------------------
 
 struct Ring {
     int step, lines;  // lines of the map made at once, and kept

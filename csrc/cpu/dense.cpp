@@ -79,7 +79,7 @@ int forward_chunk(const ConvShape& shape) {
     return std::max(512, 64 * 1024 / shape.n / kLanes * kLanes);
 }
 
-// ---- Both gradients: tiles of the register-blocked product
+// ---- Both gradients: tiles of the register-blocked product --------------------------------------
 
 constexpr int kBlockColumns = 128;  // of w, packed at a time by one thread
 

@@ -48,7 +48,7 @@ struct Traits<float> {
     static constexpr int kLanes = 1;
 };
 
-// ---- Memory
+// ---- Memory -------------------------------------------------------------------------------------
 
 inline Vec load(const float* p) {
     return *reinterpret_cast<const UnalignedVec*>(p);
@@ -150,7 +150,7 @@ inline void store_bytes(std::uint8_t* p, std::int32_t v) {
     *p = static_cast<std::uint8_t>(v);
 }
 
-// ---- Lanes
+// ---- Lanes --------------------------------------------------------------------------------------
 
 inline Mask less(Vec a, Vec b) {
 #if defined(__AVX512F__)
@@ -218,7 +218,7 @@ inline float add_where_byte(float sum, const std::uint8_t* byte, std::uint8_t co
     return *byte == code ? sum + v : sum;
 }
 
-// ---- Arithmetic
+// ---- Arithmetic ---------------------------------------------------------------------------------
 
 // max(v, 0); NaN stays NaN.
 inline Vec relu(Vec v) {
@@ -253,7 +253,7 @@ inline Vec reciprocal_sqrt(Vec v) {
     return estimate * (1.5f - 0.5f * v * estimate * estimate);
 }
 
-// ---- Runs
+// ---- Runs ---------------------------------------------------------------------------------------
 
 // memcpy of floats, for runs of a few to a few hundred.
 inline void copy(float* to, const float* from, int count) {

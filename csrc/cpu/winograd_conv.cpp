@@ -59,7 +59,7 @@ struct Plan {
     }
 };
 
-// ---- The steps
+// ---- The steps ----------------------------------------------------------------------------------
 
 // Transforms tile `tile` of the grid into row `row` of the chunk's data.
 void transform_tile(const Plan& plan, const TileSource& source, int tile, int row) {
@@ -136,7 +136,7 @@ void run(const Plan& plan, const TileSource& source, const WriteTile& write_tile
     }
 }
 
-// ---- conv2d
+// ---- conv2d -------------------------------------------------------------------------------------
 
 Plan conv2d_plan(const ConvShape& s, int images, void* workspace) {
     return Plan(source_grid(s, images), s.c, s.stride_h * s.stride_w, s.k, workspace);
@@ -207,7 +207,7 @@ void write_outputs(const ConvShape& s, const Plan& plan, const TilePosition& pos
     }
 }
 
-// ---- conv_transpose2d
+// ---- conv_transpose2d ---------------------------------------------------------------------------
 
 // Its outputs along an axis: u from pad / stride on, pixel stride * u + phase - pad.
 int first_output(int stride, int pad) {

@@ -29,8 +29,7 @@ bool reads_through_switches(const ConvShape& shape, const PoolShape& pool) {
     return has_small_cover(pool) && divide_up(shape.r * shape.s * shape.c, cols) <= kMaxGathers;
 }
 
-// ---- Unpool and rectify in one pass
-// --------------------------------------------------------------
+// ---- Unpool and rectify in one pass -------------------------------------------------------------
 
 constexpr int kUnpoolThreads = 256;
 

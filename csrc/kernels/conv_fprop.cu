@@ -1,8 +1,7 @@
 // Convolution, forward:
 //
-//   y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s,
-//   c]
-//                                             * w[k,r,s,c])
+//   y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, h, w, c] * w[k,r,s,c])
+//                h = p*stride_h - pad_h + r,  w = q*stride_w - pad_w + s
 //
 // as the product of the windows of x, one per output pixel (rows: N*P*Q), with the filters (cols:
 // K) over the depth R*S*C; conv_gemm.cuh multiplies, conv_operands.cuh finds the windows. A block

@@ -45,8 +45,7 @@ struct Tile {
     static constexpr int kMinBlocks = MinBlocks;
 };
 
-// ---- Slices of an operand in shared memory
-// -------------------------------------------------------
+// ---- Slices of an operand in shared memory ------------------------------------------------------
 
 // Row after row, each a run of kDepth values. The pitch of 5 chunks of 16 bytes, and one more every
 // eighth row, spreads over all banks both the rows that neighbouring lanes read (0, 1, .. 7) and
@@ -70,8 +69,7 @@ struct RowRuns {
     __device__ static int at(int row, int depth) { return depth * kPitch + row; }
 };
 
-// ---- Which sums a thread holds
-// -------------------------------------------------------------------
+// ---- Which sums a thread holds ------------------------------------------------------------------
 
 // acc[i][j] is at (row(i), col(j)) of the block's tile. Columns come in runs of four, for 16-byte
 // stores; rows too where A's slices are read along rows, else they interleave between lanes.
@@ -170,8 +168,7 @@ __device__ inline void multiply_slice(const float* slice_a, const float* slice_b
     }
 }
 
-// ---- The pipeline
-// --------------------------------------------------------------------------------
+// ---- The pipeline -------------------------------------------------------------------------------
 
 // Shared memory of the pipeline: kStages slices of A, each followed by its slice of B.
 template <class Tile, class OperandA, class OperandB>
@@ -227,8 +224,7 @@ __device__ inline void multiply(OperandA& a, OperandB& b, int slices, float* sha
     simt::copy_async_wait<0>();
 }
 
-// ---- Results
-// -------------------------------------------------------------------------------------
+// ---- Results ------------------------------------------------------------------------------------
 
 // What becomes of the sums: y = act(acc + bias[col]). `bias` may be null. `wide`: rows of y and
 // bias allow 16-byte accesses.

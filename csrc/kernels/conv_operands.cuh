@@ -90,8 +90,7 @@ struct RowRunsCopy {
     }
 };
 
-// ---- Depth along runs (fprop; A of dgrad)
-// --------------------------------------------------------
+// ---- Depth along runs (fprop; A of dgrad) -------------------------------------------------------
 
 // Windows of an image, one per row: value (row, (r, t)) is the image at (h0 + r, run position t).
 template <class Tile, int V>
@@ -169,8 +168,7 @@ class Filters {
     std::uint32_t offset_;
 };
 
-// ---- Rows along runs (B of dgrad; both of wgrad)
-// -------------------------------------------------
+// ---- Rows along runs (B of dgrad; both of wgrad) ------------------------------------------------
 
 // The taps of a filter that one phase of a strided dgrad meets, last first: tap (i, j) of `rows` x
 // `cols` is filter row row0 - i * row_step and column col0 - j * col_step.

@@ -1,7 +1,7 @@
 // Weight gradient of a convolution:
 //
-//   dw[k,r,s,c] = sum over n,p,q of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c] *
-//   dy[n,p,q,k]
+//   dw[k,r,s,c] = sum over n,p,q of x[n, h, w, c] * dy[n,p,q,k]
+//                 h = p*stride_h - pad_h + r,  w = q*stride_w - pad_w + s
 //
 // as the product of dy transposed (rows: K) with the windows of x (cols: R*S*C) over the depth
 // N*P*Q. The result is small and the depth is huge, so the depth is split over many blocks, whose

@@ -28,7 +28,7 @@ Block* Block::current() {
     return running_block;
 }
 
-// ---- Running a block
+// ---- Running a block ----------------------------------------------------------------------------
 
 void Block::set_up(const detail::Launch& launch, uint3 index, const Options& options) {
     launch_ = &launch;
@@ -135,7 +135,7 @@ void Block::become(Thread& thread) {
     threadIdx = thread.index;
 }
 
-// ---- Schedule
+// ---- Schedule -----------------------------------------------------------------------------------
 
 void Block::make_ready(Thread& thread) {
     thread.state = Thread::kReady;
@@ -221,7 +221,7 @@ void Block::exit_thread() {
     leave_context(from.context, next->context);
 }
 
-// ---- Barriers
+// ---- Barriers -----------------------------------------------------------------------------------
 
 int Block::barrier(detail::Reduction reduction, int value, Site site) {
     using detail::Reduction;
@@ -260,7 +260,7 @@ void Block::release_barrier() {
     shuffle_warps();
 }
 
-// ---- Asynchronous copies: executed as late as their wait allows, or at a random moment before
+// ---- Asynchronous copies: executed as late as their wait allows, or at a random moment before ---
 
 void Block::add_copy(const AsyncCopy& copy) {
     Thread& me = *running_;
@@ -302,7 +302,7 @@ void Block::execute(AsyncCopy& copy) {
     }
 }
 
-// ---- Accesses
+// ---- Accesses -----------------------------------------------------------------------------------
 
 void Block::access(const void* address, std::size_t bytes, Checker::Kind kind, const void* caller) {
     const auto at = reinterpret_cast<std::uintptr_t>(address);
@@ -337,7 +337,7 @@ void Block::fence() {
     if (checker_) checker_->fence();
 }
 
-// ---- Failures
+// ---- Failures -----------------------------------------------------------------------------------
 
 void Block::fail(const std::string& what, const std::string& where) {
     // Whatever an uninitialised read led to, the read was the cause.

@@ -76,7 +76,7 @@ Access Checker::stamp(Location location) const {
     return access;
 }
 
-// ---- Races
+// ---- Races --------------------------------------------------------------------------------------
 
 bool Checker::ordered(const Access& earlier, const Access& now, bool global) const {
     if (earlier.block != now.block) {
@@ -165,7 +165,7 @@ void Checker::check_words(const Shadow& shadow, std::uintptr_t address, std::siz
     }
 }
 
-// ---- Shared memory
+// ---- Shared memory ------------------------------------------------------------------------------
 
 void Checker::access(std::uintptr_t address, std::size_t bytes, Kind kind, Location location) {
     if (!shared_.contains(address)) return access_global(address, bytes, kind, location);
@@ -210,7 +210,7 @@ void Checker::end_copy(const AsyncCopy& copy) {
         shared_shadow_.cell(reinterpret_cast<std::uintptr_t>(copy.shared) + i).writer = now;
 }
 
-// ---- Global memory
+// ---- Global memory ------------------------------------------------------------------------------
 
 void Checker::access_global(std::uintptr_t address, std::size_t bytes, Kind kind,
                             Location location) {
@@ -249,7 +249,7 @@ void Checker::synchronise(std::uintptr_t address) {
     if (fenced_) releases.push_back({block_number_, now.epoch, now.thread});
 }
 
-// ---- Reports
+// ---- Reports ------------------------------------------------------------------------------------
 
 std::string Checker::name_of(std::uintptr_t address) const {
     if (shared_.contains(address)) {

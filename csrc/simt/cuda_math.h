@@ -8,7 +8,7 @@
 #include <cstring>
 #include <type_traits>
 
-// ---- Minimum and maximum: CUDA's overloads; in a mixed pair of signs the unsigned type wins.
+// ---- Minimum and maximum: CUDA's overloads; in a mixed pair of signs the unsigned type wins. ----
 
 template <typename A, typename B,
           typename = std::enable_if_t<std::is_arithmetic_v<A> && std::is_arithmetic_v<B>>>
@@ -35,7 +35,7 @@ constexpr auto max(A a, B b) {
     }
 }
 
-// ---- Floating point
+// ---- Floating point -----------------------------------------------------------------------------
 
 inline float rsqrtf(float x) {
     return 1.0f / sqrtf(x);
@@ -104,7 +104,7 @@ inline float __frsqrt_rn(float x) {
     return 1.0f / sqrtf(x);
 }
 
-// ---- Conversions
+// ---- Conversions --------------------------------------------------------------------------------
 
 namespace simt {
 template <typename To, typename From>
@@ -153,7 +153,7 @@ inline float __uint2float_rn(unsigned x) {
     return static_cast<float>(x);
 }
 
-// ---- Bits
+// ---- Bits ---------------------------------------------------------------------------------------
 
 inline int __popc(unsigned x) {
     return __builtin_popcount(x);

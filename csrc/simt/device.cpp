@@ -17,7 +17,7 @@
 namespace simt {
 namespace {
 
-// ---- Options
+// ---- Options ------------------------------------------------------------------------------------
 
 std::string environment(const char* name, const char* otherwise) {
     const char* value = std::getenv(name);
@@ -36,14 +36,14 @@ Options& current_options() {
     return instance;
 }
 
-// ---- Variants
+// ---- Variants -----------------------------------------------------------------------------------
 
 std::vector<Variant*>& registered() {
     static std::vector<Variant*> instance;
     return instance;
 }
 
-// ---- Running a grid
+// ---- Running a grid -----------------------------------------------------------------------------
 
 // The blocks of one launch, in random order: which is the next, and what failed.
 struct Grid {
@@ -181,7 +181,7 @@ void check_limits(const detail::Launch& launch) {
 
 }  // namespace
 
-// ---- Options
+// ---- Options ------------------------------------------------------------------------------------
 
 Options options() {
     return current_options();
@@ -211,7 +211,7 @@ Schedule schedule_from_name(const std::string& name) {
     throw std::invalid_argument("schedule must be depth_first, random or mixed, got " + name);
 }
 
-// ---- Variants
+// ---- Variants -----------------------------------------------------------------------------------
 
 Variant::Variant(std::string variant_name) : name(std::move(variant_name)) {
     registered().push_back(this);

@@ -103,7 +103,7 @@ int lane();
 }  // namespace detail
 }  // namespace simt
 
-// ---- Barriers
+// ---- Barriers -----------------------------------------------------------------------------------
 
 inline void __syncthreads(SIMT_HERE) {
     simt::detail::block_barrier(simt::detail::Reduction::kNone, 0, site);
@@ -133,7 +133,7 @@ inline void __threadfence_system() {
     simt::detail::trap("__trap()", site);
 }
 
-// ---- Shuffles and votes
+// ---- Shuffles and votes -------------------------------------------------------------------------
 
 namespace simt {
 template <typename T>
@@ -209,7 +209,7 @@ SIMT_REDUCE(__reduce_or_sync, unsigned, kReduceOr)
 SIMT_REDUCE(__reduce_xor_sync, unsigned, kReduceXor)
 #undef SIMT_REDUCE
 
-// ---- Cached loads and stores: the cache is not modelled
+// ---- Cached loads and stores: the cache is not modelled -----------------------------------------
 
 template <typename T>
 inline T __ldg(const T* address) {
@@ -232,7 +232,7 @@ inline void __stcs(T* address, T value) {
     *address = value;
 }
 
-// ---- Atomics
+// ---- Atomics ------------------------------------------------------------------------------------
 
 namespace simt {
 template <typename T, typename Update>
@@ -275,7 +275,7 @@ inline T atomicCAS(T* address, std::common_type_t<T> compare, std::common_type_t
     return simt::atomic_update(address, [&](T old) { return old == compare ? value : old; }, site);
 }
 
-// ---- The names of simt.h
+// ---- The names of simt.h ------------------------------------------------------------------------
 
 #define SIMT_SHARED(type, name, ...)                                                      \
     static const ::simt::SharedArray simt_shared_##name{#name, sizeof(type[__VA_ARGS__]), \

@@ -7,7 +7,7 @@ namespace {
 constexpr int kThreads = 64;
 constexpr unsigned kAll = 0xffffffffu;
 
-// ---- Barriers
+// ---- Barriers -----------------------------------------------------------------------------------
 
 __global__ void missing_barrier_kernel(const float* x, float* y) {
     SIMT_SHARED(float, tile, kThreads);
@@ -71,7 +71,7 @@ __global__ void mask_without_caller_kernel(float* y) {
     y[threadIdx.x] = __shfl_sync(0x0000ffffu, 1.0f, 0);
 }
 
-// ---- Asynchronous copies
+// ---- Asynchronous copies ------------------------------------------------------------------------
 
 __global__ void missing_wait_kernel(const float* x, float* y) {
     SIMT_SHARED(float, tile, 4 * kThreads);
@@ -113,7 +113,7 @@ __global__ void copy_over_readers_kernel(const float* x, float* y) {
     simt::copy_async_wait<0>();
 }
 
-// ---- Bounds
+// ---- Bounds -------------------------------------------------------------------------------------
 
 __global__ void static_overrun_kernel(float* y) {
     SIMT_SHARED(float, tile, kThreads);
@@ -158,7 +158,7 @@ __global__ void null_kernel(const float* bias, float* y) {
     y[threadIdx.x] = bias[0];
 }
 
-// ---- Alignment
+// ---- Alignment ----------------------------------------------------------------------------------
 
 __global__ void misaligned_vector_kernel(const float* x, float* y) {
     const float4 v = *reinterpret_cast<const float4*>(x + 1 + 4 * threadIdx.x);
@@ -173,7 +173,7 @@ __global__ void misaligned_copy_kernel(const float* x, float* y) {
     y[threadIdx.x] = tile[2];
 }
 
-// ---- Uninitialised reads
+// ---- Uninitialised reads ------------------------------------------------------------------------
 
 __global__ void uninitialised_shared_kernel(const float* x, float* y) {
     SIMT_SHARED(float, tile, kThreads);
@@ -187,7 +187,7 @@ __global__ void uninitialised_global_kernel(float* y) {
     y[threadIdx.x] += 1;
 }
 
-// ---- Races in global memory
+// ---- Races in global memory ---------------------------------------------------------------------
 
 __global__ void race_between_blocks_kernel(float* y) {
     y[threadIdx.x] = static_cast<float>(blockIdx.x);
@@ -208,14 +208,14 @@ __global__ void update_without_atomic_kernel(int* count) {
     *count = *count + 1;
 }
 
-// ---- What no GPU could do
+// ---- What no GPU could do -----------------------------------------------------------------------
 
 __global__ void throwing_kernel(float* y) {
     if (threadIdx.x == 9) throw std::out_of_range("nine");
     y[threadIdx.x] = 0;
 }
 
-// ---- Limits
+// ---- Limits -------------------------------------------------------------------------------------
 
 __global__ void nothing_kernel() {}
 

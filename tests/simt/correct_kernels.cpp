@@ -8,7 +8,7 @@ namespace {
 
 constexpr unsigned kAll = 0xffffffffu;
 
-// ---- Sum: shuffles in a warp, shared memory between warps
+// ---- Sum: shuffles in a warp, shared memory between warps ---------------------------------------
 
 __global__ void sum_kernel(int n, const float* x, float* y) {
     SIMT_SHARED(float, part, 8);
@@ -32,7 +32,7 @@ void sum() {
     expect(y[0] == 499500.0f, "sum");
 }
 
-// ---- A pipeline of asynchronous copies, with a tail that is filled with zeros
+// ---- A pipeline of asynchronous copies, with a tail that is filled with zeros -------------------
 
 template <int Stages>
 __global__ void pipeline_kernel(int n, const float* x, float* y) {
@@ -72,7 +72,7 @@ void pipeline() {
     }
 }
 
-// ---- Exchange inside a warp through shared memory
+// ---- Exchange inside a warp through shared memory -----------------------------------------------
 
 __global__ void warp_exchange_kernel(const float* x, float* y) {
     SIMT_SHARED(float, tile, 128);
@@ -93,7 +93,7 @@ void warp_exchange() {
         expect(y[i] == static_cast<float>(i ^ 15 ^ 31), "warp_exchange");
 }
 
-// ---- Threads that leave early do not hold up a barrier
+// ---- Threads that leave early do not hold up a barrier ------------------------------------------
 
 __global__ void early_exit_kernel(int n, float* y) {
     SIMT_SHARED(float, tile, 100);
@@ -111,7 +111,7 @@ void early_exit() {
         expect(y[i] == static_cast<float>(69 - i), "early_exit");
 }
 
-// ---- Atomics
+// ---- Atomics ------------------------------------------------------------------------------------
 
 __global__ void histogram_kernel(int n, const std::uint8_t* x, int* count) {
     SIMT_SHARED(int, local, 16);
@@ -161,7 +161,7 @@ void atomics() {
            "atomics");
 }
 
-// ---- The last block adds up what all have written
+// ---- The last block adds up what all have written -----------------------------------------------
 
 __global__ void last_block_kernel(const float* x, float* part, unsigned* ticket, float* y) {
     SIMT_SHARED(int, last, 1);
@@ -189,7 +189,7 @@ void last_block() {
         expect(y[i] == static_cast<float>(2 * (5 * i + 32 * 10)), "last_block");
 }
 
-// ---- Bytes side by side, written by different threads and blocks
+// ---- Bytes side by side, written by different threads and blocks --------------------------------
 
 __global__ void bytes_kernel(int n, std::uint8_t* y) {
     SIMT_SHARED(std::uint8_t, tile, 96);
@@ -206,7 +206,7 @@ void bytes() {
         expect(y[i] == i, "bytes");
 }
 
-// ---- Vectors, reductions at barriers, votes
+// ---- Vectors, reductions at barriers, votes -----------------------------------------------------
 
 __global__ void vectors_kernel(const float4* x, float2* y) {
     const float4 v = __ldg(x + threadIdx.x);
@@ -274,7 +274,7 @@ void shuffles() {
     }
 }
 
-// ---- Matrix instructions: 16 x 8 products, from shared memory through ldmatrix
+// ---- Matrix instructions: 16 x 8 products, from shared memory through ldmatrix ------------------
 
 template <typename Half, bool Transposed>
 __global__ void mma_kernel(const Half* a, const Half* b, float* d) {
@@ -357,7 +357,7 @@ void mma_tf32() {
     expect(simt::to_tf32(1.0f + 0x1p-12f) == 0x3f800000u, "to_tf32 rounds to nearest");
 }
 
-// ---- 16-bit types: every value, and rounding to nearest even
+// ---- 16-bit types: every value, and rounding to nearest even ------------------------------------
 
 void half_types() {
     for (int bits = 0; bits < 65536; ++bits) {
