@@ -13,16 +13,20 @@ import functools
 import importlib
 import math
 import os
+import sys
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from . import _cpu
 from .errors import BackendError
 
 Array = Any  # numpy.ndarray or cupy.ndarray
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 HOST_BACKENDS = ("cpu", "emulated")
 NAMES = ("cpu", "cuda", "emulated")
@@ -211,11 +215,22 @@ def _view(name: str, array: Any) -> Array | None:
         return array
     if type(array).__module__.partition(".")[0] == "cupy":
         return array
+    if str(getattr(array, "dtype", "")) == "torch.bfloat16":
+        # Neither protocol carries it everywhere, so its bits cross.
+        bits: Any = _view(name, array.view(sys.modules["torch"].int16))
+        return bits.view(BFLOAT16)
     if hasattr(array, "__cuda_array_interface__"):
         return get("cuda").xp.asarray(array)
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
         on_host = array.__dlpack_device__()[0] in _DLPACK_HOST
-        return np.from_dlpack(array) if on_host else get("cuda").xp.from_dlpack(array)
+        xp = np if on_host else get("cuda").xp
+        try:
+            return xp.from_dlpack(array)
+        except (BufferError, NotImplementedError, RuntimeError) as error:
+            dtype = getattr(array, "dtype", "unknown dtype")
+            raise TypeError(
+                f"{name}, a {type(array).__name__} of {dtype}, cannot be viewed as an array of {xp.__name__}: {error}"
+            ) from error
     raise TypeError(
         f"{name} must be a NumPy or CuPy array (or offer __cuda_array_interface__ or DLPack), "
         f"got {type(array).__name__}"

@@ -6,6 +6,10 @@ width and channels of the input, P Q K those of the output, R S the filter's hei
 array on its GPU and CuPy's current stream; results live where the arguments do. An argument that is not
 C-contiguous is copied first; `out` must be contiguous and is never resized.
 
+Where an operation says "float32 or bfloat16", its arrays may also be bfloat16 (`ml_dtypes.bfloat16`), all of them:
+they are stored in 16 bits, the arithmetic is float32, and results are rounded to nearest even. On a backend without
+bfloat16 kernels (the CPU's) the arguments are widened to float32 and the results rounded: the same numbers, no saving.
+
 Errors: ValueError for shapes and values, TypeError for dtypes, kinds of arrays and mixed devices. Each names
 the argument, what it was and what is allowed.
 """
@@ -18,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import Array, Backend, resolve
+from .backends import BFLOAT16, Array, Backend, resolve
 
 IntPair = int | tuple[int, int]
 
@@ -74,6 +78,13 @@ def _input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: A
     return backend.xp.ascontiguousarray(array)
 
 
+def _element_type(name: str, array: Array) -> np.dtype:
+    """The dtype of the first array of an operation on float32 or bfloat16, which its other arrays must share."""
+    if array.dtype not in (np.float32, BFLOAT16):
+        raise TypeError(f"{name} must be float32 or bfloat16, got {array.dtype}")
+    return array.dtype
+
+
 def _expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
     if tuple(array.shape) != tuple(shape):
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(array.shape)}")
@@ -95,13 +106,14 @@ def _output(
     shape: tuple[int, ...],
     inputs: tuple[Array | None, ...],
     *,
+    dtype: Any = np.float32,
     may_alias: bool = False,
 ) -> Array:
     """`out` after checks, or a new array."""
     if out is None:
-        return backend.empty(tuple(shape))
+        return backend.empty(tuple(shape), dtype)
     _expect_shape("out", out, shape)
-    _in_place("out", out)
+    _in_place("out", out, dtype)
     for array in inputs:
         if array is None or not backend.xp.may_share_memory(out, array):
             continue
@@ -111,15 +123,43 @@ def _output(
     return out
 
 
-def _call(backend: Backend, function: str, *arguments: Any, workspace: int | None = None) -> None:
-    """Runs one operation of the backend: arrays go as addresses; the workspace, if any, and the stream go last."""
-    first = next(a for a in arguments if isinstance(a, backend.xp.ndarray))
-    with backend.device(first):
-        passed = [backend.pointer(a) if isinstance(a, backend.xp.ndarray) else a for a in arguments]
+def _call(
+    backend: Backend, function: str, *inputs: Any, results: tuple[Array, ...] = (), workspace: tuple | None = None
+) -> None:
+    """Runs one operation of the backend. `workspace`: what its `..._workspace` function is asked with, if it has one.
+
+    Arrays go as addresses, in the order inputs, results, workspace, stream. With a bfloat16 array among them the
+    function is `..._bf16`; a backend that has none runs the float32 one on widened arrays.
+    """
+    arrays = [a for a in (*inputs, *results) if isinstance(a, backend.xp.ndarray)]
+    if any(array.dtype == BFLOAT16 for array in arrays):
+        if not hasattr(backend.module, f"{function}_bf16"):
+            _call_in_float32(backend, function, inputs, results, workspace)
+            return
+        function += "_bf16"
+    with backend.device(arrays[0]):
+        passed = [backend.pointer(a) if isinstance(a, backend.xp.ndarray) else a for a in (*inputs, *results)]
         if workspace is not None:
-            scratch = backend.scratch(workspace) if workspace else None
+            size = getattr(backend.module, f"{function}_workspace")(*workspace)
+            scratch = backend.scratch(size) if size else None
             passed.append(backend.pointer(scratch))
         getattr(backend.module, function)(*passed, backend.stream)
+
+
+def _call_in_float32(
+    backend: Backend, function: str, inputs: tuple[Any, ...], results: tuple[Array, ...], workspace: tuple | None
+) -> None:
+    """`_call` with every bfloat16 array widened to float32, and the results rounded."""
+
+    def is_narrow(argument: Any) -> bool:
+        return isinstance(argument, backend.xp.ndarray) and argument.dtype == BFLOAT16
+
+    widened = [argument.astype(np.float32) if is_narrow(argument) else argument for argument in inputs]
+    wide = [backend.empty(result.shape) if is_narrow(result) else result for result in results]
+    _call(backend, function, *widened, results=tuple(wide), workspace=workspace)
+    for result, value in zip(results, wide, strict=True):
+        if value is not result:
+            result[...] = value
 
 
 def _conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: IntPair) -> Any:
@@ -163,15 +203,16 @@ def conv2d(
     """Convolution (cross-correlation, as in every convnet), with bias and ReLU if wanted (paper Fig. 3, P1).
 
     x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y (N,P,Q,K), P = floor((H + 2*padding - R) / stride) + 1.
+    x, w and y float32 or bfloat16; b float32.
     """
     backend, (x, w, b, out) = resolve(x=x, w=w, b=b, out=out)
-    x = _input(backend, "x", x, 4)
-    w = _input(backend, "w", w, 4)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, 4, dtype)
+    w = _input(backend, "w", w, 4, dtype)
     shape = _conv_shape(backend, x.shape, w.shape, stride, padding)
     b = _check_bias(backend, b, w.shape[0])
-    y = _output(backend, out, shape.output, (x, w, b))
-    size = backend.module.conv2d_workspace(shape)
-    _call(backend, "conv2d", shape, x, w, _or_null(b), bool(relu), y, workspace=size)
+    y = _output(backend, out, shape.output, (x, w, b), dtype=dtype)
+    _call(backend, "conv2d", shape, x, w, _or_null(b), bool(relu), results=(y,), workspace=(shape,))
     return y
 
 
@@ -190,14 +231,14 @@ def conv_transpose2d(
     to (P, Q).
     """
     backend, (y, w, out) = resolve(y=y, w=w, out=out)
-    y = _input(backend, "y", y, 4)
-    w = _input(backend, "w", w, 4)
+    dtype = _element_type("y", y)
+    y = _input(backend, "y", y, 4, dtype)
+    w = _input(backend, "w", w, 4, dtype)
     height, width = _pair("output_size", output_size)
     shape = _conv_shape(backend, (y.shape[0], height, width, w.shape[3]), w.shape, stride, padding)
     _expect_shape("y", y, tuple(shape.output))
-    x = _output(backend, out, (y.shape[0], height, width, w.shape[3]), (y, w))
-    size = backend.module.conv_transpose2d_workspace(shape)
-    _call(backend, "conv_transpose2d", shape, y, w, x, workspace=size)
+    x = _output(backend, out, (y.shape[0], height, width, w.shape[3]), (y, w), dtype=dtype)
+    _call(backend, "conv_transpose2d", shape, y, w, results=(x,), workspace=(shape,))
     return x
 
 
@@ -212,28 +253,28 @@ def conv2d_weight_grad(
 ) -> Array:
     """The gradient of `conv2d`'s filters. x (N,H,W,C), dy (N,P,Q,K) -> dw (K,R,S,C), (R, S) = `kernel_size`."""
     backend, (x, dy, out) = resolve(x=x, dy=dy, out=out)
-    x = _input(backend, "x", x, 4)
-    dy = _input(backend, "dy", dy, 4)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, 4, dtype)
+    dy = _input(backend, "dy", dy, 4, dtype)
     filters = (dy.shape[3], *_pair("kernel_size", kernel_size), x.shape[3])
     shape = _conv_shape(backend, x.shape, filters, stride, padding)
     _expect_shape("dy", dy, tuple(shape.output))
     dw = _output(backend, out, filters, (x, dy))
-    size = backend.module.conv2d_weight_grad_workspace(shape)
-    _call(backend, "conv2d_weight_grad", shape, x, dy, dw, workspace=size)
+    _call(backend, "conv2d_weight_grad", shape, x, dy, results=(dw,), workspace=(shape,))
     return dw
 
 
 def conv2d_bias_grad(dy: Array, *, out: Array | None = None) -> Array:
-    """The gradient of a bias: the sum over all axes but the last. dy (..., K) -> db (K,)."""
+    """The gradient of a bias: the sum over all axes but the last. dy (..., K), float32 or bfloat16 -> db (K,)
+    float32."""
     backend, (dy, out) = resolve(dy=dy, out=out)
-    dy = _input(backend, "dy", dy, None)
+    dy = _input(backend, "dy", dy, None, _element_type("dy", dy))
     if dy.ndim < 2:
         raise ValueError(f"dy must have 2 dimensions or more, got shape {tuple(dy.shape)}")
     channels = dy.shape[-1]
     rows = dy.size // channels
     db = _output(backend, out, (channels,), (dy,))
-    size = backend.module.conv2d_bias_grad_workspace(rows, channels)
-    _call(backend, "conv2d_bias_grad", rows, channels, dy, db, workspace=size)
+    _call(backend, "conv2d_bias_grad", rows, channels, dy, results=(db,), workspace=(rows, channels))
     return db
 
 
@@ -245,14 +286,15 @@ def max_pool2d(x: Array, *, window: IntPair, stride: IntPair, padding: IntPair =
 
     x (N,H,W,C) -> y (N,P,Q,C) and switches, uint8 of the same shape: the maximum's offset r * window_width + s from
     the window's corner (also a corner that lies in the padding), the first one in row-major order. NaN wins.
-    The window has at most 256 cells; padding is smaller than the window and never wins.
+    x and y float32 or bfloat16. The window has at most 256 cells; padding is smaller than the window and never wins.
     """
     backend, (x,) = resolve(x=x)
-    x = _input(backend, "x", x, 4)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, 4, dtype)
     shape = _pool_shape(backend, x.shape, window, stride, padding)
-    y = backend.empty(tuple(shape.output))
+    y = backend.empty(tuple(shape.output), dtype)
     switches = backend.empty(tuple(shape.output), np.uint8)
-    _call(backend, "max_pool2d", shape, x, y, switches)
+    _call(backend, "max_pool2d", shape, x, results=(y, switches))
     return y, switches
 
 
@@ -275,28 +317,30 @@ def max_unpool2d(
     """Puts each value where its switch says, zero elsewhere; values that meet add up (paper 2.1, P3).
 
     y (N,P,Q,C), switches uint8 (N,P,Q,C) -> x (N,H,W,C), (H, W) = `output_size`. Also the gradient of `max_pool2d`.
-    A switch that names no cell of x (one that `max_pool2d` never makes) is ignored.
+    y and x float32 or bfloat16. A switch that names no cell of x (one that `max_pool2d` never makes) is ignored.
     """
     backend, (y, switches, out) = resolve(y=y, switches=switches, out=out)
-    y = _input(backend, "y", y, 4)
+    dtype = _element_type("y", y)
+    y = _input(backend, "y", y, 4, dtype)
     switches = _check_switches(backend, y, switches)
     size = (y.shape[0], *_pair("output_size", output_size), y.shape[3])
     shape = _pool_shape(backend, size, window, stride, padding)
     _expect_shape("y", y, tuple(shape.output))
-    x = _output(backend, out, size, (y, switches))
-    _call(backend, "max_unpool2d", shape, y, switches, x)
+    x = _output(backend, out, size, (y, switches), dtype=dtype)
+    _call(backend, "max_unpool2d", shape, y, switches, results=(x,))
     return x
 
 
 def spatial_max(x: Array) -> tuple[Array, Array]:
     """The strongest activation of every map: x (N,H,W,C) -> values (N,C) and positions int32 (N,C), h * W + w of
-    the first maximum (the ranking of P4's top 9). NaN wins."""
+    the first maximum (the ranking of P4's top 9). NaN wins. x and values float32 or bfloat16."""
     backend, (x,) = resolve(x=x)
-    x = _input(backend, "x", x, 4)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, 4, dtype)
     n, h, w, c = x.shape
-    values = backend.empty((n, c))
+    values = backend.empty((n, c), dtype)
     positions = backend.empty((n, c), np.int32)
-    _call(backend, "spatial_max", n, h, w, c, x, values, positions)
+    _call(backend, "spatial_max", n, h, w, c, x, results=(values, positions))
     return values, positions
 
 
@@ -317,17 +361,18 @@ def conv2d_relu_pool(
     """One block of the convnet, `max_pool2d(conv2d(x, w, b, relu=True))`, without storing the map between.
 
     x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y and switches as from `max_pool2d`, both (N,P,Q,K).
+    x, w and y float32 or bfloat16; b float32.
     """
     backend, (x, w, b) = resolve(x=x, w=w, b=b)
-    x = _input(backend, "x", x, 4)
-    w = _input(backend, "w", w, 4)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, 4, dtype)
+    w = _input(backend, "w", w, 4, dtype)
     conv = _conv_shape(backend, x.shape, w.shape, stride, padding)
     pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
     b = _check_bias(backend, b, w.shape[0])
-    y = backend.empty(tuple(pool.output))
+    y = backend.empty(tuple(pool.output), dtype)
     switches = backend.empty(tuple(pool.output), np.uint8)
-    size = backend.module.conv2d_relu_pool_workspace(conv, pool)
-    _call(backend, "conv2d_relu_pool", conv, pool, x, w, _or_null(b), y, switches, workspace=size)
+    _call(backend, "conv2d_relu_pool", conv, pool, x, w, _or_null(b), results=(y, switches), workspace=(conv, pool))
     return y, switches
 
 
@@ -349,17 +394,18 @@ def unpool_conv_transpose2d(
 
     y and switches (N,P,Q,K) as `conv2d_relu_pool` returns them, w (K,R,S,C) -> x (N,H,W,C), (H, W) = `output_size`.
     Without `rectify`, and with y masked by `relu_grad` against the pooled map, it is the block's data gradient.
+    y, w and x float32 or bfloat16.
     """
     backend, (y, switches, w, out) = resolve(y=y, switches=switches, w=w, out=out)
-    y = _input(backend, "y", y, 4)
-    w = _input(backend, "w", w, 4)
+    dtype = _element_type("y", y)
+    y = _input(backend, "y", y, 4, dtype)
+    w = _input(backend, "w", w, 4, dtype)
     switches = _check_switches(backend, y, switches)
     size = (y.shape[0], *_pair("output_size", output_size), w.shape[3])
     conv = _conv_shape(backend, size, w.shape, stride, padding)
     pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
     _expect_shape("y", y, tuple(pool.output))
-    x = _output(backend, out, size, (y, switches, w))
-    scratch = backend.module.unpool_conv_transpose2d_workspace(conv, pool)
+    x = _output(backend, out, size, (y, switches, w), dtype=dtype)
     _call(
         backend,
         "unpool_conv_transpose2d",
@@ -369,8 +415,8 @@ def unpool_conv_transpose2d(
         switches,
         w,
         bool(rectify),
-        x,
-        workspace=scratch,
+        results=(x,),
+        workspace=(conv, pool),
     )
     return x
 
@@ -392,18 +438,19 @@ def unpool_conv2d_weight_grad(
 
     x (N,H,W,C), dy and switches (N,P,Q,K) -> dw (K,R,S,C), (R, S) = `kernel_size`. Equal to `conv2d_weight_grad`
     of the unpooled dy. (The gradient of the bias is `conv2d_bias_grad(dy)`: unpooling moves values, it loses none.)
+    x and dy float32 or bfloat16; dw float32.
     """
     backend, (x, dy, switches, out) = resolve(x=x, dy=dy, switches=switches, out=out)
-    x = _input(backend, "x", x, 4)
-    dy = _input(backend, "dy", dy, 4)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, 4, dtype)
+    dy = _input(backend, "dy", dy, 4, dtype)
     switches = _check_switches(backend, dy, switches)
     filters = (dy.shape[3], *_pair("kernel_size", kernel_size), x.shape[3])
     conv = _conv_shape(backend, x.shape, filters, stride, padding)
     pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
     _expect_shape("dy", dy, tuple(pool.output))
     dw = _output(backend, out, filters, (x, dy, switches))
-    size = backend.module.unpool_conv2d_weight_grad_workspace(conv, pool)
-    _call(backend, "unpool_conv2d_weight_grad", conv, pool, x, dy, switches, dw, workspace=size)
+    _call(backend, "unpool_conv2d_weight_grad", conv, pool, x, dy, switches, results=(dw,), workspace=(conv, pool))
     return dw
 
 
@@ -411,22 +458,25 @@ def unpool_conv2d_weight_grad(
 
 
 def relu(x: Array, *, out: Array | None = None) -> Array:
-    """max(x, 0), any shape; NaN stays NaN. `out` may be x."""
+    """max(x, 0), any shape, float32 or bfloat16; NaN stays NaN. `out` may be x."""
     backend, (x, out) = resolve(x=x, out=out)
-    x = _input(backend, "x", x, None)
-    y = _output(backend, out, x.shape, (x,), may_alias=True)
-    _call(backend, "relu", x.size, x, y)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, None, dtype)
+    y = _output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    _call(backend, "relu", x.size, x, results=(y,))
     return y
 
 
 def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
-    """dy where y > 0, zero elsewhere: the gradient of `relu`, from its result y. `out` may be dy."""
+    """dy where y > 0, zero elsewhere: the gradient of `relu`, from its result y; float32 or bfloat16. `out`
+    may be dy."""
     backend, (dy, y, out) = resolve(dy=dy, y=y, out=out)
-    dy = _input(backend, "dy", dy, None)
-    y = _input(backend, "y", y, None)
+    dtype = _element_type("dy", dy)
+    dy = _input(backend, "dy", dy, None, dtype)
+    y = _input(backend, "y", y, None, dtype)
     _expect_shape("y", y, dy.shape)
-    dx = _output(backend, out, dy.shape, (dy, y), may_alias=True)
-    _call(backend, "relu_grad", dy.size, dy, y, dx)
+    dx = _output(backend, out, dy.shape, (dy, y), dtype=dtype, may_alias=True)
+    _call(backend, "relu_grad", dy.size, dy, y, results=(dx,))
     return dx
 
 
@@ -434,17 +484,19 @@ def dropout(x: Array, *, probability: float, seed: int, offset: int = 0, out: Ar
     """Zeroes each element with `probability` in [0, 1) and scales the others by 1 / (1 - probability) (P2).
 
     The mask is a pure function of (seed, offset, index), from Philox4x32-10, the same on every backend; the same call
-    on a gradient is the gradient, so that no mask is stored. `seed` and `offset` in [0, 2^64). `out` may be x.
+    on a gradient is the gradient, so that no mask is stored. `seed` and `offset` in [0, 2^64). x float32 or
+    bfloat16; `out` may be x.
     """
     backend, (x, out) = resolve(x=x, out=out)
-    x = _input(backend, "x", x, None)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, None, dtype)
     if not 0 <= probability < 1:
         raise ValueError(f"probability must be in [0, 1), got {probability}")
     for name, value in (("seed", seed), ("offset", offset)):
         if not 0 <= operator.index(value) < 2**64:
             raise ValueError(f"{name} must be in [0, 2^64), got {value}")
-    y = _output(backend, out, x.shape, (x,), may_alias=True)
-    _call(backend, "dropout", x.size, x, float(probability), int(seed), int(offset), y)
+    y = _output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    _call(backend, "dropout", x.size, x, float(probability), int(seed), int(offset), results=(y,))
     return y
 
 
@@ -471,14 +523,15 @@ def local_response_norm(
     """Contrast normalisation across feature maps (Krizhevsky et al. 2012; paper Fig. 3, P1).
 
     y = x / (k + alpha * sum of x^2 over the `size` neighbouring channels) ** beta; x (..., C), the sum runs over
-    channels c - size // 2 .. c + (size - 1) // 2. `alpha` is not divided by `size`.
+    channels c - size // 2 .. c + (size - 1) // 2. `alpha` is not divided by `size`. float32 or bfloat16.
     """
     backend, (x, out) = resolve(x=x, out=out)
-    x = _input(backend, "x", x, None)
+    dtype = _element_type("x", x)
+    x = _input(backend, "x", x, None, dtype)
     parameters = _check_norm(size, alpha, beta, k)
-    y = _output(backend, out, x.shape, (x,))
+    y = _output(backend, out, x.shape, (x,), dtype=dtype)
     channels = x.shape[-1] if x.ndim else 1
-    _call(backend, "local_response_norm", x.size // channels, channels, *parameters, x, y)
+    _call(backend, "local_response_norm", x.size // channels, channels, *parameters, x, results=(y,))
     return y
 
 
@@ -492,15 +545,17 @@ def local_response_norm_grad(
     k: float = 2.0,
     out: Array | None = None,
 ) -> Array:
-    """The gradient of `local_response_norm`, from its input x and the gradient dy of its result, both (..., C)."""
+    """The gradient of `local_response_norm`, from its input x and the gradient dy of its result, both (..., C),
+    float32 or bfloat16."""
     backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
-    dy = _input(backend, "dy", dy, None)
-    x = _input(backend, "x", x, None)
+    dtype = _element_type("dy", dy)
+    dy = _input(backend, "dy", dy, None, dtype)
+    x = _input(backend, "x", x, None, dtype)
     _expect_shape("dy", dy, x.shape)
     parameters = _check_norm(size, alpha, beta, k)
-    dx = _output(backend, out, x.shape, (dy, x))
+    dx = _output(backend, out, x.shape, (dy, x), dtype=dtype)
     channels = x.shape[-1] if x.ndim else 1
-    _call(backend, "local_response_norm_grad", x.size // channels, channels, *parameters, dy, x, dx)
+    _call(backend, "local_response_norm_grad", x.size // channels, channels, *parameters, dy, x, results=(dx,))
     return dx
 
 
@@ -512,7 +567,7 @@ def softmax(logits: Array, *, out: Array | None = None) -> Array:
     backend, (logits, out) = resolve(logits=logits, out=out)
     logits = _input(backend, "logits", logits, 2)
     probabilities = _output(backend, out, logits.shape, (logits,))
-    _call(backend, "softmax", *logits.shape, logits, probabilities)
+    _call(backend, "softmax", *logits.shape, logits, results=(probabilities,))
     return probabilities
 
 
@@ -534,7 +589,6 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     labels = _check_labels(backend, labels, n, classes)
     loss = backend.empty(())
     probabilities = backend.empty((n, classes))
-    size = backend.module.softmax_cross_entropy_workspace(n, classes)
     _call(
         backend,
         "softmax_cross_entropy",
@@ -542,9 +596,8 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
         classes,
         logits,
         labels,
-        loss,
-        probabilities,
-        workspace=size,
+        results=(loss, probabilities),
+        workspace=(n, classes),
     )
     return loss, probabilities
 
@@ -556,7 +609,7 @@ def softmax_cross_entropy_grad(probabilities: Array, labels: Array, *, out: Arra
     n, classes = probabilities.shape
     labels = _check_labels(backend, labels, n, classes)
     dlogits = _output(backend, out, (n, classes), (probabilities,))
-    _call(backend, "softmax_cross_entropy_grad", n, classes, probabilities, labels, dlogits)
+    _call(backend, "softmax_cross_entropy_grad", n, classes, probabilities, labels, results=(dlogits,))
     return dlogits
 
 
@@ -617,5 +670,5 @@ def crop_images(
     flips = _input(backend, "flips", flips, 1, np.uint8)
     _expect_shape("flips", flips, (images.shape[0],))
     y = _output(backend, out, tuple(shape.output), (images, mean))
-    _call(backend, "crop_images", shape, images, _or_null(mean), corners, flips, y)
+    _call(backend, "crop_images", shape, images, _or_null(mean), corners, flips, results=(y,))
     return y

@@ -110,7 +110,7 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
     [
         (ValueError, "x must have 4 dimensions", lambda: ops.conv2d(X[0], W)),
         (ValueError, "w must have 4 dimensions", lambda: ops.conv2d(X, W[0])),
-        (TypeError, "x must be float32, got float64", lambda: ops.conv2d(X.astype(float), W)),
+        (TypeError, "x must be float32 or bfloat16, got float64", lambda: ops.conv2d(X.astype(float), W)),
         (TypeError, "w must be float32, got int32", lambda: ops.conv2d(X, W.astype(np.int32))),
         (TypeError, "x must be a NumPy or CuPy array", lambda: ops.conv2d(X.tolist(), W)),
         (ValueError, "w has 2 input channels", lambda: ops.conv2d(X, W[..., :2])),
