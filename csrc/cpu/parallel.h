@@ -15,4 +15,7 @@ inline bool worth_threads(std::int64_t floats) {
 // reads it next would not find its beginning.
 constexpr std::int64_t kStreamBytes = 8 << 20;
 
+// An argument of more bytes than this is read from memory, not from a cache.
+constexpr std::int64_t kCacheBytes = 32 << 20;
+
 }  // namespace zfcuda
