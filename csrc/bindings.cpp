@@ -8,9 +8,13 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <string>
 
 #include "host_pool.h"
 #include "ops.h"
+#if defined(ZFCUDA_BF16)
+#include "ops_bf16.h"
+#endif
 #if defined(ZFCUDA_EMULATOR)
 #include "simt/debug_bindings.h"
 #endif
@@ -71,6 +75,67 @@ void bind_shapes(py::module_& m) {
         });
 }
 
+// The operations that exist for float and for Bf16, under names with this suffix.
+template <typename T>
+void bind_ops_on(py::module_& m, const std::string& suffix) {
+    const auto def = [&](const char* name, auto function) {
+        m.def((name + suffix).c_str(), function, py::call_guard<py::gil_scoped_release>());
+    };
+    const auto stream = [](Address address) { return pointer<void>(address); };
+
+    def("max_pool2d", [=](const PoolShape& shape, Address x, Address y, Address switches,
+                          Address s) {
+        max_pool2d(shape, pointer<T>(x), pointer<T>(y), pointer<std::uint8_t>(switches), stream(s));
+    });
+    def("max_unpool2d",
+        [=](const PoolShape& shape, Address y, Address switches, Address x, Address s) {
+            max_unpool2d(shape, pointer<T>(y), pointer<std::uint8_t>(switches), pointer<T>(x),
+                         stream(s));
+        });
+    def("spatial_max",
+        [=](int n, int h, int w, int c, Address x, Address values, Address positions, Address s) {
+            spatial_max(n, h, w, c, pointer<T>(x), pointer<T>(values),
+                        pointer<std::int32_t>(positions), stream(s));
+        });
+
+    def("relu", [=](std::int64_t size, Address x, Address y, Address s) {
+        relu(size, pointer<T>(x), pointer<T>(y), stream(s));
+    });
+    def("relu_grad", [=](std::int64_t size, Address dy, Address y, Address dx, Address s) {
+        relu_grad(size, pointer<T>(dy), pointer<T>(y), pointer<T>(dx), stream(s));
+    });
+    def("dropout", [=](std::int64_t size, Address x, float probability, std::uint64_t seed,
+                       std::uint64_t offset, Address y, Address s) {
+        dropout(size, pointer<T>(x), probability, seed, offset, pointer<T>(y), stream(s));
+    });
+
+    def("local_response_norm", [=](std::int64_t rows, int channels, int size, float alpha,
+                                   float beta, float k, Address x, Address y, Address s) {
+        local_response_norm(rows, channels, size, alpha, beta, k, pointer<T>(x), pointer<T>(y),
+                            stream(s));
+    });
+    def("local_response_norm_grad",
+        [=](std::int64_t rows, int channels, int size, float alpha, float beta, float k, Address dy,
+            Address x, Address dx, Address s) {
+            local_response_norm_grad(rows, channels, size, alpha, beta, k, pointer<T>(dy),
+                                     pointer<T>(x), pointer<T>(dx), stream(s));
+        });
+}
+
+#if defined(ZFCUDA_BF16)
+void bind_conversions(py::module_& m) {
+    const auto def = [&m](const char* name, auto function) {
+        m.def(name, function, py::call_guard<py::gil_scoped_release>());
+    };
+    def("narrow_bf16", [](std::int64_t size, Address x, Address y, Address s) {
+        narrow(size, pointer<float>(x), pointer<Bf16>(y), pointer<void>(s));
+    });
+    def("widen_bf16", [](std::int64_t size, Address x, Address y, Address s) {
+        widen(size, pointer<Bf16>(x), pointer<float>(y), pointer<void>(s));
+    });
+}
+#endif
+
 void bind_ops(py::module_& m) {
     const auto def = [&m](const char* name, auto function) {
         m.def(name, function, py::call_guard<py::gil_scoped_release>());
@@ -102,22 +167,6 @@ void bind_ops(py::module_& m) {
         });
     def("conv2d_bias_grad_workspace", &conv2d_bias_grad_workspace);
 
-    def("max_pool2d",
-        [=](const PoolShape& shape, Address x, Address y, Address switches, Address s) {
-            max_pool2d(shape, pointer<float>(x), pointer<float>(y), pointer<std::uint8_t>(switches),
-                       stream(s));
-        });
-    def("max_unpool2d",
-        [=](const PoolShape& shape, Address y, Address switches, Address x, Address s) {
-            max_unpool2d(shape, pointer<float>(y), pointer<std::uint8_t>(switches),
-                         pointer<float>(x), stream(s));
-        });
-    def("spatial_max",
-        [=](int n, int h, int w, int c, Address x, Address values, Address positions, Address s) {
-            spatial_max(n, h, w, c, pointer<float>(x), pointer<float>(values),
-                        pointer<std::int32_t>(positions), stream(s));
-        });
-
     def("conv2d_relu_pool",
         [=](const ConvShape& conv, const PoolShape& pool, Address x, Address w, Address b,
             Address y, Address switches, Address workspace, Address s) {
@@ -142,29 +191,6 @@ void bind_ops(py::module_& m) {
                                       pointer<void>(workspace), stream(s));
         });
     def("unpool_conv2d_weight_grad_workspace", &unpool_conv2d_weight_grad_workspace);
-
-    def("relu", [=](std::int64_t size, Address x, Address y, Address s) {
-        relu(size, pointer<float>(x), pointer<float>(y), stream(s));
-    });
-    def("relu_grad", [=](std::int64_t size, Address dy, Address y, Address dx, Address s) {
-        relu_grad(size, pointer<float>(dy), pointer<float>(y), pointer<float>(dx), stream(s));
-    });
-    def("dropout", [=](std::int64_t size, Address x, float probability, std::uint64_t seed,
-                       std::uint64_t offset, Address y, Address s) {
-        dropout(size, pointer<float>(x), probability, seed, offset, pointer<float>(y), stream(s));
-    });
-
-    def("local_response_norm", [=](std::int64_t rows, int channels, int size, float alpha,
-                                   float beta, float k, Address x, Address y, Address s) {
-        local_response_norm(rows, channels, size, alpha, beta, k, pointer<float>(x),
-                            pointer<float>(y), stream(s));
-    });
-    def("local_response_norm_grad",
-        [=](std::int64_t rows, int channels, int size, float alpha, float beta, float k, Address dy,
-            Address x, Address dx, Address s) {
-            local_response_norm_grad(rows, channels, size, alpha, beta, k, pointer<float>(dy),
-                                     pointer<float>(x), pointer<float>(dx), stream(s));
-        });
 
     def("softmax", [=](int n, int classes, Address logits, Address probabilities, Address s) {
         softmax(n, classes, pointer<float>(logits), pointer<float>(probabilities), stream(s));
@@ -209,6 +235,11 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     m.def("description", &description);
     bind_shapes(m);
     bind_ops(m);
+    bind_ops_on<float>(m, "");
+#if defined(ZFCUDA_BF16)
+    bind_ops_on<Bf16>(m, "_bf16");
+    bind_conversions(m);
+#endif
     m.def(
         "address", [](const py::array& array) { return reinterpret_cast<Address>(array.data()); },
         "Where a NumPy array's first element lies; several times faster than array.ctypes.data.");

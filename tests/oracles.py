@@ -17,6 +17,18 @@ def relative_error(actual, expected):
     return difference / scale if scale > 0 else difference
 
 
+def rounding_error(dtype):
+    """How far a correct result in `dtype` may be off, relatively: room for the order of a sum in float32, for one
+    rounding of each element in bfloat16."""
+    return 1e-5 if dtype == np.float32 else 2.0**-8
+
+
+def assert_same(actual, expected, message=""):
+    """Equal in dtype and in every element, where a NaN equals a NaN (NumPy knows no NaN in bfloat16)."""
+    assert actual.dtype == expected.dtype, (actual.dtype, expected.dtype)
+    np.testing.assert_array_equal(actual.astype(np.float64), expected.astype(np.float64), err_msg=message)
+
+
 def _taps(filters, stride, output):
     """Each filter tap (r, s) with the slice of the padded input that it meets."""
     (rows, columns), (p, q) = filters, output
@@ -74,7 +86,8 @@ def max_pool2d(x, *, window, stride, padding=(0, 0)):
     found = np.zeros(y.shape, bool)
     for r, s, cells in _taps(window, stride, (p, q)):
         value = padded[cells]
-        wins = inside[cells] & (~found | (value > y) | (np.isnan(value) & ~np.isnan(y)))
+        with np.errstate(invalid="ignore"):  # bfloat16 warns of comparisons with NaN
+            wins = inside[cells] & (~found | (value > y) | (np.isnan(value) & ~np.isnan(y)))
         y = np.where(wins, value, y)
         switches = np.where(wins, np.uint8(r * window[1] + s), switches)
         found |= inside[cells]

@@ -27,6 +27,7 @@ from .backends import BFLOAT16, Array, Backend, resolve
 IntPair = int | tuple[int, int]
 
 __all__ = [
+    "cast",
     "conv2d",
     "conv2d_bias_grad",
     "conv2d_relu_pool",
@@ -497,6 +498,27 @@ def dropout(x: Array, *, probability: float, seed: int, offset: int = 0, out: Ar
             raise ValueError(f"{name} must be in [0, 2^64), got {value}")
     y = _output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
     _call(backend, "dropout", x.size, x, float(probability), int(seed), int(offset), results=(y,))
+    return y
+
+
+def cast(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
+    """x, any shape, float32 or bfloat16, as `dtype`, the other one of the two: to bfloat16 rounded to nearest even.
+
+    An x that has this dtype already is returned as it is, unless there is an `out`, which becomes a copy of it.
+    """
+    backend, (x, out) = resolve(x=x, out=out)
+    x = _input(backend, "x", x, None, _element_type("x", x))
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, BFLOAT16):
+        raise TypeError(f"dtype must be float32 or bfloat16, got {dtype}")
+    if dtype == x.dtype and out is None:
+        return x
+    y = _output(backend, out, x.shape, (x,), dtype=dtype)
+    function = "narrow" if dtype == BFLOAT16 else "widen"
+    if dtype != x.dtype and hasattr(backend.module, f"{function}_bf16"):
+        _call(backend, function, x.size, x, results=(y,))
+    else:
+        y[...] = x
     return y
 
 

@@ -4,10 +4,12 @@
 //   relu_grad  dx = y > 0 ? dy : 0
 //   dropout    y = x / (1 - probability) where the element's Philox word keeps it, else 0
 //
-// Work: four elements a thread (the four words of one Philox counter), each loaded and stored
-// with one 16-byte access. Bound: memory, 8, 12 and 8 bytes an element. At 256 threads a block
-// and full occupancy an SM has 32 KB of loads in flight, more than its share of bandwidth times
-// latency.
+// narrow     float32 -> bfloat16, widen back
+//
+// Work: a vector of 16 bytes a thread, loaded and stored with one access; each group of four
+// elements takes the four words of one Philox counter. Bound: memory, 2, 3 and 2 times the size of
+// an element (4 bytes, or 2 in bfloat16). At 256 threads a block and full occupancy an SM has 32 KB
+// of loads in flight, more than its share of bandwidth times latency.
 #pragma once
 
 #include "philox.h"
@@ -16,42 +18,58 @@
 namespace zfcuda {
 
 // y may be x.
-template <bool Aligned>
-__global__ void relu_kernel(std::int64_t size, const float* x, float* y) {
-    const Quad<Aligned> quad(size);
-    if (quad.count == 0) return;
-    auto value = quad.load(x);
+template <typename T, bool Aligned>
+__global__ void relu_kernel(std::int64_t size, const T* x, T* y) {
+    constexpr int kWidth = kVectorWidth<T>;
+    const Run<kWidth, Aligned> run(size);
+    if (run.count == 0) return;
+    auto value = run.load(x);
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
+    for (int j = 0; j < kWidth; ++j)
         value.at[j] = value.at[j] < 0.0f ? 0.0f : value.at[j];
-    quad.store(y, value);
+    run.store(y, value);
 }
 
 // dx may be dy.
-template <bool Aligned>
-__global__ void relu_grad_kernel(std::int64_t size, const float* dy, const float* y, float* dx) {
-    const Quad<Aligned> quad(size);
-    if (quad.count == 0) return;
-    auto gradient = quad.load(dy);
-    const auto output = quad.load(y);
+template <typename T, bool Aligned>
+__global__ void relu_grad_kernel(std::int64_t size, const T* dy, const T* y, T* dx) {
+    constexpr int kWidth = kVectorWidth<T>;
+    const Run<kWidth, Aligned> run(size);
+    if (run.count == 0) return;
+    auto gradient = run.load(dy);
+    const auto output = run.load(y);
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
+    for (int j = 0; j < kWidth; ++j)
         gradient.at[j] = output.at[j] > 0.0f ? gradient.at[j] : 0.0f;
-    quad.store(dx, gradient);
+    run.store(dx, gradient);
 }
 
 // y may be x.
-template <bool Aligned>
-__global__ void dropout_kernel(std::int64_t size, const float* x, std::uint32_t threshold,
-                               float scale, std::uint64_t seed, std::uint64_t offset, float* y) {
-    const Quad<Aligned> quad(size);
-    if (quad.count == 0) return;
-    auto value = quad.load(x);
-    const PhiloxWords words = philox4x32(seed, static_cast<std::uint64_t>(quad.first / 4), offset);
+template <typename T, bool Aligned>
+__global__ void dropout_kernel(std::int64_t size, const T* x, std::uint32_t threshold, float scale,
+                               std::uint64_t seed, std::uint64_t offset, T* y) {
+    constexpr int kWidth = kVectorWidth<T>;
+    const Run<kWidth, Aligned> run(size);
+    if (run.count == 0) return;
+    auto value = run.load(x);
 #pragma unroll
-    for (int j = 0; j < 4; ++j)
-        value.at[j] = words.word[j] < threshold ? 0.0f : value.at[j] * scale;
-    quad.store(y, value);
+    for (int group = 0; group < kWidth; group += 4) {
+        const auto index = static_cast<std::uint64_t>((run.first + group) / 4);
+        const PhiloxWords words = philox4x32(seed, index, offset);
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+            float& element = value.at[group + j];
+            element = words.word[j] < threshold ? 0.0f : element * scale;
+        }
+    }
+    run.store(y, value);
+}
+
+// `From` and `To`: float and Bf16, or Bf16 and float.
+template <typename From, typename To, bool Aligned>
+__global__ void convert_kernel(std::int64_t size, const From* __restrict__ x, To* __restrict__ y) {
+    const Run<kVectorWidth<float>, Aligned> run(size);
+    if (run.count > 0) run.store(y, run.load(x));
 }
 
 }  // namespace zfcuda

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "dispatch.h"
-#include "ops.h"
+#include "ops_bf16.h"
 
 namespace zfcuda {
 
@@ -24,45 +24,70 @@ void for_each_slab(std::int64_t rows, int channels, Use use) {
         use(row * channels, static_cast<int>(std::min(slab, rows - row) * channels));
 }
 
-}  // namespace
+template <typename T, typename... Others>
+bool is_norm_of_five(int size, int channels, const T* array, const Others*... others) {
+    return size == kPaperNormSize && channels % kVectorWidth<T> == 0 &&
+           aligned_for_vectors<kVectorWidth<T>>(array, others...);
+}
 
-void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
-                         float k, const float* x, float* y, Stream stream) {
-    const NormParameters parameters{size, alpha, beta, k};
-    const bool vectors = size == kPaperNormSize && channels % 4 == 0 && aligned_for_vectors(x, y);
-    with_constant(beta == kPaperBeta, [&](auto three_quarters) {
+template <typename T>
+void launch_norm(std::int64_t rows, int channels, const NormParameters& parameters, const T* x,
+                 T* y, Stream stream) {
+    constexpr int kWidth = kVectorWidth<T>;
+    const bool vectors = is_norm_of_five(parameters.size, channels, x, y);
+    with_constant(parameters.beta == kPaperBeta, [&](auto three_quarters) {
         for_each_slab(rows, channels, [&](std::int64_t at, int total) {
             if (vectors) {
-                simt::launch<norm_of_five_kernel<three_quarters>>(
-                    norm_blocks(total / 4), kNormThreads, 0, stream, total / 4,
-                    FastDivisor(channels / 4), parameters, x + at, y + at);
+                simt::launch<norm_of_five_kernel<T, three_quarters>>(
+                    norm_blocks(total / kWidth), kNormThreads, 0, stream, total / kWidth,
+                    FastDivisor(channels / kWidth), parameters, x + at, y + at);
             } else {
-                simt::launch<norm_kernel<three_quarters>>(norm_blocks(total), kNormThreads, 0,
-                                                          stream, total, FastDivisor(channels),
-                                                          parameters, x + at, y + at);
+                simt::launch<norm_kernel<T, three_quarters>>(norm_blocks(total), kNormThreads, 0,
+                                                             stream, total, FastDivisor(channels),
+                                                             parameters, x + at, y + at);
             }
         });
     });
 }
 
-void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
-                              float k, const float* dy, const float* x, float* dx, Stream stream) {
-    const NormParameters parameters{size, alpha, beta, k};
-    const bool vectors =
-        size == kPaperNormSize && channels % 4 == 0 && aligned_for_vectors(dy, x, dx);
-    with_constant(beta == kPaperBeta, [&](auto three_quarters) {
+template <typename T>
+void launch_norm_grad(std::int64_t rows, int channels, const NormParameters& parameters,
+                      const T* dy, const T* x, T* dx, Stream stream) {
+    constexpr int kWidth = kVectorWidth<T>;
+    const bool vectors = is_norm_of_five(parameters.size, channels, dy, x, dx);
+    with_constant(parameters.beta == kPaperBeta, [&](auto three_quarters) {
         for_each_slab(rows, channels, [&](std::int64_t at, int total) {
             if (vectors) {
-                simt::launch<norm_of_five_grad_kernel<three_quarters>>(
-                    norm_blocks(total / 4), kNormThreads, 0, stream, total / 4,
-                    FastDivisor(channels / 4), parameters, dy + at, x + at, dx + at);
+                simt::launch<norm_of_five_grad_kernel<T, three_quarters>>(
+                    norm_blocks(total / kWidth), kNormThreads, 0, stream, total / kWidth,
+                    FastDivisor(channels / kWidth), parameters, dy + at, x + at, dx + at);
             } else {
-                simt::launch<norm_grad_kernel<three_quarters>>(
+                simt::launch<norm_grad_kernel<T, three_quarters>>(
                     norm_blocks(total), kNormThreads, 0, stream, total, FastDivisor(channels),
                     parameters, dy + at, x + at, dx + at);
             }
         });
     });
+}
+
+}  // namespace
+
+void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
+                         float k, const float* x, float* y, Stream stream) {
+    launch_norm(rows, channels, {size, alpha, beta, k}, x, y, stream);
+}
+void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
+                         float k, const Bf16* x, Bf16* y, Stream stream) {
+    launch_norm(rows, channels, {size, alpha, beta, k}, x, y, stream);
+}
+
+void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
+                              float k, const float* dy, const float* x, float* dx, Stream stream) {
+    launch_norm_grad(rows, channels, {size, alpha, beta, k}, dy, x, dx, stream);
+}
+void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
+                              float k, const Bf16* dy, const Bf16* x, Bf16* dx, Stream stream) {
+    launch_norm_grad(rows, channels, {size, alpha, beta, k}, dy, x, dx, stream);
 }
 
 }  // namespace zfcuda

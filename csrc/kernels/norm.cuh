@@ -8,14 +8,15 @@
 //
 // Every sum is taken anew from its terms: a sliding sum would drift along the row.
 //
-// Work. The paper's window (size 5): a thread takes four neighbouring channels and reads the
-// vectors left and right of them too, from the L1 cache, since their owners read them at the same
-// time; twelve values of x, and of dy for the gradient, hold all that four results need. No shared
-// memory, no barrier. Any other window: one element a thread; the gradient walks over the factors
+// Work. The paper's window (size 5): a thread takes a 16-byte vector of neighbouring channels and
+// reads the four channels left and right of it too, from the L1 cache, since their owners read them
+// at the same time; these values of x, and of dy for the gradient, hold all that its results need.
+// No shared memory, no barrier. Any other window: one element a thread; the gradient walks over the factors
 // that its block needs, a tile at a time through shared memory, so that each factor is computed
 // once per block.
 // The power is a reciprocal square root and a square root for beta = 3/4, else powf.
-// Bound: memory, 8 bytes an element, 12 for the gradient (powf may take longer).
+// Bound: memory, 8 bytes an element, 12 for the gradient, half of that in bfloat16 (powf may take
+// longer).
 #pragma once
 
 #include "indexing.cuh"
@@ -48,21 +49,28 @@ __device__ inline NormScale norm_scale(float base, float beta) {
     }
 }
 
-// Twelve channels around a thread's own four, which are at[4] to at[7]; zero outside the row.
+// A thread's own channels, from at[kBefore] on, and kBefore more on either side; zero outside the
+// row.
+template <typename T>
 struct Neighbours {
-    float at[12];
+    static constexpr int kBefore = 2 * (kPaperNormSize / 2);
+    static constexpr int kOwn = kVectorWidth<T>;
 
-    __device__ Neighbours(const float* own, bool has_left, bool has_right) {
-        const auto zero = Vector<float, 4>::filled(0.0f);
-        const auto left = has_left ? load<4>(own - 4) : zero;
-        const auto middle = load<4>(own);
-        const auto right = has_right ? load<4>(own + 4) : zero;
+    float at[kBefore + kOwn + kBefore];
+
+    __device__ Neighbours(const T* own, bool has_left, bool has_right) {
+        const auto zero = Vector<float, kBefore>::filled(0.0f);
+        const auto left = has_left ? to_floats(load<kBefore>(own - kBefore)) : zero;
+        const auto middle = to_floats(load<kOwn>(own));
+        const auto right = has_right ? to_floats(load<kBefore>(own + kOwn)) : zero;
 #pragma unroll
-        for (int j = 0; j < 4; ++j) {
+        for (int j = 0; j < kBefore; ++j) {
             at[j] = left.at[j];
-            at[4 + j] = middle.at[j];
-            at[8 + j] = right.at[j];
+            at[kBefore + kOwn + j] = right.at[j];
         }
+#pragma unroll
+        for (int j = 0; j < kOwn; ++j)
+            at[kBefore + j] = middle.at[j];
     }
 
     __device__ float sum_of_squares(int centre) const {
@@ -74,86 +82,93 @@ struct Neighbours {
     }
 };
 
-// `vectors` per row; channels % 4 == 0, size 5.
-template <bool ThreeQuarters>
+// `vectors` per row, which has no other channels; size 5.
+template <typename T, bool ThreeQuarters>
 __global__ void norm_of_five_kernel(int total_vectors, FastDivisor vectors,
-                                    NormParameters parameters, const float* __restrict__ x,
-                                    float* __restrict__ y) {
+                                    NormParameters parameters, const T* __restrict__ x,
+                                    T* __restrict__ y) {
+    constexpr int kOwn = Neighbours<T>::kOwn;
+    constexpr int kBefore = Neighbours<T>::kBefore;
     const int i = static_cast<int>(blockIdx.x * kNormThreads + threadIdx.x);
     if (i >= total_vectors) return;
     const int place = i - vectors.quotient(i) * vectors.divisor;
-    const Neighbours in(x + 4 * i, place > 0, place + 1 < vectors.divisor);
+    const Neighbours<T> in(x + kOwn * i, place > 0, place + 1 < vectors.divisor);
 
-    Vector<float, 4> out;
+    Vector<float, kOwn> out;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
-        const float base = parameters.k + parameters.alpha * in.sum_of_squares(4 + j);
-        out.at[j] = in.at[4 + j] * norm_scale<ThreeQuarters>(base, parameters.beta).power;
+    for (int j = 0; j < kOwn; ++j) {
+        const float base = parameters.k + parameters.alpha * in.sum_of_squares(kBefore + j);
+        out.at[j] = in.at[kBefore + j] * norm_scale<ThreeQuarters>(base, parameters.beta).power;
     }
-    store(y + 4 * i, out);
+    store(y + kOwn * i, from_floats<T>(out));
 }
 
-template <bool ThreeQuarters>
+template <typename T, bool ThreeQuarters>
 __global__ void norm_of_five_grad_kernel(int total_vectors, FastDivisor vectors,
-                                         NormParameters parameters, const float* __restrict__ dy,
-                                         const float* __restrict__ x, float* __restrict__ dx) {
+                                         NormParameters parameters, const T* __restrict__ dy,
+                                         const T* __restrict__ x, T* __restrict__ dx) {
+    constexpr int kOwn = Neighbours<T>::kOwn;
+    constexpr int kBefore = Neighbours<T>::kBefore;
     constexpr int kHalf = kPaperNormSize / 2;
     const int i = static_cast<int>(blockIdx.x * kNormThreads + threadIdx.x);
     if (i >= total_vectors) return;
     const int place = i - vectors.quotient(i) * vectors.divisor;
     const bool has_left = place > 0;
     const bool has_right = place + 1 < vectors.divisor;
-    const Neighbours in(x + 4 * i, has_left, has_right);
-    const Neighbours gradient(dy + 4 * i, has_left, has_right);
+    const Neighbours<T> in(x + kOwn * i, has_left, has_right);
+    const Neighbours<T> gradient(dy + kOwn * i, has_left, has_right);
 
-    float power[4], factor[4 + 2 * kHalf];
+    float power[kOwn], factor[kOwn + 2 * kHalf];
 #pragma unroll
-    for (int j = 0; j < 4 + 2 * kHalf; ++j) {
-        const int at = 4 - kHalf + j;
-        const bool inside = at < 4 ? has_left : at < 8 || has_right;
+    for (int j = 0; j < kOwn + 2 * kHalf; ++j) {
+        const int at = kBefore - kHalf + j;
+        const bool inside = at < kBefore ? has_left : at < kBefore + kOwn || has_right;
         const float base = parameters.k + parameters.alpha * in.sum_of_squares(at);
         const NormScale scale = norm_scale<ThreeQuarters>(base, parameters.beta);
         factor[j] = inside ? gradient.at[at] * in.at[at] * scale.quotient : 0.0f;
-        if (at >= 4 && at < 8) power[at - 4] = scale.power;
+        if (at >= kBefore && at < kBefore + kOwn) power[at - kBefore] = scale.power;
     }
     const float twice = 2.0f * parameters.alpha * parameters.beta;
-    Vector<float, 4> out;
+    Vector<float, kOwn> out;
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
+    for (int j = 0; j < kOwn; ++j) {
         float sum = 0.0f;
 #pragma unroll
         for (int m = 0; m < kPaperNormSize; ++m)
             sum += factor[j + m];
-        out.at[j] = gradient.at[4 + j] * power[j] - twice * in.at[4 + j] * sum;
+        out.at[j] = gradient.at[kBefore + j] * power[j] - twice * in.at[kBefore + j] * sum;
     }
-    store(dx + 4 * i, out);
+    store(dx + kOwn * i, from_floats<T>(out));
 }
 
 // base of the element in channel c, which `own` points to.
-__device__ inline float norm_base(const float* own, int c, int channels,
+template <typename T>
+__device__ inline float norm_base(const T* own, int c, int channels,
                                   const NormParameters& parameters) {
     const int before = min(parameters.size / 2, c);
     const int after = min((parameters.size - 1) / 2, channels - 1 - c);
     float sum = 0.0f;
-    for (int j = -before; j <= after; ++j)
-        sum += own[j] * own[j];
+    for (int j = -before; j <= after; ++j) {
+        const float value = to_float(own[j]);
+        sum += value * value;
+    }
     return parameters.k + parameters.alpha * sum;
 }
 
-template <bool ThreeQuarters>
+template <typename T, bool ThreeQuarters>
 __global__ void norm_kernel(int total, FastDivisor channels, NormParameters parameters,
-                            const float* __restrict__ x, float* __restrict__ y) {
+                            const T* __restrict__ x, T* __restrict__ y) {
     const int i = static_cast<int>(blockIdx.x * kNormThreads + threadIdx.x);
     if (i >= total) return;
     const int c = i - channels.quotient(i) * channels.divisor;
     const float base = norm_base(x + i, c, channels.divisor, parameters);
-    y[i] = x[i] * norm_scale<ThreeQuarters>(base, parameters.beta).power;
+    y[i] = from_float<T>(to_float(x[i]) * norm_scale<ThreeQuarters>(base, parameters.beta).power);
 }
 
-template <bool ThreeQuarters>
+template <typename T, bool ThreeQuarters>
 __global__ void norm_grad_kernel(int total, FastDivisor channels, NormParameters parameters,
-                                 const float* __restrict__ dy, const float* __restrict__ x,
-                                 float* __restrict__ dx) {
+                                 const T* __restrict__ dy, const T* __restrict__ x,
+                                 T* __restrict__ dx) {
     SIMT_SHARED(float, factors, kNormThreads);
     const int thread = static_cast<int>(threadIdx.x);
     const int first = static_cast<int>(blockIdx.x) * kNormThreads;
@@ -176,8 +191,8 @@ __global__ void norm_grad_kernel(int total, FastDivisor channels, NormParameters
         const int i = tile + thread;
         if (i < tile_end) {
             const float base = norm_base(x + i, channel(i), channels.divisor, parameters);
-            factors[thread] =
-                dy[i] * x[i] * norm_scale<ThreeQuarters>(base, parameters.beta).quotient;
+            factors[thread] = to_float(dy[i]) * to_float(x[i]) *
+                              norm_scale<ThreeQuarters>(base, parameters.beta).quotient;
         }
         __syncthreads();
         for (int j = max(own_begin, tile); j < min(own_end, tile_end); ++j)
@@ -186,8 +201,9 @@ __global__ void norm_grad_kernel(int total, FastDivisor channels, NormParameters
     }
     if (first + thread > last) return;
     const float base = norm_base(x + own, c, channels.divisor, parameters);
-    dx[own] = dy[own] * norm_scale<ThreeQuarters>(base, parameters.beta).power -
-              2.0f * parameters.alpha * parameters.beta * x[own] * sum;
+    const float power = norm_scale<ThreeQuarters>(base, parameters.beta).power;
+    dx[own] = from_float<T>(to_float(dy[own]) * power -
+                            2.0f * parameters.alpha * parameters.beta * to_float(x[own]) * sum);
 }
 
 }  // namespace zfcuda

@@ -9,8 +9,9 @@ namespace zfcuda {
 void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
               float weight_decay, Stream stream) {
     with_constant(aligned_for_vectors(w, g, v), [&](auto aligned) {
-        simt::launch<sgd_step_kernel<aligned>>(quad_grid(size), kQuadThreads, 0, stream, size, w, g,
-                                               v, lr, momentum, weight_decay);
+        using Threads = Run<kVectorWidth<float>, aligned>;
+        simt::launch<sgd_step_kernel<aligned>>(Threads::grid(size), Threads::block(), 0, stream,
+                                               size, w, g, v, lr, momentum, weight_decay);
     });
 }
 

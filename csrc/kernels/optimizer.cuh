@@ -18,19 +18,19 @@ template <bool Aligned>
 __global__ void sgd_step_kernel(std::int64_t size, float* __restrict__ w,
                                 const float* __restrict__ g, float* __restrict__ v, float lr,
                                 float momentum, float weight_decay) {
-    const Quad<Aligned> quad(size);
-    if (quad.count == 0) return;
-    auto weight = quad.load(w);
-    const auto gradient = quad.load(g);
-    auto velocity = quad.load(v);
+    const Run<kVectorWidth<float>, Aligned> run(size);
+    if (run.count == 0) return;
+    auto weight = run.load(w);
+    const auto gradient = run.load(g);
+    auto velocity = run.load(v);
 #pragma unroll
-    for (int j = 0; j < 4; ++j) {
+    for (int j = 0; j < kVectorWidth<float>; ++j) {
         velocity.at[j] =
             momentum * velocity.at[j] - lr * (gradient.at[j] + weight_decay * weight.at[j]);
         weight.at[j] += velocity.at[j];
     }
-    quad.store(v, velocity);
-    quad.store(w, weight);
+    run.store(v, velocity);
+    run.store(w, weight);
 }
 
 constexpr int kRenormalizeThreads = 256;

@@ -12,11 +12,11 @@
 // the L1 cache again, not from memory. Unpooling gathers: a pixel asks the windows that cover it,
 // in row-major order, so there are no atomics and no zero-filling pass. The paper's windows (3 x 3,
 // stride 2) are compiled in, so that all loads of a thread are in flight at once.
-// Bound: memory, 4 bytes a pixel of x, 5 a pixel of y (the switch is one byte).
+// Bound: memory, 4 bytes a pixel of x, 5 a pixel of y (the switch is one byte); 2 and 3 in bfloat16.
 //
-// spatial_max gives a block 32 neighbouring channels (128 bytes) of one image: the threads across
+// spatial_max gives a block 32 neighbouring channels of one image: the threads across
 // hold a vector each, the threads down take turns over the pixels; a tree in shared memory
-// combines them. Bound: memory, 4 bytes a pixel.
+// combines them. Bound: memory, 4 or 2 bytes a pixel.
 #pragma once
 
 #include <cmath>
@@ -36,9 +36,9 @@ __device__ inline bool exceeds(float value, float best) {
     return !(value <= best) && best == best;
 }
 
-template <int Width, int Window>
+template <typename T, int Width, int Window>
 __global__ void max_pool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor vectors,
-                                  const float* __restrict__ x, float* __restrict__ y,
+                                  const T* __restrict__ x, T* __restrict__ y,
                                   std::uint8_t* __restrict__ switches) {
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
@@ -48,13 +48,14 @@ __global__ void max_pool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor v
     const int left = q * shape.stride_w - shape.pad_w;
     const int window_h = Window == kAnyWindow ? shape.window_h : Window;
     const int window_w = Window == kAnyWindow ? shape.window_w : Window;
-    const float* image = x + at.image * (shape.h * shape.w * shape.c) + c;
+    const T* image = x + at.image * (shape.h * shape.w * shape.c) + c;
 
     // The first cell inside x: the answer where no cell exceeds minus infinity.
     const int first = max(-top, 0) * window_w + max(-left, 0);
     auto best = Vector<float, Width>::filled(-INFINITY);
     auto offset = Vector<std::uint8_t, Width>::filled(static_cast<std::uint8_t>(first));
-    const auto challenge = [&](const Vector<float, Width>& value, int cell) {
+    const auto challenge = [&](const Vector<T, Width>& stored, int cell) {
+        const auto value = to_floats(stored);
 #pragma unroll
         for (int j = 0; j < Width; ++j) {
             if (!exceeds(value.at[j], best.at[j])) continue;
@@ -72,7 +73,7 @@ __global__ void max_pool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor v
     } else {
         // Without a branch, so that all loads are in flight: a cell outside x reads its nearest
         // neighbour inside, and then counts as minus infinity.
-        Vector<float, Width> cells[Window * Window];
+        Vector<T, Width> cells[Window * Window];
 #pragma unroll
         for (int cell = 0; cell < Window * Window; ++cell) {
             const int h = min(max(top + cell / Window, 0), shape.h - 1);
@@ -87,7 +88,7 @@ __global__ void max_pool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor v
         }
     }
     const int out = ((at.image * tiles.rows + at.row) * shape.q() + q) * shape.c + c;
-    store(y + out, best);
+    store(y + out, from_floats<T>(best));
     store(switches + out, offset);
 }
 
@@ -103,12 +104,11 @@ __device__ inline Covering covering(int padded, int window, const FastDivisor& s
 }
 
 // `Window`: kPaperWindow (at kPaperStride) or kAnyWindow.
-template <int Width, int Window>
+template <typename T, int Width, int Window>
 __global__ void max_unpool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor vectors,
                                     FastDivisor stride_h, FastDivisor stride_w,
-                                    const float* __restrict__ y,
-                                    const std::uint8_t* __restrict__ switches,
-                                    float* __restrict__ x) {
+                                    const T* __restrict__ y,
+                                    const std::uint8_t* __restrict__ switches, T* __restrict__ x) {
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
     const int w = vectors.quotient(at.column);
@@ -124,7 +124,7 @@ __global__ void max_unpool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor
     const auto add = [&](int p, int q, bool covers) {
         const int from = ((at.image * height + p) * width + q) * shape.c + c;
         const auto offset = load<Width>(switches + from);
-        const auto value = load<Width>(y + from);
+        const auto value = to_floats(load<Width>(y + from));
         const int own =
             (padded_h - p * shape.stride_h) * shape.window_w + padded_w - q * shape.stride_w;
 #pragma unroll
@@ -145,7 +145,7 @@ __global__ void max_unpool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor
             add(min(p, height - 1), min(q, width - 1), p <= rows.last && q <= columns.last);
         }
     }
-    store(x + ((at.image * shape.h + at.row) * shape.w + w) * shape.c + c, sum);
+    store(x + ((at.image * shape.h + at.row) * shape.w + w) * shape.c + c, from_floats<T>(sum));
 }
 
 template <int Width>
@@ -161,9 +161,9 @@ __device__ inline bool precedes(float value, int position, float best, int best_
     return equal ? position < best_position : exceeds(value, best);
 }
 
-template <int Width>
+template <typename T, int Width>
 __global__ void spatial_max_kernel(int pixels, int channels, FastDivisor channel_tiles,
-                                   const float* __restrict__ x, float* __restrict__ values,
+                                   const T* __restrict__ x, T* __restrict__ values,
                                    std::int32_t* __restrict__ positions) {
     using Tile = SpatialMaxTile<Width>;
     SIMT_SHARED(float, best_values, Tile::kDown* Tile::kChannels);
@@ -178,10 +178,10 @@ __global__ void spatial_max_kernel(int pixels, int channels, FastDivisor channel
     auto best = Vector<float, Width>::filled(-INFINITY);
     auto position = Vector<int, Width>::filled(0x7fffffff);
     if (inside) {
-        const float* image = x + n * (pixels * channels) + c;
+        const T* image = x + n * (pixels * channels) + c;
 #pragma unroll 4
         for (int i = down; i < pixels; i += Tile::kDown) {
-            const auto value = load<Width>(image + i * channels);
+            const auto value = to_floats(load<Width>(image + i * channels));
 #pragma unroll
             for (int j = 0; j < Width; ++j) {
                 if (!precedes(value.at[j], i, best.at[j], position.at[j])) continue;
@@ -213,7 +213,7 @@ __global__ void spatial_max_kernel(int pixels, int channels, FastDivisor channel
     }
     const int out = tile * Tile::kChannels + channel;
     if (group == 0 && out < channels) {
-        values[n * channels + out] = best_values[channel];
+        values[n * channels + out] = from_float<T>(best_values[channel]);
         positions[n * channels + out] = best_positions[channel];
     }
 }

@@ -1,9 +1,10 @@
-// Memory access in vectors: a `Vector<float, 4>` is one 16-byte load or store.
+// Memory access in vectors of 16 bytes, four floats or eight bfloat16, and arithmetic in float.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "ops_bf16.h"
 #include "simt/simt.h"
 
 namespace zfcuda {
@@ -21,6 +22,10 @@ struct alignas(sizeof(T) * Width) Vector {
     }
 };
 
+// As many elements as one access moves.
+template <typename T>
+constexpr int kVectorWidth = 16 / sizeof(T);
+
 template <int Width, typename T>
 __device__ inline Vector<T, Width> load(const T* source) {
     return *reinterpret_cast<const Vector<T, Width>*>(source);
@@ -31,47 +36,92 @@ __device__ inline void store(T* target, const Vector<T, Width>& value) {
     *reinterpret_cast<Vector<T, Width>*>(target) = value;
 }
 
-// Whether each array may be accessed in vectors of four elements.
-template <typename... T>
+// ---- Elements as floats -------------------------------------------------------------------------
+
+__device__ inline float to_float(float x) {
+    return x;
+}
+__device__ inline float to_float(Bf16 x) {
+    return __bfloat162float(x);
+}
+
+template <typename T>
+__device__ T from_float(float x);
+template <>
+__device__ inline float from_float<float>(float x) {
+    return x;
+}
+template <>
+__device__ inline Bf16 from_float<Bf16>(float x) {
+    return __float2bfloat16_rn(x);
+}
+
+template <typename T, int Width>
+__device__ inline Vector<float, Width> to_floats(const Vector<T, Width>& value) {
+    Vector<float, Width> result;
+#pragma unroll
+    for (int j = 0; j < Width; ++j)
+        result.at[j] = to_float(value.at[j]);
+    return result;
+}
+
+template <typename T, int Width>
+__device__ inline Vector<T, Width> from_floats(const Vector<float, Width>& value) {
+    Vector<T, Width> result;
+#pragma unroll
+    for (int j = 0; j < Width; ++j)
+        result.at[j] = from_float<T>(value.at[j]);
+    return result;
+}
+
+// ---- Alignment ----------------------------------------------------------------------------------
+
+// Whether each array may be accessed in vectors of `Width` elements.
+template <int Width = 4, typename... T>
 bool aligned_for_vectors(const T*... arrays) {
-    return ((reinterpret_cast<std::uintptr_t>(arrays) % (4 * sizeof(T)) == 0) && ...);
+    return ((reinterpret_cast<std::uintptr_t>(arrays) % (Width * sizeof(T)) == 0) && ...);
 }
 
-// Four consecutive elements per thread of flat arrays with any number of elements: the last thread
-// has fewer. If not `Aligned`, or at the end, they are moved one by one.
-constexpr int kQuadThreads = 256;
+// ---- Flat arrays --------------------------------------------------------------------------------
 
-inline dim3 quad_grid(std::int64_t size) {
-    return dim3(static_cast<unsigned>((size - 1) / (4 * kQuadThreads) + 1));
-}
+// `Size` consecutive elements per thread of flat arrays with any number of elements: the last
+// thread has fewer. If not `Aligned`, or at the end, they are moved one by one.
+constexpr int kRunThreads = 256;
 
-template <bool Aligned>
-struct Quad {
+template <int Size, bool Aligned>
+struct Run {
     std::int64_t first;
-    int count;  // none, or 1 to 4
+    int count;  // none, or 1 to Size
 
-    __device__ explicit Quad(std::int64_t size) {
-        first = 4 * (static_cast<std::int64_t>(blockIdx.x) * kQuadThreads + threadIdx.x);
-        count = first + 4 <= size ? 4 : first < size ? static_cast<int>(size - first) : 0;
+    static dim3 grid(std::int64_t size) {
+        return dim3(static_cast<unsigned>((size - 1) / (Size * kRunThreads) + 1));
+    }
+    static dim3 block() { return dim3(kRunThreads); }
+
+    __device__ explicit Run(std::int64_t size) {
+        first = Size * (static_cast<std::int64_t>(blockIdx.x) * kRunThreads + threadIdx.x);
+        count = first + Size <= size ? Size : first < size ? static_cast<int>(size - first) : 0;
     }
 
-    __device__ Vector<float, 4> load(const float* source) const {
-        if (Aligned && count == 4) return zfcuda::load<4>(source + first);
-        auto value = Vector<float, 4>::filled(0.0f);
+    template <typename T>
+    __device__ Vector<float, Size> load(const T* source) const {
+        if (Aligned && count == Size) return to_floats(zfcuda::load<Size>(source + first));
+        auto value = Vector<float, Size>::filled(0.0f);
 #pragma unroll
-        for (int j = 0; j < 4; ++j)
-            if (j < count) value.at[j] = source[first + j];
+        for (int j = 0; j < Size; ++j)
+            if (j < count) value.at[j] = to_float(source[first + j]);
         return value;
     }
 
-    __device__ void store(float* target, const Vector<float, 4>& value) const {
-        if (Aligned && count == 4) {
-            zfcuda::store<4>(target + first, value);
+    template <typename T>
+    __device__ void store(T* target, const Vector<float, Size>& value) const {
+        if (Aligned && count == Size) {
+            zfcuda::store(target + first, from_floats<T>(value));
             return;
         }
 #pragma unroll
-        for (int j = 0; j < 4; ++j)
-            if (j < count) target[first + j] = value.at[j];
+        for (int j = 0; j < Size; ++j)
+            if (j < count) target[first + j] = from_float<T>(value.at[j]);
     }
 };
 

@@ -4,30 +4,33 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tests.shapes import random_shape
+from tests.shapes import BF16, ELEMENTS, random_shape
 from zfcuda import ops
 
 
-def test_relu(case):
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_relu(case, dtype):
     rng = case.rng
-    x = rng.standard_normal(random_shape(rng, case.device.max_size), dtype=np.float32)
+    x = rng.standard_normal(random_shape(rng, case.device.max_size), dtype=np.float32).astype(dtype)
     x[rng.random(x.shape) < 0.1] = rng.choice([0.0, np.nan, np.inf, -np.inf])
     y = case.device.numpy(ops.relu(case.device.array(x)))
-    np.testing.assert_array_equal(y, np.maximum(x, 0))
+    oracles.assert_same(y, np.maximum(x, np.zeros((), dtype)))
 
 
-def test_relu_grad(case):
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_relu_grad(case, dtype):
     rng = case.rng
     shape = random_shape(rng, case.device.max_size)
-    dy = rng.standard_normal(shape, dtype=np.float32)
-    y = np.maximum(rng.standard_normal(shape, dtype=np.float32), 0)
+    dy = rng.standard_normal(shape, dtype=np.float32).astype(dtype)
+    y = np.maximum(rng.standard_normal(shape, dtype=np.float32), 0).astype(dtype)
     dx = case.device.numpy(ops.relu_grad(case.device.array(dy), case.device.array(y)))
-    np.testing.assert_array_equal(dx, np.where(y > 0, dy, 0))
+    oracles.assert_same(dx, np.where(y > 0, dy, np.zeros((), dtype)))
 
 
-def test_dropout(case):
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_dropout(case, dtype):
     rng = case.rng
-    x = rng.standard_normal(random_shape(rng, 2_000), dtype=np.float32)
+    x = rng.standard_normal(random_shape(rng, 2_000), dtype=np.float32).astype(dtype)
     options = {
         "probability": float(rng.choice([0.0, 0.1, 0.5, 0.9])),
         "seed": int(rng.integers(0, 2**64, dtype=np.uint64)),
@@ -36,7 +39,30 @@ def test_dropout(case):
     y = case.device.numpy(ops.dropout(case.device.array(x), **options))
     expected = oracles.dropout(x, **options)
     np.testing.assert_array_equal(y == 0, expected == 0, err_msg=str(options))
-    assert oracles.relative_error(y, expected) < 1e-6
+    assert oracles.relative_error(y, expected) < 0.1 * oracles.rounding_error(np.float32) + (dtype == BF16) * 2.0**-8
+
+
+def test_cast(case):
+    rng = case.rng
+    x = rng.standard_normal(random_shape(rng, case.device.max_size), dtype=np.float32)
+    x *= rng.choice([1e-39, 1e-3, 1.0, 1e30])
+    x[rng.random(x.shape) < 0.1] = rng.choice([0.0, -0.0, np.nan, np.inf, -np.inf, 1 + 2**-8, 1 + 3 * 2**-8])
+    y = ops.cast(case.device.array(x), BF16)
+    narrow = case.device.numpy(y)
+    expected = x.astype(BF16)
+    oracles.assert_same(narrow, expected)
+    np.testing.assert_array_equal(np.signbit(narrow[narrow == 0]), np.signbit(expected[narrow == 0]))
+    wide = ops.cast(y, np.float32)
+    oracles.assert_same(case.device.numpy(wide), expected.astype(np.float32))
+
+
+def test_cast_to_the_dtype_that_an_array_has(device):
+    for dtype in ELEMENTS:
+        x = device.array(np.arange(5).astype(dtype))
+        assert ops.cast(x, dtype) is x
+        out = device.array(np.zeros(5, dtype))
+        assert ops.cast(x, dtype, out=out) is out
+        np.testing.assert_array_equal(device.numpy(out), np.arange(5))
 
 
 def test_philox_known_answers():
@@ -62,9 +88,10 @@ def test_dropout_masks_differ_by_seed_and_offset(device):
         assert not np.array_equal(first, device.numpy(ops.dropout(x, probability=0.5, **other)))
 
 
-@pytest.mark.parametrize("size", [1, 3, 4, 5, 1023, 70_001])
-def test_in_place(device, size):
-    x = np.linspace(-1, 1, size, dtype=np.float32)
+@pytest.mark.parametrize("dtype", ELEMENTS)
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 8, 9, 1023, 70_001])
+def test_in_place(device, size, dtype):
+    x = np.linspace(-1, 1, size, dtype=np.float32).astype(dtype)
     gate = device.array(np.roll(x, 1))
     for run in (
         lambda a, out: ops.relu(a, out=out),
@@ -84,6 +111,10 @@ X = np.zeros((3, 4), np.float32)
     ("error", "message", "call"),
     [
         (TypeError, "x must be float32", lambda: ops.relu(X.astype(np.int8))),
+        (TypeError, "dtype must be float32 or bfloat16, got float16", lambda: ops.cast(X, np.float16)),
+        (TypeError, "x must be float32 or bfloat16, got int32", lambda: ops.cast(X.astype(np.int32), BF16)),
+        (TypeError, "out must be bfloat16, got float32", lambda: ops.cast(X, BF16, out=X.copy())),
+        (ValueError, "share memory", lambda: ops.cast(X, np.float32, out=X)),
         (ValueError, "x is empty", lambda: ops.relu(X[:0])),
         (ValueError, "out must have shape", lambda: ops.relu(X, out=X[:1])),
         (ValueError, "share memory", lambda: ops.relu(X[:2], out=X[1:])),

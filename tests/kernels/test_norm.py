@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tests.shapes import CHANNELS
+from tests.shapes import CHANNELS, ELEMENTS
 from zfcuda import ops
 
 
-def random_norm(rng):
+def random_norm(rng, dtype):
     """A map and parameters that matter: with the paper's alpha the sum hardly counts for inputs of size one."""
     shape = (*(int(v) for v in rng.integers(1, 6, int(rng.integers(1, 4)))), int(rng.choice(CHANNELS)))
     parameters = {
@@ -18,23 +18,25 @@ def random_norm(rng):
         "k": float(rng.choice([2.0, 1.0])),
     }
     scale = 1.0 if parameters["alpha"] > 1e-3 else 100.0
-    return scale * rng.standard_normal(shape, dtype=np.float32), parameters
+    return (scale * rng.standard_normal(shape, dtype=np.float32)).astype(dtype), parameters
 
 
-def test_local_response_norm(case):
-    x, parameters = random_norm(case.rng)
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_local_response_norm(case, dtype):
+    x, parameters = random_norm(case.rng, dtype)
     y = case.device.numpy(ops.local_response_norm(case.device.array(x), **parameters))
     error = oracles.relative_error(y, oracles.local_response_norm(x, **parameters))
-    assert error < 1e-5, (x.shape, parameters)
+    assert error < oracles.rounding_error(dtype), (x.shape, parameters)
 
 
-def test_local_response_norm_grad(case):
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_local_response_norm_grad(case, dtype):
     rng = case.rng
-    x, parameters = random_norm(rng)
-    dy = rng.standard_normal(x.shape, dtype=np.float32)
+    x, parameters = random_norm(rng, dtype)
+    dy = rng.standard_normal(x.shape, dtype=np.float32).astype(dtype)
     dx = case.device.numpy(ops.local_response_norm_grad(case.device.array(dy), case.device.array(x), **parameters))
     error = oracles.relative_error(dx, oracles.local_response_norm_grad(dy, x, **parameters))
-    assert error < 1e-5, (x.shape, parameters)
+    assert error < oracles.rounding_error(dtype), (x.shape, parameters)
 
 
 def test_defaults_are_the_papers(device):

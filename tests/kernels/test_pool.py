@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tests.shapes import random_pool
+from tests.shapes import ELEMENTS, random_pool
 from zfcuda import ops
 
 
-def maps(rng, shape):
+def maps(rng, shape, dtype=np.float32):
     """Random maps, some of them with ties, NaN or nothing but negative values."""
     x = rng.standard_normal(shape, dtype=np.float32)
     kind = rng.integers(0, 5)
@@ -20,42 +20,45 @@ def maps(rng, shape):
         x = -np.abs(x) - 1
     elif kind == 3:
         x[rng.random(shape) < 0.3] = -np.inf
-    return x
+    return x.astype(dtype)
 
 
-def test_max_pool2d(case):
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_max_pool2d(case, dtype):
     rng = case.rng
     pool = random_pool(rng, case.device.max_size)
-    x = maps(rng, pool.x)
+    x = maps(rng, pool.x, dtype)
     options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
     y, switches = ops.max_pool2d(case.device.array(x), **options)
     expected, expected_switches = oracles.max_pool2d(x, **options)
-    np.testing.assert_array_equal(case.device.numpy(y), expected, err_msg=str(pool))
+    oracles.assert_same(case.device.numpy(y), expected, str(pool))
     np.testing.assert_array_equal(case.device.numpy(switches), expected_switches, err_msg=str(pool))
     assert switches.dtype == np.uint8
 
 
-def test_max_unpool2d(case):
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_max_unpool2d(case, dtype):
     rng = case.rng
     pool = random_pool(rng, case.device.max_size // 4)
     options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
     _, switches = oracles.max_pool2d(maps(rng, pool.x), **options)
-    # Small whole numbers: their sums are exact in any order.
-    y = rng.integers(-50, 50, switches.shape).astype(np.float32)
+    # Small whole numbers: their sums are exact in any order (and in bfloat16 up to 256, so that few are rounded).
+    y = rng.integers(-50, 50, switches.shape).astype(dtype)
     x = ops.max_unpool2d(case.device.array(y), case.device.array(switches), **options, output_size=pool.x[1:3])
     expected = oracles.max_unpool2d(y, switches, **options, output_size=pool.x[1:3])
-    np.testing.assert_array_equal(case.device.numpy(x), expected, err_msg=str(pool))
+    oracles.assert_same(case.device.numpy(x), expected.astype(dtype), str(pool))
 
 
-def test_spatial_max(case):
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_spatial_max(case, dtype):
     rng = case.rng
-    x = maps(rng, random_pool(rng, case.device.max_size).x)
+    x = maps(rng, random_pool(rng, case.device.max_size).x, dtype)
     n, h, w, c = x.shape
     values, positions = ops.spatial_max(case.device.array(x))
     flat = x.reshape(n, h * w, c)
     expected = np.argmax(np.where(np.isnan(flat), np.inf, flat), 1)  # NaN wins; no map here holds +inf
     np.testing.assert_array_equal(case.device.numpy(positions), expected)
-    np.testing.assert_array_equal(case.device.numpy(values), np.take_along_axis(flat, expected[:, None], 1)[:, 0])
+    oracles.assert_same(case.device.numpy(values), np.take_along_axis(flat, expected[:, None], 1)[:, 0])
 
 
 def test_windows_that_overlap_add_up(device):

@@ -1,15 +1,17 @@
-"""csrc/kernels/vector.cuh: arrays that begin at any element, where vectors of four would be misaligned."""
+"""csrc/kernels/vector.cuh: arrays that begin at any element, where vectors would be misaligned."""
 
 import numpy as np
 import pytest
 
+from tests import oracles
+from tests.shapes import BF16
 from zfcuda import ops
 
 POOL = {"window": 3, "stride": 2, "padding": 1}
 
 
 def misaligned(device, array):
-    """The array, copied to where its address is four (or one) bytes past a multiple of sixteen."""
+    """The array, copied to where its address is one element past a multiple of sixteen."""
     aligned = device.array(np.empty(array.size + 64 // array.itemsize, array.dtype))
     address = aligned.data.ptr if device.name == "cuda" else aligned.ctypes.data
     skip = -address % 16 // array.itemsize + 1
@@ -18,12 +20,12 @@ def misaligned(device, array):
     return view
 
 
-def normal(*shape):
-    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+def normal(*shape, dtype=np.float32):
+    return np.random.default_rng(0).standard_normal(shape, dtype=np.float32).astype(dtype)
 
 
-def pool_and_unpool(to):
-    y, switches = ops.max_pool2d(to(normal(2, 7, 6, 8)), **POOL)
+def pool_and_unpool(to, dtype=np.float32):
+    y, switches = ops.max_pool2d(to(normal(2, 7, 6, 8, dtype=dtype)), **POOL)
     return ops.max_unpool2d(to(y), to(switches), **POOL, output_size=(7, 6))
 
 
@@ -33,25 +35,42 @@ def sgd_step(to):
     return w
 
 
+def norm_grad(to, dtype=np.float32):
+    dy, x = normal(5, 16, dtype=dtype), -normal(5, 16, dtype=dtype)
+    return ops.local_response_norm_grad(to(dy), to(x), alpha=1.0)
+
+
+def relu_grad(to, dtype=np.float32):
+    return ops.relu_grad(to(normal(9, 7, dtype=dtype)), to(normal(7, 9, dtype=dtype).T.copy()))
+
+
+# On float32 and, but for the optimiser, on bfloat16.
 CALLS = {
-    "relu": lambda to: ops.relu(to(normal(9, 7))),
-    "relu_grad": lambda to: ops.relu_grad(to(normal(9, 7)), to(normal(7, 9).T.copy())),
-    "dropout": lambda to: ops.dropout(to(normal(9, 7)), probability=0.5, seed=1),
-    "sgd_step": sgd_step,
+    "relu": lambda to, dtype: ops.relu(to(normal(9, 7, dtype=dtype))),
+    "relu_grad": relu_grad,
+    "dropout": lambda to, dtype: ops.dropout(to(normal(9, 7, dtype=dtype)), probability=0.5, seed=1),
+    "cast": lambda to, dtype: ops.cast(to(normal(9, 7, dtype=dtype)), np.float32 if dtype == BF16 else BF16),
     "pool and unpool": pool_and_unpool,
-    "spatial_max": lambda to: ops.spatial_max(to(normal(2, 5, 4, 8)))[0],
-    "local_response_norm": lambda to: ops.local_response_norm(to(normal(5, 16)), alpha=1.0),
-    "local_response_norm_grad": lambda to: ops.local_response_norm_grad(
-        to(normal(5, 16)), to(-normal(5, 16)), alpha=1.0
-    ),
+    "spatial_max": lambda to, dtype: ops.spatial_max(to(normal(2, 5, 4, 8, dtype=dtype)))[0],
+    "local_response_norm": lambda to, dtype: ops.local_response_norm(to(normal(5, 16, dtype=dtype)), alpha=1.0),
+    "local_response_norm_grad": norm_grad,
 }
+CASES = [(name, dtype) for name in CALLS for dtype in (np.float32, BF16)]
 
 
-@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
-def test_misaligned_arrays_give_the_same_result(device, call):
+def check(device, call):
     aligned = device.numpy(call(device.array))
     shifted = device.numpy(call(lambda array: misaligned(device, device.numpy(array))))
-    np.testing.assert_allclose(shifted, aligned, rtol=1e-6, atol=1e-7)
+    assert oracles.relative_error(shifted, aligned) < (1e-6 if aligned.dtype == np.float32 else 2.0**-8)
+
+
+@pytest.mark.parametrize(("name", "dtype"), CASES)
+def test_misaligned_arrays_give_the_same_result(device, name, dtype):
+    check(device, lambda to: CALLS[name](to, dtype))
+
+
+def test_misaligned_parameters_give_the_same_result(device):
+    check(device, sgd_step)
 
 
 def test_misaligned_output(device):
