@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from zfcuda import cli
-from zfcuda.nn import Network, models
+from zfcuda.commands import occlude
+from zfcuda.nn import Network, load, models
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +100,30 @@ def test_occlude_images_of_the_data(trained, folder, tmp_path):
     assert page.count('class="explorer"') == 2
 
 
+def test_occlude_keeps_what_is_done_on_ctrl_c(trained, folder, tmp_path, monkeypatch, capsys):
+    whole, seen = occlude.occlusion, []
+
+    def interrupted(*arguments, **options):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(whole(*arguments, **options))
+        return seen[0]
+
+    monkeypatch.setattr(occlude, "occlusion", interrupted)
+    words = ("--images", 3, "--size", 8, "--stride", 8, "--quiet", "--out", tmp_path)
+    assert run("occlude", trained, "--data", folder, *words) == 0
+    assert len(report(tmp_path)[1]["Occlusion"]) == 1
+    assert "1 of 3 images" in capsys.readouterr().err
+
+
+def test_train_with_another_first_layer(folder, tmp_path):
+    words = ("--data", folder, "--image-size", 28, "--epochs", 1, "--batch-size", 8, "--quiet", "--out", tmp_path)
+    assert run("train", *words, "--first-layer", 11, 4) == 0
+    net = load(tmp_path / "checkpoint.safetensors")
+    assert net.layers["conv1"].weight.shape == (32, 11, 11, 3)
+    assert net.layers["conv1"].output_shape == (7, 7, 32)
+
+
 def test_occlude_a_file(trained, folder, tmp_path):
     image = folder / "test" / "red <b>" / "3.png"
     words = ("--image", image, "--label", "green & co", "--size", 14, "--stride", 14, "--quiet", "--out", tmp_path)
@@ -157,11 +182,15 @@ def test_correspond(trained, folder, tmp_path):
 
 def test_features_on_other_images(trained, tmp_path):
     words = ("--per-class", 2, 4, "--draws", 1, "--test-images", 20, "--layers", "pool1", "relu7", "--quiet")
+    words += ("--classifier", "svm", "softmax")
     assert run("features", trained, "--data", "fashion-mnist", *words, "--out", tmp_path) == 0
-    scores = report(tmp_path)[1]["Frozen features"]["scores"]
-    assert [(score["layer"], score["per_class"]) for score in scores] == [
-        (layer, count) for layer in ("pool1", "relu7") for count in (2, 4)
-    ]
+    numbers = report(tmp_path)[1]
+    assert list(numbers) == ["Frozen features, linear SVM", "Frozen features, softmax"]
+    for kind, analysis in zip(("svm", "softmax"), numbers.values(), strict=True):
+        assert (tmp_path / f"features-{kind}.png").exists()
+        assert [(score["layer"], score["per_class"]) for score in analysis["scores"]] == [
+            (layer, count) for layer in ("pool1", "relu7") for count in (2, 4)
+        ]
 
 
 def test_ablate_is_table_3(folder, tmp_path, capsys):

@@ -31,10 +31,25 @@ def test_a_look_shows_what_the_map_fires_for_and_where_that_changed():
     assert seen.changed.tolist() == [[False, False, True]]
     assert seen.likeness[2] == pytest.approx(1)
     assert seen.likeness[0] == seen.likeness[1] < 0.9
-    assert seen.settled == 3
+    assert seen.settled is None  # what it shows now, it shows for the first time
     for epoch, pattern in ((0, 0), (2, 2)):
         bright = seen.projections[0, epoch, ..., 0] > 0
         assert bright.sum() == PATTERNS[pattern].sum()
+
+
+def test_a_map_that_stays_as_it_is_has_settled_at_once():
+    net = pattern_net()
+    tracker = Tracker(net, images_of_patterns(), at=(1, 2), layers=["pool1"])
+    for epoch in (1, 2):
+        tracker.look(net, epoch)
+    assert tracker.result().layers["pool1"].settled == 1
+
+
+def test_layers_come_in_the_order_of_the_net(tmp_path):
+    net = Network(small())
+    layers = ["pool1", "fc2"]  # not in the order of the alphabet
+    Tracker(net, stripes(8, 0), at=(1,), layers=layers[::-1], out_dir=tmp_path).look(net, 1)
+    assert list(load_evolution(tmp_path).layers) == layers
 
 
 def test_the_trainer_calls_it_after_the_chosen_epochs():

@@ -20,6 +20,7 @@ def test_a_net_that_looks_at_the_box_points_there_and_one_that_looks_elsewhere_d
     result = pointing(net, images, [1, 1], [(5, 9, 4, 3), (0, 0, 4, 3)], size=2, stride=1)
     assert result.hits.tolist() == [True, False]
     assert result.rate == 0.5
+    assert result.right.tolist() == [bool(net.predict(images[:1])[0].argmax() == 1)] * 2
     assert result.inside[0] > 10 * abs(result.outside[0])
     assert result.inside[1] == pytest.approx(0, abs=1e-6)
     assert result.chance == pytest.approx(12 / 15**2, rel=0.5)

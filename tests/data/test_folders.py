@@ -224,6 +224,15 @@ def test_damage_in_a_large_set_shows_when_its_batch_is_read(tmp_path, monkeypatc
         split.train.batch([3, 4])
 
 
+def test_images_can_be_decoded_when_they_are_looked_at(tmp_path):
+    pictures.write(tmp_path, pictures.splits())
+    now, later = data.open(tmp_path), data.open(tmp_path, in_memory=False)
+    for first, second in zip(now, later, strict=True):
+        assert isinstance(second, folders.FolderDataset)
+        for one, other in zip(first.batch(range(len(first))), second.batch(range(len(second))), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+
 def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
     pictures.write(tmp_path, pictures.splits())
     (tmp_path / "train/red/3.png").unlink()

@@ -153,3 +153,12 @@ def test_architectures_that_cannot_be():
     ]:
         with pytest.raises(ValueError, match=message):
             Network(Architecture((4, 4, 1), layers))
+
+
+def test_the_papers_change_of_the_first_layer_keeps_the_rest():
+    whole = models.zfnet_small_architecture(10, (32, 32, 3))
+    changed = models.change_first_layer(whole, 11, 4)
+    assert changed.shapes()[0] == (8, 8, 32)
+    assert [layer for layer in changed.layers if layer.name != "conv1"] == list(whole.layers[1:])
+    with pytest.raises(ValueError, match="conv1"):
+        models.change_first_layer(whole, 11, 0)

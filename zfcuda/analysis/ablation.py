@@ -28,6 +28,7 @@ from ..nn.models import VARIANTS
 from ..training import Schedule, Trainer, evaluate
 from .figures import new_figure, plain
 from .results import to_plain, write_json
+from .source import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -185,7 +186,8 @@ def ablation(
         for seed in seeds
     ]
     runs = []
-    for run in _in_processes(jobs, train, validation, budget, processes):
+    bar = "variants" if progress and processes > 1 else ""
+    for run in counted(_in_processes(jobs, train, validation, budget, processes), bar, len(jobs)):
         runs.append(run)
         if on_run is not None:
             on_run(run)

@@ -125,6 +125,7 @@ class Diagnosis:
         axes[0, 1].barh(places - 0.2, [100 * layer.dead.mean() for layer in self.layers], 0.38, label="dead maps")
         axes[0, 1].barh(places + 0.2, [100 * layer.aliased.mean() for layer in self.layers], 0.38, label="aliased")
         axes[0, 1].set_xlabel("share, %")
+        axes[0, 1].set_xlim(0, max(5.0, axes[0, 1].get_xlim()[1]))  # nothing dead, nothing aliased: an empty chart
         axes[0, 1].legend(frameon=False)
         for axis in axes[0]:
             axis.set_yticks(places, names)

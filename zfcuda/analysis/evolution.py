@@ -18,6 +18,7 @@ import safetensors.numpy
 
 from ..data import Dataset
 from ..errors import DataError
+from ..nn.architecture import layer_number
 from ..nn.checkpoint import write_atomically
 from ..training import Trainer
 from .deconvnet import rank_layers, visualize
@@ -69,10 +70,12 @@ class LayerEvolution:
         return np.divide(products, scale, out=np.zeros_like(products), where=scale > 0).mean(axis=0)
 
     @property
-    def settled(self) -> int:
-        """The first of the epochs from which on the projections' likeness to the last stays above 0.9."""
+    def settled(self) -> int | None:
+        """The first of the epochs from which on the projections' likeness to the last stays above 0.9; None if that is
+        the last one, which is like itself whatever happened before."""
         below = np.flatnonzero(self.likeness <= 0.9)
-        return int(self.epochs[min(below[-1] + 1, len(self.epochs) - 1) if below.size else 0])
+        first = below[-1] + 1 if below.size else 0
+        return int(self.epochs[first]) if first < len(self.epochs) - 1 else None
 
 
 @dataclass(frozen=True)
@@ -196,7 +199,8 @@ def _stacked(looks: Mapping[int, Mapping[str, np.ndarray]]) -> Evolution:
     if not looks:
         raise ValueError("no epoch was looked at: there is nothing to show")
     epochs = sorted(looks)
-    names = dict.fromkeys(key.rpartition("/")[0] for epoch in epochs for key in looks[epoch])
+    found = {key.rpartition("/")[0] for epoch in epochs for key in looks[epoch]}
+    names = sorted(found, key=lambda name: (layer_number(name), name))  # a file keeps them in no order
     layers = {}
     for layer in names:
         try:

@@ -7,6 +7,7 @@ set, with more and more images per class. Beside it, the same net trained from s
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -121,6 +122,8 @@ def feature_analysis(
     the last. per_class: numbers of training images per class; a class that has fewer gives all. draws: how often the
     images are drawn anew. kind: "softmax" or "svm". scratch: the budget of the net trained from scratch on the same
     images, which is left out if None.
+
+    Ctrl-C ends with what has been measured, if that is a whole draw or more, instead of losing it.
     """
     if not per_class or min(per_class) < 1:
         raise ValueError(f"per_class must be numbers of at least 1, one or more, got {per_class!r}")
@@ -137,25 +140,33 @@ def feature_analysis(
     classes = len(train.classes)
     found: dict[tuple[str, int], list[float]] = {}
     jobs = [(count, draw) for count in sorted(set(per_class)) for draw in range(draws)]
-    for count, draw in counted(jobs, "classifiers" if progress else ""):
-        chosen = Subset(train, draw_images(train.labels, count, seed + draw))
-        features = extract(net, chosen, layers, batch_size)
-        fits = {layer: classifier.fit(features[layer], chosen.labels, classes, kind, seed=draw) for layer in layers}
-        for layer, right in _count_right(net, test, fits, batch_size).items():
-            found.setdefault((layer, count), []).append(100 * right / len(test))
-        if scratch is not None:
-            accuracy = _from_scratch(net, chosen, test, scratch, seed + draw)
-            found.setdefault((SCRATCH, count), []).append(100 * accuracy)
+    try:
+        for count, draw in counted(jobs, "classifiers" if progress else ""):
+            chosen = Subset(train, draw_images(train.labels, count, seed + draw))
+            features = extract(net, chosen, layers, batch_size)
+            fits = {layer: classifier.fit(features[layer], chosen.labels, classes, kind, seed=draw) for layer in layers}
+            right = _count_right(net, test, fits, batch_size)
+            one = {layer: 100 * number / len(test) for layer, number in right.items()}
+            if scratch is not None:
+                one[SCRATCH] = 100 * _from_scratch(net, chosen, test, scratch, seed + draw)
+            for layer, accuracy in one.items():
+                found.setdefault((layer, count), []).append(accuracy)
+    except KeyboardInterrupt:
+        if not found:
+            raise
+        done = sum(len(accuracies) for (layer, _), accuracies in found.items() if layer == layers[0])
+        print(f"interrupted: {done} of {len(jobs)} draws were measured", file=sys.stderr)
     order = [*layers, *([SCRATCH] if scratch is not None else [])]
     scores = tuple(
         FeatureScore(
             layer,
             count,
             float(np.mean(found[layer, count])),
-            float(np.std(found[layer, count], ddof=1)) if draws > 1 else 0.0,
+            float(np.std(found[layer, count], ddof=1)) if len(found[layer, count]) > 1 else 0.0,
         )
         for layer in order
         for count in sorted(set(per_class))
+        if (layer, count) in found
     )
     return FeatureAnalysis(scores, kind, classes, len(test))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .figures import new_figure
+from .figures import new_figure, plain
 from .results import write_json
 from .source import as_source, counted, to_device, to_host
 
@@ -72,8 +72,9 @@ class Invariance:
         """Writes `numbers` as JSON."""
         write_json(path, self.numbers())
 
-    def plot(self) -> Figure:
-        """A row per transform: the distance in each layer, then the probability of the true label; a line per image."""
+    def plot(self, names: Sequence[str] = ()) -> Figure:
+        """A row per transform: the distance in each layer, then the probability of the true label; a line per image,
+        called by its name if there are names."""
         columns = len(self.layers) + 1
         figure, axes = new_figure(
             columns=columns, rows=len(self.curves), width=3.2 * columns, height=2.7 * len(self.curves)
@@ -87,6 +88,9 @@ class Invariance:
             row[-1].set_ylim(-0.02, 1.02)
             for axis in row:
                 axis.set_xlabel(f"{curves.transform}, {_UNITS[curves.transform]}")
+        if names:
+            lines = axes[0, 0].get_lines()
+            figure.legend(lines, [plain(n) for n in names], frameon=False, ncols=2, loc="outside lower left")
         return figure
 
 

@@ -78,11 +78,14 @@ def _scatter(canvas: np.ndarray, other: np.ndarray, rng: np.random.Generator) ->
 class Pointing:
     """hits bool (N,): whether the square that lowers the label's probability most has its centre in the object's box.
 
+    right bool (N,): whether the net names the label while nothing is covered: where it does not, there is little
+    probability to take away.
     inside, outside float64 (N,): the mean fall of the probability with the square's centre in the box and beyond it.
     chance: the share of positions whose centre lies in a box: the rate of a net that looks nowhere.
     """
 
     hits: np.ndarray
+    right: np.ndarray
     inside: np.ndarray
     outside: np.ndarray
     chance: float
@@ -92,9 +95,14 @@ class Pointing:
         """The share of images that point into the box, 0..1."""
         return float(self.hits.mean())
 
+    @property
+    def rate_of_right(self) -> float:
+        """The same among the images that the net gets right, NaN if there is none."""
+        return float(self.hits[self.right].mean()) if self.right.any() else float("nan")
+
     def numbers(self) -> dict[str, Any]:
         """Everything."""
-        return {**vars(self), "rate": self.rate}
+        return {**vars(self), "rate": self.rate, "rate_of_right": self.rate_of_right}
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `numbers` as JSON."""
@@ -119,16 +127,17 @@ def pointing(
     source = as_source(net, images)
     if not len(source) == len(labels) == len(boxes):
         raise ValueError(f"images, labels and boxes must be as many: {len(source)}, {len(labels)}, {len(boxes)}")
-    hits, inside, outside, chances = [], [], [], []
+    hits, right, inside, outside, chances = [], [], [], [], []
     for index in counted(range(len(source)), "pointing" if progress else ""):
         result = occlusion(net, source.read([index])[0], int(labels[index]), size=size, stride=stride, fill=fill)
         within = _centres_within(result.probability.shape, size, stride, boxes[index])
         fall = result.baseline - result.probability.astype(np.float64)
         hits.append(bool(within[result.lowest()]))
+        right.append(result.baseline_prediction == result.label)
         inside.append(fall[within].mean() if within.any() else 0.0)
         outside.append(fall[~within].mean() if not within.all() else 0.0)
         chances.append(within.mean())
-    return Pointing(np.array(hits), np.array(inside), np.array(outside), float(np.mean(chances)))
+    return Pointing(np.array(hits), np.array(right), np.array(inside), np.array(outside), float(np.mean(chances)))
 
 
 def _centres_within(shape: tuple[int, ...], size: int, stride: int, box: Sequence[int] | np.ndarray) -> np.ndarray:

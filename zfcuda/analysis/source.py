@@ -100,13 +100,13 @@ def batches(net: Network, source: Source, batch_size: int, label: str = "") -> I
         yield start, to_device(net, source.read(np.arange(start, stop)))
 
 
-def counted(items: Any, label: str = "") -> Any:
-    """The items, with a progress bar on standard error if there is a label for it."""
+def counted(items: Any, label: str = "", total: int | None = None) -> Any:
+    """The items, with a progress bar on standard error if there is a label for it; `total`: if they have no length."""
     if not label:
         return items
     from tqdm import tqdm
 
-    return tqdm(items, desc=label, leave=False)
+    return tqdm(items, desc=label, total=total, leave=False)
 
 
 def to_host(array: Any) -> np.ndarray:

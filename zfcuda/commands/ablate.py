@@ -5,7 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 
+from tqdm import tqdm
+
 from ..analysis import Ablation, Budget, ablation, table3
+from ..analysis.ablation import Run
 from ..data import Dataset, mean_image, sample
 from ..nn import Architecture
 from ..report import Chart, Report, Section, Table
@@ -63,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
         device=device(arguments),
         processes=arguments.processes,
         progress=not arguments.quiet,
-        on_run=lambda run: print(f"{run.variant}: validation error {run.validation_error:.2f} %", file=sys.stderr),
+        on_run=_say,
     )
     report = Report(
         f"Variants of {arguments.model} on {arguments.data}",
@@ -72,6 +75,11 @@ def run(arguments: argparse.Namespace) -> int:
     )
     report.add(section(result, variants))
     return finish(report, directory)
+
+
+def _say(run: Run) -> None:
+    line = f"{run.variant}, seed {run.seed}: test error {run.validation_error:.2f} %"
+    tqdm.write(line, file=sys.stderr)
 
 
 def section(result: Ablation, variants: dict[str, Architecture]) -> Section:

@@ -118,12 +118,13 @@ def open_network(arguments: argparse.Namespace) -> Network:
     return net
 
 
-def open_data(arguments: argparse.Namespace, image_size: int | None = None) -> data.Split:
-    """Both halves of --data; tells about files that were left out."""
+def open_data(arguments: argparse.Namespace, image_size: int | None = None, *, in_memory: bool = True) -> data.Split:
+    """Both halves of --data, decoded now or when they are looked at; tells about files that were left out."""
     split = data.open(
         arguments.data,
         image_size=arguments.image_size or (None if arguments.clutter else image_size),
         on_error="skip" if arguments.skip_damaged else "raise",
+        in_memory=in_memory,
     )
     for skipped in (*split.train.skipped, *split.test.skipped):
         print(f"left out {skipped.path}: {skipped.reason}", file=sys.stderr)
@@ -135,7 +136,9 @@ def open_data(arguments: argparse.Namespace, image_size: int | None = None) -> d
 def open_half(arguments: argparse.Namespace, net: Network) -> Dataset:
     """The half of --data that --split names, at most --images of it, in the size that the network was trained on."""
     preprocess = preprocess_of(net)
-    split = open_data(arguments, preprocess.image_shape[0] if square(preprocess) else None)
+    size = preprocess.image_shape[0] if square(preprocess) else None
+    # One look at one half: what is not looked at need not be decoded. A canvas looks at ten images and more.
+    split = open_data(arguments, size, in_memory=arguments.clutter is not None)
     dataset = split.test if arguments.split == "test" else split.train
     return data.sample(dataset, arguments.images) if arguments.images else dataset
 
@@ -173,8 +176,13 @@ def show(dataset: Dataset, indices: Iterable[int], preprocess: Preprocess, chunk
         part = wanted[start : start + chunk]
         images, labels = dataset.batch(part)
         for index, image, label in zip(part, seen(images, preprocess), labels, strict=True):
-            shown[index] = Shown(from_range(image), dataset.identifier(index), dataset.classes[label])
+            shown[index] = Shown(from_range(image), short(dataset.identifier(index)), dataset.classes[label])
     return shown
+
+
+def short(name: str) -> str:
+    """The last two parts of a path, which tell an image from the others of its data set."""
+    return "/".join(name.replace("\\", "/").split("/")[-2:])
 
 
 def finish(report: Report, directory: Path) -> int:

@@ -44,11 +44,20 @@ def run(arguments: argparse.Namespace) -> int:
 def section(evolution: Evolution) -> Section:
     """A chart, a table and, per layer, a slider over the epochs and the grid of Fig. 4."""
     rows = [
-        [name, layer.settled, 100 * float(layer.changed[:, 1:].mean()) if len(layer.epochs) > 1 else None]
+        [
+            name,
+            layer.settled if layer.settled is not None else "not yet",
+            100 * float(layer.likeness[:-1].mean()) if len(layer.epochs) > 1 else None,
+            100 * float(layer.changed[:, 1:].mean()) if len(layer.epochs) > 1 else None,
+        ]
         for name, layer in evolution.layers.items()
     ]
     parts: list = [
-        Table(("layer", "settled by epoch", "top image changes, % of looks"), rows, decimals=1),
+        Table(
+            ("layer", "settled by epoch", "likeness to the last before it, %", "top image changes, % of looks"),
+            rows,
+            decimals=1,
+        ),
         Chart("evolution", evolution.plot()),
     ]
     for name, layer in evolution.layers.items():

@@ -27,6 +27,8 @@ from .common import (
     square,
 )
 
+_KIND_NAMES = {"softmax": "softmax", "svm": "linear SVM"}
+
 
 def add_parser(commands: Commands) -> None:
     parser = add_command(
@@ -44,7 +46,9 @@ def add_parser(commands: Commands) -> None:
         "--per-class", type=positive, nargs="+", default=[5, 15, 30, 60], metavar="N", help="training images per class"
     )
     parser.add_argument("--draws", type=positive, default=3, metavar="N", help="of the training images (default: 3)")
-    parser.add_argument("--classifier", choices=KINDS, default="softmax", help="default: softmax")
+    parser.add_argument(
+        "--classifier", choices=KINDS, nargs="+", default=["softmax"], help="one or both (default: softmax)"
+    )
     parser.add_argument("--test-images", type=positive, metavar="N", help="test on at most N images")
     parser.add_argument("--scratch-epochs", type=positive, metavar="N", help="train the network from scratch as well")
     parser.add_argument("--lr", type=fraction, default=1e-2, help="of the network from scratch (default: 0.01)")
@@ -62,24 +66,25 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.scratch_epochs:
         epochs = arguments.scratch_epochs
         budget = Budget(epochs, batch_size=32, lr=arguments.lr, schedule=Linear(epochs), scale=preprocess.scale)
-    result = feature_analysis(
-        net,
-        train,
-        test,
-        layers=arguments.layers,
-        per_class=arguments.per_class,
-        draws=arguments.draws,
-        kind=arguments.classifier,
-        scratch=budget,
-        seed=arguments.seed,
-        progress=not arguments.quiet,
-    )
     report = Report(
         f"Frozen features on {arguments.data}",
         f"The network of {arguments.checkpoint}, {len(test.classes)} classes, {len(test):,} test images.",
         command_line(arguments),
     )
-    report.add(section(result))
+    for kind in dict.fromkeys(arguments.classifier):
+        result = feature_analysis(
+            net,
+            train,
+            test,
+            layers=arguments.layers,
+            per_class=arguments.per_class,
+            draws=arguments.draws,
+            kind=kind,
+            scratch=budget if kind == arguments.classifier[0] else None,  # it has a softmax of its own
+            seed=arguments.seed,
+            progress=not arguments.quiet,
+        )
+        report.add(section(result))
     return finish(report, output(arguments))
 
 
@@ -95,7 +100,9 @@ def section(result: FeatureAnalysis) -> Section:
     frozen = [layer for layer in result.layers if layer != SCRATCH]
     best = max(frozen, key=lambda layer: result.score(layer, most).accuracy)
     blurb = (
-        f"A {result.kind} classifier on the features of each layer, the network itself unchanged. Best with {most} "
+        f"A linear classifier ({_KIND_NAMES[result.kind]}) on the features of each layer, the network itself "
+        f"unchanged. Best with {most} "
         f"images per class: {best}, {result.score(best, most).accuracy:.1f} %. Chance is {100 / result.classes:.1f} %."
     )
-    return Section("Frozen features", [Table(columns, rows), Chart("features", result.plot())], blurb, result.numbers())
+    parts = [Table(columns, rows), Chart(f"features-{result.kind}", result.plot())]
+    return Section(f"Frozen features, {_KIND_NAMES[result.kind]}", parts, blurb, result.numbers())

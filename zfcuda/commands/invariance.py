@@ -24,6 +24,7 @@ from .common import (
     output,
     positive,
     preprocess_of,
+    short,
 )
 
 _SHOWN = 7  # amounts of each transform in the picture
@@ -63,7 +64,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{len(chosen)} images of {arguments.data}, translated, scaled and rotated.",
         command_line(arguments),
     )
-    names = [f"{chosen.identifier(i)} ({chosen.classes[label]})" for i, label in enumerate(labels)]
+    names = [f"{short(chosen.identifier(i))}: {chosen.classes[label]}" for i, label in enumerate(labels)]
     report.add(section(net, result, images, names))
     return finish(report, output(arguments))
 
@@ -73,7 +74,7 @@ def section(net: Network, result: Invariance, images: np.ndarray, names: list[st
     rows = [[name, *(curves.steadiness(layer) for layer in result.layers)] for name, curves in result.curves.items()]
     columns = ("transform", *(f"relative distance in {layer}" for layer in result.layers))
     parts: list = [Table(columns, rows, "Mean over images and amounts; 0: the features do not move.", decimals=3)]
-    parts.append(Chart("invariance", result.plot(), f"A line per image: {'; '.join(names)}"))
+    parts.append(Chart("invariance", result.plot(names)))
     for name, curves in result.curves.items():
         shown = curves.amounts[np.linspace(0, len(curves.amounts) - 1, min(_SHOWN, len(curves.amounts))).astype(int)]
         low, high = float(images.min()), float(images.max())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -88,7 +89,16 @@ def run(arguments: argparse.Namespace) -> int:
         )
     )
     if arguments.pointing:
-        report.add(pointing_section(net, dataset, arguments.pointing, arguments.size, arguments.stride))
+        report.add(
+            pointing_section(
+                net,
+                dataset,
+                arguments.pointing,
+                size=arguments.size,
+                stride=arguments.stride,
+                progress=not arguments.quiet,
+            )
+        )
     return finish(report, directory)
 
 
@@ -120,10 +130,15 @@ def section(
     size, stride = square_of(net, size, stride)
     shown = show(chosen, range(len(chosen)), preprocess)
     results: list[Occlusion] = []
-    for index in counted(range(len(chosen)), "occluding" if progress else ""):
-        images, labels = chosen.batch([index])
-        image = preprocess(images)[0]
-        results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer))
+    try:
+        for index in counted(range(len(chosen)), "occluding" if progress else ""):
+            images, labels = chosen.batch([index])
+            image = preprocess(images)[0]
+            results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer))
+    except KeyboardInterrupt:
+        if not results:
+            raise
+        print(f"interrupted: {len(results)} of {len(chosen)} images are in the report", file=sys.stderr)
     top = top_activations(net, others, results[0].layer, progress=progress)
     parts: list = [Table(_COLUMNS, [_row(shown[i].name, classes, r) for i, r in enumerate(results)], decimals=3)]
     for index, result in enumerate(results):
@@ -137,19 +152,22 @@ def section(
     return Section("Occlusion", parts, blurb, [result.numbers() for result in results])
 
 
-def pointing_section(net: Network, dataset: Dataset, count: int, size: int | None, stride: int | None) -> Section:
+def pointing_section(
+    net: Network, dataset: Dataset, count: int, *, size: int | None, stride: int | None, progress: bool = True
+) -> Section:
     """How often the network's answer falls most where the object is; `dataset` is a `Cluttered` one."""
     assert isinstance(dataset, Cluttered)
     size, stride = square_of(net, size, stride)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
     subset = Subset(dataset, chosen)
-    result = pointing(net, subset, subset.labels, dataset.boxes[chosen], size=size, stride=stride, progress=True)
+    result = pointing(net, subset, subset.labels, dataset.boxes[chosen], size=size, stride=stride, progress=progress)
     facts = [
         ("points into the object", f"{100 * result.rate:.1f} %"),
+        ("of images it gets right", f"{100 * result.rate_of_right:.1f} %"),
         ("a blind net would", f"{100 * result.chance:.1f} %"),
         ("mean fall, object covered", f"{100 * result.inside.mean():.1f} points"),
         ("mean fall, rest covered", f"{100 * result.outside.mean():.1f} points"),
-        ("images", f"{len(chosen)}"),
+        ("images", f"{len(chosen)}, {int(result.right.sum())} right"),
     ]
     blurb = "Whether the square that lowers the true class's probability most has its centre in the object's box."
     return Section("Pointing", [Facts(facts)], blurb, result.numbers())
@@ -169,7 +187,7 @@ _COLUMNS = (
     "lowest",
     "square there, at row",
     "column",
-    "flips to another",
+    "another class, % of places",
 )
 
 
@@ -184,7 +202,7 @@ def _row(name: str, classes: Sequence[str], result: Occlusion) -> list:
         float(result.probability.min()),
         top,
         left,
-        f"{100 * float((result.prediction != result.baseline_prediction).mean()):.0f} % of places",
+        100 * float((result.prediction != result.baseline_prediction).mean()),
     ]
 
 

@@ -44,6 +44,13 @@ def add_parser(commands: Commands) -> None:
     )
     add_data(parser)
     parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
+    parser.add_argument(
+        "--first-layer",
+        type=positive,
+        nargs=2,
+        metavar=("KERNEL", "STRIDE"),
+        help="of the first convolution, such as 11 4 (default: the model's own)",
+    )
     add_budget(parser, epochs=20)
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--ten-crop", action="store_true", help="test with ten crops of each image, as the paper does")
@@ -116,6 +123,8 @@ def run(arguments: argparse.Namespace) -> int:
     place = device(arguments)
     split = open_data(arguments, natural_size(arguments.model))
     architecture = architecture_of(arguments.model, split)
+    if arguments.first_layer:
+        architecture = models.change_first_layer(architecture, *arguments.first_layer)
     directory = output(arguments)
     net = Network(architecture, seed=arguments.seed).to(place)
     mean = mean_image(split.train)

@@ -82,6 +82,7 @@ def open_class_folders(
     on_error: OnError = "raise",
     hold_out: float = 0.1,
     seed: int = 0,
+    in_memory: bool = True,
 ) -> Split:
     """A folder that holds train/ and test/ (or val/, valid/, validation/), or class folders, as a `Split`.
 
@@ -93,16 +94,17 @@ def open_class_folders(
     `image_size` is given, each is scaled and centre-cropped to a square: of `image_size`, or of the median smaller
     side, at most 256 (P2). They are grey (C = 1) where all are. Up to 1,000 images are looked at to tell.
 
-    Sets of up to 2 GiB are decoded on opening, larger ones batch by batch. A file that is no image or a damaged one is
-    a `DataError` (on opening, or when its batch is read), or is left out and listed in `skipped`: then larger sets
-    are read once on opening to find them.
+    Sets of up to 2 GiB are decoded on opening, larger ones, and all if not `in_memory`, batch by batch. A file that is
+    no image or a damaged one is a `DataError` (on opening, or when its batch is read), or is left out and listed in
+    `skipped`: then the others are read once on opening to find them.
     """
     root = _look_through(files)
     train_root, test_root = _halves(files, root)
     classes = _class_names(files, train_root, where)
     train_names, train_labels = _members(files, train_root, classes, where)
     shape = _common_shape(files, train_names, image_size, where)
-    train = _read(files, train_names, train_labels, classes, shape, on_error, where)
+    limit = MEMORY_LIMIT if in_memory else 0
+    train = _read(files, train_names, train_labels, classes, shape, on_error, where, limit)
     if test_root is None:
         kept, held = stratified(train.labels, hold_out, seed)
         if held.size == 0:
@@ -114,7 +116,7 @@ def open_class_folders(
             f"{files.path(test_root)}: has classes that {files.path(train_root)} lacks: {', '.join(sorted(unknown))}"
         )
     test_names, test_labels = _members(files, test_root, classes, where)
-    return Split(train, _read(files, test_names, test_labels, classes, shape, on_error, where))
+    return Split(train, _read(files, test_names, test_labels, classes, shape, on_error, where, limit))
 
 
 # ---- The tree of folders ------------------------------------------------------------------------------
@@ -226,10 +228,11 @@ def _read(
     shape: tuple[int, int, int],
     on_error: OnError,
     where: str,
+    limit: int,
 ) -> Dataset:
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
-    in_memory = len(names) * shape[0] * shape[1] * shape[2] <= MEMORY_LIMIT
+    in_memory = len(names) * shape[0] * shape[1] * shape[2] <= limit
     if not in_memory and on_error == "raise":
         return FolderDataset(files, names, labels, classes, shape)
 

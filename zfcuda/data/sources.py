@@ -24,6 +24,7 @@ def open(
     on_error: OnError = "raise",
     hold_out: float = 0.1,
     seed: int = 0,
+    in_memory: bool = True,
 ) -> Split:
     """The training and test half of a data set.
 
@@ -35,7 +36,8 @@ def open(
       /usr/share/datasets/fashion-mnist), or with the binary files of CIFAR-10;
     - a zip or tar (also gz, xz, bz2) of one of these. Nothing is unpacked to disk.
 
-    image_size, hold_out, seed: see `open_class_folders`; the other sources have their own size and split. on_error:
+    image_size, hold_out, seed, in_memory: see `open_class_folders`; the other sources have their own size and split,
+    and are always in memory. on_error:
     "raise", or "skip" to go on without damaged files, which `train.skipped` and `test.skipped` then list.
 
     FileNotFoundError where there is nothing; `DataError` where what is there is no data set, or is damaged.
@@ -57,7 +59,15 @@ def open(
         return fashion_mnist.open_idx(files, root)
     if not files.names:
         raise DataError(f"{path}: holds no files; expected class folders with images")
-    return open_class_folders(files, str(path), image_size=image_size, on_error=on_error, hold_out=hold_out, seed=seed)
+    return open_class_folders(
+        files,
+        str(path),
+        image_size=image_size,
+        on_error=on_error,
+        hold_out=hold_out,
+        seed=seed,
+        in_memory=in_memory,
+    )
 
 
 def find_cifar10() -> Path:

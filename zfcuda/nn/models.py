@@ -24,6 +24,7 @@ __all__ = [
     "Variant",
     "alexnet",
     "alexnet_architecture",
+    "change_first_layer",
     "drop_layers",
     "scale_layers",
     "zfnet",
@@ -151,6 +152,17 @@ def scale_layers(architecture: Architecture, factors: Mapping[int, float]) -> Ar
         if not factor > 0:
             raise ValueError(f"the factor of layer {number} must be positive, got {factor}")
     layers = tuple(_scaled(layer, factors.get(layer_number(layer.name), 1)) for layer in architecture.layers)
+    return _checked(dataclasses.replace(architecture, layers=layers))
+
+
+def change_first_layer(architecture: Architecture, kernel: int, stride: int) -> Architecture:
+    """The architecture with another kernel and stride of its first convolution, padded by half the kernel: the paper's
+    11x11 stride 4 against 7x7 stride 2 (4.1). ValueError if there is no convolution, or nothing that can be built."""
+    first = next((layer for layer in architecture.layers if isinstance(layer, ConvSpec)), None)
+    if first is None:
+        raise ValueError("the architecture has no convolution")
+    other = dataclasses.replace(first, kernel=kernel, stride=stride, padding=kernel // 2)
+    layers = tuple(other if layer is first else layer for layer in architecture.layers)
     return _checked(dataclasses.replace(architecture, layers=layers))
 
 

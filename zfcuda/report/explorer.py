@@ -36,7 +36,9 @@ class Explorer:
         ]
         if self.tops is not None:
             shown.append((self.tops, f"(c) map {o.feature_map} in the images that excite it most", False))
-        shown.append((pictures.heat(o.probability, 0.0, 1.0), f"(d) probability of {self.classes[o.label]}", True))
+        low, high = 100 * float(o.probability.min()), 100 * float(o.probability.max())
+        scale = f"{low:.3g} % (dark) to {high:.3g} %"
+        shown.append((pictures.heat(o.probability), f"(d) probability of {self.classes[o.label]}, {scale}", True))
         shown.append((pictures.from_classes(o.prediction), "(e) most probable class", True))
         return shown
 
