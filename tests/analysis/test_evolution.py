@@ -46,9 +46,9 @@ def test_a_map_that_stays_as_it_is_has_settled_at_once():
 
 
 def test_layers_come_in_the_order_of_the_net(tmp_path):
-    net = Network(small())
+    net = pattern_net()
     layers = ["pool1", "fc2"]  # not in the order of the alphabet
-    Tracker(net, stripes(8, 0), at=(1,), layers=layers[::-1], out_dir=tmp_path).look(net, 1)
+    Tracker(net, images_of_patterns(), at=(1,), layers=layers[::-1], out_dir=tmp_path).look(net, 1)
     assert list(load_evolution(tmp_path).layers) == layers
 
 

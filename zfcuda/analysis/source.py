@@ -101,12 +101,13 @@ def batches(net: Network, source: Source, batch_size: int, label: str = "") -> I
 
 
 def counted(items: Any, label: str = "", total: int | None = None) -> Any:
-    """The items, with a progress bar on standard error if there is a label for it; `total`: if they have no length."""
+    """The items, with a progress bar if there is a label for it and somebody to see it; `total`: if they have no
+    length."""
     if not label:
         return items
     from tqdm import tqdm
 
-    return tqdm(items, desc=label, total=total, leave=False)
+    return tqdm(items, desc=label, total=total, leave=False, disable=None)
 
 
 def to_host(array: Any) -> np.ndarray:
