@@ -12,7 +12,8 @@
 
 #include "host_pool.h"
 #include "ops.h"
-#if defined(ZFCUDA_BF16)
+#if defined(ZFCUDA_KERNELS)
+#include "kernels/conv_ops.h"
 #include "ops_bf16.h"
 #endif
 #if defined(ZFCUDA_EMULATOR)
@@ -122,7 +123,7 @@ void bind_ops_on(py::module_& m, const std::string& suffix) {
         });
 }
 
-#if defined(ZFCUDA_BF16)
+#if defined(ZFCUDA_KERNELS)
 void bind_conversions(py::module_& m) {
     const auto def = [&m](const char* name, auto function) {
         m.def(name, function, py::call_guard<py::gil_scoped_release>());
@@ -136,61 +137,89 @@ void bind_conversions(py::module_& m) {
 }
 #endif
 
+// The convolutions and blocks of `Ops`, whose arrays have elements of Ops::T; `suffix` ends their
+// names.
+template <class Ops>
+void bind_conv_ops(py::module_& m, const std::string& suffix) {
+    using T = typename Ops::T;
+    const auto def = [&](const std::string& name, const char* ending, auto function) {
+        m.def((name + suffix + ending).c_str(), function, py::call_guard<py::gil_scoped_release>());
+    };
+    const auto stream = [](Address address) { return pointer<void>(address); };
+
+    def("conv2d", "",
+        [=](const ConvShape& shape, Address x, Address w, Address b, bool relu, Address y,
+            Address workspace, Address s) {
+            Ops::conv2d(shape, pointer<T>(x), pointer<T>(w), pointer<float>(b), relu, pointer<T>(y),
+                        pointer<void>(workspace), stream(s));
+        });
+    def("conv2d", "_workspace", Ops::conv2d_workspace);
+    def("conv_transpose2d", "",
+        [=](const ConvShape& shape, Address y, Address w, Address x, Address workspace, Address s) {
+            Ops::conv_transpose2d(shape, pointer<T>(y), pointer<T>(w), pointer<T>(x),
+                                  pointer<void>(workspace), stream(s));
+        });
+    def("conv_transpose2d", "_workspace", Ops::conv_transpose2d_workspace);
+    def("conv2d_weight_grad", "",
+        [=](const ConvShape& shape, Address x, Address dy, Address dw, Address workspace,
+            Address s) {
+            Ops::conv2d_weight_grad(shape, pointer<T>(x), pointer<T>(dy), pointer<float>(dw),
+                                    pointer<void>(workspace), stream(s));
+        });
+    def("conv2d_weight_grad", "_workspace", Ops::conv2d_weight_grad_workspace);
+    def("conv2d_relu_pool", "",
+        [=](const ConvShape& conv, const PoolShape& pool, Address x, Address w, Address b,
+            Address y, Address switches, Address workspace, Address s) {
+            Ops::conv2d_relu_pool(conv, pool, pointer<T>(x), pointer<T>(w), pointer<float>(b),
+                                  pointer<T>(y), pointer<std::uint8_t>(switches),
+                                  pointer<void>(workspace), stream(s));
+        });
+    def("conv2d_relu_pool", "_workspace", Ops::conv2d_relu_pool_workspace);
+    def("unpool_conv_transpose2d", "",
+        [=](const ConvShape& conv, const PoolShape& pool, Address y, Address switches, Address w,
+            bool rectify, Address x, Address workspace, Address s) {
+            Ops::unpool_conv_transpose2d(conv, pool, pointer<T>(y), pointer<std::uint8_t>(switches),
+                                         pointer<T>(w), rectify, pointer<T>(x),
+                                         pointer<void>(workspace), stream(s));
+        });
+    def("unpool_conv_transpose2d", "_workspace", Ops::unpool_conv_transpose2d_workspace);
+    def("unpool_conv2d_weight_grad", "",
+        [=](const ConvShape& conv, const PoolShape& pool, Address x, Address dy, Address switches,
+            Address dw, Address workspace, Address s) {
+            Ops::unpool_conv2d_weight_grad(conv, pool, pointer<T>(x), pointer<T>(dy),
+                                           pointer<std::uint8_t>(switches), pointer<float>(dw),
+                                           pointer<void>(workspace), stream(s));
+        });
+    def("unpool_conv2d_weight_grad", "_workspace", Ops::unpool_conv2d_weight_grad_workspace);
+}
+
+// The convolutions of ops.h, which every backend has.
+struct ExactConvOps {
+    using T = float;
+#define ZFCUDA_EXACT(name)                      \
+    static constexpr auto name = &zfcuda::name; \
+    static constexpr auto name##_workspace = &zfcuda::name##_workspace;
+    ZFCUDA_EXACT(conv2d)
+    ZFCUDA_EXACT(conv_transpose2d)
+    ZFCUDA_EXACT(conv2d_weight_grad)
+    ZFCUDA_EXACT(conv2d_relu_pool)
+    ZFCUDA_EXACT(unpool_conv_transpose2d)
+    ZFCUDA_EXACT(unpool_conv2d_weight_grad)
+#undef ZFCUDA_EXACT
+};
+
 void bind_ops(py::module_& m) {
     const auto def = [&m](const char* name, auto function) {
         m.def(name, function, py::call_guard<py::gil_scoped_release>());
     };
     const auto stream = [](Address address) { return pointer<void>(address); };
 
-    def("conv2d", [=](const ConvShape& shape, Address x, Address w, Address b, bool relu, Address y,
-                      Address workspace, Address s) {
-        conv2d(shape, pointer<float>(x), pointer<float>(w), pointer<float>(b), relu,
-               pointer<float>(y), pointer<void>(workspace), stream(s));
-    });
-    def("conv2d_workspace", &conv2d_workspace);
-    def("conv_transpose2d",
-        [=](const ConvShape& shape, Address y, Address w, Address x, Address workspace, Address s) {
-            conv_transpose2d(shape, pointer<float>(y), pointer<float>(w), pointer<float>(x),
-                             pointer<void>(workspace), stream(s));
-        });
-    def("conv_transpose2d_workspace", &conv_transpose2d_workspace);
-    def("conv2d_weight_grad", [=](const ConvShape& shape, Address x, Address dy, Address dw,
-                                  Address workspace, Address s) {
-        conv2d_weight_grad(shape, pointer<float>(x), pointer<float>(dy), pointer<float>(dw),
-                           pointer<void>(workspace), stream(s));
-    });
-    def("conv2d_weight_grad_workspace", &conv2d_weight_grad_workspace);
     def("conv2d_bias_grad",
         [=](std::int64_t rows, int channels, Address dy, Address db, Address workspace, Address s) {
             conv2d_bias_grad(rows, channels, pointer<float>(dy), pointer<float>(db),
                              pointer<void>(workspace), stream(s));
         });
     def("conv2d_bias_grad_workspace", &conv2d_bias_grad_workspace);
-
-    def("conv2d_relu_pool",
-        [=](const ConvShape& conv, const PoolShape& pool, Address x, Address w, Address b,
-            Address y, Address switches, Address workspace, Address s) {
-            conv2d_relu_pool(conv, pool, pointer<float>(x), pointer<float>(w), pointer<float>(b),
-                             pointer<float>(y), pointer<std::uint8_t>(switches),
-                             pointer<void>(workspace), stream(s));
-        });
-    def("conv2d_relu_pool_workspace", &conv2d_relu_pool_workspace);
-    def("unpool_conv_transpose2d",
-        [=](const ConvShape& conv, const PoolShape& pool, Address y, Address switches, Address w,
-            bool rectify, Address x, Address workspace, Address s) {
-            unpool_conv_transpose2d(conv, pool, pointer<float>(y), pointer<std::uint8_t>(switches),
-                                    pointer<float>(w), rectify, pointer<float>(x),
-                                    pointer<void>(workspace), stream(s));
-        });
-    def("unpool_conv_transpose2d_workspace", &unpool_conv_transpose2d_workspace);
-    def("unpool_conv2d_weight_grad",
-        [=](const ConvShape& conv, const PoolShape& pool, Address x, Address dy, Address switches,
-            Address dw, Address workspace, Address s) {
-            unpool_conv2d_weight_grad(conv, pool, pointer<float>(x), pointer<float>(dy),
-                                      pointer<std::uint8_t>(switches), pointer<float>(dw),
-                                      pointer<void>(workspace), stream(s));
-        });
-    def("unpool_conv2d_weight_grad_workspace", &unpool_conv2d_weight_grad_workspace);
 
     def("softmax", [=](int n, int classes, Address logits, Address probabilities, Address s) {
         softmax(n, classes, pointer<float>(logits), pointer<float>(probabilities), stream(s));
@@ -235,10 +264,12 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     m.def("description", &description);
     bind_shapes(m);
     bind_ops(m);
+    bind_conv_ops<ExactConvOps>(m, "");
     bind_ops_on<float>(m, "");
-#if defined(ZFCUDA_BF16)
+#if defined(ZFCUDA_KERNELS)
     bind_ops_on<Bf16>(m, "_bf16");
     bind_conversions(m);
+    bind_conv_ops<ConvOps<conv::Tf32Math>>(m, "_tf32");
 #endif
     m.def(
         "address", [](const py::array& array) { return reinterpret_cast<Address>(array.data()); },

@@ -7,7 +7,7 @@ import ml_dtypes
 import numpy as np
 
 # The tiles that ZFCUDA_CONV_TILE may force (csrc/kernels/conv_plan.h).
-CONV_TILES = ("128x128", "128x96", "128x64", "64x32", "256x4", "96x160", "256x96")
+CONV_TILES = ("128x128", "128x96", "128x64", "64x32", "64x64", "128x32", "256x4", "96x160", "256x96")
 BF16 = ml_dtypes.bfloat16
 ELEMENTS = (np.float32, BF16)
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65, 96)

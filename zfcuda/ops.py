@@ -10,6 +10,10 @@ Where an operation says "float32 or bfloat16", its arrays may also be bfloat16 (
 they are stored in 16 bits, the arithmetic is float32, and results are rounded to nearest even. On a backend without
 bfloat16 kernels (the CPU's) the arguments are widened to float32 and the results rounded: the same numbers, no saving.
 
+`precision="tf32"` permits an operation on float32 arrays to multiply on tensor cores, which round every factor to 11
+significant bits (by at most 2^-11 of it); sums are float32. A backend without tensor cores (the CPU's) computes exact
+float32 all the same. The default, "fp32", forbids it. bfloat16 arrays need no permission.
+
 Errors: ValueError for shapes and values, TypeError for dtypes, kinds of arrays and mixed devices. Each names
 the argument, what it was and what is allowed.
 """
@@ -18,13 +22,14 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from .backends import BFLOAT16, Array, Backend, resolve
 
 IntPair = int | tuple[int, int]
+Precision = Literal["fp32", "tf32"]
 
 __all__ = [
     "cast",
@@ -79,10 +84,14 @@ def _input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: A
     return backend.xp.ascontiguousarray(array)
 
 
-def _element_type(name: str, array: Array) -> np.dtype:
+def _element_type(name: str, array: Array, precision: str = "fp32") -> np.dtype:
     """The dtype of the first array of an operation on float32 or bfloat16, which its other arrays must share."""
     if array.dtype not in (np.float32, BFLOAT16):
         raise TypeError(f"{name} must be float32 or bfloat16, got {array.dtype}")
+    if precision not in ("fp32", "tf32"):
+        raise ValueError(f"precision must be fp32 or tf32, got {precision!r}")
+    if precision == "tf32" and array.dtype != np.float32:
+        raise ValueError(f"precision tf32 is for float32 arrays, but {name} is {array.dtype}")
     return array.dtype
 
 
@@ -125,12 +134,18 @@ def _output(
 
 
 def _call(
-    backend: Backend, function: str, *inputs: Any, results: tuple[Array, ...] = (), workspace: tuple | None = None
+    backend: Backend,
+    function: str,
+    *inputs: Any,
+    results: tuple[Array, ...] = (),
+    workspace: tuple | None = None,
+    precision: str = "fp32",
 ) -> None:
     """Runs one operation of the backend. `workspace`: what its `..._workspace` function is asked with, if it has one.
 
     Arrays go as addresses, in the order inputs, results, workspace, stream. With a bfloat16 array among them the
-    function is `..._bf16`; a backend that has none runs the float32 one on widened arrays.
+    function is `..._bf16`; a backend that has none runs the float32 one on widened arrays. With a precision of tf32
+    it is `..._tf32`, where the backend has one.
     """
     arrays = [a for a in (*inputs, *results) if isinstance(a, backend.xp.ndarray)]
     if any(array.dtype == BFLOAT16 for array in arrays):
@@ -138,6 +153,8 @@ def _call(
             _call_in_float32(backend, function, inputs, results, workspace)
             return
         function += "_bf16"
+    elif precision == "tf32" and hasattr(backend.module, f"{function}_tf32"):
+        function += "_tf32"
     with backend.device(arrays[0]):
         passed = [backend.pointer(a) if isinstance(a, backend.xp.ndarray) else a for a in (*inputs, *results)]
         if workspace is not None:
@@ -199,6 +216,7 @@ def conv2d(
     stride: IntPair = 1,
     padding: IntPair = 0,
     relu: bool = False,
+    precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Convolution (cross-correlation, as in every convnet), with bias and ReLU if wanted (paper Fig. 3, P1).
@@ -207,13 +225,15 @@ def conv2d(
     x, w and y float32 or bfloat16; b float32.
     """
     backend, (x, w, b, out) = resolve(x=x, w=w, b=b, out=out)
-    dtype = _element_type("x", x)
+    dtype = _element_type("x", x, precision)
     x = _input(backend, "x", x, 4, dtype)
     w = _input(backend, "w", w, 4, dtype)
     shape = _conv_shape(backend, x.shape, w.shape, stride, padding)
     b = _check_bias(backend, b, w.shape[0])
     y = _output(backend, out, shape.output, (x, w, b), dtype=dtype)
-    _call(backend, "conv2d", shape, x, w, _or_null(b), bool(relu), results=(y,), workspace=(shape,))
+    _call(
+        backend, "conv2d", shape, x, w, _or_null(b), bool(relu), results=(y,), workspace=(shape,), precision=precision
+    )
     return y
 
 
@@ -224,6 +244,7 @@ def conv_transpose2d(
     stride: IntPair = 1,
     padding: IntPair = 0,
     output_size: IntPair,
+    precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
     """The transpose of `conv2d`: the deconvnet's filtering (paper 2.1, P3), and the gradient of x.
@@ -232,14 +253,14 @@ def conv_transpose2d(
     to (P, Q).
     """
     backend, (y, w, out) = resolve(y=y, w=w, out=out)
-    dtype = _element_type("y", y)
+    dtype = _element_type("y", y, precision)
     y = _input(backend, "y", y, 4, dtype)
     w = _input(backend, "w", w, 4, dtype)
     height, width = _pair("output_size", output_size)
     shape = _conv_shape(backend, (y.shape[0], height, width, w.shape[3]), w.shape, stride, padding)
     _expect_shape("y", y, tuple(shape.output))
     x = _output(backend, out, (y.shape[0], height, width, w.shape[3]), (y, w), dtype=dtype)
-    _call(backend, "conv_transpose2d", shape, y, w, results=(x,), workspace=(shape,))
+    _call(backend, "conv_transpose2d", shape, y, w, results=(x,), workspace=(shape,), precision=precision)
     return x
 
 
@@ -250,18 +271,19 @@ def conv2d_weight_grad(
     kernel_size: IntPair,
     stride: IntPair = 1,
     padding: IntPair = 0,
+    precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
     """The gradient of `conv2d`'s filters. x (N,H,W,C), dy (N,P,Q,K) -> dw (K,R,S,C), (R, S) = `kernel_size`."""
     backend, (x, dy, out) = resolve(x=x, dy=dy, out=out)
-    dtype = _element_type("x", x)
+    dtype = _element_type("x", x, precision)
     x = _input(backend, "x", x, 4, dtype)
     dy = _input(backend, "dy", dy, 4, dtype)
     filters = (dy.shape[3], *_pair("kernel_size", kernel_size), x.shape[3])
     shape = _conv_shape(backend, x.shape, filters, stride, padding)
     _expect_shape("dy", dy, tuple(shape.output))
     dw = _output(backend, out, filters, (x, dy))
-    _call(backend, "conv2d_weight_grad", shape, x, dy, results=(dw,), workspace=(shape,))
+    _call(backend, "conv2d_weight_grad", shape, x, dy, results=(dw,), workspace=(shape,), precision=precision)
     return dw
 
 
@@ -358,6 +380,7 @@ def conv2d_relu_pool(
     window: IntPair,
     pool_stride: IntPair,
     pool_padding: IntPair = 0,
+    precision: Precision = "fp32",
 ) -> tuple[Array, Array]:
     """One block of the convnet, `max_pool2d(conv2d(x, w, b, relu=True))`, without storing the map between.
 
@@ -365,7 +388,7 @@ def conv2d_relu_pool(
     x, w and y float32 or bfloat16; b float32.
     """
     backend, (x, w, b) = resolve(x=x, w=w, b=b)
-    dtype = _element_type("x", x)
+    dtype = _element_type("x", x, precision)
     x = _input(backend, "x", x, 4, dtype)
     w = _input(backend, "w", w, 4, dtype)
     conv = _conv_shape(backend, x.shape, w.shape, stride, padding)
@@ -373,7 +396,18 @@ def conv2d_relu_pool(
     b = _check_bias(backend, b, w.shape[0])
     y = backend.empty(tuple(pool.output), dtype)
     switches = backend.empty(tuple(pool.output), np.uint8)
-    _call(backend, "conv2d_relu_pool", conv, pool, x, w, _or_null(b), results=(y, switches), workspace=(conv, pool))
+    _call(
+        backend,
+        "conv2d_relu_pool",
+        conv,
+        pool,
+        x,
+        w,
+        _or_null(b),
+        results=(y, switches),
+        workspace=(conv, pool),
+        precision=precision,
+    )
     return y, switches
 
 
@@ -389,6 +423,7 @@ def unpool_conv_transpose2d(
     pool_padding: IntPair = 0,
     output_size: IntPair,
     rectify: bool = False,
+    precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
     """One block of the deconvnet: unpool, rectify, filter (paper 2.1, P3), without storing the map between.
@@ -398,7 +433,7 @@ def unpool_conv_transpose2d(
     y, w and x float32 or bfloat16.
     """
     backend, (y, switches, w, out) = resolve(y=y, switches=switches, w=w, out=out)
-    dtype = _element_type("y", y)
+    dtype = _element_type("y", y, precision)
     y = _input(backend, "y", y, 4, dtype)
     w = _input(backend, "w", w, 4, dtype)
     switches = _check_switches(backend, y, switches)
@@ -418,6 +453,7 @@ def unpool_conv_transpose2d(
         bool(rectify),
         results=(x,),
         workspace=(conv, pool),
+        precision=precision,
     )
     return x
 
@@ -433,6 +469,7 @@ def unpool_conv2d_weight_grad(
     window: IntPair,
     pool_stride: IntPair,
     pool_padding: IntPair = 0,
+    precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
     """The gradient of a block's filters from the gradient of its pooled map, masked by `relu_grad` against it.
@@ -442,7 +479,7 @@ def unpool_conv2d_weight_grad(
     x and dy float32 or bfloat16; dw float32.
     """
     backend, (x, dy, switches, out) = resolve(x=x, dy=dy, switches=switches, out=out)
-    dtype = _element_type("x", x)
+    dtype = _element_type("x", x, precision)
     x = _input(backend, "x", x, 4, dtype)
     dy = _input(backend, "dy", dy, 4, dtype)
     switches = _check_switches(backend, dy, switches)
@@ -451,7 +488,18 @@ def unpool_conv2d_weight_grad(
     pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
     _expect_shape("dy", dy, tuple(pool.output))
     dw = _output(backend, out, filters, (x, dy, switches))
-    _call(backend, "unpool_conv2d_weight_grad", conv, pool, x, dy, switches, results=(dw,), workspace=(conv, pool))
+    _call(
+        backend,
+        "unpool_conv2d_weight_grad",
+        conv,
+        pool,
+        x,
+        dy,
+        switches,
+        results=(dw,),
+        workspace=(conv, pool),
+        precision=precision,
+    )
     return dw
 
 

@@ -3,19 +3,27 @@
 
 #include <cstddef>
 
+#include "ops.h"
 #include "shapes.h"
 
 namespace zfcuda::conv {
 
 // Bytes of the convolution's output, rounded up so that what follows is aligned.
-inline std::size_t map_bytes(const ConvShape& shape) {
-    const std::size_t bytes = sizeof(float) * shape.n * shape.p() * shape.q() * shape.k;
+template <class T>
+std::size_t map_bytes(const ConvShape& shape) {
+    const std::size_t bytes = sizeof(T) * shape.n * shape.p() * shape.q() * shape.k;
     return (bytes + 255) / 256 * 256;
 }
 
 // The workspace of the convolution, behind the map.
-inline void* after_map(const ConvShape& shape, void* workspace) {
-    return static_cast<char*>(workspace) + map_bytes(shape);
+template <class T>
+void* after_map(const ConvShape& shape, void* workspace) {
+    return static_cast<char*>(workspace) + map_bytes<T>(shape);
 }
+
+// map = relu(max_unpool2d(y, switches)). Defined in block_unpool.cu.
+template <class T>
+void unpool_rectified(const PoolShape& pool, const T* y, const std::uint8_t* switches, T* map,
+                      Stream stream);
 
 }  // namespace zfcuda::conv

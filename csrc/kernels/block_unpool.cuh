@@ -18,14 +18,15 @@ inline bool has_small_cover(const PoolShape& pool) {
            divide_up(pool.window_w, pool.stride_w) <= kCover;
 }
 
+template <class T>
 struct UnpooledMap {
     PoolShape pool;
     int height, width;  // of y
     FastDivisor stride_h, stride_w;
-    const float* y;
+    const T* y;
     const std::uint8_t* switches;
 
-    UnpooledMap(const PoolShape& pool_, const float* y_, const std::uint8_t* switches_)
+    UnpooledMap(const PoolShape& pool_, const T* y_, const std::uint8_t* switches_)
         : pool(pool_),
           height(pool_.p()),
           width(pool_.q()),
@@ -40,7 +41,7 @@ struct UnpooledMap {
         constexpr int kNever = 256;  // no switch
         const int last_i = stride_h.quotient(p + pool.pad_h);
         const int last_j = stride_w.quotient(q + pool.pad_w);
-        Vector<float, V> values[kCover * kCover];
+        Vector<T, V> values[kCover * kCover];
         Vector<std::uint8_t, V> named[kCover * kCover];
         int cell[kCover * kCover];
 #pragma unroll
@@ -61,7 +62,8 @@ struct UnpooledMap {
         for (int window = 0; window < kCover * kCover; ++window)
 #pragma unroll
             for (int e = 0; e < V; ++e)
-                if (named[window].at[e] == cell[window]) sum.at[e] += values[window].at[e];
+                if (named[window].at[e] == cell[window])
+                    sum.at[e] += to_float(values[window].at[e]);
         return sum;
     }
 };
@@ -70,8 +72,9 @@ struct UnpooledMap {
 template <class Tile, int V>
 class UnpooledPixels {
   public:
-    using Layout = RowRuns<Tile::kRows>;
-    using Source = UnpooledMap;
+    using Element = typename Tile::Element;
+    using Layout = typename Tile::template RowRuns<Tile::kRows>;
+    using Source = UnpooledMap<Element>;
 
     __device__ UnpooledPixels(const Source& map, const PixelIndex& index, int pixels, int channels,
                               int first, int pixel)
@@ -83,7 +86,7 @@ class UnpooledPixels {
           inside_(k_ < channels) {}
 
     // Not asynchronous: the values must be compared on the way. Other warps cover the wait.
-    __device__ void load(float* slice) {
+    __device__ void load(Element* slice) {
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int depth = Copy::depth(pass);
@@ -94,14 +97,14 @@ class UnpooledPixels {
                 const PixelIndex::Pixel at = index_.locate(pixel);
                 value = map_.template at<V>(at.n, at.p, at.q, k_);
             }
-            store(slice + Layout::at(Copy::row(), depth), value);
+            store(slice + Layout::at(Copy::row(), depth), from_floats<Element>(value));
         }
         pixel_ += Tile::kDepth;
     }
 
   private:
     using Copy = RowRunsCopy<Tile, Tile::kRows, V>;
-    UnpooledMap map_;
+    Source map_;
     PixelIndex index_;
     int pixel_, pixels_, k_;
     bool inside_;

@@ -1,10 +1,11 @@
 // The operands of the implicit matrix products of convolution: how each slice finds its values.
 //
 // In NHWC the values that one window reads from one row of the image are contiguous: a run of S * C
-// floats. So the depth index of an operand that is gathered through windows is a pair (r, t):
+// elements. So the depth index of an operand that is gathered through windows is a pair (r, t):
 // filter row r and position t = s * C + c in the run. Whether t lies inside the image is one
-// comparison, and first layers (C = 3 or 1) need no case of their own: with 4-byte copies (V = 1) a
-// run is read at full coalescing whatever C is. V = 4 copies 16 bytes and needs C % 4 == 0.
+// comparison, and first layers (C = 3 or 1) need no case of their own: with copies of one element (V
+// = 1) a run is read at full coalescing whatever C is. Wide copies (V =
+// kVectorWidth) move 16 bytes and need C % kVectorWidth == 0.
 //
 // Each operand is an object that lives in a thread's registers: `load(slice)` starts the copies of
 // its part of the next slice. Values outside the image, the filter or the depth are zero-filled.
@@ -18,12 +19,30 @@
 
 namespace zfcuda::conv {
 
-// An NHWC array whose windows are read, seen as rows of `pitch` = width * channels floats.
+// Whether arrays whose rows have this many elements may be copied 16 bytes at a time.
+template <class... T>
+bool is_wide(int elements, const T*... arrays) {
+    return ((elements % kVectorWidth<T> == 0 && aligned_for_vectors<kVectorWidth<T>>(arrays)) &&
+            ...);
+}
+
+// V elements to shared memory, or zeros: asynchronously, but for a single one of 2 bytes, which
+// cp.async cannot move. Other warps cover the wait for it.
+template <int V, class T>
+__device__ inline void copy(T* shared, const T* global, bool valid) {
+    if constexpr (V * sizeof(T) >= 4)
+        simt::copy_async<V * sizeof(T)>(shared, global, valid);
+    else
+        *shared = valid ? __ldg(global) : from_float<T>(0.0f);
+}
+
+// An NHWC array whose windows are read, seen as rows of `pitch` = width * channels elements.
+template <class T>
 struct WindowedImage {
-    const float* data;
+    const T* data;
     int height, pitch;
     int taps;  // rows of a window: R
-    int run;   // floats of a window in each row: S * C
+    int run;   // elements of a window in each row: S * C
 };
 
 // One row of a windowed operand, decoded once per block and kept in shared memory: where its window
@@ -56,7 +75,7 @@ __device__ inline WindowRow window_row(int n, int h0, int w0, int height, int wi
     return {row * (width * channels) - begin, h0, begin, output};
 }
 
-// How the threads of a block share the copies of a slice of DepthRuns: V floats each, kPerRow
+// How the threads of a block share the copies of a slice of DepthRuns: V elements each, kPerRow
 // neighbours along a run, kPasses times, kRowsPerPass rows apart.
 template <class Tile, int Rows, int V>
 struct DepthRunsCopy {
@@ -96,17 +115,18 @@ struct RowRunsCopy {
 template <class Tile, int V>
 class Windows {
   public:
-    using Layout = DepthRuns<Tile::kRows>;
+    using Element = typename Tile::Element;
+    using Layout = typename Tile::template DepthRuns<Tile::kRows>;
 
     // Begins at depth index `depth` = r * run + t.
-    __device__ Windows(const WindowedImage& image, const WindowRow* rows, int depth)
+    __device__ Windows(const WindowedImage<Element>& image, const WindowRow* rows, int depth)
         : image_(image), rows_(rows) {
         depth += Copy::depth();
         r_ = depth / image.run;
         t_ = depth - r_ * image.run;
     }
 
-    __device__ void load(float* slice) {
+    __device__ void load(Element* slice) {
         const std::uint32_t tap = static_cast<std::uint32_t>(r_) * image_.pitch + t_;
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
@@ -116,8 +136,8 @@ class Windows {
             const bool valid = (r_ < image_.taps) & inside(window.h0 + r_, image_.height) &
                                (static_cast<std::uint32_t>(t_) - window.begin <
                                 static_cast<std::uint32_t>(image_.pitch));
-            simt::copy_async<4 * V>(slice + Layout::at(row, Copy::depth()),
-                                    image_.data + (valid ? window.offset + tap : 0), valid);
+            copy<V>(slice + Layout::at(row, Copy::depth()),
+                    image_.data + (valid ? window.offset + tap : 0), valid);
         }
         t_ += Tile::kDepth;
         while (t_ >= image_.run && r_ < image_.taps) {
@@ -128,7 +148,7 @@ class Windows {
 
   private:
     using Copy = DepthRunsCopy<Tile, Tile::kRows, V>;
-    WindowedImage image_;
+    WindowedImage<Element> image_;
     const WindowRow* rows_;
     int r_, t_;
 };
@@ -137,16 +157,17 @@ class Windows {
 template <class Tile, int V>
 class Filters {
   public:
-    using Layout = DepthRuns<Tile::kCols>;
+    using Element = typename Tile::Element;
+    using Layout = typename Tile::template DepthRuns<Tile::kCols>;
 
-    __device__ Filters(const float* w, int filters, int pitch, int first, int depth)
+    __device__ Filters(const Element* w, int filters, int pitch, int first, int depth)
         : w_(w),
           rows_(filters - first),
           pitch_(pitch),
           depth_(depth + Copy::depth()),
           offset_(static_cast<std::uint32_t>(first + Copy::row(0)) * pitch + depth_) {}
 
-    __device__ void load(float* slice) {
+    __device__ void load(Element* slice) {
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int row = Copy::row(pass);
@@ -154,8 +175,7 @@ class Filters {
             const bool valid = (row < rows_) & (depth_ < pitch_);
             const std::uint32_t at =
                 offset_ + static_cast<std::uint32_t>(pass * Copy::kRowsPerPass) * pitch_;
-            simt::copy_async<4 * V>(slice + Layout::at(row, Copy::depth()), w_ + (valid ? at : 0),
-                                    valid);
+            copy<V>(slice + Layout::at(row, Copy::depth()), w_ + (valid ? at : 0), valid);
         }
         depth_ += Tile::kDepth;
         offset_ += Tile::kDepth;
@@ -163,7 +183,7 @@ class Filters {
 
   private:
     using Copy = DepthRunsCopy<Tile, Tile::kCols, V>;
-    const float* w_;
+    const Element* w_;
     int rows_, pitch_, depth_;
     std::uint32_t offset_;
 };
@@ -181,9 +201,10 @@ struct PhaseTaps {
 template <class Tile, int V>
 class TransposedFilters {
   public:
-    using Layout = RowRuns<Tile::kCols>;
+    using Element = typename Tile::Element;
+    using Layout = typename Tile::template RowRuns<Tile::kCols>;
 
-    __device__ TransposedFilters(const ConvShape& shape, const PhaseTaps& taps, const float* w,
+    __device__ TransposedFilters(const ConvShape& shape, const PhaseTaps& taps, const Element* w,
                                  int first, int depth)
         : w_(w), taps_(taps), shape_{shape.k, shape.r * shape.s * shape.c, shape.s, shape.c} {
         c_ = first + Copy::row();
@@ -195,15 +216,15 @@ class TransposedFilters {
         s_ = taps.col0 - (tap - i * taps.cols) * taps.col_step;
     }
 
-    __device__ void load(float* slice) {
+    __device__ void load(Element* slice) {
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             if (Copy::has(Copy::depth(pass))) {
                 const bool valid = (r_ >= 0) & (c_ < shape_.channels);
                 const std::uint32_t at = static_cast<std::uint32_t>(k_) * shape_.filter +
                                          (r_ * shape_.width + s_) * shape_.channels + c_;
-                simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), Copy::depth(pass)),
-                                        w_ + (valid ? at : 0), valid);
+                copy<V>(slice + Layout::at(Copy::row(), Copy::depth(pass)), w_ + (valid ? at : 0),
+                        valid);
             }
             // The next pass's depth; after the last pass, the first depth of the next slice.
             advance(pass + 1 < Copy::kPasses
@@ -227,7 +248,7 @@ class TransposedFilters {
         }
     }
 
-    const float* w_;
+    const Element* w_;
     PhaseTaps taps_;
     struct {
         int filters, filter, width, channels;
@@ -252,8 +273,9 @@ struct PixelIndex {
 template <class Tile, int V>
 class Pixels {
   public:
-    using Layout = RowRuns<Tile::kRows>;
-    using Source = const float*;
+    using Element = typename Tile::Element;
+    using Layout = typename Tile::template RowRuns<Tile::kRows>;
+    using Source = const Element*;
 
     // Begins at depth index `pixel`; there are `pixels`.
     __device__ Pixels(Source dy, const PixelIndex&, int pixels, int channels, int first, int pixel)
@@ -264,7 +286,7 @@ class Pixels {
           inside_(first + Copy::row() < channels),
           offset_(static_cast<std::uint32_t>(pixel_) * channels + first + Copy::row()) {}
 
-    __device__ void load(float* slice) {
+    __device__ void load(Element* slice) {
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int depth = Copy::depth(pass);
@@ -272,8 +294,7 @@ class Pixels {
             const int ahead = pass * Copy::kDepthsPerPass;
             const bool valid = inside_ & (pixel_ + ahead < pixels_);
             const std::uint32_t at = offset_ + static_cast<std::uint32_t>(ahead) * channels_;
-            simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), depth), dy_ + (valid ? at : 0),
-                                    valid);
+            copy<V>(slice + Layout::at(Copy::row(), depth), dy_ + (valid ? at : 0), valid);
         }
         pixel_ += Tile::kDepth;
         offset_ += static_cast<std::uint32_t>(Tile::kDepth) * channels_;
@@ -281,7 +302,7 @@ class Pixels {
 
   private:
     using Copy = RowRunsCopy<Tile, Tile::kRows, V>;
-    const float* dy_;
+    Source dy_;
     int pixel_, pixels_, channels_;
     bool inside_;
     std::uint32_t offset_;
@@ -292,9 +313,10 @@ class Pixels {
 template <class Tile, int V>
 class PixelWindows {
   public:
-    using Layout = RowRuns<Tile::kCols>;
+    using Element = typename Tile::Element;
+    using Layout = typename Tile::template RowRuns<Tile::kCols>;
 
-    __device__ PixelWindows(const ConvShape& shape, const PixelIndex& index, const float* x,
+    __device__ PixelWindows(const ConvShape& shape, const PixelIndex& index, const Element* x,
                             int pixels, int first, int pixel)
         : x_(x), shape_(shape), index_(index), pixel_(pixel + Copy::depth(0)), pixels_(pixels) {
         const int column = first + Copy::row();
@@ -306,7 +328,7 @@ class PixelWindows {
         r_ = r_ < shape.r ? r_ - shape.pad_h : kOutside;
     }
 
-    __device__ void load(float* slice) {
+    __device__ void load(Element* slice) {
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int depth = Copy::depth(pass);
@@ -318,15 +340,14 @@ class PixelWindows {
             const bool valid = (pixel < pixels_) & inside(h, shape_.h) & inside(w, shape_.w);
             const std::uint32_t offset =
                 ((static_cast<std::uint32_t>(at.n) * shape_.h + h) * shape_.w + w) * shape_.c + c_;
-            simt::copy_async<4 * V>(slice + Layout::at(Copy::row(), depth),
-                                    x_ + (valid ? offset : 0), valid);
+            copy<V>(slice + Layout::at(Copy::row(), depth), x_ + (valid ? offset : 0), valid);
         }
         pixel_ += Tile::kDepth;
     }
 
   private:
     using Copy = RowRunsCopy<Tile, Tile::kCols, V>;
-    const float* x_;
+    const Element* x_;
     ConvShape shape_;
     PixelIndex index_;
     int pixel_, pixels_;

@@ -1,4 +1,4 @@
-// The phases of a strided transposed convolution: see conv_dgrad.cu.
+// The phases of a strided transposed convolution: see conv_dgrad.cuh.
 #pragma once
 
 #include "conv_operands.cuh"
@@ -6,17 +6,14 @@
 
 namespace zfcuda::conv {
 
-// No tile of 128 x 128: the state of its operands would not fit beside 64 sums and two blocks on an
-// SM.
-using DgradTiles = TileList<Tile128x96, Tile128x64, Tile64x32, Tile256x4>;
-
 ZFCUDA_HOST_DEVICE inline int least(int a, int b) {
     return a < b ? a : b;
 }
 
 // The plan of the product over all phases, the largest of which have this many pixels and taps.
-inline Plan plan_dgrad(const ConvShape& s) {
-    return make_plan(DgradTiles{}, least(s.stride_h, s.h) * least(s.stride_w, s.w),
+template <class List>
+Plan plan_dgrad(List tiles, const ConvShape& s) {
+    return make_plan(tiles, least(s.stride_h, s.h) * least(s.stride_w, s.w),
                      s.n * divide_up(s.h, s.stride_h) * divide_up(s.w, s.stride_w), s.c,
                      divide_up(s.r, s.stride_h) * divide_up(s.s, s.stride_w) * s.k);
 }
@@ -74,7 +71,8 @@ struct Phase {
 
     // Completes the description of y with the windows of this phase. (The run of a phase without
     // taps is never read, but divided by.)
-    __device__ WindowedImage windows(WindowedImage y, int k) const {
+    template <class T>
+    __device__ WindowedImage<T> windows(WindowedImage<T> y, int k) const {
         y.taps = h.taps;
         y.run = max(w.taps, 1) * k;
         return y;

@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstdlib>
+#include <initializer_list>
 #include <string>
 
 #include "conv_gemm.cuh"
@@ -21,27 +22,81 @@ namespace zfcuda::conv {
 // last wave.
 constexpr int kMultiprocessors = 132;
 
-//                       warps  lanes  sums  stages  blocks on an SM
-using Tile128x128 = Tile<2, 4, 8, 4, 8, 8, 3, 2>;
-using Tile128x96 = Tile<2, 3, 8, 4, 8, 8, 3, 2>;  // 96 filters
-using Tile128x64 = Tile<2, 2, 8, 4, 8, 8, 3, 3>;
-using Tile64x32 = Tile<2, 2, 8, 4, 4, 4, 4, 4>;   // small problems
-using Tile256x96 = Tile<4, 3, 8, 4, 8, 8, 3, 1>;  // the fused block: whole windows of many pixels
-using Tile256x4 = Tile<2, 1, 32, 1, 4, 4, 3, 4>;  // dgrad of a first layer: 1 to 4 columns
-using Tile96x160 = Tile<3, 5, 4, 8, 8, 4, 3, 1>;  // wgrad of a first layer: 96 filters of 7 x 7 x 3
-
-// FMA slots kept busy, from the ratio of FMAs to shared loads in each: a guess until measured.
-template <class Tile>
-constexpr double efficiency() {
-    return Tile::kThreadM * Tile::kThreadN >= 64   ? 1.0
-           : Tile::kThreadM * Tile::kThreadN >= 32 ? 0.85
-                                                   : 0.6;
-}
-
 template <class... Tiles>
 struct TileList {};
 
-using FpropTiles = TileList<Tile128x128, Tile128x96, Tile128x64, Tile64x32>;
+// The table: for each precision and operation the tiles to choose from, and what arithmetic costs
+// beside memory. An operation has up to three lists: where all operands can be copied 16 bytes at a
+// time; where the filters or images of a first layer cannot (`First`); and where none can
+// (`Narrow`).
+template <class Math>
+struct Tiles;
+
+// Exact float32, by FMA instructions.
+struct Fp32Math {
+    using Element = float;
+};
+
+template <>
+struct Tiles<Fp32Math> {
+    //                           warps lanes sums stages blocks on an SM
+    using Tile128x128 = FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>;
+    using Tile128x96 = FfmaTile<2, 3, 8, 4, 8, 8, 3, 2>;  // 96 filters
+    using Tile128x64 = FfmaTile<2, 2, 8, 4, 8, 8, 3, 3>;
+    using Tile64x32 = FfmaTile<2, 2, 8, 4, 4, 4, 4, 4>;   // small problems
+    using Tile256x96 = FfmaTile<4, 3, 8, 4, 8, 8, 3, 1>;  // whole windows of many pixels
+    using Tile256x4 = FfmaTile<2, 1, 32, 1, 4, 4, 3, 4>;  // 1 to 4 columns
+    using Tile96x160 = FfmaTile<3, 5, 4, 8, 8, 4, 3, 1>;  // 96 filters of 7 x 7 x 3
+
+    using Fprop = TileList<Tile128x128, Tile128x96, Tile128x64, Tile64x32>;
+    using FpropNarrow = Fprop;
+    // No tile of 128 x 128: the state of its operands would not fit beside 64 sums and two blocks
+    // on an SM.
+    using Dgrad = TileList<Tile128x96, Tile128x64, Tile64x32, Tile256x4>;
+    using DgradFirst = Dgrad;
+    using DgradNarrow = Dgrad;
+    using Wgrad = TileList<Tile128x128, Tile96x160, Tile64x32>;
+    using WgradFirst = Wgrad;
+    using WgradNarrow = Wgrad;
+    using Block = TileList<Tile256x96, Tile128x64>;
+
+    // FMAs that a GPU could do in the time that it moves a byte: 30e12 / 4.3e12 on an H200.
+    static constexpr double kFmasPerByte = 7;
+};
+
+// Tensor cores: the same tiles for tf32 and bfloat16.
+template <class Math>
+struct TensorTiles {
+    //                                warps  sums of a warp, stages, blocks on an SM
+    using Tile128x128 = MmaTile<Math, 2, 2, 64, 64, 4, 2>;
+    using Tile128x96 = MmaTile<Math, 4, 1, 32, 96, 4, 2>;  // 96 filters
+    using Tile128x64 = MmaTile<Math, 2, 2, 64, 32, 4, 3>;
+    using Tile64x64 = MmaTile<Math, 2, 2, 32, 32, 4, 4>;   // small problems
+    using Tile128x32 = MmaTile<Math, 4, 1, 32, 32, 4, 4>;  // few columns
+    using Tile256x96 = MmaTile<Math, 4, 3, 64, 32, 3, 1>;  // whole windows of many pixels
+    using Tile96x160 = MmaTile<Math, 3, 5, 32, 32, 3, 1>;  // 96 filters of 7 x 7 x 3
+
+    using Fprop = TileList<Tile128x128, Tile128x96, Tile128x64, Tile64x64>;
+    using FpropNarrow = TileList<Tile128x96, Tile64x64>;
+    using Dgrad = TileList<Tile128x128, Tile128x96, Tile64x64>;
+    using DgradFirst = TileList<Tile128x32, Tile64x64>;
+    using DgradNarrow = TileList<Tile64x64>;
+    using Wgrad = TileList<Tile128x128, Tile64x64>;
+    using WgradFirst = TileList<Tile96x160, Tile64x64>;
+    using WgradNarrow = TileList<Tile64x64>;
+    using Block = TileList<Tile256x96, Tile128x64>;
+};
+
+// mma.sync does about 0.6 of what these tensor cores can: 150e12 tf32 and 300e12 bfloat16 FMAs a
+// second on an H200, which moves 4.3e12 bytes.
+template <>
+struct Tiles<Tf32Math> : TensorTiles<Tf32Math> {
+    static constexpr double kFmasPerByte = 35;
+};
+template <>
+struct Tiles<Bf16Math> : TensorTiles<Bf16Math> {
+    static constexpr double kFmasPerByte = 70;
+};
 
 // The part of the depth that this block sums: split number blockIdx.y.
 struct DepthRange {
@@ -69,7 +124,7 @@ constexpr int kMinSlicesPerSplit = 8;
 template <class Tile>
 double tile_cost(double blocks, int slices) {
     return std::ceil(blocks / kMultiprocessors) * Tile::kRows * Tile::kCols * Tile::kDepth *
-           slices / efficiency<Tile>();
+           slices / Tile::kEfficiency;
 }
 
 template <class Tile>
@@ -123,14 +178,18 @@ Plan make_plan(List tiles, int batches, int rows, int cols, int depth) {
     return best;
 }
 
-// Bytes for the partial sums of a plan, none if there is but one split.
-inline std::size_t partial_sums_bytes(const Plan& plan, std::size_t size) {
-    return plan.splits > 1 ? sizeof(float) * plan.splits * size : 0;
+// Bytes for the partial sums of a plan, none if there is but one split; of several, the most.
+inline std::size_t partial_sums_bytes(std::initializer_list<Plan> plans, std::size_t size) {
+    std::size_t bytes = 0;
+    for (const Plan& plan : plans)
+        if (plan.splits > 1) bytes = std::max(bytes, sizeof(float) * plan.splits * size);
+    return bytes;
 }
 
 // y[i] = act(sum over splits of partial[split][i] + bias[i % cols]), in the order of the splits.
-// Defined in conv_splits.cu.
+// Defined in conv_splits.cu, for float and Bf16.
+template <class T>
 void add_splits(int splits, std::int64_t size, int cols, const float* partial,
-                const Epilogue& epilogue, float* y, void* stream);
+                const Epilogue& epilogue, T* y, void* stream);
 
 }  // namespace zfcuda::conv

@@ -12,10 +12,10 @@ namespace {
 
 constexpr int kThreads = 256;
 
-template <int V>
+template <int V, class T>
 __global__ void __launch_bounds__(kThreads)
     add_splits_kernel(int splits, std::uint32_t groups, int cols, const float* partial,
-                      Epilogue epilogue, float* y) {
+                      Epilogue epilogue, T* y) {
     const std::uint32_t group = blockIdx.x * kThreads + threadIdx.x;
     if (group >= groups) return;
 
@@ -34,25 +34,28 @@ __global__ void __launch_bounds__(kThreads)
         if (epilogue.bias) sum.at[e] += epilogue.bias[col + e];
         if (epilogue.relu) sum.at[e] = rectify(sum.at[e]);
     }
-    store(y + static_cast<std::size_t>(group) * V, sum);
+    store(y + static_cast<std::size_t>(group) * V, from_floats<T>(sum));
 }
 
-template <int V>
+template <int V, class T>
 void launch_add_splits(int splits, std::int64_t size, int cols, const float* partial,
-                       const Epilogue& epilogue, float* y, void* stream) {
+                       const Epilogue& epilogue, T* y, void* stream) {
     const auto groups = static_cast<std::uint32_t>(size / V);
-    simt::launch<add_splits_kernel<V>>(dim3((groups + kThreads - 1) / kThreads), dim3(kThreads), 0,
-                                       stream, splits, groups, cols, partial, epilogue, y);
+    simt::launch<add_splits_kernel<V, T>>(dim3((groups + kThreads - 1) / kThreads), dim3(kThreads),
+                                          0, stream, splits, groups, cols, partial, epilogue, y);
 }
 
 }  // namespace
 
+template <class T>
 void add_splits(int splits, std::int64_t size, int cols, const float* partial,
-                const Epilogue& epilogue, float* y, void* stream) {
+                const Epilogue& epilogue, T* y, void* stream) {
     if (epilogue.wide)
         launch_add_splits<4>(splits, size, cols, partial, epilogue, y, stream);
     else
         launch_add_splits<1>(splits, size, cols, partial, epilogue, y, stream);
 }
+
+template void add_splits(int, std::int64_t, int, const float*, const Epilogue&, float*, void*);
 
 }  // namespace zfcuda::conv

@@ -14,21 +14,21 @@
 #pragma once
 
 #include "conv_operands.cuh"
+#include "conv_ops.h"
 #include "conv_plan.h"
-#include "ops.h"
 
-namespace zfcuda::conv {
+namespace zfcuda {
+namespace conv {
 
-using WgradTiles = TileList<Tile128x128, Tile96x160, Tile64x32>;
-
-inline Plan plan_wgrad(const ConvShape& s) {
-    return make_plan(WgradTiles{}, 1, s.k, s.r * s.s * s.c, s.n * s.p() * s.q());
+template <class List>
+Plan plan_wgrad(List tiles, const ConvShape& s) {
+    return make_plan(tiles, 1, s.k, s.r * s.s * s.c, s.n * s.p() * s.q());
 }
 
 template <class Tile, class A, int V>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
-    wgrad_kernel(ConvShape shape, PixelIndex index, const float* x, typename A::Source dy,
-                 Epilogue epilogue, float* dw, int slices_per_split) {
+    wgrad_kernel(ConvShape shape, PixelIndex index, const typename Tile::Element* x,
+                 typename A::Source dy, Epilogue epilogue, float* dw, int slices_per_split) {
     using B = PixelWindows<Tile, V>;
 
     const int pixels = shape.n * shape.p() * shape.q();
@@ -37,22 +37,22 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     const int tile_m = blockIdx.x / tiles_n, tile_n = blockIdx.x - tile_m * tiles_n;
     const int first_row = tile_m * Tile::kRows, first_col = tile_n * Tile::kCols;
     const DepthRange range(pixels, Tile::kDepth, slices_per_split);
-    dw += static_cast<std::size_t>(blockIdx.y) * shape.k * cols;
 
     A a(dy, index, pixels, shape.k, first_row, range.first);
     B b(shape, index, x, pixels, first_col, range.first);
-    float acc[Tile::kThreadM][Tile::kThreadN];
-    multiply<Tile>(a, b, range.slices, simt::dynamic_shared<float>(), acc);
+    typename Tile::Sums sums;
+    multiply<Tile>(a, b, range.slices, simt::dynamic_shared<typename Tile::Element>(), sums);
 
     const auto offset = [&](int row) {
         const int k = first_row + row;
         return k < shape.k ? static_cast<std::uint32_t>(k) * cols : kNoRow;
     };
-    store_tile<Tile, typename A::Layout>(acc, offset, first_col, cols, epilogue, dw + first_col);
+    store_split<ProductOf<Tile, A, B>>(sums, offset, first_col, cols, epilogue, dw,
+                                       static_cast<std::size_t>(shape.k) * cols);
 }
 
 template <class Tile, class A, int V>
-void launch_wgrad(const ConvShape& shape, const Plan& plan, const float* x,
+void launch_wgrad(const ConvShape& shape, const Plan& plan, const typename Tile::Element* x,
                   const typename A::Source& dy, const Epilogue& epilogue, float* dw,
                   Stream stream) {
     using Buffers = Pipeline<Tile, A, PixelWindows<Tile, V>>;
@@ -60,31 +60,62 @@ void launch_wgrad(const ConvShape& shape, const Plan& plan, const float* x,
     const int tiles =
         divide_up(shape.k, Tile::kRows) * divide_up(shape.r * shape.s * shape.c, Tile::kCols);
     simt::launch<wgrad_kernel<Tile, A, V>>(dim3(tiles, plan.splits), dim3(Tile::kThreads),
-                                           sizeof(float) * Buffers::kFloats, stream, shape, index,
-                                           x, dy, epilogue, dw, plan.slices_per_split);
+                                           Buffers::kBytes, stream, shape, index, x, dy, epilogue,
+                                           dw, plan.slices_per_split);
 }
 
-// The whole operation, with dy from `Gradient<Tile, V>`; `wide_dy`: it allows V = 4.
-template <template <class, int> class Gradient, class Source>
-void weight_grad(const ConvShape& shape, const float* x, const Source& dy, bool wide_dy, float* dw,
+template <class Math>
+std::size_t weight_grad_workspace(const ConvShape& shape) {
+    const std::size_t size = static_cast<std::size_t>(shape.k) * shape.r * shape.s * shape.c;
+    return partial_sums_bytes({plan_wgrad(typename Tiles<Math>::Wgrad{}, shape),
+                               plan_wgrad(typename Tiles<Math>::WgradFirst{}, shape),
+                               plan_wgrad(typename Tiles<Math>::WgradNarrow{}, shape)},
+                              size);
+}
+
+// The whole operation, with dy from `Gradient<Tile, V>`; `wide_dy`: it allows 16-byte copies.
+template <class Math, template <class, int> class Gradient, class T, class Source>
+void weight_grad(const ConvShape& shape, const T* x, const Source& dy, bool wide_dy, float* dw,
                  void* workspace, Stream stream) {
-    const Plan plan = plan_wgrad(shape);
     const int cols = shape.r * shape.s * shape.c;
-    const bool wide_x = shape.c % 4 == 0 && aligned_for_vectors(x);
-    const Epilogue whole{nullptr, false, cols % 4 == 0 && aligned_for_vectors(dw)};
-    const Epilogue part{nullptr, false, cols % 4 == 0};
-    const bool split = plan.splits > 1;
-    float* const target = split ? static_cast<float*>(workspace) : dw;
-    with_tile(WgradTiles{}, plan, [&](auto tile) {
-        using Tile = decltype(tile);
-        const auto launch = !wide_dy  ? launch_wgrad<Tile, Gradient<Tile, 1>, 1>
-                            : !wide_x ? launch_wgrad<Tile, Gradient<Tile, 4>, 1>
-                                      : launch_wgrad<Tile, Gradient<Tile, 4>, 4>;
-        launch(shape, plan, x, dy, split ? part : whole, target, stream);
-    });
-    if (split) {
-        add_splits(plan.splits, std::int64_t{shape.k} * cols, cols, target, whole, dw, stream);
-    }
+    const auto run = [&](auto tiles, auto width_dy, auto width_x) {
+        const Plan plan = plan_wgrad(tiles, shape);
+        const bool split = plan.splits > 1;
+        const Epilogue whole{nullptr, false, cols % 4 == 0 && aligned_for_vectors(dw)};
+        const Epilogue part{nullptr, false, cols % 4 == 0};
+        float* const target = split ? static_cast<float*>(workspace) : dw;
+        with_tile(tiles, plan, [&](auto tile) {
+            using Tile = decltype(tile);
+            using A = Gradient<Tile, decltype(width_dy)::value>;
+            launch_wgrad<Tile, A, decltype(width_x)::value>(shape, plan, x, dy,
+                                                            split ? part : whole, target, stream);
+        });
+        if (split)
+            add_splits(plan.splits, std::int64_t{shape.k} * cols, cols, target, whole, dw, stream);
+    };
+    constexpr std::integral_constant<int, kVectorWidth<T>> wide{};
+    constexpr std::integral_constant<int, 1> narrow{};
+    if (wide_dy && is_wide(shape.c, x))
+        run(typename Tiles<Math>::Wgrad{}, wide, wide);
+    else if (wide_dy)
+        run(typename Tiles<Math>::WgradFirst{}, wide, narrow);
+    else
+        run(typename Tiles<Math>::WgradNarrow{}, narrow, narrow);
 }
 
-}  // namespace zfcuda::conv
+}  // namespace conv
+
+template <class Math>
+std::size_t ConvOps<Math>::conv2d_weight_grad_workspace(const ConvShape& shape) {
+    shape.check();
+    return conv::weight_grad_workspace<Math>(shape);
+}
+
+template <class Math>
+void ConvOps<Math>::conv2d_weight_grad(const ConvShape& shape, const T* x, const T* dy, float* dw,
+                                       void* workspace, Stream stream) {
+    conv::weight_grad<Math, conv::Pixels>(shape, x, dy, conv::is_wide(shape.k, dy), dw, workspace,
+                                          stream);
+}
+
+}  // namespace zfcuda

@@ -1,6 +1,13 @@
 import pytest
 
+from tests.kernels.arithmetic import ARITHMETICS
 from tests.shapes import CONV_TILES
+
+
+@pytest.fixture(params=ARITHMETICS, ids=lambda arithmetic: arithmetic.name)
+def arithmetic(request):
+    """Each arithmetic of the convolutions."""
+    return request.param
 
 
 @pytest.fixture(autouse=True)

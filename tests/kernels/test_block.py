@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tests.kernels.test_conv import TOLERANCE, WEIGHT_GRAD_TOLERANCE, assert_close, normal
+from tests.kernels.test_conv import TOLERANCE, assert_close, normal
 from tests.shapes import random_block
 from zfcuda import ops
 
@@ -31,22 +31,22 @@ def value_at_switch(maps, switches, pool):
     return np.where(valid, maps[n, np.where(valid, h, 0), np.where(valid, w, 0), c], np.nan)
 
 
-def test_conv2d_relu_pool(case):
+def test_conv2d_relu_pool(case, arithmetic):
     rng = case.rng
     conv, pool = random_block(rng, case.device.max_work)
     own, conv_options, pool_options = options_of(conv, pool)
-    x, w = normal(rng, conv.x), normal(rng, conv.w)
+    x, w = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.w)
     b = normal(rng, conv.w[0]) if rng.random() < 0.7 else None
     to = case.device.array
-    y, switches = ops.conv2d_relu_pool(to(x), to(w), None if b is None else to(b), **own)
+    y, switches = ops.conv2d_relu_pool(to(x), to(w), None if b is None else to(b), **own, **arithmetic.options)
     y, switches = case.device.numpy(y), case.device.numpy(switches)
     maps = oracles.conv2d(x, w, b, **conv_options, relu=True)
     expected, _ = oracles.max_pool2d(maps, **pool_options)
-    assert_close(case, case.device.array(y), expected, TOLERANCE, (conv, pool))
+    assert_close(case, case.device.array(y), expected, arithmetic.tolerance, (conv, pool))
     # Rounding may move a switch between cells that are as good as equal, but never to a smaller one.
     chosen = value_at_switch(maps, switches, pool)
     scale = np.abs(maps).max() or 1.0
-    assert np.abs(chosen - expected).max() < TOLERANCE * scale, (conv, pool)
+    assert np.abs(chosen - expected).max() < arithmetic.tolerance * scale, (conv, pool)
     # Where ReLU left nothing, every cell is an exact zero and the first one wins.
     zero = np.zeros_like(maps)
     _, first = oracles.max_pool2d(zero, **pool_options)
@@ -54,33 +54,37 @@ def test_conv2d_relu_pool(case):
     np.testing.assert_array_equal(switches[dead], first[dead])
 
 
-def test_unpool_conv_transpose2d(case):
+def test_unpool_conv_transpose2d(case, arithmetic):
     rng = case.rng
     conv, pool = random_block(rng, case.device.max_work)
     own, conv_options, pool_options = options_of(conv, pool)
     rectify = bool(rng.random() < 0.5)
-    _, switches = oracles.max_pool2d(normal(rng, pool.x), **pool_options)
-    y, w = normal(rng, pool.output), normal(rng, conv.w)
+    _, switches = oracles.max_pool2d(arithmetic.normal(rng, pool.x), **pool_options)
+    y, w = arithmetic.normal(rng, pool.output), arithmetic.normal(rng, conv.w)
     to = case.device.array
-    x = ops.unpool_conv_transpose2d(to(y), to(switches), to(w), **own, output_size=conv.x[1:3], rectify=rectify)
+    x = ops.unpool_conv_transpose2d(
+        to(y), to(switches), to(w), **own, **arithmetic.options, output_size=conv.x[1:3], rectify=rectify
+    )
     maps = oracles.max_unpool2d(y, switches, **pool_options, output_size=pool.x[1:3])
     if rectify:
         maps = np.maximum(maps, 0)
     expected = oracles.conv_transpose2d(maps, w, **conv_options, output_size=conv.x[1:3])
-    assert_close(case, x, expected, TOLERANCE, (conv, pool, rectify))
+    assert_close(case, x, expected, arithmetic.tolerance, (conv, pool, rectify))
 
 
-def test_unpool_conv2d_weight_grad(case):
+def test_unpool_conv2d_weight_grad(case, arithmetic):
     rng = case.rng
     conv, pool = random_block(rng, case.device.max_work)
     own, conv_options, pool_options = options_of(conv, pool)
-    _, switches = oracles.max_pool2d(normal(rng, pool.x), **pool_options)
-    x, dy = normal(rng, conv.x), normal(rng, pool.output)
+    _, switches = oracles.max_pool2d(arithmetic.normal(rng, pool.x), **pool_options)
+    x, dy = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, pool.output)
     to = case.device.array
-    dw = ops.unpool_conv2d_weight_grad(to(x), to(dy), to(switches), **own, kernel_size=conv.w[1:3])
+    dw = ops.unpool_conv2d_weight_grad(
+        to(x), to(dy), to(switches), **own, **arithmetic.options, kernel_size=conv.w[1:3]
+    )
     maps = oracles.max_unpool2d(dy, switches, **pool_options, output_size=pool.x[1:3])
     expected = oracles.conv2d_weight_grad(x, maps, kernel_size=conv.w[1:3], **conv_options)
-    assert_close(case, dw, expected, WEIGHT_GRAD_TOLERANCE, (conv, pool))
+    assert_close(case, dw, expected, arithmetic.weight_grad_tolerance, (conv, pool))
 
 
 def test_first_block_of_zfnet_at_a_quarter(device):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tests.shapes import random_conv
+from tests.shapes import BF16, random_conv
 from zfcuda import backends, ops
 
 TOLERANCE = 1e-5
@@ -21,34 +21,34 @@ def assert_close(case_or_device, actual, expected, tolerance, what):
     assert error < tolerance, f"relative error {error:.3g} for {what}"
 
 
-def test_conv2d(case):
+def test_conv2d(case, arithmetic):
     rng = case.rng
     conv = random_conv(rng, case.device.max_work)
-    x, w = normal(rng, conv.x), normal(rng, conv.w)
+    x, w = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.w)
     b = normal(rng, conv.w[0]) if rng.random() < 0.7 else None
     relu = bool(rng.random() < 0.5)
     options = {"stride": conv.stride, "padding": conv.padding, "relu": relu}
     to = case.device.array
-    y = ops.conv2d(to(x), to(w), None if b is None else to(b), **options)
-    assert_close(case, y, oracles.conv2d(x, w, b, **options), TOLERANCE, (conv, relu))
+    y = ops.conv2d(to(x), to(w), None if b is None else to(b), **options, **arithmetic.options)
+    assert_close(case, y, oracles.conv2d(x, w, b, **options), arithmetic.tolerance, (conv, relu))
 
 
-def test_conv_transpose2d(case):
+def test_conv_transpose2d(case, arithmetic):
     rng = case.rng
     conv = random_conv(rng, case.device.max_work)
-    y, w = normal(rng, conv.output), normal(rng, conv.w)
+    y, w = arithmetic.normal(rng, conv.output), arithmetic.normal(rng, conv.w)
     options = {"stride": conv.stride, "padding": conv.padding, "output_size": conv.x[1:3]}
-    x = ops.conv_transpose2d(case.device.array(y), case.device.array(w), **options)
-    assert_close(case, x, oracles.conv_transpose2d(y, w, **options), TOLERANCE, conv)
+    x = ops.conv_transpose2d(case.device.array(y), case.device.array(w), **options, **arithmetic.options)
+    assert_close(case, x, oracles.conv_transpose2d(y, w, **options), arithmetic.tolerance, conv)
 
 
-def test_conv2d_weight_grad(case):
+def test_conv2d_weight_grad(case, arithmetic):
     rng = case.rng
     conv = random_conv(rng, case.device.max_work)
-    x, dy = normal(rng, conv.x), normal(rng, conv.output)
+    x, dy = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.output)
     options = {"kernel_size": conv.w[1:3], "stride": conv.stride, "padding": conv.padding}
-    dw = ops.conv2d_weight_grad(case.device.array(x), case.device.array(dy), **options)
-    assert_close(case, dw, oracles.conv2d_weight_grad(x, dy, **options), WEIGHT_GRAD_TOLERANCE, conv)
+    dw = ops.conv2d_weight_grad(case.device.array(x), case.device.array(dy), **options, **arithmetic.options)
+    assert_close(case, dw, oracles.conv2d_weight_grad(x, dy, **options), arithmetic.weight_grad_tolerance, conv)
 
 
 def test_conv2d_bias_grad(case):
@@ -141,6 +141,33 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
 def test_errors(error, message, call):
     with pytest.raises(error, match=message):
         call()
+
+
+OPTIONS = {"stride": 1, "padding": 0}
+BLOCK = OPTIONS | {"window": 2, "pool_stride": 2}
+SWITCHES = np.zeros((2, 2, 1, 4), np.uint8)
+WITH_PRECISION = {
+    "conv2d": lambda a, **o: ops.conv2d(a(X), a(W), **OPTIONS, **o),
+    "conv_transpose2d": lambda a, **o: ops.conv_transpose2d(a(Y), a(W), output_size=(6, 5), **OPTIONS, **o),
+    "conv2d_weight_grad": lambda a, **o: ops.conv2d_weight_grad(a(X), a(Y), kernel_size=3, **OPTIONS, **o),
+    "conv2d_relu_pool": lambda a, **o: ops.conv2d_relu_pool(a(X), a(W), None, **BLOCK, **o),
+    "unpool_conv_transpose2d": lambda a, **o: ops.unpool_conv_transpose2d(
+        a(Y[:, :2, :1]), SWITCHES, a(W), output_size=(6, 5), **BLOCK, **o
+    ),
+    "unpool_conv2d_weight_grad": lambda a, **o: ops.unpool_conv2d_weight_grad(
+        a(X), a(Y[:, :2, :1]), SWITCHES, kernel_size=3, **BLOCK, **o
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_PRECISION)
+def test_wrong_precision(name):
+    call = WITH_PRECISION[name]
+    call(np.asarray, precision="tf32")
+    with pytest.raises(ValueError, match="precision must be fp32 or tf32, got 'bf16'"):
+        call(np.asarray, precision="bf16")
+    with pytest.raises(ValueError, match=r"precision tf32 is for float32 arrays, but [xy] is bfloat16"):
+        call(lambda array: array.astype(BF16), precision="tf32")
 
 
 def test_out_must_not_be_an_input():

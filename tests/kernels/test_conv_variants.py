@@ -6,12 +6,12 @@ import pytest
 
 from tests import oracles
 from tests.conftest import Device
-from tests.kernels.test_conv import TOLERANCE, WEIGHT_GRAD_TOLERANCE, assert_close, normal
+from tests.kernels.test_conv import TOLERANCE, assert_close, normal
 from tests.shapes import CONV_TILES
 from zfcuda import backends, ops
 
 # (input channels, filters): 16-byte copies on both sides, on one, on neither.
-CHANNELS = ((8, 12), (3, 12), (8, 5), (3, 5))
+CHANNELS = ((8, 16), (3, 16), (8, 5), (3, 5))
 POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
 
 
@@ -26,60 +26,76 @@ def kernels(request):
         yield device
 
 
-def check_all(device, n, size, c, k, kernel, stride, padding):
+def check_all(device, arithmetic, n, size, c, k, kernel, stride, padding):
     """Every operation on a convolution and on its block, against float64."""
     rng = np.random.default_rng(c * 100 + k)
-    x, w, b = normal(rng, (n, *size, c)), normal(rng, (k, *kernel, c)), normal(rng, k)
+    x, w, b = arithmetic.normal(rng, (n, *size, c)), arithmetic.normal(rng, (k, *kernel, c)), normal(rng, k)
     conv = {"stride": stride, "padding": padding}
-    own = conv | {"window": POOL["window"], "pool_stride": POOL["stride"], "pool_padding": POOL["padding"]}
+    asked = conv | arithmetic.options
+    own = asked | {"window": POOL["window"], "pool_stride": POOL["stride"], "pool_padding": POOL["padding"]}
     to = device.array
     maps = oracles.conv2d(x, w, b, **conv, relu=True)
-    assert_close(device, ops.conv2d(to(x), to(w), to(b), **conv, relu=True), maps, TOLERANCE, "conv2d")
+    assert_close(
+        device,
+        ops.conv2d(to(x), to(w), to(b), **asked, relu=True),
+        maps,
+        arithmetic.tolerance,
+        "conv2d",
+    )
     pooled, _ = oracles.max_pool2d(maps, **POOL)
     y, switches = ops.conv2d_relu_pool(to(x), to(w), to(b), **own)
-    assert_close(device, y, pooled, TOLERANCE, "conv2d_relu_pool")
+    assert_close(device, y, pooled, arithmetic.tolerance, "conv2d_relu_pool")
 
-    dy = normal(rng, maps.shape)
+    dy = arithmetic.normal(rng, maps.shape)
     expected = oracles.conv_transpose2d(dy, w, **conv, output_size=size)
-    actual = ops.conv_transpose2d(to(dy), to(w), **conv, output_size=size)
-    assert_close(device, actual, expected, TOLERANCE, "conv_transpose2d")
+    actual = ops.conv_transpose2d(to(dy), to(w), **asked, output_size=size)
+    assert_close(device, actual, expected, arithmetic.tolerance, "conv_transpose2d")
     expected = oracles.conv2d_weight_grad(x, dy, **conv, kernel_size=kernel)
-    actual = ops.conv2d_weight_grad(to(x), to(dy), **conv, kernel_size=kernel)
-    assert_close(device, actual, expected, WEIGHT_GRAD_TOLERANCE, "conv2d_weight_grad")
+    actual = ops.conv2d_weight_grad(to(x), to(dy), **asked, kernel_size=kernel)
+    assert_close(device, actual, expected, arithmetic.weight_grad_tolerance, "conv2d_weight_grad")
 
-    dy, switches = normal(rng, pooled.shape), device.numpy(switches)
+    dy, switches = arithmetic.normal(rng, pooled.shape), device.numpy(switches)
     unpooled = oracles.max_unpool2d(dy, switches, **POOL, output_size=maps.shape[1:3])
     for rectify in (False, True):
         signal = np.maximum(unpooled, 0) if rectify else unpooled
         expected = oracles.conv_transpose2d(signal, w, **conv, output_size=size)
         actual = ops.unpool_conv_transpose2d(to(dy), to(switches), to(w), **own, output_size=size, rectify=rectify)
-        assert_close(device, actual, expected, TOLERANCE, ("unpool_conv_transpose2d", rectify))
+        assert_close(device, actual, expected, arithmetic.tolerance, ("unpool_conv_transpose2d", rectify))
     expected = oracles.conv2d_weight_grad(x, unpooled, **conv, kernel_size=kernel)
     actual = ops.unpool_conv2d_weight_grad(to(x), to(dy), to(switches), **own, kernel_size=kernel)
-    assert_close(device, actual, expected, WEIGHT_GRAD_TOLERANCE, "unpool_conv2d_weight_grad")
+    assert_close(device, actual, expected, arithmetic.weight_grad_tolerance, "unpool_conv2d_weight_grad")
 
 
 @pytest.mark.parametrize("tile", CONV_TILES)
 @pytest.mark.parametrize(("c", "k"), CHANNELS)
-def test_ragged(kernels, monkeypatch, tile, c, k):
+def test_ragged(kernels, arithmetic, monkeypatch, tile, c, k):
     monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
-    check_all(kernels, 2, (15, 12), c, k, kernel=(3, 2), stride=(2, 1), padding=(1, 1))
+    check_all(kernels, arithmetic, 2, (15, 12), c, k, kernel=(3, 2), stride=(2, 1), padding=(1, 1))
 
 
 @pytest.mark.parametrize("tile", CONV_TILES)
-def test_more_than_one_tile(kernels, monkeypatch, tile):
+def test_more_than_one_tile(kernels, arithmetic, monkeypatch, tile):
     monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
-    check_all(kernels, 1, (26, 24), 36, 132, kernel=(1, 2), stride=(1, 1), padding=(0, 1))
+    check_all(kernels, arithmetic, 1, (26, 24), 40, 136, kernel=(1, 2), stride=(1, 1), padding=(0, 1))
 
 
-@pytest.mark.parametrize(("c", "k"), [(68, 72), (67, 71)])
-def test_split_depth(kernels, c, k):
+@pytest.mark.parametrize(("c", "k"), [(72, 72), (67, 71)])
+def test_split_depth(kernels, arithmetic, c, k):
     """A small map with a long depth: partial sums, with bias and ReLU after the last."""
-    check_all(kernels, 1, (5, 6), c, k, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+    check_all(kernels, arithmetic, 1, (5, 6), c, k, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
 
 
-def test_split_depth_of_a_weight_gradient(kernels):
-    check_all(kernels, 2, (20, 21), 3, 4, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+def test_split_depth_of_a_weight_gradient(kernels, arithmetic):
+    check_all(kernels, arithmetic, 2, (20, 21), 3, 4, kernel=(3, 3), stride=(1, 1), padding=(1, 1))
+
+
+def test_tf32_rounds_its_factors_to_nearest(kernels):
+    """Ties away from zero, as the instruction that rounds them says; 2^-11 is half of the last bit."""
+    x = np.array([1 + 2**-12, 1 + 2**-11, -1 - 2**-11, 1 + 2**-10], np.float32).reshape(1, 1, 4, 1)
+    one = kernels.array(np.ones((1, 1, 1, 1), np.float32))
+    y = kernels.numpy(ops.conv2d(kernels.array(x), one, precision="tf32"))
+    np.testing.assert_array_equal(y.ravel(), [1, 1 + 2**-10, -1 - 2**-10, 1 + 2**-10])
+    np.testing.assert_array_equal(kernels.numpy(ops.conv2d(kernels.array(x), one)), x)
 
 
 def test_windows_that_cover_a_pixel_three_times(kernels):

@@ -3,27 +3,21 @@
 //   map = relu(conv2d(x, w) + b);  y, switches = max_pool2d(map)
 //
 // A block of threads computes the part of the map that a tile of pooled pixels needs, as the
-// forward convolution does (conv_fprop.cu): its rows are the pixels of that region. The result goes
+// forward convolution does (conv_fprop.cuh): its rows are the pixels of that region. The result goes
 // to shared memory, over the pipeline's buffers, and is pooled there: only y and the switches are
 // written. Price: regions of neighbouring tiles overlap where windows do, and their pixels rarely
 // fill the tile's rows exactly (15 x 17 = 255 pixels of a map yield 7 x 8 pooled ones of 3 x 3
 // stride 2: of 256 rows, 224 count). Gain: the map, 8 bytes a value written and read again, never
 // exists. `plan_block` weighs the two; where fusing does not pay, or a window does not fit into a
 // tile, the two operations follow each other through the workspace.
+#pragma once
+
 #include "block_map.h"
-#include "conv_operands.cuh"
-#include "conv_plan.h"
-#include "ops.h"
+#include "conv_fprop.cuh"
 #include "pool.cuh"
 
 namespace zfcuda {
 namespace conv {
-namespace {
-
-using BlockTiles = TileList<Tile256x96, Tile128x64>;
-
-// FMAs that a GPU could do in the time that it moves a byte: 30e12 / 4.3e12 on an H200.
-constexpr double kFmasPerByte = 7;
 
 // How the pooled map is cut: tiles of height x width pooled pixels, each from a region of the
 // convolution's map that fits the rows of a matrix tile.
@@ -33,7 +27,7 @@ struct PoolTiling {
     FastDivisor tiles_n, across, down;  // tiles of columns, across the map, down the map
 };
 
-int region(int pooled, int window, int stride) {
+inline int region(int pooled, int window, int stride) {
     return (pooled - 1) * stride + window;
 }
 
@@ -67,27 +61,31 @@ int count_blocks(const PoolShape& pool, const PoolTiling& t) {
 }
 
 // Shared memory: the rows' windows, then the pipeline's buffers, then in their place the map of the
-// region. Its pitch puts neighbouring rows on different banks.
+// region, in the type of the result. Its pitch puts neighbouring rows on different banks.
 template <class Tile, int V>
 struct BlockMemory {
     using A = Windows<Tile, V>;
     using B = Filters<Tile, V>;
+    using T = typename Tile::Element;
     static constexpr int kMapPitch = Tile::kCols + 16;
-    static constexpr int kBuffers = Pipeline<Tile, A, B>::kFloats;
-    static constexpr int kMap = Tile::kRows * kMapPitch;
+    static constexpr std::size_t kBuffers = Pipeline<Tile, A, B>::kBytes;
+    static constexpr std::size_t kMap = sizeof(T) * Tile::kRows * kMapPitch;
     static constexpr std::size_t kBytes =
-        sizeof(WindowRow) * Tile::kRows + sizeof(float) * (kBuffers > kMap ? kBuffers : kMap);
+        sizeof(WindowRow) * Tile::kRows + (kBuffers > kMap ? kBuffers : kMap);
 };
 
 // The cheapest tile for the fused kernel; tile -1 where composing is cheaper. (Devices of compute
 // capability 8.6 and 8.9 have no room for the largest tile.)
+template <class Math>
 Plan plan_block(const ConvShape& conv, const PoolShape& pool) {
+    using Table = Tiles<Math>;
     const int depth = conv.r * conv.s * conv.c;
-    const double map_bytes = 8.0 * conv.n * conv.p() * conv.q() * conv.k;
-    Plan best = make_plan(FpropTiles{}, 1, conv.n * conv.p() * conv.q(), conv.k, depth);
-    best.cost += map_bytes * kFmasPerByte / kMultiprocessors;
+    Plan best = plan_fprop(typename Table::Fprop{}, conv);
+    // The map is written and read again.
+    const double map = 1.0 * sizeof(typename Math::Element) * conv.n * conv.p() * conv.q() * conv.k;
+    best.cost += 2 * map * Table::kFmasPerByte / kMultiprocessors;
     best.tile = -1;
-    for_each_tile(BlockTiles{}, [&](auto tile, int index) {
+    for_each_tile(typename Table::Block{}, [&](auto tile, int index) {
         using Tile = decltype(tile);
         const PoolTiling tiling = make_tiling<Tile>(pool);
         if (tiling.height == 0 || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
@@ -121,8 +119,9 @@ struct Region {
 // pixel a turn for each thread.
 template <class Tile, int Pitch>
 __device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tiling,
-                                   const Region& region, const float* map, float* y,
-                                   std::uint8_t* switches, bool wide) {
+                                   const Region& region, const typename Tile::Element* map,
+                                   typename Tile::Element* y, std::uint8_t* switches, bool wide) {
+    using T = typename Tile::Element;
     constexpr int kGroups = Tile::kCols / 4;
     const int height = pool.p(), width = pool.q();
     for (int item = threadIdx.x; item < tiling.height * tiling.width * kGroups;
@@ -133,7 +132,7 @@ __device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tili
         const int channel = region.tile_n * Tile::kCols + group * 4;
         if (i >= height || j >= width || channel >= pool.c) continue;
 
-        auto best = Float4::filled(-INFINITY);
+        auto best = Vector<float, 4>::filled(-INFINITY);
         auto cell = Vector<std::uint8_t, 4>::filled(0);
         for (int r = 0; r < pool.window_h; ++r) {
             const int row = di * pool.stride_h + r;
@@ -144,20 +143,22 @@ __device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tili
                 const auto value = load<4>(map + (row * tiling.region_w + col) * Pitch + group * 4);
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
-                    if (!exceeds(value.at[e], best.at[e])) continue;
-                    best.at[e] = value.at[e];
+                    const float candidate = to_float(value.at[e]);
+                    if (!exceeds(candidate, best.at[e])) continue;
+                    best.at[e] = candidate;
                     cell.at[e] = static_cast<std::uint8_t>(r * pool.window_w + s);
                 }
             }
         }
         const std::size_t at =
             ((static_cast<std::size_t>(region.n) * height + i) * width + j) * pool.c + channel;
+        const auto result = from_floats<T>(best);
         if (wide) {
-            store(y + at, best);
+            store(y + at, result);
             store(switches + at, cell);
         } else {
             for (int e = 0; e < 4 && channel + e < pool.c; ++e) {
-                y[at + e] = best.at[e];
+                y[at + e] = result.at[e];
                 switches[at + e] = cell.at[e];
             }
         }
@@ -166,18 +167,20 @@ __device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tili
 
 template <class Tile, int V>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
-    block_fprop_kernel(ConvShape shape, PoolShape pool, PoolTiling tiling, const float* x,
-                       const float* w, const float* b, float* y, std::uint8_t* switches,
+    block_fprop_kernel(ConvShape shape, PoolShape pool, PoolTiling tiling,
+                       const typename Tile::Element* x, const typename Tile::Element* w,
+                       const float* b, typename Tile::Element* y, std::uint8_t* switches,
                        bool wide) {
     using Memory = BlockMemory<Tile, V>;
     using A = typename Memory::A;
     using B = typename Memory::B;
+    using T = typename Tile::Element;
 
     const Region region(pool, tiling);
     const int first_col = region.tile_n * Tile::kCols;
 
     auto* rows = simt::dynamic_shared<WindowRow>();
-    float* buffers = reinterpret_cast<float*>(rows + Tile::kRows);
+    auto* buffers = reinterpret_cast<T*>(rows + Tile::kRows);
     for (int i = threadIdx.x; i < Tile::kRows; i += Tile::kThreads) {
         const int dp = i / tiling.region_w, dq = i - dp * tiling.region_w;
         const int p = region.p0 + dp, q = region.q0 + dq;
@@ -191,23 +194,24 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     __syncthreads();
 
     const int depth = shape.r * shape.s * shape.c;
-    const WindowedImage image{x, shape.h, shape.w * shape.c, shape.r, shape.s * shape.c};
+    const WindowedImage<T> image{x, shape.h, shape.w * shape.c, shape.r, shape.s * shape.c};
     A windows(image, rows, 0);
     B filters(w, shape.k, depth, first_col, 0);
-    float acc[Tile::kThreadM][Tile::kThreadN];
-    multiply<Tile>(windows, filters, divide_up(depth, Tile::kDepth), buffers, acc);
+    typename Tile::Sums sums;
+    multiply<Tile>(windows, filters, divide_up(depth, Tile::kDepth), buffers, sums);
 
     __syncthreads();  // nobody reads the buffers any more: the map takes their place
-    store_tile<Tile, typename A::Layout>(
-        acc, [&](int row) { return rows[row].output; }, first_col, shape.k, {b, true, true},
+    store_tile<ProductOf<Tile, A, B>>(
+        sums, [&](int row) { return rows[row].output; }, first_col, shape.k, {b, true, true},
         buffers);
     __syncthreads();
     pool_region<Tile, Memory::kMapPitch>(pool, tiling, region, buffers, y, switches, wide);
 }
 
 template <class Tile, int V>
-void launch_block_fprop(const ConvShape& conv, const PoolShape& pool, const float* x,
-                        const float* w, const float* b, float* y, std::uint8_t* switches,
+void launch_block_fprop(const ConvShape& conv, const PoolShape& pool,
+                        const typename Tile::Element* x, const typename Tile::Element* w,
+                        const float* b, typename Tile::Element* y, std::uint8_t* switches,
                         Stream stream) {
     const PoolTiling tiling = make_tiling<Tile>(pool);
     const bool wide = conv.k % 4 == 0 && aligned_for_vectors(y, switches);
@@ -216,30 +220,33 @@ void launch_block_fprop(const ConvShape& conv, const PoolShape& pool, const floa
         stream, conv, pool, tiling, x, w, b, y, switches, wide);
 }
 
-}  // namespace
 }  // namespace conv
 
-std::size_t conv2d_relu_pool_workspace(const ConvShape& shape, const PoolShape& pool) {
+template <class Math>
+std::size_t ConvOps<Math>::conv2d_relu_pool_workspace(const ConvShape& shape,
+                                                      const PoolShape& pool) {
     check_block(shape, pool);
-    if (conv::plan_block(shape, pool).tile >= 0) return 0;
-    return conv::map_bytes(shape) + conv2d_workspace(shape);
+    if (conv::plan_block<Math>(shape, pool).tile >= 0) return 0;
+    return conv::map_bytes<T>(shape) + conv2d_workspace(shape);
 }
 
-void conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const float* x, const float* w,
-                      const float* b, float* y, std::uint8_t* switches, void* workspace,
-                      Stream stream) {
-    const conv::Plan plan = conv::plan_block(shape, pool);
+template <class Math>
+void ConvOps<Math>::conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const T* x,
+                                     const T* w, const float* b, T* y, std::uint8_t* switches,
+                                     void* workspace, Stream stream) {
+    using namespace conv;
+    const Plan plan = plan_block<Math>(shape, pool);
     if (plan.tile < 0) {
-        float* const map = static_cast<float*>(workspace);
-        conv2d(shape, x, w, b, true, map, conv::after_map(shape, workspace), stream);
+        T* const map = static_cast<T*>(workspace);
+        conv2d(shape, x, w, b, true, map, after_map<T>(shape, workspace), stream);
         max_pool2d(pool, map, y, switches, stream);
         return;
     }
-    const bool wide_in = shape.c % 4 == 0 && aligned_for_vectors(x, w);
-    conv::with_tile(conv::BlockTiles{}, plan, [&](auto tile) {
+    const bool wide_in = is_wide(shape.c, x, w);
+    with_tile(typename Tiles<Math>::Block{}, plan, [&](auto tile) {
         using Tile = decltype(tile);
         const auto launch =
-            wide_in ? conv::launch_block_fprop<Tile, 4> : conv::launch_block_fprop<Tile, 1>;
+            wide_in ? launch_block_fprop<Tile, kVectorWidth<T>> : launch_block_fprop<Tile, 1>;
         launch(shape, pool, x, w, b, y, switches, stream);
     });
 }

@@ -1,0 +1,85 @@
+// A block backward: the gradients of the convolution through the switches of the pool.
+//
+//   weights  dw = conv2d_weight_grad(x, map),  map = max_unpool2d(dy, switches)
+//   data     x  = conv_transpose2d(f(map), w), f = ReLU (the deconvnet) or the identity
+//
+// The weight gradient of a first layer reads each pixel of dy once per tile of dw's columns, that
+// is once or twice: there dy is unpooled while it is read (block_unpool.cuh) and no map exists. A
+// gather costs some 17 instructions a value, though, and the other products read each pixel 9 to 20
+// times (once per tap or tile): there one pass writes the map, unpooled and rectified, and the
+// product copies it asynchronously. `kMaxGathers` is where the one becomes dearer than the other.
+#pragma once
+
+#include "block_map.h"
+#include "block_unpool.cuh"
+#include "conv_wgrad.cuh"
+
+namespace zfcuda {
+namespace conv {
+
+// 17 instructions on 132 SMs x 128 lanes x 1.7 GHz take 0.6 ps a value; writing and reading it, 8
+// bytes at 4.3 TB/s, 1.9 ps.
+constexpr int kMaxGathers = 3;
+
+template <class Math>
+bool reads_through_switches(const ConvShape& shape, const PoolShape& pool) {
+    const auto count_tiles = [&](auto tiles) {
+        int count = 0;
+        with_tile(tiles, plan_wgrad(tiles, shape), [&](auto tile) {
+            count = divide_up(shape.r * shape.s * shape.c, decltype(tile)::kCols);
+        });
+        return count;
+    };
+    const int count = shape.c % kVectorWidth<typename Math::Element> == 0
+                          ? count_tiles(typename Tiles<Math>::Wgrad{})
+                          : count_tiles(typename Tiles<Math>::WgradFirst{});
+    return has_small_cover(pool) && count <= kMaxGathers;
+}
+
+}  // namespace conv
+
+template <class Math>
+std::size_t ConvOps<Math>::unpool_conv_transpose2d_workspace(const ConvShape& shape,
+                                                             const PoolShape& pool) {
+    check_block(shape, pool);
+    return conv::map_bytes<T>(shape) + conv_transpose2d_workspace(shape);
+}
+
+template <class Math>
+void ConvOps<Math>::unpool_conv_transpose2d(const ConvShape& shape, const PoolShape& pool,
+                                            const T* y, const std::uint8_t* switches, const T* w,
+                                            bool rectify, T* x, void* workspace, Stream stream) {
+    T* const map = static_cast<T*>(workspace);
+    if (rectify)
+        conv::unpool_rectified(pool, y, switches, map, stream);
+    else
+        max_unpool2d(pool, y, switches, map, stream);
+    conv_transpose2d(shape, map, w, x, conv::after_map<T>(shape, workspace), stream);
+}
+
+template <class Math>
+std::size_t ConvOps<Math>::unpool_conv2d_weight_grad_workspace(const ConvShape& shape,
+                                                               const PoolShape& pool) {
+    check_block(shape, pool);
+    const std::size_t partial = conv2d_weight_grad_workspace(shape);
+    return conv::reads_through_switches<Math>(shape, pool) ? partial
+                                                           : conv::map_bytes<T>(shape) + partial;
+}
+
+template <class Math>
+void ConvOps<Math>::unpool_conv2d_weight_grad(const ConvShape& shape, const PoolShape& pool,
+                                              const T* x, const T* dy, const std::uint8_t* switches,
+                                              float* dw, void* workspace, Stream stream) {
+    if (conv::reads_through_switches<Math>(shape, pool)) {
+        const bool wide =
+            conv::is_wide(shape.k, dy) && aligned_for_vectors<kVectorWidth<T>>(switches);
+        conv::weight_grad<Math, conv::UnpooledPixels>(
+            shape, x, conv::UnpooledMap<T>(pool, dy, switches), wide, dw, workspace, stream);
+        return;
+    }
+    T* const map = static_cast<T*>(workspace);
+    max_unpool2d(pool, dy, switches, map, stream);
+    conv2d_weight_grad(shape, x, map, dw, conv::after_map<T>(shape, workspace), stream);
+}
+
+}  // namespace zfcuda

@@ -1,0 +1,175 @@
+// The product of two slices in exact float32, by FMA instructions.
+//
+// The lanes of a warp form a LanesM x LanesN grid, each with ThreadM x ThreadN sums in registers.
+// Bound: for 8 x 8 sums a thread issues 16 16-byte shared loads per 256 FMAs, each without bank
+// conflicts: the FMA units are the limit. A tile of 128 x 128 reads (128 + 128) * 4 bytes of L2 per
+// 16384 FMAs, an intensity of 32 flop/byte.
+#pragma once
+
+#include "reduce.cuh"
+#include "simt/simt.h"
+#include "vector.cuh"
+
+namespace zfcuda::conv {
+
+using Float4 = Vector<float, 4>;
+
+// ---- Slices of an operand in shared memory ------------------------------------------------------
+
+// Row after row, each a run of kDepth values. The pitch of 5 chunks of 16 bytes, and one more every
+// eighth row, spreads over all banks both the rows that neighbouring lanes read (0, 1, .. 7) and
+// those that are four apart (0, 4, 8, 12).
+template <int Rows>
+struct FfmaDepthRuns {
+    static constexpr bool kIsDepthRuns = true;
+    static constexpr int kSize = Rows * 20 + (Rows + 7) / 8 * 4;
+    __device__ static int at(int row, int depth) { return row * 20 + row / 8 * 4 + depth; }
+};
+
+// Depth after depth, each a run of kRows values.
+template <int Rows>
+struct FfmaRowRuns {
+    static constexpr bool kIsDepthRuns = false;
+    static constexpr int kPitch = Rows + 8;
+    static constexpr int kSize = 16 * kPitch;
+    __device__ static int at(int row, int depth) { return depth * kPitch + row; }
+};
+
+// ---- The sums of a thread -----------------------------------------------------------------------
+
+// `Count` values of one depth for this thread, from a slice of FfmaRowRuns: runs of four, `step`
+// apart.
+template <int Count, int Step>
+__device__ inline void read_runs(float (&values)[Count], const float* shared) {
+#pragma unroll
+    for (int i = 0; i < Count; i += 4) {
+        const Float4 v = load<4>(shared + i / 4 * Step);
+#pragma unroll
+        for (int e = 0; e < 4; ++e)
+            values[i + e] = v.at[e];
+    }
+}
+
+// sums[i][j] is at row(i) of the block's tile, and at column col(j / 4) + j % 4: columns come in
+// runs of four, for 16-byte stores; rows too where A's slices are read along rows, else they
+// interleave between lanes.
+template <class Tile, class LayoutA, class LayoutB>
+class Ffma {
+  public:
+    using Sums = typename Tile::Sums;
+    static constexpr int kM = Tile::kThreadM, kN = Tile::kThreadN;
+    static constexpr int kRowsOfThread = kM;
+    static constexpr int kRun = 4;  // columns side by side
+    static constexpr int kRuns = kN / kRun;
+
+    __device__ Ffma() {
+        const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+        const int lane_m = lane / Tile::kLanesN, lane_n = lane % Tile::kLanesN;
+        row0_ =
+            warp / Tile::kWarpsN * (Tile::kLanesM * kM) + lane_m * (LayoutA::kIsDepthRuns ? 1 : 4);
+        col0_ = warp % Tile::kWarpsN * (Tile::kLanesN * kN) + lane_n * 4;
+    }
+
+    __device__ int row(int i) const { return row0_ + row_step(i); }
+    __device__ int col(int run) const { return col0_ + col_step(run * kRun); }
+
+    __device__ static float& sum(Sums& sums, int i, int run, int e) {
+        return sums[i][run * kRun + e];
+    }
+
+    // sums += A * B for one slice of each.
+    __device__ void add(const float* slice_a, const float* slice_b, Sums& sums) const {
+        static_assert(LayoutA::kIsDepthRuns || !LayoutB::kIsDepthRuns);
+        // Both bases are computed once: what is added to them below is constant. (`at` is linear in
+        // the multiples of eight rows that row_step and col_step add.)
+        const float* a = slice_a + LayoutA::at(row0_, 0);
+        const float* b = slice_b + LayoutB::at(col0_, 0);
+        // Not unrolled: the loads of a later step would be hoisted into registers that are not there.
+#pragma unroll 1
+        for (int depth = 0; depth < Tile::kDepth; depth += 4) {
+            if constexpr (LayoutA::kIsDepthRuns) {
+                Float4 a4[kM];
+#pragma unroll
+                for (int i = 0; i < kM; ++i)
+                    a4[i] = load<4>(a + LayoutA::at(row_step(i), depth));
+                if constexpr (LayoutB::kIsDepthRuns) {
+#pragma unroll
+                    for (int j = 0; j < kN; ++j) {
+                        const Float4 b4 = load<4>(b + LayoutB::at(col_step(j), depth));
+#pragma unroll
+                        for (int e = 0; e < 4; ++e)
+#pragma unroll
+                            for (int i = 0; i < kM; ++i)
+                                sums[i][j] = fmaf(a4[i].at[e], b4.at[e], sums[i][j]);
+                    }
+                } else {
+#pragma unroll
+                    for (int j = 0; j < kN; j += 4)
+#pragma unroll
+                        for (int e = 0; e < 4; ++e) {
+                            const Float4 b4 = load<4>(b + LayoutB::at(col_step(j), depth + e));
+#pragma unroll
+                            for (int i = 0; i < kM; ++i)
+#pragma unroll
+                                for (int f = 0; f < 4; ++f)
+                                    sums[i][j + f] = fmaf(a4[i].at[e], b4.at[f], sums[i][j + f]);
+                        }
+                }
+            } else {
+#pragma unroll
+                for (int e = 0; e < 4; ++e) {
+                    float as[kM], bs[kN];
+                    read_runs<kM, Tile::kLanesM * 4>(as, a + LayoutA::at(0, depth + e));
+                    read_runs<kN, Tile::kLanesN * 4>(bs, b + LayoutB::at(0, depth + e));
+#pragma unroll
+                    for (int i = 0; i < kM; ++i)
+#pragma unroll
+                        for (int j = 0; j < kN; ++j)
+                            sums[i][j] = fmaf(as[i], bs[j], sums[i][j]);
+                }
+            }
+        }
+    }
+
+  private:
+    // Offsets from row(0) and col(0), known to the compiler.
+    __device__ static constexpr int row_step(int i) {
+        return LayoutA::kIsDepthRuns ? i * Tile::kLanesM : i / 4 * (Tile::kLanesM * 4) + i % 4;
+    }
+    __device__ static constexpr int col_step(int j) { return j / 4 * (Tile::kLanesN * 4) + j % 4; }
+
+    int row0_, col0_;
+};
+
+// ---- The tile -----------------------------------------------------------------------------------
+
+// `MinBlocks` is the number of blocks an SM is to hold at once, which bounds the registers.
+template <int WarpsM, int WarpsN, int LanesM, int LanesN, int ThreadM, int ThreadN, int Stages,
+          int MinBlocks>
+struct FfmaTile {
+    static_assert(LanesM * LanesN == kWarp && ThreadN % 4 == 0);
+    using Element = float;
+    using Sums = float[ThreadM][ThreadN];
+    static constexpr int kWarpsN = WarpsN;
+    static constexpr int kLanesM = LanesM, kLanesN = LanesN;
+    static constexpr int kThreadM = ThreadM, kThreadN = ThreadN;
+    static constexpr int kRows = WarpsM * LanesM * ThreadM;
+    static constexpr int kCols = WarpsN * LanesN * ThreadN;
+    static constexpr int kDepth = 16;
+    static constexpr int kStages = Stages;
+    static constexpr int kThreads = WarpsM * WarpsN * kWarp;
+    static constexpr int kMinBlocks = MinBlocks;
+    // FMA slots kept busy, from the ratio of FMAs to shared loads: a guess until measured.
+    static constexpr double kEfficiency = ThreadM * ThreadN >= 64   ? 1.0
+                                          : ThreadM * ThreadN >= 32 ? 0.85
+                                                                    : 0.6;
+
+    template <int Rows>
+    using DepthRuns = FfmaDepthRuns<Rows>;
+    template <int Rows>
+    using RowRuns = FfmaRowRuns<Rows>;
+    template <class LayoutA, class LayoutB>
+    using Product = Ffma<FfmaTile, LayoutA, LayoutB>;
+};
+
+}  // namespace zfcuda::conv

@@ -1,0 +1,287 @@
+// The product of two slices on tensor cores: mma.sync on tf32 or bfloat16 values, float32 sums.
+//
+// A warp computes WarpRows x WarpCols sums in fragments of 16 x 8. Slices are 64 bytes deep: 16
+// floats or 32 bfloat16s, two steps of the instruction. Its depth indices may be any, as long as A
+// and B agree, and so may be the rows of the tile that a fragment's eight rows are: both are chosen
+// so that shared memory is read 16 bytes at a time and the sums of a thread lie side by side.
+//
+// Depth. Of each row, the lanes of a quad (lane % 4) own 16 bytes each: four words, of one float or
+// two bfloat16s. Words 0 and 1 are the two halves of the first step, 2 and 3 those of the second.
+// So one 16-byte load from `MmaDepthRuns` fetches what ldmatrix.x4 would, without its constraint
+// that rows be eight neighbours. `MmaRowRuns` stores its depths in the order in which they are
+// read: word c of quad q in line 4 * c + q.
+//
+// Rows. `InOrder`: eight neighbours. `Interleaved`: lane group g (lane / 4) has rows 16 * (g % 2) +
+// 4 * (g / 2) + j of every 32 in blocks j = 0 .. 3. So one 16-byte load from a line of tf32 values
+// serves four blocks, and of the columns a thread has four side by side, and its quad 16. bfloat16
+// lines must be transposed while they are read, two depths to a word: that is ldmatrix.trans, in
+// order.
+//
+// Banks. A 16-byte load takes a warp's lanes eight at a time: groups 2i and 2i + 1, all quads.
+// DepthRuns: a row fills half of the 128 bytes of all banks, so the two rows must differ in parity:
+// 2i and 2i + 1 do; 16 apart, they do by the spare row after every 16. RowRuns of tf32: chunks (of
+// 16 bytes) quad * pitch + 4 * (g % 2), so that the pitch is one chunk more than a multiple of
+// eight. RowRuns of bfloat16: ldmatrix reads 16 bytes of eight neighbouring lines, so that the pitch
+// is an odd number of chunks. All are free of conflicts, as are the 16-byte copies that fill them.
+//
+// Bound. Per slice a warp of 64 x 64 sums reads 8 KB of shared memory, which takes 64 cycles, for 64
+// instructions, which take 128 cycles of the tensor cores of an A100 (512 tf32 or 1024 bfloat16 FMAs
+// an SM); 64 x 32: 48 for 64. The rest is copies and their addresses.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "reduce.cuh"
+#include "simt/simt.h"
+#include "vector.cuh"
+
+namespace zfcuda::conv {
+
+// ---- Precisions ---------------------------------------------------------------------------------
+
+// float32 arrays whose values are rounded to tf32 (10 bits of mantissa) when they are multiplied.
+struct Tf32Math {
+    using Element = float;
+    using Word = float;  // of shared memory
+
+    // What the instruction takes, from what lies in shared memory.
+    __device__ static std::uint32_t word(Word stored) { return simt::to_tf32(stored); }
+    __device__ static void multiply(float (&sums)[4], const std::uint32_t (&a)[4],
+                                    const std::uint32_t (&b)[2]) {
+        simt::mma_m16n8k8_tf32(sums, a, b);
+    }
+};
+
+// bfloat16 arrays.
+struct Bf16Math {
+    using Element = Bf16;
+    using Word = std::uint32_t;
+
+    __device__ static std::uint32_t word(Word stored) { return stored; }
+    __device__ static void multiply(float (&sums)[4], const std::uint32_t (&a)[4],
+                                    const std::uint32_t (&b)[2]) {
+        simt::mma_m16n8k16_bf16(sums, a, b);
+    }
+};
+
+// ---- Which rows of a tile the rows of a fragment are --------------------------------------------
+
+// Row i (0 .. 7) of block b is block_row(b) + lane_row(i).
+struct InOrder {
+    __device__ static constexpr int block_row(int block) { return 8 * block; }
+    __device__ static constexpr int lane_row(int i) { return i; }
+};
+
+struct Interleaved {
+    __device__ static constexpr int block_row(int block) { return block / 4 * 32 + block % 4; }
+    __device__ static constexpr int lane_row(int i) { return i % 2 * 16 + i / 2 * 4; }
+};
+
+// ---- Slices of an operand in shared memory ------------------------------------------------------
+
+// The operand's words of one lane: of each step, of each block of eight rows, of each half of the
+// step's depth.
+template <int Blocks>
+using Words = std::uint32_t[2][Blocks][2];
+
+// Row after row, each a run of 64 bytes. One more row after every 16.
+template <class Math, int Rows>
+struct MmaDepthRuns {
+    static constexpr bool kIsDepthRuns = true;
+    using Element = typename Math::Element;
+    static constexpr int kDepth = 64 / sizeof(Element);
+    static constexpr int kSize = (Rows + Rows / 16) * kDepth;
+    __device__ static int at(int row, int depth) { return (row + (row >> 4)) * kDepth + depth; }
+
+    // Where this lane reads from: the rows of its group from `row` on, a multiple of 32.
+    template <class Order>
+    __device__ static int lane_offset(int row, int lane) {
+        return at(row + Order::lane_row(lane / 4), lane % 4 * (kDepth / 4));
+    }
+
+    template <class Order, int Blocks>
+    __device__ static void read(Words<Blocks>& words, const Element* slice) {
+#pragma unroll
+        for (int block = 0; block < Blocks; ++block) {
+            const auto four = load<4>(reinterpret_cast<const typename Math::Word*>(
+                slice + at(Order::block_row(block), 0)));
+#pragma unroll
+            for (int i = 0; i < 4; ++i)
+                words[i / 2][block][i % 2] = Math::word(four.at[i]);
+        }
+    }
+};
+
+// Depth after depth, each a line of kRows values. The lines of a quad's depths follow each other.
+template <class Math, int Rows>
+struct MmaRowRuns;
+
+template <int Rows>
+struct MmaRowRuns<Tf32Math, Rows> {
+    static_assert(Rows % 32 == 0);
+    static constexpr bool kIsDepthRuns = false;
+    using Order = Interleaved;
+    static constexpr int kPitch = Rows + 4;
+    static constexpr int kSize = 16 * kPitch;
+    __device__ static int at(int row, int depth) {
+        return (depth % 4 * 4 + depth / 4) * kPitch + row;
+    }
+
+    template <class>
+    __device__ static int lane_offset(int row, int lane) {
+        return lane % 4 * kPitch + row + Order::lane_row(lane / 4);
+    }
+
+    template <class, int Blocks>
+    __device__ static void read(Words<Blocks>& words, const float* slice) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+#pragma unroll
+            for (int block = 0; block < Blocks; block += 4) {
+                const auto four = load<4>(slice + i * 4 * kPitch + Order::block_row(block));
+#pragma unroll
+                for (int j = 0; j < 4; ++j)
+                    words[i / 2][block + j][i % 2] = Tf32Math::word(four.at[j]);
+            }
+    }
+};
+
+template <int Rows>
+struct MmaRowRuns<Bf16Math, Rows> {
+    static_assert(Rows % 32 == 0);
+    static constexpr bool kIsDepthRuns = false;
+    using Order = InOrder;
+    static constexpr int kPitch = Rows + 8;
+    static constexpr int kSize = 32 * kPitch;
+    __device__ static int at(int row, int depth) {
+        return (depth % 8 / 2 * 8 + depth / 8 * 2 + depth % 2) * kPitch + row;
+    }
+
+    // Each lane points to the first of eight rows in one of eight lines: lanes 0 to 7 for the first
+    // half of a step, 8 to 15 for the second, 16 to 31 the same for the next block.
+    template <class>
+    __device__ static int lane_offset(int row, int lane) {
+        return lane % 16 * kPitch + row + lane / 16 * 8;
+    }
+
+    template <class, int Blocks>
+    __device__ static void read(Words<Blocks>& words, const Bf16* slice) {
+#pragma unroll
+        for (int step = 0; step < 2; ++step)
+#pragma unroll
+            for (int block = 0; block < Blocks; block += 2) {
+                std::uint32_t four[4];
+                simt::load_matrix_x4_trans(four,
+                                           slice + step * 16 * kPitch + Order::block_row(block));
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    words[step][block + i / 2][i % 2] = four[i];
+            }
+    }
+};
+
+// ---- The sums of a thread -----------------------------------------------------------------------
+
+// The order in which a layout has to be read, or the preferred one where it may be any.
+template <class Layout, class Preferred, bool = Layout::kIsDepthRuns>
+struct OrderOf {
+    using Type = Preferred;
+};
+template <class Layout, class Preferred>
+struct OrderOf<Layout, Preferred, false> {
+    using Type = typename Layout::Order;
+};
+
+// sums[i][j] is the fragment of blocks 2i and 2i + 1 of A and block j of B: of rows group and group
+// + 8, columns 2 * quad and 2 * quad + 1.
+template <class Tile, class LayoutA, class LayoutB>
+class Mma {
+  public:
+    using Math = typename Tile::Math;
+    using Element = typename Tile::Element;
+    using Sums = typename Tile::Sums;
+    using OrderA = typename OrderOf<LayoutA, InOrder>::Type;
+    using OrderB = typename OrderOf<LayoutB, Interleaved>::Type;
+    static constexpr int kBlocksA = Tile::kWarpRows / 8, kBlocksB = Tile::kWarpCols / 8;
+    static constexpr bool kIsInterleaved = std::is_same_v<OrderB, Interleaved>;
+    static constexpr int kRowsOfThread = kBlocksA;
+    static constexpr int kRun = kIsInterleaved ? 4 : 2;  // columns side by side
+    static constexpr int kRuns = 2 * kBlocksB / kRun;
+
+    __device__ Mma() {
+        const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+        const int row = warp / Tile::kWarpsN * Tile::kWarpRows;
+        const int col = warp % Tile::kWarpsN * Tile::kWarpCols;
+        row0_ = row + OrderA::lane_row(lane / 4);
+        col0_ = col + OrderB::lane_row(lane % 4 * 2);
+        offset_a_ = LayoutA::template lane_offset<OrderA>(row, lane);
+        offset_b_ = LayoutB::template lane_offset<OrderB>(col, lane);
+    }
+
+    __device__ int row(int i) const { return row0_ + OrderA::block_row(i); }
+    __device__ int col(int run) const {
+        return col0_ + (kIsInterleaved ? run / 2 * 32 + run % 2 * 16 : run * 8);
+    }
+
+    __device__ static float& sum(Sums& sums, int i, int run, int e) {
+        return kIsInterleaved ? sums[i / 2][run / 2 * 4 + e][i % 2 * 2 + run % 2]
+                              : sums[i / 2][run][i % 2 * 2 + e];
+    }
+
+    // sums += A * B for one slice of each.
+    __device__ void add(const Element* slice_a, const Element* slice_b, Sums& sums) const {
+        Words<kBlocksA> a;
+        Words<kBlocksB> b;
+        LayoutA::template read<OrderA>(a, slice_a + offset_a_);
+        LayoutB::template read<OrderB>(b, slice_b + offset_b_);
+#pragma unroll
+        for (int step = 0; step < 2; ++step)
+#pragma unroll
+            for (int i = 0; i < kBlocksA; i += 2) {
+                const auto& top = a[step][i];
+                const auto& bottom = a[step][i + 1];
+                const std::uint32_t rows[4] = {top[0], bottom[0], top[1], bottom[1]};
+#pragma unroll
+                for (int j = 0; j < kBlocksB; ++j)
+                    Math::multiply(sums[i / 2][j], rows, b[step][j]);
+            }
+    }
+
+  private:
+    int row0_, col0_, offset_a_, offset_b_;
+};
+
+// ---- The tile -----------------------------------------------------------------------------------
+
+// WarpsM x WarpsN warps of WarpRows x WarpCols sums each.
+template <class Math_, int WarpsM, int WarpsN, int WarpRows, int WarpCols, int Stages,
+          int MinBlocks>
+struct MmaTile {
+    static_assert(WarpRows % 32 == 0 && WarpCols % 32 == 0);
+    using Math = Math_;
+    using Element = typename Math::Element;
+    using Sums = float[WarpRows / 16][WarpCols / 8][4];
+    static constexpr int kWarpsN = WarpsN;
+    static constexpr int kWarpRows = WarpRows, kWarpCols = WarpCols;
+    static constexpr int kRows = WarpsM * WarpRows;
+    static constexpr int kCols = WarpsN * WarpCols;
+    static constexpr int kDepth = 64 / sizeof(Element);
+    static constexpr int kStages = Stages;
+    static constexpr int kThreads = WarpsM * WarpsN * kWarp;
+    static constexpr int kMinBlocks = MinBlocks;
+    // Time of the tensor cores that is used, from the sums per value that a warp reads: a guess
+    // until measured.
+    static constexpr double kEfficiency = WarpRows * WarpCols >= 32 * (WarpRows + WarpCols)   ? 1.0
+                                          : WarpRows * WarpCols >= 20 * (WarpRows + WarpCols) ? 0.8
+                                                                                              : 0.6;
+
+    template <int Rows>
+    using DepthRuns = MmaDepthRuns<Math, Rows>;
+    template <int Rows>
+    using RowRuns = MmaRowRuns<Math, Rows>;
+    template <class LayoutA, class LayoutB>
+    using Product = Mma<MmaTile, LayoutA, LayoutB>;
+};
+
+}  // namespace zfcuda::conv
