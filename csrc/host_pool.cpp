@@ -20,20 +20,20 @@ constexpr std::size_t kHugePage = 2 << 20;
 constexpr std::size_t kStagger = 17 * 64;
 constexpr std::size_t kStaggers = 16;
 
-// What a block of `size` bytes takes: whole huge pages if it is as large as one.
+// What a block of `size` bytes takes.
 std::size_t capacity_for(std::size_t size) {
-    const std::size_t needed = size + kStagger * kStaggers;
-    const std::size_t unit = needed >= kHugePage ? kHugePage : 64 << 10;
-    return (needed + unit - 1) / unit * unit;
+    constexpr std::size_t kUnit = 64 << 10;
+    return (size + kStagger * kStaggers + kUnit - 1) / kUnit * kUnit;
 }
 
 // A new block, on huge pages if it is large and the system has them: a hundredth of the page faults
-// at its first use, and fewer address translations at every use.
+// at its first use, and fewer address translations at every use. What does not fill its last huge
+// page lies on small ones, and so is not resident.
 HostMemory allocate(std::size_t capacity) {
     static std::size_t count = 0;  // under the pool's lock
     const bool huge = capacity >= kHugePage;
-    void* data = std::aligned_alloc(huge ? kHugePage : 64, capacity);
-    if (!data) return {};
+    void* data = nullptr;
+    if (posix_memalign(&data, huge ? kHugePage : 64, capacity) != 0) return {};
 #if defined(__linux__)
     if (huge) madvise(data, capacity, MADV_HUGEPAGE);
 #endif
@@ -79,12 +79,12 @@ class Pool {
     }
 
   private:
-    // The smallest kept block that is large enough and wastes no more than a quarter; among equals
+    // The smallest kept block that is large enough and wastes no more than a quarter of itself; among equals
     // the one given back last, which may still be in the cache.
     HostMemory take_kept(std::size_t capacity) {
         auto best = blocks_.end();
         for (auto it = blocks_.begin(); it != blocks_.end(); ++it)
-            if (it->capacity >= capacity && it->capacity <= capacity + capacity / 4 &&
+            if (it->capacity >= capacity && it->capacity <= capacity + capacity / 3 &&
                 (best == blocks_.end() || it->capacity <= best->capacity))
                 best = it;
         if (best == blocks_.end()) return {};
@@ -94,16 +94,23 @@ class Pool {
         return block;
     }
 
-    // Frees the blocks that have waited longest until `more` bytes stay within the bound.
+    // Frees kept blocks until `more` bytes stay within the bound: the smallest one that suffices, or
+    // those that have waited longest.
     void make_room(std::size_t more) {
         const std::size_t most = std::max(most_in_use_, in_use_ + more);
-        const std::size_t bound = most + most / 4;
-        auto keep = blocks_.begin();
-        for (; keep != blocks_.end() && in_use_ + kept_ + more > bound; ++keep) {
-            kept_ -= keep->capacity;
-            std::free(keep->allocation);
+        const std::size_t bound = most + most / 16;
+        while (!blocks_.empty() && in_use_ + kept_ + more > bound) {
+            const std::size_t excess = in_use_ + kept_ + more - bound;
+            auto victim = blocks_.end();
+            for (auto it = blocks_.begin(); it != blocks_.end(); ++it)
+                if (it->capacity >= excess &&
+                    (victim == blocks_.end() || it->capacity < victim->capacity))
+                    victim = it;
+            if (victim == blocks_.end()) victim = blocks_.begin();
+            kept_ -= victim->capacity;
+            std::free(victim->allocation);
+            blocks_.erase(victim);
         }
-        blocks_.erase(blocks_.begin(), keep);
     }
 
     void free_all() {

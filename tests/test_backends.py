@@ -137,12 +137,3 @@ def test_import_is_light():
     """`import zfcuda` brings in none of the heavy libraries, and the commands' own only when they are used."""
     code = "import sys, zfcuda; print(','.join(m for m in ('cupy','matplotlib','jinja2','torch') if m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
-
-
-def test_scratch_memory_of_much_the_same_size_is_the_same_memory():
-    backend = backends.get("cpu")
-    first = backend.scratch(5_000_000)
-    assert first.nbytes >= 5_000_000
-    address = backend.pointer(first)
-    del first
-    assert backend.pointer(backend.scratch(8_000_000)) == address

@@ -21,7 +21,7 @@ namespace {
 using namespace gemm;
 using simd::kLanes;
 
-constexpr int kChunkTiles = 256;
+constexpr int kChunkTiles = 224;
 
 // Sizes, and the places in the workspace.
 struct Plan {

@@ -244,11 +244,12 @@ class Network:
         gradients = self._gradient_arrays()
         signal: Any = ops.softmax_cross_entropy_grad(probabilities, labels)
         first = next(i for i, stage in enumerate(self.stages) if isinstance(stage.layers[0], (Conv, FullyConnected)))
+        for stage, record in zip(self.stages, records, strict=True):
+            if not stage.backward_reads_output:
+                record.forget_output()
         for i in range(len(self.stages) - 1, first - 1, -1):
             # The record dies here, and its arrays serve the next layers' gradients.
             record = records.pop()
-            if not self.stages[i].backward_reads_output:
-                record.forget_output()
             signal = self.stages[i].backward(signal, record, gradients, dropout=dropout, need_dx=i > first)
         return loss, probabilities, gradients
 

@@ -69,6 +69,10 @@ class Record:
         """Lets go of y, which may then be the memory of something else."""
         self._y = None
 
+    def forget_input(self) -> None:
+        """Lets go of x."""
+        self._x = None
+
     def _selected(self, array: Array) -> Array:
         return array if self._images is None else self.array_module.take(array, self._images, axis=0)
 
@@ -129,7 +133,8 @@ class Stage:
         self, dy: Array, record: Record, gradients: Gradients, *, dropout: DropoutKey, need_dx: bool
     ) -> Array | None:
         """The training pass: writes the gradients of the stage's parameters into `gradients` and returns that of its
-        input, or None if it is not needed. `dy` may be overwritten."""
+        input, or None if it is not needed. `dy` may be overwritten, and `record` forgets what it no longer needs: its
+        arrays serve the gradients to come."""
         return self.project(0, dy, record, "gradient") if need_dx else None
 
 
@@ -171,12 +176,14 @@ class RectifiedStage(Stage):
         weighted: Any = self.layers[0]
         if len(self.layers) == 2:
             dy = ops.relu_grad(dy, record.y, out=dy)
+        record.forget_output()
         ops.conv2d_bias_grad(dy, out=gradients[f"{weighted.name}.bias"])
         dw = gradients[f"{weighted.name}.weight"]
         if isinstance(weighted, Conv):
             ops.conv2d_weight_grad(record.x, dy, kernel_size=weighted.kernel_size, out=dw, **weighted.geometry)
         else:
             dense.weight_grad(dy, record.x, out=dw)
+        record.forget_input()
         return weighted.undo(dy) if need_dx else None
 
 
@@ -202,6 +209,7 @@ class BlockStage(Stage):
     ) -> Array | None:
         conv, _, pool = self.parts()
         dy = ops.relu_grad(dy, record.y, out=dy)
+        record.forget_output()
         ops.conv2d_bias_grad(dy, out=gradients[f"{conv.name}.bias"])
         ops.unpool_conv2d_weight_grad(
             record.x,
@@ -212,6 +220,7 @@ class BlockStage(Stage):
             **conv.geometry,
             **pool.block_geometry,
         )
+        record.forget_input()
         return self._undo(dy, record.switches, rectify=False) if need_dx else None
 
     def _undo(self, signal: Array, switches: Array, *, rectify: bool) -> Array:
