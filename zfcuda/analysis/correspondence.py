@@ -71,10 +71,13 @@ class Correspondence:
 
     def plot(self) -> Figure:
         """Bars of all parts in each layer, with deviations; lower is more alike."""
-        figure, axes = new_figure(
-            columns=len(self.layers), width=3.6 * len(self.layers), height=0.9 + 0.45 * len(self.parts)
-        )
-        for axis, layer in zip(axes[0], self.layers, strict=True):
+        columns = min(len(self.layers), 3)
+        rows = -(-len(self.layers) // columns)
+        size = {"width": 3.2 * columns, "height": rows * (0.7 + 0.3 * len(self.parts))}
+        figure, axes = new_figure(columns, rows, **size)
+        for axis in axes.flat[len(self.layers) :]:
+            axis.remove()
+        for axis, layer in zip(axes.flat, self.layers, strict=False):
             cells = [self.cell(part, layer) for part in self.parts]
             colors = ["#7a7a7a" if cell.part == RANDOM else "#3b7dd8" for cell in cells]
             axis.barh(

@@ -202,7 +202,7 @@ def _row(name: str, classes: Sequence[str], result: Occlusion) -> list:
         float(result.probability.min()),
         top,
         left,
-        100 * float((result.prediction != result.baseline_prediction).mean()),
+        round(100 * float((result.prediction != result.baseline_prediction).mean())),
     ]
 
 
