@@ -117,6 +117,7 @@ def test_defaults_are_all_transforms_in_the_first_and_the_last_hidden_layer():
     assert tuple(result.curves) == TRANSFORMS
     assert result.layers == first_and_last_hidden(net) == ("pool1", "relu4")
     assert len(result.plot().axes) == 9
+    assert [text.get_text() for text in result.plot(["one", "$two"]).legends[0].get_texts()] == ["one", r"\$two"]
 
 
 def test_results_are_saved(tmp_path):
@@ -151,3 +152,14 @@ def test_unknown_amounts():
         paper_amounts("shear", 10)
     with pytest.raises(ValueError, match="steps must be"):
         paper_amounts("scale", 10, 0)
+
+
+def test_many_images_are_drawn_with_their_mean():
+    net = invariant_net()
+    images = noise((12, *net.input_shape))
+    result = invariance(net, images, [0] * 12, amounts={"scale": [1.0, 1.5, 2.0]}, layers=["conv1"])
+    figure = result.plot([str(i) for i in range(12)])
+    assert figure.legends == []
+    lines = figure.axes[0].get_lines()
+    assert len(lines) == 13
+    np.testing.assert_allclose(lines[-1].get_ydata(), result.curves["scale"].distances["conv1"].mean(axis=0))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from .figures import new_figure, plain
+from .figures import COLORS, new_figure, plain
 from .results import write_json
 from .source import as_source, counted, to_device, to_host
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TRANSFORMS = ("translation", "scale", "rotation")
 _UNITS = {"translation": "pixels down", "scale": "times", "rotation": "degrees"}
+_TOLD_APART = 10  # lines in a chart
 _PAPER_SHIFT = 60 / 224  # the largest translation, as a share of the image's height
 
 
@@ -74,24 +75,33 @@ class Invariance:
 
     def plot(self, names: Sequence[str] = ()) -> Figure:
         """A row per transform: the distance in each layer, then the probability of the true label; a line per image,
-        called by its name if there are names."""
+        called by its name if there are names. Of more than ten images, which nobody tells apart, also the mean."""
         columns = len(self.layers) + 1
         figure, axes = new_figure(
             columns=columns, rows=len(self.curves), width=3.2 * columns, height=2.7 * len(self.curves)
         )
         for row, curves in zip(axes, self.curves.values(), strict=True):
             for axis, layer in zip(row, self.layers, strict=False):
-                axis.plot(curves.amounts, curves.distances[layer].T)
+                _lines(axis, curves.amounts, curves.distances[layer])
                 axis.set_ylabel(f"distance in {layer}")
-            row[-1].plot(curves.amounts, curves.probability.T)
+            _lines(row[-1], curves.amounts, curves.probability)
             row[-1].set_ylabel("P(true label)")
             row[-1].set_ylim(-0.02, 1.02)
             for axis in row:
                 axis.set_xlabel(f"{curves.transform}, {_UNITS[curves.transform]}")
-        if names:
+        if 0 < len(names) <= _TOLD_APART:
             lines = axes[0, 0].get_lines()
             figure.legend(lines, [plain(n) for n in names], frameon=False, ncols=2, loc="outside lower left")
         return figure
+
+
+def _lines(axis: Any, amounts: np.ndarray, values: np.ndarray) -> None:
+    """A line per image, values (N,T); a bold mean of thin ones where they are many."""
+    if len(values) <= _TOLD_APART:
+        axis.plot(amounts, values.T)
+    else:
+        axis.plot(amounts, values.T, color=COLORS[5], linewidth=0.5, alpha=max(0.1, 5 / len(values)))
+        axis.plot(amounts, values.mean(axis=0), color=COLORS[0], linewidth=2)
 
 
 def paper_amounts(transform: str, height: int, steps: int = 31) -> np.ndarray:

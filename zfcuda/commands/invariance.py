@@ -27,7 +27,7 @@ from .common import (
     short,
 )
 
-_SHOWN = 7  # amounts of each transform in the picture
+_SHOWN, _SHOWN_IMAGES = 7, 10  # amounts of each transform, and images, in the pictures
 
 
 def add_parser(commands: Commands) -> None:
@@ -78,7 +78,11 @@ def section(net: Network, result: Invariance, images: np.ndarray, names: list[st
     for name, curves in result.curves.items():
         shown = curves.amounts[np.linspace(0, len(curves.amounts) - 1, min(_SHOWN, len(curves.amounts))).astype(int)]
         low, high = float(images.min()), float(images.max())
-        tiles = [from_range(transformed(image, name, amount), low, high) for image in images for amount in shown]
+        tiles = [
+            from_range(transformed(image, name, amount), low, high)
+            for image in images[:_SHOWN_IMAGES]
+            for amount in shown
+        ]
         caption = f"{name}: {', '.join(f'{amount:.3g}' for amount in shown)}"
         parts.append(Picture(f"invariance-{name}", tile([enlarge(t, 64) for t in tiles], len(shown), gap=2), caption))
     blurb = (

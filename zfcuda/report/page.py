@@ -139,6 +139,11 @@ class Chart:
 
         return Markup(plots.to_svg(self.figure, self.name))
 
+    @property
+    def width(self) -> str:
+        """At which the page shows it: its words as large as the captions."""
+        return f"{5 * self.figure.get_figwidth():.0f}rem"
+
     def save(self, directory: Path) -> None:
         write_atomically(directory / f"{self.name}.png", plots.to_png(self.figure))
 
