@@ -5,6 +5,9 @@
 Every result is compared before it is timed, the best of the peer's memory formats counts, and everything runs twice: as
 the C library's allocator comes, and told to keep its memory (`cpu_device.TUNED_ALLOCATOR`), in a process each. The
 share of the ceiling counts the operations of the plain algorithm; where a faster one is used it exceeds 100 %.
+
+Other settings come from the environment: OMP_NUM_THREADS=1 for one thread of both libraries; ZFCUDA_ISA=avx2
+ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 for AVX2 in both.
 """
 
 from __future__ import annotations

@@ -29,6 +29,10 @@ ALLOCATORS: dict[str, dict[str, str]] = {"as installed": {}, "tuned allocator": 
 # Between two libraries: the threads of the one spin for milliseconds after its last call, on the cores of the other.
 PAUSE_S = 0.03
 
+# After the pause, the first calls of any library find the caches cold, and the memory asleep: a pool of a sixth of a
+# millisecond took five times as long at its first call and twice as long at its third.
+WARM_UP_S = 0.01
+
 
 def environment_for(allocator: str) -> dict[str, str]:
     """This process's environment with the settings of `allocator`, one of ALLOCATORS."""
@@ -52,7 +56,7 @@ def describe() -> dict[str, str]:
 def time_alternating(
     calls: dict[str, Callable[[], Any]], *, seconds: float = 3.0, rounds: tuple[int, int] = (5, 25)
 ) -> dict[str, list[float]]:
-    """Milliseconds a call; the contestants take turns, with a pause and, if it is short, an untimed call before each.
+    """Milliseconds a call; the contestants take turns, with a pause and, if they are short, untimed calls before each.
 
     A sample is as many calls in a row as fill 3 ms. One during which other processes took this one's cores is kept only
     if there are fewer than 3 quiet ones. Takes about `seconds`, within the bounds of `rounds`.
@@ -63,6 +67,7 @@ def time_alternating(
         milliseconds = _sample(call, 1)[0]
         short[name] = milliseconds < 500
         if short[name]:
+            _warm_up(call)
             milliseconds = _sample(call, 1)[0]
         repeats[name] = max(1, min(100, round(3.0 / max(1e-3, milliseconds))))
     quiet: dict[str, list[float]] = {name: [] for name in calls}
@@ -74,11 +79,19 @@ def time_alternating(
         for name, call in calls.items():
             time.sleep(PAUSE_S)
             if short[name]:
-                call()
+                _warm_up(call)
             milliseconds, switches = _sample(call, repeats[name])
             allowed = 1 + 0.02 * milliseconds * repeats[name]  # the system's own threads need a moment
             (quiet if switches <= allowed else disturbed)[name].append(milliseconds)
     return {name: quiet[name] if len(quiet[name]) >= 3 else quiet[name] + disturbed[name] for name in calls}
+
+
+def _warm_up(call: Callable[[], Any]) -> None:
+    start = time.perf_counter()
+    while True:
+        call()
+        if time.perf_counter() - start > WARM_UP_S:
+            return
 
 
 def _sample(call: Callable[[], Any], repeats: int) -> tuple[float, int]:
@@ -108,7 +121,7 @@ def ceilings() -> Ceilings | None:
     peak.copy.argtypes = [ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p]
 
     size = 128 << 20
-    memory = np.zeros(2 * size + 64, np.uint8)
+    memory = np.ones(2 * size + 64, np.uint8)  # zeros would all be one page, and read from the cache
     start_address = memory.ctypes.data + -memory.ctypes.data % 64
 
     def gflops() -> float:

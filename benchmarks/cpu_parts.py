@@ -6,6 +6,7 @@ import argparse
 import functools
 import json
 import math
+import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -363,18 +364,43 @@ def net(n: int) -> Iterator[Case]:
     )
 
 
-def projection(maps: int) -> Iterator[Case]:
-    """Top 9 of block 5, each winner alone down to the pixels: the projection of `visualize`, after the ranking."""
+class Projection(NamedTuple):
+    """Top 9 of `maps` of block 5's 256 maps, each winner alone down to the pixels: the projection of `visualize`,
+    after the ranking."""
+
+    maps: int
+    ours: Callable[[], np.ndarray]
+    theirs: dict[str, Callable[[], np.ndarray]]
+
+    @property
+    def problem(self) -> str:
+        return f"{self.maps} of 256 maps of block 5"
+
+    @property
+    def flops(self) -> float:
+        return 2 * sum(conv.flops(9 * self.maps) for conv in LAYERS.values())
+
+    def error(self) -> float:
+        """Of nine projections in ten: in the others, rounding decides which of two near equal values wins a window."""
+        pairs = zip(self.ours(), self.theirs["contiguous"](), strict=True)
+        errors = [relative_error(*pair) for nine in pairs for pair in zip(*nine, strict=True)]
+        return float(np.quantile(errors, 0.9))
+
+    def case(self) -> Case:
+        return Case("top-9 projection", self.problem, self.flops, 0.0, self.ours, self.theirs, self.error, 1e-4)
+
+
+def projection(maps: list[int]) -> Iterator[Projection]:
+    """The same ranking's winners, for each of these numbers of maps."""
     network, layer, batch = zfnet(), "pool5", 32
     images = randn(128, 224, 224, 3)
     top = deconvnet.top_activations(network, images, layer, 9, batch_size=batch)
-    chosen = np.linspace(0, 255, maps).astype(int)
     field = field_of(network, layer)
 
-    def ours() -> np.ndarray:
+    def ours(chosen: np.ndarray) -> np.ndarray:
         return deconvnet.visualize(network, images, top, maps=chosen.tolist(), batch_size=batch).projections
 
-    def theirs(project: peers.HookedDeconvnet, layout: torch.memory_format) -> np.ndarray:
+    def theirs(project: peers.HookedDeconvnet, layout: torch.memory_format, chosen: np.ndarray) -> np.ndarray:
         indices, positions, values = top.indices[chosen], top.positions[chosen], top.values[chosen]
         order = np.argsort(indices, axis=None, kind="stable")
         results: Any = [[None] * indices.shape[1] for _ in chosen]
@@ -392,26 +418,36 @@ def projection(maps: int) -> Iterator[Case]:
         return np.array(results)
 
     formats = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
-    hooked = {
-        name: functools.partial(theirs, peers.HookedDeconvnet(module, layer), formats[name])
-        for name, module in modules(network).items()
-    }
+    hooked = {name: peers.HookedDeconvnet(module, layer) for name, module in modules(network).items()}
+    for count in maps:
+        chosen = np.linspace(0, 255, count).astype(int)
+        yield Projection(
+            count,
+            functools.partial(ours, chosen),
+            {name: functools.partial(theirs, hooked[name], formats[name], chosen) for name in formats},
+        )
 
-    def error() -> float:
-        """Of nine projections in ten: in the others, rounding decides which of two near equal values wins a window."""
-        pairs = zip(ours(), hooked["contiguous"](), strict=True)
-        errors = [relative_error(*pair) for nine in pairs for pair in zip(*nine, strict=True)]
-        return float(np.quantile(errors, 0.9))
 
-    yield Case(
-        "top-9 projection",
-        f"{maps} of 256 maps of block 5",
-        2 * sum(conv.flops(9 * maps) for conv in LAYERS.values()),
+def measure_projection(
+    parts: list[int], whole: int, timer: harness.Timer, ceilings: harness.Ceilings | None
+) -> Iterator[Row]:
+    """Both libraries on a few maps, which shows what another map costs; then ours on `whole` maps, beside the peers'
+    time for the most that they were measured on, scaled up."""
+    *some, all_maps = projection([*parts, whole])
+    rows = [harness.measure(part.case(), timer, ceilings) for part in some]
+    yield from rows
+    samples = timer({"ours": all_maps.ours})["ours"]
+    scale = all_maps.maps / some[-1].maps
+    yield Row(
+        "top-9 projection of the layer",
+        all_maps.problem,
+        all_maps.flops,
         0.0,
-        ours,
-        hooked,
-        error,
-        1e-4,
+        ours_ms=statistics.median(samples),
+        spread=(max(samples) - min(samples)) / statistics.median(samples),
+        peers_ms={name: None if ms is None else scale * ms for name, ms in rows[-1].peers_ms.items()},
+        floor_ms=ceilings.floor_ms(all_maps.flops, 0.0) if ceilings else None,
+        note=f"peers: {some[-1].problem}, times {scale:g}",
     )
 
 
@@ -498,17 +534,18 @@ def run(part: str, quick: bool, ceilings: harness.Ceilings | None) -> list[Row]:
     whole = 4 if quick else 32
     if part == "memory":
         return list(memory(whole))
+    rounds = (3, 3) if quick or part in ("net", "projection", "occlusion") else (5, 15)
+    timer = functools.partial(cpu_device.time_alternating, seconds=1.0 if quick else 2.0, rounds=rounds)
+    if part == "projection":
+        return list(measure_projection([2, 4] if quick else [8, 16], 16 if quick else 256, timer, ceilings))
     cases = {
         "conv": lambda: conv(n),
         "pool": lambda: pool(n),
         "norm": lambda: norm(n),
         "block": lambda: block(n),
         "net": lambda: net(whole),
-        "projection": lambda: projection(4 if quick else 8),
         "occlusion": lambda: occlusion(48 if quick else 16),
     }[part]()
-    rounds = (3, 3) if quick or part in ("net", "projection", "occlusion") else (5, 15)
-    timer = functools.partial(cpu_device.time_alternating, seconds=1.0 if quick else 2.0, rounds=rounds)
     return [harness.measure(one, timer, ceilings) for one in cases]
 
 
