@@ -84,6 +84,13 @@ void bind_ops_on(py::module_& m, const std::string& suffix) {
     };
     const auto stream = [](Address address) { return pointer<void>(address); };
 
+    def("conv2d_bias_grad",
+        [=](std::int64_t rows, int channels, Address dy, Address db, Address workspace, Address s) {
+            conv2d_bias_grad(rows, channels, pointer<T>(dy), pointer<float>(db),
+                             pointer<void>(workspace), stream(s));
+        });
+    m.def(("conv2d_bias_grad" + suffix + "_workspace").c_str(), &conv2d_bias_grad_workspace);
+
     def("max_pool2d", [=](const PoolShape& shape, Address x, Address y, Address switches,
                           Address s) {
         max_pool2d(shape, pointer<T>(x), pointer<T>(y), pointer<std::uint8_t>(switches), stream(s));
@@ -214,13 +221,6 @@ void bind_ops(py::module_& m) {
     };
     const auto stream = [](Address address) { return pointer<void>(address); };
 
-    def("conv2d_bias_grad",
-        [=](std::int64_t rows, int channels, Address dy, Address db, Address workspace, Address s) {
-            conv2d_bias_grad(rows, channels, pointer<float>(dy), pointer<float>(db),
-                             pointer<void>(workspace), stream(s));
-        });
-    def("conv2d_bias_grad_workspace", &conv2d_bias_grad_workspace);
-
     def("softmax", [=](int n, int classes, Address logits, Address probabilities, Address s) {
         softmax(n, classes, pointer<float>(logits), pointer<float>(probabilities), stream(s));
     });
@@ -270,6 +270,7 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     bind_ops_on<Bf16>(m, "_bf16");
     bind_conversions(m);
     bind_conv_ops<ConvOps<conv::Tf32Math>>(m, "_tf32");
+    bind_conv_ops<ConvOps<conv::Bf16Math>>(m, "_bf16");
 #endif
     m.def(
         "address", [](const py::array& array) { return reinterpret_cast<Address>(array.data()); },

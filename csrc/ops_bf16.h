@@ -24,6 +24,12 @@ void narrow(std::int64_t size, const float* x, Bf16* y, Stream stream);
 // y = x, exactly.
 void widen(std::int64_t size, const Bf16* x, float* y, Stream stream);
 
+// ---- Convolution: all but this in kernels/conv_ops.h --------------------------------------------
+
+// db is float32. The workspace is that of the float32 operation.
+void conv2d_bias_grad(std::int64_t rows, int channels, const Bf16* dy, float* db, void* workspace,
+                      Stream stream);
+
 // ---- Max pooling with switches ------------------------------------------------------------------
 
 void max_pool2d(const PoolShape& shape, const Bf16* x, Bf16* y, std::uint8_t* switches,

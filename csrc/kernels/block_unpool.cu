@@ -2,6 +2,7 @@
 #include "block_map.h"
 #include "block_unpool.cuh"
 #include "ops.h"
+#include "ops_bf16.h"
 
 namespace zfcuda::conv {
 namespace {
@@ -47,12 +48,14 @@ void unpool_rectified(const PoolShape& pool, const T* y, const std::uint8_t* swi
         return;
     }
     const UnpooledMap<T> unpooled(pool, y, switches);
-    if (pool.c % 4 == 0 && aligned_for_vectors(y, switches, map))
-        launch_unpool_rectified<4>(pool, unpooled, map, stream);
+    constexpr int kWide = kVectorWidth<T>;
+    if (pool.c % kWide == 0 && aligned_for_vectors<kWide>(y, switches, map))
+        launch_unpool_rectified<kWide>(pool, unpooled, map, stream);
     else
         launch_unpool_rectified<1>(pool, unpooled, map, stream);
 }
 
 template void unpool_rectified(const PoolShape&, const float*, const std::uint8_t*, float*, Stream);
+template void unpool_rectified(const PoolShape&, const Bf16*, const std::uint8_t*, Bf16*, Stream);
 
 }  // namespace zfcuda::conv

@@ -1,8 +1,8 @@
 // Bias gradient of a convolution: db[k] = sum over rows of dy[row, k].
 //
-// Two passes, each in a fixed order. A block sums a range of rows for 32 channels (128 bytes, one
-// per lane, V values each): its warps take turns over the rows, a tree in shared memory joins them.
-// The second pass does the same with the sums of the first. Bound: memory, 4 bytes per value of dy.
+// Two passes, each in a fixed order. A block sums a range of rows for 32 channels (one
+// per lane; 32 * V where V of them can be loaded at once): its warps take turns over the rows, a tree in shared memory joins them.
+// The second pass does the same with the sums of the first. Bound: memory, the bytes of dy.
 #include "conv_plan.h"
 #include "ops.h"
 
@@ -27,9 +27,9 @@ Ranges make_ranges(std::int64_t rows) {
     return {static_cast<int>((rows + per_range - 1) / per_range), per_range};
 }
 
-template <int V>
+template <class T, int V>
 __global__ void __launch_bounds__(kWarps* kWarp)
-    sum_rows_kernel(std::int64_t rows, std::int64_t rows_per_block, int channels, const float* dy,
+    sum_rows_kernel(std::int64_t rows, std::int64_t rows_per_block, int channels, const T* dy,
                     float* sums) {
     SIMT_SHARED(float, partial, kWarps* kWarp* V);
     const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -41,7 +41,7 @@ __global__ void __launch_bounds__(kWarps* kWarp)
     if (channel < channels) {
 #pragma unroll 4
         for (std::int64_t row = first + warp; row < last; row += kWarps) {
-            const auto value = load<V>(dy + row * channels + channel);
+            const auto value = to_floats(load<V>(dy + row * channels + channel));
 #pragma unroll
             for (int e = 0; e < V; ++e)
                 sum.at[e] += value.at[e];
@@ -64,18 +64,33 @@ __global__ void __launch_bounds__(kWarps* kWarp)
         store(sums + static_cast<std::int64_t>(blockIdx.y) * channels + channel, sum);
 }
 
-void sum_rows(const Ranges& ranges, std::int64_t rows, int channels, const float* dy, float* sums,
+template <class T>
+void sum_rows(const Ranges& ranges, std::int64_t rows, int channels, const T* dy, float* sums,
               Stream stream) {
-    const bool wide = channels % 4 == 0 && aligned_for_vectors(dy, sums);
-    const dim3 grid(divide_up(channels, wide ? 4 * kWarp : kWarp), ranges.count);
+    constexpr int kWide = kVectorWidth<T>;
+    const bool wide = channels % kWide == 0 && aligned_for_vectors<kWide>(dy, sums);
+    const dim3 grid(divide_up(channels, wide ? kWide * kWarp : kWarp), ranges.count);
     const dim3 block(kWarps * kWarp);
     if (wide) {
-        simt::launch<sum_rows_kernel<4>>(grid, block, 0, stream, rows, ranges.rows, channels, dy,
-                                         sums);
+        simt::launch<sum_rows_kernel<T, kWide>>(grid, block, 0, stream, rows, ranges.rows, channels,
+                                                dy, sums);
     } else {
-        simt::launch<sum_rows_kernel<1>>(grid, block, 0, stream, rows, ranges.rows, channels, dy,
-                                         sums);
+        simt::launch<sum_rows_kernel<T, 1>>(grid, block, 0, stream, rows, ranges.rows, channels, dy,
+                                            sums);
     }
+}
+
+template <class T>
+void bias_grad(std::int64_t rows, int channels, const T* dy, float* db, void* workspace,
+               Stream stream) {
+    const Ranges ranges = make_ranges(rows);
+    if (ranges.count == 1) {
+        sum_rows(ranges, rows, channels, dy, db, stream);
+        return;
+    }
+    float* const partial = static_cast<float*>(workspace);
+    sum_rows(ranges, rows, channels, dy, partial, stream);
+    sum_rows({1, ranges.count}, ranges.count, channels, partial, db, stream);
 }
 
 }  // namespace
@@ -88,15 +103,12 @@ std::size_t conv2d_bias_grad_workspace(std::int64_t rows, int channels) {
 
 void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* db, void* workspace,
                       Stream stream) {
-    using namespace conv;
-    const Ranges ranges = make_ranges(rows);
-    if (ranges.count == 1) {
-        sum_rows(ranges, rows, channels, dy, db, stream);
-        return;
-    }
-    float* const partial = static_cast<float*>(workspace);
-    sum_rows(ranges, rows, channels, dy, partial, stream);
-    sum_rows({1, ranges.count}, ranges.count, channels, partial, db, stream);
+    conv::bias_grad(rows, channels, dy, db, workspace, stream);
+}
+
+void conv2d_bias_grad(std::int64_t rows, int channels, const Bf16* dy, float* db, void* workspace,
+                      Stream stream) {
+    conv::bias_grad(rows, channels, dy, db, workspace, stream);
 }
 
 }  // namespace zfcuda

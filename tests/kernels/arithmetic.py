@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tests.shapes import BF16
+
 
 @dataclass(frozen=True)
 class Arithmetic:
@@ -21,4 +23,5 @@ class Arithmetic:
 ARITHMETICS = (
     Arithmetic("fp32", 1e-5, 1e-4),
     Arithmetic("tf32", 2e-3, 2e-3, {"precision": "tf32"}),
+    Arithmetic("bf16", 2e-2, 2e-2, dtype=BF16),
 )

@@ -7,7 +7,7 @@ import pytest
 from tests import oracles
 from tests.conftest import Device
 from tests.kernels.test_conv import TOLERANCE, assert_close, normal
-from tests.shapes import CONV_TILES
+from tests.shapes import CONV_TILES, ELEMENTS
 from zfcuda import backends, ops
 
 # (input channels, filters): 16-byte copies on both sides, on one, on neither.
@@ -125,6 +125,21 @@ def test_a_window_that_fits_no_tile(kernels):
     assert_close(kernels, y, expected, TOLERANCE, "conv2d_relu_pool")
 
 
+@pytest.mark.parametrize("tile", ["256x96", "128x64"])
+def test_a_fused_block_is_the_operations_one_by_one(kernels, arithmetic, monkeypatch, tile):
+    """Bit for bit, switches too: bfloat16 maps are rounded before they are pooled."""
+    monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
+    rng = np.random.default_rng(11)
+    x, w = (kernels.array(arithmetic.normal(rng, shape)) for shape in ((2, 17, 14, 3), (40, 3, 3, 3)))
+    b = kernels.array(normal(rng, 40))
+    own = {"stride": 1, "padding": 1, "window": 3, "pool_stride": 2, "pool_padding": 1}
+    fused = ops.conv2d_relu_pool(x, w, b, **own, **arithmetic.options)
+    maps = ops.conv2d(x, w, b, stride=1, padding=1, relu=True, **arithmetic.options)
+    composed = ops.max_pool2d(maps, window=3, stride=2, padding=1)
+    for one, other in zip(fused, composed, strict=True):
+        np.testing.assert_array_equal(kernels.numpy(one), kernels.numpy(other))
+
+
 def test_nan_wins_in_a_fused_block(kernels):
     x = np.ones((1, 6, 6, 4), np.float32)
     x[0, 2, 3, 1] = np.nan
@@ -135,31 +150,43 @@ def test_nan_wins_in_a_fused_block(kernels):
     assert (kernels.numpy(switches)[0, 1, 1] == 1).all()
 
 
-def test_bias_grad_in_two_passes(kernels):
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_bias_grad_in_two_passes(kernels, dtype):
     for channels in (8, 5):
-        dy = normal(np.random.default_rng(channels), (1500, channels))
+        dy = normal(np.random.default_rng(channels), (1500, channels)).astype(dtype)
         db = ops.conv2d_bias_grad(kernels.array(dy))
         assert_close(kernels, db, dy.astype(np.float64).sum(0), 1e-5, channels)
 
 
-def test_arrays_that_are_not_aligned(kernels):
-    """Arrays whose first element lies 4 bytes beyond a 16-byte boundary."""
+def test_arrays_that_are_not_aligned(kernels, arithmetic):
+    """Arrays whose first element lies one element beyond a 16-byte boundary."""
     if kernels.name == "cuda":
         pytest.skip("cuda: CuPy's allocations are aligned")
     rng = np.random.default_rng(9)
 
-    def odd(shape):
-        return normal(rng, int(np.prod(shape)) + 8)[-int(np.prod(shape)) - 1 : -1].reshape(shape)
+    def odd(shape, dtype=arithmetic.dtype):
+        size, first = int(np.prod(shape)), 16 // np.dtype(dtype).itemsize
+        array = np.empty(size + 2 * first, dtype)
+        start = first + 1 - array.ctypes.data % 16 // array.itemsize
+        view = array[start : start + size].reshape(shape)
+        view[...] = normal(rng, shape)
+        return view
 
-    x, w, dy = odd((1, 6, 6, 4)), odd((8, 3, 3, 4)), odd((1, 6, 6, 8))
+    x, w, dy = odd((1, 6, 6, 8)), odd((8, 3, 3, 8)), odd((1, 6, 6, 8))
     conv = {"stride": (1, 1), "padding": (1, 1)}
     out = odd(dy.shape)
-    ops.conv2d(x, w, None, **conv, out=out)
-    assert_close(kernels, out, oracles.conv2d(x, w, None, **conv, relu=False), TOLERANCE, "conv2d")
+    ops.conv2d(x, w, None, **conv, **arithmetic.options, out=out)
+    assert_close(kernels, out, oracles.conv2d(x, w, None, **conv, relu=False), arithmetic.tolerance, "conv2d")
     expected = oracles.conv_transpose2d(dy, w, **conv, output_size=(6, 6))
     out = odd(x.shape)
-    ops.conv_transpose2d(dy, w, **conv, output_size=(6, 6), out=out)
-    assert_close(kernels, out, expected, TOLERANCE, "conv_transpose2d")
-    out = odd(w.shape)
-    ops.conv2d_weight_grad(x, dy, **conv, kernel_size=3, out=out)
-    assert_close(kernels, out, oracles.conv2d_weight_grad(x, dy, **conv, kernel_size=(3, 3)), 1e-4, "weight_grad")
+    ops.conv_transpose2d(dy, w, **conv, output_size=(6, 6), **arithmetic.options, out=out)
+    assert_close(kernels, out, expected, arithmetic.tolerance, "conv_transpose2d")
+    out = odd(w.shape, np.float32)
+    ops.conv2d_weight_grad(x, dy, **conv, kernel_size=3, **arithmetic.options, out=out)
+    assert_close(
+        kernels,
+        out,
+        oracles.conv2d_weight_grad(x, dy, **conv, kernel_size=(3, 3)),
+        arithmetic.weight_grad_tolerance,
+        "weight_grad",
+    )
