@@ -75,6 +75,13 @@ def test_train_resumes(trained, folder, tmp_path, capsys):
     assert len(report(tmp_path)[1]["Training"]) == 2
 
 
+def test_train_in_bfloat16(folder, tmp_path):
+    words = ("--data", folder, "--image-size", 28, "--epochs", 1, "--batch-size", 16, "--quiet", "--out", tmp_path)
+    assert run("train", *words, "--precision", "bf16") == 0
+    assert "bf16" in report(tmp_path)[0]
+    assert run("train", *words, "--precision", "fp16") == 2
+
+
 def test_visualize_every_block(trained, folder, tmp_path, capsys):
     assert run("visualize", trained, "--data", folder, "--maps", 2, "--top", 4, "--quiet", "--out", tmp_path) == 0
     page, numbers = report(tmp_path)

@@ -69,6 +69,34 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not():
     assert train(5) != train(6)  # dropout
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_steps_of_every_precision_agree_with_float32(device, precision):
+    """Loss and weights over ten steps of a whole small network, dropout and normalisation included."""
+    trainers = {}
+    for name in ("fp32", precision):
+        net = tiny.network()
+        trainers[name] = Trainer(net.to("cuda") if device.name == "cuda" else net, lr=0.05, precision=name)
+    start = {name: array.copy() for name, array in tiny.network().parameters().items()}
+    for seed in range(10):
+        images, labels = (device.array(array) for array in tiny.batch(seed=seed))
+        exact, loss = (trainer.step(images, labels) for trainer in trainers.values())
+        assert loss == pytest.approx(exact, rel={"tf32": 2e-3, "bf16": 2e-2}[precision])
+    exact, rounded = (trainer.net.parameters() for trainer in trainers.values())
+    for name, before in start.items():
+        assert rounded[name].dtype == np.float32
+        moved, expected = (device.numpy(arrays[name]) - before for arrays in (rounded, exact))
+        assert oracles.relative_error(moved, expected) < {"tf32": 2e-2, "bf16": 0.2}[precision], name
+
+
+def test_precision_is_the_network_s():
+    net = tiny.network()
+    net.precision = "tf32"
+    assert Trainer(net).net.precision == "tf32"
+    assert Trainer(net, precision="bf16").net.precision == "bf16"
+    with pytest.raises(ValueError, match="precision must be one of fp32, tf32, bf16; got 'half'"):
+        Trainer(net, precision="half")
+
+
 def test_training_lowers_the_loss():
     net = tiny.network(dropout=0.0)
     trainer = Trainer(net, lr=0.05)

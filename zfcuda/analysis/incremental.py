@@ -69,7 +69,7 @@ class PatchedForward:
     """The forward pass of one image (H,W,C), ready for squares. `layer` is the one whose maps are summed."""
 
     def __init__(self, net: Network, image: np.ndarray, layer: str):
-        self._image = to_device(net, image)
+        self._image = next(iter(net.layers.values())).enter(to_device(net, image))
         self._steps: list[_Step] = []
         self._rest: list[Layer] = []
         self._layer = layer
@@ -99,7 +99,7 @@ class PatchedForward:
         for image, change in zip(x, changes, strict=True):
             image[change.place] = change.values
         for layer in self._rest:
-            x = layer.forward(x)
+            x = layer.forward(layer.enter(x))
         assert sums is not None
         return Occluded(to_host(ops.softmax(x.reshape(len(corners), -1))), sums.astype(np.float32))
 
@@ -110,7 +110,9 @@ class PatchedForward:
         if top >= bottom or left >= right:
             return _Change(0, 1, 0, 1, self._image[:1, :1])
         xp = array_module(self._image)
-        return _Change(top, bottom, left, right, xp.full((bottom - top, right - left, channels), fill, np.float32))
+        return _Change(
+            top, bottom, left, right, xp.full((bottom - top, right - left, channels), fill, self._image.dtype)
+        )
 
 
 def _make_step(layers: list[tuple[str, Layer]], x: Any, keep: str) -> _Step:
@@ -128,8 +130,9 @@ def _make_step(layers: list[tuple[str, Layer]], x: Any, keep: str) -> _Step:
 
 def _apply(layer: Layer, relu: bool, x: Any) -> Any:
     """The layer on inputs that already have their padding."""
+    x = layer.enter(x)
     if isinstance(layer, Conv):
-        return ops.conv2d(x, layer.weight, layer.bias, stride=layer.stride, relu=relu)
+        return ops.conv2d(x, layer.filters, layer.bias, stride=layer.stride, relu=relu, **layer.arithmetic)
     if isinstance(layer, MaxPool):
         return ops.max_pool2d(x, window=layer.window, stride=layer.stride)[0]
     return layer.forward(x)
@@ -146,7 +149,7 @@ def _advance(step: _Step, changes: list[_Change]) -> list[_Change]:
     for (height, width), members in groups.items():
         rows = (height - 1) * step.down.stride + step.down.kernel
         columns = (width - 1) * step.across.stride + step.across.kernel
-        patches = xp.empty((len(members), rows, columns, step.padded.shape[3]), np.float32)
+        patches = xp.empty((len(members), rows, columns, step.padded.shape[3]), step.padded.dtype)
         for patch, number in zip(patches, members, strict=True):
             (top, _), (left, _) = ranges[number]
             first_row, first_column = top * step.down.stride, left * step.across.stride
@@ -182,5 +185,7 @@ def _sums(whole: Any, changes: list[_Change], feature_map: int) -> np.ndarray:
     xp = array_module(whole)
     whole = whole.astype(np.float64)
     # On the device until the last line: one copy to the host, not one per position.
-    differences = [(change.values[..., feature_map] - whole[change.place]).sum() for change in changes]
+    differences = [
+        (change.values[..., feature_map].astype(np.float64) - whole[change.place]).sum() for change in changes
+    ]
     return to_host(whole.sum() + xp.stack(differences))

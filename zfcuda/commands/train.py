@@ -12,6 +12,7 @@ from ..analysis.evolution import PAPER_EPOCHS
 from ..analysis.figures import new_figure
 from ..data import Preprocess, Split, mean_image, sample, unit_scale
 from ..nn import Network, models
+from ..nn.layers import PRECISIONS
 from ..report import Chart, Facts, Report, Section, Table
 from ..training import Fixed, Linear, Plateau, Schedule, Step, Trainer, evaluate
 from ..training.trainer import CHECKPOINT
@@ -52,6 +53,13 @@ def add_parser(commands: Commands) -> None:
         help="of the first convolution, such as 11 4 (default: the model's own)",
     )
     add_budget(parser, epochs=20)
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="of convolutions and fully connected layers: exact float32, float32 on tensor cores, or bfloat16 "
+        "activations, for half the memory; weights are float32 in each (default: fp32)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--ten-crop", action="store_true", help="test with ten crops of each image, as the paper does")
     parser.add_argument(
@@ -134,6 +142,7 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.momentum,
         arguments.weight_decay,
         arguments.max_filter_rms,
+        precision=arguments.precision,
         seed=arguments.seed,
     )
     tracker = None
@@ -181,6 +190,7 @@ def section(net: Network, history: Sequence[dict[str, Any]], extra: Sequence[tup
         ("training time", f"{seconds / 60:.1f} min" if seconds >= 90 else f"{seconds:.0f} s"),
         ("images a second", f"{last['images_per_second']:,.0f}"),
         ("parameters", f"{parameters:,}"),
+        ("precision", net.precision),
     ]
     columns = (
         "epoch",

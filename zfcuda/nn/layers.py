@@ -2,7 +2,7 @@
 
 A layer knows its name and the shapes of one image's input and output. `forward(x)` is the test-time operation on a
 batch; `undo(signal, rule, ...)` carries a signal from its output to its input. How several layers run as one fused
-operation, and the training pass, are in `stages.py`.
+operation, and the training pass, are in `stages.py`. What a layer is given has the dtype of its precision (`enter`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .. import ops
-from ..backends import Array
+from ..backends import BFLOAT16, Array
 from . import dense
 from .architecture import (
     ConvSpec,
@@ -25,15 +25,29 @@ from .architecture import (
     Shape,
 )
 
-__all__ = ["RULES", "Conv", "Dropout", "FullyConnected", "Layer", "MaxPool", "Norm", "ReLU", "build_layer"]
+__all__ = [
+    "PRECISIONS",
+    "RULES",
+    "Conv",
+    "Dropout",
+    "FullyConnected",
+    "Layer",
+    "MaxPool",
+    "Norm",
+    "ReLU",
+    "build_layer",
+]
 
 RULES = ("deconvnet", "gradient", "guided")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 class Layer:
-    """Common to all layers: `name`, `input_shape` and `output_shape` (of one image, without the batch)."""
+    """Common to all layers: `name`, `input_shape` and `output_shape` (of one image, without the batch), and the
+    `precision` in which the network lets it run."""
 
     parameter_names: tuple[str, ...] = ()
+    precision = "fp32"
 
     def __init__(self, spec: LayerSpec, input_shape: Shape):
         self.name = spec.name
@@ -45,6 +59,15 @@ class Layer:
         """(height, width) of the input map."""
         return self.input_shape[0], self.input_shape[1]
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the layer's input, output and signals."""
+        return BFLOAT16 if self.precision == "bf16" else np.dtype(np.float32)
+
+    def enter(self, signal: Array) -> Array:
+        """The signal in the layer's dtype."""
+        return ops.cast(signal, self.dtype)
+
     def forward(self, x: Array) -> Array:
         raise NotImplementedError
 
@@ -53,11 +76,12 @@ class Layer:
 
 
 class _Weighted(Layer):
-    """A layer with `weight` and `bias`: plain float32 arrays, read anew at every call."""
+    """A layer with `weight` and `bias`: plain float32 arrays, read anew at every call (but see `hold`)."""
 
     parameter_names = ("weight", "bias")
     weight: Array
     bias: Array
+    _held: Array | None = None
 
     def __init__(self, spec: ConvSpec | FullyConnectedSpec, input_shape: Shape):
         super().__init__(spec, input_shape)
@@ -69,6 +93,24 @@ class _Weighted(Layer):
         self.weight = rng.standard_normal(self.weight_shape, np.float32)
         self.weight *= np.float32(deviation)
         self.bias = np.zeros(self.bias_shape, np.float32)
+
+    @property
+    def filters(self) -> Array:
+        """The weight in the layer's dtype: a copy of it where that is bfloat16."""
+        held = self._held
+        return ops.cast(self.weight, self.dtype) if held is None else held
+
+    def hold(self) -> None:
+        """Makes `filters` once for all uses until `release`; meanwhile the weight must not change."""
+        self._held = self.filters
+
+    def release(self) -> None:
+        self._held = None
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """The precision that an operation of the layer is allowed; bfloat16 arrays need no word."""
+        return {"precision": "tf32"} if self.precision == "tf32" else {}
 
     @property
     def fan_in(self) -> int:
@@ -89,11 +131,12 @@ class Conv(_Weighted):
         return {"stride": self.stride, "padding": self.padding}
 
     def forward(self, x: Array, *, relu: bool = False) -> Array:
-        return ops.conv2d(x, self.weight, self.bias, relu=relu, **self.geometry)
+        return ops.conv2d(x, self.filters, self.bias, relu=relu, **self.geometry, **self.arithmetic)
 
     def undo(self, signal: Array) -> Array:
         """Filters with the transposed filters, without bias."""
-        return ops.conv_transpose2d(signal, self.weight, output_size=self.input_size, **self.geometry)
+        size = self.input_size
+        return ops.conv_transpose2d(signal, self.filters, output_size=size, **self.geometry, **self.arithmetic)
 
 
 class ReLU(Layer):
@@ -165,10 +208,10 @@ class FullyConnected(_Weighted):
     """x W^T + b with weight (out, in); an image-like input is flattened in NHWC order."""
 
     def forward(self, x: Array, *, relu: bool = False) -> Array:
-        return dense.forward(x, self.weight, self.bias, relu=relu)
+        return dense.forward(x, self.filters, self.bias, relu=relu, **self.arithmetic)
 
     def undo(self, signal: Array) -> Array:
-        return dense.data_grad(signal, self.weight).reshape(-1, *self.input_shape)
+        return dense.data_grad(signal, self.filters, **self.arithmetic).reshape(-1, *self.input_shape)
 
 
 class Dropout(Layer):

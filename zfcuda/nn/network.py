@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,7 +13,7 @@ from .. import backends, ops
 from ..backends import Array
 from . import window
 from .architecture import Architecture, layer_number
-from .layers import RULES, Conv, Dropout, FullyConnected, Layer, Norm, build_layer
+from .layers import PRECISIONS, RULES, Conv, Dropout, FullyConnected, Layer, Norm, build_layer
 from .stages import DropoutKey, Record, build_stages
 from .trace import Trace
 
@@ -44,6 +46,7 @@ class Network:
         if not self.parameter_shapes():
             raise ValueError(f"a network needs a conv or fc layer, got {', '.join(self.layers)}")
         self.stages = build_stages(list(self.layers.values()))
+        self._precision = "fp32"
         self._places = {
             layer.name: (i, position)
             for i, stage in enumerate(self.stages)
@@ -86,6 +89,41 @@ class Network:
                 continue
             blocks[number] = name
         return blocks
+
+    @property
+    def precision(self) -> str:
+        """In what the network computes, forward and back; it may be set at any time, and is not saved with the weights.
+
+        "fp32"  exact float32, the default
+        "tf32"  float32, but convolutions and fully connected layers may round their factors to 11 significant bits, for
+                the tensor cores of a GPU (where there are none, they do not)
+        "bf16"  activations, signals and copies of the weights in bfloat16, with sums in float32: half the memory. The
+                last stage, which makes the logits, is float32 as in "tf32", and so are all weights and gradients
+
+        What goes in and comes out (images, activations of a trace, pixels, probabilities) is float32 in any case.
+        """
+        return self._precision
+
+    @precision.setter
+    def precision(self, value: str) -> None:
+        if value not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}; got {value!r}")
+        self._precision = value
+        for stage in self.stages:
+            for layer in stage.layers:
+                layer.precision = "tf32" if value == "bf16" and stage is self.stages[-1] else value
+
+    @contextlib.contextmanager
+    def _holding_filters(self) -> Iterator[None]:
+        """Within this context the weights do not change, and are rounded to bfloat16 once."""
+        weighted = [layer for layer in self.layers.values() if isinstance(layer, (Conv, FullyConnected))]
+        for layer in weighted:
+            layer.hold()
+        try:
+            yield
+        finally:
+            for layer in weighted:
+                layer.release()
 
     def parameters(self) -> dict[str, Array]:
         """ "conv1.weight", "conv1.bias", ... -> the arrays themselves, in the order of the layers."""
@@ -155,17 +193,18 @@ class Network:
         x = self._check_images("x", x)
         xp = backends.array_module(x)
         parts = []
-        for start in range(0, len(x), _PREDICT_BATCH):
-            signal = x[start : start + _PREDICT_BATCH]
-            for stage in self.stages:
-                signal = stage.forward(signal).y
-            parts.append(ops.softmax(signal))
+        with self._holding_filters():
+            for start in range(0, len(x), _PREDICT_BATCH):
+                signal = x[start : start + _PREDICT_BATCH]
+                for stage in self.stages:
+                    signal = stage.forward(stage.enter(signal)).y
+                parts.append(ops.softmax(signal))
         return parts[0] if len(parts) == 1 else xp.concatenate(parts)
 
     def _forward(self, x: Array, dropout: DropoutKey | None) -> list[Record]:
         records = []
         for stage in self.stages:
-            records.append(stage.forward(x, dropout))
+            records.append(stage.forward(stage.enter(x), dropout))
             x = records[-1].y
         return records
 
@@ -223,8 +262,8 @@ class Network:
             if windows is not None:
                 windows = windows.project(stage, last, record, rule)
             else:
-                signal = stage.project(last, signal, record, rule)
-        return signal if windows is None else windows.paste()
+                signal = stage.project(last, stage.enter(signal), record, rule)
+        return ops.cast(signal if windows is None else windows.paste(), np.float32)
 
     # ---- Training ------------------------------------------------------------------------------------------------
 
@@ -239,6 +278,12 @@ class Network:
         """
         x = self._check_images("x", x)
         dropout = DropoutKey(dropout_seed, step)
+        with self._holding_filters():
+            return self._loss_and_gradients(x, labels, dropout)
+
+    def _loss_and_gradients(
+        self, x: Array, labels: Array, dropout: DropoutKey
+    ) -> tuple[Array, Array, dict[str, Array]]:
         records = self._forward(x, dropout)
         loss, probabilities = ops.softmax_cross_entropy(records[-1].y, labels)
         gradients = self._gradient_arrays()
@@ -250,6 +295,7 @@ class Network:
         for i in range(len(self.stages) - 1, first - 1, -1):
             # The record dies here, and its arrays serve the next layers' gradients.
             record = records.pop()
+            signal = self.stages[i].enter(signal)
             signal = self.stages[i].backward(signal, record, gradients, dropout=dropout, need_dx=i > first)
         return loss, probabilities, gradients
 

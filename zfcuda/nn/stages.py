@@ -102,6 +102,10 @@ class Stage:
     def name(self) -> str:
         return self.layers[-1].name
 
+    def enter(self, signal: Array) -> Array:
+        """What this stage is to carry, forward or back, in its dtype."""
+        return self.layers[0].enter(signal)
+
     def forward(self, x: Array, dropout: DropoutKey | None = None) -> Record:
         """`dropout` is given in training, None at test time."""
         return Record(self, x, self.layers[-1].forward(x))
@@ -180,9 +184,10 @@ class RectifiedStage(Stage):
         ops.conv2d_bias_grad(dy, out=gradients[f"{weighted.name}.bias"])
         dw = gradients[f"{weighted.name}.weight"]
         if isinstance(weighted, Conv):
-            ops.conv2d_weight_grad(record.x, dy, kernel_size=weighted.kernel_size, out=dw, **weighted.geometry)
+            size = weighted.kernel_size
+            ops.conv2d_weight_grad(record.x, dy, kernel_size=size, out=dw, **weighted.geometry, **weighted.arithmetic)
         else:
-            dense.weight_grad(dy, record.x, out=dw)
+            dense.weight_grad(dy, record.x, out=dw, **weighted.arithmetic)
         record.forget_input()
         return weighted.undo(dy) if need_dx else None
 
@@ -193,7 +198,9 @@ class BlockStage(Stage):
 
     def forward(self, x: Array, dropout: DropoutKey | None = None) -> Record:
         conv, _, pool = self.parts()
-        y, switches = ops.conv2d_relu_pool(x, conv.weight, conv.bias, **conv.geometry, **pool.block_geometry)
+        y, switches = ops.conv2d_relu_pool(
+            x, conv.filters, conv.bias, **conv.geometry, **pool.block_geometry, **conv.arithmetic
+        )
         return Record(self, x, y, switches)
 
     def project(self, position: int, signal: Array, record: Record, rule: str) -> Array:
@@ -219,6 +226,7 @@ class BlockStage(Stage):
             out=gradients[f"{conv.name}.weight"],
             **conv.geometry,
             **pool.block_geometry,
+            **conv.arithmetic,
         )
         record.forget_input()
         return self._undo(dy, record.switches, rectify=False) if need_dx else None
@@ -228,11 +236,12 @@ class BlockStage(Stage):
         return ops.unpool_conv_transpose2d(
             signal,
             switches,
-            conv.weight,
+            conv.filters,
             output_size=conv.input_size,
             rectify=rectify,
             **conv.geometry,
             **pool.block_geometry,
+            **conv.arithmetic,
         )
 
     def parts(self) -> tuple[Conv, ReLU, MaxPool]:

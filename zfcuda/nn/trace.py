@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from .. import ops
 from ..backends import Array
 from .stages import Record
 
@@ -19,17 +22,19 @@ class Trace:
 
     `trace[name]` is the activation of any layer, (N, H, W, C) or (N, units); what the fused operations did not store
     (a map before its pool, a sum before its ReLU) is computed again from its input, with the weights of that moment.
-    `trace.output` are the logits (N, classes).
+    `trace.output` are the logits (N, classes). All of them are float32, whatever the network's precision: one that was
+    stored in bfloat16 is widened when it is asked for. ValueError where the network's precision has changed since.
     """
 
     def __init__(self, network: Network, records: list[Record], images: Array | None = None):
         self.network = network
+        self._precision = network.precision
         self._records = records
         self._images = images  # which images of the batch that went forward, if this is a selection
 
     def __getitem__(self, name: str) -> Array:
         stage, position = self.network.locate(name)
-        return self.network.stages[stage].activation(position, self._records[stage])
+        return ops.cast(self.network.stages[stage].activation(position, self.records[stage]), np.float32)
 
     def __len__(self) -> int:
         """The number of images."""
@@ -37,18 +42,22 @@ class Trace:
 
     @property
     def records(self) -> list[Record]:
-        """What each stage of the network kept."""
+        """What each stage of the network kept, in the dtype of its precision."""
+        if self.network.precision != self._precision:
+            raise ValueError(
+                f"trace was made in {self._precision}, but the network's precision is {self.network.precision} now"
+            )
         return self._records
 
     @property
     def output(self) -> Array:
         """The logits, (N, classes)."""
-        return self._records[-1].y
+        return ops.cast(self._records[-1].y, np.float32)
 
     @property
     def input(self) -> Array:
-        """The images that went forward, (N, H, W, C)."""
-        return self._records[0].x
+        """The images that went forward, (N, H, W, C), rounded where the first layer is bfloat16."""
+        return ops.cast(self._records[0].x, np.float32)
 
     def select(self, images: Sequence[int] | Array) -> Trace:
         """The trace of these images of the batch, in this order, each as often as it is named: many projections of
@@ -60,4 +69,4 @@ class Trace:
             raise ValueError(f"images must be in [0, {len(self)}), got {images!r}")
         if self._images is not None:
             indices = self._images[indices]
-        return Trace(self.network, [record.select(indices) for record in self._records], indices)
+        return Trace(self.network, [record.select(indices) for record in self.records], indices)

@@ -55,10 +55,10 @@ class Windows:
         return height * width <= _LARGEST_SHARE * map_height * map_width
 
     def project(self, stage: Stage, position: int, record: Record, rule: str) -> Windows:
-        """As `Stage.project`: from the output of the layer at `position` to the stage's input."""
+        """As `Stage.project`, with windows in any dtype: from the output of the layer at `position` down."""
+        windows = replace(self, signal=stage.enter(self.signal))
         if isinstance(stage, BlockStage) and position == 2:
-            return self._undo_block(stage, record, rule)
-        windows = self
+            return windows._undo_block(stage, record, rule)
         for i in range(position, -1, -1):
             layer = stage.layers[i]
             if isinstance(layer, Conv):
@@ -76,7 +76,7 @@ class Windows:
         """The signal in whole maps, (N, height, width, C)."""
         n, h, w, channels = self.signal.shape
         backend, _ = resolve(signal=self.signal)
-        pasted = backend.empty((n, self.height, self.width, channels))
+        pasted = backend.empty((n, self.height, self.width, channels), self.signal.dtype)
         pasted.fill(0)
         for i, (top, left) in enumerate(zip(self.top.tolist(), self.left.tolist(), strict=True)):
             rows, columns = _inside(top, h, self.height), _inside(left, w, self.width)
@@ -89,7 +89,9 @@ class Windows:
 
     def _undo_conv(self, conv: Conv) -> Windows:
         size = _reach(self.signal.shape[1:3], conv.kernel_size, conv.stride)
-        signal = ops.conv_transpose2d(self.signal, conv.weight, stride=conv.stride, output_size=size)
+        signal = ops.conv_transpose2d(
+            self.signal, conv.filters, stride=conv.stride, output_size=size, **conv.arithmetic
+        )
         return self._moved(signal, conv)._zeroed_outside()
 
     def _undo_relu(self, layer: ReLU, stage: Stage, position: int, record: Record, rule: str) -> Windows:
@@ -125,13 +127,14 @@ class Windows:
         signal = ops.unpool_conv_transpose2d(
             masked.signal,
             switches,
-            conv.weight,
+            conv.filters,
             stride=conv.stride,
             padding=0,
             window=pool.window,
             pool_stride=pool.stride,
             output_size=_reach(unpooled, conv.kernel_size, conv.stride),
             rectify=rectify,
+            **conv.arithmetic,
         )
         return self._moved(self.signal, pool)._moved(signal, conv)._zeroed_outside()
 
@@ -139,7 +142,7 @@ class Windows:
         """Unpools one value an image: it stays one value, at the cell that its switch names."""
         n, channels = len(self.top), self.signal.shape[3]
         xp: Any = array_module(self.signal)
-        looked_at = xp.abs(self.signal.reshape(n, channels)).argmax(axis=1)
+        looked_at = xp.abs(ops.cast(self.signal, np.float32).reshape(n, channels)).argmax(axis=1)
         offsets = to_host(xp.take_along_axis(switches.reshape(n, channels), looked_at[:, None], axis=1))[:, 0]
         rows, columns = np.divmod(offsets.astype(int), as_pair(pool.window)[1])
         moved = self._moved(self.signal, pool)

@@ -48,6 +48,8 @@ class Trainer:
     weight_decay    of the weights; biases do not decay
     max_filter_rms  after each step, conv filters of a larger root mean square are scaled back to it (the paper's 1e-1;
                     with inputs in [-128, 128] and weights that start at 1e-2); None leaves them
+    precision       sets `net.precision`: "fp32", "tf32" or "bf16"; None leaves it. Weights, their gradients and the
+                    optimiser are float32 in each
     seed            of dropout, crops, flips and the order of the images. The same seed gives the same bits
 
     `lr` may be set at any time, as the paper does by hand; a schedule of `fit` multiplies it. ValueError for values
@@ -62,12 +64,15 @@ class Trainer:
         weight_decay: float = 5e-4,
         max_filter_rms: float | None = None,
         *,
+        precision: str | None = None,
         seed: int = 0,
     ):
         if not 0 < lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, got {lr}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {seed}")
+        if precision is not None:
+            net.precision = precision
         self.net = net
         self.lr = lr
         self.seed = seed
