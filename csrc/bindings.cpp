@@ -240,13 +240,14 @@ void bind_ops(py::module_& m) {
         });
 
     def("sgd_step", [=](std::int64_t size, Address w, Address g, Address v, float lr,
-                        float momentum, float weight_decay, Address s) {
+                        float momentum, float weight_decay, Address guard, Address s) {
         sgd_step(size, pointer<float>(w), pointer<float>(g), pointer<float>(v), lr, momentum,
-                 weight_decay, stream(s));
+                 weight_decay, pointer<float>(guard), stream(s));
     });
     def("renormalize_filters",
-        [=](int filters, int filter_size, float max_rms, Address w, Address s) {
-            renormalize_filters(filters, filter_size, max_rms, pointer<float>(w), stream(s));
+        [=](int filters, int filter_size, float max_rms, Address w, Address guard, Address s) {
+            renormalize_filters(filters, filter_size, max_rms, pointer<float>(w),
+                                pointer<float>(guard), stream(s));
         });
 
     def("crop_images", [=](const CropShape& shape, Address images, Address mean, Address corners,

@@ -138,13 +138,17 @@ void softmax_cross_entropy_grad(int n, int classes, const float* probabilities,
 
 // ---- Optimiser (P2) -----------------------------------------------------------------------------
 
+// In both, nothing changes where *guard is not finite; `guard` may be null. It lies where the arrays
+// do, so that the host need not look at a loss before the update that it forbids.
+
 // v = momentum * v - lr * (g + weight_decay * w); w = w + v. In place.
 void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
-              float weight_decay, Stream stream);
+              float weight_decay, const float* guard, Stream stream);
 
 // Scales every row of w (filters, filter_size) whose RMS exceeds max_rms back to an RMS of max_rms.
 // In place.
-void renormalize_filters(int filters, int filter_size, float max_rms, float* w, Stream stream);
+void renormalize_filters(int filters, int filter_size, float max_rms, float* w, const float* guard,
+                         Stream stream);
 
 // ---- Images (P2) --------------------------------------------------------------------------------
 

@@ -123,6 +123,42 @@ def test_results_live_on_the_gpu_of_the_arguments(monkeypatch):
     assert current == [0]
 
 
+def test_values_are_read_later_as_they_were():
+    array = np.array([1.0, 2.0], np.float32)
+    read = backends.get("cpu").read_later(array)
+    array[0] = 5
+    assert read().tolist() == [1, 2]
+
+
+def test_values_on_a_gpu_are_read_without_waiting_for_what_comes_after(monkeypatch):
+    happened = []
+
+    class Event:
+        def __init__(self, disable_timing):
+            assert disable_timing
+
+        def record(self):
+            happened.append("event recorded")
+
+        def synchronize(self):
+            happened.append("event waited for")
+
+    class OnItsGpu:
+        shape, dtype = (), np.dtype(np.float32)
+
+        def get(self, out, blocking):
+            assert not blocking
+            happened.append("copy queued")
+            out[...] = 7
+
+    monkeypatch.setitem(sys.modules, "cupyx", types.SimpleNamespace(empty_pinned=np.empty))
+    cupy = types.SimpleNamespace(cuda=types.SimpleNamespace(Event=Event))
+    read = backends.CudaBackend(None, cupy).read_later(OnItsGpu())
+    assert happened == ["copy queued", "event recorded"]
+    assert float(read()) == 7
+    assert happened[2:] == ["event waited for"]
+
+
 def test_instruction_set_by_name(monkeypatch):
     from zfcuda import _cpu
 

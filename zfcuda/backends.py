@@ -14,7 +14,7 @@ import importlib
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
@@ -42,6 +42,7 @@ class HostBackend:
 
     xp = np
     stream = 0
+    on_host = True
 
     def __init__(self, name: str, module: ModuleType):
         self.name = name
@@ -59,6 +60,11 @@ class HostBackend:
         """`size` bytes of scratch memory for one operation."""
         return self.empty((size,), np.uint8)
 
+    def read_later(self, array: np.ndarray) -> Callable[[], np.ndarray]:
+        """A call that returns the array's values of now, as the host sees them."""
+        values = array.copy()
+        return lambda: values
+
     def pointer(self, array: np.ndarray | None) -> int:
         return 0 if array is None else self.module.address(array)
 
@@ -71,6 +77,7 @@ class CudaBackend:
     """Serves CuPy arrays with the CUDA kernels, on one GPU: CuPy's current one if no number is given."""
 
     name = "cuda"
+    on_host = False
 
     def __init__(self, module: ModuleType, cupy: ModuleType, number: int | None = None):
         self.module = module
@@ -93,6 +100,22 @@ class CudaBackend:
     def scratch(self, size: int) -> Array:
         """`size` bytes of scratch memory for one operation."""
         return self.empty((size,), np.uint8)
+
+    def read_later(self, array: Array) -> Callable[[], np.ndarray]:
+        """A call that returns the array's values of this place in the stream, as the host sees them: it waits for what
+        is in the stream now, and not for what comes after."""
+        from cupyx import empty_pinned
+
+        values = empty_pinned(array.shape, array.dtype)
+        array.get(out=values, blocking=False)
+        copied = self.xp.cuda.Event(disable_timing=True)
+        copied.record()
+
+        def read() -> np.ndarray:
+            copied.synchronize()
+            return values
+
+        return read
 
     def pointer(self, array: Array | None) -> int:
         return 0 if array is None else array.data.ptr

@@ -641,18 +641,25 @@ def softmax(logits: Array, *, out: Array | None = None) -> Array:
     return probabilities
 
 
-def _check_labels(backend: Backend, labels: Array, n: int, classes: int) -> Array:
-    labels = _input(backend, "labels", labels, 1, np.int32)
-    _expect_shape("labels", labels, (n,))
+def check_label_range(labels: Array, classes: int) -> None:
+    """ValueError unless all labels are in [0, classes). Waits for a GPU, which no operation does."""
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= classes:
         raise ValueError(f"labels must be in [0, {classes}), got values from {low} to {high}")
+
+
+def _check_labels(backend: Backend, labels: Array, n: int, classes: int) -> Array:
+    labels = _input(backend, "labels", labels, 1, np.int32)
+    _expect_shape("labels", labels, (n,))
+    if backend.on_host:
+        check_label_range(labels, classes)
     return labels
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     """The loss (P2): logits (N, classes), labels int32 (N,) -> mean loss, a float32 array of shape (), and
-    probabilities (N, classes)."""
+    probabilities (N, classes). A label out of range is a ValueError on the host; on a GPU, where looking for one would
+    mean to wait, it makes the loss NaN."""
     backend, (logits, labels) = resolve(logits=logits, labels=labels)
     logits = _input(backend, "logits", logits, 2)
     n, classes = logits.shape
@@ -686,27 +693,51 @@ def softmax_cross_entropy_grad(probabilities: Array, labels: Array, *, out: Arra
 # ---- Optimiser ---------------------------------------------------------------------------------------------
 
 
-def sgd_step(w: Array, g: Array, v: Array, *, lr: float, momentum: float = 0.9, weight_decay: float = 0.0) -> None:
+def _check_guard(guard: Array | None) -> None:
+    if guard is None:
+        return
+    _expect_shape("guard", guard, ())
+    if guard.dtype != np.float32:
+        raise TypeError(f"guard must be float32, got {guard.dtype}")
+
+
+def sgd_step(
+    w: Array,
+    g: Array,
+    v: Array,
+    *,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 0.0,
+    guard: Array | None = None,
+) -> None:
     """One step of SGD with momentum and weight decay (P2), in place, any shape:
-    v = momentum * v - lr * (g + weight_decay * w); w = w + v."""
-    backend, (w, g, v) = resolve(w=w, g=g, v=v)
+    v = momentum * v - lr * (g + weight_decay * w); w = w + v.
+
+    guard: float32 of shape (), such as a loss; where it is not finite, nothing changes. The host does not look at it.
+    """
+    backend, (w, g, v, guard) = resolve(w=w, g=g, v=v, guard=guard)
     _in_place("w", w)
     _in_place("v", v)
     g = _input(backend, "g", g, None)
     _expect_shape("g", g, w.shape)
     _expect_shape("v", v, w.shape)
-    _call(backend, "sgd_step", w.size, w, g, v, float(lr), float(momentum), float(weight_decay))
+    _check_guard(guard)
+    factors = float(lr), float(momentum), float(weight_decay)
+    _call(backend, "sgd_step", w.size, w, g, v, *factors, _or_null(guard))
 
 
-def renormalize_filters(w: Array, *, max_rms: float) -> None:
-    """Scales every filter whose RMS exceeds `max_rms` back to it, in place (paper 3, P2). w (K, ...): K filters."""
-    backend, (w,) = resolve(w=w)
+def renormalize_filters(w: Array, *, max_rms: float, guard: Array | None = None) -> None:
+    """Scales every filter whose RMS exceeds `max_rms` back to it, in place (paper 3, P2). w (K, ...): K filters; guard
+    as in `sgd_step`."""
+    backend, (w, guard) = resolve(w=w, guard=guard)
     _in_place("w", w)
     if w.ndim < 2 or w.size == 0:
         raise ValueError(f"w must have 2 dimensions or more and elements, got shape {tuple(w.shape)}")
     if not max_rms > 0:
         raise ValueError(f"max_rms must be positive, got {max_rms}")
-    _call(backend, "renormalize_filters", w.shape[0], w.size // w.shape[0], float(max_rms), w)
+    _check_guard(guard)
+    _call(backend, "renormalize_filters", w.shape[0], w.size // w.shape[0], float(max_rms), w, _or_null(guard))
 
 
 # ---- Images ------------------------------------------------------------------------------------------------

@@ -10,7 +10,8 @@
 namespace zfcuda {
 
 void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
-              float weight_decay, Stream) {
+              float weight_decay, const float* guard, Stream) {
+    if (guard != nullptr && !std::isfinite(*guard)) return;
 #pragma omp parallel for simd schedule(static) if (parallel : worth_threads(size))
     for (std::int64_t i = 0; i < size; ++i) {
         v[i] = momentum * v[i] - lr * (g[i] + weight_decay * w[i]);
@@ -18,7 +19,9 @@ void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, f
     }
 }
 
-void renormalize_filters(int filters, int filter_size, float max_rms, float* w, Stream) {
+void renormalize_filters(int filters, int filter_size, float max_rms, float* w, const float* guard,
+                         Stream) {
+    if (guard != nullptr && !std::isfinite(*guard)) return;
 #pragma omp parallel for schedule( \
         static) if (worth_threads(static_cast<std::int64_t>(filters) * filter_size))
     for (int k = 0; k < filters; ++k) {

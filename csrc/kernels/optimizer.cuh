@@ -9,15 +9,24 @@
 // scaled (its second reading comes from the cache).
 #pragma once
 
+#include <cmath>
+
 #include "reduce.cuh"
 #include "vector.cuh"
 
 namespace zfcuda {
 
+// Whether an update may go on: `guard` is null or points to a finite number.
+__device__ inline bool permits(const float* guard) {
+    return guard == nullptr || fabsf(*guard) < INFINITY;
+}
+
 template <bool Aligned>
 __global__ void sgd_step_kernel(std::int64_t size, float* __restrict__ w,
                                 const float* __restrict__ g, float* __restrict__ v, float lr,
-                                float momentum, float weight_decay) {
+                                float momentum, float weight_decay,
+                                const float* __restrict__ guard) {
+    if (!permits(guard)) return;
     const Run<kVectorWidth<float>, Aligned> run(size);
     if (run.count == 0) return;
     auto weight = run.load(w);
@@ -35,8 +44,10 @@ __global__ void sgd_step_kernel(std::int64_t size, float* __restrict__ w,
 
 constexpr int kRenormalizeThreads = 256;
 
-__global__ void renormalize_filters_kernel(int filter_size, float max_rms, float* w) {
+__global__ void renormalize_filters_kernel(int filter_size, float max_rms, float* w,
+                                           const float* __restrict__ guard) {
     SIMT_SHARED(double, scratch, kRenormalizeThreads / kWarp);
+    if (!permits(guard)) return;
     float* filter = w + static_cast<std::int64_t>(blockIdx.x) * filter_size;
 
     double sum = 0;

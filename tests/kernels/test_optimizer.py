@@ -25,6 +25,22 @@ def test_sgd_step(case):
     np.testing.assert_array_equal(case.device.numpy(g_), g)
 
 
+@pytest.mark.parametrize("guard", [0.0, -3.5e38, np.nan, np.inf, -np.inf])
+def test_nothing_changes_where_the_guard_is_not_finite(device, guard):
+    rng = np.random.default_rng(0)
+    w, g, v = (rng.standard_normal((4, 3, 3, 5), dtype=np.float32) for _ in range(3))
+    w_, g_, v_ = (device.array(a.copy()) for a in (w, g, v))
+    with np.errstate(over="ignore"):
+        number = device.array(np.array(guard, np.float32))
+    ops.sgd_step(w_, g_, v_, lr=0.1, guard=number)
+    after_step = device.numpy(w_).copy()
+    ops.renormalize_filters(w_, max_rms=1e-3, guard=number)
+    moved = guard == 0
+    assert moved == (not np.array_equal(after_step, w))
+    assert moved == (not np.array_equal(device.numpy(v_), v))
+    assert moved == (not np.array_equal(device.numpy(w_), after_step))
+
+
 def test_renormalize_filters(case):
     rng = case.rng
     shape = random_conv(rng, case.device.max_work).w
@@ -55,6 +71,12 @@ W = np.zeros((4, 3), np.float32)
         (ValueError, "v must have shape", lambda: ops.sgd_step(W, W.copy(), W[:1].copy(), lr=1)),
         (ValueError, "w must be C-contiguous", lambda: ops.sgd_step(W.T, W.T.copy(), W.T.copy(), lr=1)),
         (TypeError, "v must be float32", lambda: ops.sgd_step(W, W.copy(), W.astype(float), lr=1)),
+        (TypeError, "guard must be float32", lambda: ops.sgd_step(W, W, W.copy(), lr=1, guard=np.zeros(()))),
+        (
+            ValueError,
+            r"guard must have shape \(\), got \(1,\)",
+            lambda: ops.renormalize_filters(W, max_rms=1, guard=W[0, :1]),
+        ),
         (TypeError, "w must be float32", lambda: ops.renormalize_filters(W.astype(float), max_rms=1)),
         (ValueError, "max_rms must be positive", lambda: ops.renormalize_filters(W, max_rms=0)),
         (ValueError, "w must have 2 dimensions", lambda: ops.renormalize_filters(W[0], max_rms=1)),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
+from zfcuda import backends
 from zfcuda.nn import Architecture, Network
 from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, ReLUSpec
 from zfcuda.training import Trainer
@@ -80,7 +81,8 @@ def test_steps_of_every_precision_agree_with_float32(device, precision):
     for seed in range(10):
         images, labels = (device.array(array) for array in tiny.batch(seed=seed))
         exact, loss = (trainer.step(images, labels) for trainer in trainers.values())
-        assert loss == pytest.approx(exact, rel={"tf32": 2e-3, "bf16": 2e-2}[precision])
+        # Wider than one step's rounding, which the updates add up.
+        assert loss == pytest.approx(exact, rel={"tf32": 5e-3, "bf16": 5e-2}[precision])
     exact, rounded = (trainer.net.parameters() for trainer in trainers.values())
     for name, before in start.items():
         assert rounded[name].dtype == np.float32
@@ -177,6 +179,84 @@ def test_a_loss_that_is_nan_names_the_step_and_the_layer(poison, message):
         trainer.step(images, labels)
     assert tiny.bits(net) == before
     assert trainer.steps == 1
+
+
+class Unread(np.ndarray):
+    """A stand-in for an array on a GPU: the host must not ask for its values."""
+
+    def _read(self, *_):
+        raise AssertionError("the host reads an array, for which it would have to wait")
+
+    __float__ = __int__ = __bool__ = __index__ = __array__ = item = tolist = tobytes = _read
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("max_filter_rms", [None, 0.1])
+def test_a_step_reads_nothing_back_until_it_is_asked(monkeypatch, precision, max_filter_rms):
+    """All that the operations make, and all that goes in, is such that the host cannot look at it."""
+    make = backends.HostBackend.empty
+
+    def unread(array):
+        return array.view(Unread)
+
+    monkeypatch.setattr(backends.HostBackend, "empty", lambda self, *args: unread(make(self, *args)))
+    monkeypatch.setattr(backends.HostBackend, "on_host", False)
+    asked = []
+
+    def read_later(self, array):
+        values = np.array(array.view(np.ndarray))
+        return lambda: asked.append(values) or values
+
+    monkeypatch.setattr(backends.HostBackend, "read_later", read_later)
+    net = tiny.network()
+    trainer = Trainer(net, lr=0.05, max_filter_rms=max_filter_rms, precision=precision)
+    net.set_parameters({name: unread(array) for name, array in net.parameters().items()})
+    trainer._guard = unread(trainer._guard)
+    images, labels = tiny.batch()
+    launched = [trainer.launch(unread(images), unread(labels)) for _ in range(3)]
+    assert not asked
+    losses = [finish() for finish in launched]
+    assert len(asked) == 3
+    monkeypatch.undo()
+    plain = Trainer(tiny.network(), lr=0.05, max_filter_rms=max_filter_rms, precision=precision)
+    assert losses == [plain.step(images, labels) for _ in range(3)]
+
+
+def test_steps_after_one_that_failed_change_nothing_until_it_is_known():
+    """As on a GPU, where the host hears of a loss when later steps are on their way."""
+    net = tiny.network()
+    trainer = Trainer(net)
+    images, labels = tiny.batch()
+    trainer.step(images, labels)
+    before, velocities = tiny.bits(net), {name: v.copy() for name, v in trainer.optimizer.velocities.items()}
+    bad = images.copy()
+    bad[3, 2, 2] = np.inf
+    launched = [trainer.launch(x, labels) for x in (bad, images, images)]
+    assert tiny.bits(net) == before
+    for name, v in trainer.optimizer.velocities.items():
+        np.testing.assert_array_equal(v, velocities[name])
+    with pytest.raises(FloatingPointError, match="in step 1: the images are not finite"):
+        launched[0]()
+    assert trainer.steps == 1
+    # And goes on as if nothing had been.
+    other = Trainer(tiny.network())
+    other.step(images, labels)
+    assert trainer.step(images, labels) == other.step(images, labels)
+    assert tiny.bits(net) == tiny.bits(other.net)
+
+
+def test_labels_that_no_host_has_checked_are_refused_and_nothing_changes(monkeypatch):
+    """On a GPU a label out of range makes the loss NaN."""
+    monkeypatch.setattr(backends.HostBackend, "on_host", False)
+    net = tiny.network()
+    trainer = Trainer(net)
+    before = tiny.bits(net)
+    images, labels = tiny.batch()
+    labels[5] = 3
+    with pytest.raises(ValueError, match=r"labels must be in \[0, 3\), got values from 0 to 3"):
+        trainer.step(images, labels)
+    assert tiny.bits(net) == before
+    assert trainer.steps == 0
 
 
 @pytest.mark.filterwarnings("ignore:.*encountered in matmul")

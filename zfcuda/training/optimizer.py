@@ -38,11 +38,14 @@ class SGD:
             name: array_module(array).zeros_like(array) for name, array in parameters.items()
         }
 
-    def update(self, parameters: Mapping[str, Array], gradients: Mapping[str, Array], lr: float) -> None:
-        """One step, in place."""
+    def update(
+        self, parameters: Mapping[str, Array], gradients: Mapping[str, Array], lr: float, *, guard: Array | None = None
+    ) -> None:
+        """One step, in place; none where `guard`, a number on the device, is not finite (`ops.sgd_step`)."""
         for name, w in parameters.items():
             is_bias = w.ndim == 1
             decay = 0.0 if is_bias else self.weight_decay
-            ops.sgd_step(w, gradients[name], self.velocities[name], lr=lr, momentum=self.momentum, weight_decay=decay)
+            factors = {"lr": lr, "momentum": self.momentum, "weight_decay": decay}
+            ops.sgd_step(w, gradients[name], self.velocities[name], **factors, guard=guard)
             if self.max_filter_rms is not None and w.ndim == 4:
-                ops.renormalize_filters(w, max_rms=self.max_filter_rms)
+                ops.renormalize_filters(w, max_rms=self.max_filter_rms, guard=guard)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from tqdm import tqdm
 
-from ..backends import Array, array_module
+from .. import ops
+from ..backends import Array, array_module, resolve
 from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, unit_scale
 from ..nn import Network
 from ..nn.checkpoint import write_atomically
@@ -27,6 +28,7 @@ METRICS = "metrics.jsonl"
 
 Metrics = dict[str, Any]
 Callback = Callable[["Trainer", Metrics], None]
+Item = TypeVar("Item")
 
 
 def default_preprocess(net: Network, train: Dataset) -> Preprocess:
@@ -38,6 +40,17 @@ def default_preprocess(net: Network, train: Dataset) -> Preprocess:
     mean = mean_image(train)
     scale = unit_scale(train, mean) if net.architecture.initial == "lecun" else 1.0
     return Preprocess(mean, net.input_shape[:2], scale)
+
+
+class _Launched(NamedTuple):
+    """A step that is on its way on a GPU, or done on a CPU. loss: a call that waits for it."""
+
+    step: int
+    lr: float
+    images: Array
+    labels: Array
+    probabilities: Array
+    loss: Callable[[], np.ndarray]
 
 
 class Trainer:
@@ -81,6 +94,7 @@ class Trainer:
         )
         self.steps = 0
         self.history: list[Metrics] = []
+        self._guard = array_module(next(iter(net.parameters().values()))).zeros((), np.float32)
 
     # ---- One step ------------------------------------------------------------------------------------------
 
@@ -88,23 +102,47 @@ class Trainer:
         """One update from ready inputs: images float32 (N,H,W,C), labels int32 (N,), where the network is -> mean loss.
 
         FloatingPointError where the loss is NaN or infinite, with the number of the step (from 0) and the first layer
-        with weights or activations that are not finite; the weights are then those from before the step.
+        with weights or activations that are not finite; the weights are then those from before the step. ValueError
+        for labels out of range, likewise.
         """
-        return self._step(images, labels, 1.0)[0]
+        return self.launch(images, labels)()
 
-    def _step(self, images: Array, labels: Array, lr_factor: float) -> tuple[float, Array]:
+    def launch(self, images: Array, labels: Array) -> Callable[[], float]:
+        """One update as by `step`, for which the host does not wait: on a GPU it joins the stream, and the next one may
+        be launched behind it.
+
+        Returns a call that waits for it (and for no later one), and returns the loss or raises what `step` raises. From
+        a loss that is not finite on, no update changes the weights until that call has been made.
+        """
+        launched = self._launch(images, labels, 1.0)
+        return lambda: self._finish(launched)
+
+    def _launch(self, images: Array, labels: Array, lr_factor: float) -> _Launched:
         loss, probabilities, gradients = self.net.loss_and_gradients(
             images, labels, dropout_seed=self.seed, step=self.steps
         )
-        mean_loss = float(loss)
-        if not np.isfinite(mean_loss):
-            raise FloatingPointError(
-                f"the loss is {mean_loss} in step {self.steps}: {describe_divergence(self.net, images)}; "
-                f"a smaller learning rate than {self.lr * lr_factor:g} may help"
-            )
-        self.optimizer.update(self.net.parameters(), gradients, self.lr * lr_factor)
+        with np.errstate(invalid="ignore"):
+            # NaN from the first loss on that is not finite. The weights then stay as they are, until the host knows.
+            self._guard += 0 * loss
+        lr = self.lr * lr_factor
+        self.optimizer.update(self.net.parameters(), gradients, lr, guard=self._guard)
+        backend, _ = resolve(loss=loss)
+        launched = _Launched(self.steps, lr, images, labels, probabilities, backend.read_later(loss))
         self.steps += 1
-        return mean_loss, probabilities
+        return launched
+
+    def _finish(self, launched: _Launched) -> float:
+        """Waits for the step, and for no later one -> its loss. Raises as `step` says."""
+        loss = float(launched.loss())
+        if np.isfinite(loss):
+            return loss
+        self._guard.fill(0)
+        self.steps = launched.step
+        ops.check_label_range(launched.labels, self.net.num_classes)
+        raise FloatingPointError(
+            f"the loss is {loss} in step {launched.step}: {describe_divergence(self.net, launched.images)}; "
+            f"a smaller learning rate than {launched.lr:g} may help"
+        )
 
     # ---- Many epochs ------------------------------------------------------------------------------------------
 
@@ -204,10 +242,10 @@ class Trainer:
         bar.set_description(f"epoch {epoch + 1}")
         started = time.perf_counter()
         losses, right = [], 0
-        for images, labels in self._inputs(train, order, rng, augmentation):
-            loss, probabilities = self._step(images, labels, factor)
-            losses.append(loss)
-            right += int((rank_of_label(probabilities, labels) < 1).sum())
+        inputs = self._inputs(train, order, rng, augmentation)
+        for launched, count_right in _one_late(self._launch_all(inputs, factor)):
+            losses.append(self._finish(launched))
+            right += int(count_right())
             bar.set_postfix(loss=f"{np.mean(losses[-50:]):.3f}", refresh=False)
             bar.update(batch_size)
         seconds = time.perf_counter() - started
@@ -220,6 +258,16 @@ class Trainer:
             "seconds": round(seconds, 3),
             "images_per_second": round(order.size / seconds, 1),
         }
+
+    def _launch_all(
+        self, inputs: Iterable[tuple[Array, Array]], factor: float
+    ) -> Iterator[tuple[_Launched, Callable[[], np.ndarray]]]:
+        """Each batch's step, and a call for the number of its images that were classified right."""
+        for images, labels in inputs:
+            launched = self._launch(images, labels, factor)
+            right = (rank_of_label(launched.probabilities, labels) < 1).sum()
+            backend, _ = resolve(labels=labels)
+            yield launched, backend.read_later(right)
 
     def _inputs(
         self, train: Dataset, order: np.ndarray, rng: np.random.Generator, augmentation: Augmentation
@@ -252,6 +300,16 @@ class Trainer:
         if done == 0:
             return f"{where}, before the first checkpoint."
         return f"{where}; the checkpoint of epoch {done} is whole, and resume goes on from it: {out / CHECKPOINT}"
+
+
+def _one_late(items: Iterable[Item]) -> Iterator[Item]:
+    """Each item when the next one has been made: a GPU has work to do while the host waits for a result."""
+    waiting: list[Item] = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) == 2:
+            yield waiting.pop(0)
+    yield from waiting
 
 
 def _line(metrics: Metrics, epochs: int) -> str:
