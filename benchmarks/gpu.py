@@ -1,11 +1,12 @@
 """zfcuda's kernels against PyTorch on this machine's GPU: one command that turns a GPU into evidence.
 
-    python benchmarks/gpu.py                    everything, about 8 minutes
+    python benchmarks/gpu.py                    everything
     python benchmarks/gpu.py conv block         only these parts
 
 Describes the GPU, measures its ceilings, runs the GPU tests, then verifies and times each part against PyTorch (cuDNN
-in benchmark mode, channels_last, exact float32, eager and compiled) or Captum. Writes a table (Markdown) and all
-numbers (JSON) after every part, into benchmarks/results/. Without a usable GPU it says why and measures nothing.
+in benchmark mode, channels_last, the same precision, eager and compiled) or Captum. Forward pass and training step run
+in every precision of `--precisions`, the other parts in exact float32. Writes a table (Markdown) and all numbers (JSON)
+after every part, into benchmarks/results/. Without a usable GPU it says why and measures nothing.
 
 Exit status: 0, all results right and all tests passed; 1, not; 2, wrong arguments; 3, no usable GPU.
 """
@@ -27,6 +28,8 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 KERNELS = ("conv", "pool", "norm", "optimizer", "block")
 NETWORKS = ("forward", "step", "projection", "occlusion")
 PARTS = ("tests", *KERNELS, *NETWORKS)
+PRECISIONS = ("fp32", "tf32", "bf16")
+_RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -37,6 +40,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--batch", type=int, default=128, help="images (default 128)")
     parser.add_argument("--networks", nargs="+", choices=("zfnet", "alexnet"), default=["zfnet", "alexnet"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="of networks")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results", help="where results go")
     options = parser.parse_args(arguments)
@@ -66,11 +70,11 @@ def cases(part: str, setting: Any) -> Iterator[harness.Case]:
     return generate(setting)
 
 
-def measure_part(part: str, setting: Any, limits: harness.Ceilings) -> Iterator[harness.Row]:
+def measure_part(part: str, setting: Any, limits: dict[str, harness.Ceilings]) -> Iterator[harness.Row]:
     """The rows of a part. One that cannot even be made ends with a row that says so, and the other parts go on."""
     try:
         for case in cases(part, setting):
-            yield harness.measure(case, gpu_device.time_alternating, limits)
+            yield harness.measure(case, gpu_device.time_alternating, limits[case.precision])
             gpu_device.clear()
     except Exception as failure:
         yield harness.Row(part, "cannot be made", 0.0, 0.0, note=harness.first_line(failure))
@@ -83,9 +87,17 @@ def measure_parts(options: argparse.Namespace, facts: dict[str, Any]) -> bool:
     right = True
     ceilings = gpu_device.ceilings()
     facts |= {name: f"{value:.1f}" for name, value in ceilings.items()}
-    limits = harness.Ceilings(gflops=1e3 * ceilings["float32, TFLOP/s"], gbytes=ceilings["copy, GB/s"])
-    setting = Setting(batch=options.batch, networks=tuple(options.networks), compiled=not options.no_compile)
-    facts |= {"precision": "float32, no TF32", "batch": options.batch}
+    limits = {
+        precision: harness.Ceilings(gflops=1e3 * ceilings[rate], gbytes=ceilings["copy, GB/s"])
+        for precision, rate in _RATES.items()
+    }
+    setting = Setting(
+        batch=options.batch,
+        networks=tuple(options.networks),
+        precisions=tuple(options.precisions),
+        compiled=not options.no_compile,
+    )
+    facts |= {"precision": "float32, no TF32, where a row does not say another", "batch": options.batch}
     rows: list[harness.Row] = []
     name = "gpu-" + re.sub(r"[^a-z0-9]+", "-", facts["name"].lower()).strip("-")
     for part in options.parts:

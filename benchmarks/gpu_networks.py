@@ -22,11 +22,23 @@ from zfcuda.nn import Network
 from zfcuda.nn.architecture import Architecture
 from zfcuda.nn.layers import Dropout
 
+# How far two right results may be apart. Of gradients more: where rounding orders two neighbours otherwise, a gradient
+# goes to another pixel.
+_TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
+_GRADIENT_TOLERANCE = {"fp32": 1e-2, "tf32": 5e-2, "bf16": 3e-1}
+
 
 def _networks(setting: Setting) -> Iterator[tuple[str, Network]]:
     """At a scale at which signals neither die out nor grow, so that a comparison means something."""
     for name, architecture in setting.architectures():
         yield name, Network(dataclasses.replace(architecture, initial="lecun"), seed=0).to(_our_device(setting))
+
+
+def _networks_in_every_precision(setting: Setting) -> Iterator[tuple[str, Network]]:
+    for precision in setting.precisions:
+        for name, network in _networks(setting):
+            network.precision = precision
+            yield f"{name} {precision}", network
 
 
 def _our_device(setting: Setting) -> str:
@@ -57,27 +69,40 @@ def forward_flops(architecture: Architecture, batch: int) -> float:
 
 
 def forward(setting: Setting) -> Iterator[Case]:
-    """The whole network at test time: images to probabilities."""
-    for name, network in _networks(setting):
+    """The whole network at test time, in every precision: images to probabilities."""
+    for name, network in _networks_in_every_precision(setting):
         yield _forward(setting, name, network)
 
 
 def _forward(setting: Setting, name: str, network: Network) -> Case:
     module, x = _module(network).eval(), _images(setting, network, setting.batch)
 
-    def infer(x: torch.Tensor) -> torch.Tensor:
-        with torch.no_grad():
+    def reference() -> torch.Tensor:
+        with torch.no_grad(), peers.precision("fp32", x.device.type):
             return module(x)
 
-    error = compare(lambda: network.forward(ours(x)).output, lambda: infer(x))
-    calls = setting.peers(lambda x: infer(x).softmax(1), x)
+    def infer(x: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return module(x).softmax(1)
+
+    def in_precision(call: Call) -> Call:
+        def called() -> Any:
+            with peers.precision(network.precision, x.device.type):
+                return call()
+
+        return called
+
+    error = compare(lambda: network.forward(ours(x)).output, reference)
+    calls = {peer: in_precision(call) for peer, call in setting.peers(infer, x).items()}
     flops = forward_flops(network.architecture, setting.batch)
-    return Case("forward", name, flops, 0.0, lambda: network.predict(ours(x)), calls, error, 1e-3)
+    tolerance, precision = _TOLERANCE[network.precision], network.precision
+    return Case("forward", name, flops, 0.0, lambda: network.predict(ours(x)), calls, error, tolerance, precision)
 
 
 def step(setting: Setting) -> Iterator[Case]:
-    """A training step: forward, backward, update (P2). Checked by its gradients, with dropout off."""
-    for name, network in _networks(setting):
+    """A training step in every precision: forward, backward, update (P2). Checked by its gradients, with dropout off,
+    against PyTorch's in float32."""
+    for name, network in _networks_in_every_precision(setting):
         yield _step(setting, name, network)
 
 
@@ -88,7 +113,8 @@ def _step(setting: Setting, name: str, network: Network) -> Case:
 
     def error() -> float:
         module = _module(network).eval()
-        functional.cross_entropy(module(x), labels).backward()
+        with peers.precision("fp32", x.device.type):
+            functional.cross_entropy(module(x), labels).backward()
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.copy_(parameter.grad)
@@ -99,13 +125,17 @@ def _step(setting: Setting, name: str, network: Network) -> Case:
         wanted = expected.parameters()
         return max(relative_error(host(gradients[key]), host(wanted[key])) for key in wanted)
 
+    precision = network.precision
     trainer = training.Trainer(network, lr=1e-4)
-    calls: dict[str, Call] = {"eager": peers.training_step(_module(network), x, labels)}
+    calls: dict[str, Call] = {"eager": peers.training_step(_module(network), x, labels, precision)}
     if setting.compiled:
-        calls["compiled"] = peers.training_step(torch.compile(_module(network), dynamic=False), x, labels)
+        compiled = torch.compile(_module(network), dynamic=False)
+        calls["compiled"] = peers.training_step(compiled, x, labels, precision)
     flops = 3 * forward_flops(network.architecture, setting.batch)
-    # Where rounding orders two neighbours otherwise, a gradient goes to another pixel: hence the tolerance.
-    return Case("step", name, flops, 0.0, lambda: trainer.step(ours(x), our_labels), calls, error, 1e-2)
+    # As `fit` goes through its batches: the loss is on its way, but nobody waits for it. Nor does the peer.
+    launch = trainer.launch
+    tolerance = _GRADIENT_TOLERANCE[precision]
+    return Case("step", name, flops, 0.0, lambda: launch(ours(x), our_labels), calls, error, tolerance, precision)
 
 
 @contextlib.contextmanager

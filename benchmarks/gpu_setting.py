@@ -16,6 +16,7 @@ from harness import relative_error
 from zfcuda import models
 from zfcuda.interop import torch as interop
 from zfcuda.nn.architecture import Architecture
+from zfcuda.nn.layers import PRECISIONS
 
 ARCHITECTURES: dict[str, Callable[..., Architecture]] = {
     "zfnet": models.zfnet_architecture,
@@ -27,11 +28,13 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True)
 class Setting:
-    """The device, as PyTorch names it, and the problems' size. `compiled` adds torch.compile as a peer."""
+    """The device, as PyTorch names it, the problems' size, and the precisions in which whole networks run. `compiled`
+    adds torch.compile as a peer."""
 
     device: str = "cuda"
     batch: int = 128
     networks: tuple[str, ...] = tuple(ARCHITECTURES)
+    precisions: tuple[str, ...] = PRECISIONS
     compiled: bool = True
     image_size: int = 224
 

@@ -43,7 +43,8 @@ class Case:
     """One problem, ours and the peers' way to solve it.
 
     `error` computes ours once and returns its relative error against a reference; `flops` are what the plain algorithm
-    needs, `moved` the bytes of every input read once and every output written once.
+    needs, `moved` the bytes of every input read once and every output written once. `precision` says which ceiling of
+    arithmetic is meant.
     """
 
     part: str
@@ -54,6 +55,7 @@ class Case:
     peers: Mapping[str, Callable[[], Any]]
     error: Callable[[], float]
     tolerance: float
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -54,15 +55,34 @@ def captum_occlusion(
     return torch.cat(asked[1:]).reshape(columns, rows).T.cpu().numpy()
 
 
-def training_step(module: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], torch.Tensor]:
-    """One step of SGD with momentum and weight decay on these images (P2); returns the loss."""
+@contextlib.contextmanager
+def precision(name: str, device: str) -> Iterator[None]:
+    """PyTorch in the precision that zfcuda calls `name`: exact float32, TF32 allowed, or bfloat16 by autocast, which
+    leaves weights and their gradients in float32."""
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = [flag.allow_tf32 for flag in flags]
+    for flag in flags:
+        flag.allow_tf32 = name == "tf32"
+    try:
+        with torch.autocast(device, torch.bfloat16, enabled=name == "bf16"):
+            yield
+    finally:
+        for flag, value in zip(flags, before, strict=True):
+            flag.allow_tf32 = value
+
+
+def training_step(
+    module: nn.Module, images: torch.Tensor, labels: torch.Tensor, name: str = "fp32"
+) -> Callable[[], torch.Tensor]:
+    """One step of SGD with momentum and weight decay on these images (P2), in a precision; returns the loss."""
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4, foreach=True)
     module.train()
 
     def step() -> torch.Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = nn.functional.cross_entropy(module(images), labels)
-        loss.backward()
+        with precision(name, images.device.type):
+            loss = nn.functional.cross_entropy(module(images), labels)
+            loss.backward()
         optimizer.step()
         return loss.detach()
 

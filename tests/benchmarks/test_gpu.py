@@ -9,6 +9,7 @@ import gpu_device
 import pytest
 
 SCRIPT = Path(gpu.__file__)
+RATES = {"float32, TFLOP/s": 50.0, "TF32, TFLOP/s": 400.0, "bfloat16, TFLOP/s": 800.0}
 
 
 @pytest.fixture
@@ -77,6 +78,7 @@ def test_a_failing_driver_is_reported(nvidia_smi):
         (["conv", "cov"], "unknown part cov: choose from tests, conv"),
         (["--batch", "0"], "--batch must be at least 1, got 0"),
         (["--networks", "vgg"], "invalid choice"),
+        (["--precisions", "fp16"], "invalid choice"),
     ],
 )
 def test_wrong_arguments(arguments, message, capsys):
@@ -114,7 +116,7 @@ def check(case):
 
 
 @pytest.mark.parametrize(
-    ("part", "problems"), [("conv", 15), ("pool", 6), ("norm", 4), ("optimizer", 1), ("block", 6), ("forward", 1)]
+    ("part", "problems"), [("conv", 15), ("pool", 6), ("norm", 4), ("optimizer", 1), ("block", 6), ("forward", 3)]
 )
 def test_ours_agrees_with_the_peers(setting, part, problems):
     found = list(gpu.cases(part, setting))
@@ -125,8 +127,23 @@ def test_ours_agrees_with_the_peers(setting, part, problems):
 
 
 def test_training_step_agrees(setting):
-    (case,) = gpu.cases("step", setting)
-    check(case)
+    found = list(gpu.cases("step", setting))
+    assert [(case.problem, case.precision) for case in found] == [(f"zfnet {p}", p) for p in gpu.PRECISIONS]
+    for case in found:
+        check(case)
+
+
+def test_peers_run_in_the_precision_of_their_case(setting):
+    import peers
+    import torch
+
+    x = torch.ones(2, 2)
+    before = torch.backends.cudnn.allow_tf32
+    for name, dtype in (("fp32", torch.float32), ("tf32", torch.float32), ("bf16", torch.bfloat16)):
+        with peers.precision(name, "cpu"):
+            assert (x @ x).dtype == dtype
+            assert torch.backends.cudnn.allow_tf32 == torch.backends.cuda.matmul.allow_tf32 == (name == "tf32")
+    assert torch.backends.cudnn.allow_tf32 == before
 
 
 def test_projections_agree(setting):
@@ -170,7 +187,7 @@ def test_results_of_a_part(setting, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(gpu_device, "state", lambda: "warm")
     monkeypatch.setattr(gpu_device, "require", lambda: None)
     monkeypatch.setattr(gpu_device, "clear", lambda: None)
-    monkeypatch.setattr(gpu_device, "ceilings", lambda: {"copy, GB/s": 1000.0, "float32, TFLOP/s": 50.0})
+    monkeypatch.setattr(gpu_device, "ceilings", lambda: {"copy, GB/s": 1000.0, **RATES})
     monkeypatch.setattr(gpu_device, "time_alternating", lambda calls: {name: [2.0, 2.0] for name in calls})
     monkeypatch.setattr(gpu, "run_tests", lambda: (False, "1 failed"))
     assert gpu.main(["pool", "--out", str(tmp_path)]) == 0
