@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image
 
 from ..analysis.occlusion import Occlusion
 from . import pictures
@@ -78,7 +79,9 @@ class Explorer:
         }
 
     def save(self, directory: Path) -> None:
-        side = 224
         shown = [self.picture, *(picture for picture, _, _ in self._pictures)]
-        tiles = [pictures.enlarge(picture, side) for picture in shown]
+        height, width = pictures.enlarge(self.picture, 224).shape[:2]
+        tiles = [
+            np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)) for picture in shown
+        ]
         pictures.save_png(directory / f"{self.name}.png", pictures.tile(tiles, len(tiles), gap=8))
