@@ -57,6 +57,19 @@ def test_large_pictures_are_embedded_small():
     assert not gallery.pixels
 
 
+@pytest.mark.parametrize("size", [32, 33, 75, 81, 163])
+def test_a_hundred_maps_of_nine_winners_fit_a_page(size):
+    """Under 15 MB, also where all is noise."""
+    rng = np.random.default_rng(0)
+    shown = {i: Shown(rng.integers(0, 256, (224, 224, 3), np.uint8), "x", "") for i in range(20)}
+    view = make_visualization(maps=2, size=size)
+    view.frames[..., :2] = 0
+    gallery = Gallery(view, shown)
+    tiles = sum(len(card.projections) + len(card.patches) for card in gallery.maps)
+    images = sum(len(image["uri"]) for image in gallery.data()["images"].values())
+    assert 50 * tiles + 45 * images < 15e6  # two maps and twenty images stand for a hundred and nine hundred
+
+
 def test_filters_are_shown_strongest_first():
     weight = np.zeros((4, 2, 2, 1), np.float32)
     for i, strength in enumerate((1, 4, 2, 3)):

@@ -54,7 +54,7 @@ def section(evolution: Evolution) -> Section:
     ]
     parts: list = [
         Table(
-            ("layer", "settled by epoch", "likeness to the last before it, %", "top image changes, % of looks"),
+            ("layer", "settled by epoch", "mean likeness to the last look, %", "top image changes, % of looks"),
             rows,
             decimals=1,
         ),

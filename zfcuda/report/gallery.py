@@ -17,6 +17,8 @@ from . import pictures
 from .page import file_name
 
 # A page embeds larger pictures reduced to these many pixels, so that a hundred maps of nine winners stay below 15 MB.
+# Tiles above _EXACT_TILE may be JPEG: losslessly, a hundred maps of tiles of 75 x 75 would be 22 MB.
+_EXACT_TILE = 32
 _EMBEDDED_TILE = 80
 _EMBEDDED_IMAGE = 128
 _GAP = 1
@@ -139,9 +141,9 @@ def _at_most(picture: np.ndarray, longest: int) -> np.ndarray:
 
 
 def _embedded_tiles(tiles: np.ndarray, view: Visualization) -> str:
-    reduction = max(1.0, max(view.projections.shape[2:4]) / _EMBEDDED_TILE)
-    small = _at_most(tiles, int(max(tiles.shape[:2]) / reduction))
-    return pictures.data_uri(small, photo=reduction > 1)
+    side = max(view.projections.shape[2:4])
+    small = _at_most(tiles, int(max(tiles.shape[:2]) / max(1.0, side / _EMBEDDED_TILE)))
+    return pictures.data_uri(small, photo=side > _EXACT_TILE)
 
 
 def weight_tiles(weight: np.ndarray, columns: int | None = None) -> np.ndarray:
