@@ -138,10 +138,16 @@ inline bool is_aligned(const void* p) {
     return reinterpret_cast<std::uintptr_t>(p) % sizeof(Vec) == 0;
 }
 
-// The low byte of each lane.
+// The low byte of each lane. (Compilers convert vectors of eight bytes lane by lane.)
 inline void store_bytes(std::uint8_t* p, IntVec v) {
 #if defined(__AVX512F__)
     _mm512_mask_cvtepi32_storeu_epi8(p, 0xffff, reinterpret_cast<__m512i>(v));
+#elif defined(__AVX2__)
+    const __m256i bytes =
+        _mm256_shuffle_epi8(reinterpret_cast<__m256i>(v), _mm256_set1_epi32(0x0c080400));
+    _mm_storel_epi64(
+        reinterpret_cast<__m128i*>(p),
+        _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
 #else
     store_as(p, __builtin_convertvector(v, ByteVec));
 #endif
@@ -201,6 +207,18 @@ inline std::int32_t select(bool mask, std::int32_t yes, std::int32_t no) {
     return mask ? yes : no;
 }
 
+#if !defined(__AVX512F__)
+// A byte in each lane.
+inline IntVec load_bytes(const std::uint8_t* p) {
+#if defined(__AVX2__)
+    return reinterpret_cast<IntVec>(
+        _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#else
+    return __builtin_convertvector(load_as<ByteVec>(p), IntVec);
+#endif
+}
+#endif
+
 // sum + (byte == code ? v : 0).
 inline Vec add_where_byte(Vec sum, const std::uint8_t* bytes, std::uint8_t code, Vec v) {
 #if defined(__AVX512F__)
@@ -209,8 +227,7 @@ inline Vec add_where_byte(Vec sum, const std::uint8_t* bytes, std::uint8_t code,
     const auto sum_ = reinterpret_cast<__m512>(sum);
     return reinterpret_cast<Vec>(_mm512_mask_add_ps(sum_, mask, sum_, reinterpret_cast<__m512>(v)));
 #else
-    const IntVec mask =
-        __builtin_convertvector(load_as<ByteVec>(bytes), IntVec) == static_cast<std::int32_t>(code);
+    const IntVec mask = load_bytes(bytes) == static_cast<std::int32_t>(code);
     return sum + reinterpret_cast<Vec>(reinterpret_cast<IntVec>(v) & mask);
 #endif
 }
