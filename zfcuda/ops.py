@@ -223,6 +223,9 @@ def conv2d(
 
     x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y (N,P,Q,K), P = floor((H + 2*padding - R) / stride) + 1.
     x, w and y float32 or bfloat16; b float32.
+
+    On the CPU, small maps of a batch may be worked on side by side (Winograd's method): an infinity or NaN in one
+    image can then reach the edge of another image's result, here as in the operations that contain a convolution.
     """
     backend, (x, w, b, out) = resolve(x=x, w=w, b=b, out=out)
     dtype = _element_type("x", x, precision)

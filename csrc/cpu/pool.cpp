@@ -125,19 +125,23 @@ inline void unpool_channels(const PoolShape& sh, int h, int v, Windows rows, Win
     }
 }
 
-// Calls body(V, number of vectors, channel) until all channels are done, kVectors at a time. The
-// last vector overlaps the one before where the channels are no multiple of a vector; fewer than
-// one vector go one by one.
+// Calls body(V, number of vectors, channel) for as many vectors from `c` on as there are, at most
+// kVectors at a time; returns the channel after them.
 template <int kVectors, typename Body>
-inline void for_channels(int channels, Body body) {
-    using simd::kLanes;
-    int c = 0;
-    for (; c + kVectors * kLanes <= channels; c += kVectors * kLanes)
+inline int for_vectors(int c, int channels, const Body& body) {
+    for (; c + kVectors * simd::kLanes <= channels; c += kVectors * simd::kLanes)
         body(simd::Vec{}, std::integral_constant<int, kVectors>{}, c);
-    for (; c + kLanes <= channels; c += kLanes)
-        body(simd::Vec{}, std::integral_constant<int, 1>{}, c);
-    if (c < channels && channels >= kLanes) {
-        body(simd::Vec{}, std::integral_constant<int, 1>{}, channels - kLanes);
+    if constexpr (kVectors > 1) c = for_vectors<kVectors / 2>(c, channels, body);
+    return c;
+}
+
+// The same until all channels are done. The last vector overlaps the one before where the channels
+// are no multiple of a vector; fewer than one vector go one by one.
+template <int kVectors, typename Body>
+inline void for_channels(int channels, const Body& body) {
+    int c = for_vectors<kVectors>(0, channels, body);
+    if (c < channels && channels >= simd::kLanes) {
+        body(simd::Vec{}, std::integral_constant<int, 1>{}, channels - simd::kLanes);
         c = channels;
     }
     for (; c < channels; ++c)
@@ -191,7 +195,7 @@ void max_unpool_row(const PoolShape& sh, int h, const float* y, const std::uint8
             fetch_part(switches + rows.end * y_row, y_row, sh.w, v);
         }
         const Windows columns(v, sh.pad_w, sh.window_w, sh.stride_w, sh.q());
-        for_channels<4>(sh.c, [&](auto vector, auto count, int channel) {
+        for_channels<8>(sh.c, [&](auto vector, auto count, int channel) {
             unpool_channels<decltype(vector), count>(sh, h, v, rows, columns, channel, y, switches,
                                                      x, stream);
         });
