@@ -5,8 +5,8 @@
 In device code, each ``__syncthreads``, ``__syncwarp``, ``copy_async_wait`` and ``copy_async_commit`` is deleted, each
 wait is weakened by one group, and each comparison is shifted by one (``<`` and ``<=``, ``>`` and ``>=`` change places).
 A copy of the sources with all mutants, of which a variable selects one, is built once in DIRECTORY, with every access
-checked. Then the tests of the kernel's family run for each, until one fails. Comparisons that the compiler evaluates
-(in constexpr functions and `if constexpr`) are left alone.
+checked. Then the tests of the kernel's family run for each, until one fails, first those that noticed other mutants.
+Comparisons that the compiler evaluates (in constexpr functions and `if constexpr`) are left alone.
 """
 
 from __future__ import annotations
@@ -24,33 +24,34 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
-# Which tests run the kernels of a file, by the start of its name; all of them for what all kernels share.
+# Which tests run the kernels of a file, both by the start of their names; all of them for what all kernels share.
 FAMILIES = {
-    "conv": ["conv", "conv_variants", "block"],
-    "block": ["conv_variants", "block"],
-    "pool": ["pool", "block"],
-    "activation": ["activation"],
-    "norm": ["norm"],
-    "loss": ["loss"],
-    "optimizer": ["optimizer"],
-    "image": ["image"],
+    "conv": ("test_conv", "test_block"),
+    "block": ("test_conv_variants", "test_block"),
+    "pool": ("test_pool", "test_block"),
+    "activation": ("test_activation",),
+    "norm": ("test_norm",),
+    "loss": ("test_loss",),
+    "optimizer": ("test_optimizer",),
+    "image": ("test_image",),
 }
-ALL_FAMILIES = ["conv_variants", "conv", "block", "pool", "activation", "norm", "loss", "optimizer", "image"]
 
 # Where only some tests of the family run the kernels of a file: words in their names.
 KEYWORDS = {
-    "conv_bias_grad": "bias_grad",
-    "conv_dgrad": "transpose or ragged or tile or split",
-    "conv_wgrad": "weight_grad or ragged or tile or split",
-    "conv_splits": "split",
+    "conv_bias_grad": ["bias_grad"],
+    "conv_dgrad": ["transpose", "ragged", "tile", "split"],
+    "conv_wgrad": ["weight_grad", "ragged", "tile", "split"],
+    "conv_splits": ["split"],
 }
 
 # What survives the first gets a second chance.
 RUNS = [{"seed": 1, "schedule": "mixed"}, {"seed": 2, "schedule": "mixed"}]
 
-CPU_SECONDS = 60  # for one test: a mutant that loops for ever is noticed, too
+CPU_SECONDS = 30  # for one test: a mutant that loops for ever is noticed, too
 
 SWITCH = """\
 #pragma once
@@ -172,8 +173,6 @@ def build(directory: Path, names: list[str]) -> list[Mutant]:
         shutil.copytree(ROOT / part, tree / part, ignore=ignored)
     for file in ("CMakeLists.txt", "pyproject.toml"):
         shutil.copy(ROOT / file, tree)
-    for module in (ROOT / "zfcuda").glob("_cpu*.so"):
-        shutil.copy(module, tree / "zfcuda")
     (tree / "csrc/kernels/mutant.h").write_text(SWITCH)
     mutants: list[Mutant] = []
     for path in sorted((tree / "csrc/kernels").glob("*.cu*")):
@@ -191,43 +190,78 @@ def build(directory: Path, names: list[str]) -> list[Mutant]:
     ]
     subprocess.run(["cmake", "-S", tree, "-B", directory / "build", "-G", "Ninja", *options], check=True)
     subprocess.run(["ninja", "-C", directory / "build", "_checked"], check=True)
-    for module in (directory / "build").glob("_checked*.so"):
-        shutil.copy(module, tree / "zfcuda")
+    for built in (*(directory / "build").glob("_checked*.so"), directory / "build/_build_info.py"):
+        shutil.copy(built, tree / "zfcuda")
     return mutants
 
 
-def run_tests(mutant: Mutant, module, log: Path, configuration: dict) -> str:
-    """The first sign that the mutant was noticed; empty if the tests passed."""
-    stem = mutant.file.split(".")[0]
-    families = next((f for start, f in FAMILIES.items() if stem.startswith(start)), ALL_FAMILIES)
-    keyword = f"emulated and ({KEYWORDS.get(stem, 'test')})"
-    child = os.fork()
-    if child == 0:
-        import pytest
+class Runner:
+    """A pytest plugin that, once the tests are collected, runs those of each mutant in a child process that has it."""
 
-        class Watchdog:
-            def pytest_runtest_setup(self):
-                signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # whose signal ends the process
+    def __init__(self, mutants: list[Mutant], module, directory: Path, done):
+        self.mutants, self.module, self.directory, self.done = mutants, module, directory, done
+        self.select = ctypes.c_int.in_dll(ctypes.CDLL(module.__file__), "zfcuda_mutant")
+        self.killers: list[str] = []  # tests that failed for a mutant, the latest first
+        self.in_child = False
 
-        output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(output, 1)
-        os.dup2(output, 2)
-        ctypes.c_int.in_dll(ctypes.CDLL(module.__file__), "zfcuda_mutant").value = mutant.number
-        module.debug.configure(**configuration)
-        files = [f"tests/kernels/test_{family}.py" for family in families]
-        options = ["-x", "-q", "-p", "no:cacheprovider", "--tb=short", "-k", keyword]
-        status = pytest.main([*options, *files], [Watchdog()])
-        os._exit(int(status))
-    _, status = os.waitpid(child, 0)
-    if os.WIFSIGNALED(status):
-        return f"killed by signal {os.WTERMSIG(status)}"
-    code = os.waitstatus_to_exitcode(status)
-    if code == 0:
-        return ""
-    if code != 1:
-        raise RuntimeError(f"pytest could not run: see {log}")
-    failures = re.findall(r"^E +(.*)$", log.read_text(errors="replace"), re.MULTILINE)
-    return failures[0] if failures else "a test failed"
+    def pytest_runtest_setup(self):
+        signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # whose signal ends the process
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtestloop(self, session):
+        for mutant in self.mutants:
+            items = self.tests_of(mutant, session.items)
+            for configuration in RUNS:
+                log = self.directory / f"{mutant.number}.log"
+                child = os.fork()
+                if child == 0:
+                    self.in_child = True
+                    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+                    os.dup2(output, 1)
+                    os.dup2(output, 2)
+                    self.select.value = mutant.number
+                    self.module.debug.configure(**configuration)
+                    session.items[:] = items
+                    return None  # goes on with pytest's own loop
+                mutant.by = self.verdict(os.waitpid(child, 0)[1], log.read_text(errors="replace"))
+                mutant.caught = mutant.by != ""
+                if mutant.caught:
+                    break
+            self.done(mutant)
+        return True
+
+    def tests_of(self, mutant: Mutant, items: list) -> list:
+        """Those that run its kernels: first what noticed other mutants, then a few of each kind, the slow ones last."""
+        stem = mutant.file.split(".")[0]
+        family = next((tests for start, tests in FAMILIES.items() if stem.startswith(start)), ("test",))
+
+        def order(item):
+            if item.nodeid in self.killers:
+                return (0, self.killers.index(item.nodeid))
+            parameters = item.callspec.params if hasattr(item, "callspec") else {}
+            _, number = parameters.get("case", ("", 12))
+            return (2 if item.path.stem == "test_conv_variants" else 1, number)
+
+        chosen = [
+            item
+            for item in items
+            if item.path.stem.startswith(family) and any(word in item.name for word in KEYWORDS.get(stem, [""]))
+        ]
+        return sorted(chosen, key=order)
+
+    def verdict(self, status: int, log: str) -> str:
+        """The first sign that the mutant was noticed; empty if the tests passed."""
+        if os.WIFSIGNALED(status):
+            return f"killed by signal {os.WTERMSIG(status)}"
+        code = os.waitstatus_to_exitcode(status)
+        if code == pytest.ExitCode.OK:
+            return ""
+        if code != pytest.ExitCode.TESTS_FAILED:
+            raise RuntimeError(f"pytest could not run:\n{log}")
+        for killer in re.findall(r"^FAILED (\S+)", log, re.MULTILINE):
+            self.killers = [killer, *(k for k in self.killers if k != killer)][:20]
+        failures = re.findall(r"^E +(.*)$", log, re.MULTILINE)
+        return failures[0] if failures else "a test failed"
 
 
 def main() -> None:
@@ -248,28 +282,34 @@ def main() -> None:
 
     os.chdir(directory / "tree")
     sys.path.insert(0, str(directory / "tree"))
+    sys.meta_path = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__]
     os.environ["ZFCUDA_EMULATED_MODULE"] = "_checked"
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     module = importlib.import_module("zfcuda._checked")
     unchanged = Mutant(-1, "unchanged", 0, "", "")
-    if sign := run_tests(unchanged, module, directory / "unchanged.log", RUNS[0]):
-        sys.exit(f"the tests fail without a mutant: {sign}")
-    # Missing waits first: what other tests of kernels find least.
-    done: list[Mutant] = []
-    for mutant in sorted(mutants, key=lambda m: "becomes" in m.change):
-        for configuration in RUNS:
-            mutant.by = run_tests(mutant, module, directory / f"{mutant.number}.log", configuration)
-            if mutant.by:
-                mutant.caught = True
-                break
+    met: list[Mutant] = []
+
+    def done(mutant: Mutant) -> None:
+        if mutant is unchanged:
+            if mutant.caught:
+                sys.exit(f"the tests fail without a mutant: {mutant.by}")
+            return
         verdict = "caught" if mutant.caught else "SURVIVED"
-        print(
-            f"{verdict:8s} {mutant.file}:{mutant.line}: {mutant.change}: {mutant.code}   [{mutant.by[:90]}]", flush=True
-        )
-        done.append(mutant)
-        out.write_text(json.dumps([asdict(m) for m in done], indent=1))
-    caught = sum(m.caught for m in mutants)
-    print(f"{caught} of {len(mutants)} mutants caught ({100 * caught / max(1, len(mutants)):.1f} %)")
+        place = f"{mutant.file}:{mutant.line}: {mutant.change}: {mutant.code}"
+        print(f"{verdict:8s} {place}   [{mutant.by[:90]}]", flush=True)
+        met.append(mutant)
+        out.write_text(json.dumps([asdict(m) for m in met], indent=1))
+
+    # Missing waits first: what other tests of kernels find least.
+    order = [unchanged, *sorted(mutants, key=lambda m: "becomes" in m.change)]
+    runner = Runner(order, module, directory, done)
+    options = ["-x", "-qq", "-s", "-p", "no:cacheprovider", "--tb=short", "-k", "emulated", "tests/kernels"]
+    status = pytest.main(options, [runner])
+    if runner.in_child:
+        sys.stdout.flush()
+        os._exit(int(status))
+    caught = sum(m.caught for m in met)
+    print(f"{caught} of {len(met)} mutants caught ({100 * caught / max(1, len(met)):.1f} %)")
 
 
 if __name__ == "__main__":
