@@ -134,17 +134,25 @@ inline long long __double_as_longlong(double x) {
 inline double __longlong_as_double(long long x) {
     return simt::bit_cast<double>(x);
 }
+namespace simt {
+// As the instruction does: the nearest int there is, 0 for NaN.
+inline int saturating_int(float whole) {
+    if (whole != whole) return 0;
+    if (whole >= 0x1p31f) return 2147483647;
+    return whole < -0x1p31f ? -2147483647 - 1 : static_cast<int>(whole);
+}
+}  // namespace simt
 inline int __float2int_rn(float x) {
-    return static_cast<int>(lrintf(x));
+    return simt::saturating_int(rintf(x));
 }
 inline int __float2int_rz(float x) {
-    return static_cast<int>(x);
+    return simt::saturating_int(truncf(x));
 }
 inline int __float2int_rd(float x) {
-    return static_cast<int>(floorf(x));
+    return simt::saturating_int(floorf(x));
 }
 inline int __float2int_ru(float x) {
-    return static_cast<int>(ceilf(x));
+    return simt::saturating_int(ceilf(x));
 }
 inline float __int2float_rn(int x) {
     return static_cast<float>(x);
