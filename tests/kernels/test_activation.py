@@ -1,5 +1,7 @@
 """ReLU and dropout: csrc/kernels/activation.cuh and csrc/cpu/activation.cpp."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -77,6 +79,14 @@ def test_dropout_keeps_its_share_and_its_mean(device):
     kept = (y > 0).mean()
     assert abs(kept - 0.7) < 0.01
     np.testing.assert_allclose(y[y > 0], 1 / 0.7, rtol=1e-6)
+
+
+def test_dropout_keeps_an_element_whose_word_is_the_threshold(device):
+    first_words = ((seed, oracles.philox4x32(seed, 0, 0)[0]) for seed in itertools.count())
+    seed, word = next((seed, word) for seed, word in first_words if word % 256 == 0)  # a float32 holds it exactly
+    for threshold, kept in ((word, True), (word + 256, False)):
+        y = ops.dropout(device.array(np.ones(1, np.float32)), probability=threshold / 2**32, seed=seed)
+        assert (device.numpy(y)[0] > 0) == kept
 
 
 def test_dropout_masks_differ_by_seed_and_offset(device):

@@ -1,19 +1,39 @@
-"""Every kernel, with every combination of template arguments that a launcher dispatches to, has run in this session."""
+"""Every kernel, with every combination of template arguments that a launcher dispatches to, has run in this session,
+and every operation on many random shapes."""
+
+import inspect
+from collections import Counter
 
 import pytest
 
-from zfcuda import backends
+from tests.conftest import CASES
+from zfcuda import backends, ops
 
 FAMILIES = ("activation", "block", "conv", "conv_variants", "image", "loss", "norm", "optimizer", "pool")
 
 
-def test_every_variant_was_launched(request):
+@pytest.fixture
+def emulated_items(request):
+    """The emulated kernel tests of this session, if all are selected."""
     if reason := backends.status()["emulated"]:
         pytest.skip(f"emulated: {reason}")
-    ran = {item.path.stem for item in request.session.items if "emulated" in item.name}
+    items = [item for item in request.session.items if "emulated" in item.name]
+    ran = {item.path.stem for item in items}
     if missing := [family for family in FAMILIES if f"test_{family}" not in ran]:
         pytest.skip(f"looks back on all emulated kernel tests; not selected: {', '.join(missing)}")
+    return items
+
+
+def test_every_variant_was_launched(emulated_items):
     variants = backends.get("emulated").module.debug.variants()
     assert variants
     never = [name for name, launches in variants.items() if not launches]
     assert not never, "never launched by a test:\n" + "\n".join(never)
+
+
+def test_every_operation_meets_random_shapes(emulated_items):
+    cases = Counter(item.originalname for item in emulated_items if "case" in item.fixturenames)
+    operations = [f.__name__ for f in vars(ops).values() if inspect.isfunction(f) and f.__module__ == ops.__name__]
+    few = {name: cases[f"test_{name}"] for name in operations if not name.startswith("_")}
+    few = {name: count for name, count in few.items() if count < max(60, CASES["emulated"])}
+    assert not few, few

@@ -211,7 +211,7 @@ class Runner:
     def pytest_runtestloop(self, session):
         for mutant in self.mutants:
             items = self.tests_of(mutant, session.items)
-            for configuration in RUNS:
+            for configuration in RUNS if mutant.number >= 0 else RUNS[:1]:
                 log = self.directory / f"{mutant.number}.log"
                 child = os.fork()
                 if child == 0:
