@@ -89,15 +89,14 @@ class UnpooledPixels {
     __device__ void load(Element* slice) {
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
-            const int depth = Copy::depth(pass);
-            if (!Copy::has(depth)) break;
+            if (!Copy::has(pass)) break;
             const int pixel = pixel_ + pass * Copy::kDepthsPerPass;
             auto value = Vector<float, V>::filled(0.0f);
             if (inside_ & (pixel < pixels_)) {
                 const PixelIndex::Pixel at = index_.locate(pixel);
                 value = map_.template at<V>(at.n, at.p, at.q, k_);
             }
-            store(slice + Layout::at(Copy::row(), depth), from_floats<Element>(value));
+            store(slice + Copy::template at<Layout>(pass), from_floats<Element>(value));
         }
         pixel_ += Tile::kDepth;
     }

@@ -26,16 +26,6 @@ bool is_wide(int elements, const T*... arrays) {
             ...);
 }
 
-// V elements to shared memory, or zeros: asynchronously, but for a single one of 2 bytes, which
-// cp.async cannot move. Other warps cover the wait for it.
-template <int V, class T>
-__device__ inline void copy(T* shared, const T* global, bool valid) {
-    if constexpr (V * sizeof(T) >= 4)
-        simt::copy_async<V * sizeof(T)>(shared, global, valid);
-    else
-        *shared = valid ? __ldg(global) : from_float<T>(0.0f);
-}
-
 // An NHWC array whose windows are read, seen as rows of `pitch` = width * channels elements.
 template <class T>
 struct WindowedImage {
@@ -86,7 +76,11 @@ struct DepthRunsCopy {
 
     __device__ static int depth() { return threadIdx.x % kPerRow * V; }
     __device__ static int row(int pass) { return threadIdx.x / kPerRow + pass * kRowsPerPass; }
-    __device__ static bool has(int row) { return kWhole || row < Rows; }
+    __device__ static bool has(int pass) { return kWhole || row(pass) < Rows; }
+    template <class Layout>
+    __device__ static int at(int pass) {
+        return Layout::at(row(pass), depth());
+    }
 };
 
 // The same for a slice of RowRuns: kPerDepth neighbours along the rows of one depth, kPasses times,
@@ -104,9 +98,55 @@ struct RowRunsCopy {
     __device__ static int depth(int pass) {
         return threadIdx.x / kPerDepth + pass * kDepthsPerPass;
     }
-    __device__ static bool has(int depth) {
-        return kWhole || (depth < Tile::kDepth && threadIdx.x < kPerDepth * kDepthsPerPass);
+    __device__ static bool has(int pass) {
+        return kWhole || (depth(pass) < Tile::kDepth && threadIdx.x < kPerDepth * kDepthsPerPass);
     }
+    template <class Layout>
+    __device__ static int at(int pass) {
+        return Layout::at(row(), depth(pass));
+    }
+};
+
+// The copies of one slice by one thread, V elements each, or zeros. They are asynchronous, but for
+// those of 2 bytes, which cp.async cannot move: these pass through registers, many loads before
+// their stores, so that their waits overlap.
+template <class Copy, class Layout, class T, int V>
+class Copies {
+  public:
+    __device__ explicit Copies(T* slice) : slice_(slice) {}
+
+    // `global` must be readable, valid or not.
+    __device__ void copy(int pass, const T* global, bool valid) {
+        if constexpr (kAsync) {
+            simt::copy_async<V * sizeof(T)>(slice_ + Copy::template at<Layout>(pass), global,
+                                            valid);
+        } else {
+            const T value = __ldg(global);
+            held_[pass % kHeld] = valid ? value : from_float<T>(0.0f);
+            if (pass % kHeld == kHeld - 1 && pass < kLast) store_held(pass + 1 - kHeld);
+        }
+    }
+
+    __device__ void finish() {
+        if constexpr (!kAsync) store_held(kLast);
+    }
+
+  private:
+    // Stores what passes `first`, first + 1, ... have loaded.
+    __device__ void store_held(int first) {
+#pragma unroll
+        for (int i = 0; i < kHeld; ++i) {
+            const int pass = first + i;
+            if (pass < Copy::kPasses && Copy::has(pass))
+                slice_[Copy::template at<Layout>(pass)] = held_[i];
+        }
+    }
+
+    static constexpr bool kAsync = V * sizeof(T) >= 4;
+    static constexpr int kHeld = Copy::kPasses < 12 ? Copy::kPasses : 12;  // loads under way
+    static constexpr int kLast = (Copy::kPasses - 1) / kHeld * kHeld;      // first of the last ones
+    T* slice_;
+    T held_[kAsync ? 1 : kHeld];
 };
 
 // ---- Depth along runs (fprop; A of dgrad) -------------------------------------------------------
@@ -127,18 +167,19 @@ class Windows {
     }
 
     __device__ void load(Element* slice) {
+        Copies<Copy, Layout, Element, V> copies(slice);
         const std::uint32_t tap = static_cast<std::uint32_t>(r_) * image_.pitch + t_;
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int row = Copy::row(pass);
-            if (!Copy::has(row)) break;
+            if (!Copy::has(pass)) break;
             const WindowRow window = rows_[row];
             const bool valid = (r_ < image_.taps) & inside(window.h0 + r_, image_.height) &
                                (static_cast<std::uint32_t>(t_) - window.begin <
                                 static_cast<std::uint32_t>(image_.pitch));
-            copy<V>(slice + Layout::at(row, Copy::depth()),
-                    image_.data + (valid ? window.offset + tap : 0), valid);
+            copies.copy(pass, image_.data + (valid ? window.offset + tap : 0), valid);
         }
+        copies.finish();
         t_ += Tile::kDepth;
         while (t_ >= image_.run && r_ < image_.taps) {
             t_ -= image_.run;
@@ -168,15 +209,17 @@ class Filters {
           offset_(static_cast<std::uint32_t>(first + Copy::row(0)) * pitch + depth_) {}
 
     __device__ void load(Element* slice) {
+        Copies<Copy, Layout, Element, V> copies(slice);
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int row = Copy::row(pass);
-            if (!Copy::has(row)) break;
+            if (!Copy::has(pass)) break;
             const bool valid = (row < rows_) & (depth_ < pitch_);
             const std::uint32_t at =
                 offset_ + static_cast<std::uint32_t>(pass * Copy::kRowsPerPass) * pitch_;
-            copy<V>(slice + Layout::at(row, Copy::depth()), w_ + (valid ? at : 0), valid);
+            copies.copy(pass, w_ + (valid ? at : 0), valid);
         }
+        copies.finish();
         depth_ += Tile::kDepth;
         offset_ += Tile::kDepth;
     }
@@ -217,20 +260,21 @@ class TransposedFilters {
     }
 
     __device__ void load(Element* slice) {
+        Copies<Copy, Layout, Element, V> copies(slice);
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
-            if (Copy::has(Copy::depth(pass))) {
+            if (Copy::has(pass)) {
                 const bool valid = (r_ >= 0) & (c_ < shape_.channels);
                 const std::uint32_t at = static_cast<std::uint32_t>(k_) * shape_.filter +
                                          (r_ * shape_.width + s_) * shape_.channels + c_;
-                copy<V>(slice + Layout::at(Copy::row(), Copy::depth(pass)), w_ + (valid ? at : 0),
-                        valid);
+                copies.copy(pass, w_ + (valid ? at : 0), valid);
             }
             // The next pass's depth; after the last pass, the first depth of the next slice.
             advance(pass + 1 < Copy::kPasses
                         ? Copy::kDepthsPerPass
                         : Tile::kDepth - (Copy::kPasses - 1) * Copy::kDepthsPerPass);
         }
+        copies.finish();
     }
 
   private:
@@ -287,15 +331,17 @@ class Pixels {
           offset_(static_cast<std::uint32_t>(pixel_) * channels + first + Copy::row()) {}
 
     __device__ void load(Element* slice) {
+        Copies<Copy, Layout, Element, V> copies(slice);
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int depth = Copy::depth(pass);
-            if (!Copy::has(depth)) break;
+            if (!Copy::has(pass)) break;
             const int ahead = pass * Copy::kDepthsPerPass;
             const bool valid = inside_ & (pixel_ + ahead < pixels_);
             const std::uint32_t at = offset_ + static_cast<std::uint32_t>(ahead) * channels_;
-            copy<V>(slice + Layout::at(Copy::row(), depth), dy_ + (valid ? at : 0), valid);
+            copies.copy(pass, dy_ + (valid ? at : 0), valid);
         }
+        copies.finish();
         pixel_ += Tile::kDepth;
         offset_ += static_cast<std::uint32_t>(Tile::kDepth) * channels_;
     }
@@ -329,10 +375,11 @@ class PixelWindows {
     }
 
     __device__ void load(Element* slice) {
+        Copies<Copy, Layout, Element, V> copies(slice);
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             const int depth = Copy::depth(pass);
-            if (!Copy::has(depth)) break;
+            if (!Copy::has(pass)) break;
             const int pixel = pixel_ + pass * Copy::kDepthsPerPass;
             const PixelIndex::Pixel at = index_.locate(pixel);
             const int h = at.p * shape_.stride_h + r_;
@@ -340,8 +387,9 @@ class PixelWindows {
             const bool valid = (pixel < pixels_) & inside(h, shape_.h) & inside(w, shape_.w);
             const std::uint32_t offset =
                 ((static_cast<std::uint32_t>(at.n) * shape_.h + h) * shape_.w + w) * shape_.c + c_;
-            copy<V>(slice + Layout::at(Copy::row(), depth), x_ + (valid ? offset : 0), valid);
+            copies.copy(pass, x_ + (valid ? offset : 0), valid);
         }
+        copies.finish();
         pixel_ += Tile::kDepth;
     }
 

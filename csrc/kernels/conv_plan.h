@@ -71,7 +71,7 @@ struct TensorTiles {
     using Tile128x128 = MmaTile<Math, 2, 2, 64, 64, 4, 2>;
     using Tile128x96 = MmaTile<Math, 4, 1, 32, 96, 4, 2>;  // 96 filters
     using Tile128x64 = MmaTile<Math, 2, 2, 64, 32, 4, 3>;
-    using Tile64x64 = MmaTile<Math, 2, 2, 32, 32, 4, 4>;   // small problems
+    using Tile64x64 = MmaTile<Math, 2, 2, 32, 32, 4, 3>;   // small problems
     using Tile128x32 = MmaTile<Math, 4, 1, 32, 32, 4, 4>;  // few columns
     using Tile256x96 = MmaTile<Math, 4, 3, 64, 32, 3, 1>;  // whole windows of many pixels
     using Tile96x160 = MmaTile<Math, 3, 5, 32, 32, 3, 1>;  // 96 filters of 7 x 7 x 3
