@@ -4,9 +4,10 @@
     python benchmarks/gpu.py conv block         only these parts
 
 Describes the GPU, measures its ceilings, runs the GPU tests, then verifies and times each part against PyTorch (cuDNN
-in benchmark mode, channels_last, the same precision, eager and compiled) or Captum. Forward pass and training step run
-in every precision of `--precisions`, the other parts in exact float32. Writes a table (Markdown) and all numbers (JSON)
-after every part, into benchmarks/results/. Without a usable GPU it says why and measures nothing.
+in benchmark mode, channels_last, the same precision, eager and compiled) or Captum. Convolutions, blocks, forward pass
+and training step run in every precision of `--precisions`, the other parts in exact float32. Writes a table (Markdown)
+and all numbers (JSON) after every part, into benchmarks/results/. Without a usable GPU it says why and measures
+nothing.
 
 Exit status: 0, all results right and all tests passed; 1, not; 2, wrong arguments; 3, no usable GPU.
 """
@@ -40,7 +41,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--batch", type=int, default=128, help="images (default 128)")
     parser.add_argument("--networks", nargs="+", choices=("zfnet", "alexnet"), default=["zfnet", "alexnet"])
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="of networks")
+    parser.add_argument(
+        "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="all if not given"
+    )
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
     parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results", help="where results go")
     options = parser.parse_args(arguments)

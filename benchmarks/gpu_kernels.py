@@ -5,10 +5,12 @@ Every part is a generator of cases that live one after the other: it needs the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import peers
 import torch
 from gpu_setting import Call, Setting, compare, gradient, host, ours
 from harness import Case, relative_error
@@ -40,45 +42,84 @@ def _conv_gradient(
 
 
 def conv(setting: Setting) -> Iterator[Case]:
-    """Every conv layer: fprop, dgrad (the deconvnet's filtering) and wgrad."""
-    for name, spec, shape in setting.layers(ConvSpec):
-        yield from _conv_layer(setting, name, spec, shape)
+    """Every conv layer in every precision: fprop, dgrad (the deconvnet's filtering) and wgrad."""
+    for precision in setting.precisions:
+        for name, spec, shape in setting.layers(ConvSpec):
+            yield from _conv_layer(setting, precision, name, spec, shape)
 
 
-def _conv_layer(setting: Setting, name: str, spec: ConvSpec, shape: tuple[int, int, int]) -> Iterator[Case]:
+def _conv_layer(
+    setting: Setting, precision: str, name: str, spec: ConvSpec, shape: tuple[int, int, int]
+) -> Iterator[Case]:
     k, r, s, c = spec.weight_shape(shape)
     n, (h, w, _), (p, q, _) = setting.batch, shape, spec.output_shape(shape)
-    x, dy, b = setting.normal(n, c, h, w), setting.normal(n, k, p, q), setting.normal(k)
-    filters = setting.normal(k, c, r, s, scale=(r * s * c) ** -0.5)
+    arithmetic = _Arithmetic(setting, precision)
+    x, dy = arithmetic.stored(setting.normal(n, c, h, w)), arithmetic.stored(setting.normal(n, k, p, q))
+    filters, b = arithmetic.stored(setting.normal(k, c, r, s, scale=(r * s * c) ** -0.5)), setting.normal(k)
     geometry: dict[str, Any] = {"stride": spec.stride, "padding": spec.padding}
+    options = geometry | arithmetic.options
     flops = 2.0 * n * p * q * k * r * s * c
-    moved = float(FLOAT * (x.numel() + filters.numel() + dy.numel()))
+    moved = float(x.nbytes + filters.nbytes + dy.nbytes)
 
     def case(direction: str, call: Call, peer: Call, reference: Call, tolerance: float) -> Case:
-        error = compare(call, reference)
-        return Case("conv", f"{name} {direction}", flops, moved, call, {"eager": peer}, error, tolerance)
+        error, calls = compare(call, reference), {"eager": arithmetic.peer(peer)}
+        problem = f"{name} {direction}"
+        return Case(f"conv {precision}", problem, flops, moved, call, calls, error, tolerance, precision)
 
     yield case(
         "fprop",
-        lambda: ops.conv2d(ours(x), ours(filters), ours(b), **geometry),
-        lambda: functional.conv2d(x, filters, b, **geometry),
+        lambda: ops.conv2d(ours(x), ours(filters), ours(b), **options),
+        lambda: functional.conv2d(x, filters, arithmetic.stored(b), **geometry),
         lambda: functional.conv2d(x.double(), filters.double(), b.double(), **geometry),
-        1e-5,
+        arithmetic.tolerance,
     )
     yield case(
         "dgrad",
-        lambda: ops.conv_transpose2d(ours(dy), ours(filters), output_size=(h, w), **geometry),
+        lambda: ops.conv_transpose2d(ours(dy), ours(filters), output_size=(h, w), **options),
         lambda: _conv_gradient(spec, dy, x, filters, of_x=True)[0],
         lambda: _conv_gradient(spec, dy.double(), x.double(), filters.double(), of_x=True)[0],
-        1e-5,
+        arithmetic.tolerance,
     )
     yield case(
         "wgrad",
-        lambda: ops.conv2d_weight_grad(ours(x), ours(dy), kernel_size=(r, s), **geometry),
+        lambda: ops.conv2d_weight_grad(ours(x), ours(dy), kernel_size=(r, s), **options),
         lambda: _conv_gradient(spec, dy, x, filters, of_w=True)[0],
         lambda: _conv_gradient(spec, dy.double(), x.double(), filters.double(), of_w=True)[0],
-        1e-4,
+        arithmetic.weight_grad_tolerance,
     )
+
+
+@dataclass(frozen=True)
+class _Arithmetic:
+    """How a precision is asked for, of both libraries, and how near it must come to float64."""
+
+    setting: Setting
+    precision: str
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keywords of our operations; bfloat16 needs none."""
+        return {"precision": "tf32"} if self.precision == "tf32" else {}
+
+    @property
+    def tolerance(self) -> float:
+        return {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}[self.precision]
+
+    @property
+    def weight_grad_tolerance(self) -> float:
+        return max(1e-4, self.tolerance)
+
+    def stored(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.bfloat16() if self.precision == "bf16" else tensor
+
+    def peer(self, call: Call) -> Call:
+        """PyTorch's call, in this precision."""
+
+        def called() -> Any:
+            with peers.precision(self.precision, torch.device(self.setting.device).type):
+                return call()
+
+        return called
 
 
 # ---- What memory bounds ----------------------------------------------------------------------------------------------
@@ -207,24 +248,31 @@ def _sgd(setting: Setting, name: str, count: int) -> Case:
 
 def block(setting: Setting) -> Iterator[Case]:
     """conv + bias + ReLU + max pool as one operation, and its gradients: of filters, bias and, but for the first block,
-    input."""
+    input. In every precision."""
+    for precision in setting.precisions:
+        yield from _blocks(setting, precision)
+
+
+def _blocks(setting: Setting, precision: str) -> Iterator[Case]:
     pools = {name.replace("pool", "block"): spec for name, spec, _ in setting.layers(MaxPoolSpec)}
     for name, spec, shape in setting.layers(ConvSpec):
         name = name.replace("conv", "block")
         if name in pools:
-            yield from _block(setting, name, spec, pools[name], shape)
+            yield from _block(setting, precision, name, spec, pools[name], shape)
 
 
 def _block(
-    setting: Setting, name: str, conv: ConvSpec, pool: MaxPoolSpec, shape: tuple[int, int, int]
+    setting: Setting, precision: str, name: str, conv: ConvSpec, pool: MaxPoolSpec, shape: tuple[int, int, int]
 ) -> Iterator[Case]:
     k, r, s, c = conv.weight_shape(shape)
     n, (h, w, _), map_shape = setting.batch, shape, conv.output_shape(shape)
     p, q, _ = map_shape
     is_first = name.endswith("block1")
-    x, b = setting.normal(n, c, h, w), setting.normal(k)
-    filters = setting.normal(k, c, r, s, scale=(r * s * c) ** -0.5)
-    dy = setting.normal(n, k, *pool.output_shape(map_shape)[:2])
+    arithmetic = _Arithmetic(setting, precision)
+    x, b = arithmetic.stored(setting.normal(n, c, h, w)), setting.normal(k)
+    filters = arithmetic.stored(setting.normal(k, c, r, s, scale=(r * s * c) ** -0.5))
+    dy = arithmetic.stored(setting.normal(n, k, *pool.output_shape(map_shape)[:2]))
+    peer_b = arithmetic.stored(b)
     geometry: dict[str, Any] = {
         "stride": conv.stride,
         "padding": conv.padding,
@@ -232,25 +280,26 @@ def _block(
         "pool_stride": pool.stride,
         "pool_padding": pool.padding,
     }
+    options = geometry | arithmetic.options
 
     def forward(x: torch.Tensor, filters: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         relu = functional.relu(functional.conv2d(x, filters, b, conv.stride, conv.padding))
         return functional.max_pool2d(relu, pool.window, pool.stride, pool.padding, return_indices=True)
 
     def ours_forward() -> Any:
-        return ops.conv2d_relu_pool(ours(x), ours(filters), ours(b), **geometry)
+        return ops.conv2d_relu_pool(ours(x), ours(filters), ours(b), **options)
 
     y, switches = ours_forward()
 
     def ours_backward() -> list[Any]:
         signal = ops.relu_grad(ours(dy), y)
         gradients = [
-            ops.unpool_conv2d_weight_grad(ours(x), signal, switches, kernel_size=(r, s), **geometry),
+            ops.unpool_conv2d_weight_grad(ours(x), signal, switches, kernel_size=(r, s), **options),
             ops.conv2d_bias_grad(signal),
         ]
         if not is_first:
             gradients.append(
-                ops.unpool_conv_transpose2d(signal, switches, ours(filters), output_size=(h, w), **geometry)
+                ops.unpool_conv_transpose2d(signal, switches, ours(filters), output_size=(h, w), **options)
             )
         return gradients
 
@@ -265,17 +314,22 @@ def _block(
         return [dw, signal.sum((0, 2, 3))] + ([] if is_first else [dx])
 
     flops = 2.0 * n * p * q * k * r * s * c
-    moved = float(FLOAT * (x.numel() + filters.numel()) + (FLOAT + SWITCH) * dy.numel())
+    moved = float(x.nbytes + filters.nbytes + dy.nbytes + SWITCH * dy.numel())
     error = compare(lambda: ours_forward()[0], lambda: forward(x.double(), filters.double(), b.double())[0])
-    calls = setting.peers(forward, x, filters, b)
-    yield Case("block", f"{name} forward", flops, moved, ours_forward, calls, error, 1e-5)
+    part = f"block {precision}"
+
+    def case(problem: str, call: Call, calls: dict[str, Call], error: Callable[[], float], tolerance: float) -> Case:
+        calls = {peer: arithmetic.peer(theirs) for peer, theirs in calls.items()}
+        return Case(part, f"{name} {problem}", flops, moved, call, calls, error, tolerance, precision)
+
+    yield case("forward", ours_forward, setting.peers(forward, x, filters, peer_b), error, arithmetic.tolerance)
 
     if is_first:
-        calls = setting.gradient_peers(lambda filters, b: forward(x, filters, b)[0], [filters, b], dy)
+        calls = setting.gradient_peers(lambda filters, b: forward(x, filters, b)[0], [filters, peer_b], dy)
     else:
-        calls = setting.gradient_peers(lambda filters, b, x: forward(x, filters, b)[0], [filters, b, x], dy)
+        calls = setting.gradient_peers(lambda filters, b, x: forward(x, filters, b)[0], [filters, peer_b, x], dy)
         flops *= 2
-        moved += FLOAT * (x.numel() + filters.numel())
-    moved += FLOAT * dy.numel()  # the pooled map too, whose sign is the ReLU's mask
+        moved += x.nbytes + filters.nbytes
+    moved += dy.nbytes  # the pooled map too, whose sign is the ReLU's mask
     error = compare(ours_backward, backward_reference)
-    yield Case("block", f"{name} backward", flops, moved, ours_backward, calls, error, 1e-4)
+    yield case("backward", ours_backward, calls, error, arithmetic.weight_grad_tolerance)

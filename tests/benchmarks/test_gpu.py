@@ -116,7 +116,7 @@ def check(case):
 
 
 @pytest.mark.parametrize(
-    ("part", "problems"), [("conv", 15), ("pool", 6), ("norm", 4), ("optimizer", 1), ("block", 6), ("forward", 3)]
+    ("part", "problems"), [("conv", 45), ("pool", 6), ("norm", 4), ("optimizer", 1), ("block", 18), ("forward", 3)]
 )
 def test_ours_agrees_with_the_peers(setting, part, problems):
     found = list(gpu.cases(part, setting))

@@ -6,7 +6,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
 
 from tests import oracles  # noqa: E402
-from zfcuda import models  # noqa: E402
+from zfcuda import backends, models  # noqa: E402
 from zfcuda.interop import torch as interop  # noqa: E402
 
 
@@ -32,6 +32,18 @@ def test_arrays_share_memory():
     back = interop.to_torch(array)
     back[0, 0] = 70
     assert tensor[0, 0] == 70
+
+
+def test_bfloat16_arrays_share_memory():
+    tensor = torch.randn(2, 3, 5, 4).bfloat16().contiguous(memory_format=torch.channels_last)
+    array = interop.images_from_torch(tensor)
+    assert array.dtype == backends.BFLOAT16
+    assert array.ctypes.data == tensor.data_ptr()
+    np.testing.assert_array_equal(array.astype(np.float32), tensor.permute(0, 2, 3, 1).float().numpy())
+    back = interop.images_to_torch(array)
+    assert back.dtype == torch.bfloat16
+    assert back.data_ptr() == tensor.data_ptr()
+    assert torch.equal(back, tensor)
 
 
 def test_gradients_are_left_behind():

@@ -32,6 +32,8 @@ def from_torch(tensor: torch.Tensor) -> Array:
     if tensor.layout != torch.strided:
         raise TypeError(f"tensor must be dense, got layout {tensor.layout}")
     tensor = tensor.detach()
+    if tensor.dtype == torch.bfloat16:  # NumPy's and PyTorch's bfloat16 do not know each other: the bits cross
+        return from_torch(tensor.view(torch.int16)).view(backends.BFLOAT16)
     if tensor.device.type == "cpu":
         return tensor.numpy()
     return backends.get("cuda").xp.from_dlpack(tensor)
@@ -41,6 +43,8 @@ def to_torch(array: Array) -> torch.Tensor:
     """A tensor on the array's device that shares its memory. TypeError if it is neither NumPy's nor CuPy's."""
     if not isinstance(array, np.ndarray) and not hasattr(array, "__cuda_array_interface__"):
         raise TypeError(f"array must be a NumPy or CuPy array, got {type(array).__name__}")
+    if array.dtype == backends.BFLOAT16:
+        return to_torch(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
 
 
