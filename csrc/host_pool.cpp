@@ -79,8 +79,8 @@ class Pool {
     }
 
   private:
-    // The smallest kept block that is large enough and wastes no more than a quarter of itself; among equals
-    // the one given back last, which may still be in the cache.
+    // The smallest kept block that is large enough and wastes no more than a quarter of itself;
+    // among equals the one given back last, which may still be in the cache.
     HostMemory take_kept(std::size_t capacity) {
         auto best = blocks_.end();
         for (auto it = blocks_.begin(); it != blocks_.end(); ++it)
@@ -94,8 +94,8 @@ class Pool {
         return block;
     }
 
-    // Frees kept blocks until `more` bytes stay within the bound: the smallest one that suffices, or
-    // those that have waited longest.
+    // Frees kept blocks until `more` bytes stay within the bound: the smallest one that suffices,
+    // or those that have waited longest.
     void make_room(std::size_t more) {
         const std::size_t most = std::max(most_in_use_, in_use_ + more);
         const std::size_t bound = most + most / 16;

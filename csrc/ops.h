@@ -138,8 +138,8 @@ void softmax_cross_entropy_grad(int n, int classes, const float* probabilities,
 
 // ---- Optimiser (P2) -----------------------------------------------------------------------------
 
-// In both, nothing changes where *guard is not finite; `guard` may be null. It lies where the arrays
-// do, so that the host need not look at a loss before the update that it forbids.
+// In both, nothing changes where *guard is not finite; `guard` may be null. It lies where the
+// arrays do, so that the host need not look at a loss before the update that it forbids.
 
 // v = momentum * v - lr * (g + weight_decay * w); w = w + v. In place.
 void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,

@@ -4,9 +4,9 @@
 //
 // Both are bound by memory. Pooling walks the rows of y in order, so that the rows of x that two
 // windows share are still in the second-level cache when the second one reads them, fetches the
-// rows that come next, and vectorises over channels. Unpooling gathers: a pixel of x looks at the windows that cover it and adds the
-// values whose switch names it, so that x is written once, past the caches, and never cleared or
-// read, and rows of x are independent tasks even in one image.
+// rows that come next, and vectorises over channels. Unpooling gathers: a pixel of x looks at the
+// windows that cover it and adds the values whose switch names it, so that x is written once, past
+// the caches, and never cleared or read, and rows of x are independent tasks even in one image.
 #include "pool.h"
 
 #include <algorithm>

@@ -3,11 +3,11 @@
 //   map = relu(conv2d(x, w) + b);  y, switches = max_pool2d(map)
 //
 // A block of threads computes the part of the map that a tile of pooled pixels needs, as the
-// forward convolution does (conv_fprop.cuh): its rows are the pixels of that region. The result goes
-// to shared memory, over the pipeline's buffers, and is pooled there: only y and the switches are
-// written. Price: regions of neighbouring tiles overlap where windows do, and their pixels rarely
-// fill the tile's rows exactly (15 x 17 = 255 pixels of a map yield 7 x 8 pooled ones of 3 x 3
-// stride 2: of 256 rows, 224 count). Gain: the map, 8 bytes a value written and read again, never
+// forward convolution does (conv_fprop.cuh): its rows are the pixels of that region. The result
+// goes to shared memory, over the pipeline's buffers, and is pooled there: only y and the switches
+// are written. Price: regions of neighbouring tiles overlap where windows do, and their pixels
+// rarely fill the tile's rows exactly (15 x 17 = 255 pixels of a map yield 7 x 8 pooled ones of 3 x
+// 3 stride 2: of 256 rows, 224 count). Gain: the map, 8 bytes a value written and read again, never
 // exists. `plan_block` weighs the two; where fusing does not pay, or a window does not fit into a
 // tile, the two operations follow each other through the workspace.
 #pragma once

@@ -1,8 +1,9 @@
 // Bias gradient of a convolution: db[k] = sum over rows of dy[row, k].
 //
 // Two passes, each in a fixed order. A block sums a range of rows for 32 channels (one
-// per lane; 32 * V where V of them can be loaded at once): its warps take turns over the rows, a tree in shared memory joins them.
-// The second pass does the same with the sums of the first. Bound: memory, the bytes of dy.
+// per lane; 32 * V where V of them can be loaded at once): its warps take turns over the rows, a
+// tree in shared memory joins them. The second pass does the same with the sums of the first.
+// Bound: memory, the bytes of dy.
 #include "conv_plan.h"
 #include "ops.h"
 

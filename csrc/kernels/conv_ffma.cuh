@@ -84,7 +84,8 @@ class Ffma {
         // the multiples of eight rows that row_step and col_step add.)
         const float* a = slice_a + LayoutA::at(row0_, 0);
         const float* b = slice_b + LayoutB::at(col0_, 0);
-        // Not unrolled: the loads of a later step would be hoisted into registers that are not there.
+        // Not unrolled: the loads of a later step would be hoisted into registers that are not
+        // there.
 #pragma unroll 1
         for (int depth = 0; depth < Tile::kDepth; depth += 4) {
             if constexpr (LayoutA::kIsDepthRuns) {

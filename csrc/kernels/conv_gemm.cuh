@@ -148,8 +148,8 @@ __device__ inline void store_tile(typename Product::Sums& sums, RowOffset offset
     }
 }
 
-// The same to y or, where the depth is split, in float32 and unrounded to the part of `size` sums in
-// the workspace `y` that belongs to this split, blockIdx.y.
+// The same to y or, where the depth is split, in float32 and unrounded to the part of `size` sums
+// in the workspace `y` that belongs to this split, blockIdx.y.
 template <class Product, class RowOffset, class T>
 __device__ inline void store_split(typename Product::Sums& sums, RowOffset offset, int first_col,
                                    int cols, const Epilogue& epilogue, T* y, std::size_t size) {

@@ -21,12 +21,13 @@
 // DepthRuns: a row fills half of the 128 bytes of all banks, so the two rows must differ in parity:
 // 2i and 2i + 1 do; 16 apart, they do by the spare row after every 16. RowRuns of tf32: chunks (of
 // 16 bytes) quad * pitch + 4 * (g % 2), so that the pitch is one chunk more than a multiple of
-// eight. RowRuns of bfloat16: ldmatrix reads 16 bytes of eight neighbouring lines, so that the pitch
-// is an odd number of chunks. All are free of conflicts, as are the 16-byte copies that fill them.
+// eight. RowRuns of bfloat16: ldmatrix reads 16 bytes of eight neighbouring lines, so that the
+// pitch is an odd number of chunks. All are free of conflicts, as are the 16-byte copies that fill
+// them.
 //
-// Bound. Per slice a warp of 64 x 64 sums reads 8 KB of shared memory, which takes 64 cycles, for 64
-// instructions, which take 128 cycles of the tensor cores of an A100 (512 tf32 or 1024 bfloat16 FMAs
-// an SM); 64 x 32: 48 for 64. The rest is copies and their addresses.
+// Bound. Per slice a warp of 64 x 64 sums reads 8 KB of shared memory, which takes 64 cycles, for
+// 64 instructions, which take 128 cycles of the tensor cores of an A100 (512 tf32 or 1024 bfloat16
+// FMAs an SM); 64 x 32: 48 for 64. The rest is copies and their addresses.
 #pragma once
 
 #include <cstdint>

@@ -3,9 +3,9 @@
 // In NHWC the values that one window reads from one row of the image are contiguous: a run of S * C
 // elements. So the depth index of an operand that is gathered through windows is a pair (r, t):
 // filter row r and position t = s * C + c in the run. Whether t lies inside the image is one
-// comparison, and first layers (C = 3 or 1) need no case of their own: with copies of one element (V
-// = 1) a run is read at full coalescing whatever C is. Wide copies (V =
-// kVectorWidth) move 16 bytes and need C % kVectorWidth == 0.
+// comparison, and first layers (C = 3 or 1) need no case of their own: with copies of one element
+// (V = 1) a run is read at full coalescing whatever C is. Wide copies (V = kVectorWidth) move 16
+// bytes and need C % kVectorWidth == 0.
 //
 // Each operand is an object that lives in a thread's registers: `load(slice)` starts the copies of
 // its part of the next slice. Values outside the image, the filter or the depth are zero-filled.

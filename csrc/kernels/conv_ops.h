@@ -1,9 +1,9 @@
 // The convolutions and blocks of ops.h in one precision.
 //
-// `Math` is conv::Fp32Math, the exact float32 that ops.h declares for every backend; conv::Tf32Math, float32
-// arrays whose values are rounded to tf32 when they are multiplied, on tensor cores; or conv::Bf16Math,
-// bfloat16 arrays on tensor cores. In all, sums are float32, and so are biases and the gradients of
-// filters and biases.
+// `Math` is conv::Fp32Math, the exact float32 that ops.h declares for every backend;
+// conv::Tf32Math, float32 arrays whose values are rounded to tf32 when they are multiplied, on
+// tensor cores; or conv::Bf16Math, bfloat16 arrays on tensor cores. In all, sums are float32, and
+// so are biases and the gradients of filters and biases.
 #pragma once
 
 #include <cstdint>

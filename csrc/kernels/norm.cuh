@@ -11,12 +11,11 @@
 // Work. The paper's window (size 5): a thread takes a 16-byte vector of neighbouring channels and
 // reads the four channels left and right of it too, from the L1 cache, since their owners read them
 // at the same time; these values of x, and of dy for the gradient, hold all that its results need.
-// No shared memory, no barrier. Any other window: one element a thread; the gradient walks over the factors
-// that its block needs, a tile at a time through shared memory, so that each factor is computed
-// once per block.
-// The power is a reciprocal square root and a square root for beta = 3/4, else powf.
-// Bound: memory, 8 bytes an element, 12 for the gradient, half of that in bfloat16 (powf may take
-// longer).
+// No shared memory, no barrier. Any other window: one element a thread; the gradient walks over the
+// factors that its block needs, a tile at a time through shared memory, so that each factor is
+// computed once per block. The power is a reciprocal square root and a square root for beta = 3/4,
+// else powf. Bound: memory, 8 bytes an element, 12 for the gradient, half of that in bfloat16 (powf
+// may take longer).
 #pragma once
 
 #include "indexing.cuh"

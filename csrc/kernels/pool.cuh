@@ -12,7 +12,8 @@
 // the L1 cache again, not from memory. Unpooling gathers: a pixel asks the windows that cover it,
 // in row-major order, so there are no atomics and no zero-filling pass. The paper's windows (3 x 3,
 // stride 2) are compiled in, so that all loads of a thread are in flight at once.
-// Bound: memory, 4 bytes a pixel of x, 5 a pixel of y (the switch is one byte); 2 and 3 in bfloat16.
+// Bound: memory, 4 bytes a pixel of x, 5 a pixel of y (the switch is one byte); 2 and 3 in
+// bfloat16.
 //
 // spatial_max gives a block 32 neighbouring channels of one image: the threads across
 // hold a vector each, the threads down take turns over the pixels; a tree in shared memory

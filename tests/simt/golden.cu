@@ -35,7 +35,7 @@ class Out {
     Word* at_;
 };
 
-// ---- Tensor cores: a (4 words), b (2), d (4) to d (4) ----------------------------------------------
+// ---- Tensor cores: a (4 words), b (2), d (4) to d (4) -------------------------------------------
 
 enum class Multiply { kTf32, kBf16, kFp16 };
 
@@ -77,7 +77,7 @@ __global__ void ldmatrix_kernel(const Word* in, Word* out) {
         write(r[i]);
 }
 
-// ---- Shuffles and votes: a value and a lane -------------------------------------------------------
+// ---- Shuffles and votes: a value and a lane -----------------------------------------------------
 
 __global__ void shuffle_kernel(const Word* in, Word* out) {
     const int lane = threadIdx.x;
@@ -122,7 +122,7 @@ __global__ void vote_kernel(const Word* in, Word* out) {
     write(__reduce_xor_sync(kAll, value));
 }
 
-// ---- cp.async: 128 words, then flags of each lane; copies of 16, 8 and 4 bytes ----------------------
+// ---- cp.async: 128 words, then flags of each lane; copies of 16, 8 and 4 bytes ------------------
 
 __global__ void copy_async_kernel(const Word* in, Word* out) {
     SIMT_SHARED(Word, tile, 128 + 64 + 32);
@@ -145,7 +145,7 @@ __global__ void copy_async_kernel(const Word* in, Word* out) {
         out[i] = tile[i];
 }
 
-// ---- Atomics: a value; what all lanes did to one word, and what each found in its own -----------------
+// ---- Atomics: a value; what all lanes did to one word, and what each found in its own -----------
 
 constexpr int kShared = 11;
 
@@ -185,7 +185,7 @@ __global__ void atomics_kernel(const Word* in, Word* out) {
     found[64] = decreased;
 }
 
-// ---- Numbers --------------------------------------------------------------------------------------
+// ---- Numbers ------------------------------------------------------------------------------------
 
 // A float, and two 16-bit floats in one word.
 template <typename Half>
@@ -231,7 +231,7 @@ __global__ void integers_kernel(const Word* in, Word* out) {
     write(__uint2float_rn(a));
 }
 
-// ---- The same call on either ------------------------------------------------------------------------
+// ---- The same call on either --------------------------------------------------------------------
 
 #if defined(__CUDACC__)
 
