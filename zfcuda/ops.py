@@ -22,14 +22,27 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
+from ._border import (
+    IntPair,
+    Precision,
+    call,
+    check_bias,
+    check_in_place,
+    check_input,
+    check_output,
+    check_pair,
+    check_switches,
+    conv_shape,
+    element_type,
+    expect_shape,
+    or_null,
+    pool_shape,
+)
 from .backends import BFLOAT16, Array, Backend, resolve
-
-IntPair = int | tuple[int, int]
-Precision = Literal["fp32", "tf32"]
 
 __all__ = [
     "cast",
@@ -57,154 +70,6 @@ __all__ = [
 ]
 
 
-# ---- Checks and calls ----------------------------------------------------------------------------------
-
-
-def _pair(name: str, value: IntPair) -> tuple[int, int]:
-    values = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
-    try:
-        pair = tuple(operator.index(v) for v in values)
-    except TypeError:
-        pair = ()
-    if len(pair) != 2:
-        raise TypeError(f"{name} must be an int or (height, width), got {value!r}")
-    if any(abs(v) >= 2**31 for v in pair):
-        raise ValueError(f"{name} is out of range: {value!r}")
-    return pair
-
-
-def _input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = np.float32) -> Array:
-    """The argument, contiguous, after checks of its dtype, rank and size."""
-    if array.dtype != dtype:
-        raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
-    if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} dimensions, got shape {tuple(array.shape)}")
-    if array.size == 0:
-        raise ValueError(f"{name} is empty: shape {tuple(array.shape)}")
-    return backend.xp.ascontiguousarray(array)
-
-
-def _element_type(name: str, array: Array, precision: str = "fp32") -> np.dtype:
-    """The dtype of the first array of an operation on float32 or bfloat16, which its other arrays must share."""
-    if array.dtype not in (np.float32, BFLOAT16):
-        raise TypeError(f"{name} must be float32 or bfloat16, got {array.dtype}")
-    if precision not in ("fp32", "tf32"):
-        raise ValueError(f"precision must be fp32 or tf32, got {precision!r}")
-    if precision == "tf32" and array.dtype != np.float32:
-        raise ValueError(f"precision tf32 is for float32 arrays, but {name} is {array.dtype}")
-    return array.dtype
-
-
-def _expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    if tuple(array.shape) != tuple(shape):
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(array.shape)}")
-
-
-def _in_place(name: str, array: Array, dtype: Any = np.float32) -> None:
-    """Checks an array that an operation writes to."""
-    if array.dtype != dtype:
-        raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
-    if not array.flags.c_contiguous:
-        raise ValueError(f"{name} must be C-contiguous, since it is written to")
-    if isinstance(array, np.ndarray) and not array.flags.writeable:
-        raise ValueError(f"{name} is read-only, but it is written to")
-
-
-def _output(
-    backend: Backend,
-    out: Array | None,
-    shape: tuple[int, ...],
-    inputs: tuple[Array | None, ...],
-    *,
-    dtype: Any = np.float32,
-    may_alias: bool = False,
-) -> Array:
-    """`out` after checks, or a new array."""
-    if out is None:
-        return backend.empty(tuple(shape), dtype)
-    _expect_shape("out", out, shape)
-    _in_place("out", out, dtype)
-    for array in inputs:
-        if array is None or not backend.xp.may_share_memory(out, array):
-            continue
-        if may_alias and backend.pointer(out) == backend.pointer(array):
-            continue
-        raise ValueError("out must not share memory with an input of this operation")
-    return out
-
-
-def _call(
-    backend: Backend,
-    function: str,
-    *inputs: Any,
-    results: tuple[Array, ...] = (),
-    workspace: tuple | None = None,
-    precision: str = "fp32",
-) -> None:
-    """Runs one operation of the backend. `workspace`: what its `..._workspace` function is asked with, if it has one.
-
-    Arrays go as addresses, in the order inputs, results, workspace, stream. With a bfloat16 array among them the
-    function is `..._bf16`; a backend that has none runs the float32 one on widened arrays. With a precision of tf32
-    it is `..._tf32`, where the backend has one.
-    """
-    arrays = [a for a in (*inputs, *results) if isinstance(a, backend.xp.ndarray)]
-    if any(array.dtype == BFLOAT16 for array in arrays):
-        if not hasattr(backend.module, f"{function}_bf16"):
-            _call_in_float32(backend, function, inputs, results, workspace)
-            return
-        function += "_bf16"
-    elif precision == "tf32" and hasattr(backend.module, f"{function}_tf32"):
-        function += "_tf32"
-    with backend.device(arrays[0]):
-        passed = [backend.pointer(a) if isinstance(a, backend.xp.ndarray) else a for a in (*inputs, *results)]
-        if workspace is not None:
-            size = getattr(backend.module, f"{function}_workspace")(*workspace)
-            scratch = backend.scratch(size) if size else None
-            passed.append(backend.pointer(scratch))
-        getattr(backend.module, function)(*passed, backend.stream)
-
-
-def _call_in_float32(
-    backend: Backend, function: str, inputs: tuple[Any, ...], results: tuple[Array, ...], workspace: tuple | None
-) -> None:
-    """`_call` with every bfloat16 array widened to float32, and the results rounded."""
-
-    def is_narrow(argument: Any) -> bool:
-        return isinstance(argument, backend.xp.ndarray) and argument.dtype == BFLOAT16
-
-    widened = [argument.astype(np.float32) if is_narrow(argument) else argument for argument in inputs]
-    wide = [backend.empty(result.shape) if is_narrow(result) else result for result in results]
-    _call(backend, function, *widened, results=tuple(wide), workspace=workspace)
-    for result, value in zip(results, wide, strict=True):
-        if value is not result:
-            result[...] = value
-
-
-def _conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: IntPair) -> Any:
-    return backend.module.ConvShape(tuple(x), tuple(w), _pair("stride", stride), _pair("padding", padding))
-
-
-def _pool_shape(backend: Backend, x: tuple, window: IntPair, stride: IntPair, padding: IntPair) -> Any:
-    return backend.module.PoolShape(
-        tuple(x), _pair("window", window), _pair("stride", stride), _pair("padding", padding)
-    )
-
-
-def _check_bias(backend: Backend, b: Array | None, channels: int) -> Array | None:
-    if b is None:
-        return None
-    b = _input(backend, "b", b, 1)
-    _expect_shape("b", b, (channels,))
-    return b
-
-
-_NULL = 0  # the address of an optional array that is not given
-
-
-def _or_null(array: Array | None) -> Any:
-    return _NULL if array is None else array
-
-
 # ---- Convolution -----------------------------------------------------------------------------------------
 
 
@@ -228,15 +93,13 @@ def conv2d(
     image can then reach the edge of another image's result, here as in the operations that contain a convolution.
     """
     backend, (x, w, b, out) = resolve(x=x, w=w, b=b, out=out)
-    dtype = _element_type("x", x, precision)
-    x = _input(backend, "x", x, 4, dtype)
-    w = _input(backend, "w", w, 4, dtype)
-    shape = _conv_shape(backend, x.shape, w.shape, stride, padding)
-    b = _check_bias(backend, b, w.shape[0])
-    y = _output(backend, out, shape.output, (x, w, b), dtype=dtype)
-    _call(
-        backend, "conv2d", shape, x, w, _or_null(b), bool(relu), results=(y,), workspace=(shape,), precision=precision
-    )
+    dtype = element_type("x", x, precision)
+    x = check_input(backend, "x", x, 4, dtype)
+    w = check_input(backend, "w", w, 4, dtype)
+    shape = conv_shape(backend, x.shape, w.shape, stride, padding)
+    b = check_bias(backend, b, w.shape[0])
+    y = check_output(backend, out, shape.output, (x, w, b), dtype=dtype)
+    call(backend, "conv2d", shape, x, w, or_null(b), bool(relu), results=(y,), workspace=(shape,), precision=precision)
     return y
 
 
@@ -256,14 +119,14 @@ def conv_transpose2d(
     to (P, Q).
     """
     backend, (y, w, out) = resolve(y=y, w=w, out=out)
-    dtype = _element_type("y", y, precision)
-    y = _input(backend, "y", y, 4, dtype)
-    w = _input(backend, "w", w, 4, dtype)
-    height, width = _pair("output_size", output_size)
-    shape = _conv_shape(backend, (y.shape[0], height, width, w.shape[3]), w.shape, stride, padding)
-    _expect_shape("y", y, tuple(shape.output))
-    x = _output(backend, out, (y.shape[0], height, width, w.shape[3]), (y, w), dtype=dtype)
-    _call(backend, "conv_transpose2d", shape, y, w, results=(x,), workspace=(shape,), precision=precision)
+    dtype = element_type("y", y, precision)
+    y = check_input(backend, "y", y, 4, dtype)
+    w = check_input(backend, "w", w, 4, dtype)
+    height, width = check_pair("output_size", output_size)
+    shape = conv_shape(backend, (y.shape[0], height, width, w.shape[3]), w.shape, stride, padding)
+    expect_shape("y", y, tuple(shape.output))
+    x = check_output(backend, out, (y.shape[0], height, width, w.shape[3]), (y, w), dtype=dtype)
+    call(backend, "conv_transpose2d", shape, y, w, results=(x,), workspace=(shape,), precision=precision)
     return x
 
 
@@ -279,14 +142,14 @@ def conv2d_weight_grad(
 ) -> Array:
     """The gradient of `conv2d`'s filters. x (N,H,W,C), dy (N,P,Q,K) -> dw (K,R,S,C), (R, S) = `kernel_size`."""
     backend, (x, dy, out) = resolve(x=x, dy=dy, out=out)
-    dtype = _element_type("x", x, precision)
-    x = _input(backend, "x", x, 4, dtype)
-    dy = _input(backend, "dy", dy, 4, dtype)
-    filters = (dy.shape[3], *_pair("kernel_size", kernel_size), x.shape[3])
-    shape = _conv_shape(backend, x.shape, filters, stride, padding)
-    _expect_shape("dy", dy, tuple(shape.output))
-    dw = _output(backend, out, filters, (x, dy))
-    _call(backend, "conv2d_weight_grad", shape, x, dy, results=(dw,), workspace=(shape,), precision=precision)
+    dtype = element_type("x", x, precision)
+    x = check_input(backend, "x", x, 4, dtype)
+    dy = check_input(backend, "dy", dy, 4, dtype)
+    filters = (dy.shape[3], *check_pair("kernel_size", kernel_size), x.shape[3])
+    shape = conv_shape(backend, x.shape, filters, stride, padding)
+    expect_shape("dy", dy, tuple(shape.output))
+    dw = check_output(backend, out, filters, (x, dy))
+    call(backend, "conv2d_weight_grad", shape, x, dy, results=(dw,), workspace=(shape,), precision=precision)
     return dw
 
 
@@ -294,13 +157,13 @@ def conv2d_bias_grad(dy: Array, *, out: Array | None = None) -> Array:
     """The gradient of a bias: the sum over all axes but the last. dy (..., K), float32 or bfloat16 -> db (K,)
     float32."""
     backend, (dy, out) = resolve(dy=dy, out=out)
-    dy = _input(backend, "dy", dy, None, _element_type("dy", dy))
+    dy = check_input(backend, "dy", dy, None, element_type("dy", dy))
     if dy.ndim < 2:
         raise ValueError(f"dy must have 2 dimensions or more, got shape {tuple(dy.shape)}")
     channels = dy.shape[-1]
     rows = dy.size // channels
-    db = _output(backend, out, (channels,), (dy,))
-    _call(backend, "conv2d_bias_grad", rows, channels, dy, results=(db,), workspace=(rows, channels))
+    db = check_output(backend, out, (channels,), (dy,))
+    call(backend, "conv2d_bias_grad", rows, channels, dy, results=(db,), workspace=(rows, channels))
     return db
 
 
@@ -315,19 +178,13 @@ def max_pool2d(x: Array, *, window: IntPair, stride: IntPair, padding: IntPair =
     x and y float32 or bfloat16. The window has at most 256 cells; padding is smaller than the window and never wins.
     """
     backend, (x,) = resolve(x=x)
-    dtype = _element_type("x", x)
-    x = _input(backend, "x", x, 4, dtype)
-    shape = _pool_shape(backend, x.shape, window, stride, padding)
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, 4, dtype)
+    shape = pool_shape(backend, x.shape, window, stride, padding)
     y = backend.empty(tuple(shape.output), dtype)
     switches = backend.empty(tuple(shape.output), np.uint8)
-    _call(backend, "max_pool2d", shape, x, results=(y, switches))
+    call(backend, "max_pool2d", shape, x, results=(y, switches))
     return y, switches
-
-
-def _check_switches(backend: Backend, y: Array, switches: Array) -> Array:
-    switches = _input(backend, "switches", switches, 4, np.uint8)
-    _expect_shape("switches", switches, y.shape)
-    return switches
 
 
 def max_unpool2d(
@@ -346,14 +203,14 @@ def max_unpool2d(
     y and x float32 or bfloat16. A switch that names no cell of x (one that `max_pool2d` never makes) is ignored.
     """
     backend, (y, switches, out) = resolve(y=y, switches=switches, out=out)
-    dtype = _element_type("y", y)
-    y = _input(backend, "y", y, 4, dtype)
-    switches = _check_switches(backend, y, switches)
-    size = (y.shape[0], *_pair("output_size", output_size), y.shape[3])
-    shape = _pool_shape(backend, size, window, stride, padding)
-    _expect_shape("y", y, tuple(shape.output))
-    x = _output(backend, out, size, (y, switches), dtype=dtype)
-    _call(backend, "max_unpool2d", shape, y, switches, results=(x,))
+    dtype = element_type("y", y)
+    y = check_input(backend, "y", y, 4, dtype)
+    switches = check_switches(backend, y, switches)
+    size = (y.shape[0], *check_pair("output_size", output_size), y.shape[3])
+    shape = pool_shape(backend, size, window, stride, padding)
+    expect_shape("y", y, tuple(shape.output))
+    x = check_output(backend, out, size, (y, switches), dtype=dtype)
+    call(backend, "max_unpool2d", shape, y, switches, results=(x,))
     return x
 
 
@@ -361,12 +218,12 @@ def spatial_max(x: Array) -> tuple[Array, Array]:
     """The strongest activation of every map: x (N,H,W,C) -> values (N,C) and positions int32 (N,C), h * W + w of
     the first maximum (the ranking of P4's top 9). NaN wins. x and values float32 or bfloat16."""
     backend, (x,) = resolve(x=x)
-    dtype = _element_type("x", x)
-    x = _input(backend, "x", x, 4, dtype)
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, 4, dtype)
     n, h, w, c = x.shape
     values = backend.empty((n, c), dtype)
     positions = backend.empty((n, c), np.int32)
-    _call(backend, "spatial_max", n, h, w, c, x, results=(values, positions))
+    call(backend, "spatial_max", n, h, w, c, x, results=(values, positions))
     return values, positions
 
 
@@ -391,22 +248,22 @@ def conv2d_relu_pool(
     x, w and y float32 or bfloat16; b float32.
     """
     backend, (x, w, b) = resolve(x=x, w=w, b=b)
-    dtype = _element_type("x", x, precision)
-    x = _input(backend, "x", x, 4, dtype)
-    w = _input(backend, "w", w, 4, dtype)
-    conv = _conv_shape(backend, x.shape, w.shape, stride, padding)
-    pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
-    b = _check_bias(backend, b, w.shape[0])
+    dtype = element_type("x", x, precision)
+    x = check_input(backend, "x", x, 4, dtype)
+    w = check_input(backend, "w", w, 4, dtype)
+    conv = conv_shape(backend, x.shape, w.shape, stride, padding)
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    b = check_bias(backend, b, w.shape[0])
     y = backend.empty(tuple(pool.output), dtype)
     switches = backend.empty(tuple(pool.output), np.uint8)
-    _call(
+    call(
         backend,
         "conv2d_relu_pool",
         conv,
         pool,
         x,
         w,
-        _or_null(b),
+        or_null(b),
         results=(y, switches),
         workspace=(conv, pool),
         precision=precision,
@@ -436,16 +293,16 @@ def unpool_conv_transpose2d(
     y, w and x float32 or bfloat16.
     """
     backend, (y, switches, w, out) = resolve(y=y, switches=switches, w=w, out=out)
-    dtype = _element_type("y", y, precision)
-    y = _input(backend, "y", y, 4, dtype)
-    w = _input(backend, "w", w, 4, dtype)
-    switches = _check_switches(backend, y, switches)
-    size = (y.shape[0], *_pair("output_size", output_size), w.shape[3])
-    conv = _conv_shape(backend, size, w.shape, stride, padding)
-    pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
-    _expect_shape("y", y, tuple(pool.output))
-    x = _output(backend, out, size, (y, switches, w), dtype=dtype)
-    _call(
+    dtype = element_type("y", y, precision)
+    y = check_input(backend, "y", y, 4, dtype)
+    w = check_input(backend, "w", w, 4, dtype)
+    switches = check_switches(backend, y, switches)
+    size = (y.shape[0], *check_pair("output_size", output_size), w.shape[3])
+    conv = conv_shape(backend, size, w.shape, stride, padding)
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    expect_shape("y", y, tuple(pool.output))
+    x = check_output(backend, out, size, (y, switches, w), dtype=dtype)
+    call(
         backend,
         "unpool_conv_transpose2d",
         conv,
@@ -482,16 +339,16 @@ def unpool_conv2d_weight_grad(
     x and dy float32 or bfloat16; dw float32.
     """
     backend, (x, dy, switches, out) = resolve(x=x, dy=dy, switches=switches, out=out)
-    dtype = _element_type("x", x, precision)
-    x = _input(backend, "x", x, 4, dtype)
-    dy = _input(backend, "dy", dy, 4, dtype)
-    switches = _check_switches(backend, dy, switches)
-    filters = (dy.shape[3], *_pair("kernel_size", kernel_size), x.shape[3])
-    conv = _conv_shape(backend, x.shape, filters, stride, padding)
-    pool = _pool_shape(backend, conv.output, window, pool_stride, pool_padding)
-    _expect_shape("dy", dy, tuple(pool.output))
-    dw = _output(backend, out, filters, (x, dy, switches))
-    _call(
+    dtype = element_type("x", x, precision)
+    x = check_input(backend, "x", x, 4, dtype)
+    dy = check_input(backend, "dy", dy, 4, dtype)
+    switches = check_switches(backend, dy, switches)
+    filters = (dy.shape[3], *check_pair("kernel_size", kernel_size), x.shape[3])
+    conv = conv_shape(backend, x.shape, filters, stride, padding)
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    expect_shape("dy", dy, tuple(pool.output))
+    dw = check_output(backend, out, filters, (x, dy, switches))
+    call(
         backend,
         "unpool_conv2d_weight_grad",
         conv,
@@ -512,10 +369,10 @@ def unpool_conv2d_weight_grad(
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """max(x, 0), any shape, float32 or bfloat16; NaN stays NaN. `out` may be x."""
     backend, (x, out) = resolve(x=x, out=out)
-    dtype = _element_type("x", x)
-    x = _input(backend, "x", x, None, dtype)
-    y = _output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
-    _call(backend, "relu", x.size, x, results=(y,))
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, None, dtype)
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    call(backend, "relu", x.size, x, results=(y,))
     return y
 
 
@@ -523,12 +380,12 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """dy where y > 0, zero elsewhere: the gradient of `relu`, from its result y; float32 or bfloat16. `out`
     may be dy."""
     backend, (dy, y, out) = resolve(dy=dy, y=y, out=out)
-    dtype = _element_type("dy", dy)
-    dy = _input(backend, "dy", dy, None, dtype)
-    y = _input(backend, "y", y, None, dtype)
-    _expect_shape("y", y, dy.shape)
-    dx = _output(backend, out, dy.shape, (dy, y), dtype=dtype, may_alias=True)
-    _call(backend, "relu_grad", dy.size, dy, y, results=(dx,))
+    dtype = element_type("dy", dy)
+    dy = check_input(backend, "dy", dy, None, dtype)
+    y = check_input(backend, "y", y, None, dtype)
+    expect_shape("y", y, dy.shape)
+    dx = check_output(backend, out, dy.shape, (dy, y), dtype=dtype, may_alias=True)
+    call(backend, "relu_grad", dy.size, dy, y, results=(dx,))
     return dx
 
 
@@ -540,15 +397,15 @@ def dropout(x: Array, *, probability: float, seed: int, offset: int = 0, out: Ar
     bfloat16; `out` may be x.
     """
     backend, (x, out) = resolve(x=x, out=out)
-    dtype = _element_type("x", x)
-    x = _input(backend, "x", x, None, dtype)
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, None, dtype)
     if not 0 <= probability < 1:
         raise ValueError(f"probability must be in [0, 1), got {probability}")
     for name, value in (("seed", seed), ("offset", offset)):
         if not 0 <= operator.index(value) < 2**64:
             raise ValueError(f"{name} must be in [0, 2^64), got {value}")
-    y = _output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
-    _call(backend, "dropout", x.size, x, float(probability), int(seed), int(offset), results=(y,))
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    call(backend, "dropout", x.size, x, float(probability), int(seed), int(offset), results=(y,))
     return y
 
 
@@ -558,16 +415,16 @@ def cast(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
     An x that has this dtype already is returned as it is, unless there is an `out`, which becomes a copy of it.
     """
     backend, (x, out) = resolve(x=x, out=out)
-    x = _input(backend, "x", x, None, _element_type("x", x))
+    x = check_input(backend, "x", x, None, element_type("x", x))
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, BFLOAT16):
         raise TypeError(f"dtype must be float32 or bfloat16, got {dtype}")
     if dtype == x.dtype and out is None:
         return x
-    y = _output(backend, out, x.shape, (x,), dtype=dtype)
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype)
     function = "narrow" if dtype == BFLOAT16 else "widen"
     if dtype != x.dtype and hasattr(backend.module, f"{function}_bf16"):
-        _call(backend, function, x.size, x, results=(y,))
+        call(backend, function, x.size, x, results=(y,))
     else:
         y[...] = x
     return y
@@ -599,12 +456,12 @@ def local_response_norm(
     channels c - size // 2 .. c + (size - 1) // 2. `alpha` is not divided by `size`. float32 or bfloat16.
     """
     backend, (x, out) = resolve(x=x, out=out)
-    dtype = _element_type("x", x)
-    x = _input(backend, "x", x, None, dtype)
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, None, dtype)
     parameters = _check_norm(size, alpha, beta, k)
-    y = _output(backend, out, x.shape, (x,), dtype=dtype)
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype)
     channels = x.shape[-1] if x.ndim else 1
-    _call(backend, "local_response_norm", x.size // channels, channels, *parameters, x, results=(y,))
+    call(backend, "local_response_norm", x.size // channels, channels, *parameters, x, results=(y,))
     return y
 
 
@@ -621,14 +478,14 @@ def local_response_norm_grad(
     """The gradient of `local_response_norm`, from its input x and the gradient dy of its result, both (..., C),
     float32 or bfloat16."""
     backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
-    dtype = _element_type("dy", dy)
-    dy = _input(backend, "dy", dy, None, dtype)
-    x = _input(backend, "x", x, None, dtype)
-    _expect_shape("dy", dy, x.shape)
+    dtype = element_type("dy", dy)
+    dy = check_input(backend, "dy", dy, None, dtype)
+    x = check_input(backend, "x", x, None, dtype)
+    expect_shape("dy", dy, x.shape)
     parameters = _check_norm(size, alpha, beta, k)
-    dx = _output(backend, out, x.shape, (dy, x), dtype=dtype)
+    dx = check_output(backend, out, x.shape, (dy, x), dtype=dtype)
     channels = x.shape[-1] if x.ndim else 1
-    _call(backend, "local_response_norm_grad", x.size // channels, channels, *parameters, dy, x, results=(dx,))
+    call(backend, "local_response_norm_grad", x.size // channels, channels, *parameters, dy, x, results=(dx,))
     return dx
 
 
@@ -638,9 +495,9 @@ def local_response_norm_grad(
 def softmax(logits: Array, *, out: Array | None = None) -> Array:
     """The probabilities of each row: logits (N, classes) -> probabilities (N, classes)."""
     backend, (logits, out) = resolve(logits=logits, out=out)
-    logits = _input(backend, "logits", logits, 2)
-    probabilities = _output(backend, out, logits.shape, (logits,))
-    _call(backend, "softmax", *logits.shape, logits, results=(probabilities,))
+    logits = check_input(backend, "logits", logits, 2)
+    probabilities = check_output(backend, out, logits.shape, (logits,))
+    call(backend, "softmax", *logits.shape, logits, results=(probabilities,))
     return probabilities
 
 
@@ -652,8 +509,8 @@ def check_label_range(labels: Array, classes: int) -> None:
 
 
 def _check_labels(backend: Backend, labels: Array, n: int, classes: int) -> Array:
-    labels = _input(backend, "labels", labels, 1, np.int32)
-    _expect_shape("labels", labels, (n,))
+    labels = check_input(backend, "labels", labels, 1, np.int32)
+    expect_shape("labels", labels, (n,))
     if backend.on_host:
         check_label_range(labels, classes)
     return labels
@@ -664,12 +521,12 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
     probabilities (N, classes). A label out of range is a ValueError on the host; on a GPU, where looking for one would
     mean to wait, it makes the loss NaN."""
     backend, (logits, labels) = resolve(logits=logits, labels=labels)
-    logits = _input(backend, "logits", logits, 2)
+    logits = check_input(backend, "logits", logits, 2)
     n, classes = logits.shape
     labels = _check_labels(backend, labels, n, classes)
     loss = backend.empty(())
     probabilities = backend.empty((n, classes))
-    _call(
+    call(
         backend,
         "softmax_cross_entropy",
         n,
@@ -685,11 +542,11 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
 def softmax_cross_entropy_grad(probabilities: Array, labels: Array, *, out: Array | None = None) -> Array:
     """The gradient of the mean loss for the logits: (probabilities - one_hot(labels)) / N."""
     backend, (probabilities, labels, out) = resolve(probabilities=probabilities, labels=labels, out=out)
-    probabilities = _input(backend, "probabilities", probabilities, 2)
+    probabilities = check_input(backend, "probabilities", probabilities, 2)
     n, classes = probabilities.shape
     labels = _check_labels(backend, labels, n, classes)
-    dlogits = _output(backend, out, (n, classes), (probabilities,))
-    _call(backend, "softmax_cross_entropy_grad", n, classes, probabilities, labels, results=(dlogits,))
+    dlogits = check_output(backend, out, (n, classes), (probabilities,))
+    call(backend, "softmax_cross_entropy_grad", n, classes, probabilities, labels, results=(dlogits,))
     return dlogits
 
 
@@ -699,7 +556,7 @@ def softmax_cross_entropy_grad(probabilities: Array, labels: Array, *, out: Arra
 def _check_guard(guard: Array | None) -> None:
     if guard is None:
         return
-    _expect_shape("guard", guard, ())
+    expect_shape("guard", guard, ())
     if guard.dtype != np.float32:
         raise TypeError(f"guard must be float32, got {guard.dtype}")
 
@@ -720,27 +577,27 @@ def sgd_step(
     guard: float32 of shape (), such as a loss; where it is not finite, nothing changes. The host does not look at it.
     """
     backend, (w, g, v, guard) = resolve(w=w, g=g, v=v, guard=guard)
-    _in_place("w", w)
-    _in_place("v", v)
-    g = _input(backend, "g", g, None)
-    _expect_shape("g", g, w.shape)
-    _expect_shape("v", v, w.shape)
+    check_in_place("w", w)
+    check_in_place("v", v)
+    g = check_input(backend, "g", g, None)
+    expect_shape("g", g, w.shape)
+    expect_shape("v", v, w.shape)
     _check_guard(guard)
     factors = float(lr), float(momentum), float(weight_decay)
-    _call(backend, "sgd_step", w.size, w, g, v, *factors, _or_null(guard))
+    call(backend, "sgd_step", w.size, w, g, v, *factors, or_null(guard))
 
 
 def renormalize_filters(w: Array, *, max_rms: float, guard: Array | None = None) -> None:
     """Scales every filter whose RMS exceeds `max_rms` back to it, in place (paper 3, P2). w (K, ...): K filters; guard
     as in `sgd_step`."""
     backend, (w, guard) = resolve(w=w, guard=guard)
-    _in_place("w", w)
+    check_in_place("w", w)
     if w.ndim < 2 or w.size == 0:
         raise ValueError(f"w must have 2 dimensions or more and elements, got shape {tuple(w.shape)}")
     if not max_rms > 0:
         raise ValueError(f"max_rms must be positive, got {max_rms}")
     _check_guard(guard)
-    _call(backend, "renormalize_filters", w.shape[0], w.size // w.shape[0], float(max_rms), w, _or_null(guard))
+    call(backend, "renormalize_filters", w.shape[0], w.size // w.shape[0], float(max_rms), w, or_null(guard))
 
 
 # ---- Images ------------------------------------------------------------------------------------------------
@@ -764,15 +621,15 @@ def crop_images(
     backend, (images, mean, corners, flips, out) = resolve(
         images=images, mean=mean, corners=corners, flips=flips, out=out
     )
-    images = _input(backend, "images", images, 4, np.uint8)
-    shape = backend.module.CropShape(tuple(images.shape), _pair("size", size))
+    images = check_input(backend, "images", images, 4, np.uint8)
+    shape = backend.module.CropShape(tuple(images.shape), check_pair("size", size))
     if mean is not None:
-        mean = _input(backend, "mean", mean, 3)
-        _expect_shape("mean", mean, images.shape[1:])
-    corners = _input(backend, "corners", corners, 2, np.int32)
-    _expect_shape("corners", corners, (images.shape[0], 2))
-    flips = _input(backend, "flips", flips, 1, np.uint8)
-    _expect_shape("flips", flips, (images.shape[0],))
-    y = _output(backend, out, tuple(shape.output), (images, mean))
-    _call(backend, "crop_images", shape, images, _or_null(mean), corners, flips, results=(y,))
+        mean = check_input(backend, "mean", mean, 3)
+        expect_shape("mean", mean, images.shape[1:])
+    corners = check_input(backend, "corners", corners, 2, np.int32)
+    expect_shape("corners", corners, (images.shape[0], 2))
+    flips = check_input(backend, "flips", flips, 1, np.uint8)
+    expect_shape("flips", flips, (images.shape[0],))
+    y = check_output(backend, out, tuple(shape.output), (images, mean))
+    call(backend, "crop_images", shape, images, or_null(mean), corners, flips, results=(y,))
     return y

@@ -1,0 +1,172 @@
+"""The border between Python's arrays and the operations of a backend: what every argument is checked for, and the call.
+
+An error names the argument, what it was and what is allowed: ValueError for shapes and values, TypeError for dtypes.
+"""
+
+from __future__ import annotations
+
+import operator
+from typing import Any, Literal
+
+import numpy as np
+
+from .backends import BFLOAT16, Array, Backend
+
+IntPair = int | tuple[int, int]
+Precision = Literal["fp32", "tf32"]
+
+# ---- Checks ----------------------------------------------------------------------------------------------
+
+
+def check_pair(name: str, value: IntPair) -> tuple[int, int]:
+    """(height, width), from an int or a pair."""
+    values = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
+    try:
+        pair = tuple(operator.index(v) for v in values)
+    except TypeError:
+        pair = ()
+    if len(pair) != 2:
+        raise TypeError(f"{name} must be an int or (height, width), got {value!r}")
+    if any(abs(v) >= 2**31 for v in pair):
+        raise ValueError(f"{name} is out of range: {value!r}")
+    return pair
+
+
+def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = np.float32) -> Array:
+    """The argument, contiguous, after checks of its dtype, rank and size."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
+    if ndim is not None and array.ndim != ndim:
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {tuple(array.shape)}")
+    if array.size == 0:
+        raise ValueError(f"{name} is empty: shape {tuple(array.shape)}")
+    return backend.xp.ascontiguousarray(array)
+
+
+def element_type(name: str, array: Array, precision: str = "fp32") -> np.dtype:
+    """The dtype of the first array of an operation on float32 or bfloat16, which its other arrays must share."""
+    if array.dtype not in (np.float32, BFLOAT16):
+        raise TypeError(f"{name} must be float32 or bfloat16, got {array.dtype}")
+    if precision not in ("fp32", "tf32"):
+        raise ValueError(f"precision must be fp32 or tf32, got {precision!r}")
+    if precision == "tf32" and array.dtype != np.float32:
+        raise ValueError(f"precision tf32 is for float32 arrays, but {name} is {array.dtype}")
+    return array.dtype
+
+
+def expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
+    if tuple(array.shape) != tuple(shape):
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(array.shape)}")
+
+
+def check_in_place(name: str, array: Array, dtype: Any = np.float32) -> None:
+    """Checks an array that an operation writes to."""
+    if array.dtype != dtype:
+        raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous, since it is written to")
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
+        raise ValueError(f"{name} is read-only, but it is written to")
+
+
+def check_output(
+    backend: Backend,
+    out: Array | None,
+    shape: tuple[int, ...],
+    inputs: tuple[Array | None, ...],
+    *,
+    dtype: Any = np.float32,
+    may_alias: bool = False,
+) -> Array:
+    """`out` after checks, or a new array."""
+    if out is None:
+        return backend.empty(tuple(shape), dtype)
+    expect_shape("out", out, shape)
+    check_in_place("out", out, dtype)
+    for array in inputs:
+        if array is None or not backend.xp.may_share_memory(out, array):
+            continue
+        if may_alias and backend.pointer(out) == backend.pointer(array):
+            continue
+        raise ValueError("out must not share memory with an input of this operation")
+    return out
+
+
+def conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: IntPair) -> Any:
+    return backend.module.ConvShape(tuple(x), tuple(w), check_pair("stride", stride), check_pair("padding", padding))
+
+
+def pool_shape(backend: Backend, x: tuple, window: IntPair, stride: IntPair, padding: IntPair) -> Any:
+    return backend.module.PoolShape(
+        tuple(x), check_pair("window", window), check_pair("stride", stride), check_pair("padding", padding)
+    )
+
+
+def check_bias(backend: Backend, b: Array | None, channels: int) -> Array | None:
+    if b is None:
+        return None
+    b = check_input(backend, "b", b, 1)
+    expect_shape("b", b, (channels,))
+    return b
+
+
+def check_switches(backend: Backend, y: Array, switches: Array) -> Array:
+    switches = check_input(backend, "switches", switches, 4, np.uint8)
+    expect_shape("switches", switches, y.shape)
+    return switches
+
+
+# ---- The call --------------------------------------------------------------------------------------------
+
+_NULL = 0  # the address of an optional array that is not given
+
+
+def or_null(array: Array | None) -> Any:
+    return _NULL if array is None else array
+
+
+def call(
+    backend: Backend,
+    function: str,
+    *inputs: Any,
+    results: tuple[Array, ...] = (),
+    workspace: tuple | None = None,
+    precision: str = "fp32",
+) -> None:
+    """Runs one operation of the backend. `workspace`: what its `..._workspace` function is asked with, if it has one.
+
+    Arrays go as addresses, in the order inputs, results, workspace, stream. With a bfloat16 array among them the
+    function is `..._bf16`; a backend that has none runs the float32 one on widened arrays. With a precision of tf32
+    it is `..._tf32`, where the backend has one.
+    """
+    arrays = [a for a in (*inputs, *results) if isinstance(a, backend.xp.ndarray)]
+    if any(array.dtype == BFLOAT16 for array in arrays):
+        if not hasattr(backend.module, f"{function}_bf16"):
+            _call_in_float32(backend, function, inputs, results, workspace)
+            return
+        function += "_bf16"
+    elif precision == "tf32" and hasattr(backend.module, f"{function}_tf32"):
+        function += "_tf32"
+    with backend.device(arrays[0]):
+        passed = [backend.pointer(a) if isinstance(a, backend.xp.ndarray) else a for a in (*inputs, *results)]
+        if workspace is not None:
+            size = getattr(backend.module, f"{function}_workspace")(*workspace)
+            scratch = backend.scratch(size) if size else None
+            passed.append(backend.pointer(scratch))
+        getattr(backend.module, function)(*passed, backend.stream)
+
+
+def _call_in_float32(
+    backend: Backend, function: str, inputs: tuple[Any, ...], results: tuple[Array, ...], workspace: tuple | None
+) -> None:
+    """`call` with every bfloat16 array widened to float32, and the results rounded."""
+
+    def is_narrow(argument: Any) -> bool:
+        return isinstance(argument, backend.xp.ndarray) and argument.dtype == BFLOAT16
+
+    widened = [argument.astype(np.float32) if is_narrow(argument) else argument for argument in inputs]
+    wide = [backend.empty(result.shape) if is_narrow(result) else result for result in results]
+    call(backend, function, *widened, results=tuple(wide), workspace=workspace)
+    for result, value in zip(results, wide, strict=True):
+        if value is not result:
+            result[...] = value
