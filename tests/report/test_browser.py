@@ -11,6 +11,7 @@ from .fakes import make_report
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
+from selenium.webdriver.support.ui import WebDriverWait  # noqa: E402
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -52,6 +53,11 @@ def every(page, selector):
     return page.find_elements(By.CSS_SELECTOR, selector)
 
 
+def eventually(page, holds):
+    """Waits for what the browser does a moment after the event: following a link, moving the pointer."""
+    WebDriverWait(page, 10, poll_frequency=0.02).until(lambda _: holds())
+
+
 def at(page, element, x, y):
     """The pointer at fractions (x, y) of an element."""
     size = element.size
@@ -69,7 +75,7 @@ def test_click_on_a_tile_opens_that_winner(page):
     dialog = one(page, "dialog")
     assert not dialog.is_displayed()
     at(page, one(page, ".map [data-side='patch'] img"), 0.5, 0.9).click().perform()
-    assert dialog.is_displayed()
+    eventually(page, dialog.is_displayed)
     assert "place 8 of 9" in dialog.text  # bottom row, middle
     assert "activation" in dialog.text
     box = one(page, "dialog .canvas.image i")
@@ -119,7 +125,7 @@ def test_the_square_follows_the_pointer(page):
     panel = every(page, ".explorer [data-panel='map']")[1]
     stage = panel.find_element(By.CSS_SELECTOR, ".stage")
     at(page, stage, 0.95, 0.05).perform()  # first row, last column of a 3 x 4 map
-    assert "rows 0\u20133, columns 12\u201315" in readout.text
+    eventually(page, lambda: "rows 0\u20133, columns 12\u201315" in readout.text)
     assert "40.0 %" in readout.text
     square = one(page, ".explorer .square")
     image = one(page, ".explorer [data-panel='image'] img")
@@ -128,7 +134,7 @@ def test_the_square_follows_the_pointer(page):
     panel.send_keys(Keys.ARROW_DOWN)
     assert "rows 4\u20137, columns 12\u201315" in readout.text
     at(page, image, 0.01, 0.99).perform()
-    assert "columns 0\u20133" in readout.text
+    eventually(page, lambda: "columns 0\u20133" in readout.text)
 
 
 def test_the_slider_shows_one_epoch(page):
@@ -154,7 +160,7 @@ def test_a_study_unfolds_its_runs(browser, tmp_path):
     runs = every(browser, "details.run")
     assert [run.get_attribute("open") is not None for run in runs] == [True, False]
     every(browser, ".links a")[1].click()
-    assert runs[1].get_attribute("open") is not None
+    eventually(browser, lambda: runs[1].get_attribute("open") is not None)
     runs[1].find_element(By.CSS_SELECTOR, ".map button").send_keys(Keys.ENTER)
     assert "place 1 of 9" in one(browser, "dialog").text
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
