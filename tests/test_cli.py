@@ -7,7 +7,6 @@ import pytest
 from PIL import Image
 
 from zfcuda import cli
-from zfcuda.commands import occlude
 from zfcuda.nn import Network, load, models
 
 
@@ -105,22 +104,6 @@ def test_occlude_images_of_the_data(trained, folder, tmp_path):
     assert np.shape([one["probability"] for one in numbers["Occlusion"]]) == (2, 4, 4)
     assert (tmp_path / "occlusion-01.png").exists()
     assert page.count('class="explorer"') == 2
-
-
-def test_occlude_keeps_what_is_done_on_ctrl_c(trained, folder, tmp_path, monkeypatch, capsys):
-    whole, seen = occlude.occlusion, []
-
-    def interrupted(*arguments, **options):
-        if seen:
-            raise KeyboardInterrupt
-        seen.append(whole(*arguments, **options))
-        return seen[0]
-
-    monkeypatch.setattr(occlude, "occlusion", interrupted)
-    words = ("--images", 3, "--size", 8, "--stride", 8, "--quiet", "--out", tmp_path)
-    assert run("occlude", trained, "--data", folder, *words) == 0
-    assert len(report(tmp_path)[1]["Occlusion"]) == 1
-    assert "1 of 3 images" in capsys.readouterr().err
 
 
 def test_train_with_another_first_layer(folder, tmp_path):

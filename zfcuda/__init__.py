@@ -4,12 +4,23 @@ import importlib
 from types import ModuleType
 
 from . import backends, models, nn, ops
-from .errors import BackendError, CheckpointError, DataError
+from .errors import BackendError, CheckpointError, DataError, Interrupted
 from .nn import Network, load
 
 __version__ = "0.1.0"
 
-__all__ = ["BackendError", "CheckpointError", "DataError", "Network", "backends", "load", "models", "nn", "ops"]
+__all__ = [
+    "BackendError",
+    "CheckpointError",
+    "DataError",
+    "Interrupted",
+    "Network",
+    "backends",
+    "load",
+    "models",
+    "nn",
+    "ops",
+]
 
 # Imported when first used: they bring Pillow, Matplotlib and the like with them.
 _LAZY = ("analysis", "data", "interop", "report", "training")

@@ -1,6 +1,7 @@
 """The command line: `zfcuda demo`, `train`, `visualize` and the rest. Each command is a module of `zfcuda.commands`.
 
-Bad input ends with one line on standard error and exit status 2, a training that diverged with 1, Ctrl-C with 130.
+Bad input ends with one line on standard error and exit status 2, a training that diverged with 1, Ctrl-C with 130 (and
+a report of what was done by then).
 """
 
 from __future__ import annotations

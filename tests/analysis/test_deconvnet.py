@@ -77,7 +77,7 @@ def test_several_layers_in_one_pass_read_the_data_once():
 def test_memory_does_not_grow_with_the_images():
     ranking = Ranking("conv1", k=5)
     for start in range(0, 2000, 100):
-        ranking.add(noise((100, 2, 2, 7), seed=start), start)
+        ranking = ranking.including(noise((100, 2, 2, 7), seed=start), start)
         assert sum(column.size for column in ranking._columns) == 5 * 7 * (1 + 1 + 2)
     assert ranking.result().values.shape == (7, 5)
 

@@ -59,25 +59,6 @@ def test_features_are_the_layers_activations():
     np.testing.assert_allclose(found["fc5"], trace.output, rtol=1e-5, atol=1e-6)
 
 
-def test_ctrl_c_leaves_what_was_measured(net, monkeypatch, capsys):
-    fits = []
-
-    def fit(*arguments, **options):
-        if len(fits) == 2:
-            raise KeyboardInterrupt
-        fits.append(classifier_fit(*arguments, **options))
-        return fits[-1]
-
-    classifier_fit = classifier.fit
-    monkeypatch.setattr(classifier, "fit", fit)
-    arguments = {"layers": ["conv1", "relu2"], "per_class": (1, 6), "draws": 2}
-    result = feature_analysis(net, patterns(30, 0), patterns(30, 1), **arguments)
-    assert (result.layers, result.counts) == (["conv1", "relu2"], [1])
-    assert "1 of 4 draws" in capsys.readouterr().err
-    with pytest.raises(KeyboardInterrupt):
-        feature_analysis(net, patterns(30, 0), patterns(30, 1), **arguments)
-
-
 def test_images_are_drawn_evenly_and_again_with_the_seed():
     labels = np.array([0] * 10 + [1] * 3, np.int32)
     chosen = draw_images(labels, 5, seed=1)

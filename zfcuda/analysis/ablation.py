@@ -27,8 +27,8 @@ from ..nn import Architecture, Network
 from ..nn.models import VARIANTS
 from ..training import Schedule, Trainer, evaluate
 from .figures import new_figure, plain
+from .progress import Steps
 from .results import to_plain, write_json
-from .source import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,7 +163,7 @@ def ablation(
     images as there are validation images. device: "cpu" or "cuda". processes: how many runs are trained at a time, each
     in a process of its own with its share of the processor's cores. out_dir: where each run keeps its checkpoint and
     row; a run that is there, of the same network, data and budget, is taken as it is, one that was interrupted goes on.
-    `DataError` if a row there is damaged.
+    `DataError` if a row there is damaged; `Interrupted` by Ctrl-C, with the runs that were finished by then.
     """
     if not variants:
         raise ValueError("variants is empty: there is nothing to train")
@@ -185,13 +185,15 @@ def ablation(
         for name, architecture in variants.items()
         for seed in seeds
     ]
-    runs = []
-    bar = "variants" if progress and processes > 1 else ""
-    for run in counted(_in_processes(jobs, train, validation, budget, processes), bar, len(jobs)):
-        runs.append(run)
-        if on_run is not None:
-            on_run(run)
-    return Ablation(tuple(runs), budget.epochs)
+    runs: list[Run] = []
+    trained = _in_processes(jobs, train, validation, budget, processes)
+    label = "variants" if progress and processes > 1 else ""  # a single process shows the bar of its training
+    with Steps(len(jobs), unit="runs finished", label=label) as steps:
+        for _, run in zip(steps, trained, strict=True):
+            runs.append(run)
+            if on_run is not None:
+                on_run(run)
+    return steps.finish(Ablation(tuple(runs), budget.epochs))
 
 
 class _Job(NamedTuple):

@@ -17,8 +17,9 @@ import numpy as np
 from .figures import new_figure, plain
 from .geometry import Window
 from .occlusion import last_map_layer
+from .progress import Steps
 from .results import write_json
-from .source import as_source, counted, to_device, to_host
+from .source import as_source, to_device, to_host
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -104,6 +105,7 @@ def correspondence(
     images: float32 (N,H,W,C), two or more. parts: name -> one box (top, left, height, width) per image. The control
     masks boxes of the parts' sizes at random places, `random_draws` times; 0 leaves it out. layers: by default the last
     with maps and the last hidden one (the paper's 5 and 7). fill: what a mask is painted with, 0 being the mean image.
+    `Interrupted` by Ctrl-C, with the masks compared by then: the parts come before the control.
     """
     source = as_source(net, images)
     count, (height, width, _) = len(source), source.image_shape
@@ -127,22 +129,29 @@ def correspondence(
     still = _features(net, original, layers)
     masks = [(name, part) for name, part in boxes.items()]
     masks += [(RANDOM, draw) for draw in _random_boxes(list(boxes.values()), random_draws, height, width, seed)]
+    compared: list[dict[str, list[float]]] = []
+    with Steps(len(masks), unit="masks compared", label="masking" if progress else "") as steps:
+        for (number,) in steps:
+            masked = original.copy()
+            for image, box in zip(masked, masks[number][1], strict=True):
+                image[box.top : box.top + box.height, box.left : box.left + box.width] = fill
+            changed = _features(net, masked, layers)
+            compared.append({layer: _between_pairs(still[layer], changed[layer]) for layer in layers})
     distances: dict[tuple[str, str], list[float]] = {}
-    for name, part in counted(masks, "masking" if progress else ""):
-        masked = original.copy()
-        for image, box in zip(masked, part, strict=True):
-            image[box.top : box.top + box.height, box.left : box.left + box.width] = fill
-        changed = _features(net, masked, layers)
-        for layer in layers:
-            signs = np.sign(still[layer] - changed[layer]).astype(np.int8)
-            pairs = itertools.combinations(range(count), 2)
-            found = [float((signs[i] != signs[j]).mean()) for i, j in pairs]
+    for (name, _), by_layer in zip(masks, compared, strict=False):
+        for layer, found in by_layer.items():
             distances.setdefault((name, layer), []).extend(found)
     cells = tuple(
         Consistency(name, layer, float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else 0.0)
         for (name, layer), found in distances.items()
     )
-    return Correspondence(cells, tuple(layers), count)
+    return steps.finish(Correspondence(cells, tuple(layers), count))
+
+
+def _between_pairs(still: np.ndarray, changed: np.ndarray) -> list[float]:
+    """Features (N,D) without and with the masks -> normalised Hamming distance of their signs, for each pair."""
+    signs = np.sign(still - changed).astype(np.int8)
+    return [float((one != other).mean()) for one, other in itertools.combinations(signs, 2)]
 
 
 def _check_box(name: str, box: Sequence[int], height: int, width: int) -> Window:

@@ -16,9 +16,11 @@ import numpy as np
 
 from .. import ops
 from ..backends import array_module
+from ..errors import Interrupted
 from .geometry import field_of
+from .progress import Steps
 from .results import write_json
-from .source import Images, as_source, batches, counted, to_device, to_host
+from .source import Images, as_source, batches, to_device, to_host
 
 if TYPE_CHECKING:
     from ..nn.network import Network, Trace
@@ -85,8 +87,8 @@ class Ranking:
         self.k = k
         self._columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # each (seen, maps)
 
-    def add(self, activations: Any, first_index: int) -> None:
-        """Takes in the layer's activations for images first_index, first_index + 1, ...: (N,H,W,C) or (N,C).
+    def including(self, activations: Any, first_index: int) -> Ranking:
+        """The ranking with the layer's activations for images first_index, first_index + 1, ...: (N,H,W,C) or (N,C).
 
         ValueError if one is not finite: a ranking of NaN would be silent nonsense.
         """
@@ -100,11 +102,13 @@ class Ranking:
         if self._columns is not None:
             columns = tuple(np.concatenate(pair) for pair in zip(self._columns, columns, strict=True))  # type: ignore
         order = np.argsort(-columns[0], axis=0, kind="stable")[: self.k]
-        self._columns = (
+        after = Ranking(self.layer, self.k)
+        after._columns = (
             np.take_along_axis(columns[0], order, axis=0),
             np.take_along_axis(columns[1], order, axis=0),
             np.take_along_axis(columns[2], order[..., None], axis=0),
         )
+        return after
 
     def result(self) -> TopActivations:
         """What has been found; ValueError if no image has been seen."""
@@ -128,9 +132,13 @@ def top_activations(
 ) -> TopActivations:
     """The k images that excite each map of `layer` most, and where (P4). One pass, memory bounded by k x maps.
 
-    images: float32 (N,H,W,C) as the net takes them, or a data set (see `zfcuda.analysis.source`).
+    images: float32 (N,H,W,C) as the net takes them, or a data set (see `zfcuda.analysis.source`). `Interrupted` by
+    Ctrl-C, with the ranking of the images seen by then.
     """
-    return rank_layers(net, images, [layer], k, batch_size=batch_size, progress=progress)[layer]
+    try:
+        return rank_layers(net, images, [layer], k, batch_size=batch_size, progress=progress)[layer]
+    except Interrupted as stop:
+        raise Interrupted(stop.result and stop.result[layer], str(stop)) from None
 
 
 def rank_layers(
@@ -146,11 +154,12 @@ def rank_layers(
     for layer in layers:
         net.locate(layer)
     rankings = {layer: Ranking(layer, k) for layer in layers}
-    for start, batch in batches(net, as_source(net, images), batch_size, "ranking" if progress else ""):
-        trace = net.forward(batch)
-        for layer, ranking in rankings.items():
-            ranking.add(trace[layer], start)
-    return {layer: ranking.result() for layer, ranking in rankings.items()}
+    source = as_source(net, images)
+    with Steps(len(source), batch_size, unit="images ranked", label="ranking" if progress else "") as steps:
+        for start, batch in batches(net, source, steps):
+            trace = net.forward(batch)
+            rankings = {layer: ranking.including(trace[layer], start) for layer, ranking in rankings.items()}
+    return steps.finish({layer: ranking.result() for layer, ranking in rankings.items()})
 
 
 def visualize(
@@ -165,7 +174,8 @@ def visualize(
 ) -> Visualization:
     """Projects the winners of `maps` (all if None) to pixels, each activation alone, and cuts out what it sees (P4).
 
-    images: those that `top` was ranked on. rule: "deconvnet", "gradient" or "guided".
+    images: those that `top` was ranked on. rule: "deconvnet", "gradient" or "guided". `Interrupted` by Ctrl-C, with
+    zeros for the winners that had not been projected by then.
     """
     chosen = _check_maps(maps, len(top.values))
     source = as_source(net, images)
@@ -180,18 +190,22 @@ def visualize(
 
     # Winners in the order of their images, so that an image is read once or twice, not once per map.
     order = np.argsort(indices, axis=None, kind="stable")
-    for start in counted(range(0, len(order), batch_size), f"projecting {top.layer}" if progress else ""):
-        rows, ranks = np.unravel_index(order[start : start + batch_size], indices.shape)
-        unique, which = np.unique(indices[rows, ranks], return_inverse=True)
-        batch = source.read(unique)
-        trace = net.forward(to_device(net, batch)).select(which)
-        places = zip(rows, ranks, strict=True)
-        seeds = [(int(chosen[row]), *positions[row, rank].tolist(), values[row, rank]) for row, rank in places]
-        pixels = to_host(net.project(trace, top.layer, one_hot(trace, top.layer, seeds), rule=rule))
-        for row, rank, projection, image in zip(rows, ranks, pixels, batch[which], strict=True):
-            projections[row, rank] = cut(projection, frames[row, rank])
-            patches[row, rank] = cut(image, frames[row, rank])
-    return Visualization(top.layer, chosen, values, indices, positions, windows, frames, projections, patches)
+    label = f"projecting {top.layer}" if progress else ""
+    with Steps(len(order), batch_size, unit=f"winners of {top.layer} projected", label=label) as steps:
+        for step in steps:
+            rows, ranks = np.unravel_index(order[step], indices.shape)
+            unique, which = np.unique(indices[rows, ranks], return_inverse=True)
+            batch = source.read(unique)
+            trace = net.forward(to_device(net, batch)).select(which)
+            places = zip(rows, ranks, strict=True)
+            seeds = [(int(chosen[row]), *positions[row, rank].tolist(), values[row, rank]) for row, rank in places]
+            pixels = to_host(net.project(trace, top.layer, one_hot(trace, top.layer, seeds), rule=rule))
+            for row, rank, projection, image in zip(rows, ranks, pixels, batch[which], strict=True):
+                projections[row, rank] = cut(projection, frames[row, rank])
+                patches[row, rank] = cut(image, frames[row, rank])
+    return steps.finish(
+        Visualization(top.layer, chosen, values, indices, positions, windows, frames, projections, patches)
+    )
 
 
 def one_hot(trace: Trace, layer: str, seeds: Sequence[tuple[int, int, int, float]]) -> Any:

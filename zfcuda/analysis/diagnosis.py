@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from ..backends import array_module
 from ..nn.layers import Conv, ReLU
 from .deconvnet import Ranking
 from .figures import new_figure
+from .progress import Steps
 from .results import write_json
 from .source import Images, as_source, batches, to_host
 
@@ -141,7 +142,10 @@ def diagnosis(
     batch_size: int = 64,
     progress: bool = False,
 ) -> Diagnosis:
-    """Measures every convolution (or those named by `layers`) over images: a data set or float32 (N,H,W,C) (P7)."""
+    """Measures every convolution (or those named by `layers`) over images: a data set or float32 (N,H,W,C) (P7).
+
+    `Interrupted` by Ctrl-C, with the measures of the images seen by then.
+    """
     source = as_source(net, images)
     convolutions = {name: layer for name, layer in net.layers.items() if isinstance(layer, Conv)}
     if layers is not None:
@@ -152,32 +156,32 @@ def diagnosis(
     if not convolutions:
         raise ValueError("the net has no convolution to diagnose")
     outputs = {name: _rectified(net, name) for name in convolutions}
-    fired = {name: np.zeros(layer.output_shape[-1]) for name, layer in convolutions.items()}
-    rankings = {name: Ranking(output, 1) for name, output in outputs.items()}
+    seen = {
+        name: _Seen(Ranking(outputs[name], 1), np.zeros(layer.output_shape[-1])) for name, layer in convolutions.items()
+    }
     aliased: dict[str, np.ndarray] = {}
-    for start, batch in batches(net, source, batch_size, "diagnosing" if progress else ""):
-        trace = net.forward(batch)
-        for name, layer in convolutions.items():
-            activations = trace[outputs[name]]
-            rankings[name].add(activations, start)
-            fired[name] += to_host((activations > 0).sum(axis=(0, 1, 2)))
+    with Steps(len(source), batch_size, unit="images measured", label="diagnosing" if progress else "") as steps:
+        for start, batch in batches(net, source, steps):
+            trace = net.forward(batch)
             if start == 0:
-                before = _before(net, name)
-                inputs = batch if before is None else trace[before]
-                aliased[name] = _aliased(layer, to_host(inputs[:_DENSE_IMAGES]))
+                for name, layer in convolutions.items():
+                    before = _before(net, name)
+                    inputs = batch if before is None else trace[before]
+                    aliased[name] = _aliased(layer, to_host(inputs[:_DENSE_IMAGES]))
+            seen = {name: one.including(trace[outputs[name]], start) for name, one in seen.items()}
     found = []
     for name, layer in convolutions.items():
         height, width, _ = layer.output_shape
         weight = to_host(layer.weight).astype(np.float64)
         rms = np.sqrt((weight**2).mean(axis=(1, 2, 3)))
-        best = rankings[name].result().values[:, 0]
+        best = seen[name].ranking.result().values[:, 0]
         stride = layer.stride if isinstance(layer.stride, tuple) else (layer.stride, layer.stride)
         found.append(
             LayerDiagnosis(
                 layer=name,
                 kernel=(weight.shape[1], weight.shape[2]),
                 stride=(int(stride[0]), int(stride[1])),
-                firing=fired[name] / (len(source) * height * width),
+                firing=seen[name].fired / (steps.done * height * width),
                 dead=best <= 0,
                 best=best,
                 rms=rms,
@@ -186,7 +190,18 @@ def diagnosis(
                 aliased=aliased[name],
             )
         )
-    return Diagnosis(tuple(found), len(source))
+    return steps.finish(Diagnosis(tuple(found), steps.done))
+
+
+class _Seen(NamedTuple):
+    """One convolution over the images so far: its strongest activations, and how often each map fired, float64 (K,)."""
+
+    ranking: Ranking
+    fired: np.ndarray
+
+    def including(self, activations: Any, first_index: int) -> _Seen:
+        fired = self.fired + to_host((activations > 0).sum(axis=(0, 1, 2)))
+        return _Seen(self.ranking.including(activations, first_index), fired)
 
 
 def _rectified(net: Network, name: str) -> str:

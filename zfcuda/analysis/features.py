@@ -7,7 +7,6 @@ set, with more and more images per class. Beside it, the same net trained from s
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,8 +21,9 @@ from ..training import Trainer, evaluate
 from . import classifier
 from .ablation import Budget
 from .figures import new_figure
+from .progress import Steps
 from .results import write_json
-from .source import as_source, batches, counted, to_host
+from .source import as_source, batches, to_host
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -123,7 +123,7 @@ def feature_analysis(
     images are drawn anew. kind: "softmax" or "svm". scratch: the budget of the net trained from scratch on the same
     images, which is left out if None.
 
-    Ctrl-C ends with what has been measured, if that is a whole draw or more, instead of losing it.
+    `Interrupted` by Ctrl-C, with what the draws measured by then.
     """
     if not per_class or min(per_class) < 1:
         raise ValueError(f"per_class must be numbers of at least 1, one or more, got {per_class!r}")
@@ -138,24 +138,24 @@ def feature_analysis(
     for layer in layers:
         net.locate(layer)
     classes = len(train.classes)
-    found: dict[tuple[str, int], list[float]] = {}
     jobs = [(count, draw) for count in sorted(set(per_class)) for draw in range(draws)]
-    try:
-        for count, draw in counted(jobs, "classifiers" if progress else ""):
+    measured: list[dict[str, float]] = []
+    label = "measuring draws" if progress else ""
+    with Steps(len(jobs), unit="draws of training images measured", label=label) as steps:
+        for (number,) in steps:
+            count, draw = jobs[number]
             chosen = Subset(train, draw_images(train.labels, count, seed + draw))
             features = extract(net, chosen, layers, batch_size)
             fits = {layer: classifier.fit(features[layer], chosen.labels, classes, kind, seed=draw) for layer in layers}
             right = _count_right(net, test, fits, batch_size)
-            one = {layer: 100 * number / len(test) for layer, number in right.items()}
+            one = {layer: 100 * share / len(test) for layer, share in right.items()}
             if scratch is not None:
                 one[SCRATCH] = 100 * _from_scratch(net, chosen, test, scratch, seed + draw)
-            for layer, accuracy in one.items():
-                found.setdefault((layer, count), []).append(accuracy)
-    except KeyboardInterrupt:
-        if not found:
-            raise
-        done = sum(len(accuracies) for (layer, _), accuracies in found.items() if layer == layers[0])
-        print(f"interrupted: {done} of {len(jobs)} draws were measured", file=sys.stderr)
+            measured.append(one)
+    found: dict[tuple[str, int], list[float]] = {}
+    for (count, _), one in zip(jobs, measured, strict=False):
+        for layer, accuracy in one.items():
+            found.setdefault((layer, count), []).append(accuracy)
     order = [*layers, *([SCRATCH] if scratch is not None else [])]
     scores = tuple(
         FeatureScore(
@@ -168,7 +168,7 @@ def feature_analysis(
         for count in sorted(set(per_class))
         if (layer, count) in found
     )
-    return FeatureAnalysis(scores, kind, classes, len(test))
+    return steps.finish(FeatureAnalysis(scores, kind, classes, len(test)))
 
 
 class Fitted:
@@ -210,7 +210,8 @@ def draw_images(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
 def extract(net: Network, images: Any, layers: Sequence[str], batch_size: int = 64) -> dict[str, np.ndarray]:
     """The features of every layer: float32 (N, D), maps flattened."""
     parts: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
-    for _, batch in batches(net, as_source(net, images), batch_size):
+    source = as_source(net, images)
+    for _, batch in batches(net, source, Steps(len(source), batch_size)):
         trace = net.forward(batch)
         for layer in layers:
             parts[layer].append(to_host(trace[layer]).reshape(len(batch), -1))
@@ -222,7 +223,7 @@ def _count_right(
 ) -> dict[str, int]:
     """How many test images each layer's classifier gets right: one pass, nothing kept."""
     right = dict.fromkeys(fits, 0)
-    for start, batch in batches(net, as_source(net, test), batch_size):
+    for start, batch in batches(net, as_source(net, test), Steps(len(test), batch_size)):
         trace = net.forward(batch)
         labels = test.labels[start : start + len(batch)]
         for layer, fitted in fits.items():

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from .figures import COLORS, new_figure, plain
+from .progress import Steps
 from .results import write_json
-from .source import as_source, counted, to_device, to_host
+from .source import as_source, to_device, to_host
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -156,36 +157,45 @@ def invariance(
     """Transforms each image and measures how far its features move (P6).
 
     images: float32 (N,H,W,C) as the net takes them, labels: their N classes. amounts: transform -> amounts, by default
-    the paper's ranges for all three. layers: by default the end of block 1 and the last hidden layer.
+    the paper's ranges for all three. layers: by default the end of block 1 and the last hidden layer. `Interrupted` by
+    Ctrl-C, with the curves of the images done by then.
     """
     source = as_source(net, images)
     if len(labels) != len(source):
         raise ValueError(f"labels must be {len(source)} class numbers, one per image, got {len(labels)}")
     if any(not 0 <= label < net.num_classes for label in labels):
         raise ValueError(f"labels must be in [0, {net.num_classes}), got {list(labels)}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     layers = tuple(layers) if layers is not None else first_and_last_hidden(net)
     for layer in layers:
         net.locate(layer)
     if amounts is None:
         amounts = {name: paper_amounts(name, net.input_shape[0]).tolist() for name in TRANSFORMS}
-    curves = {}
-    for transform, steps in amounts.items():
-        if len(steps) == 0:
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    for transform, those in amounts.items():
+        if len(those) == 0:
             raise ValueError(f"amounts of {transform} is empty")
-        per_image = [
-            _curves_of_one(net, source.read([i])[0], int(labels[i]), transform, steps, layers, batch_size)
-            for i in counted(range(len(source)), transform if progress else "")
-        ]
+    per_image = []
+    with Steps(len(source), unit="images transformed", label="transforming" if progress else "") as steps:
+        for (i,) in steps:
+            image, label = source.read([i])[0], int(labels[i])
+            per_image.append(
+                {
+                    transform: _curves_of_one(net, image, label, transform, those, layers, batch_size)
+                    for transform, those in amounts.items()
+                }
+            )
+    curves = {}
+    for transform, those in amounts.items():
+        of_images = [one[transform] for one in per_image]
         curves[transform] = Curves(
             transform,
-            np.asarray(steps, np.float64),
-            {layer: np.stack([one[0][layer] for one in per_image]) for layer in layers},
-            {layer: np.array([one[1][layer] for one in per_image]) for layer in layers},
-            np.stack([one[2] for one in per_image]),
+            np.asarray(those, np.float64),
+            {layer: np.stack([distances[layer] for distances, _, _ in of_images]) for layer in layers},
+            {layer: np.array([norms[layer] for _, norms, _ in of_images]) for layer in layers},
+            np.stack([probability for _, _, probability in of_images]),
         )
-    return Invariance(curves, layers, tuple(int(label) for label in labels))
+    return steps.finish(Invariance(curves, layers, tuple(int(label) for label in labels[: len(per_image)])))
 
 
 def first_and_last_hidden(net: Network) -> tuple[str, ...]:

@@ -11,8 +11,9 @@ import numpy as np
 from .. import ops
 from .figures import new_figure
 from .incremental import PatchedForward
+from .progress import Steps
 from .results import write_json
-from .source import check_image, counted, to_device, to_host
+from .source import check_image, to_device, to_host
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -106,8 +107,6 @@ def occlusion(
     image = check_image(net, image)
     square = _pair("size", size, image.shape[:2])
     step = _pair("stride", stride)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     if not np.isfinite(fill):
         raise ValueError(f"fill must be finite, got {fill}")
     layer = last_map_layer(net) if layer is None else _check_map_layer(net, layer)
@@ -122,8 +121,8 @@ def occlusion(
     corners = [(row * step[0], column * step[1]) for row in range(rows) for column in range(columns)]
     patched = PatchedForward(net, image, layer)
     found = [
-        patched.occlude(corners[start : start + batch_size], square, fill, chosen)
-        for start in counted(range(0, len(corners), batch_size), "occlusion" if progress else "")
+        patched.occlude([corners[i] for i in step], square, fill, chosen)
+        for step in Steps(len(corners), batch_size, label="occlusion" if progress else "")
     ]
     probability = np.concatenate([f.probabilities for f in found])
     activation = np.concatenate([f.activations for f in found])

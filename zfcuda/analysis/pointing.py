@@ -15,8 +15,9 @@ import numpy as np
 
 from ..data import Dataset
 from .occlusion import occlusion
+from .progress import Steps
 from .results import write_json
-from .source import as_source, counted
+from .source import as_source
 
 if TYPE_CHECKING:
     from ..nn import Network
@@ -123,21 +124,28 @@ def pointing(
     """Occludes every image and compares where the probability falls with the object's box (top, left, height, width).
 
     images: a data set or float32 (N,H,W,C); labels (N,), boxes (N,4). size, stride, fill: see `occlusion`.
+    `Interrupted` by Ctrl-C, with the images done by then.
     """
     source = as_source(net, images)
     if not len(source) == len(labels) == len(boxes):
         raise ValueError(f"images, labels and boxes must be as many: {len(source)}, {len(labels)}, {len(boxes)}")
-    hits, right, inside, outside, chances = [], [], [], [], []
-    for index in counted(range(len(source)), "pointing" if progress else ""):
-        result = occlusion(net, source.read([index])[0], int(labels[index]), size=size, stride=stride, fill=fill)
-        within = _centres_within(result.probability.shape, size, stride, boxes[index])
-        fall = result.baseline - result.probability.astype(np.float64)
-        hits.append(bool(within[result.lowest()]))
-        right.append(result.baseline_prediction == result.label)
-        inside.append(fall[within].mean() if within.any() else 0.0)
-        outside.append(fall[~within].mean() if not within.all() else 0.0)
-        chances.append(within.mean())
-    return Pointing(np.array(hits), np.array(right), np.array(inside), np.array(outside), float(np.mean(chances)))
+    found = []
+    with Steps(len(source), unit="images pointed at", label="pointing" if progress else "") as steps:
+        for (index,) in steps:
+            result = occlusion(net, source.read([index])[0], int(labels[index]), size=size, stride=stride, fill=fill)
+            within = _centres_within(result.probability.shape, size, stride, boxes[index])
+            fall = result.baseline - result.probability.astype(np.float64)
+            found.append(
+                (
+                    bool(within[result.lowest()]),
+                    result.baseline_prediction == result.label,
+                    fall[within].mean() if within.any() else 0.0,
+                    fall[~within].mean() if not within.all() else 0.0,
+                    within.mean(),
+                )
+            )
+    hits, right, inside, outside, chances = (np.array(column) for column in zip(*found, strict=True))
+    return steps.finish(Pointing(hits, right, inside, outside, float(chances.mean())))
 
 
 def _centres_within(shape: tuple[int, ...], size: int, stride: int, box: Sequence[int] | np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..backends import array_module
+from .progress import Steps
 
 if TYPE_CHECKING:
     from ..data import Dataset, Preprocess
@@ -91,23 +92,10 @@ def _preprocess_of(net: Network, dataset: Dataset) -> Preprocess:
     return preprocess
 
 
-def batches(net: Network, source: Source, batch_size: int, label: str = "") -> Iterator[tuple[int, Any]]:
-    """(index of the first image, images on the net's device) until the source ends; a progress bar if labelled."""
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    for start in counted(range(0, len(source), batch_size), label):
-        stop = min(start + batch_size, len(source))
-        yield start, to_device(net, source.read(np.arange(start, stop)))
-
-
-def counted(items: Any, label: str = "", total: int | None = None) -> Any:
-    """The items, with a progress bar if there is a label for it and somebody to see it; `total`: if they have no
-    length."""
-    if not label:
-        return items
-    from tqdm import tqdm
-
-    return tqdm(items, desc=label, total=total, leave=False, disable=None)
+def batches(net: Network, source: Source, steps: Steps) -> Iterator[tuple[int, Any]]:
+    """(index of the first image, images on the net's device) for each of the steps over the source."""
+    for indices in steps:
+        yield indices[0], to_device(net, source.read(indices))
 
 
 def to_host(array: Any) -> np.ndarray:

@@ -10,9 +10,8 @@ from tqdm import tqdm
 from ..analysis import Ablation, Budget, ablation, table3
 from ..analysis.ablation import Run
 from ..data import Dataset, mean_image, sample
-from ..nn import Architecture
 from ..report import Chart, Report, Section, Table
-from .common import Commands, add_command, add_data, command_line, device, finish, open_data, output, positive
+from .common import Commands, add_command, add_data, command_line, device, finish, kept, open_data, output, positive
 from .train import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
 
 
@@ -56,7 +55,14 @@ def run(arguments: argparse.Namespace) -> int:
         scale=input_scale(arguments.model, split, mean),
     )
     train: Dataset = sample(split.train, arguments.images) if arguments.images else split.train
-    result = ablation(
+    report = Report(
+        f"Variants of {arguments.model} on {arguments.data}",
+        f"Each trained from scratch for {arguments.epochs} epochs on {len(train):,} images.",
+        command_line(arguments),
+    )
+    result, _ = kept(
+        report,
+        ablation,
         variants,
         train,
         split.test,
@@ -68,12 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         on_run=_say,
     )
-    report = Report(
-        f"Variants of {arguments.model} on {arguments.data}",
-        f"Each trained from scratch for {arguments.epochs} epochs on {len(train):,} images.",
-        command_line(arguments),
-    )
-    report.add(section(result, variants))
+    if result is not None:
+        report.add(section(result))
     return finish(report, directory)
 
 
@@ -82,7 +84,7 @@ def _say(run: Run) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def section(result: Ablation, variants: dict[str, Architecture]) -> Section:
+def section(result: Ablation) -> Section:
     """Table 3's form, and a chart."""
     rows = result.rows
     columns = ["variant", "train top-1 error %", "test top-1 error %", "test top-5 error %"]
@@ -96,7 +98,7 @@ def section(result: Ablation, variants: dict[str, Architecture]) -> Section:
     columns += (["deviation"] if several else []) + ["parameters", "seconds"]
     best = min(rows, key=lambda row: row.validation_error)
     blurb = (
-        f"{len(variants)} networks, each trained from scratch with the same {result.epochs} epochs. "
+        f"{len(rows)} networks, each trained from scratch with the same {result.epochs} epochs. "
         f"Lowest test error: {best.variant}, {best.validation_error:.2f} %."
     )
     return Section("Ablation", [Table(columns, table), Chart("ablation", result.plot())], blurb, result.numbers())

@@ -5,22 +5,24 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from .. import backends, data
 from ..analysis import Cluttered
 from ..data import Dataset, Preprocess
-from ..errors import BackendError, CheckpointError
+from ..errors import BackendError, CheckpointError, Interrupted
 from ..nn import Network, load
 from ..report import Report, Shown
 from ..report.page import check_directory
 from ..report.pictures import from_range
 
 Commands = Any  # argparse's own type of sub-parsers is private
+Found = TypeVar("Found")
+Parameters = ParamSpec("Parameters")
 
 
 # ---- Options ---------------------------------------------------------------------------------------------
@@ -185,7 +187,26 @@ def short(name: str) -> str:
     return "/".join(name.replace("\\", "/").split("/")[-2:])
 
 
+# ---- Measuring, and the end ----------------------------------------------------------------------------------------
+
+
+def kept(
+    report: Report, analysis: Callable[Parameters, Found], *arguments: Parameters.args, **options: Parameters.kwargs
+) -> tuple[Found | None, bool]:
+    """(what the analysis found, whether Ctrl-C stopped it). Of one that was stopped it is what it had found by then,
+    None if that is nothing, and the report says how much it is."""
+    try:
+        return analysis(*arguments, **options), False
+    except Interrupted as stop:
+        found, how_far = stop.result, str(stop)
+    report.partial.append(how_far)
+    print(f"interrupted: {how_far}", file=sys.stderr)
+    return found, True
+
+
 def finish(report: Report, directory: Path) -> int:
-    """Saves the report and says where it is."""
+    """Saves the report and says where it is -> the exit status, that of Ctrl-C if the report is partial."""
+    if not report.sections:  # Ctrl-C came before there was anything to keep
+        raise KeyboardInterrupt
     print(f"report: {report.save(directory).resolve()}")
-    return 0
+    return 130 if report.partial else 0

@@ -23,6 +23,7 @@ from .common import (
     add_command,
     command_line,
     finish,
+    kept,
     open_network,
     output,
     positive,
@@ -59,8 +60,16 @@ def run(arguments: argparse.Namespace) -> int:
     net = open_network(arguments)
     preprocess = preprocess_of(net)
     paths, parts = read_parts(Path(arguments.parts), preprocess)
+    directory = output(arguments)
     raw = np.stack([read_image(path, preprocess.image_shape) for path in paths])
-    result = correspondence(
+    report = Report(
+        "Correspondence of parts",
+        f"{len(paths)} images, {len(parts)} parts and a random control.",
+        command_line(arguments),
+    )
+    result, _ = kept(
+        report,
+        correspondence,
         net,
         np.asarray(preprocess(raw)),
         parts,
@@ -69,13 +78,9 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         progress=not arguments.quiet,
     )
-    report = Report(
-        "Correspondence of parts",
-        f"{len(paths)} images, {len(parts)} parts and a random control.",
-        command_line(arguments),
-    )
-    report.add(section(result, seen(raw, preprocess), parts))
-    return finish(report, output(arguments))
+    if result is not None:
+        report.add(section(result, seen(raw, preprocess), parts))
+    return finish(report, directory)
 
 
 def section(result: Correspondence, images: np.ndarray, parts: dict[str, list[Window]]) -> Section:

@@ -13,7 +13,7 @@ from ..report import Report
 from ..training import Linear, Trainer
 from ..training.trainer import CHECKPOINT
 from . import ablate, occlude, train, visualize
-from .common import Commands, add_command, command_line, device, output, positive
+from .common import Commands, add_command, command_line, device, finish, kept, output, positive
 
 _ABLATED = ("as it is", "without layers 3,4", "without layers 3,4,6,7")
 _ABLATION_IMAGES, _ABLATION_EPOCHS = 4000, 3
@@ -56,39 +56,46 @@ def run(arguments: argparse.Namespace) -> int:
         progress=progress,
     )
     accuracy = 100 * history[-1]["validation_top1"]
+    report = Report("What a convnet learned from Fashion-MNIST", command=command_line(arguments))
+    report.add(train.section(net, history))
 
     _say("2/4 ranking and projecting what excites each map")
-    visual = visualize.sections(net, split.test, progress=progress)
+    stopped = visualize.add_sections(report, net, split.test, progress=progress)
 
-    _say("3/4 occluding test images")
-    occlusion = occlude.section(net, sample(split.test, 10), split.test, progress=progress)
+    if not stopped:
+        _say("3/4 occluding test images")
+        square = occlude.square_of(net)
+        stopped = occlude.add_section(report, net, sample(split.test, 10), split.test, square=square, progress=progress)
 
-    _say("4/4 training three variants with a smaller budget")
-    variants = table3(architecture, _ABLATED)
-    budget = Budget(_ABLATION_EPOCHS, _BATCH, _LEARNING_RATE, schedule=Linear(_ABLATION_EPOCHS), scale=preprocess.scale)
-    compared = ablation(
-        variants,
-        sample(split.train, _ABLATION_IMAGES),
-        split.test,
-        budget=budget,
-        device=place,
-        progress=progress,
-    )
+    if not stopped:
+        _say("4/4 training three variants with a smaller budget")
+        compared, _ = kept(
+            report,
+            ablation,
+            table3(architecture, _ABLATED),
+            sample(split.train, _ABLATION_IMAGES),
+            split.test,
+            budget=Budget(
+                _ABLATION_EPOCHS,
+                _BATCH,
+                _LEARNING_RATE,
+                schedule=Linear(_ABLATION_EPOCHS),
+                scale=preprocess.scale,
+            ),
+            device=place,
+            progress=progress,
+        )
+        if compared is not None:
+            report.add(ablate.section(compared))
 
     minutes = (time.perf_counter() - started) / 60
-    report = Report(
-        "What a convnet learned from Fashion-MNIST",
+    report.subtitle = (
         f"zfnet_small, trained from scratch to {accuracy:.1f} % test accuracy, and looked at with a deconvnet; "
-        f"{minutes:.1f} minutes in all.",
-        command_line(arguments),
+        f"{minutes:.1f} minutes in all."
     )
-    for section in (train.section(net, history), *visual, occlusion, ablate.section(compared, variants)):
-        report.add(section)
-    page = report.save(directory).resolve()
     print(f"test accuracy: {accuracy:.2f} %")
     print(f"checkpoint: {(directory / CHECKPOINT).resolve()}")
-    print(f"report: {page}")
-    return 0
+    return finish(report, directory)
 
 
 def _say(words: str) -> None:

@@ -16,6 +16,7 @@ from .common import (
     add_split,
     command_line,
     finish,
+    kept,
     open_half,
     open_network,
     output,
@@ -37,18 +38,22 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    directory = output(arguments)
     report = Report("Diagnosis", f"Measured on images of {arguments.data}.", command_line(arguments))
-    results = {}
+    results: dict[str, Diagnosis] = {}
     for number, path in enumerate(dict.fromkeys(arguments.checkpoints), start=1):
         arguments.checkpoint = path
         net = open_network(arguments)
         dataset = open_half(arguments, net)
-        results[path] = diagnosis(net, dataset, progress=not arguments.quiet)
-        several = len(arguments.checkpoints) > 1
-        report.add(section(net, dataset, results[path], path if several else "", number))
+        result, stopped = kept(report, diagnosis, net, dataset, progress=not arguments.quiet)
+        if result is not None:
+            results[path] = result
+            report.add(section(net, dataset, result, path if len(arguments.checkpoints) > 1 else "", number))
+        if stopped:
+            break
     if len(results) > 1:
         report.sections.insert(0, comparison(results))
-    return finish(report, output(arguments))
+    return finish(report, directory)
 
 
 def section(net: Network, dataset: Dataset, result: Diagnosis, name: str = "", number: int = 1) -> Section:

@@ -19,6 +19,7 @@ from .common import (
     command_line,
     finish,
     fraction,
+    kept,
     open_data,
     open_network,
     output,
@@ -66,13 +67,16 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.scratch_epochs:
         epochs = arguments.scratch_epochs
         budget = Budget(epochs, batch_size=32, lr=arguments.lr, schedule=Linear(epochs), scale=preprocess.scale)
+    directory = output(arguments)
     report = Report(
         f"Frozen features on {arguments.data}",
         f"The network of {arguments.checkpoint}, {len(test.classes)} classes, {len(test):,} test images.",
         command_line(arguments),
     )
     for kind in dict.fromkeys(arguments.classifier):
-        result = feature_analysis(
+        result, stopped = kept(
+            report,
+            feature_analysis,
             net,
             train,
             test,
@@ -84,8 +88,11 @@ def run(arguments: argparse.Namespace) -> int:
             seed=arguments.seed,
             progress=not arguments.quiet,
         )
-        report.add(section(result))
-    return finish(report, output(arguments))
+        if result is not None:
+            report.add(section(result))
+        if stopped:
+            break
+    return finish(report, directory)
 
 
 def _fit(dataset: Dataset, image_shape: tuple[int, int, int]) -> Dataset:

@@ -19,6 +19,7 @@ from .common import (
     add_data,
     command_line,
     finish,
+    kept,
     open_half,
     open_network,
     output,
@@ -56,17 +57,26 @@ def run(arguments: argparse.Namespace) -> int:
     raw, labels = chosen.batch(range(len(chosen)))
     images = np.asarray(preprocess_of(net)(raw))
     amounts = {name: paper_amounts(name, net.input_shape[0], arguments.steps).tolist() for name in TRANSFORMS}
-    result = invariance(
-        net, images, labels.tolist(), amounts=amounts, layers=arguments.layers, progress=not arguments.quiet
-    )
+    directory = output(arguments)
     report = Report(
         "How invariant the features are",
         f"{len(chosen)} images of {arguments.data}, translated, scaled and rotated.",
         command_line(arguments),
     )
-    names = [f"{short(chosen.identifier(i))}: {chosen.classes[label]}" for i, label in enumerate(labels)]
-    report.add(section(net, result, images, names))
-    return finish(report, output(arguments))
+    result, _ = kept(
+        report,
+        invariance,
+        net,
+        images,
+        labels.tolist(),
+        amounts=amounts,
+        layers=arguments.layers,
+        progress=not arguments.quiet,
+    )
+    if result is not None:
+        names = [f"{short(chosen.identifier(i))}: {chosen.classes[label]}" for i, label in enumerate(result.labels)]
+        report.add(section(net, result, images[: len(names)], names))
+    return finish(report, directory)
 
 
 def section(net: Network, result: Invariance, images: np.ndarray, names: list[str]) -> Section:

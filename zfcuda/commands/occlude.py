@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from ..analysis import Cluttered, Occlusion, TopActivations, occlusion, pointing, top_activations, visualize
-from ..analysis.source import counted, to_device
+from ..analysis.progress import Steps
+from ..analysis.source import to_device
 from ..data import ArrayDataset, Dataset, Subset, read_image, sample
 from ..nn import Network
 from ..report import Explorer, Facts, Report, Section, Table
@@ -23,6 +23,7 @@ from .common import (
     class_names,
     command_line,
     finish,
+    kept,
     open_half,
     open_network,
     output,
@@ -77,28 +78,12 @@ def run(arguments: argparse.Namespace) -> int:
         "A grey square slides over each image; what the network says is drawn at the square's place.",
         command_line(arguments),
     )
-    report.add(
-        section(
-            net,
-            chosen,
-            dataset,
-            size=arguments.size,
-            stride=arguments.stride,
-            layer=arguments.layer,
-            progress=not arguments.quiet,
-        )
+    square = square_of(net, arguments.size, arguments.stride)
+    stopped = add_section(
+        report, net, chosen, dataset, square=square, layer=arguments.layer, progress=not arguments.quiet
     )
-    if arguments.pointing:
-        report.add(
-            pointing_section(
-                net,
-                dataset,
-                arguments.pointing,
-                size=arguments.size,
-                stride=arguments.stride,
-                progress=not arguments.quiet,
-            )
-        )
+    if arguments.pointing and not stopped:
+        add_pointing(report, net, dataset, arguments.pointing, square=square, progress=not arguments.quiet)
     return finish(report, directory)
 
 
@@ -115,65 +100,101 @@ def _files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: 
     return ArrayDataset(images, labels, classes, list(paths))
 
 
-def section(
+def add_section(
+    report: Report,
     net: Network,
     chosen: Dataset,
     others: Dataset,
     *,
-    size: int | None = None,
-    stride: int | None = None,
+    square: tuple[int, int],
     layer: str | None = None,
     progress: bool = True,
-) -> Section:
-    """Explorers of all images of `chosen`, and a table; `others` are where the strongest map's best images are."""
+) -> bool:
+    """Explorers of all images of `chosen`, and a table; `others` are where the strongest map's best images are ->
+    whether Ctrl-C stopped it."""
     preprocess, classes = preprocess_of(net), class_names(net, others)
-    size, stride = square_of(net, size, stride)
-    shown = show(chosen, range(len(chosen)), preprocess)
-    results: list[Occlusion] = []
-    try:
-        for index in counted(range(len(chosen)), "occluding" if progress else ""):
-            images, labels = chosen.batch([index])
-            image = preprocess(images)[0]
-            results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer))
-    except KeyboardInterrupt:
-        if not results:
-            raise
-        print(f"interrupted: {len(results)} of {len(chosen)} images are in the report", file=sys.stderr)
-    top = top_activations(net, others, results[0].layer, progress=progress)
+    size, stride = square
+    results, stopped = kept(report, _occlude, net, chosen, square, layer, progress)
+    if results is None:
+        return True
+    tops: list[np.ndarray] = []
+    if not stopped:
+        top, stopped = kept(report, top_activations, net, others, results[0].layer, progress=progress)
+        if top is not None:
+            found, cut_short = kept(report, _tops, net, others, top, [r.feature_map for r in results], progress)
+            tops, stopped = found or [], stopped or cut_short
+    shown = show(chosen, range(len(results)), preprocess)
     parts: list = [Table(_COLUMNS, [_row(shown[i].name, classes, r) for i, r in enumerate(results)], decimals=3)]
     for index, result in enumerate(results):
         heading = f"{shown[index].name}: {shown[index].label}"
-        tops = _tops(net, others, top, result.feature_map)
-        parts.append(Explorer(f"occlusion-{index + 1:02d}", heading, result, shown[index].picture, classes, tops))
+        elsewhere = tops[index] if index < len(tops) else None
+        parts.append(Explorer(f"occlusion-{index + 1:02d}", heading, result, shown[index].picture, classes, elsewhere))
     blurb = (
         f"A square of {size} x {size} pixels at steps of {stride}, painted with the mean image. Where the probability "
         "falls, the network needs what is covered. Move over a map or an image to see the square there."
     )
-    return Section("Occlusion", parts, blurb, [result.numbers() for result in results])
+    report.add(Section("Occlusion", parts, blurb, [result.numbers() for result in results]))
+    return stopped
 
 
-def pointing_section(
-    net: Network, dataset: Dataset, count: int, *, size: int | None, stride: int | None, progress: bool = True
-) -> Section:
+def _occlude(
+    net: Network, chosen: Dataset, square: tuple[int, int], layer: str | None, progress: bool
+) -> list[Occlusion]:
+    """The occlusion of every image of `chosen`."""
+    preprocess, (size, stride) = preprocess_of(net), square
+    results: list[Occlusion] = []
+    with Steps(len(chosen), unit="images occluded", label="occluding" if progress else "") as steps:
+        for (index,) in steps:
+            images, labels = chosen.batch([index])
+            image = preprocess(images)[0]
+            results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer))
+    return steps.finish(results)
+
+
+def _tops(net: Network, others: Dataset, top: TopActivations, maps: Sequence[int], progress: bool) -> list[np.ndarray]:
+    """Of each map the projections from the images that excite it most, as one picture."""
+    tiles: list[np.ndarray] = []
+    label = "projecting" if progress else ""
+    with Steps(len(maps), unit="strongest maps projected", label=label) as steps:
+        for (index,) in steps:
+            view = visualize(net, others, top, maps=[maps[index]])
+            tiles.append(tile([from_projection(one) for one in view.projections[0]], columns=3))
+    return steps.finish(tiles)
+
+
+def add_pointing(
+    report: Report, net: Network, dataset: Dataset, count: int, *, square: tuple[int, int], progress: bool = True
+) -> None:
     """How often the network's answer falls most where the object is; `dataset` is a `Cluttered` one."""
     assert isinstance(dataset, Cluttered)
-    size, stride = square_of(net, size, stride)
     chosen = np.unique(np.linspace(0, len(dataset) - 1, count).astype(int))
-    subset = Subset(dataset, chosen)
-    result = pointing(net, subset, subset.labels, dataset.boxes[chosen], size=size, stride=stride, progress=progress)
+    subset, (size, stride) = Subset(dataset, chosen), square
+    result, _ = kept(
+        report,
+        pointing,
+        net,
+        subset,
+        subset.labels,
+        dataset.boxes[chosen],
+        size=size,
+        stride=stride,
+        progress=progress,
+    )
+    if result is None:
+        return
     facts = [
         ("points into the object", f"{100 * result.rate:.1f} %"),
         ("of images it gets right", f"{100 * result.rate_of_right:.1f} %"),
         ("a blind net would", f"{100 * result.chance:.1f} %"),
         ("mean fall, object covered", f"{100 * result.inside.mean():.1f} points"),
         ("mean fall, rest covered", f"{100 * result.outside.mean():.1f} points"),
-        ("images", f"{len(chosen)}, {int(result.right.sum())} right"),
+        ("images", f"{len(result.hits)}, {int(result.right.sum())} right"),
     ]
     blurb = "Whether the square that lowers the true class's probability most has its centre in the object's box."
-    return Section("Pointing", [Facts(facts)], blurb, result.numbers())
+    report.add(Section("Pointing", [Facts(facts)], blurb, result.numbers()))
 
 
-def square_of(net: Network, size: int | None, stride: int | None) -> tuple[int, int]:
+def square_of(net: Network, size: int | None = None, stride: int | None = None) -> tuple[int, int]:
     """The square's side and steps: by default a quarter of the image, and a quarter of that."""
     size = size or max(2, min(net.input_shape[:2]) // 4)
     return size, stride or max(1, size // 4)
@@ -204,8 +225,3 @@ def _row(name: str, classes: Sequence[str], result: Occlusion) -> list:
         left,
         round(100 * float((result.prediction != result.baseline_prediction).mean())),
     ]
-
-
-def _tops(net: Network, images: Dataset, top: TopActivations, feature_map: int) -> np.ndarray:
-    view = visualize(net, images, top, maps=[feature_map])
-    return tile([from_projection(one) for one in view.projections[0]], columns=3)

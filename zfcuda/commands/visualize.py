@@ -11,7 +11,7 @@ from ..analysis import Visualization, rank_layers, strongest_maps, visualize
 from ..data import Dataset
 from ..nn import Network
 from ..nn.layers import RULES, Conv
-from ..report import Gallery, Picture, Report, Section, weight_tiles
+from ..report import Gallery, Note, Picture, Report, Section, weight_tiles
 from .common import (
     Commands,
     add_checkpoint,
@@ -20,6 +20,7 @@ from .common import (
     add_split,
     command_line,
     finish,
+    kept,
     open_half,
     open_network,
     output,
@@ -59,7 +60,8 @@ def run(arguments: argparse.Namespace) -> int:
         f"{arguments.rule} rule.",
         command_line(arguments),
     )
-    for section in sections(
+    add_sections(
+        report,
         net,
         dataset,
         layers=arguments.layers,
@@ -68,12 +70,12 @@ def run(arguments: argparse.Namespace) -> int:
         rule=arguments.rule,
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,
-    ):
-        report.add(section)
+    )
     return finish(report, directory)
 
 
-def sections(
+def add_sections(
+    report: Report,
     net: Network,
     dataset: Dataset,
     *,
@@ -83,11 +85,16 @@ def sections(
     rule: str = "deconvnet",
     batch_size: int = 64,
     progress: bool = True,
-) -> list[Section]:
-    """A section per layer, the first with the first-layer filters too."""
+) -> bool:
+    """A section per layer, the first with the first-layer filters too -> whether Ctrl-C stopped it.
+
+    Of a ranking that was stopped the winners are projected; a projection that was stopped is the last one.
+    """
     layers = list(layers or block_layers(net))
-    tops = rank_layers(net, dataset, layers, k, batch_size=batch_size, progress=progress)
-    made = []
+    tops, partly_ranked = kept(report, rank_layers, net, dataset, layers, k, batch_size=batch_size, progress=progress)
+    if tops is None:
+        return True
+    stopped = False
     for layer in layers:
         top = tops[layer]
         chosen = strongest_maps(top, maps)
@@ -95,13 +102,29 @@ def sections(
         parts: list = []
         if layer == layers[0]:
             parts += filters(net)
-        if chosen:
-            view = visualize(net, dataset, top, maps=chosen, rule=rule, batch_size=batch_size, progress=progress)
-            parts.append(gallery(net, dataset, view, f"{len(chosen)} of {len(top.values)} maps, {dead} never fire"))
-            made.append(Section(title(net, layer), parts, _blurb(view), view.numbers()))
+        if not chosen:
+            report.add(Section(title(net, layer), parts, f"No map of {layer} fires for any of these images."))
+            continue
+        view = None
+        if not stopped:
+            view, stopped = kept(
+                report,
+                visualize,
+                net,
+                dataset,
+                top,
+                maps=chosen,
+                rule=rule,
+                batch_size=batch_size,
+                progress=progress,
+            )
+        if view is None:
+            parts.append(Note("Ranked, but not projected; the ranking is in report.json.", "warning"))
+            report.add(Section(title(net, layer), parts, numbers=top))
         else:
-            made.append(Section(title(net, layer), parts, f"No map of {layer} fires for any of these images."))
-    return made
+            parts.append(gallery(net, dataset, view, f"{len(chosen)} of {len(top.values)} maps, {dead} never fire"))
+            report.add(Section(title(net, layer), parts, _blurb(view), view.numbers()))
+    return partly_ranked or stopped
 
 
 def gallery(net: Network, dataset: Dataset, view: Visualization, caption: str) -> Gallery:

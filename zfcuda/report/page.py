@@ -182,12 +182,13 @@ class Section:
 
 @dataclass
 class Report:
-    """A page in the making: add sections, then `save`."""
+    """A page in the making: add sections, then `save`. `partial`: how far what was interrupted came, in words."""
 
     title: str
     subtitle: str = ""
     command: str = ""
     sections: list[Section] = field(default_factory=list)
+    partial: list[str] = field(default_factory=list)
 
     def add(self, section: Section) -> None:
         """Appends a section."""
@@ -206,7 +207,8 @@ class Report:
                 if hasattr(part, "save"):
                     part.save(directory)
         numbers = {section.title: section.numbers for section in self.sections if section.numbers is not None}
-        write_json(directory / "report.json", {"title": self.title, "command": self.command, "sections": numbers})
+        about = {"title": self.title, "command": self.command, "partial": self.partial}
+        write_json(directory / "report.json", {**about, "sections": numbers})
         page = directory / "report.html"
         write_atomically(page, self.html().encode())
         return page

@@ -1,0 +1,221 @@
+"""Ctrl-C during every command that takes long: the report that it leaves, which says that it is partial."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zfcuda import cli
+from zfcuda.analysis import progress
+from zfcuda.data import Preprocess
+from zfcuda.nn import Network, models
+
+CLASSES = ("cat", "dog")
+CTRL_C = 130
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of 28 x 28 images: 8 each to train on, 6 each to test on."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for half, count in (("train", 8), ("test", 6)):
+        for name in CLASSES:
+            (root / half / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (28, 28, 3), np.uint8)).save(root / half / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return save_net(tmp_path_factory.mktemp("net") / "net.safetensors", (28, 28, 3), (28, 28))
+
+
+def save_net(path, shape, crop):
+    net = Network(models.zfnet_small_architecture(len(CLASSES), (*crop, 3)))
+    net.preprocess = Preprocess(np.full(shape, 128, np.float32), crop=crop, scale=1 / 64)
+    net.classes = CLASSES
+    net.save(path)
+    return path
+
+
+@pytest.fixture
+def stopped(monkeypatch, tmp_path, capsys):
+    """Runs a command and presses Ctrl-C at the end of the given steps, counted over all of its loops."""
+
+    def run(*words, at):
+        done = []
+
+        class Pressed(progress.tqdm):
+            def update(self, n=1):
+                done.append(n)
+                if len(done) in at:
+                    raise KeyboardInterrupt
+                return super().update(n)
+
+        monkeypatch.setattr(progress, "tqdm", Pressed)
+        assert cli.main([str(word) for word in (*words, "--out", tmp_path, "--quiet")]) == CTRL_C
+        numbers = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "this report is partial: " + "; ".join(numbers["partial"]) + "." in page
+        assert [line for line in capsys.readouterr().err.splitlines() if line.startswith("interrupted: ")] == [
+            f"interrupted: {how_far}" for how_far in numbers["partial"]
+        ]
+        return numbers["partial"], numbers["sections"]
+
+    return run
+
+
+def test_visualize_while_it_ranks(stopped, checkpoint, folder):
+    words = ("visualize", checkpoint, "--data", folder, "--batch-size", 4, "--maps", 2)
+    partial, sections = stopped(*words, at=[2])
+    assert partial == ["8 of 12 images ranked"]
+    assert list(sections) == [f"Block {block}" for block in range(1, 6)]
+    for section in sections.values():
+        assert np.shape(section["indices"]) == (2, 8)  # of the 9 winners asked for, the 8 images seen
+        assert np.max(section["indices"]) < 8
+
+
+def test_visualize_while_it_projects(stopped, checkpoint, folder, tmp_path):
+    words = ("visualize", checkpoint, "--data", folder, "--batch-size", 6, "--maps", 1, "--top", 12)
+    partial, sections = stopped(*words, at=[2 + 3])  # after both of ranking, both of block 1 and one of block 2
+    assert partial == ["6 of 12 winners of pool2 projected"]
+    assert list(sections) == [f"Block {block}" for block in range(1, 6)]
+    assert (tmp_path / "top-pool1.png").exists()
+    assert np.shape(sections["Block 5"]["values"]) == (128, 12)  # the ranking of all its maps
+    assert not (tmp_path / "top-pool5.png").exists()
+
+
+def test_a_second_ctrl_c_ends_what_the_first_left(stopped, checkpoint, folder):
+    words = ("visualize", checkpoint, "--data", folder, "--batch-size", 4, "--maps", 1, "--top", 8)
+    partial, _ = stopped(*words, at=[2, 3])
+    assert partial == ["8 of 12 images ranked", "4 of 8 winners of pool1 projected"]
+
+
+def test_diagnose(stopped, checkpoint, folder, tmp_path):
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(checkpoint.read_bytes())
+    partial, sections = stopped("diagnose", checkpoint, other, "--data", folder, at=[1])
+    assert partial == ["12 of 12 images measured"]
+    assert list(sections) == [f"Diagnosis of {checkpoint}"]
+
+
+def test_invariance(stopped, checkpoint, folder):
+    words = ("invariance", checkpoint, "--data", folder, "--images", 4, "--steps", 3)
+    partial, sections = stopped(*words, at=[3])
+    assert partial == ["3 of 4 images transformed"]
+    assert len(sections["Invariance"]["labels"]) == 3
+
+
+def test_correspond(stopped, checkpoint, folder, tmp_path):
+    parts = tmp_path / "parts.json"
+    boxes = {"ear": [0, 0, 9, 9], "nose": [9, 9, 9, 9]}
+    parts.write_text(json.dumps({str(folder / "test" / "cat" / f"{i}.png"): boxes for i in range(3)}))
+    partial, sections = stopped("correspond", checkpoint, parts, at=[1])
+    assert partial == ["1 of 12 masks compared"]
+    assert {cell["part"] for cell in sections["Correspondence"]["cells"]} == {"ear"}
+
+
+def test_occlude(stopped, checkpoint, folder):
+    words = ("occlude", checkpoint, "--data", folder, "--images", 3, "--size", 14, "--stride", 14)
+    partial, sections = stopped(*words, at=[2 + 2])  # a batch of places, then its image
+    assert partial == ["2 of 3 images occluded"]
+    assert len(sections["Occlusion"]) == 2
+
+
+def test_occlude_while_it_points(stopped, folder, tmp_path):
+    checkpoint = save_net(tmp_path / "net.safetensors", (40, 40, 3), (40, 40))
+    words = ("occlude", checkpoint, "--data", folder, "--clutter", 40, "--images", 1, "--pointing", 3)
+    # One image: a batch of places, the image, the batch that is ranked, the strongest map's winners, the map. Then a
+    # batch of places and the image, twice of three times.
+    partial, sections = stopped(*words, "--size", 20, "--stride", 20, at=[5 + 4])
+    assert partial == ["2 of 3 images pointed at"]
+    assert len(sections["Pointing"]["hits"]) == 2
+
+
+def test_features(stopped, checkpoint, folder):
+    words = ("--per-class", 2, 4, "--draws", 1, "--layers", "pool5", "--classifier", "softmax", "svm")
+    # Each draw reads a batch to train on and one to test on.
+    partial, sections = stopped("features", checkpoint, "--data", folder, *words, at=[3])
+    assert partial == ["1 of 2 draws of training images measured"]
+    assert list(sections) == ["Frozen features, softmax"]
+    assert [score["per_class"] for score in sections["Frozen features, softmax"]["scores"]] == [2]
+
+
+def test_ablate_and_the_run_after(stopped, folder, monkeypatch, tmp_path):
+    words = ("ablate", "--data", folder, "--epochs", 1, "--variants", "as it is", "without layers 3,4")
+    partial, sections = stopped(*words, at=[1])
+    assert partial == ["1 of 2 runs finished"]
+    assert [run["variant"] for run in sections["Ablation"]["runs"]] == ["as it is"]
+    monkeypatch.undo()
+    assert cli.main([str(word) for word in (*words, "--out", tmp_path, "--quiet")]) == 0
+    numbers = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert numbers["partial"] == []
+    assert numbers["sections"]["Ablation"]["runs"][0] == sections["Ablation"]["runs"][0]  # not trained again
+    assert "partial" not in (tmp_path / "report.html").read_text(encoding="utf-8").partition("<main")[2]
+
+
+def test_nothing_done_leaves_no_report(checkpoint, folder, monkeypatch, tmp_path, capsys):
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zfcuda.data.folders.FolderDataset.batch", pressed)
+    words = ("visualize", checkpoint, "--data", folder, "--out", tmp_path, "--quiet")
+    assert cli.main([str(word) for word in words]) == CTRL_C
+    assert "zfcuda visualize: interrupted" in capsys.readouterr().err
+    assert not (tmp_path / "report.html").exists()
+
+
+def open_once_it_is_read(pipe, process):
+    """A descriptor to write to a named pipe, as soon as the process has it open for reading."""
+    while process.poll() is None:
+        try:
+            return os.open(pipe, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # nobody reads
+            time.sleep(0.01)
+    raise AssertionError(f"the command has ended: {process.communicate()}")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes, to know when the command is where it is")
+def test_a_real_signal(checkpoint, folder, tmp_path):
+    """A file of the second class that never ends: whoever reads it has ranked what comes before."""
+    for half in ("train", "test"):
+        for name in CLASSES:
+            (tmp_path / "data" / half / name).mkdir(parents=True)
+            for image in (folder / half / name).iterdir():
+                (tmp_path / "data" / half / name / image.name).symlink_to(image)
+    endless = tmp_path / "data" / "test" / "dog" / "2.png"
+    endless.unlink()
+    os.mkfifo(endless)
+    words = ("visualize", checkpoint, "--data", tmp_path / "data", "--batch-size", 4, "--maps", 1)
+    command = [sys.executable, "-m", "zfcuda.cli", *map(str, words), "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Tests that run in the background may ignore Ctrl-C, and with them what they start.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    rescue = threading.Timer(120, process.kill)
+    rescue.start()
+    writing = open_once_it_is_read(endless, process)
+    process.send_signal(signal.SIGINT)
+    first = process.stderr.readline()
+    os.close(writing)
+    report, errors = process.communicate()
+    rescue.cancel()
+    assert (first + errors).splitlines() == ["interrupted: 8 of 12 images ranked"]
+    assert report == f"report: {(tmp_path / 'out' / 'report.html').resolve()}\n"
+    assert process.returncode == CTRL_C
+    about = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert about["partial"] == ["8 of 12 images ranked"]
+    assert len(about["sections"]) == 5
