@@ -2,9 +2,11 @@
 //
 // y[n,p,q,c] = max over r,s of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c], and back.
 //
-// Both are bound by memory. Pooling walks the rows of y in order, so that the rows of x that two
-// windows share are still in the second-level cache when the second one reads them, fetches the
-// rows that come next, and vectorises over channels. Unpooling gathers: a pixel of x looks at the
+// Both are bound by memory where the map is large, and by the vector units where it is in a cache.
+// Pooling walks the rows of y in order, so that the rows of x that two windows share are still in
+// the second-level cache when the second one reads them, fetches the rows that come next, and
+// vectorises over channels. A row is first pooled as if it had no NaN; whether it has one, the sum
+// of what was read tells, and then it is pooled again. Unpooling gathers: a pixel of x looks at the
 // windows that cover it and adds the values whose switch names it, so that x is written once, past
 // the caches, and never cleared or read, and rows of x are independent tasks even in one image.
 #include "pool.h"
@@ -19,7 +21,7 @@
 namespace zfcuda {
 namespace {
 
-constexpr int kMaxWindow = 256;  // rows or columns: PoolShape::check allows no more cells
+constexpr int kMaxCells = 256;  // of a window, by PoolShape::check
 
 // The cells of one window that lie in x: rows [first_row, end_row), columns [first, end), the first
 // of them at `x_column`.
@@ -40,44 +42,68 @@ struct Cells {
     }
 };
 
+// A sum of everything that was read, each lane by itself: NaN if anything was NaN, and sometimes
+// where infinities or huge values meet.
+struct Sum {
+    simd::Vec lanes{};
+    float single = 0;
+
+    void add(simd::Vec v) { lanes += v; }
+    void add(float v) { single += v; }
+    bool is_nan() const {
+        const float sum = simd::sum(lanes) + single;
+        return sum != sum;
+    }
+};
+
 // One step of a running maximum and its code.
-template <typename V, typename I>
-inline void keep_first(V value, I here, V& best, I& code) {
-    const auto wins = simd::beats(value, best);
+template <bool kNan, typename V, typename Code>
+inline void keep_first(V value, Code here, V& best, Code& code) {
+    const auto wins = kNan ? simd::beats(value, best) : simd::less(best, value);
     best = simd::select(wins, value, best);
     code = simd::select(wins, here, code);
 }
 
 // Pools kVectors vectors of channels, `channel` and up, of one window; kSide is its side if it is a
 // square of that side and lies in x, else 0. Each row of the window has a maximum of its own, since
-// in one chain every comparison waits for the one before.
-template <typename V, int kVectors, int kSide>
+// in one chain every comparison waits for the one before. Where kNan is false, a NaN may win or
+// not, and is added to `sum`.
+template <typename V, int kVectors, int kSide, bool kNan>
 inline void pool_channels(const PoolShape& sh, const float* const* rows, const Cells& cells,
-                          int channel, float* y, std::uint8_t* switches, bool stream) {
-    using I = typename simd::Traits<V>::Int;
+                          int channel, float* y, std::uint8_t* switches, bool stream, Sum& sum) {
+    using Code = typename simd::Traits<V>::Code;
     constexpr int kLanes = simd::Traits<V>::kLanes;
     const int first_row = kSide ? 0 : cells.first_row, end_row = kSide ? kSide : cells.end_row;
     const int first = kSide ? 0 : cells.first, end = kSide ? kSide : cells.end;
     const int window_w = kSide ? kSide : sh.window_w;
     const std::int64_t start = static_cast<std::int64_t>(cells.x_column) * sh.c + channel;
+    const auto code_of = [&](int r, int s) {
+        return Code{} + static_cast<std::uint8_t>(r * window_w + s);
+    };
+    V read;
     for (int i = 0; i < kVectors; ++i) {
-        V best;
-        I code;
+        V best, read_here;
+        Code code;
         for (int r = first_row; r < end_row; ++r) {
             const float* x = rows[r] + start + i * kLanes;
-            V row_best = simd::load_as<V>(x);
-            I row_code = I{} + (r * window_w + first);
+            V row_best = simd::load_as<V>(x), row_sum = row_best;
+            Code row_code = code_of(r, first);
             for (int s = first + 1; s < end; ++s) {
                 x += sh.c;
-                keep_first(simd::load_as<V>(x), I{} + (r * window_w + s), row_best, row_code);
+                const V value = simd::load_as<V>(x);
+                row_sum += value;
+                keep_first<kNan>(value, code_of(r, s), row_best, row_code);
             }
             if (r == first_row) {
                 best = row_best;
                 code = row_code;
+                read_here = row_sum;
             } else {
-                keep_first(row_best, row_code, best, code);
+                read_here += row_sum;
+                keep_first<kNan>(row_best, row_code, best, code);
             }
         }
+        read = i == 0 ? read_here : read + read_here;
         const int at = channel + i * kLanes;
         if (stream)
             simd::stream(y + at, best);
@@ -85,38 +111,53 @@ inline void pool_channels(const PoolShape& sh, const float* const* rows, const C
             simd::store_as(y + at, best);
         simd::store_bytes(switches + at, code);
     }
+    if constexpr (!kNan) sum.add(read);
 }
 
 // The windows that cover position `at` of an axis: first <= window < end.
 struct Windows {
-    int first, end;
+    int first = 0, end = 0;
 
-    Windows(int at, int pad, int window, int stride, int count) {
-        const int last_start = at + pad;
-        first = last_start < window ? 0 : (last_start - window) / stride + 1;
-        end = std::min(count, last_start / stride + 1);
+    // From those of an earlier position.
+    void move_to(int at, int pad, int window, int stride, int count) {
+        while (first < count && first * stride - pad + window <= at)
+            ++first;
+        while (end < count && end * stride - pad <= at)
+            ++end;
     }
+
+    int count() const { return std::max(0, end - first); }
 };
 
-// Gathers kVectors vectors of channels, `channel` and up, of pixel (h, v); `x` is the pixel.
-template <typename V, int kVectors>
-inline void unpool_channels(const PoolShape& sh, int h, int v, Windows rows, Windows columns,
-                            int channel, const float* y, const std::uint8_t* switches, float* x,
+// The windows that cover a pixel, `rows` x `columns`: value and switch of channel 0 of the first
+// one, how far the next ones in both directions lie behind it, and the switch that names the pixel
+// in the first one.
+struct Covers {
+    int rows, columns;
+    const float* y;
+    const std::uint8_t* switches;
+    std::int64_t row_distance, column_distance;
+    int code;
+};
+
+// Gathers kVectors vectors of channels, `channel` and up, of the pixel `x` from the windows that
+// cover it, kRows x kColumns if those are not 0.
+template <typename V, int kVectors, int kRows, int kColumns>
+inline void unpool_channels(const PoolShape& sh, const Covers& covers, int channel, float* x,
                             bool stream) {
     constexpr int kLanes = simd::Traits<V>::kLanes;
-    const int Q = sh.q();
+    const int rows = kRows ? kRows : covers.rows, columns = kColumns ? kColumns : covers.columns;
     V sum[kVectors] = {};
-    for (int p = rows.first; p < rows.end; ++p) {
-        const int r = h + sh.pad_h - p * sh.stride_h;
-        for (int q = columns.first; q < columns.end; ++q) {
-            const int s = v + sh.pad_w - q * sh.stride_w;
-            const auto code = static_cast<std::uint8_t>(r * sh.window_w + s);
-            const std::int64_t at = (static_cast<std::int64_t>(p) * Q + q) * sh.c + channel;
+    for (int p = 0; p < rows; ++p)
+        for (int q = 0; q < columns; ++q) {
+            // In a later window the pixel lies nearer to the corner.
+            const int code = covers.code - p * sh.stride_h * sh.window_w - q * sh.stride_w;
+            const std::int64_t at = p * covers.row_distance + q * covers.column_distance + channel;
             for (int i = 0; i < kVectors; ++i)
-                sum[i] = simd::add_where_byte(sum[i], switches + at + i * kLanes, code,
-                                              simd::load_as<V>(y + at + i * kLanes));
+                sum[i] = simd::add_where_byte(sum[i], covers.switches + at + i * kLanes,
+                                              static_cast<std::uint8_t>(code),
+                                              simd::load_as<V>(covers.y + at + i * kLanes));
         }
-    }
     for (int i = 0; i < kVectors; ++i) {
         if (stream)
             simd::stream(x + channel + i * kLanes, sum[i]);
@@ -148,33 +189,44 @@ inline void for_channels(int channels, const Body& body) {
         body(float{}, std::integral_constant<int, 1>{}, c);
 }
 
-// Fetches part `i` of `parts` of an array that comes next. The processor foresees a row's next
-// lines, but not the next row (three times the speed was measured on large maps).
+// Fetches an array that comes next, a part at each of `steps` calls. The processor foresees a row's
+// next lines, but not the next row (three times the speed was measured on large maps).
 template <typename T>
-inline void fetch_part(const T* array, std::int64_t size, int parts, int i) {
-    constexpr int kLine = 64 / sizeof(T);
-    const std::int64_t end = gemm::part_begin(size, parts, i + 1);
-    for (std::int64_t at = gemm::part_begin(size, parts, i); at < end; at += kLine)
-        __builtin_prefetch(array + at, 0, 3);
-}
+class Fetch {
+  public:
+    Fetch(const T* array, std::int64_t size, int steps)
+        : at_(array), end_(array + size), part_(size / steps + 1) {}
+
+    void step() {
+        constexpr int kLine = 64 / sizeof(T);
+        for (const T* stop = std::min(end_, at_ + part_); at_ < stop; at_ += kLine)
+            __builtin_prefetch(at_, 0, 3);
+    }
+
+  private:
+    const T *at_, *end_;
+    std::int64_t part_;
+};
 
 bool streams(std::int64_t floats, int channels, const float* result) {
     return floats * 4 > kStreamBytes && channels % simd::kLanes == 0 && simd::is_aligned(result);
 }
 
-}  // namespace
-
-void max_pool_row(const PoolShape& sh, const float* const* rows, int first_row, int end_row,
-                  float* y, std::uint8_t* switches, bool stream, const float* next,
-                  std::int64_t next_floats) {
+// max_pool_row of pool.h. Where kNan is false: whether there certainly was no NaN.
+template <bool kNan>
+bool pool_row(const PoolShape& sh, const float* const* rows, int first_row, int end_row, float* y,
+              std::uint8_t* switches, bool stream, const float* next, std::int64_t next_floats) {
     constexpr int kSide = 3;  // of every pool of the paper; unrolled, it takes a quarter less time
-    for (int q = 0; q < sh.q(); ++q, y += sh.c, switches += sh.c) {
-        fetch_part(next, next_floats, sh.q(), q);
+    const int Q = sh.q();
+    Fetch<float> fetch(next, next_floats, Q);
+    Sum sum;
+    for (int q = 0; q < Q; ++q, y += sh.c, switches += sh.c) {
+        fetch.step();
         const Cells cells(sh, first_row, end_row, q);
         const auto pool = [&](auto side) {
             for_channels<2>(sh.c, [&](auto vector, auto count, int channel) {
-                pool_channels<decltype(vector), count, side>(sh, rows, cells, channel, y, switches,
-                                                             stream);
+                pool_channels<decltype(vector), count, side, kNan>(sh, rows, cells, channel, y,
+                                                                   switches, stream, sum);
             });
         };
         if (cells.are_all(kSide, sh))
@@ -182,23 +234,61 @@ void max_pool_row(const PoolShape& sh, const float* const* rows, int first_row, 
         else
             pool(std::integral_constant<int, 0>{});
     }
+    return !sum.is_nan();
+}
+
+}  // namespace
+
+void max_pool_row(const PoolShape& sh, const float* const* rows, int first_row, int end_row,
+                  float* y, std::uint8_t* switches, bool stream, const float* next,
+                  std::int64_t next_floats) {
+    // With half as many registers, and no masks, the sums cost more than they save.
+    constexpr bool kSumsPay = simd::kLanes == 16;
+    if (kSumsPay &&
+        pool_row<false>(sh, rows, first_row, end_row, y, switches, stream, next, next_floats))
+        return;
+    pool_row<true>(sh, rows, first_row, end_row, y, switches, stream, next, next_floats);
 }
 
 void max_unpool_row(const PoolShape& sh, int h, const float* y, const std::uint8_t* switches,
                     float* x, bool stream) {
-    const Windows rows(h, sh.pad_h, sh.window_h, sh.stride_h, sh.p());
-    const std::int64_t y_row = static_cast<std::int64_t>(sh.q()) * sh.c;
-    const bool fetch = stream && rows.end < sh.p();  // a large map: the next row comes from memory
+    Windows rows, columns;
+    rows.move_to(h, sh.pad_h, sh.window_h, sh.stride_h, sh.p());
+    const int Q = sh.q();
+    const std::int64_t y_row = static_cast<std::int64_t>(Q) * sh.c;
+    // Of a large map, the next row of windows comes from memory.
+    const std::int64_t next = stream && rows.end < sh.p() ? y_row : 0;
+    Fetch<float> fetch_y(y + rows.end * y_row, next, sh.w);
+    Fetch<std::uint8_t> fetch_switches(switches + rows.end * y_row, next, sh.w);
+    const int r = h + sh.pad_h - rows.first * sh.stride_h;
     for (int v = 0; v < sh.w; ++v, x += sh.c) {
-        if (fetch) {
-            fetch_part(y + rows.end * y_row, y_row, sh.w, v);
-            fetch_part(switches + rows.end * y_row, y_row, sh.w, v);
-        }
-        const Windows columns(v, sh.pad_w, sh.window_w, sh.stride_w, sh.q());
-        for_channels<8>(sh.c, [&](auto vector, auto count, int channel) {
-            unpool_channels<decltype(vector), count>(sh, h, v, rows, columns, channel, y, switches,
-                                                     x, stream);
-        });
+        fetch_y.step();
+        fetch_switches.step();
+        columns.move_to(v, sh.pad_w, sh.window_w, sh.stride_w, Q);
+        const std::int64_t first = rows.first * y_row + columns.first * sh.c;
+        const int s = v + sh.pad_w - columns.first * sh.stride_w;
+        const Covers covers{rows.count(), columns.count(),    y + first, switches + first, y_row,
+                            sh.c,         r * sh.window_w + s};
+        const auto unpool = [&](auto known_rows, auto known_columns) {
+            for_channels<8>(sh.c, [&](auto vector, auto count, int channel) {
+                unpool_channels<decltype(vector), count, known_rows, known_columns>(
+                    sh, covers, channel, x, stream);
+            });
+        };
+        // Windows of 3 at a stride of 2 are unrolled.
+        constexpr std::integral_constant<int, 0> any{};
+        constexpr std::integral_constant<int, 1> one{};
+        constexpr std::integral_constant<int, 2> two{};
+        if (covers.rows == 1 && covers.columns == 1)
+            unpool(one, one);
+        else if (covers.rows == 1 && covers.columns == 2)
+            unpool(one, two);
+        else if (covers.rows == 2 && covers.columns == 1)
+            unpool(two, one);
+        else if (covers.rows == 2 && covers.columns == 2)
+            unpool(two, two);
+        else
+            unpool(any, any);
     }
 }
 
@@ -215,7 +305,7 @@ void max_pool2d(const PoolShape& sh, const float* x, float* y, std::uint8_t* swi
         for (int row = 0; row < sh.n * P; ++row) {
             const int n = row / P, corner = row % P * sh.stride_h - sh.pad_h;
             const int first = std::max(0, -corner), end = std::min(sh.window_h, sh.h - corner);
-            const float* rows[kMaxWindow];
+            const float* rows[kMaxCells];
             for (int r = first; r < end; ++r)
                 rows[r] = x + (static_cast<std::int64_t>(n) * sh.h + corner + r) * x_row;
             const float* next = rows[end - 1] + x_row;

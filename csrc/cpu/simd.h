@@ -29,22 +29,28 @@ using UnalignedVec = float __attribute__((vector_size(4 * kLanes), aligned(4), m
 using IntVec = std::int32_t __attribute__((vector_size(4 * kLanes)));
 using ByteVec = std::uint8_t __attribute__((vector_size(kLanes)));  // a byte for each lane
 
-// What a comparison yields: a bit for each lane, or lanes of ones and zeros.
+// What a comparison yields: a bit for each lane, or lanes of ones and zeros. With bits, a selection
+// among bytes costs half of one among integers.
 #if defined(__AVX512F__)
 using Mask = __mmask16;
+using CodeVec = ByteVec;
 #else
 using Mask = IntVec;
+using CodeVec = IntVec;
 #endif
 
-// The integers that go with V, Vec or float, and its number of lanes.
+// The integers that go with V, Vec or float, those that are cheapest where they fit a byte, and its
+// number of lanes.
 template <typename V>
 struct Traits {
     using Int = IntVec;
+    using Code = CodeVec;
     static constexpr int kLanes = simd::kLanes;
 };
 template <>
 struct Traits<float> {
     using Int = std::int32_t;
+    using Code = std::int32_t;
     static constexpr int kLanes = 1;
 };
 
@@ -139,9 +145,9 @@ inline bool is_aligned(const void* p) {
 }
 
 // The low byte of each lane. (Compilers convert vectors of eight bytes lane by lane.)
-inline void store_bytes(std::uint8_t* p, IntVec v) {
+inline void store_bytes(std::uint8_t* p, CodeVec v) {
 #if defined(__AVX512F__)
-    _mm512_mask_cvtepi32_storeu_epi8(p, 0xffff, reinterpret_cast<__m512i>(v));
+    store_as(p, v);
 #elif defined(__AVX2__)
     const __m256i bytes =
         _mm256_shuffle_epi8(reinterpret_cast<__m256i>(v), _mm256_set1_epi32(0x0c080400));
@@ -200,6 +206,12 @@ inline IntVec select(Mask mask, IntVec yes, IntVec no) {
     return mask ? yes : no;
 #endif
 }
+#if defined(__AVX512F__)
+inline ByteVec select(Mask mask, ByteVec yes, ByteVec no) {
+    return reinterpret_cast<ByteVec>(
+        _mm_mask_mov_epi8(reinterpret_cast<__m128i>(no), mask, reinterpret_cast<__m128i>(yes)));
+}
+#endif
 inline float select(bool mask, float yes, float no) {
     return mask ? yes : no;
 }

@@ -61,6 +61,18 @@ def test_spatial_max(case, dtype):
     oracles.assert_same(case.device.numpy(values), np.take_along_axis(flat, expected[:, None], 1)[:, 0])
 
 
+@pytest.mark.parametrize("values", [(np.nan,), (np.inf, -np.inf)], ids=["nan", "infinities"])
+def test_max_pool2d_of_few_values_that_are_not_finite(device, values):
+    """In whole vectors of channels and in what is left of them, where all is finite a shorter way may be taken."""
+    x = np.random.default_rng(5).standard_normal((1, 9, 9, 37), dtype=np.float32)
+    x[0, 3, 2:4, ::9] = np.array([values]).T
+    options = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
+    y, switches = ops.max_pool2d(device.array(x), **options)
+    expected, expected_switches = oracles.max_pool2d(x, **options)
+    oracles.assert_same(device.numpy(y), expected)
+    np.testing.assert_array_equal(device.numpy(switches), expected_switches)
+
+
 def test_windows_that_overlap_add_up(device):
     x = np.zeros((1, 3, 3, 1), np.float32)
     x[0, 1, 1, 0] = 5
