@@ -8,12 +8,16 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "host_pool.h"
 #include "ops.h"
 #if defined(ZFCUDA_KERNELS)
 #include "kernels/conv_ops.h"
+#include "kernels/tuned_plans.h"
 #include "ops_bf16.h"
 #endif
 #if defined(ZFCUDA_EMULATOR)
@@ -131,6 +135,104 @@ void bind_ops_on(py::module_& m, const std::string& suffix) {
 }
 
 #if defined(ZFCUDA_KERNELS)
+// ---- Plans: see kernels/tuned_plans.h -----------------------------------------------------------
+
+using Tuned = std::pair<std::string, int>;  // tile, splits
+
+std::size_t index_of(const char* what, const std::vector<std::string>& names,
+                     const std::string& name) {
+    std::string all;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        if (names[i] == name) return i;
+        all += (i ? ", " : "") + names[i];
+    }
+    throw std::invalid_argument(std::string(what) + " must be one of " + all + ", got '" + name +
+                                "'");
+}
+
+conv::Problem make_problem(const std::string& operation, const std::string& precision,
+                           const ConvShape& shape, const std::optional<PoolShape>& pool) {
+    static const std::vector<std::string> operations{"conv2d", "conv_transpose2d",
+                                                     "conv2d_weight_grad", "conv2d_relu_pool",
+                                                     "unpool_conv2d_weight_grad"};
+    static const std::vector<std::string> precisions{"fp32", "tf32", "bf16"};
+    conv::Problem problem{};
+    problem.operation = static_cast<conv::Operation>(index_of("operation", operations, operation));
+    problem.precision = static_cast<conv::Precision>(index_of("precision", precisions, precision));
+    problem.conv = shape;
+    const bool is_block = problem.operation >= conv::Operation::kConv2dReluPool;
+    shapes::require(pool.has_value() == is_block,
+                    operation + (is_block ? " needs a pool" : " has no pool"));
+    if (pool) {
+        check_block(shape, *pool);
+        problem.pool = *pool;
+    }
+    return problem;
+}
+
+std::vector<conv::Choice> candidates(const conv::Problem& problem) {
+    switch (problem.precision) {
+        case conv::Precision::kFp32:
+            return ConvOps<conv::Fp32Math>::candidates(problem);
+        case conv::Precision::kTf32:
+            return ConvOps<conv::Tf32Math>::candidates(problem);
+        default:
+            return ConvOps<conv::Bf16Math>::candidates(problem);
+    }
+}
+
+std::string tile_name(const conv::Choice& choice) {
+    return choice.rows ? std::to_string(choice.rows) + "x" + std::to_string(choice.cols)
+                       : "composed";
+}
+
+conv::Choice make_choice(const conv::Problem& problem, const std::string& tile, int splits) {
+    const auto allowed = candidates(problem);
+    std::vector<std::string> names;
+    for (const auto& choice : allowed)
+        names.push_back(tile_name(choice));
+    conv::Choice choice = allowed[index_of("tile", names, tile)];
+    const bool is_whole = choice.rows == 0 || problem.operation == conv::Operation::kConv2dReluPool;
+    const int most = is_whole ? 1 : conv::kMaxSplits;
+    shapes::require(splits >= 1 && splits <= most, "splits of " + tile + " must be from 1 to " +
+                                                       std::to_string(most) + ", got " +
+                                                       std::to_string(splits));
+    choice.splits = splits;
+    return choice;
+}
+
+void bind_plans(py::module_& m) {
+    m.def(
+        "plan_candidates",
+        [](const std::string& operation, const std::string& precision, const ConvShape& shape,
+           const std::optional<PoolShape>& pool) {
+            std::vector<Tuned> found;
+            for (const auto& choice : candidates(make_problem(operation, precision, shape, pool)))
+                found.emplace_back(tile_name(choice), choice.splits);
+            return found;
+        },
+        "The plans, as (tile, splits), among which a tuner may choose; the first one holds without "
+        "it.");
+    m.def(
+        "check_plan",
+        [](const std::string& operation, const std::string& precision, const ConvShape& shape,
+           const std::optional<PoolShape>& pool, const std::string& tile, int splits) {
+            make_choice(make_problem(operation, precision, shape, pool), tile, splits);
+        },
+        "ValueError unless this problem can have this plan.");
+    m.def(
+        "set_plan",
+        [](const std::string& operation, const std::string& precision, const ConvShape& shape,
+           const std::optional<PoolShape>& pool, const std::string& tile, int splits) {
+            const conv::Problem problem = make_problem(operation, precision, shape, pool);
+            conv::set_tuned_choice(problem, make_choice(problem, tile, splits));
+        },
+        "From now on this plan holds for this problem.");
+    m.def("clear_plans", &conv::clear_tuned_choices,
+          "From now on no plan holds that `set_plan` has set.");
+    m.def("gpu_names", &gpu_names, "Of every GPU that can be seen, in the order of their numbers.");
+}
+
 void bind_conversions(py::module_& m) {
     const auto def = [&m](const char* name, auto function) {
         m.def(name, function, py::call_guard<py::gil_scoped_release>());
@@ -143,6 +245,17 @@ void bind_conversions(py::module_& m) {
     });
 }
 #endif
+
+// A `..._workspace` function, which also fixes the plans that this thread goes by until its next.
+template <class... Shapes>
+auto workspace_query(std::size_t (*query)(const Shapes&...)) {
+    return [query](const Shapes&... shapes) {
+#if defined(ZFCUDA_KERNELS)
+        conv::follow_tuned_plans();
+#endif
+        return query(shapes...);
+    };
+}
 
 // The convolutions and blocks of `Ops`, whose arrays have elements of Ops::T; `suffix` ends their
 // names.
@@ -160,20 +273,20 @@ void bind_conv_ops(py::module_& m, const std::string& suffix) {
             Ops::conv2d(shape, pointer<T>(x), pointer<T>(w), pointer<float>(b), relu, pointer<T>(y),
                         pointer<void>(workspace), stream(s));
         });
-    def("conv2d", "_workspace", Ops::conv2d_workspace);
+    def("conv2d", "_workspace", workspace_query(Ops::conv2d_workspace));
     def("conv_transpose2d", "",
         [=](const ConvShape& shape, Address y, Address w, Address x, Address workspace, Address s) {
             Ops::conv_transpose2d(shape, pointer<T>(y), pointer<T>(w), pointer<T>(x),
                                   pointer<void>(workspace), stream(s));
         });
-    def("conv_transpose2d", "_workspace", Ops::conv_transpose2d_workspace);
+    def("conv_transpose2d", "_workspace", workspace_query(Ops::conv_transpose2d_workspace));
     def("conv2d_weight_grad", "",
         [=](const ConvShape& shape, Address x, Address dy, Address dw, Address workspace,
             Address s) {
             Ops::conv2d_weight_grad(shape, pointer<T>(x), pointer<T>(dy), pointer<float>(dw),
                                     pointer<void>(workspace), stream(s));
         });
-    def("conv2d_weight_grad", "_workspace", Ops::conv2d_weight_grad_workspace);
+    def("conv2d_weight_grad", "_workspace", workspace_query(Ops::conv2d_weight_grad_workspace));
     def("conv2d_relu_pool", "",
         [=](const ConvShape& conv, const PoolShape& pool, Address x, Address w, Address b,
             Address y, Address switches, Address workspace, Address s) {
@@ -181,7 +294,7 @@ void bind_conv_ops(py::module_& m, const std::string& suffix) {
                                   pointer<T>(y), pointer<std::uint8_t>(switches),
                                   pointer<void>(workspace), stream(s));
         });
-    def("conv2d_relu_pool", "_workspace", Ops::conv2d_relu_pool_workspace);
+    def("conv2d_relu_pool", "_workspace", workspace_query(Ops::conv2d_relu_pool_workspace));
     def("unpool_conv_transpose2d", "",
         [=](const ConvShape& conv, const PoolShape& pool, Address y, Address switches, Address w,
             bool rectify, Address x, Address workspace, Address s) {
@@ -189,7 +302,8 @@ void bind_conv_ops(py::module_& m, const std::string& suffix) {
                                          pointer<T>(w), rectify, pointer<T>(x),
                                          pointer<void>(workspace), stream(s));
         });
-    def("unpool_conv_transpose2d", "_workspace", Ops::unpool_conv_transpose2d_workspace);
+    def("unpool_conv_transpose2d", "_workspace",
+        workspace_query(Ops::unpool_conv_transpose2d_workspace));
     def("unpool_conv2d_weight_grad", "",
         [=](const ConvShape& conv, const PoolShape& pool, Address x, Address dy, Address switches,
             Address dw, Address workspace, Address s) {
@@ -197,7 +311,8 @@ void bind_conv_ops(py::module_& m, const std::string& suffix) {
                                            pointer<std::uint8_t>(switches), pointer<float>(dw),
                                            pointer<void>(workspace), stream(s));
         });
-    def("unpool_conv2d_weight_grad", "_workspace", Ops::unpool_conv2d_weight_grad_workspace);
+    def("unpool_conv2d_weight_grad", "_workspace",
+        workspace_query(Ops::unpool_conv2d_weight_grad_workspace));
 }
 
 // The convolutions of ops.h, which every backend has.
@@ -270,6 +385,7 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
 #if defined(ZFCUDA_KERNELS)
     bind_ops_on<Bf16>(m, "_bf16");
     bind_conversions(m);
+    bind_plans(m);
     bind_conv_ops<ConvOps<conv::Tf32Math>>(m, "_tf32");
     bind_conv_ops<ConvOps<conv::Bf16Math>>(m, "_bf16");
 #endif

@@ -11,7 +11,7 @@
 // they may. No operation allocates: where one needs scratch memory it has a `..._workspace`
 // function that says how many bytes (any alignment up to 256 bytes is given). No operation
 // synchronises with the host. Every result is deterministic: the same input gives the same bits,
-// run after run, on one device.
+// run after run, on one device, with the same plans (kernels/tuned_plans.h).
 #pragma once
 
 #include <cstddef>

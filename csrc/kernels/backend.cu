@@ -1,6 +1,7 @@
 // What the CUDA backend says of itself: whether it can run here, and on what.
 #include "ops.h"
 #include "simt/simt.h"
+#include "tuned_plans.h"
 
 namespace zfcuda {
 
@@ -75,6 +76,12 @@ std::string description() {
     return devices;
 }
 
+std::vector<std::string> gpu_names() {
+    std::vector<std::string> names;
+    for_each_device([&](const cudaDeviceProp& device) { names.emplace_back(device.name); });
+    return names;
+}
+
 #else
 
 std::string unavailable_reason() {
@@ -83,6 +90,10 @@ std::string unavailable_reason() {
 
 std::string description() {
     return "the CUDA kernels, run on the CPU by the SIMT emulator";
+}
+
+std::vector<std::string> gpu_names() {
+    return {"emulator"};
 }
 
 #endif

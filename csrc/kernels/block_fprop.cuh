@@ -56,7 +56,7 @@ PoolTiling make_tiling(const PoolShape& pool) {
 }
 
 template <class Tile>
-int count_blocks(const PoolShape& pool, const PoolTiling& t) {
+int count_regions(const PoolShape& pool, const PoolTiling& t) {
     return pool.n * t.down.divisor * t.across.divisor * t.tiles_n.divisor;
 }
 
@@ -74,26 +74,45 @@ struct BlockMemory {
         sizeof(WindowRow) * Tile::kRows + (kBuffers > kMap ? kBuffers : kMap);
 };
 
-// The cheapest tile for the fused kernel; tile -1 where composing is cheaper. (Devices of compute
-// capability 8.6 and 8.9 have no room for the largest tile.)
-template <class Math>
-Plan plan_block(const ConvShape& conv, const PoolShape& pool) {
-    using Table = Tiles<Math>;
-    const int depth = conv.r * conv.s * conv.c;
-    Plan best = plan_fprop(typename Table::Fprop{}, conv);
-    // The map is written and read again.
-    const double map = 1.0 * sizeof(typename Math::Element) * conv.n * conv.p() * conv.q() * conv.k;
-    best.cost += 2 * map * Table::kFmasPerByte / kMultiprocessors;
-    best.tile = -1;
-    for_each_tile(typename Table::Block{}, [&](auto tile, int index) {
+// Calls use(tile, plan) for each tile for the fused kernel that windows fit into. (Devices of
+// compute capability 8.6 and 8.9 have no room for the largest tile.)
+template <class Math, class Use>
+void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) {
+    for_each_tile(typename Tiles<Math>::Block{}, [&](auto tile, int index) {
         using Tile = decltype(tile);
         const PoolTiling tiling = make_tiling<Tile>(pool);
         if (tiling.height == 0 || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
-        const int slices = divide_up(depth, Tile::kDepth);
-        const double cost =
-            is_forced<Tile>() ? -1 : tile_cost<Tile>(count_blocks<Tile>(pool, tiling), slices);
-        if (cost < best.cost) best = {index, 1, slices, cost};
+        const int slices = divide_up(conv.r * conv.s * conv.c, Tile::kDepth);
+        const double cost = tile_cost<Tile>(count_regions<Tile>(pool, tiling), slices);
+        use(tile, Plan{index, 1, slices, cost});
     });
+}
+
+// The cheapest tile for the fused kernel; tile -1 where composing is cheaper.
+template <class Math>
+Plan cheapest_block_plan(const ConvShape& conv, const PoolShape& pool) {
+    Plan best = cheapest_plan(typename Tiles<Math>::Fprop{}, fprop_size(conv));
+    // The map is written and read again.
+    const double map = 1.0 * sizeof(typename Math::Element) * conv.n * conv.p() * conv.q() * conv.k;
+    best.cost += 2 * map * Tiles<Math>::kFmasPerByte / kMultiprocessors;
+    best.tile = -1;
+    for_each_block_plan<Math>(conv, pool, [&](auto, const Plan& plan) {
+        if (plan.cost < best.cost) best = plan;
+    });
+    return best;
+}
+
+// The plan that holds: the tuned one, if there is one, else the cheapest.
+template <class Math>
+Plan plan_block(const ConvShape& conv, const PoolShape& pool) {
+    Plan best = cheapest_block_plan<Math>(conv, pool);
+    const Problem problem{Operation::kConv2dReluPool, Tiles<Math>::kPrecision, conv, pool};
+    if (const auto choice = tuned_choice(problem)) {
+        if (choice->rows == 0) best.tile = -1;
+        for_each_block_plan<Math>(conv, pool, [&](auto tile, const Plan& plan) {
+            if (is_chosen<decltype(tile)>(*choice)) best = plan;
+        });
+    }
     return best;
 }
 
@@ -216,7 +235,7 @@ void launch_block_fprop(const ConvShape& conv, const PoolShape& pool,
     const PoolTiling tiling = make_tiling<Tile>(pool);
     const bool wide = conv.k % 4 == 0 && aligned_for_vectors(y, switches);
     simt::launch<block_fprop_kernel<Tile, V>>(
-        dim3(count_blocks<Tile>(pool, tiling)), dim3(Tile::kThreads), BlockMemory<Tile, V>::kBytes,
+        dim3(count_regions<Tile>(pool, tiling)), dim3(Tile::kThreads), BlockMemory<Tile, V>::kBytes,
         stream, conv, pool, tiling, x, w, b, y, switches, wide);
 }
 

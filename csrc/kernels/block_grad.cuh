@@ -21,19 +21,30 @@ namespace conv {
 // bytes at 4.3 TB/s, 1.9 ps.
 constexpr int kMaxGathers = 3;
 
+// Whether gathering costs less than a map.
+template <class Math>
+bool should_read_through_switches(const ConvShape& shape, const PoolShape& pool) {
+    int gathers = 0;
+    const bool wide_x = shape.c % kVectorWidth<typename Math::Element> == 0;
+    with_wgrad_tiles<Math>(true, wide_x, [&](auto tiles, auto, auto) {
+        with_tile(tiles, cheapest_plan(tiles, wgrad_size(shape)), [&](auto tile) {
+            gathers = divide_up(shape.r * shape.s * shape.c, decltype(tile)::kCols);
+        });
+    });
+    return has_small_cover(pool) && gathers <= kMaxGathers;
+}
+
+template <class Math>
+Problem unpool_wgrad_problem(const ConvShape& shape, const PoolShape& pool) {
+    return {Operation::kUnpoolConv2dWeightGrad, Tiles<Math>::kPrecision, shape, pool};
+}
+
+// Whether dy is unpooled while it is read: as a tuner has chosen, else where that costs less.
 template <class Math>
 bool reads_through_switches(const ConvShape& shape, const PoolShape& pool) {
-    const auto count_tiles = [&](auto tiles) {
-        int count = 0;
-        with_tile(tiles, plan_wgrad(tiles, shape), [&](auto tile) {
-            count = divide_up(shape.r * shape.s * shape.c, decltype(tile)::kCols);
-        });
-        return count;
-    };
-    const int count = shape.c % kVectorWidth<typename Math::Element> == 0
-                          ? count_tiles(typename Tiles<Math>::Wgrad{})
-                          : count_tiles(typename Tiles<Math>::WgradFirst{});
-    return has_small_cover(pool) && count <= kMaxGathers;
+    if (const auto choice = tuned_choice(unpool_wgrad_problem<Math>(shape, pool)))
+        return choice->rows > 0;
+    return should_read_through_switches<Math>(shape, pool);
 }
 
 }  // namespace conv
@@ -61,9 +72,9 @@ template <class Math>
 std::size_t ConvOps<Math>::unpool_conv2d_weight_grad_workspace(const ConvShape& shape,
                                                                const PoolShape& pool) {
     check_block(shape, pool);
-    const std::size_t partial = conv2d_weight_grad_workspace(shape);
-    return conv::reads_through_switches<Math>(shape, pool) ? partial
-                                                           : conv::map_bytes<T>(shape) + partial;
+    if (conv::reads_through_switches<Math>(shape, pool))
+        return conv::weight_grad_workspace<Math>(conv::unpool_wgrad_problem<Math>(shape, pool));
+    return conv::map_bytes<T>(shape) + conv2d_weight_grad_workspace(shape);
 }
 
 template <class Math>
@@ -73,8 +84,9 @@ void ConvOps<Math>::unpool_conv2d_weight_grad(const ConvShape& shape, const Pool
     if (conv::reads_through_switches<Math>(shape, pool)) {
         const bool wide =
             conv::is_wide(shape.k, dy) && aligned_for_vectors<kVectorWidth<T>>(switches);
-        conv::weight_grad<Math, conv::UnpooledPixels>(
-            shape, x, conv::UnpooledMap<T>(pool, dy, switches), wide, dw, workspace, stream);
+        conv::weight_grad<Math, conv::UnpooledPixels>(conv::unpool_wgrad_problem<Math>(shape, pool),
+                                                      x, conv::UnpooledMap<T>(pool, dy, switches),
+                                                      wide, dw, workspace, stream);
         return;
     }
     T* const map = static_cast<T*>(workspace);

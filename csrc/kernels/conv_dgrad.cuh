@@ -71,9 +71,9 @@ std::size_t ConvOps<Math>::conv_transpose2d_workspace(const ConvShape& shape) {
     using namespace conv;
     shape.check();
     const std::size_t size = static_cast<std::size_t>(shape.n) * shape.h * shape.w * shape.c;
-    return partial_sums_bytes({plan_dgrad(typename Tiles<Math>::Dgrad{}, shape),
-                               plan_dgrad(typename Tiles<Math>::DgradFirst{}, shape),
-                               plan_dgrad(typename Tiles<Math>::DgradNarrow{}, shape)},
+    return partial_sums_bytes({plan_dgrad<Math>(typename Tiles<Math>::Dgrad{}, shape),
+                               plan_dgrad<Math>(typename Tiles<Math>::DgradFirst{}, shape),
+                               plan_dgrad<Math>(typename Tiles<Math>::DgradNarrow{}, shape)},
                               size);
 }
 
@@ -81,8 +81,9 @@ template <class Math>
 void ConvOps<Math>::conv_transpose2d(const ConvShape& shape, const T* y, const T* w, T* x,
                                      void* workspace, Stream stream) {
     using namespace conv;
-    const auto run = [&](auto tiles, auto width_y, auto width_w) {
-        const Plan plan = plan_dgrad(tiles, shape);
+    const bool wide_y = is_wide(shape.k, y), wide_w = is_wide(shape.c, w);
+    with_dgrad_tiles<Math>(wide_y, wide_w, [&](auto tiles, auto width_y, auto width_w) {
+        const Plan plan = plan_dgrad<Math>(tiles, shape);
         const bool split = plan.splits > 1;
         const Epilogue whole{nullptr, false, shape.c % 4 == 0 && aligned_for_vectors(x)};
         const Epilogue part{nullptr, false, shape.c % 4 == 0};
@@ -99,15 +100,7 @@ void ConvOps<Math>::conv_transpose2d(const ConvShape& shape, const T* y, const T
             add_splits(plan.splits, std::int64_t{shape.n} * shape.h * shape.w * shape.c, shape.c,
                        static_cast<float*>(workspace), whole, x, stream);
         }
-    };
-    constexpr std::integral_constant<int, kVectorWidth<T>> wide{};
-    constexpr std::integral_constant<int, 1> narrow{};
-    if (is_wide(shape.k, y) && is_wide(shape.c, w))
-        run(typename Tiles<Math>::Dgrad{}, wide, wide);
-    else if (is_wide(shape.k, y))
-        run(typename Tiles<Math>::DgradFirst{}, wide, narrow);
-    else
-        run(typename Tiles<Math>::DgradNarrow{}, narrow, narrow);
+    });
 }
 
 }  // namespace zfcuda

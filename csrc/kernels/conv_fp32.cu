@@ -1,13 +1,10 @@
 // The convolutions and blocks in exact float32.
-#include "block_fprop.cuh"
-#include "block_grad.cuh"
-#include "conv_dgrad.cuh"
-#include "conv_fprop.cuh"
-#include "conv_wgrad.cuh"
+#include "conv_candidates.cuh"
 #include "ops.h"
 
 namespace zfcuda {
 
+template struct ConvOps<conv::Fp32Math>;
 using Exact = ConvOps<conv::Fp32Math>;
 
 std::size_t conv2d_workspace(const ConvShape& shape) {

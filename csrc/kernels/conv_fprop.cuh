@@ -16,9 +16,13 @@
 namespace zfcuda {
 namespace conv {
 
-template <class List>
+inline ProductSize fprop_size(const ConvShape& s) {
+    return {1, s.n * s.p() * s.q(), s.k, s.r * s.s * s.c};
+}
+
+template <class Math, class List>
 Plan plan_fprop(List tiles, const ConvShape& s) {
-    return make_plan(tiles, 1, s.n * s.p() * s.q(), s.k, s.r * s.s * s.c);
+    return make_plan(tiles, {Operation::kConv2d, Tiles<Math>::kPrecision, s, {}}, fprop_size(s));
 }
 
 template <class Tile, int V>
@@ -82,8 +86,8 @@ std::size_t ConvOps<Math>::conv2d_workspace(const ConvShape& shape) {
     using namespace conv;
     shape.check();
     const std::size_t size = static_cast<std::size_t>(shape.n) * shape.p() * shape.q() * shape.k;
-    return partial_sums_bytes({plan_fprop(typename Tiles<Math>::Fprop{}, shape),
-                               plan_fprop(typename Tiles<Math>::FpropNarrow{}, shape)},
+    return partial_sums_bytes({plan_fprop<Math>(typename Tiles<Math>::Fprop{}, shape),
+                               plan_fprop<Math>(typename Tiles<Math>::FpropNarrow{}, shape)},
                               size);
 }
 
@@ -91,8 +95,8 @@ template <class Math>
 void ConvOps<Math>::conv2d(const ConvShape& shape, const T* x, const T* w, const float* b,
                            bool relu, T* y, void* workspace, Stream stream) {
     using namespace conv;
-    const auto run = [&](auto tiles, auto width) {
-        const Plan plan = plan_fprop(tiles, shape);
+    with_fprop_tiles<Math>(is_wide(shape.c, x, w), [&](auto tiles, auto width) {
+        const Plan plan = plan_fprop<Math>(tiles, shape);
         const bool split = plan.splits > 1;
         const Epilogue whole{b, relu, shape.k % 4 == 0 && aligned_for_vectors(y)};
         const Epilogue part{nullptr, false, shape.k % 4 == 0};
@@ -105,11 +109,7 @@ void ConvOps<Math>::conv2d(const ConvShape& shape, const T* x, const T* w, const
             add_splits(plan.splits, std::int64_t{shape.n} * shape.p() * shape.q() * shape.k,
                        shape.k, static_cast<float*>(workspace), whole, y, stream);
         }
-    };
-    if (is_wide(shape.c, x, w))
-        run(typename Tiles<Math>::Fprop{}, std::integral_constant<int, kVectorWidth<T>>());
-    else
-        run(typename Tiles<Math>::FpropNarrow{}, std::integral_constant<int, 1>());
+    });
 }
 
 }  // namespace zfcuda

@@ -7,10 +7,12 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "ops.h"
 #include "ops_bf16.h"
 #include "shapes.h"
+#include "tuned_plans.h"
 
 namespace zfcuda {
 
@@ -61,6 +63,10 @@ struct ConvOps {
                                           void* workspace, Stream stream);
     static std::size_t unpool_conv2d_weight_grad_workspace(const ConvShape& conv,
                                                            const PoolShape& pool);
+
+    // The plans that a tuner may choose for this problem if its arrays are aligned, that of the
+    // heuristic in front.
+    static std::vector<conv::Choice> candidates(const conv::Problem& problem);
 };
 
 }  // namespace zfcuda

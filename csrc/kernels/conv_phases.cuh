@@ -10,12 +10,17 @@ ZFCUDA_HOST_DEVICE inline int least(int a, int b) {
     return a < b ? a : b;
 }
 
-// The plan of the product over all phases, the largest of which have this many pixels and taps.
-template <class List>
+// A product for each phase, the largest of which have this many pixels and taps.
+inline ProductSize dgrad_size(const ConvShape& s) {
+    return {least(s.stride_h, s.h) * least(s.stride_w, s.w),
+            s.n * divide_up(s.h, s.stride_h) * divide_up(s.w, s.stride_w), s.c,
+            divide_up(s.r, s.stride_h) * divide_up(s.s, s.stride_w) * s.k};
+}
+
+template <class Math, class List>
 Plan plan_dgrad(List tiles, const ConvShape& s) {
-    return make_plan(tiles, least(s.stride_h, s.h) * least(s.stride_w, s.w),
-                     s.n * divide_up(s.h, s.stride_h) * divide_up(s.w, s.stride_w), s.c,
-                     divide_up(s.r, s.stride_h) * divide_up(s.s, s.stride_w) * s.k);
+    return make_plan(tiles, {Operation::kConvTranspose2d, Tiles<Math>::kPrecision, s, {}},
+                     dgrad_size(s));
 }
 
 // How a convolution is cut into phases and their products into tiles: divisors that only the

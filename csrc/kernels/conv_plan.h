@@ -3,18 +3,19 @@
 // A matrix product of rows x cols x depth is cut into tiles of its result and, where those are too
 // few to fill the GPU, its depth is cut into splits whose sums a second kernel adds in order. The
 // plan depends on the shape alone, never on the GPU at hand: so the bits of a result do not either.
+// Only where a tuner has timed the problem and found a better plan (tuned_plans.h), that one holds.
 #pragma once
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <initializer_list>
-#include <string>
+#include <type_traits>
 
 #include "conv_gemm.cuh"
 #include "shapes.h"
+#include "tuned_plans.h"
 
 namespace zfcuda::conv {
 
@@ -62,6 +63,7 @@ struct Tiles<Fp32Math> {
 
     // FMAs that a GPU could do in the time that it moves a byte: 30e12 / 4.3e12 on an H200.
     static constexpr double kFmasPerByte = 7;
+    static constexpr Precision kPrecision = Precision::kFp32;
 };
 
 // Tensor cores: the same tiles for tf32 and bfloat16.
@@ -92,11 +94,47 @@ struct TensorTiles {
 template <>
 struct Tiles<Tf32Math> : TensorTiles<Tf32Math> {
     static constexpr double kFmasPerByte = 35;
+    static constexpr Precision kPrecision = Precision::kTf32;
 };
 template <>
 struct Tiles<Bf16Math> : TensorTiles<Bf16Math> {
     static constexpr double kFmasPerByte = 70;
+    static constexpr Precision kPrecision = Precision::kBf16;
 };
+
+// The lists for operands of which some can be copied 16 bytes at a time: calls use(list, width...)
+// with the width of each operand's copies, in elements.
+template <class Math>
+constexpr std::integral_constant<int, kVectorWidth<typename Math::Element>> kWide{};
+constexpr std::integral_constant<int, 1> kNarrow{};
+
+template <class Math, class Use>
+void with_fprop_tiles(bool wide, Use use) {
+    if (wide)
+        use(typename Tiles<Math>::Fprop{}, kWide<Math>);
+    else
+        use(typename Tiles<Math>::FpropNarrow{}, kNarrow);
+}
+
+template <class Math, class Use>
+void with_dgrad_tiles(bool wide_y, bool wide_w, Use use) {
+    if (wide_y && wide_w)
+        use(typename Tiles<Math>::Dgrad{}, kWide<Math>, kWide<Math>);
+    else if (wide_y)
+        use(typename Tiles<Math>::DgradFirst{}, kWide<Math>, kNarrow);
+    else
+        use(typename Tiles<Math>::DgradNarrow{}, kNarrow, kNarrow);
+}
+
+template <class Math, class Use>
+void with_wgrad_tiles(bool wide_dy, bool wide_x, Use use) {
+    if (wide_dy && wide_x)
+        use(typename Tiles<Math>::Wgrad{}, kWide<Math>, kWide<Math>);
+    else if (wide_dy)
+        use(typename Tiles<Math>::WgradFirst{}, kWide<Math>, kNarrow);
+    else
+        use(typename Tiles<Math>::WgradNarrow{}, kNarrow, kNarrow);
+}
 
 // The part of the depth that this block sums: split number blockIdx.y.
 struct DepthRange {
@@ -109,9 +147,14 @@ struct DepthRange {
     }
 };
 
+// The size of the matrix products of an operation: `batches` of rows x cols x depth.
+struct ProductSize {
+    int batches, rows, cols, depth;
+};
+
 // How a product is run: with which tile of its list, and how its depth is split.
 struct Plan {
-    int tile;              // index into the list
+    int tile;              // index into the list; -1: not with a kernel of its own
     int splits;            // at least 1
     int slices_per_split;  // of Tile::kDepth
     double cost;           // work of the busiest SM, in FMAs at full rate
@@ -128,26 +171,31 @@ double tile_cost(double blocks, int slices) {
 }
 
 template <class Tile>
-Plan plan_tile(int tile, int batches, int rows, int cols, int depth) {
-    const double blocks =
-        1.0 * batches * divide_up(rows, Tile::kRows) * divide_up(cols, Tile::kCols);
-    const int slices = divide_up(depth, Tile::kDepth);
+double count_blocks(const ProductSize& size) {
+    return 1.0 * size.batches * divide_up(size.rows, Tile::kRows) *
+           divide_up(size.cols, Tile::kCols);
+}
+
+// The plan with a tile and this many splits, or fewer where that would leave some empty.
+template <class Tile>
+Plan plan_splits(int tile, const ProductSize& size, int splits) {
+    const int slices = divide_up(size.depth, Tile::kDepth);
+    const int per_split = divide_up(slices, std::max(1, std::min(splits, slices)));
+    splits = std::max(1, divide_up(slices, std::max(1, per_split)));
+    return {tile, splits, per_split, tile_cost<Tile>(count_blocks<Tile>(size) * splits, per_split)};
+}
+
+// The plan with a tile, and as many splits as fill the GPU.
+template <class Tile>
+Plan plan_tile(int tile, const ProductSize& size) {
+    const double blocks = count_blocks<Tile>(size);
     const int slots = kMultiprocessors * Tile::kMinBlocks;
     int splits = 1;
     if (blocks * 2 <= slots) {
-        splits =
-            std::max(1, std::min(static_cast<int>(slots / blocks), slices / kMinSlicesPerSplit));
+        const int slices = divide_up(size.depth, Tile::kDepth);
+        splits = std::min(static_cast<int>(slots / blocks), slices / kMinSlicesPerSplit);
     }
-    const int per_split = divide_up(slices, splits);
-    splits = std::max(1, divide_up(slices, std::max(1, per_split)));
-    return {tile, splits, per_split, tile_cost<Tile>(blocks * splits, per_split)};
-}
-
-// ZFCUDA_CONV_TILE=128x64 takes that tile wherever an operation has it: for tests and for tuning.
-template <class Tile>
-bool is_forced() {
-    const char* name = std::getenv("ZFCUDA_CONV_TILE");
-    return name && name == std::to_string(Tile::kRows) + "x" + std::to_string(Tile::kCols);
+    return plan_splits<Tile>(tile, size, splits);
 }
 
 // Calls use(Tile{}, index) for each tile of the list.
@@ -165,17 +213,33 @@ void with_tile(List tiles, const Plan& plan, Run run) {
     });
 }
 
-// The cheapest plan for `batches` products of rows x cols x depth with a tile of the list.
+// The cheapest plan with a tile of the list.
 template <class List>
-Plan make_plan(List tiles, int batches, int rows, int cols, int depth) {
+Plan cheapest_plan(List tiles, const ProductSize& size) {
     Plan best{};
     for_each_tile(tiles, [&](auto tile, int index) {
-        using Tile = decltype(tile);
-        Plan plan = plan_tile<Tile>(index, batches, rows, cols, depth);
-        if (is_forced<Tile>()) plan.cost = -1;
+        const Plan plan = plan_tile<decltype(tile)>(index, size);
         if (index == 0 || plan.cost < best.cost) best = plan;
     });
     return best;
+}
+
+template <class Tile>
+bool is_chosen(const Choice& choice) {
+    return Tile::kRows == choice.rows && Tile::kCols == choice.cols;
+}
+
+// The plan that holds: the tuned one, if the list has its tile, else the cheapest.
+template <class List>
+Plan make_plan(List tiles, const Problem& problem, const ProductSize& size) {
+    Plan plan = cheapest_plan(tiles, size);
+    if (const auto choice = tuned_choice(problem)) {
+        for_each_tile(tiles, [&](auto tile, int index) {
+            using Tile = decltype(tile);
+            if (is_chosen<Tile>(*choice)) plan = plan_splits<Tile>(index, size, choice->splits);
+        });
+    }
+    return plan;
 }
 
 // Bytes for the partial sums of a plan, none if there is but one split; of several, the most.

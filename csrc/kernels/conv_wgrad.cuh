@@ -20,9 +20,13 @@
 namespace zfcuda {
 namespace conv {
 
-template <class List>
-Plan plan_wgrad(List tiles, const ConvShape& s) {
-    return make_plan(tiles, 1, s.k, s.r * s.s * s.c, s.n * s.p() * s.q());
+inline ProductSize wgrad_size(const ConvShape& s) {
+    return {1, s.k, s.r * s.s * s.c, s.n * s.p() * s.q()};
+}
+
+template <class Math>
+Problem wgrad_problem(const ConvShape& s) {
+    return {Operation::kConv2dWeightGrad, Tiles<Math>::kPrecision, s, {}};
 }
 
 template <class Tile, class A, int V>
@@ -65,21 +69,25 @@ void launch_wgrad(const ConvShape& shape, const Plan& plan, const typename Tile:
 }
 
 template <class Math>
-std::size_t weight_grad_workspace(const ConvShape& shape) {
+std::size_t weight_grad_workspace(const Problem& problem) {
+    const ConvShape& shape = problem.conv;
+    const ProductSize product = wgrad_size(shape);
     const std::size_t size = static_cast<std::size_t>(shape.k) * shape.r * shape.s * shape.c;
-    return partial_sums_bytes({plan_wgrad(typename Tiles<Math>::Wgrad{}, shape),
-                               plan_wgrad(typename Tiles<Math>::WgradFirst{}, shape),
-                               plan_wgrad(typename Tiles<Math>::WgradNarrow{}, shape)},
+    return partial_sums_bytes({make_plan(typename Tiles<Math>::Wgrad{}, problem, product),
+                               make_plan(typename Tiles<Math>::WgradFirst{}, problem, product),
+                               make_plan(typename Tiles<Math>::WgradNarrow{}, problem, product)},
                               size);
 }
 
 // The whole operation, with dy from `Gradient<Tile, V>`; `wide_dy`: it allows 16-byte copies.
 template <class Math, template <class, int> class Gradient, class T, class Source>
-void weight_grad(const ConvShape& shape, const T* x, const Source& dy, bool wide_dy, float* dw,
+void weight_grad(const Problem& problem, const T* x, const Source& dy, bool wide_dy, float* dw,
                  void* workspace, Stream stream) {
+    const ConvShape& shape = problem.conv;
     const int cols = shape.r * shape.s * shape.c;
-    const auto run = [&](auto tiles, auto width_dy, auto width_x) {
-        const Plan plan = plan_wgrad(tiles, shape);
+    const bool wide_x = is_wide(shape.c, x);
+    with_wgrad_tiles<Math>(wide_dy, wide_x, [&](auto tiles, auto width_dy, auto width_x) {
+        const Plan plan = make_plan(tiles, problem, wgrad_size(shape));
         const bool split = plan.splits > 1;
         const Epilogue whole{nullptr, false, cols % 4 == 0 && aligned_for_vectors(dw)};
         const Epilogue part{nullptr, false, cols % 4 == 0};
@@ -92,15 +100,7 @@ void weight_grad(const ConvShape& shape, const T* x, const Source& dy, bool wide
         });
         if (split)
             add_splits(plan.splits, std::int64_t{shape.k} * cols, cols, target, whole, dw, stream);
-    };
-    constexpr std::integral_constant<int, kVectorWidth<T>> wide{};
-    constexpr std::integral_constant<int, 1> narrow{};
-    if (wide_dy && is_wide(shape.c, x))
-        run(typename Tiles<Math>::Wgrad{}, wide, wide);
-    else if (wide_dy)
-        run(typename Tiles<Math>::WgradFirst{}, wide, narrow);
-    else
-        run(typename Tiles<Math>::WgradNarrow{}, narrow, narrow);
+    });
 }
 
 }  // namespace conv
@@ -108,14 +108,14 @@ void weight_grad(const ConvShape& shape, const T* x, const Source& dy, bool wide
 template <class Math>
 std::size_t ConvOps<Math>::conv2d_weight_grad_workspace(const ConvShape& shape) {
     shape.check();
-    return conv::weight_grad_workspace<Math>(shape);
+    return conv::weight_grad_workspace<Math>(conv::wgrad_problem<Math>(shape));
 }
 
 template <class Math>
 void ConvOps<Math>::conv2d_weight_grad(const ConvShape& shape, const T* x, const T* dy, float* dw,
                                        void* workspace, Stream stream) {
-    conv::weight_grad<Math, conv::Pixels>(shape, x, dy, conv::is_wide(shape.k, dy), dw, workspace,
-                                          stream);
+    conv::weight_grad<Math, conv::Pixels>(conv::wgrad_problem<Math>(shape), x, dy,
+                                          conv::is_wide(shape.k, dy), dw, workspace, stream);
 }
 
 }  // namespace zfcuda

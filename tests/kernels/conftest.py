@@ -1,7 +1,9 @@
 import pytest
 
 from tests.kernels.arithmetic import ARITHMETICS
+from tests.kernels.plans import force, with_tile
 from tests.shapes import CONV_TILES
+from zfcuda import backends
 
 
 @pytest.fixture(params=ARITHMETICS, ids=lambda arithmetic: arithmetic.name)
@@ -15,14 +17,23 @@ def _guarded(guarded_memory):
     """Kernel tests always run on poisoned, guarded memory."""
 
 
+@pytest.fixture
+def force_plan(monkeypatch):
+    """Call it to choose the plans of all convolutions of this test: see `plans.force`."""
+    yield lambda choose: force(monkeypatch, choose)
+    for name in ("emulated", "cuda"):
+        if not backends.status()[name]:
+            backends.get(name).module.clear_plans()
+
+
 @pytest.fixture(autouse=True)
-def _every_tile(request, monkeypatch):
+def _every_tile(request, force_plan):
     """Random cases take turns at the tiles of the convolutions: left to itself, a small problem gets a small tile."""
     if "case" in request.fixturenames:
-        name, number = request.node.callspec.params["case"]
+        _, number = request.node.callspec.params["case"]
         tile = (None, *CONV_TILES)[number % (len(CONV_TILES) + 1)]
-        if name != "cpu" and tile:
-            monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
+        if tile:
+            force_plan(with_tile(tile))
 
 
 def pytest_collection_modifyitems(items):

@@ -1,11 +1,12 @@
 """Every kernel that csrc/kernels/conv*.cu and block*.cu can launch: each tile at each vector width, forced by
-ZFCUDA_CONV_TILE, on shapes that leave the last tile ragged and on ones that need the depth to be split."""
+a plan, on shapes that leave the last tile ragged and on ones that need the depth to be split."""
 
 import numpy as np
 import pytest
 
 from tests import oracles
 from tests.conftest import Device
+from tests.kernels.plans import with_tile
 from tests.kernels.test_conv import TOLERANCE, assert_close, normal
 from tests.shapes import CONV_TILES, ELEMENTS
 from zfcuda import backends, ops
@@ -68,14 +69,14 @@ def check_all(device, arithmetic, n, size, c, k, kernel, stride, padding):
 
 @pytest.mark.parametrize("tile", CONV_TILES)
 @pytest.mark.parametrize(("c", "k"), CHANNELS)
-def test_ragged(kernels, arithmetic, monkeypatch, tile, c, k):
-    monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
+def test_ragged(kernels, arithmetic, force_plan, tile, c, k):
+    force_plan(with_tile(tile))
     check_all(kernels, arithmetic, 2, (15, 12), c, k, kernel=(3, 2), stride=(2, 1), padding=(1, 1))
 
 
 @pytest.mark.parametrize("tile", CONV_TILES)
-def test_more_than_one_tile(kernels, arithmetic, monkeypatch, tile):
-    monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
+def test_more_than_one_tile(kernels, arithmetic, force_plan, tile):
+    force_plan(with_tile(tile))
     check_all(kernels, arithmetic, 1, (26, 24), 40, 136, kernel=(1, 2), stride=(1, 1), padding=(0, 1))
 
 
@@ -126,9 +127,9 @@ def test_a_window_that_fits_no_tile(kernels):
 
 
 @pytest.mark.parametrize("tile", ["256x96", "128x64"])
-def test_a_fused_block_is_the_operations_one_by_one(kernels, arithmetic, monkeypatch, tile):
+def test_a_fused_block_is_the_operations_one_by_one(kernels, arithmetic, force_plan, tile):
     """Bit for bit, switches too: bfloat16 maps are rounded before they are pooled."""
-    monkeypatch.setenv("ZFCUDA_CONV_TILE", tile)
+    force_plan(with_tile(tile))
     rng = np.random.default_rng(11)
     x, w = (kernels.array(arithmetic.normal(rng, shape)) for shape in ((2, 17, 14, 3), (40, 3, 3, 3)))
     b = kernels.array(normal(rng, 40))
