@@ -152,7 +152,11 @@ def get(name: str) -> Backend:
             raise BackendError(
                 f"the CUDA backend needs CuPy ({error}): pip install 'zfcuda[cuda12]' or 'zfcuda[cuda13]'"
             ) from error
-        return CudaBackend(module, cupy)
+        from . import plans
+
+        backend = CudaBackend(module, cupy)
+        plans.load(backend)
+        return backend
     raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {name!r}")
 
 

@@ -26,6 +26,7 @@ COMMANDS = (
     "ablate",
     "features",
     "study",
+    "tune",
     "info",
 )
 

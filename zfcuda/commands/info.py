@@ -6,7 +6,7 @@ import argparse
 import importlib.metadata
 import platform
 
-from .. import __version__, backends
+from .. import __version__, backends, plans
 from .common import Commands
 
 _PACKAGES = ("numpy", "pillow", "safetensors", "tqdm", "matplotlib", "jinja2", "cupy-cuda12x", "cupy-cuda13x", "torch")
@@ -39,10 +39,17 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{'':9} {_ADVICE[name]}")
         else:
             print(f"{name:9} usable: {backends.get(name).module.description()}")
+            if name == "cuda":
+                print(f"{'':9} {_tuned(backends.get(name))}")
     print()
     versions = ((package, _version(package)) for package in _PACKAGES)
     print(", ".join(f"{package} {version}" for package, version in versions if version))
     return 0
+
+
+def _tuned(backend: backends.Backend) -> str:
+    saved = len(plans.read(backend)) if plans.gpu_name(backend) else 0
+    return f"{saved} tuned plans, in {plans.cache_path(plans.gpu_name(backend))}" if saved else "no tuned plans"
 
 
 def _version(package: str) -> str | None:

@@ -1,0 +1,158 @@
+"""The cache of tuned plans: which tile and how many splits of its depth serve a convolution best on a GPU.
+
+Without it a table in csrc/kernels/conv_plan.h decides by the shape alone. `zfcuda tune` writes it (`zfcuda.tuning`),
+and the CUDA backend reads it when it is first used. There is a file for each GPU's name and version of zfcuda, in
+$XDG_CACHE_HOME/zfcuda (~/.cache/zfcuda): JSON, a line for each plan. Without the file, nothing is tuned.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import warnings
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .backends import Backend
+
+__all__ = ["Plan", "Problem", "cache_path", "gpu_name", "load", "read", "to_json"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a plan is for: an operation of `zfcuda.ops` that has one, a precision ("fp32", "tf32", "bf16"), the shapes
+    of images (N,H,W,C) and filters (K,R,S,C), strides and paddings; for a block also those of its pool."""
+
+    operation: str
+    precision: str
+    x: tuple[int, int, int, int]
+    w: tuple[int, int, int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    window: tuple[int, int] | None = None
+    pool_stride: tuple[int, int] | None = None
+    pool_padding: tuple[int, int] | None = None
+
+    def key(self, backend: Backend) -> tuple[Any, ...]:
+        """The arguments with which a backend's functions on plans begin. ValueError for an impossible geometry."""
+        conv = backend.module.ConvShape(self.x, self.w, self.stride, self.padding)
+        pool = None
+        if self.window is not None and self.pool_stride is not None and self.pool_padding is not None:
+            pool = backend.module.PoolShape(conv.output, self.window, self.pool_stride, self.pool_padding)
+        return self.operation, self.precision, conv, pool
+
+    def __str__(self) -> str:
+        def by(sizes: Iterable[int]) -> str:
+            return "x".join(map(str, sizes))
+
+        text = f"{self.operation} {self.precision}, images {by(self.x)}, filters {by(self.w)}, stride {by(self.stride)}"
+        return text if self.window is None else f"{text}, pool {by(self.window)}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A tile ("128x64", or "composed": two operations one after the other), how many splits the depth is cut into, and
+    what the tuner measured, in ms: with this plan, and with the one that would hold without it."""
+
+    problem: Problem
+    tile: str
+    splits: int
+    ms: float
+    untuned_ms: float
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as untuned."""
+        return self.untuned_ms / self.ms
+
+
+# ---- Files -----------------------------------------------------------------------------------------------
+
+
+def cache_path(gpu: str) -> Path:
+    """The file of a GPU's plans for this version of zfcuda. FileNotFoundError if there is no place for it."""
+    from . import __version__
+
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    if not base.is_absolute():  # as its specification has it
+        base = Path(os.path.expanduser("~/.cache"))
+    if not base.is_absolute():
+        raise FileNotFoundError("there is no home directory for the cache of plans: set XDG_CACHE_HOME")
+    name = re.sub(r"[^A-Za-z0-9]+", "-", gpu).strip("-").lower()
+    return base / "zfcuda" / f"plans-{name}-{__version__}.json"
+
+
+def to_json(gpu: str, plans: Iterable[Plan]) -> str:
+    """The contents of a GPU's file."""
+    from . import __version__
+
+    lines = []
+    for plan in plans:
+        described = {**asdict(plan.problem), **asdict(plan)}
+        del described["problem"]
+        lines.append("  " + json.dumps({name: value for name, value in described.items() if value is not None}))
+    head = f' "gpu": {json.dumps(gpu)},\n "zfcuda": {json.dumps(__version__)},\n'
+    return "{\n" + head + ' "plans": [\n' + ",\n".join(lines) + "\n ]\n}\n"
+
+
+def read(backend: Backend) -> list[Plan]:
+    """The saved plans of the GPU here; none where there is no file, or, with a warning, where it cannot be used."""
+    gpu = gpu_name(backend)
+    from . import __version__
+
+    try:
+        path = cache_path(gpu)
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        return _ignore(path, f"the file cannot be read ({error})")
+    try:
+        contents = json.loads(text)
+        owner = contents["gpu"], contents["zfcuda"]
+        if owner != (gpu, __version__):
+            return _ignore(path, f"they are of {owner[0]} and zfcuda {owner[1]}, not of {gpu} and {__version__}")
+        plans = [_plan(entry) for entry in contents["plans"]]
+        for plan in plans:
+            backend.module.check_plan(*plan.problem.key(backend), plan.tile, plan.splits)
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
+        return _ignore(path, f"the file is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
+    return plans
+
+
+def _plan(entry: dict[str, Any]) -> Plan:
+    geometry: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()
+    }
+    names = {field.name for field in fields(Problem)}
+    problem = Problem(**{name: value for name, value in geometry.items() if name in names})
+    plan = Plan(problem, **{name: value for name, value in geometry.items() if name not in names})
+    if not plan.gain > 0:
+        raise ValueError(f"times must be positive, got {plan.ms} and {plan.untuned_ms}")
+    return plan
+
+
+def _ignore(path: Path, reason: str) -> list[Plan]:
+    warnings.warn(
+        f"the tuned plans in {path} are ignored: {reason}; `zfcuda tune` writes them anew", RuntimeWarning, stacklevel=3
+    )
+    return []
+
+
+# ---- Use -------------------------------------------------------------------------------------------------
+
+
+def gpu_name(backend: Backend) -> str:
+    """The name that all GPUs here share, or "" if they have several: plans hold for all GPUs of a process."""
+    names = set(backend.module.gpu_names())
+    return names.pop() if len(names) == 1 else ""
+
+
+def load(backend: Backend) -> None:
+    """Puts the saved plans of the GPU here into effect."""
+    if gpu_name(backend):
+        for plan in read(backend):
+            backend.module.set_plan(*plan.problem.key(backend), plan.tile, plan.splits)
