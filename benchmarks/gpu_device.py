@@ -52,7 +52,7 @@ def _ask(fields: dict[str, str]) -> dict[str, str]:
 
 
 def require() -> None:
-    """NoGpuError unless zfcuda, CuPy and PyTorch can all use a GPU here."""
+    """Gets both libraries ready; NoGpuError unless zfcuda, CuPy and PyTorch can all use a GPU here."""
     from zfcuda import backends
 
     reason = backends.status()["cuda"]
@@ -64,6 +64,8 @@ def require() -> None:
         raise NoGpuError("PyTorch, the peer, is missing: pip install 'zfcuda[parity]' (a CUDA build)") from None
     if not torch.cuda.is_available():
         raise NoGpuError("PyTorch finds no GPU: install its CUDA build, from https://pytorch.org")
+    # What somebody has tuned would not be a measurement of this run.
+    backends.get("cuda").module.clear_plans()
     # Exact float32 on both sides; cuDNN picks its fastest algorithm for each shape.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
