@@ -1,4 +1,4 @@
-"""The parts of cpu.py, in one process with one setting of the allocator: writes its rows as JSON, prints its tables."""
+"""The parts of cpu.py: lists of problems, each of which cpu.py has measured in a process of its own, by this script."""
 
 from __future__ import annotations
 
@@ -46,6 +46,14 @@ class Layer(NamedTuple):
     def output(self) -> int:
         return (self.size + 2 * self.padding - self.kernel) // self.stride + 1
 
+    @property
+    def geometry(self) -> dict[str, Any]:
+        return {"stride": self.stride, "padding": self.padding}
+
+    @property
+    def pooling(self) -> dict[str, Any]:
+        return {"window": 3, "stride": 2, "padding": self.pool_padding}
+
     def flops(self, n: int) -> float:
         return 2.0 * n * self.output**2 * self.maps * self.kernel**2 * self.channels
 
@@ -58,6 +66,10 @@ LAYERS = {
     5: Layer(13, 384, 256, 3, 1, 1, 0),
 }
 POOLED = {number: layer for number, layer in LAYERS.items() if layer.pool_padding is not None}
+
+
+# Prepares a problem: only the process that measures it does so.
+MakeCase = Callable[[], Case]
 
 
 def randn(*shape: int) -> np.ndarray:
@@ -104,44 +116,55 @@ def case(
 # ---- Layers ------------------------------------------------------------------------------------------------------
 
 
-def conv(n: int) -> Iterator[Case]:
-    for number, layer in LAYERS.items():
-        yield from _conv_cases(number, layer, n)
+def conv(n: int) -> list[MakeCase]:
+    return [functools.partial(make, number, n) for number in LAYERS for make in (_fprop, _dgrad, _wgrad)]
 
 
-def _conv_cases(number: int, layer: Layer, n: int) -> Iterator[Case]:
+def _conv_facts(number: int, n: int, *arrays: np.ndarray) -> dict[str, Any]:
+    """Of a convolution's case; arrays: the three that it reads and writes."""
+    moved = float(sum(array.nbytes for array in arrays))
+    return {"problem": f"conv{number}, batch {n}", "flops": LAYERS[number].flops(n), "moved": moved}
+
+
+def _fprop(number: int, n: int) -> Case:
+    layer = LAYERS[number]
     x, w, b, dy = _layer_arrays(layer, n)
-    geometry = {"stride": layer.stride, "padding": layer.padding}
-    sizes = {"flops": layer.flops(n), "moved": float(x.nbytes + w.nbytes + dy.nbytes)}
-    problem = f"conv{number}, batch {n}"
+    return case(
+        "conv fprop",
+        ours=lambda: ops.conv2d(x, w, b, **layer.geometry),
+        theirs=in_both_formats(functools.partial(functional.conv2d, bias=torch.from_numpy(b), **layer.geometry), x, w),
+        **_conv_facts(number, n, x, w, dy),
+    )
 
-    def data_gradient(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+
+def _dgrad(number: int, n: int) -> Case:
+    layer = LAYERS[number]
+    x, w, _, dy = _layer_arrays(layer, n)
+
+    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return _conv_backward(layer, dy, x, w, [True, False])[0]
 
-    def weight_gradient(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+    return case(
+        "conv dgrad" if number > 1 else "conv1 dgrad",
+        ours=lambda: ops.conv_transpose2d(dy, w, output_size=layer.size, **layer.geometry),
+        theirs=in_both_formats(theirs, dy, x, w),
+        **_conv_facts(number, n, x, w, dy),
+    )
+
+
+def _wgrad(number: int, n: int) -> Case:
+    layer = LAYERS[number]
+    x, w, _, dy = _layer_arrays(layer, n)
+
+    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return _conv_backward(layer, dy, x, w, [False, True])[1]
 
-    yield case(
-        "conv fprop",
-        problem,
-        lambda: ops.conv2d(x, w, b, **geometry),
-        in_both_formats(functools.partial(functional.conv2d, bias=torch.from_numpy(b), **geometry), x, w),
-        **sizes,
-    )
-    yield case(
-        "conv dgrad" if number > 1 else "conv1 dgrad",
-        problem,
-        lambda: ops.conv_transpose2d(dy, w, output_size=layer.size, **geometry),
-        in_both_formats(data_gradient, dy, x, w),
-        **sizes,
-    )
-    yield case(
+    return case(
         "conv wgrad",
-        problem,
-        lambda: ops.conv2d_weight_grad(x, dy, kernel_size=layer.kernel, **geometry),
-        in_both_formats(weight_gradient, dy, x, w),
+        ours=lambda: ops.conv2d_weight_grad(x, dy, kernel_size=layer.kernel, **layer.geometry),
+        theirs=in_both_formats(theirs, dy, x, w),
         tolerance=1e-4,
-        **sizes,
+        **_conv_facts(number, n, x, w, dy),
     )
 
 
@@ -160,124 +183,147 @@ def _conv_backward(
     return aten.convolution_backward(dy, x, w, None, stride, padding, [1, 1], False, [0, 0], 1, [*wanted, False])
 
 
-def _pool_backward(padding: int, dy: torch.Tensor, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+def _pool_backward(padding: int | None, dy: torch.Tensor, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
     return aten.max_pool2d_with_indices_backward(dy, x, [3, 3], [2, 2], [padding] * 2, [1, 1], False, indices)
 
 
-def pool(n: int) -> Iterator[Case]:
-    for number, layer in POOLED.items():
-        padding: Any = layer.pool_padding
-        x = randn(n, layer.output, layer.output, layer.maps)
-        geometry = {"window": 3, "stride": 2, "padding": padding}
-        y, switches = ops.max_pool2d(x, **geometry)
-        dy = randn(*y.shape)
-        problem, moved = f"pool{number}, batch {n}", float(x.nbytes + y.nbytes + switches.nbytes)
-        forward = functools.partial(
-            functional.max_pool2d, kernel_size=3, stride=2, padding=padding, return_indices=True
-        )
-        yield case(
-            "max pool with switches",
-            problem,
-            functools.partial(ops.max_pool2d, x, **geometry),
-            in_both_formats(forward, x),
-            moved=moved,
-            tolerance=0.0,
-        )
-        theirs = {}
-        for (name, images), signal in zip(nchw(x).items(), nchw(dy).values(), strict=True):
-            theirs[name] = functools.partial(_pool_backward, padding, signal, images, forward(images)[1])
-        yield case(
-            "unpool",
-            problem,
-            functools.partial(ops.max_unpool2d, dy, switches, output_size=layer.output, **geometry),
-            theirs,
-            moved=moved,
-            tolerance=1e-6,
-        )
+def _their_pool(layer: Layer) -> Callable[[torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    return functools.partial(
+        functional.max_pool2d, kernel_size=3, stride=2, padding=layer.pool_padding, return_indices=True
+    )
 
 
-def norm(n: int) -> Iterator[Case]:
-    for number, shape in {1: (n, 55, 55, 96), 2: (n, 13, 13, 256)}.items():
-        x, dy = 50 * randn(*shape), randn(*shape)
-        # PyTorch divides alpha by the size.
-        forward = functools.partial(functional.local_response_norm, size=5, alpha=5e-4, beta=0.75, k=2.0)
-        theirs = {}
-        for (name, images), signal in zip(nchw(x).items(), nchw(dy).values(), strict=True):
-            images.requires_grad_()
-            theirs[name] = functools.partial(
-                lambda y, images, signal: torch.autograd.grad(y, images, signal, retain_graph=True)[0],
-                forward(images),
-                images,
-                signal,
-            )
-        inference = {name: torch.inference_mode()(call) for name, call in in_both_formats(forward, x).items()}
-        problem = f"norm{number}, batch {n}"
-        yield case(
-            "normalisation",
-            problem,
-            functools.partial(ops.local_response_norm, x),
-            inference,
-            moved=2.0 * x.nbytes,
-        )
-        yield case(
-            "normalisation gradient",
-            problem,
-            functools.partial(ops.local_response_norm_grad, dy, x),
-            theirs,
-            moved=3.0 * x.nbytes,
-        )
+def pool(n: int) -> list[MakeCase]:
+    return [functools.partial(make, number, n) for number in POOLED for make in (_max_pool, _unpool)]
 
 
-def block(n: int) -> Iterator[Case]:
-    for number, layer in POOLED.items():
-        yield from _block_cases(number, layer, n)
+def _max_pool(number: int, n: int) -> Case:
+    layer = POOLED[number]
+    x = randn(n, layer.output, layer.output, layer.maps)
+    y, switches = ops.max_pool2d(x, **layer.pooling)
+    return case(
+        "max pool with switches",
+        f"pool{number}, batch {n}",
+        functools.partial(ops.max_pool2d, x, **layer.pooling),
+        in_both_formats(_their_pool(layer), x),
+        moved=float(x.nbytes + y.nbytes + switches.nbytes),
+        tolerance=0.0,
+    )
 
 
-def _block_cases(number: int, layer: Layer, n: int) -> Iterator[Case]:
-    x, w, b, _ = _layer_arrays(layer, n)
-    padding: Any = layer.pool_padding
-    geometry: dict[str, Any] = {"stride": layer.stride, "padding": layer.padding}
-    pooling: dict[str, Any] = {"window": 3, "pool_stride": 2, "pool_padding": padding}
-    y, switches = ops.conv2d_relu_pool(x, w, b, **geometry, **pooling)
+def _unpool(number: int, n: int) -> Case:
+    layer = POOLED[number]
+    x = randn(n, layer.output, layer.output, layer.maps)
+    y, switches = ops.max_pool2d(x, **layer.pooling)
     dy = randn(*y.shape)
-    problem = f"block {number}, batch {n}"
+    theirs = {}
+    for (name, images), signal in zip(nchw(x).items(), nchw(dy).values(), strict=True):
+        indices = _their_pool(layer)(images)[1]
+        theirs[name] = functools.partial(_pool_backward, layer.pool_padding, signal, images, indices)
+    return case(
+        "unpool",
+        f"pool{number}, batch {n}",
+        functools.partial(ops.max_unpool2d, dy, switches, output_size=layer.output, **layer.pooling),
+        theirs,
+        moved=float(x.nbytes + y.nbytes + switches.nbytes),
+        tolerance=1e-6,
+    )
 
-    def their_forward(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        z = functional.conv2d(x, w, torch.from_numpy(b), **geometry).relu_()
-        return *functional.max_pool2d(z, 3, 2, padding, return_indices=True), z
 
-    yield case(
+NORM_SHAPES = {1: (55, 55, 96), 2: (13, 13, 256)}
+
+
+def _their_norm(x: torch.Tensor) -> torch.Tensor:
+    # PyTorch divides alpha by the size.
+    return functional.local_response_norm(x, size=5, alpha=5e-4, beta=0.75, k=2.0)
+
+
+def norm(n: int) -> list[MakeCase]:
+    return [functools.partial(make, number, n) for number in NORM_SHAPES for make in (_norm, _norm_grad)]
+
+
+def _norm(number: int, n: int) -> Case:
+    x = 50 * randn(n, *NORM_SHAPES[number])
+    return case(
+        "normalisation",
+        f"norm{number}, batch {n}",
+        functools.partial(ops.local_response_norm, x),
+        {name: torch.inference_mode()(call) for name, call in in_both_formats(_their_norm, x).items()},
+        moved=2.0 * x.nbytes,
+    )
+
+
+def _norm_grad(number: int, n: int) -> Case:
+    x, dy = 50 * randn(n, *NORM_SHAPES[number]), randn(n, *NORM_SHAPES[number])
+    theirs = {}
+    for (name, images), signal in zip(nchw(x).items(), nchw(dy).values(), strict=True):
+        y = _their_norm(images.requires_grad_())
+        theirs[name] = functools.partial(
+            lambda y, images, signal: torch.autograd.grad(y, images, signal, retain_graph=True)[0], y, images, signal
+        )
+    return case(
+        "normalisation gradient",
+        f"norm{number}, batch {n}",
+        functools.partial(ops.local_response_norm_grad, dy, x),
+        theirs,
+        moved=3.0 * x.nbytes,
+    )
+
+
+def block(n: int) -> list[MakeCase]:
+    return [functools.partial(make, number, n) for number in POOLED for make in (_block_forward, _block_way_back)]
+
+
+def _block_geometry(layer: Layer) -> dict[str, Any]:
+    return {**layer.geometry, "window": 3, "pool_stride": 2, "pool_padding": layer.pool_padding}
+
+
+def _block_forward(number: int, n: int) -> Case:
+    layer = POOLED[number]
+    x, w, b, _ = _layer_arrays(layer, n)
+    geometry = _block_geometry(layer)
+    y, switches = ops.conv2d_relu_pool(x, w, b, **geometry)
+
+    def theirs(x: torch.Tensor, w: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        z = functional.conv2d(x, w, torch.from_numpy(b), **layer.geometry).relu_()
+        return *_their_pool(layer)(z), z
+
+    return case(
         f"block {number} forward",
-        problem,
-        lambda: ops.conv2d_relu_pool(x, w, b, **geometry, **pooling),
-        {name: torch.inference_mode()(call) for name, call in in_both_formats(their_forward, x, w).items()},
+        f"block {number}, batch {n}",
+        lambda: ops.conv2d_relu_pool(x, w, b, **geometry),
+        {name: torch.inference_mode()(call) for name, call in in_both_formats(theirs, x, w).items()},
         flops=layer.flops(n),
         moved=float(x.nbytes + w.nbytes + y.nbytes + switches.nbytes),
     )
 
-    def our_backward() -> tuple[np.ndarray, np.ndarray]:
+
+def _block_way_back(number: int, n: int) -> Case:
+    layer = POOLED[number]
+    x, w, b, _ = _layer_arrays(layer, n)
+    geometry = _block_geometry(layer)
+    y, switches = ops.conv2d_relu_pool(x, w, b, **geometry)
+    dy = randn(*y.shape)
+
+    def ours() -> tuple[np.ndarray, np.ndarray]:
         masked = ops.relu_grad(dy, y)
-        dw = ops.unpool_conv2d_weight_grad(x, masked, switches, kernel_size=layer.kernel, **geometry, **pooling)
-        dx = ops.unpool_conv_transpose2d(masked, switches, w, output_size=layer.size, **geometry, **pooling)
+        dw = ops.unpool_conv2d_weight_grad(x, masked, switches, kernel_size=layer.kernel, **geometry)
+        dx = ops.unpool_conv_transpose2d(masked, switches, w, output_size=layer.size, **geometry)
         return dw, dx
 
-    def their_backward(indices: Any, dy: Any, z: Any, x: Any, w: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        dz = aten.threshold_backward(_pool_backward(padding, dy, z, indices), z, 0)
+    def theirs(indices: Any, dy: Any, z: Any, x: Any, w: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        dz = aten.threshold_backward(_pool_backward(layer.pool_padding, dy, z, indices), z, 0)
         dx, dw, _ = _conv_backward(layer, dz, x, w, [True, True])
         return dw, dx
 
     # Both go back from our map and switches: rounding decides which of two nearly equal values wins a window.
-    tensors = [nchw(array) for array in (dy, ops.conv2d(x, w, b, relu=True, **geometry), x, w)]
+    tensors = [nchw(array) for array in (dy, ops.conv2d(x, w, b, relu=True, **layer.geometry), x, w)]
     indices = nchw(_as_indices(switches, layer))
-    peers_backward = {
-        name: functools.partial(their_backward, indices[name], *(formats[name] for formats in tensors))
-        for name in indices
-    }
-    yield case(
+    return case(
         f"block {number} way back",
-        f"{problem}, both gradients",
-        our_backward,
-        peers_backward,
+        f"block {number}, batch {n}, both gradients",
+        ours,
+        {name: functools.partial(theirs, indices[name], *(formats[name] for formats in tensors)) for name in indices},
         flops=2 * layer.flops(n),
         moved=float(2 * (x.nbytes + w.nbytes + y.nbytes) + switches.nbytes),
         tolerance=1e-4,
@@ -302,7 +348,6 @@ def forward_flops(net: Any, n: int) -> float:
     return sum(layer.flops(n) for layer in LAYERS.values()) + 2.0 * n * matrices
 
 
-@functools.cache
 def zfnet() -> Any:
     """ZFNet with weights that keep the scale of the signal, so that errors are seen."""
     net = models.zfnet(seed=0)
@@ -318,22 +363,29 @@ def modules(net: Any) -> dict[str, torch.nn.Module]:
     return {name: to_module(net).to(memory_format=layout) for name, layout in formats.items()}
 
 
-def net(n: int) -> Iterator[Case]:
-    network = zfnet()
-    images = randn(n, 224, 224, 3)
-    labels = rng.integers(0, 1000, n).astype(np.int32)
-    forward = {}
-    for name, module in modules(network).items():
-        forward[name] = torch.inference_mode()(functools.partial(module.eval(), nchw(images)[name]))
-    yield case(
+def net(n: int) -> list[MakeCase]:
+    return [functools.partial(make, n) for make in (_forward, _training_step)]
+
+
+def _forward(n: int) -> Case:
+    network, images = zfnet(), randn(n, 224, 224, 3)
+    theirs = {
+        name: torch.inference_mode()(functools.partial(module.eval(), nchw(images)[name]))
+        for name, module in modules(network).items()
+    }
+    return case(
         "forward",
         f"ZFNet, batch {n}",
         lambda: network.forward(images).output,
-        forward,
+        theirs,
         flops=forward_flops(network, n),
         tolerance=1e-4,
     )
 
+
+def _training_step(n: int) -> Case:
+    images = randn(n, 224, 224, 3)
+    labels = rng.integers(0, 1000, n).astype(np.int32)
     # The paper's weights: at 1e-2, both libraries train these without trouble.
     network = models.zfnet(seed=0)
     steps = {}
@@ -352,7 +404,7 @@ def net(n: int) -> Iterator[Case]:
 
     flops = 3 * forward_flops(network, n) - LAYERS[1].flops(n)
     moved = 5.0 * sum(array.nbytes for array in network.parameters().values())
-    yield Case(
+    return Case(
         "training step",
         f"ZFNet, batch {n}",
         flops,
@@ -451,7 +503,7 @@ def measure_projection(
     )
 
 
-def occlusion(stride: int) -> Iterator[Case]:
+def occlusion(stride: int) -> Case:
     network = zfnet()
     image, label, size = randn(224, 224, 3), 3, 50
 
@@ -471,7 +523,7 @@ def occlusion(stride: int) -> Iterator[Case]:
         for name, module in modules(network).items()
     }
     positions = (-(-(224 - size) // stride) + 1) ** 2
-    yield Case(
+    return Case(
         "occlusion map",
         f"square {size}, stride {stride}",
         forward_flops(network, positions),
@@ -528,45 +580,46 @@ def print_peak_memory(library: str, n: int) -> None:
 
 # ---- All of it ---------------------------------------------------------------------------------------------------
 
+Problem = Callable[[harness.Timer, harness.Ceilings | None], Iterator[Row]]
 
-def run(part: str, quick: bool, ceilings: harness.Ceilings | None) -> list[Row]:
+
+def problems(part: str, quick: bool) -> list[Problem]:
+    """Those of a part of cpu.PARTS. To make the list prepares nothing."""
     n = 4 if quick else 16
     whole = 4 if quick else 32
     if part == "memory":
-        return list(memory(whole))
-    rounds = (3, 3) if quick or part in ("net", "projection", "occlusion") else (5, 15)
-    timer = functools.partial(cpu_device.time_alternating, seconds=1.0 if quick else 2.0, rounds=rounds)
+        return [lambda timer, ceilings: memory(whole)]
     if part == "projection":
-        return list(measure_projection([2, 4] if quick else [8, 16], 16 if quick else 256, timer, ceilings))
-    cases = {
-        "conv": lambda: conv(n),
-        "pool": lambda: pool(n),
-        "norm": lambda: norm(n),
-        "block": lambda: block(n),
-        "net": lambda: net(whole),
-        "occlusion": lambda: occlusion(48 if quick else 16),
-    }[part]()
-    return [harness.measure(one, timer, ceilings) for one in cases]
+        return [functools.partial(measure_projection, [2, 4] if quick else [8, 16], 16 if quick else 256)]
+    makers = {
+        "conv": conv(n),
+        "pool": pool(n),
+        "norm": norm(n),
+        "block": block(n),
+        "net": net(whole),
+        "occlusion": [functools.partial(occlusion, 48 if quick else 16)],
+    }[part]
+    return [functools.partial(_measure, make) for make in makers]
+
+
+def _measure(make: MakeCase, timer: harness.Timer, ceilings: harness.Ceilings | None) -> Iterator[Row]:
+    yield harness.measure(make(), timer, ceilings)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("output", type=Path)
-    parser.add_argument("parts", nargs="+")
+    parser.add_argument("output", type=Path, help="gets the rows, as JSON")
+    parser.add_argument("part")
+    parser.add_argument("number", type=int, help="of the part's problem")
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--ceilings", type=float, nargs=2, metavar=("GFLOPS", "GBYTES"))
     arguments = parser.parse_args()
-    ceilings = cpu_device.ceilings()
-    facts: dict[str, Any] = {**harness.environment(), **cpu_device.describe()}
-    if ceilings:
-        facts |= {"ceiling, GFLOP/s": round(ceilings.gflops), "ceiling of a copy, GB/s": round(ceilings.gbytes, 1)}
-    print("\n".join(f"- {name}: {value}" for name, value in facts.items()), flush=True)
-    rows = []
-    for part in arguments.parts:
-        found = run(part, arguments.quick, ceilings)
-        print(f"\n## {part}\n\n{harness.table(found)}", flush=True)
-        rows += found
-    as_json = [{**asdict(row), "ratio": row.ratio, "share": row.share} for row in rows]
-    arguments.output.write_text(json.dumps({"environment": facts, "rows": as_json}))
+    ceilings = harness.Ceilings(*arguments.ceilings) if arguments.ceilings else None
+    few = arguments.quick or arguments.part in ("net", "projection", "occlusion")
+    seconds, rounds = (1.0 if arguments.quick else 2.0), ((3, 3) if few else (5, 15))
+    timer = functools.partial(cpu_device.time_alternating, seconds=seconds, rounds=rounds)
+    problem = problems(arguments.part, arguments.quick)[arguments.number]
+    arguments.output.write_text(json.dumps([asdict(row) for row in problem(timer, ceilings)]))
 
 
 if __name__ == "__main__":
