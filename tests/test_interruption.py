@@ -85,19 +85,21 @@ def test_visualize_while_it_ranks(stopped, checkpoint, folder):
 
 
 def test_visualize_while_it_projects(stopped, checkpoint, folder, tmp_path):
-    words = ("visualize", checkpoint, "--data", folder, "--batch-size", 6, "--maps", 1, "--top", 12)
-    partial, sections = stopped(*words, at=[2 + 3])  # after both of ranking, both of block 1 and one of block 2
-    assert partial == ["6 of 12 winners of pool2 projected"]
+    words = ("visualize", checkpoint, "--data", folder, "--batch-size", 12, "--maps", 3, "--top", 6)
+    # A batch ranked; two maps of block 1 (a batch of winners, the maps), then one; two of block 2.
+    partial, sections = stopped(*words, at=[1 + 2 + 2 + 2])
+    assert partial == ["2 of 3 maps of pool2 projected"]
     assert list(sections) == [f"Block {block}" for block in range(1, 6)]
     assert (tmp_path / "top-pool1.png").exists()
-    assert np.shape(sections["Block 5"]["values"]) == (128, 12)  # the ranking of all its maps
+    assert np.shape(sections["Block 2"]["values"]) == (2, 6)
+    assert np.shape(sections["Block 5"]["values"]) == (128, 6)  # the ranking of all its maps
     assert not (tmp_path / "top-pool5.png").exists()
 
 
 def test_a_second_ctrl_c_ends_what_the_first_left(stopped, checkpoint, folder):
-    words = ("visualize", checkpoint, "--data", folder, "--batch-size", 4, "--maps", 1, "--top", 8)
-    partial, _ = stopped(*words, at=[2, 3])
-    assert partial == ["8 of 12 images ranked", "4 of 8 winners of pool1 projected"]
+    words = ("visualize", checkpoint, "--data", folder, "--batch-size", 4, "--maps", 2, "--top", 4)
+    partial, _ = stopped(*words, at=[2, 4])
+    assert partial == ["8 of 12 images ranked", "1 of 2 maps of pool1 projected"]
 
 
 def test_diagnose(stopped, checkpoint, folder, tmp_path):

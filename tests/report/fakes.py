@@ -82,7 +82,7 @@ def make_report():
     report.add(Section("Facts", [Facts([("accuracy", "87 %"), (HOSTILE, HOSTILE)]), Chart("error", figure, HOSTILE)]))
     galleries = [Gallery(make_visualization(layer), shown, caption=HOSTILE) for layer in ("pool1", "pool2")]
     filters = Picture("filters", weight_tiles(weight), "filters", least=200)
-    report.add(Section("Maps", [filters, *galleries], HOSTILE, numbers={"values": galleries[0].visualization.values}))
+    report.add(Section("Maps", [filters, *galleries], HOSTILE, numbers=galleries[0].numbers()))
     report.add(Section(HOSTILE, [Explorer("occlusion", HOSTILE, make_occlusion(), shown[0].picture, CLASSES)]))
     rows = [("zfnet", 9.5, 1000), (HOSTILE, 12.2, 2000), ("alexnet", None, 3000)]
     report.add(Section("Table", [Table(["variant", "error", "parameters"], rows, HOSTILE), Note(HOSTILE, "good")]))

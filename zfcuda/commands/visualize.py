@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-import numpy as np
-
-from ..analysis import Visualization, rank_layers, strongest_maps, visualize
+from ..analysis import TopActivations, rank_layers, strongest_maps, visualize
+from ..analysis.geometry import field_of
+from ..analysis.progress import Steps
+from ..analysis.source import to_host
 from ..data import Dataset
 from ..nn import Network
 from ..nn.layers import RULES, Conv
@@ -105,32 +106,55 @@ def add_sections(
         if not chosen:
             report.add(Section(title(net, layer), parts, f"No map of {layer} fires for any of these images."))
             continue
-        view = None
+        gallery = None
         if not stopped:
-            view, stopped = kept(
+            caption = f"{len(chosen)} of {len(top.values)} maps, {dead} never fire"
+            gallery, stopped = kept(
                 report,
-                visualize,
+                _gallery,
                 net,
                 dataset,
                 top,
-                maps=chosen,
+                chosen,
+                caption,
                 rule=rule,
                 batch_size=batch_size,
                 progress=progress,
             )
-        if view is None:
+        if gallery is None:
             parts.append(Note("Ranked, but not projected; the ranking is in report.json.", "warning"))
             report.add(Section(title(net, layer), parts, numbers=top))
         else:
-            parts.append(gallery(net, dataset, view, f"{len(chosen)} of {len(top.values)} maps, {dead} never fire"))
-            report.add(Section(title(net, layer), parts, _blurb(view), view.numbers()))
+            report.add(Section(title(net, layer), [*parts, gallery], _blurb(net, top), gallery.numbers()))
     return partly_ranked or stopped
 
 
-def gallery(net: Network, dataset: Dataset, view: Visualization, caption: str) -> Gallery:
-    """The gallery of a visualisation, with the data set's own pictures."""
-    shown = show(dataset, np.unique(view.indices).tolist(), preprocess_of(net))
-    return Gallery(view, shown, caption=caption)
+def _gallery(
+    net: Network,
+    dataset: Dataset,
+    top: TopActivations,
+    maps: Sequence[int],
+    caption: str,
+    *,
+    rule: str,
+    batch_size: int,
+    progress: bool,
+) -> Gallery | None:
+    """The winners of these maps, with the data set's own pictures. As many maps at a time as fill a batch: memory does
+    not grow with their number by more than what the page shows."""
+    gallery = None
+    at_a_time = max(1, batch_size // top.values.shape[1])
+    label = f"projecting {top.layer}" if progress else ""
+    with Steps(len(maps), at_a_time, unit=f"maps of {top.layer} projected", label=label) as steps:
+        for step in steps:
+            some = [maps[i] for i in step]
+            view = visualize(net, dataset, top, maps=some, rule=rule, batch_size=batch_size)
+            shown = show(dataset, view.indices.flat, preprocess_of(net))
+            if gallery is None:
+                gallery = Gallery(view, shown, caption=caption)
+            else:
+                gallery.add(view, shown)
+    return steps.finish(gallery)
 
 
 def filters(net: Network, suffix: str = "") -> list[Picture]:
@@ -138,7 +162,7 @@ def filters(net: Network, suffix: str = "") -> list[Picture]:
     first = next((layer for layer in net.layers.values() if isinstance(layer, Conv)), None)
     if first is None or first.weight.shape[3] not in (1, 3):
         return []
-    weight = first.weight if isinstance(first.weight, np.ndarray) else first.weight.get()
+    weight = to_host(first.weight)
     count, height, width, _ = weight.shape
     caption = f"The {count} filters of {first.name}, {height} x {width}, strongest first"
     return [Picture(f"filters{suffix}", weight_tiles(weight), caption, least=480)]
@@ -155,9 +179,9 @@ def title(net: Network, layer: str) -> str:
     return f"Block {numbers[layer]}" if layer in numbers else layer
 
 
-def _blurb(view: Visualization) -> str:
-    height, width = view.projections.shape[2:4]
+def _blurb(net: Network, top: TopActivations) -> str:
+    _, _, height, width = field_of(net, top.layer).frame(0, 0)
     return (
-        f"For each map of {view.layer}, left: what the strongest activation in each of {view.values.shape[1]} images "
+        f"For each map of {top.layer}, left: what the strongest activation in each of {top.values.shape[1]} images "
         f"projects to; right: the {height} x {width} pixels that it sees. Click one to open it."
     )

@@ -5,9 +5,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -16,11 +15,12 @@ from ..analysis.deconvnet import Visualization, cut
 from . import pictures
 from .page import file_name
 
-# A page embeds larger pictures reduced to these many pixels, so that a hundred maps of nine winners stay below 15 MB.
-# Tiles above _EXACT_TILE may be JPEG: losslessly, a hundred maps of tiles of 75 x 75 would be 22 MB.
-_EXACT_TILE = 32
-_EMBEDDED_TILE = 80
-_EMBEDDED_IMAGE = 128
+_LARGEST_TILE, _LARGEST_IMAGE = 112, 128  # sides that larger ones are reduced to
+
+# What a page shows of a gallery stays below 15 MB however many maps it has: that is what these many pixels of tiles and
+# of images take if all is noise, tiles as JPEG. Only small ones are PNG.
+_EXACT_TILE, _EXACT_PIXELS = 32, 2e6
+_TILE_PIXELS, _IMAGE_PIXELS = 9e6, 10e6
 _GAP = 1
 
 
@@ -42,94 +42,123 @@ class MapCard(NamedTuple):
     find: str
 
 
-@dataclass(frozen=True)
 class Gallery:
-    """The maps of one visualised layer. `images` has an entry for every winner's index; saved as NAME.png."""
+    """The maps of one layer. Made of a visualisation, or of several of the same layer and k by `add`, which may be
+    forgotten afterwards: what is kept is as small as the page. Saved as NAME.png.
 
-    kind: ClassVar[str] = "gallery"
-    visualization: Visualization
-    images: Mapping[int, Shown]
-    name: str = ""
-    caption: str = ""
+    images: an entry for every winner's index.
+    """
 
-    @property
-    def layer(self) -> str:
-        return self.visualization.layer
+    kind = "gallery"
+
+    def __init__(self, visualization: Visualization, images: Mapping[int, Shown], name: str = "", caption: str = ""):
+        self.layer = visualization.layer
+        self.name = name or f"top-{file_name(self.layer)}"
+        self.caption = caption
+        self._tile = visualization.projections.shape[2:4]
+        self._columns = math.ceil(math.sqrt(visualization.values.shape[1]))
+        self._numbers: list[dict[str, Any]] = []
+        self._tiles: list[tuple[np.ndarray, np.ndarray]] = []  # of each map: projections, patches
+        self._about: list[tuple[str, str]] = []
+        self._images: dict[int, tuple[Shown, tuple[int, ...]]] = {}  # with the size before it was reduced
+        self.add(visualization, images)
+
+    def add(self, visualization: Visualization, images: Mapping[int, Shown]) -> None:
+        """More maps of the layer."""
+        self._numbers.append(visualization.numbers())
+        for row in range(len(visualization.maps)):
+            labels = [images[int(index)].label for index in visualization.indices[row]]
+            common = sorted(set(filter(None, labels)), key=lambda label: (-labels.count(label), label))
+            counted = ", ".join(f"{label} {labels.count(label)}" for label in common)
+            summary = f"strongest {visualization.values[row, 0]:.3g}" + (f" · {counted}" if counted else "")
+            find = " ".join([self.layer, "map", str(int(visualization.maps[row])), *common])
+            self._about.append((summary, find))
+            patches = [
+                cut(images[int(index)].picture, frame, fill=pictures.MID_GREY)
+                for index, frame in zip(visualization.indices[row], visualization.frames[row], strict=True)
+            ]
+            projections = [pictures.from_projection(one) for one in visualization.projections[row]]
+            self._tiles.append((self._tiled(projections), self._tiled(patches)))
+        for index in sorted(set(visualization.indices.ravel().tolist()) - set(self._images)):
+            shown = images[index]
+            small = shown._replace(picture=_at_most(shown.picture, _LARGEST_IMAGE))
+            self._images[index] = small, shown.picture.shape[:2]
+
+    def numbers(self) -> dict[str, Any]:
+        """Those of the visualisations, as if they were one."""
+        arrays = [name for name in self._numbers[0] if name != "layer"]
+        return {"layer": self.layer} | {name: np.concatenate([n[name] for n in self._numbers]) for name in arrays}
 
     @property
     def pixels(self) -> bool:
-        return max(self.visualization.projections.shape[2:4]) <= _EMBEDDED_TILE
+        return max(self._tile) <= self._shown_tile
 
     @property
-    def _columns(self) -> int:
-        return math.ceil(math.sqrt(self.visualization.values.shape[1]))
+    def _tile_count(self) -> int:
+        return sum(2 * numbers["values"].size for numbers in self._numbers)
 
-    def _projections(self, row: int) -> np.ndarray:
-        shown = [pictures.from_projection(one) for one in self.visualization.projections[row]]
-        return pictures.tile(shown, self._columns, _GAP)
-
-    def _patches(self, row: int) -> np.ndarray:
-        view = self.visualization
-        shown = [
-            cut(self.images[int(index)].picture, frame, fill=pictures.MID_GREY)
-            for index, frame in zip(view.indices[row], view.frames[row], strict=True)
-        ]
-        return pictures.tile(shown, self._columns, _GAP)
+    @property
+    def _shown_tile(self) -> int:
+        """The side of the tiles in the page, unless their own is smaller."""
+        return min(_LARGEST_TILE, int(math.sqrt(_TILE_PIXELS / self._tile_count)))
 
     @functools.cached_property
     def maps(self) -> list[MapCard]:
-        view = self.visualization
-        cards = []
-        for row, number in enumerate(view.maps):
-            labels = [self.images[int(index)].label for index in view.indices[row]]
-            common = sorted(set(filter(None, labels)), key=lambda label: (-labels.count(label), label))
-            counted = ", ".join(f"{label} {labels.count(label)}" for label in common)
-            cards.append(
-                MapCard(
-                    number=int(number),
-                    projections=_embedded_tiles(self._projections(row), view),
-                    patches=_embedded_tiles(self._patches(row), view),
-                    summary=f"strongest {view.values[row, 0]:.3g}" + (f" · {counted}" if counted else ""),
-                    find=" ".join([view.layer, "map", str(int(number)), *common]),
-                )
+        photo = max(self._tile) > _EXACT_TILE or self._tile_count * math.prod(self._tile) > _EXACT_PIXELS
+        longest = self._across(self._shown_tile)
+        uris = [[pictures.data_uri(_at_most(side, longest), photo) for side in pair] for pair in self._tiles]
+        return [
+            MapCard(number, projections, patches, summary, find)
+            for number, (projections, patches), (summary, find) in zip(
+                self.numbers()["maps"].tolist(), uris, self._about, strict=True
             )
-        return cards
+        ]
 
     def data(self) -> dict[str, Any]:
         """What the page's script needs to open a winner."""
-        view = self.visualization
-        size = list(self._projections(0).shape[:2])
+        numbers = self.numbers()
+        keys = ("values", "indices", "positions", "windows")
+        height, width = self._tile
         maps = []
-        for row, number in enumerate(view.maps):
+        for number, *of_map in zip(numbers["maps"].tolist(), *(numbers[key].tolist() for key in keys), strict=True):
             winners = [
-                {
-                    "value": float(view.values[row, rank]),
-                    "image": str(view.indices[row, rank]),
-                    "position": view.positions[row, rank].tolist(),
-                    "window": view.windows[row, rank].tolist(),
-                }
-                for rank in range(view.values.shape[1])
+                {"value": value, "image": str(index), "position": position, "window": window}
+                for value, index, position, window in zip(*of_map, strict=True)
             ]
-            maps.append({"number": int(number), "columns": self._columns, "size": size, "winners": winners})
-        images = {}
-        for index in np.unique(view.indices):
-            shown = self.images[int(index)]
-            images[str(index)] = {
-                "uri": pictures.data_uri(_at_most(shown.picture, _EMBEDDED_IMAGE), photo=True),
-                "size": list(shown.picture.shape[:2]),
+            rows = -(-len(winners) // self._columns)
+            size = [rows * (height + _GAP) - _GAP, self._columns * (width + _GAP) - _GAP]
+            maps.append({"number": number, "columns": self._columns, "size": size, "winners": winners})
+        longest = int(math.sqrt(_IMAGE_PIXELS / len(self._images)))
+        images = {
+            str(index): {
+                "uri": pictures.data_uri(_at_most(shown.picture, longest), photo=True),
+                "size": list(size),
                 "name": shown.name,
                 "label": shown.label,
             }
-        tile = list(view.projections.shape[2:4])
+            for index, (shown, size) in self._images.items()
+        }
         return {
-            "layer": view.layer, "tile": tile, "gap": _GAP, "pixels": self.pixels, "maps": maps, "images": images,
-        }  # fmt: skip
+            "layer": self.layer,
+            "tile": [height, width],
+            "gap": _GAP,
+            "pixels": self.pixels,
+            "maps": maps,
+            "images": images,
+        }
 
     def save(self, directory: Path) -> None:
-        pairs = [pictures.beside(self._projections(row), self._patches(row)) for row in range(len(self.maps))]
+        pairs = [pictures.beside(*pair) for pair in self._tiles]
         across = max(1, round(math.sqrt(len(pairs) / 2)))
-        name = self.name or f"top-{file_name(self.layer)}"
-        pictures.save_png(directory / f"{name}.png", pictures.tile(pairs, across, gap=8), least=800)
+        pictures.save_png(directory / f"{self.name}.png", pictures.tile(pairs, across, gap=8), least=800)
+
+    def _tiled(self, tiles: Sequence[np.ndarray]) -> np.ndarray:
+        """The winners of a map as one picture, no larger than they are shown."""
+        return _at_most(pictures.tile(tiles, self._columns, _GAP), self._across(_LARGEST_TILE))
+
+    def _across(self, side: int) -> int:
+        """The length of a map's winners as one picture, if a winner is `side` long."""
+        return self._columns * (side + _GAP) - _GAP
 
 
 def _at_most(picture: np.ndarray, longest: int) -> np.ndarray:
@@ -138,12 +167,6 @@ def _at_most(picture: np.ndarray, longest: int) -> np.ndarray:
         return picture
     height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
-
-
-def _embedded_tiles(tiles: np.ndarray, view: Visualization) -> str:
-    side = max(view.projections.shape[2:4])
-    small = _at_most(tiles, int(max(tiles.shape[:2]) / max(1.0, side / _EMBEDDED_TILE)))
-    return pictures.data_uri(small, photo=side > _EXACT_TILE)
 
 
 def weight_tiles(weight: np.ndarray, columns: int | None = None) -> np.ndarray:
