@@ -117,8 +117,9 @@ void bind_ops_on(py::module_& m, const std::string& suffix) {
         relu_grad(size, pointer<T>(dy), pointer<T>(y), pointer<T>(dx), stream(s));
     });
     def("dropout", [=](std::int64_t size, Address x, float probability, std::uint64_t seed,
-                       std::uint64_t offset, Address y, Address s) {
-        dropout(size, pointer<T>(x), probability, seed, offset, pointer<T>(y), stream(s));
+                       Address offset, Address y, Address s) {
+        dropout(size, pointer<T>(x), probability, seed, pointer<std::uint64_t>(offset),
+                pointer<T>(y), stream(s));
     });
 
     def("local_response_norm", [=](std::int64_t rows, int channels, int size, float alpha,
@@ -354,10 +355,10 @@ void bind_ops(py::module_& m) {
                                        stream(s));
         });
 
-    def("sgd_step", [=](std::int64_t size, Address w, Address g, Address v, float lr,
+    def("sgd_step", [=](std::int64_t size, Address w, Address g, Address v, Address lr,
                         float momentum, float weight_decay, Address guard, Address s) {
-        sgd_step(size, pointer<float>(w), pointer<float>(g), pointer<float>(v), lr, momentum,
-                 weight_decay, pointer<float>(guard), stream(s));
+        sgd_step(size, pointer<float>(w), pointer<float>(g), pointer<float>(v), pointer<float>(lr),
+                 momentum, weight_decay, pointer<float>(guard), stream(s));
     });
     def("renormalize_filters",
         [=](int filters, int filter_size, float max_rms, Address w, Address guard, Address s) {

@@ -10,8 +10,10 @@
 // below check geometry. Outputs are fully overwritten and never alias inputs unless a comment says
 // they may. No operation allocates: where one needs scratch memory it has a `..._workspace`
 // function that says how many bytes (any alignment up to 256 bytes is given). No operation
-// synchronises with the host. Every result is deterministic: the same input gives the same bits,
-// run after run, on one device, with the same plans (kernels/tuned_plans.h).
+// synchronises with the host, and what changes from one training step to the next (`lr`, dropout's
+// `offset`) is read from where the arrays are, so that a captured step can be launched again. Every
+// result is deterministic: the same input gives the same bits, run after run, on one device, with
+// the same plans (kernels/tuned_plans.h).
 #pragma once
 
 #include <cstddef>
@@ -107,10 +109,10 @@ void relu(std::int64_t size, const float* x, float* y, Stream stream);
 void relu_grad(std::int64_t size, const float* dy, const float* y, float* dx, Stream stream);
 
 // y = x * keep / (1 - probability); keep is 0 with `probability`: element i is dropped where word i
-// % 4 of Philox4x32-10(key = seed, counter = (i / 4, offset)) is below probability * 2^32. 0 <=
+// % 4 of Philox4x32-10(key = seed, counter = (i / 4, *offset)) is below probability * 2^32. 0 <=
 // probability < 1. The same call on a gradient is the gradient: no mask is stored. y may be x.
 void dropout(std::int64_t size, const float* x, float probability, std::uint64_t seed,
-             std::uint64_t offset, float* y, Stream stream);
+             const std::uint64_t* offset, float* y, Stream stream);
 
 // ---- Local response normalisation across channels (Krizhevsky et al. 2012, P1) ------------------
 
@@ -141,9 +143,9 @@ void softmax_cross_entropy_grad(int n, int classes, const float* probabilities,
 // In both, nothing changes where *guard is not finite; `guard` may be null. It lies where the
 // arrays do, so that the host need not look at a loss before the update that it forbids.
 
-// v = momentum * v - lr * (g + weight_decay * w); w = w + v. In place.
-void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
-              float weight_decay, const float* guard, Stream stream);
+// v = momentum * v - *lr * (g + weight_decay * w); w = w + v. In place.
+void sgd_step(std::int64_t size, float* w, const float* g, float* v, const float* lr,
+              float momentum, float weight_decay, const float* guard, Stream stream);
 
 // Scales every row of w (filters, filter_size) whose RMS exceeds max_rms back to an RMS of max_rms.
 // In place.

@@ -44,7 +44,7 @@ void spatial_max(int n, int h, int w, int c, const Bf16* x, Bf16* values, std::i
 void relu(std::int64_t size, const Bf16* x, Bf16* y, Stream stream);
 void relu_grad(std::int64_t size, const Bf16* dy, const Bf16* y, Bf16* dx, Stream stream);
 void dropout(std::int64_t size, const Bf16* x, float probability, std::uint64_t seed,
-             std::uint64_t offset, Bf16* y, Stream stream);
+             const std::uint64_t* offset, Bf16* y, Stream stream);
 
 // ---- Local response normalisation ---------------------------------------------------------------
 

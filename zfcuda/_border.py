@@ -6,6 +6,7 @@ An error names the argument, what it was and what is allowed: ValueError for sha
 from __future__ import annotations
 
 import operator
+from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -114,6 +115,25 @@ def check_switches(backend: Backend, y: Array, switches: Array) -> Array:
     switches = check_input(backend, "switches", switches, 4, np.uint8)
     expect_shape("switches", switches, y.shape)
     return switches
+
+
+def array_or_none(number: float | Array) -> Array | None:
+    """What `resolve` is to look at of an argument that may be a number of Python's or an array of shape ()."""
+    return None if isinstance(number, Real) else number
+
+
+def place_number(backend: Backend, name: str, number: float | Array, dtype: Any) -> Array:
+    """A number where the arrays of the operation are: an array of shape (), checked, or one made of Python's number."""
+    array = array_or_none(number)
+    if array is not None:
+        expect_shape(name, array, ())
+        if array.dtype != dtype:
+            raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
+        return array
+    placed = backend.empty((), dtype)
+    with backend.device(placed):
+        placed.fill(np.dtype(dtype).type(number))
+    return placed
 
 
 # ---- The call --------------------------------------------------------------------------------------------

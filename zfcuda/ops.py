@@ -29,6 +29,7 @@ import numpy as np
 from ._border import (
     IntPair,
     Precision,
+    array_or_none,
     call,
     check_bias,
     check_in_place,
@@ -40,6 +41,7 @@ from ._border import (
     element_type,
     expect_shape,
     or_null,
+    place_number,
     pool_shape,
 )
 from .backends import BFLOAT16, Array, Backend, resolve
@@ -389,23 +391,24 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     return dx
 
 
-def dropout(x: Array, *, probability: float, seed: int, offset: int = 0, out: Array | None = None) -> Array:
+def dropout(x: Array, *, probability: float, seed: int, offset: int | Array = 0, out: Array | None = None) -> Array:
     """Zeroes each element with `probability` in [0, 1) and scales the others by 1 / (1 - probability) (P2).
 
     The mask is a pure function of (seed, offset, index), from Philox4x32-10, the same on every backend; the same call
-    on a gradient is the gradient, so that no mask is stored. `seed` and `offset` in [0, 2^64). x float32 or
-    bfloat16; `out` may be x.
+    on a gradient is the gradient, so that no mask is stored. `seed` and `offset` in [0, 2^64); `offset` may be an
+    array of x's device, uint64 of shape (), which the host does not look at. x float32 or bfloat16; `out` may be x.
     """
-    backend, (x, out) = resolve(x=x, out=out)
+    backend, (x, out, _) = resolve(x=x, out=out, offset=array_or_none(offset))
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, None, dtype)
     if not 0 <= probability < 1:
         raise ValueError(f"probability must be in [0, 1), got {probability}")
     for name, value in (("seed", seed), ("offset", offset)):
-        if not 0 <= operator.index(value) < 2**64:
+        if array_or_none(value) is None and not 0 <= operator.index(value) < 2**64:
             raise ValueError(f"{name} must be in [0, 2^64), got {value}")
+    offset = place_number(backend, "offset", offset, np.uint64)
     y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
-    call(backend, "dropout", x.size, x, float(probability), int(seed), int(offset), results=(y,))
+    call(backend, "dropout", x.size, x, float(probability), int(seed), offset, results=(y,))
     return y
 
 
@@ -566,7 +569,7 @@ def sgd_step(
     g: Array,
     v: Array,
     *,
-    lr: float,
+    lr: float | Array,
     momentum: float = 0.9,
     weight_decay: float = 0.0,
     guard: Array | None = None,
@@ -574,16 +577,17 @@ def sgd_step(
     """One step of SGD with momentum and weight decay (P2), in place, any shape:
     v = momentum * v - lr * (g + weight_decay * w); w = w + v.
 
-    guard: float32 of shape (), such as a loss; where it is not finite, nothing changes. The host does not look at it.
+    lr: a number, or a float32 array of shape (). guard: float32 of shape (), such as a loss; where it is not finite,
+    nothing changes. The host looks at neither array.
     """
-    backend, (w, g, v, guard) = resolve(w=w, g=g, v=v, guard=guard)
+    backend, (w, g, v, guard, _) = resolve(w=w, g=g, v=v, guard=guard, lr=array_or_none(lr))
     check_in_place("w", w)
     check_in_place("v", v)
     g = check_input(backend, "g", g, None)
     expect_shape("g", g, w.shape)
     expect_shape("v", v, w.shape)
     _check_guard(guard)
-    factors = float(lr), float(momentum), float(weight_decay)
+    factors = place_number(backend, "lr", lr, np.float32), float(momentum), float(weight_decay)
     call(backend, "sgd_step", w.size, w, g, v, *factors, or_null(guard))
 
 

@@ -72,13 +72,14 @@ void relu_grad(std::int64_t size, const float* dy, const float* y, float* dx, St
 }
 
 void dropout(std::int64_t size, const float* x, float probability, std::uint64_t seed,
-             std::uint64_t offset, float* y, Stream) {
+             const std::uint64_t* offset, float* y, Stream) {
     const auto threshold = static_cast<std::uint32_t>(dropout_threshold(probability));
     const float scale = 1.0f / (1.0f - probability);
+    const std::uint64_t step = *offset;
 #pragma omp parallel for schedule(static) if (worth_threads(size))
     for (std::int64_t first = 0; first < size; first += kBatch) {
         std::uint32_t words[kBatch];
-        philox_batch(seed, static_cast<std::uint64_t>(first / 4), offset, words);
+        philox_batch(seed, static_cast<std::uint64_t>(first / 4), step, words);
         const float* from = x + first;
         float* to = y + first;
         const int count = static_cast<int>(std::min<std::int64_t>(kBatch, size - first));

@@ -1,6 +1,6 @@
 // SGD with momentum, and filter renormalisation, on the CPU.
 //
-// v = momentum * v - lr * (g + weight_decay * w); w = w + v: one pass, three reads and two writes,
+// v = momentum * v - *lr * (g + weight_decay * w); w = w + v: one pass, three reads and two writes,
 // bound by memory.
 #include <cmath>
 
@@ -9,12 +9,13 @@
 
 namespace zfcuda {
 
-void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
-              float weight_decay, const float* guard, Stream) {
+void sgd_step(std::int64_t size, float* w, const float* g, float* v, const float* lr,
+              float momentum, float weight_decay, const float* guard, Stream) {
     if (guard != nullptr && !std::isfinite(*guard)) return;
+    const float rate = *lr;
 #pragma omp parallel for simd schedule(static) if (parallel : worth_threads(size))
     for (std::int64_t i = 0; i < size; ++i) {
-        v[i] = momentum * v[i] - lr * (g[i] + weight_decay * w[i]);
+        v[i] = momentum * v[i] - rate * (g[i] + weight_decay * w[i]);
         w[i] += v[i];
     }
 }

@@ -28,7 +28,7 @@ void launch_relu_grad(std::int64_t size, const T* dy, const T* y, T* dx, Stream 
 
 template <typename T>
 void launch_dropout(std::int64_t size, const T* x, float probability, std::uint64_t seed,
-                    std::uint64_t offset, T* y, Stream stream) {
+                    const std::uint64_t* offset, T* y, Stream stream) {
     // Below 2^32, since the probability is below 1.
     const auto threshold = static_cast<std::uint32_t>(dropout_threshold(probability));
     const float scale = 1.0f / (1.0f - probability);
@@ -65,11 +65,11 @@ void relu_grad(std::int64_t size, const Bf16* dy, const Bf16* y, Bf16* dx, Strea
 }
 
 void dropout(std::int64_t size, const float* x, float probability, std::uint64_t seed,
-             std::uint64_t offset, float* y, Stream stream) {
+             const std::uint64_t* offset, float* y, Stream stream) {
     launch_dropout(size, x, probability, seed, offset, y, stream);
 }
 void dropout(std::int64_t size, const Bf16* x, float probability, std::uint64_t seed,
-             std::uint64_t offset, Bf16* y, Stream stream) {
+             const std::uint64_t* offset, Bf16* y, Stream stream) {
     launch_dropout(size, x, probability, seed, offset, y, stream);
 }
 

@@ -47,15 +47,16 @@ __global__ void relu_grad_kernel(std::int64_t size, const T* dy, const T* y, T* 
 // y may be x.
 template <typename T, bool Aligned>
 __global__ void dropout_kernel(std::int64_t size, const T* x, std::uint32_t threshold, float scale,
-                               std::uint64_t seed, std::uint64_t offset, T* y) {
+                               std::uint64_t seed, const std::uint64_t* __restrict__ offset, T* y) {
     constexpr int kWidth = kVectorWidth<T>;
     const Run<kWidth, Aligned> run(size);
     if (run.count == 0) return;
+    const std::uint64_t step = *offset;
     auto value = run.load(x);
 #pragma unroll
     for (int group = 0; group < kWidth; group += 4) {
         const auto index = static_cast<std::uint64_t>((run.first + group) / 4);
-        const PhiloxWords words = philox4x32(seed, index, offset);
+        const PhiloxWords words = philox4x32(seed, index, step);
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
             float& element = value.at[group + j];

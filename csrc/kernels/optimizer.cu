@@ -6,8 +6,8 @@
 
 namespace zfcuda {
 
-void sgd_step(std::int64_t size, float* w, const float* g, float* v, float lr, float momentum,
-              float weight_decay, const float* guard, Stream stream) {
+void sgd_step(std::int64_t size, float* w, const float* g, float* v, const float* lr,
+              float momentum, float weight_decay, const float* guard, Stream stream) {
     with_constant(aligned_for_vectors(w, g, v), [&](auto aligned) {
         using Threads = Run<kVectorWidth<float>, aligned>;
         simt::launch<sgd_step_kernel<aligned>>(Threads::grid(size), Threads::block(), 0, stream,

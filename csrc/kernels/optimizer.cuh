@@ -1,6 +1,6 @@
 // SGD with momentum and weight decay, and filter renormalisation (P2).
 //
-//   sgd_step              v = momentum * v - lr * (g + weight_decay * w); w = w + v
+//   sgd_step              v = momentum * v - *lr * (g + weight_decay * w); w = w + v
 //   renormalize_filters   w = w * max_rms / rms for each row of w whose rms exceeds max_rms
 //
 // Work: sgd_step moves four elements a thread; bound: memory, 20 bytes a parameter (reads w, g,
@@ -23,19 +23,20 @@ __device__ inline bool permits(const float* guard) {
 
 template <bool Aligned>
 __global__ void sgd_step_kernel(std::int64_t size, float* __restrict__ w,
-                                const float* __restrict__ g, float* __restrict__ v, float lr,
-                                float momentum, float weight_decay,
+                                const float* __restrict__ g, float* __restrict__ v,
+                                const float* __restrict__ lr, float momentum, float weight_decay,
                                 const float* __restrict__ guard) {
     if (!permits(guard)) return;
     const Run<kVectorWidth<float>, Aligned> run(size);
     if (run.count == 0) return;
+    const float rate = *lr;
     auto weight = run.load(w);
     const auto gradient = run.load(g);
     auto velocity = run.load(v);
 #pragma unroll
     for (int j = 0; j < kVectorWidth<float>; ++j) {
         velocity.at[j] =
-            momentum * velocity.at[j] - lr * (gradient.at[j] + weight_decay * weight.at[j]);
+            momentum * velocity.at[j] - rate * (gradient.at[j] + weight_decay * weight.at[j]);
         weight.at[j] += velocity.at[j];
     }
     run.store(v, velocity);

@@ -38,7 +38,8 @@ def test_dropout(case, dtype):
         "seed": int(rng.integers(0, 2**64, dtype=np.uint64)),
         "offset": int(rng.integers(0, 2**64, dtype=np.uint64)),
     }
-    y = case.device.numpy(ops.dropout(case.device.array(x), **options))
+    offset = case.device.array(np.array(options["offset"], np.uint64)) if rng.random() < 0.5 else options["offset"]
+    y = case.device.numpy(ops.dropout(case.device.array(x), **{**options, "offset": offset}))
     expected = oracles.dropout(x, **options)
     np.testing.assert_array_equal(y == 0, expected == 0, err_msg=str(options))
     assert oracles.relative_error(y, expected) < 0.1 * oracles.rounding_error(np.float32) + (dtype == BF16) * 2.0**-8
@@ -99,6 +100,17 @@ def test_dropout_masks_differ_by_seed_and_offset(device):
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS)
+def test_the_offset_of_dropout_is_read_where_the_array_is(device, dtype):
+    x = device.array(np.ones(1001, dtype))
+    offset = device.array(np.array(0, np.uint64))
+    for value in (7, 2**64 - 1):
+        offset.fill(np.uint64(value))
+        placed = ops.dropout(x, probability=0.5, seed=1, offset=offset)
+        given = ops.dropout(x, probability=0.5, seed=1, offset=value)
+        np.testing.assert_array_equal(device.numpy(placed), device.numpy(given))
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 8, 9, 1023, 70_001])
 def test_in_place(device, size, dtype):
     x = np.linspace(-1, 1, size, dtype=np.float32).astype(dtype)
@@ -133,6 +145,16 @@ X = np.zeros((3, 4), np.float32)
         (ValueError, "probability must be in", lambda: ops.dropout(X, probability=float("nan"), seed=0)),
         (ValueError, "seed must be in", lambda: ops.dropout(X, probability=0.5, seed=-1)),
         (ValueError, "offset must be in", lambda: ops.dropout(X, probability=0.5, seed=0, offset=2**64)),
+        (
+            TypeError,
+            "offset must be uint64, got int64",
+            lambda: ops.dropout(X, probability=0.5, seed=0, offset=np.zeros((), np.int64)),
+        ),
+        (
+            ValueError,
+            r"offset must have shape \(\), got \(1,\)",
+            lambda: ops.dropout(X, probability=0.5, seed=0, offset=np.zeros(1, np.uint64)),
+        ),
     ],
 )
 def test_errors(error, message, call):

@@ -18,7 +18,8 @@ def test_sgd_step(case):
         "weight_decay": float(rng.choice([0.0, 5e-4, 0.1])),
     }
     w_, g_, v_ = (case.device.array(a.copy()) for a in (w, g, v))
-    ops.sgd_step(w_, g_, v_, **options)
+    lr = case.device.array(np.array(options["lr"], np.float32)) if rng.random() < 0.5 else options["lr"]
+    ops.sgd_step(w_, g_, v_, **{**options, "lr": lr})
     expected_w, expected_v = oracles.sgd_step(w, g, v, **options)
     assert oracles.relative_error(case.device.numpy(w_), expected_w) < 1e-6
     assert oracles.relative_error(case.device.numpy(v_), expected_v) < 1e-6
@@ -61,6 +62,19 @@ def test_filters_below_the_bound_keep_their_bits(device):
     np.testing.assert_allclose(result[1], 0.1, rtol=1e-6)
 
 
+def test_the_learning_rate_is_read_where_the_arrays_are(device):
+    rng = np.random.default_rng(1)
+    arrays = [rng.standard_normal(37, dtype=np.float32) for _ in range(3)]
+    lr = device.array(np.array(0.0, np.float32))
+    for rate in (0.1, 3e-5):
+        lr.fill(rate)
+        given, placed = ([device.array(a.copy()) for a in arrays] for _ in range(2))
+        ops.sgd_step(*given, lr=rate)
+        ops.sgd_step(*placed, lr=lr)
+        for a, b in zip(given, placed, strict=True):
+            np.testing.assert_array_equal(device.numpy(a), device.numpy(b))
+
+
 W = np.zeros((4, 3), np.float32)
 
 
@@ -71,6 +85,9 @@ W = np.zeros((4, 3), np.float32)
         (ValueError, "v must have shape", lambda: ops.sgd_step(W, W.copy(), W[:1].copy(), lr=1)),
         (ValueError, "w must be C-contiguous", lambda: ops.sgd_step(W.T, W.T.copy(), W.T.copy(), lr=1)),
         (TypeError, "v must be float32", lambda: ops.sgd_step(W, W.copy(), W.astype(float), lr=1)),
+        (TypeError, "lr must be float32, got float64", lambda: ops.sgd_step(W, W, W.copy(), lr=np.zeros(()))),
+        (ValueError, r"lr must have shape \(\), got \(3,\)", lambda: ops.sgd_step(W, W, W.copy(), lr=W[0])),
+        (TypeError, "lr must be a NumPy or CuPy array", lambda: ops.sgd_step(W, W, W.copy(), lr="fast")),
         (TypeError, "guard must be float32", lambda: ops.sgd_step(W, W, W.copy(), lr=1, guard=np.zeros(()))),
         (
             ValueError,

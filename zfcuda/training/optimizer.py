@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 from .. import ops
 from ..backends import Array, array_module
@@ -39,13 +40,18 @@ class SGD:
         }
 
     def update(
-        self, parameters: Mapping[str, Array], gradients: Mapping[str, Array], lr: float, *, guard: Array | None = None
+        self,
+        parameters: Mapping[str, Array],
+        gradients: Mapping[str, Array],
+        lr: float | Array,
+        *,
+        guard: Array | None = None,
     ) -> None:
-        """One step, in place; none where `guard`, a number on the device, is not finite (`ops.sgd_step`)."""
+        """One step, in place; none where `guard` is not finite. lr and guard as in `ops.sgd_step`."""
         for name, w in parameters.items():
             is_bias = w.ndim == 1
             decay = 0.0 if is_bias else self.weight_decay
-            factors = {"lr": lr, "momentum": self.momentum, "weight_decay": decay}
+            factors: dict[str, Any] = {"lr": lr, "momentum": self.momentum, "weight_decay": decay}
             ops.sgd_step(w, gradients[name], self.velocities[name], **factors, guard=guard)
             if self.max_filter_rms is not None and w.ndim == 4:
                 ops.renormalize_filters(w, max_rms=self.max_filter_rms, guard=guard)
