@@ -60,6 +60,12 @@ CropShape make_crop_shape(std::array<int, 4> images, Pair size) {
     return shape;
 }
 
+WindowShape make_window_shape(std::array<int, 4> x, int windows, Pair size, int bytes) {
+    const WindowShape shape{x[0], x[1], x[2], x[3], windows, size[0], size[1], bytes};
+    shape.check();
+    return shape;
+}
+
 void bind_shapes(py::module_& m) {
     py::class_<ConvShape>(m, "ConvShape", py::module_local())
         .def(py::init(&make_conv_shape), py::arg("x"), py::arg("w"), py::arg("stride"),
@@ -76,6 +82,12 @@ void bind_shapes(py::module_& m) {
     py::class_<CropShape>(m, "CropShape", py::module_local())
         .def(py::init(&make_crop_shape), py::arg("images"), py::arg("size"))
         .def_property_readonly("output", [](const CropShape& s) {
+            return std::array<int, 4>{s.n, s.out_h, s.out_w, s.c};
+        });
+    py::class_<WindowShape>(m, "WindowShape", py::module_local())
+        .def(py::init(&make_window_shape), py::arg("x"), py::arg("windows"), py::arg("size"),
+             py::arg("bytes"))
+        .def_property_readonly("output", [](const WindowShape& s) {
             return std::array<int, 4>{s.n, s.out_h, s.out_w, s.c};
         });
 }
@@ -371,6 +383,11 @@ void bind_ops(py::module_& m) {
         crop_images(shape, pointer<std::uint8_t>(images), pointer<float>(mean),
                     pointer<std::int32_t>(corners), pointer<std::uint8_t>(flips), pointer<float>(y),
                     stream(s));
+    });
+    def("cut_windows", [=](const WindowShape& shape, Address x, Address corners, Address images,
+                           Address y, Address s) {
+        cut_windows(shape, pointer<void>(x), pointer<std::int32_t>(corners),
+                    pointer<std::int32_t>(images), pointer<void>(y), stream(s));
     });
 }
 

@@ -161,4 +161,11 @@ void renormalize_filters(int filters, int filter_size, float max_rms, float* w, 
 void crop_images(const CropShape& shape, const std::uint8_t* images, const float* mean,
                  const std::int32_t* corners, const std::uint8_t* flips, float* y, Stream stream);
 
+// ---- Windows (P3) -------------------------------------------------------------------------------
+
+// y[n,i,j,c] = x[images[n], top+i, left+j, c], (top, left) = corners[n]; zero (all bits) outside x.
+// Elements of any kind, by their size. corners is int32 (N,2), images int32 (N,); null is 0, 1, ...
+void cut_windows(const WindowShape& shape, const void* x, const std::int32_t* corners,
+                 const std::int32_t* images, void* y, Stream stream);
+
 }  // namespace zfcuda

@@ -137,6 +137,27 @@ struct CropShape {
     }
 };
 
+// x (batch, h, w, c) of elements of `bytes` bytes -> y (n, out_h, out_w, c).
+struct WindowShape {
+    int batch, h, w, c;
+    int n, out_h, out_w;
+    int bytes;
+
+    void check() const {
+        using namespace shapes;
+        require_at_least("batch size", batch, 1);
+        require_at_least("input height", h, 1);
+        require_at_least("input width", w, 1);
+        require_at_least("input channels", c, 1);
+        require_at_least("number of windows", n, 1);
+        require_at_least("window height", out_h, 1);
+        require_at_least("window width", out_w, 1);
+        require_indexable("x", batch, h, w, c);
+        require_indexable("y", n, out_h, out_w, c);
+        require_indexable("bytes of a row", 1, out_w, c, bytes);
+    }
+};
+
 // The pool of a block reads the output of its convolution.
 inline void check_block(const ConvShape& conv, const PoolShape& pool) {
     conv.check();

@@ -178,6 +178,16 @@ def renormalize_filters(w, *, max_rms):
     return np.where(rms > max_rms, w * (max_rms / np.maximum(rms, 1e-300)), w)
 
 
+def cut_windows(x, corners, *, size, images=None):
+    y = np.zeros((len(corners), *size, x.shape[3]), x.dtype)
+    for m, a, b in np.ndindex(y.shape[:3]):
+        image = m if images is None else images[m]
+        h, w = corners[m, 0] + a, corners[m, 1] + b
+        if 0 <= image < len(x) and 0 <= h < x.shape[1] and 0 <= w < x.shape[2]:
+            y[m, a, b] = x[image, h, w]
+    return y
+
+
 def crop_images(images, mean, corners, flips, *, size):
     n, height, width, c = images.shape
     shifted = images.astype(np.float64) - (0 if mean is None else mean)

@@ -54,6 +54,7 @@ __all__ = [
     "conv2d_weight_grad",
     "conv_transpose2d",
     "crop_images",
+    "cut_windows",
     "dropout",
     "local_response_norm",
     "local_response_norm_grad",
@@ -636,4 +637,31 @@ def crop_images(
     expect_shape("flips", flips, (images.shape[0],))
     y = check_output(backend, out, tuple(shape.output), (images, mean))
     call(backend, "crop_images", shape, images, or_null(mean), corners, flips, results=(y,))
+    return y
+
+
+def cut_windows(
+    x: Array, corners: Array, *, size: IntPair, images: Array | None = None, out: Array | None = None
+) -> Array:
+    """Windows of one size, each cut at its own place: x (N,H,W,C), corners int32 (M,2) of (top, left) -> (M,h,w,C),
+    (h, w) = `size`. What lies outside x reads zero. Window m is cut from image images[m] of x, images int32 (M,); one
+    that is not in [0, N) is all zero. Without `images` it is image m, and M = N.
+
+    x, and so the result, float32, bfloat16 or uint8. At the negative corner and in the map's size, a window is pasted:
+    `cut_windows(windows, -corners, size=(H, W))` is zero outside the windows.
+    """
+    backend, (x, corners, images, out) = resolve(x=x, corners=corners, images=images, out=out)
+    if x.dtype not in (np.float32, BFLOAT16, np.uint8):
+        raise TypeError(f"x must be float32, bfloat16 or uint8, got {x.dtype}")
+    x = check_input(backend, "x", x, 4, x.dtype)
+    corners = check_input(backend, "corners", corners, 2, np.int32)
+    if images is not None:
+        images = check_input(backend, "images", images, 1, np.int32)
+    count = x.shape[0] if images is None else images.shape[0]
+    expect_shape("corners", corners, (count, 2))
+    shape = backend.module.WindowShape(tuple(x.shape), count, check_pair("size", size), x.dtype.itemsize)
+    y = check_output(backend, out, tuple(shape.output), (x,), dtype=x.dtype)
+    # The bytes of the arrays: elements have no type here.
+    results = (y.view(np.uint8),)
+    call(backend, "cut_windows", shape, x.view(np.uint8), corners, or_null(images), results=results)
     return y

@@ -8,7 +8,7 @@ import pytest
 from tests.conftest import CASES
 from zfcuda import backends, ops
 
-FAMILIES = ("activation", "block", "conv", "conv_variants", "image", "loss", "norm", "optimizer", "pool")
+FAMILIES = ("activation", "block", "conv", "conv_variants", "image", "loss", "norm", "optimizer", "pool", "window")
 
 
 @pytest.fixture

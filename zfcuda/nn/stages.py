@@ -10,8 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from .. import ops
 from ..backends import Array, array_module
 from . import dense
@@ -54,16 +52,9 @@ class Record:
         """NumPy or CuPy, whichever made the arrays."""
         return array_module(self._x)
 
-    def cells(self, array: str, cells: Array) -> Array:
-        """What "x", "y" or "switches" hold at `cells` (numbers image * H * W + row * W + column in the batch of this
-        record): the shape of `cells` + (C,). Copies no more than that."""
-        whole = getattr(self, f"_{array}")
-        if self._images is not None:
-            images, places = self.array_module.divmod(cells, whole.shape[1] * whole.shape[2])
-            cells = self._images[images] * (whole.shape[1] * whole.shape[2]) + places
-        # "clip" spares NumPy a buffer, since no cell is out of range; CuPy knows no modes.
-        modes = {"mode": "clip"} if self.array_module is np else {}
-        return self.array_module.take(whole.reshape(-1, whole.shape[3]), cells, axis=0, **modes)
+    def windows(self, array: str, corners: Array, size: tuple[int, int]) -> Array:
+        """What "x", "y" or "switches" hold in one window per image (`ops.cut_windows`). Copies no more than that."""
+        return ops.cut_windows(getattr(self, f"_{array}"), corners, size=size, images=self._images)
 
     def forget_output(self) -> None:
         """Lets go of y, which may then be the memory of something else."""

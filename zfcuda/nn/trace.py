@@ -69,4 +69,5 @@ class Trace:
             raise ValueError(f"images must be in [0, {len(self)}), got {images!r}")
         if self._images is not None:
             indices = self._images[indices]
+        indices = indices.astype(np.int32)
         return Trace(self.network, [record.select(indices) for record in self.records], indices)
