@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
+import types
 from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
+from tests.cupy_model import Cupy, Kernels
 from zfcuda import backends
 
 CASES = {"cpu": 200, "emulated": 60, "cuda": 200}  # random cases per operation
@@ -115,3 +118,15 @@ def guarded_memory(monkeypatch):
     for block, start, size in blocks:
         assert bool((block[:start] == 0xFF).all()), "an operation wrote before the start of an array"
         assert bool((block[start + size :] == 0xFF).all()), "an operation wrote past the end of an array"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """A model of CuPy (`tests/cupy_model.py`), whose arrays the CUDA backend serves with the emulated kernels."""
+    if reason := backends.status()["emulated"]:
+        pytest.skip(f"emulated: {reason}")
+    cupy, get = Cupy(), backends.get
+    backend = backends.CudaBackend(Kernels(get("emulated").module, cupy), cupy)
+    monkeypatch.setattr(backends, "get", lambda name: backend if name == "cuda" else get(name))
+    monkeypatch.setitem(sys.modules, "cupyx", types.SimpleNamespace(empty_pinned=np.empty))
+    return cupy

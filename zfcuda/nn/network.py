@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from .. import backends, ops
 from ..backends import Array
 from . import window
 from .architecture import Architecture, layer_number
+from .graph import identity
 from .layers import PRECISIONS, RULES, Conv, Dropout, FullyConnected, Layer, Norm, build_layer
 from .stages import DropoutKey, Record, build_stages
 from .trace import Trace
@@ -156,6 +157,12 @@ class Network:
             for parameter in layer.parameter_names
         }
 
+    def identity(self) -> Hashable:
+        """What stays the same as long as work captured on this network may be launched again: the settings of layers,
+        and the addresses of weights and gradients, but not their values."""
+        layers = tuple(identity(vars(layer)) for layer in self.layers.values())
+        return layers, identity(self._gradients)
+
     def to(self, device: str) -> Network:
         """Moves the parameters to "cuda" (CuPy's current device) or "cpu", and returns the network itself."""
         if device not in ("cpu", "cuda"):
@@ -268,13 +275,14 @@ class Network:
     # ---- Training ------------------------------------------------------------------------------------------------
 
     def loss_and_gradients(
-        self, x: Array, labels: Array, *, dropout_seed: int = 0, step: int = 0
+        self, x: Array, labels: Array, *, dropout_seed: int = 0, step: int | Array = 0
     ) -> tuple[Array, Array, dict[str, Array]]:
         """One training pass (P2): x float32 (N,H,W,C), labels int32 (N,) -> mean cross-entropy (float32, shape ()),
         probabilities (N, classes), and the gradients of the mean loss, keyed as `parameters()`.
 
-        Dropout is active; its masks are a pure function of `dropout_seed`, `step` and the layer. The network keeps the
-        arrays of gradients: the next call overwrites them. The gradient of the images is not computed.
+        Dropout is active; its masks are a pure function of `dropout_seed`, `step` (below 2^48; a number, or a uint64
+        array of shape ()) and the layer. The network keeps the arrays of gradients: the next call overwrites them. The
+        gradient of the images is not computed.
         """
         x = self._check_images("x", x)
         dropout = DropoutKey(dropout_seed, step)

@@ -22,12 +22,13 @@ Gradients = dict[str, Array]
 
 @dataclass(frozen=True)
 class DropoutKey:
-    """What makes the dropout masks of one training step: the same key gives the same masks."""
+    """What makes the dropout masks of one training step: the same key gives the same masks. step: a number, or an array
+    of the device, uint64 of shape ()."""
 
     seed: int
-    step: int
+    step: int | Array
 
-    def offset(self, layer_index: int) -> int:
+    def offset(self, layer_index: int) -> int | Array:
         """A Philox offset of its own for every step and layer (up to 2^16 layers, 2^48 steps)."""
         return (self.step << 16) | layer_index
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,10 +13,12 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import ops
+from .._border import place_number
 from ..backends import Array, array_module, resolve
 from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, unit_scale
 from ..nn import Network
 from ..nn.checkpoint import write_atomically
+from ..nn.graph import Captured, identity
 from .checkpoint import Progress, load_training, save_training
 from .divergence import describe_divergence
 from .evaluation import check_fit, evaluate, rank_of_label
@@ -43,7 +45,8 @@ def default_preprocess(net: Network, train: Dataset) -> Preprocess:
 
 
 class _Launched(NamedTuple):
-    """A step that is on its way on a GPU, or done on a CPU. loss: a call that waits for it."""
+    """A step that is on its way on a GPU, or done on a CPU. probabilities: until the next step; loss: a call that waits
+    for it."""
 
     step: int
     lr: float
@@ -67,6 +70,11 @@ class Trainer:
 
     `lr` may be set at any time, as the paper does by hand; a schedule of `fit` multiplies it. ValueError for values
     that are not allowed.
+
+    On a GPU a step is captured as a CUDA graph when a second one of the same shape follows the first, and from then on
+    launched as a whole, until the shape, an array or a setting changes (`zfcuda.nn.graph.Captured`). Values written
+    into the parameters take effect at the next step, and the bits are those of plain launches. The graph holds the
+    memory of a step as long as the trainer lives.
     """
 
     def __init__(
@@ -95,6 +103,7 @@ class Trainer:
         self.steps = 0
         self.history: list[Metrics] = []
         self._guard = array_module(next(iter(net.parameters().values()))).zeros((), np.float32)
+        self._captured = Captured()
 
     # ---- One step ------------------------------------------------------------------------------------------
 
@@ -118,18 +127,32 @@ class Trainer:
         return lambda: self._finish(launched)
 
     def _launch(self, images: Array, labels: Array, lr_factor: float) -> _Launched:
-        loss, probabilities, gradients = self.net.loss_and_gradients(
-            images, labels, dropout_seed=self.seed, step=self.steps
-        )
-        with np.errstate(invalid="ignore"):
-            # NaN from the first loss on that is not finite. The weights then stay as they are, until the host knows.
-            self._guard += 0 * loss
         lr = self.lr * lr_factor
-        self.optimizer.update(self.net.parameters(), gradients, lr, guard=self._guard)
-        backend, _ = resolve(loss=loss)
+        backend, _ = resolve(guard=self._guard)
+        loss, probabilities = self._captured(
+            self._update,
+            key=self._identity,
+            images=images,
+            labels=labels,
+            lr=place_number(backend, "lr", lr, np.float32),
+            step=place_number(backend, "step", self.steps, np.uint64),
+        )
         launched = _Launched(self.steps, lr, images, labels, probabilities, backend.read_later(loss))
         self.steps += 1
         return launched
+
+    def _update(self, images: Array, labels: Array, lr: Array, step: Array) -> tuple[Array, Array]:
+        """The step itself, all of it on the device: loss and probabilities."""
+        loss, probabilities, gradients = self.net.loss_and_gradients(images, labels, dropout_seed=self.seed, step=step)
+        with np.errstate(invalid="ignore"):
+            # NaN from the first loss on that is not finite. The weights then stay as they are, until the host knows.
+            self._guard += 0 * loss
+        self.optimizer.update(self.net.parameters(), gradients, lr, guard=self._guard)
+        return loss, probabilities
+
+    def _identity(self) -> Hashable:
+        """All that a step depends on but the values in arrays."""
+        return self.net.identity(), identity(vars(self.optimizer)), identity(self._guard), self.seed
 
     def _finish(self, launched: _Launched) -> float:
         """Waits for the step, and for no later one -> its loss. Raises as `step` says."""
