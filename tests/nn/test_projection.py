@@ -5,7 +5,8 @@ import pytest
 
 from tests.nn.networks import TINY, Reference, randomise
 from tests.oracles import relative_error
-from zfcuda.nn import Architecture, Network
+from zfcuda import backends
+from zfcuda.nn import Architecture, Network, window
 from zfcuda.nn.architecture import ConvSpec, MaxPoolSpec, ReLUSpec
 from zfcuda.nn.layers import RULES
 
@@ -122,3 +123,130 @@ def test_bad_arguments(network, images):
         network.project(trace, "pool4", signal.tolist())
     with pytest.raises(ValueError, match="trace must come from this network"):
         Network(TINY).project(trace, "pool4", signal)
+
+
+class Graphs:
+    """Projections on a model of CuPy, whose kernels the emulator runs, compared with those of the emulator itself."""
+
+    def __init__(self, gpu):
+        self.gpu = gpu
+        self.host = randomise(Network(TINY, seed=2), np.random.default_rng(1))
+        self.network = randomise(Network(TINY, seed=2), np.random.default_rng(1)).to("cuda")
+
+    def both(self, change):
+        for network in (self.host, self.network):
+            change(network)
+
+    def project(self, images, signal, layer, rule, select=None):
+        """-> the pixels, after they have been found to have the same bits."""
+
+        def run(network, images, signal):
+            trace = network.forward(images)
+            return network.project(trace if select is None else trace.select(select), layer, signal, rule)
+
+        pixels = run(self.network, self.gpu.asarray(images), self.gpu.asarray(signal))
+        with backends.use("emulated"):
+            expected = run(self.host, images, signal)
+        np.testing.assert_array_equal(pixels.get(), expected)
+        return pixels
+
+
+def one_each(rng, shape):
+    """One value an image, as a top-9 visualisation looks at it."""
+    signal = np.zeros(shape, np.float32)
+    for image in signal:
+        image[tuple(rng.integers(image.shape))] = 1 + rng.random()
+    return signal
+
+
+# One value an image goes down in windows of a cell, some of them in larger ones, many in whole maps.
+WAYS = [("pool4", one_each), ("relu4", one_each), ("pool4", seed_signal), ("relu2", seed_signal), ("fc6", seed_signal)]
+
+
+@pytest.fixture
+def graphs(gpu, monkeypatch):
+    monkeypatch.setattr(window, "_LARGEST_SHARE", 100)  # windows all the way down
+    return Graphs(gpu)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("layer", "make"), WAYS)
+def test_captured_projections_have_the_bits_of_plain_ones(graphs, layer, make, rule, precision):
+    """Each of images of its own, so that everything that a graph reads has changed."""
+    graphs.both(lambda network: setattr(network, "precision", precision))
+    rng = np.random.default_rng(8)
+    shape = (3, *graphs.network.layers[layer].output_shape)
+    pixels = []
+    for launches in (0, 1, 2):
+        images = rng.normal(0, 2, (3, 21, 18, 3)).astype(np.float32)
+        pixels.append(graphs.project(images, make(rng, shape), layer, rule))
+        assert (graphs.gpu.captures, graphs.gpu.launches) == (min(launches, 1), launches)
+    assert len({array.data.ptr for array in pixels}) == 3  # nobody's pixels are overwritten
+
+
+def test_one_graph_serves_selections_of_traces_of_any_size(graphs):
+    rng = np.random.default_rng(9)
+    for count in (1, 2, 3, 4):
+        images = rng.normal(0, 2, (count, 21, 18, 3)).astype(np.float32)
+        signal = one_each(rng, (4, *graphs.network.layers["pool4"].output_shape))
+        graphs.project(images, signal, "pool4", "guided", select=np.sort(rng.integers(0, count, 4)))
+    assert (graphs.gpu.captures, graphs.gpu.launches) == (1, 3)
+
+
+def test_several_values_in_one_cell_are_another_kind_than_one(graphs, images):
+    signal = np.zeros((3, *graphs.network.layers["pool4"].output_shape), np.float32)
+    signal[:, 0, 0, 0] = 1
+    for values in (1, 1, 2, 2):
+        signal[:, 0, 0, 1] = values - 1
+        graphs.project(images, signal, "pool4", "deconvnet")
+    assert graphs.gpu.captures == 2
+
+
+def test_a_projection_of_another_kind_is_captured_anew(graphs, images):
+    rng = np.random.default_rng(10)
+
+    def project(layer="pool4", rule="deconvnet"):
+        for _ in range(2):
+            signal = one_each(rng, (3, *graphs.network.layers[layer].output_shape))
+            graphs.project(images, signal, layer, rule)
+        return graphs.gpu.captures
+
+    assert project() == 1
+    assert project(rule="gradient") == 2
+    assert project(rule="guided") == 3
+    assert project(layer="conv4") == 4
+    assert project(layer="relu4") == 5
+    assert project(layer="conv2") == 6
+    assert project(layer="norm2") == 7
+    graphs.both(lambda network: setattr(network, "precision", "tf32"))
+    assert project(layer="norm2") == 8
+    graphs.both(lambda network: setattr(network.layers["conv2"], "weight", 2 * network.layers["conv2"].weight))
+    assert project(layer="norm2") == 9
+    launches = graphs.gpu.launches
+
+    def edit(network):
+        network.layers["conv2"].weight *= 2
+
+    graphs.both(edit)  # in place: the graph reads the new values
+    assert project(layer="norm2") == 9
+    assert graphs.gpu.launches == launches + 2
+
+
+@pytest.mark.skipif(bool(backends.status()["cuda"]), reason="needs a GPU")
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize(("layer", "make"), WAYS)
+def test_on_a_gpu(layer, make, rule, precision):
+    network = randomise(Network(TINY, seed=2), np.random.default_rng(1)).to("cuda")
+    network.precision = precision
+    cupy, rng, captured = backends.get("cuda").xp, np.random.default_rng(8), network._projection
+    for _ in range(4):
+        trace = network.forward(cupy.asarray(rng.normal(0, 2, (3, 21, 18, 3)).astype(np.float32)))
+        signal = cupy.asarray(make(rng, trace[layer].shape))
+        pixels = network.project(trace, layer, signal, rule)
+        network._projection = lambda function, *, key, **arrays: function(**arrays)
+        np.testing.assert_array_equal(pixels.get(), network.project(trace, layer, signal, rule).get())
+        network._projection = captured
+    assert captured._graph is not None

@@ -13,8 +13,9 @@ from .. import backends, ops
 from ..backends import Array
 from . import window
 from .architecture import Architecture, layer_number
-from .graph import identity
+from .graph import Captured, identity
 from .layers import PRECISIONS, RULES, Conv, Dropout, FullyConnected, Layer, Norm, build_layer
+from .projection import Descent
 from .stages import DropoutKey, Record, build_stages
 from .trace import Trace
 
@@ -56,6 +57,7 @@ class Network:
         self.preprocess: Preprocess | None = None
         self.classes: tuple[str, ...] | None = None
         self._gradients: dict[str, Array] = {}
+        self._projection = Captured()
         if parameters is None:
             self._initialise(seed)
         else:
@@ -173,6 +175,7 @@ class Network:
             move = backends.to_host
         self.set_parameters({name: move(array) for name, array in self.parameters().items()})
         self._gradients = {}
+        self._projection = Captured()
         return self
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -246,31 +249,27 @@ class Network:
         from "conv5" filtered.
 
         Where the activations looked at lie close together in every image, only the windows that they can reach are
-        computed, with the same result.
+        computed, with the same result. On a GPU, a projection like the last one (rule, layer, shape of the batch, size
+        of the windows) is captured as a CUDA graph, which those that follow launch (`zfcuda.nn.graph.Captured`).
         """
         if rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
         if trace.network is not self:
             raise ValueError("trace must come from this network's forward")
         start, position = self.locate(layer)
-        _, (activations, _) = backends.resolve(activations=activations, trace=trace.records[0].x)
+        backend, (activations, _) = backends.resolve(activations=activations, trace=trace.records[0].x)
         shape = (len(trace), *self.layers[layer].output_shape)
         if tuple(activations.shape) != shape:
             raise ValueError(f"activations of {layer} must have shape {shape}, got {tuple(activations.shape)}")
         if activations.dtype != np.float32:
             raise TypeError(f"activations must be float32, got {activations.dtype}")
         windows = window.find(activations) if activations.ndim == 4 else None
-        signal = activations
-        for i in range(start, -1, -1):
-            stage, record = self.stages[i], trace.records[i]
-            last = position if i == start else len(stage.layers) - 1
-            if windows is not None and not windows.pays_at(stage, last):
-                signal, windows = windows.paste(), None
-            if windows is not None:
-                windows = windows.project(stage, last, record, rule)
-            else:
-                signal = stage.project(last, stage.enter(signal), record, rule)
-        return ops.cast(signal if windows is None else windows.paste(), np.float32)
+        signal = activations if windows is None else windows
+        descent = Descent(self.stages[: start + 1], position, rule)
+        records = trace.records[: start + 1]
+        if backend.on_host:
+            return descent(signal, records)
+        return descent.captured(self._projection, signal, records, self.identity)
 
     # ---- Training ------------------------------------------------------------------------------------------------
 

@@ -39,7 +39,14 @@ class Record:
     A record may be a selection of another one's images, with repetitions; it then copies an array when asked for it.
     """
 
-    def __init__(self, stage: Stage, x: Array, y: Array, switches: Array | None = None, images: Array | None = None):
+    def __init__(
+        self,
+        stage: Stage,
+        x: Array | None,
+        y: Array | None,
+        switches: Array | None = None,
+        images: Array | None = None,
+    ):
         self.stage = stage
         self._x, self._y, self._switches = x, y, switches
         self._images = images
@@ -110,6 +117,18 @@ class Stage:
         for layer in self.layers[: position + 1]:
             x = layer.forward(x)
         return x
+
+    def projection_reads(self, position: int, rule: str) -> set[str]:
+        """Which arrays of its record ("x", "y", "switches") `project` looks at."""
+        reads = set()
+        for i, layer in enumerate(self.layers[: position + 1]):
+            if isinstance(layer, MaxPool):
+                reads.add("switches")
+            elif isinstance(layer, ReLU) and rule != "deconvnet":
+                reads.add("y" if i == len(self.layers) - 1 else "x")
+            elif isinstance(layer, Norm) and rule != "deconvnet":
+                reads.add("x")
+        return reads
 
     def project(self, position: int, signal: Array, record: Record, rule: str) -> Array:
         """Carries a signal from the output of the layer at `position` down to the stage's input."""
@@ -194,6 +213,11 @@ class BlockStage(Stage):
             x, conv.filters, conv.bias, **conv.geometry, **pool.block_geometry, **conv.arithmetic
         )
         return Record(self, x, y, switches)
+
+    def projection_reads(self, position: int, rule: str) -> set[str]:
+        if position < 2:
+            return super().projection_reads(position, rule)
+        return {"switches"} if rule == "deconvnet" else {"switches", "y"}
 
     def project(self, position: int, signal: Array, record: Record, rule: str) -> Array:
         if position < 2:
