@@ -100,8 +100,8 @@ def _forward(setting: Setting, name: str, network: Network) -> Case:
 
 
 def step(setting: Setting) -> Iterator[Case]:
-    """A training step in every precision: forward, backward, update (P2). Checked by its gradients, with dropout off,
-    against PyTorch's in float32."""
+    """A training step in every precision: forward, backward, update (P2); ours is a CUDA graph, as in any training.
+    Checked by its gradients, with dropout off, against PyTorch's in float32."""
     for name, network in _networks_in_every_precision(setting):
         yield _step(setting, name, network)
 
@@ -154,7 +154,8 @@ def _without_dropout(network: Network) -> Iterator[None]:
 def projection(
     setting: Setting, *, layer: str = "pool5", maps: int | None = None, images: int = 64, peer_batch: int = 32
 ) -> Iterator[Case]:
-    """The top 9 of every map of a layer (or of the first `maps`), each projected to pixels alone (P4)."""
+    """The top 9 of every map of a layer (or of the first `maps`), each projected to pixels alone (P4). Of our
+    batches, all but the first and a last one of another size are launched as a CUDA graph."""
     for name, network in _networks(setting):
         x = _images(setting, network, images)
         top = analysis.top_activations(network, host(x), layer)
