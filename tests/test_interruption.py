@@ -121,7 +121,8 @@ def test_correspond(stopped, checkpoint, folder, tmp_path):
     parts = tmp_path / "parts.json"
     boxes = {"ear": [0, 0, 9, 9], "nose": [9, 9, 9, 9]}
     parts.write_text(json.dumps({str(folder / "test" / "cat" / f"{i}.png"): boxes for i in range(3)}))
-    partial, sections = stopped("correspond", checkpoint, parts, at=[1])
+    # The images as they are are a batch; then there is one for each mask.
+    partial, sections = stopped("correspond", checkpoint, parts, at=[1 + 2])
     assert partial == ["1 of 12 masks compared"]
     assert {cell["part"] for cell in sections["Correspondence"]["cells"]} == {"ear"}
 

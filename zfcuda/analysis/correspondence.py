@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RANDOM = "random"
 
+_BATCH = 64
+
 Boxes = Sequence[Sequence[int]]  # (top, left, height, width) of the part in each image
 
 
@@ -178,5 +180,9 @@ def _random_boxes(
 
 
 def _features(net: Network, images: np.ndarray, layers: Sequence[str]) -> dict[str, np.ndarray]:
-    trace = net.forward(to_device(net, images))
-    return {layer: to_host(trace[layer]).reshape(len(images), -1) for layer in layers}
+    parts: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
+    for step in Steps(len(images), _BATCH):
+        trace = net.forward(to_device(net, images[step.start : step.stop]))
+        for layer in layers:
+            parts[layer].append(to_host(trace[layer]).reshape(len(step), -1))
+    return {layer: np.concatenate(found) for layer, found in parts.items()}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import Any
 
 from tqdm import tqdm
 
 from ..analysis import Ablation, Budget, ablation, table3
 from ..analysis.ablation import Run
 from ..data import Dataset, mean_image, sample
+from ..nn.models import VARIANTS
 from ..report import Chart, Report, Section, Table
 from .common import Commands, add_command, add_data, command_line, device, finish, kept, open_data, output, positive
 from .train import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
@@ -29,19 +31,24 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--variants", nargs="+", metavar="NAME", help='Table 3\'s changes, such as "without layers 3,4" (default: all)'
     )
-    parser.add_argument("--list", action="store_true", help="print the names of the variants and stop")
+    parser.add_argument("--list", action=_List, nargs=0, help="print the names of the variants and stop")
     add_budget(parser, epochs=10)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train each variant with these (default: 0)")
     parser.add_argument("--processes", type=positive, default=1, metavar="N", help="runs at a time (default: 1)")
-    parser.add_argument("--images", type=positive, metavar="N", help="train on at most N images")
+    parser.add_argument("--images", type=positive, metavar="N", help="train on at most N images (default: all)")
+
+
+class _List(argparse.Action):
+    """Answers at once, as --help does: no data is needed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print("\n".join(dict.fromkeys(variant.changes for variant in VARIANTS.values())))
+        parser.exit()
 
 
 def run(arguments: argparse.Namespace) -> int:
     split = open_data(arguments, natural_size(arguments.model))
     variants = table3(architecture_of(arguments.model, split), arguments.variants)
-    if arguments.list:
-        print("\n".join(variants))
-        return 0
     directory = output(arguments)
     mean = mean_image(split.train)
     budget = Budget(

@@ -67,8 +67,12 @@ def add_data(parser: argparse.ArgumentParser, default: str | None = None) -> Non
 
 def add_split(parser: argparse.ArgumentParser) -> None:
     """Which half of the data, and how much of it."""
-    parser.add_argument("--split", choices=("train", "test"), default="test", help="which half of the data to look at")
-    parser.add_argument("--images", type=positive, metavar="N", help="at most N images, the same share of each class")
+    parser.add_argument(
+        "--split", choices=("train", "test"), default="test", help="which half of the data to look at (default: test)"
+    )
+    parser.add_argument(
+        "--images", type=positive, metavar="N", help="at most N images, the same share of each class (default: all)"
+    )
 
 
 def positive(text: str) -> int:

@@ -44,13 +44,18 @@ def add_parser(commands: Commands) -> None:
     add_data(parser)
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the end of every block but the last")
     parser.add_argument(
-        "--per-class", type=positive, nargs="+", default=[5, 15, 30, 60], metavar="N", help="training images per class"
+        "--per-class",
+        type=positive,
+        nargs="+",
+        default=[5, 15, 30, 60],
+        metavar="N",
+        help="training images per class (default: 5 15 30 60)",
     )
     parser.add_argument("--draws", type=positive, default=3, metavar="N", help="of the training images (default: 3)")
     parser.add_argument(
         "--classifier", choices=KINDS, nargs="+", default=["softmax"], help="one or both (default: softmax)"
     )
-    parser.add_argument("--test-images", type=positive, metavar="N", help="test on at most N images")
+    parser.add_argument("--test-images", type=positive, metavar="N", help="test on at most N images (default: all)")
     parser.add_argument("--scratch-epochs", type=positive, metavar="N", help="train the network from scratch as well")
     parser.add_argument("--lr", type=fraction, default=1e-2, help="of the network from scratch (default: 0.01)")
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
@@ -108,8 +113,10 @@ def section(result: FeatureAnalysis) -> Section:
     best = max(frozen, key=lambda layer: result.score(layer, most).accuracy)
     blurb = (
         f"A linear classifier ({_KIND_NAMES[result.kind]}) on the features of each layer, the network itself "
-        f"unchanged. Best with {most} "
-        f"images per class: {best}, {result.score(best, most).accuracy:.1f} %. Chance is {100 / result.classes:.1f} %."
+        f"unchanged. Best with {most} images per class: {best}, {result.score(best, most).accuracy:.1f} %. "
     )
+    if SCRATCH in result.layers:
+        blurb += f"The same network from scratch on these images: {result.score(SCRATCH, most).accuracy:.1f} %. "
+    blurb += f"Chance is {100 / result.classes:.1f} %."
     parts = [Table(columns, rows), Chart(f"features-{result.kind}", result.plot())]
     return Section(f"Frozen features, {_KIND_NAMES[result.kind]}", parts, blurb, result.numbers())

@@ -42,7 +42,9 @@ def add_parser(commands: Commands) -> None:
     )
     add_checkpoint(parser)
     add_data(parser)
-    parser.add_argument("--split", choices=("train", "test"), default="test", help="which half of the data to look at")
+    parser.add_argument(
+        "--split", choices=("train", "test"), default="test", help="which half of the data to look at (default: test)"
+    )
     parser.add_argument("--images", type=positive, default=5, metavar="N", help="how many images (default: 5)")
     parser.add_argument(
         "--layers", nargs="+", metavar="LAYER", help="default: the first block and the last hidden layer"

@@ -44,10 +44,14 @@ def add_parser(commands: Commands) -> None:
     )
     add_checkpoint(parser)
     add_data(parser)
-    parser.add_argument("--split", choices=("train", "test"), default="test", help="which half of the data to look at")
+    parser.add_argument(
+        "--split", choices=("train", "test"), default="test", help="which half of the data to look at (default: test)"
+    )
     parser.add_argument("--image", nargs="+", metavar="FILE", default=[], help="image files, instead of the data's own")
     parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
-    parser.add_argument("--images", type=positive, default=8, metavar="N", help="how many of the data's images")
+    parser.add_argument(
+        "--images", type=positive, default=8, metavar="N", help="how many of the data's images (default: 8)"
+    )
     parser.add_argument(
         "--pointing",
         type=positive,

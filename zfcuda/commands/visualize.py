@@ -48,7 +48,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--top", type=positive, default=9, metavar="K", help="winners per map (default: 9)")
     parser.add_argument("--rule", choices=RULES, default="deconvnet", help="how ReLUs are undone (default: deconvnet)")
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N")
+    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default: 64)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -105,8 +105,7 @@ class Gallery:
     @functools.cached_property
     def maps(self) -> list[MapCard]:
         photo = max(self._tile) > _EXACT_TILE or self._tile_count * math.prod(self._tile) > _EXACT_PIXELS
-        longest = self._across(self._shown_tile)
-        uris = [[pictures.data_uri(_at_most(side, longest), photo) for side in pair] for pair in self._tiles]
+        uris = [[pictures.data_uri(side, photo) for side in pair] for pair in self._shown()]
         return [
             MapCard(number, projections, patches, summary, find)
             for number, (projections, patches), (summary, find) in zip(
@@ -148,9 +147,14 @@ class Gallery:
         }
 
     def save(self, directory: Path) -> None:
-        pairs = [pictures.beside(*pair) for pair in self._tiles]
+        pairs = [pictures.beside(projections, patches) for projections, patches in self._shown()]
         across = max(1, round(math.sqrt(len(pairs) / 2)))
         pictures.save_png(directory / f"{self.name}.png", pictures.tile(pairs, across, gap=8), least=800)
+
+    def _shown(self) -> list[list[np.ndarray]]:
+        """Of each map the projections and the patches, as large as the page shows them."""
+        longest = self._across(self._shown_tile)
+        return [[_at_most(side, longest) for side in pair] for pair in self._tiles]
 
     def _tiled(self, tiles: Sequence[np.ndarray]) -> np.ndarray:
         """The winners of a map as one picture, no larger than they are shown."""
