@@ -61,13 +61,14 @@ int count_regions(const PoolShape& pool, const PoolTiling& t) {
 }
 
 // Shared memory: the rows' windows, then the pipeline's buffers, then in their place the map of the
-// region, in the type of the result. Its pitch puts neighbouring rows on different banks.
+// region, in the type of the result. Its pitch puts rows that are stored together on different
+// banks: neighbours, or of bfloat16 every fourth (conv_mma.cuh).
 template <class Tile, int V>
 struct BlockMemory {
     using A = Windows<Tile, V>;
     using B = Filters<Tile, V>;
     using T = typename Tile::Element;
-    static constexpr int kMapPitch = Tile::kCols + 16;
+    static constexpr int kMapPitch = Tile::kCols + (sizeof(T) == 2 ? 4 : 16);
     static constexpr std::size_t kBuffers = Pipeline<Tile, A, B>::kBytes;
     static constexpr std::size_t kMap = sizeof(T) * Tile::kRows * kMapPitch;
     static constexpr std::size_t kBytes =

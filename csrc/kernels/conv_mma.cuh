@@ -3,27 +3,33 @@
 // A warp computes WarpRows x WarpCols sums in fragments of 16 x 8. Slices are 64 bytes deep: 16
 // floats or 32 bfloat16s, two steps of the instruction. Its depth indices may be any, as long as A
 // and B agree, and so may be the rows of the tile that a fragment's eight rows are: both are chosen
-// so that shared memory is read 16 bytes at a time and the sums of a thread lie side by side.
+// so that shared memory is read 16 bytes at a time, that what is read lies in registers as the
+// instruction wants it, and that the sums of a thread lie side by side.
 //
-// Depth. Of each row, the lanes of a quad (lane % 4) own 16 bytes each: four words, of one float or
-// two bfloat16s. Words 0 and 1 are the two halves of the first step, 2 and 3 those of the second.
-// So one 16-byte load from `MmaDepthRuns` fetches what ldmatrix.x4 would, without its constraint
-// that rows be eight neighbours. `MmaRowRuns` stores its depths in the order in which they are
-// read: word c of quad q in line 4 * c + q.
+// tf32. Of each row, the lanes of a quad (lane % 4) own 16 bytes each: four words, two of either
+// step. So one 16-byte load from `MmaDepthRuns` fetches the four words of a row. `MmaRowRuns` has
+// its depths in the order in which they are read: word c of quad q in line 4 * c + q. What is read
+// is rounded on its way into other registers anyway.
 //
-// Rows. `InOrder`: eight neighbours. `Interleaved`: lane group g (lane / 4) has rows 16 * (g % 2) +
-// 4 * (g / 2) + j of every 32 in blocks j = 0 .. 3. So one 16-byte load from a line of tf32 values
-// serves four blocks, and of the columns a thread has four side by side, and its quad 16. bfloat16
-// lines must be transposed while they are read, two depths to a word: that is ldmatrix.trans, in
-// order.
+// bfloat16. ldmatrix reads four matrices of eight rows by 16 bytes, each into a register: from
+// `MmaDepthRuns` as they lie, from `MmaRowRuns` transposed. A fragment of A is four registers in a
+// row: two blocks of eight rows in the first half of a step, then in the second; one of B two: one
+// block in both halves. The matrices are read in this order, or each fragment would be put together
+// by moves.
 //
-// Banks. A 16-byte load takes a warp's lanes eight at a time: groups 2i and 2i + 1, all quads.
-// DepthRuns: a row fills half of the 128 bytes of all banks, so the two rows must differ in parity:
-// 2i and 2i + 1 do; 16 apart, they do by the spare row after every 16. RowRuns of tf32: chunks (of
-// 16 bytes) quad * pitch + 4 * (g % 2), so that the pitch is one chunk more than a multiple of
-// eight. RowRuns of bfloat16: ldmatrix reads 16 bytes of eight neighbouring lines, so that the
-// pitch is an odd number of chunks. All are free of conflicts, as are the 16-byte copies that fill
-// them.
+// Rows. `InOrder`: eight neighbours. `Spread`, `Interleaved`: four blocks j share 32 rows, block j
+// has every fourth, 4 * i + j, or 16 * (i % 2) + 4 * (i / 2) + j. In the latter order of B's rows a
+// thread has four columns side by side, and its quad 16; and one 16-byte load from a line of tf32
+// values serves four blocks. bfloat16 lines are transposed eight neighbours at a time: in order.
+//
+// Banks. All slices are read and filled without conflicts. DepthRuns of tf32: a 16-byte load takes
+// a warp's lanes eight at a time: groups g = 2i and 2i + 1 (lane / 4), all quads. A row fills half
+// of the 128 bytes of all banks, so the two rows must differ in parity: 2i and 2i + 1 do; 16 apart,
+// they do by the spare row after every 16. RowRuns of tf32: chunks (of 16 bytes) quad * pitch + 4 *
+// (g % 2), so that the pitch is one chunk more than a multiple of eight. DepthRuns of bfloat16:
+// ldmatrix reads one chunk each of eight rows, 4 apart: bits 2 to 4 of the row are xored onto the
+// number of the chunk among the eight of two rows. RowRuns of bfloat16: a chunk each of eight
+// neighbouring lines, so that the pitch is an odd number of chunks.
 //
 // Bound. Per slice a warp of 64 x 64 sums reads 8 KB of shared memory, which takes 64 cycles, for
 // 64 instructions, which take 128 cycles of the tensor cores of an A100 (512 tf32 or 1024 bfloat16
@@ -44,10 +50,7 @@ namespace zfcuda::conv {
 // float32 arrays whose values are rounded to tf32 (10 bits of mantissa) when they are multiplied.
 struct Tf32Math {
     using Element = float;
-    using Word = float;  // of shared memory
 
-    // What the instruction takes, from what lies in shared memory.
-    __device__ static std::uint32_t word(Word stored) { return simt::to_tf32(stored); }
     __device__ static void multiply(float (&sums)[4], const std::uint32_t (&a)[4],
                                     const std::uint32_t (&b)[2]) {
         simt::mma_m16n8k8_tf32(sums, a, b);
@@ -57,9 +60,7 @@ struct Tf32Math {
 // bfloat16 arrays.
 struct Bf16Math {
     using Element = Bf16;
-    using Word = std::uint32_t;
 
-    __device__ static std::uint32_t word(Word stored) { return stored; }
     __device__ static void multiply(float (&sums)[4], const std::uint32_t (&a)[4],
                                     const std::uint32_t (&b)[2]) {
         simt::mma_m16n8k16_bf16(sums, a, b);
@@ -74,8 +75,15 @@ struct InOrder {
     __device__ static constexpr int lane_row(int i) { return i; }
 };
 
-struct Interleaved {
+// Four blocks share 32 rows: each has every fourth.
+struct Spread {
     __device__ static constexpr int block_row(int block) { return block / 4 * 32 + block % 4; }
+    __device__ static constexpr int lane_row(int i) { return 4 * i; }
+};
+
+// The same, but lanes 2q and 2q + 1 are 16 apart.
+struct Interleaved {
+    __device__ static constexpr int block_row(int block) { return Spread::block_row(block); }
     __device__ static constexpr int lane_row(int i) { return i % 2 * 16 + i / 2 * 4; }
 };
 
@@ -86,42 +94,97 @@ struct Interleaved {
 template <int Blocks>
 using Words = std::uint32_t[2][Blocks][2];
 
-// Row after row, each a run of 64 bytes. One more row after every 16.
+// Which operand a slice is.
+enum class Side { kA, kB };
+
+// Row after row, each a run of 64 bytes.
 template <class Math, int Rows>
-struct MmaDepthRuns {
+struct MmaDepthRuns;
+
+// One more row after every 16.
+template <int Rows>
+struct MmaDepthRuns<Tf32Math, Rows> {
     static constexpr bool kIsDepthRuns = true;
-    using Element = typename Math::Element;
-    static constexpr int kDepth = 64 / sizeof(Element);
-    static constexpr int kSize = (Rows + Rows / 16) * kDepth;
-    __device__ static int at(int row, int depth) { return (row + (row >> 4)) * kDepth + depth; }
+    template <Side side>
+    using Order = std::conditional_t<side == Side::kA, InOrder, Interleaved>;
+    static constexpr int kSize = (Rows + Rows / 16) * 16;
+    __device__ static int at(int row, int depth) { return (row + (row >> 4)) * 16 + depth; }
 
     // Where this lane reads from: the rows of its group from `row` on, a multiple of 32.
-    template <class Order>
+    template <Side side>
     __device__ static int lane_offset(int row, int lane) {
-        return at(row + Order::lane_row(lane / 4), lane % 4 * (kDepth / 4));
+        return at(row + Order<side>::lane_row(lane / 4), lane % 4 * 4);
     }
 
-    template <class Order, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const Element* slice) {
+    template <Side side, int Blocks>
+    __device__ static void read(Words<Blocks>& words, const float* slice, int lane_offset) {
 #pragma unroll
         for (int block = 0; block < Blocks; ++block) {
-            const auto four = load<4>(reinterpret_cast<const typename Math::Word*>(
-                slice + at(Order::block_row(block), 0)));
+            const auto four = load<4>(slice + lane_offset + at(Order<side>::block_row(block), 0));
 #pragma unroll
             for (int i = 0; i < 4; ++i)
-                words[i / 2][block][i % 2] = Math::word(four.at[i]);
+                words[i / 2][block][i % 2] = simt::to_tf32(four.at[i]);
         }
     }
 };
 
-// Depth after depth, each a line of kRows values. The lines of a quad's depths follow each other.
+// The chunks of every two rows, 128 bytes, swizzled by bits 2 to 4 of the row.
+template <int Rows>
+struct MmaDepthRuns<Bf16Math, Rows> {
+    static_assert(Rows % 32 == 0);
+    static constexpr bool kIsDepthRuns = true;
+    template <Side side>
+    using Order = std::conditional_t<side == Side::kA, Spread, Interleaved>;
+    static constexpr int kSize = Rows * 32;
+    __device__ static int at(int row, int depth) { return (row * 32 + depth) ^ (row / 4 % 8 * 8); }
+
+    // Each lane points to 16 bytes of one of eight rows in one of four matrices. A: two blocks,
+    // and the same in the second half of the step. B: one block, both halves of both steps.
+    template <Side side>
+    __device__ static int lane_offset(int row, int lane) {
+        const int matrix = lane / 8;
+        row += Order<side>::lane_row(lane % 8);
+        return side == Side::kA ? at(row + matrix % 2, matrix / 2 * 8) : at(row, matrix * 8);
+    }
+
+    // What differs in a bit that is swizzled has an offset that differs in this bit.
+    template <Side side, int Blocks>
+    __device__ static void read(Words<Blocks>& words, const Bf16* slice, int lane_offset) {
+        std::uint32_t four[4];
+        if constexpr (side == Side::kA) {
+#pragma unroll
+            for (int step = 0; step < 2; ++step)
+#pragma unroll
+                for (int block = 0; block < Blocks; block += 2) {
+                    simt::load_matrix_x4(
+                        four, slice + (lane_offset ^ step * 16) + Spread::block_row(block) * 32);
+#pragma unroll
+                    for (int i = 0; i < 4; ++i)
+                        words[step][block + i % 2][i / 2] = four[i];
+                }
+        } else {
+#pragma unroll
+            for (int block = 0; block < Blocks; ++block) {
+                simt::load_matrix_x4(four, slice + (lane_offset ^ block % 2 * 32) +
+                                               Spread::block_row(block / 2 * 2) * 32);
+#pragma unroll
+                for (int i = 0; i < 4; ++i)
+                    words[i / 2][block][i % 2] = four[i];
+            }
+        }
+    }
+};
+
+// Depth after depth, each a line of kRows values.
 template <class Math, int Rows>
 struct MmaRowRuns;
 
+// The lines of a quad's depths follow each other.
 template <int Rows>
 struct MmaRowRuns<Tf32Math, Rows> {
     static_assert(Rows % 32 == 0);
     static constexpr bool kIsDepthRuns = false;
+    template <Side>
     using Order = Interleaved;
     static constexpr int kPitch = Rows + 4;
     static constexpr int kSize = 16 * kPitch;
@@ -129,21 +192,22 @@ struct MmaRowRuns<Tf32Math, Rows> {
         return (depth % 4 * 4 + depth / 4) * kPitch + row;
     }
 
-    template <class>
+    template <Side>
     __device__ static int lane_offset(int row, int lane) {
-        return lane % 4 * kPitch + row + Order::lane_row(lane / 4);
+        return lane % 4 * kPitch + row + Interleaved::lane_row(lane / 4);
     }
 
-    template <class, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const float* slice) {
+    template <Side, int Blocks>
+    __device__ static void read(Words<Blocks>& words, const float* slice, int lane_offset) {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
 #pragma unroll
             for (int block = 0; block < Blocks; block += 4) {
-                const auto four = load<4>(slice + i * 4 * kPitch + Order::block_row(block));
+                const auto four =
+                    load<4>(slice + lane_offset + i * 4 * kPitch + Interleaved::block_row(block));
 #pragma unroll
                 for (int j = 0; j < 4; ++j)
-                    words[i / 2][block + j][i % 2] = Tf32Math::word(four.at[j]);
+                    words[i / 2][block + j][i % 2] = simt::to_tf32(four.at[j]);
             }
     }
 };
@@ -152,47 +216,42 @@ template <int Rows>
 struct MmaRowRuns<Bf16Math, Rows> {
     static_assert(Rows % 32 == 0);
     static constexpr bool kIsDepthRuns = false;
+    template <Side>
     using Order = InOrder;
     static constexpr int kPitch = Rows + 8;
     static constexpr int kSize = 32 * kPitch;
-    __device__ static int at(int row, int depth) {
-        return (depth % 8 / 2 * 8 + depth / 8 * 2 + depth % 2) * kPitch + row;
-    }
+    __device__ static int at(int row, int depth) { return depth * kPitch + row; }
 
-    // Each lane points to the first of eight rows in one of eight lines: lanes 0 to 7 for the first
-    // half of a step, 8 to 15 for the second, 16 to 31 the same for the next block.
-    template <class>
+    // Each lane points to eight rows in one of eight lines of one of four matrices: two blocks in
+    // both halves of a step, in the order in which a fragment has them.
+    template <Side side>
     __device__ static int lane_offset(int row, int lane) {
-        return lane % 16 * kPitch + row + lane / 16 * 8;
+        const int odd = lane / 8 % 2, second = lane / 16;
+        const int block = side == Side::kA ? odd : second, half = side == Side::kA ? second : odd;
+        return (half * 8 + lane % 8) * kPitch + row + block * 8;
     }
 
-    template <class, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const Bf16* slice) {
+    template <Side side, int Blocks>
+    __device__ static void read(Words<Blocks>& words, const Bf16* slice, int lane_offset) {
 #pragma unroll
         for (int step = 0; step < 2; ++step)
 #pragma unroll
             for (int block = 0; block < Blocks; block += 2) {
                 std::uint32_t four[4];
-                simt::load_matrix_x4_trans(four,
-                                           slice + step * 16 * kPitch + Order::block_row(block));
+                simt::load_matrix_x4_trans(
+                    four, slice + lane_offset + step * 16 * kPitch + InOrder::block_row(block));
 #pragma unroll
-                for (int i = 0; i < 4; ++i)
-                    words[step][block + i / 2][i % 2] = four[i];
+                for (int i = 0; i < 4; ++i) {
+                    if constexpr (side == Side::kA)
+                        words[step][block + i % 2][i / 2] = four[i];
+                    else
+                        words[step][block + i / 2][i % 2] = four[i];
+                }
             }
     }
 };
 
 // ---- The sums of a thread -----------------------------------------------------------------------
-
-// The order in which a layout has to be read, or the preferred one where it may be any.
-template <class Layout, class Preferred, bool = Layout::kIsDepthRuns>
-struct OrderOf {
-    using Type = Preferred;
-};
-template <class Layout, class Preferred>
-struct OrderOf<Layout, Preferred, false> {
-    using Type = typename Layout::Order;
-};
 
 // sums[i][j] is the fragment of blocks 2i and 2i + 1 of A and block j of B: of rows group and group
 // + 8, columns 2 * quad and 2 * quad + 1.
@@ -202,8 +261,8 @@ class Mma {
     using Math = typename Tile::Math;
     using Element = typename Tile::Element;
     using Sums = typename Tile::Sums;
-    using OrderA = typename OrderOf<LayoutA, InOrder>::Type;
-    using OrderB = typename OrderOf<LayoutB, Interleaved>::Type;
+    using OrderA = typename LayoutA::template Order<Side::kA>;
+    using OrderB = typename LayoutB::template Order<Side::kB>;
     static constexpr int kBlocksA = Tile::kWarpRows / 8, kBlocksB = Tile::kWarpCols / 8;
     static constexpr bool kIsInterleaved = std::is_same_v<OrderB, Interleaved>;
     static constexpr int kRowsOfThread = kBlocksA;
@@ -216,8 +275,8 @@ class Mma {
         const int col = warp % Tile::kWarpsN * Tile::kWarpCols;
         row0_ = row + OrderA::lane_row(lane / 4);
         col0_ = col + OrderB::lane_row(lane % 4 * 2);
-        offset_a_ = LayoutA::template lane_offset<OrderA>(row, lane);
-        offset_b_ = LayoutB::template lane_offset<OrderB>(col, lane);
+        offset_a_ = LayoutA::template lane_offset<Side::kA>(row, lane);
+        offset_b_ = LayoutB::template lane_offset<Side::kB>(col, lane);
     }
 
     __device__ int row(int i) const { return row0_ + OrderA::block_row(i); }
@@ -234,8 +293,8 @@ class Mma {
     __device__ void add(const Element* slice_a, const Element* slice_b, Sums& sums) const {
         Words<kBlocksA> a;
         Words<kBlocksB> b;
-        LayoutA::template read<OrderA>(a, slice_a + offset_a_);
-        LayoutB::template read<OrderB>(b, slice_b + offset_b_);
+        LayoutA::template read<Side::kA>(a, slice_a, offset_a_);
+        LayoutB::template read<Side::kB>(b, slice_b, offset_b_);
 #pragma unroll
         for (int step = 0; step < 2; ++step)
 #pragma unroll
