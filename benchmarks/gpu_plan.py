@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from zfcuda.nn.architecture import ConvSpec, MaxPoolSpec, NormSpec
+from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, MaxPoolSpec, NormSpec
 
 # Seconds that one problem takes to make, verify and time, and what torch.compile adds where it is a peer: guesses until
 # a GPU has been measured. Once a part has run, its later jobs go by what it took.
@@ -62,9 +62,12 @@ def plan(parts: Sequence[str], setting: Any) -> list[Job]:
 
 
 def _count(part: str, setting: Any) -> int:
-    convs, pools, norms = (len(list(setting.layers(kind))) for kind in (ConvSpec, MaxPoolSpec, NormSpec))
+    def count(kind: type) -> int:
+        return sum(isinstance(layer, kind) for _, network in setting.architectures() for layer in network.layers)
+
+    convs, dense, pools, norms = (count(kind) for kind in (ConvSpec, FullyConnectedSpec, MaxPoolSpec, NormSpec))
     return {
-        "tune": 3 * convs + 2 * pools,
+        "tune": 3 * (convs + dense) + 2 * pools,
         "conv": 3 * convs,
         "block": 2 * pools,
         "pool": 2 * pools,

@@ -259,6 +259,9 @@ def test_problems_of_a_network():
         ("conv2d", (2, 3, 3, 8)),
         ("conv_transpose2d", (2, 3, 3, 8)),
         ("conv2d_weight_grad", (2, 3, 3, 8)),
+        ("conv2d", (2, 1, 1, 8)),
+        ("conv_transpose2d", (2, 1, 1, 8)),
+        ("conv2d_weight_grad", (2, 1, 1, 8)),
     ]
     assert {p.precision for p in found} == {"fp32"}
     assert found[3].window == (2, 2)
@@ -270,23 +273,31 @@ def test_problems_in_the_precision_of_the_network():
     net = models.zfnet_small(10, (32, 32, 3))
     net.precision = "bf16"
     found = tuning.problems(net, 128)
-    assert {p.precision for p in found} == {"bf16"}
-    assert len(found) == 4 * 3 + 3 * 2  # convolutions 4 and 5 are one problem
+    assert {p.precision for p in found} == {"bf16", "tf32"}
+    assert len([p for p in found if p.precision == "tf32"]) == 3  # of the last layer, which makes the logits
+    assert len(found) == 4 * 3 + 3 * 2 + 3 * 3  # convolutions 4 and 5 are one problem
 
 
 def test_a_network_meets_the_problems_that_are_tuned(module, monkeypatch):
-    """A training step and a projection ask for no plan but of these problems."""
-    net = small_network()
-    tuned = {str(p.key(backends.get("emulated"))[:2]) for p in tuning.problems(net, 2)}
-    asked = []
-    for name in ("conv2d", "conv_transpose2d", "conv2d_weight_grad"):
+    """A training step asks for workspaces of these problems and no others."""
+    net, backend = small_network(), backends.get("emulated")
+    asked = set()
+    for name in {p.operation for p in tuning.problems(net, 2)}:
         size = getattr(module, f"{name}_workspace")
-        monkeypatch.setattr(module, f"{name}_workspace", lambda shape, n=name, s=size: (asked.append(n), s(shape))[1])
+
+        def noted(conv, *pool, name=name, size=size):
+            asked.add((name, tuple(conv.output), *(tuple(p.output) for p in pool)))
+            return size(conv, *pool)
+
+        monkeypatch.setattr(module, f"{name}_workspace", noted)
     with backends.use("emulated"):
-        x = np.ones((2, 6, 6, 3), np.float32)
-        net.loss_and_gradients(x, np.zeros(2, np.int32))
-    assert asked
-    assert {str((name, "fp32")) for name in asked} <= tuned
+        net.loss_and_gradients(np.ones((2, 6, 6, 3), np.float32), np.zeros(2, np.int32))
+    tuned = set()
+    for problem in tuning.problems(net, 2):
+        name, _, conv, pool = problem.key(backend)
+        tuned.add((name, tuple(conv.output), *([] if pool is None else [tuple(pool.output)])))
+    assert asked <= tuned
+    assert {name for name, *_ in asked} == {name for name, *_ in tuned}
 
 
 # ---- The command -----------------------------------------------------------------------------------------
@@ -304,12 +315,12 @@ def test_the_command(module, clock, checkpoint, monkeypatch, capsys):
     words = ["tune", checkpoint, "--batch-size", "1", "2", "--precision", "fp32", "bf16"]
     assert cli.main(words) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 2 * 2 * 8 + 1
+    assert len(lines) == 2 * 2 * 11 + 1
     assert lines[0].startswith("conv2d fp32, images 1x6x6x3, filters 8x3x3x3, stride 1x1: ")
     assert lines[0].endswith(": 1 ms, untuned 1 (1.00 times as fast)")
     saved = plans.cache_path("emulator")
-    assert lines[-1] == f"32 plans, 1.00 times as fast as untuned (geometric mean), saved: {saved}"
-    assert len(plans.read(backends.get("emulated"))) == 32
+    assert lines[-1] == f"44 plans, 1.00 times as fast as untuned (geometric mean), saved: {saved}"
+    assert len(plans.read(backends.get("emulated"))) == 44
 
 
 def test_the_command_without_a_gpu(checkpoint, capsys):
@@ -317,10 +328,3 @@ def test_the_command_without_a_gpu(checkpoint, capsys):
         pytest.skip("a GPU is here")
     assert cli.main(["tune", checkpoint]) == 2
     assert "zfcuda tune: the " in capsys.readouterr().err
-
-
-def test_the_command_on_a_network_without_convolutions(tmp_path, capsys):
-    path = tmp_path / "dense.safetensors"
-    Network(Architecture((2, 2, 1), (FullyConnectedSpec("fc1", 2),))).save(path)
-    assert cli.main(["tune", str(path)]) == 2
-    assert "has no convolution to tune" in capsys.readouterr().err

@@ -23,7 +23,7 @@ from .backends import BFLOAT16, Array, Backend
 from .errors import BackendError
 from .nn import Network
 from .nn.checkpoint import write_atomically
-from .nn.layers import Conv
+from .nn.layers import Conv, FullyConnected
 from .nn.stages import BlockStage
 from .plans import Plan, Problem
 
@@ -48,21 +48,23 @@ def problems(network: Network, batch_size: int) -> list[Problem]:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     found: list[Problem] = []
     for stage in network.stages:
-        conv = stage.layers[0]
-        if not isinstance(conv, Conv):
+        layer = stage.layers[0]
+        if isinstance(layer, Conv):
+            stride, padding = check_pair("stride", layer.stride), check_pair("padding", layer.padding)
+            geometry: Any = ((batch_size, *layer.input_shape), layer.weight_shape, stride, padding)
+        elif isinstance(layer, FullyConnected):  # a convolution of one pixel
+            units, inputs = layer.weight_shape
+            geometry = ((batch_size, 1, 1, inputs), (units, 1, 1, inputs), (1, 1), (0, 0))
+        else:
             continue
-        h, w, c = conv.input_shape
-        stride, padding = check_pair("stride", conv.stride), check_pair("padding", conv.padding)
-        geometry: Any = (conv.precision, (batch_size, h, w, c), conv.weight_shape, stride, padding)
-        operations = ["conv2d", "conv_transpose2d", "conv2d_weight_grad"]
-        found += [Problem(operation, *geometry) for operation in operations]
+        products = ("conv2d", "conv_transpose2d", "conv2d_weight_grad")
+        found += [Problem(operation, layer.precision, *geometry) for operation in products]
         if isinstance(stage, BlockStage):
             pool = stage.parts()[2]
             own: Any = [check_pair("pool", value) for value in (pool.window, pool.stride, pool.padding)]
             # After what they may be composed of.
-            found += [
-                Problem(operation, *geometry, *own) for operation in ("conv2d_relu_pool", "unpool_conv2d_weight_grad")
-            ]
+            blocks = ("conv2d_relu_pool", "unpool_conv2d_weight_grad")
+            found += [Problem(operation, layer.precision, *geometry, *own) for operation in blocks]
     return list(dict.fromkeys(found))
 
 

@@ -262,7 +262,7 @@ def test_tuning_first(gpu_of_paper, monkeypatch, tmp_path):
     row = "| tune bf16 | conv2d bf16, images 2x64x64x3, filters 96x7x7x3, stride 2x2 | 0.5 | 0.75 (untuned) | 1.50 |"
     assert row in text
     assert "128x64, 3 splits" in text
-    assert "| tune bf16 | geometric mean of 21 | | | 1.50 | | | |" in text
+    assert "| tune bf16 | geometric mean of 30 | | | 1.50 | | | |" in text
     assert text.index("tune bf16") < text.index("zfnet sgd")
 
 

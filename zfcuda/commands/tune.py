@@ -1,4 +1,4 @@
-"""`zfcuda tune`: finds the fastest plan of each convolution of a network on this GPU, and keeps it for later runs."""
+"""`zfcuda tune`: finds the fastest plan of each layer's products on this GPU, and keeps it for later runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def add_parser(commands: Commands) -> None:
         "tune",
         help="find the fastest kernels for a network on this GPU",
         description=(
-            "Times every plan (tile, splits) of each convolution of a network, forward and back, on this GPU, and "
-            "saves the fastest for all later runs, in $XDG_CACHE_HOME/zfcuda (~/.cache/zfcuda). A tuned run may differ "
-            "from an untuned one in the last bits of its results; delete the file to go back. Nothing else should use "
-            "the GPU meanwhile."
+            "Times every plan (tile, splits) of each convolution and fully connected layer of a network, forward and "
+            "back, on this GPU, and saves the fastest for all later runs, in $XDG_CACHE_HOME/zfcuda (~/.cache/zfcuda). "
+            "A tuned run may differ from an untuned one in the last bits of its results; delete the file to go back. "
+            "Nothing else should use the GPU meanwhile."
         ),
     )
     parser.set_defaults(run=run)
@@ -40,8 +40,6 @@ def run(arguments: argparse.Namespace) -> int:
         network.precision = precision
         for batch_size in arguments.batch_size:
             wanted += tuning.problems(network, batch_size)
-    if not wanted:
-        raise ValueError(f"{arguments.checkpoint} has no convolution to tune")
     found = tuning.tune(wanted, report=_report)
     path = tuning.save(found)
     gain = math.exp(sum(math.log(plan.gain) for plan in found) / len(found))
