@@ -68,17 +68,18 @@ std::size_t group_workspace(const ConvShape& conv, std::size_t (*steps)(const Co
 struct Ring {
     int step, lines;  // lines of the map made at once, and kept
     int strips;       // tasks per image
-    std::int64_t line_floats, ring_floats, scratch_floats, panel_floats;
+    std::int64_t line_floats, ring_floats, scratch_floats, packed_floats;
 
     Ring(const ConvShape& conv, const PoolShape& pool) {
         constexpr int kStepLines = 2, kTasks = 32;
-        step = std::min(std::max(kStepLines, pool.stride_h), conv.p());
+        step = round_up(std::max(kStepLines, pool.stride_h), first_layer::line_step(conv));
+        step = std::min(step, conv.p());
         lines = (ceil_div(pool.window_h, step) + 1) * step;
         strips = std::clamp(ceil_div(kTasks, conv.n), 1, ceil_div(pool.p(), 4));
         line_floats = static_cast<std::int64_t>(conv.q()) * conv.k;
         ring_floats = odd_lines(lines * line_floats);
         scratch_floats = first_layer::scratch_floats(conv, step);
-        panel_floats = panels_size(conv.r * conv.s * conv.c, conv.k);
+        packed_floats = first_layer::packed_floats(conv);
     }
 
     std::int64_t thread_floats() const { return ring_floats + scratch_floats; }
@@ -86,7 +87,7 @@ struct Ring {
 
 // Rows [p0, p1) of one pooled image.
 void pool_lines(const ConvShape& conv, const PoolShape& pool, const Ring& ring, const float* x,
-                const float* panels, const float* b, int n, int p0, int p1, float* y,
+                const float* packed, const float* b, int n, int p0, int p1, float* y,
                 std::uint8_t* switches, float* lines) {
     float* scratch = lines + ring.ring_floats;
     const std::int64_t row_floats = static_cast<std::int64_t>(pool.q()) * pool.c;
@@ -97,7 +98,7 @@ void pool_lines(const ConvShape& conv, const PoolShape& pool, const Ring& ring, 
         const int first = std::max(0, -corner), end = std::min(pool.window_h, pool.h - corner);
         for (; next < corner + end; next += ring.step)
             first_layer::conv2d_lines(conv, x, n, next, std::min(next + ring.step, conv.p()),
-                                      panels, b, true, false,
+                                      packed, b, true, false,
                                       lines + next % ring.lines * ring.line_floats, scratch);
         const float* rows[256];
         for (int r = first; r < end; ++r)
@@ -110,15 +111,15 @@ void pool_lines(const ConvShape& conv, const PoolShape& pool, const Ring& ring, 
 void first_layer_pool(const ConvShape& conv, const PoolShape& pool, const float* x, const float* w,
                       const float* b, float* y, std::uint8_t* switches, void* workspace) {
     const Ring ring(conv, pool);
-    float* panels = static_cast<float*>(workspace);
-    pack_filters(w, conv.k, conv.r * conv.s * conv.c, panels);
+    float* packed = static_cast<float*>(workspace);
+    first_layer::pack(conv, w, packed);
 #pragma omp parallel num_threads(threads())
     {
-        float* lines = panels + ring.panel_floats + thread_index() * ring.thread_floats();
+        float* lines = packed + ring.packed_floats + thread_index() * ring.thread_floats();
 #pragma omp for collapse(2) schedule(dynamic)
         for (int n = 0; n < conv.n; ++n)
             for (int strip = 0; strip < ring.strips; ++strip)
-                pool_lines(conv, pool, ring, x, panels, b, n,
+                pool_lines(conv, pool, ring, x, packed, b, n,
                            part_begin(pool.p(), ring.strips, strip),
                            part_begin(pool.p(), ring.strips, strip + 1), y, switches, lines);
     }
@@ -135,7 +136,7 @@ std::size_t conv2d_relu_pool_workspace(const ConvShape& conv, const PoolShape& p
     check_block(conv, pool);
     if (!first_layer::applies(conv)) return group_workspace(conv, conv_steps::forward_workspace);
     const Ring ring(conv, pool);
-    return sizeof(float) * (ring.panel_floats + ring.thread_floats() * max_threads());
+    return sizeof(float) * (ring.packed_floats + ring.thread_floats() * max_threads());
 }
 
 void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const float* x, const float* w,

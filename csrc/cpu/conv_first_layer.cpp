@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "conv_first_layer_winograd.h"
 #include "conv_gemm.h"
 #include "gemm.h"
 #include "parallel.h"
@@ -47,18 +48,40 @@ void pad_lines(const ConvShape& s, const float* x, int n, int p0, int p1, float*
     }
 }
 
+std::int64_t padded_floats(const ConvShape& s, int lines) {
+    return odd_lines(static_cast<std::int64_t>(input_lines(s, lines)) * line_floats(s));
+}
+
 }  // namespace
 
 bool applies(const ConvShape& s) {
     return s.c <= 4 && is_row_stride(s.stride_w * s.c) && s.q() >= kTileRows / 2;
 }
 
-std::int64_t scratch_floats(const ConvShape& s, int lines) {
-    return odd_lines(static_cast<std::int64_t>(input_lines(s, lines)) * line_floats(s));
+std::int64_t packed_floats(const ConvShape& s) {
+    return first_layer_winograd::pays(s) ? first_layer_winograd::packed_floats(s)
+                                         : panels_size(taps(s), s.k);
 }
 
-void conv2d_lines(const ConvShape& s, const float* x, int n, int p0, int p1, const float* panels,
+void pack(const ConvShape& s, const float* w, float* packed) {
+    if (first_layer_winograd::pays(s)) return first_layer_winograd::pack_filters(s, w, packed);
+    pack_filters(w, s.k, taps(s), packed);
+}
+
+int line_step(const ConvShape& s) {
+    return first_layer_winograd::pays(s) ? first_layer_winograd::tile_lines(s) : 1;
+}
+
+std::int64_t scratch_floats(const ConvShape& s, int lines) {
+    return first_layer_winograd::pays(s) ? first_layer_winograd::scratch_floats(s)
+                                         : padded_floats(s, lines);
+}
+
+void conv2d_lines(const ConvShape& s, const float* x, int n, int p0, int p1, const float* packed,
                   const float* b, bool relu, bool stream, float* y, float* scratch) {
+    if (first_layer_winograd::pays(s))
+        return first_layer_winograd::conv2d_lines(s, x, n, p0, p1, packed, b, relu, stream, y,
+                                                  scratch);
     pad_lines(s, x, n, p0, p1, scratch);
     const int q = s.q(), size = line_floats(s), tiles = ceil_div(q, kTileRows);
     Epilogue epilogue;
@@ -79,23 +102,23 @@ void conv2d_lines(const ConvShape& s, const float* x, int n, int p0, int p1, con
                 operands.runs = s.r;
                 operands.depth = s.s * s.c;
                 operands.run_distance = size;
-                operands.b = panels + static_cast<std::int64_t>(column) * taps(s);
+                operands.b = packed + static_cast<std::int64_t>(column) * taps(s);
                 multiply_tile(q1 - q0, operands, rows, column, s.k - column, epilogue);
             }
         }
 }
 
 std::size_t conv2d_workspace(const ConvShape& s) {
-    return sizeof(float) *
-           (panels_size(taps(s), s.k) + scratch_floats(s, kStripLines) * max_threads());
+    return sizeof(float) * (packed_floats(s) + scratch_floats(s, kStripLines) * max_threads());
 }
 
 void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, bool relu, float* y,
             void* workspace) {
-    float* panels = static_cast<float*>(workspace);
-    float* scratch = panels + panels_size(taps(s), s.k);
-    pack_filters(w, s.k, taps(s), panels);
-    const int p = s.p(), strips = ceil_div(p, kStripLines);
+    float* packed = static_cast<float*>(workspace);
+    float* scratch = packed + packed_floats(s);
+    pack(s, w, packed);
+    const int p = s.p(), step = line_step(s), steps = ceil_div(p, step);
+    const int strips = ceil_div(steps, kStripLines / step);
     const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
     const bool stream =
         s.n * p * line * 4 > kStreamBytes && s.k % simd::kLanes == 0 && simd::is_aligned(y);
@@ -105,8 +128,9 @@ void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, 
 #pragma omp for collapse(2) schedule(dynamic)
         for (int n = 0; n < s.n; ++n)
             for (int strip = 0; strip < strips; ++strip) {
-                const int p0 = part_begin(p, strips, strip), p1 = part_begin(p, strips, strip + 1);
-                conv2d_lines(s, x, n, p0, p1, panels, b, relu, stream,
+                const int p0 = part_begin(steps, strips, strip) * step;
+                const int p1 = std::min<int>(part_begin(steps, strips, strip + 1) * step, p);
+                conv2d_lines(s, x, n, p0, p1, packed, b, relu, stream,
                              y + (static_cast<std::int64_t>(n) * p + p0) * line, mine);
             }
         if (stream) simd::stream_fence();
@@ -127,7 +151,7 @@ struct Plan {
         block_lines = std::clamp(kBlockPixels / s.q(), 1, s.p());
         row_stride = round_up(s.k, simd::kLanes);
         sum_floats = static_cast<std::int64_t>(taps(s)) * row_stride;
-        line_floats = scratch_floats(s, block_lines);
+        line_floats = padded_floats(s, block_lines);
         const std::int64_t pixels = static_cast<std::int64_t>(block_lines) * s.q();
         map_floats = odd_lines(pixels * s.k);
         padded_map_floats = row_stride == s.k ? 0 : odd_lines(pixels * row_stride);

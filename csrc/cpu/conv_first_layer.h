@@ -4,7 +4,8 @@
 // runs. But windows that are neighbours in a line lie step * channels floats apart, so that a
 // tile's rows can be read in place, from lines of the image that are copied once with their
 // padding: R runs of S * C floats. Forward that leaves the multiply-adds and the writing of the
-// result, past the caches if it is large.
+// result, past the caches if it is large; for large filters, Winograd's method leaves half of them
+// (conv_first_layer_winograd.h).
 //
 // Backward to the image, C columns would fill a fraction of a vector. There the columns are all R *
 // S * C taps:
@@ -33,11 +34,15 @@ std::size_t conv2d_workspace(const ConvShape& shape);
 void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
             float* y, void* workspace);
 
-// Output lines [p0, p1) of image n, by the calling thread: y (p1 - p0, q, k). `panels` as from
-// pack_filters; scratch_floats of scratch.
+// The forward convolution in parts: the filters, packed once, and then output lines [p0, p1) of
+// image n, by the calling thread: y (p1 - p0, q, k). Ranges begin, and but for the last end, at
+// multiples of line_step. `scratch` is for at most `lines` at a time.
+std::int64_t packed_floats(const ConvShape& shape);
+void pack(const ConvShape& shape, const float* w, float* packed);
+int line_step(const ConvShape& shape);
 std::int64_t scratch_floats(const ConvShape& shape, int lines);
 void conv2d_lines(const ConvShape& shape, const float* x, int n, int p0, int p1,
-                  const float* panels, const float* b, bool relu, bool stream, float* y,
+                  const float* packed, const float* b, bool relu, bool stream, float* y,
                   float* scratch);
 
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape);

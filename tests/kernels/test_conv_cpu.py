@@ -30,10 +30,20 @@ WINOGRAD = [
     ((3, 22, 23, 16), (35, 7, 8), 2, 3),
     ((6, 14, 20, 17), (18, 3, 5), (1, 2), (1, 2)),  # phases along one axis only
 ]
-DIRECT = [
+FIRST_LAYER = [  # forward by csrc/cpu/conv_first_layer_winograd.cpp
     ((2, 40, 37, 3), (96, 7, 7), 2, 1),
+    ((1, 31, 90, 3), (64, 7, 7), 2, 3),  # several groups of tiles across, the last line of tiles cut
+    ((2, 36, 50, 4), (37, 9, 9), 3, 0),  # a panel with few columns
+    ((3, 26, 28, 1), (130, 9, 9), 3, (3, 5)),
+    ((1, 62, 61, 3), (48, 11, 11), 4, 2),
+    ((1, 65, 60, 2), (33, 9, 9), 3, 9),  # padding that covers whole tiles
+    ((1, 20, 45, 3), (128, 4, 8), (1, 2), 0),  # phases along one axis only
+    ((2, 38, 38, 3), (70, 9, 9), 2, 1),  # five taps a phase
+    ((1, 11, 40, 3), (96, 7, 7), 2, 0),  # a single line of tiles
+]
+DIRECT = [
     ((3, 28, 28, 1), (32, 5, 5), 1, 2),
-    ((1, 30, 31, 3), (48, 11, 11), 4, 2),
+    ((1, 24, 31, 3), (48, 11, 11), 4, 2),
     ((2, 9, 11, 3), (40, 2, 3), (3, 5), 0),  # strides larger than the filter: phases without taps
     ((2, 12, 10, 40), (33, 1, 1), 1, 0),
     ((1, 12, 10, 40), (33, 1, 1), 2, 0),
@@ -77,7 +87,7 @@ def directions(x_shape, filters, stride, padding, seed=0):
 
 
 @pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
-@pytest.mark.parametrize("layer", WINOGRAD + DIRECT, ids=str)
+@pytest.mark.parametrize("layer", WINOGRAD + FIRST_LAYER + DIRECT, ids=str)
 def test_layer(layer, direction):
     call, oracle, tolerance = directions(*layer)[direction]
     with backends.use("cpu"):
@@ -96,7 +106,7 @@ def set_threads():
 
 
 @pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
-@pytest.mark.parametrize("layer", [WINOGRAD[1], WINOGRAD[8], DIRECT[0], DIRECT[1], DIRECT[6]], ids=str)
+@pytest.mark.parametrize("layer", [WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[5]], ids=str)
 def test_bits_do_not_depend_on_threads(layer, direction, set_threads):
     call, _, _ = directions(*layer)[direction]
     with backends.use("cpu"):
@@ -118,16 +128,18 @@ def test_bias_grad_bits_do_not_depend_on_threads(set_threads):
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
-# Maps larger than one group of images (csrc/cpu/block.cpp): x, filters, stride, padding; pool 3 x 3 stride 2 padding 1.
+# The ways of csrc/cpu/block.cpp, the first two with maps larger than one group of images: x, filters, stride, padding;
+# pool 3 x 3 stride 2 padding 1.
 BLOCKS = [
     ((7, 41, 40, 8), (128, 1, 1), 1, 0),
     ((6, 29, 29, 64), (256, 3, 3), 1, 1),
+    ((2, 71, 60, 3), (96, 7, 7), 2, 1),  # a first layer, whose lines are made three at a time
 ]
 POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
 
 
 @pytest.mark.parametrize("layer", BLOCKS, ids=str)
-def test_block_in_groups(layer):
+def test_block(layer):
     x_shape, filters, stride, padding = layer
     rng = np.random.default_rng(0)
     conv = {"stride": pair(stride), "padding": pair(padding)}
