@@ -2,7 +2,8 @@
 //
 // csrc/cpu implements this list with vectorised C++; csrc/kernels implements it with CUDA kernels,
 // which nvcc compiles for a GPU and the host compiler compiles for the SIMT emulator. bindings.cpp
-// binds the list.
+// binds the list. What is a template exists in several precisions: each backend instantiates those
+// it has.
 //
 // Conventions. Images are NHWC, filters KRSC, C-contiguous; letters as in cuDNN and CUTLASS: input
 // N H W C, output P Q K, filter R S. Callers pass valid pointers to arrays of exactly the shapes
@@ -22,7 +23,28 @@
 
 #include "shapes.h"
 
+struct __nv_bfloat16;  // of CUDA, and of the emulator
+
 namespace zfcuda {
+
+// Storage of 16 bits. Arithmetic on it is float32, results are rounded to nearest even.
+using BFloat16 = __nv_bfloat16;
+
+// How a convolution multiplies. In all, sums, biases and the gradients of filters and biases are
+// float32. The CPU has exact float32 alone: zfcuda/ops widens bfloat16 arrays for it.
+struct Fp32 {
+    using Element = float;
+};
+struct Tf32 {  // factors rounded to 10 bits of mantissa, on tensor cores
+    using Element = float;
+};
+struct Bf16 {  // on tensor cores
+    using Element = BFloat16;
+};
+
+// Of the arrays of a convolution.
+template <class Precision>
+using Element = typename Precision::Element;
 
 // A cudaStream_t on the GPU; ignored elsewhere.
 using Stream = void*;
@@ -39,25 +61,33 @@ std::string description();
 
 // y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c]
 // * w[k,r,s,c]), zero outside x; act is ReLU if `relu`, else the identity. `b` may be null.
-void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-            float* y, void* workspace, Stream stream);
+template <class Precision>
+void conv2d(const ConvShape& shape, const Element<Precision>* x, const Element<Precision>* w,
+            const float* b, bool relu, Element<Precision>* y, void* workspace, Stream stream);
+template <class Precision>
 std::size_t conv2d_workspace(const ConvShape& shape);
 
 // The transpose of conv2d without bias: x[n,h,w,c] = sum of y[n,p,q,k] * w[k,r,s,c] over all
 // p,q,r,s with h = p*stride_h - pad_h + r and w = q*stride_w - pad_w + s. The deconvnet's filtering
 // and the data gradient.
-void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
-                      void* workspace, Stream stream);
+template <class Precision>
+void conv_transpose2d(const ConvShape& shape, const Element<Precision>* y,
+                      const Element<Precision>* w, Element<Precision>* x, void* workspace,
+                      Stream stream);
+template <class Precision>
 std::size_t conv_transpose2d_workspace(const ConvShape& shape);
 
 // dw[k,r,s,c] = sum over n,p,q of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c] *
 // dy[n,p,q,k].
-void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
-                        void* workspace, Stream stream);
+template <class Precision>
+void conv2d_weight_grad(const ConvShape& shape, const Element<Precision>* x,
+                        const Element<Precision>* dy, float* dw, void* workspace, Stream stream);
+template <class Precision>
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape);
 
 // db[k] = sum over rows of dy[row, k]; dy is (rows, channels).
-void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* db, void* workspace,
+template <class T>
+void conv2d_bias_grad(std::int64_t rows, int channels, const T* dy, float* db, void* workspace,
                       Stream stream);
 std::size_t conv2d_bias_grad_workspace(std::int64_t rows, int channels);
 
@@ -66,62 +96,81 @@ std::size_t conv2d_bias_grad_workspace(std::int64_t rows, int channels);
 // y = maximum over each window, cells outside x ignored; switches = r * window_w + s of the first
 // maximum in row-major order, counted from the window's corner even where that lies in the padding.
 // NaN wins.
-void max_pool2d(const PoolShape& shape, const float* x, float* y, std::uint8_t* switches,
-                Stream stream);
+template <class T>
+void max_pool2d(const PoolShape& shape, const T* x, T* y, std::uint8_t* switches, Stream stream);
 
 // x = sum of all y whose switch names the pixel, zero elsewhere (windows that overlap add up).
 // Each switch must name a cell of x: one that points into the padding or beyond is ignored.
-void max_unpool2d(const PoolShape& shape, const float* y, const std::uint8_t* switches, float* x,
+template <class T>
+void max_unpool2d(const PoolShape& shape, const T* y, const std::uint8_t* switches, T* x,
                   Stream stream);
 
 // values[n,c] = maximum over h,w of x[n,h,w,c]; positions[n,c] = h * W + w of its first occurrence.
 // NaN wins.
-void spatial_max(int n, int h, int w, int c, const float* x, float* values, std::int32_t* positions,
+template <class T>
+void spatial_max(int n, int h, int w, int c, const T* x, T* values, std::int32_t* positions,
                  Stream stream);
 
 // ---- The block: convolution, ReLU and max pooling as one operation (decision 6) -----------------
 
 // max_pool2d(conv2d(x, w, b, relu = true)); `pool`'s input is `conv`'s output. `b` may be null.
-void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const float* x, const float* w,
-                      const float* b, float* y, std::uint8_t* switches, void* workspace,
-                      Stream stream);
+template <class Precision>
+void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const Element<Precision>* x,
+                      const Element<Precision>* w, const float* b, Element<Precision>* y,
+                      std::uint8_t* switches, void* workspace, Stream stream);
+template <class Precision>
 std::size_t conv2d_relu_pool_workspace(const ConvShape& conv, const PoolShape& pool);
 
 // conv_transpose2d(f(max_unpool2d(y, switches)), w), f = ReLU if `rectify` (the deconvnet), else
 // the identity (the data gradient of the block, for a y that is already masked by pooled > 0).
-void unpool_conv_transpose2d(const ConvShape& conv, const PoolShape& pool, const float* y,
-                             const std::uint8_t* switches, const float* w, bool rectify, float* x,
+template <class Precision>
+void unpool_conv_transpose2d(const ConvShape& conv, const PoolShape& pool,
+                             const Element<Precision>* y, const std::uint8_t* switches,
+                             const Element<Precision>* w, bool rectify, Element<Precision>* x,
                              void* workspace, Stream stream);
+template <class Precision>
 std::size_t unpool_conv_transpose2d_workspace(const ConvShape& conv, const PoolShape& pool);
 
 // conv2d_weight_grad(x, max_unpool2d(dy, switches)): the block's weight gradient.
-void unpool_conv2d_weight_grad(const ConvShape& conv, const PoolShape& pool, const float* x,
-                               const float* dy, const std::uint8_t* switches, float* dw,
-                               void* workspace, Stream stream);
+template <class Precision>
+void unpool_conv2d_weight_grad(const ConvShape& conv, const PoolShape& pool,
+                               const Element<Precision>* x, const Element<Precision>* dy,
+                               const std::uint8_t* switches, float* dw, void* workspace,
+                               Stream stream);
+template <class Precision>
 std::size_t unpool_conv2d_weight_grad_workspace(const ConvShape& conv, const PoolShape& pool);
 
 // ---- Element-wise -------------------------------------------------------------------------------
 
 // y = max(x, 0), NaN stays NaN. y may be x.
-void relu(std::int64_t size, const float* x, float* y, Stream stream);
+template <class T>
+void relu(std::int64_t size, const T* x, T* y, Stream stream);
 
 // dx = y > 0 ? dy : 0. dx may be dy.
-void relu_grad(std::int64_t size, const float* dy, const float* y, float* dx, Stream stream);
+template <class T>
+void relu_grad(std::int64_t size, const T* dy, const T* y, T* dx, Stream stream);
 
 // y = x * keep / (1 - probability); keep is 0 with `probability`: element i is dropped where word i
 // % 4 of Philox4x32-10(key = seed, counter = (i / 4, *offset)) is below probability * 2^32. 0 <=
 // probability < 1. The same call on a gradient is the gradient: no mask is stored. y may be x.
-void dropout(std::int64_t size, const float* x, float probability, std::uint64_t seed,
-             const std::uint64_t* offset, float* y, Stream stream);
+template <class T>
+void dropout(std::int64_t size, const T* x, float probability, std::uint64_t seed,
+             const std::uint64_t* offset, T* y, Stream stream);
+
+// y = x, rounded to nearest even where BFloat16 is made of float. On the CPU NumPy does it.
+template <class From, class To>
+void cast(std::int64_t size, const From* x, To* y, Stream stream);
 
 // ---- Local response normalisation across channels (Krizhevsky et al. 2012, P1) ------------------
 
 // y[.,c] = x[.,c] / (k + alpha * sum over j of x[.,j]^2)^beta, j from c - size/2 to c + (size-1)/2
 // inside the channels; x is (rows, channels).
+template <class T>
 void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
-                         float k, const float* x, float* y, Stream stream);
+                         float k, const T* x, T* y, Stream stream);
+template <class T>
 void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
-                              float k, const float* dy, const float* x, float* dx, Stream stream);
+                              float k, const T* dy, const T* x, T* dx, Stream stream);
 
 // ---- Loss ---------------------------------------------------------------------------------------
 

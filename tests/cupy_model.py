@@ -161,13 +161,15 @@ class MemoryPool:
 
 
 class Kernels:
-    """The module of a backend, each of whose operations is work on a stream."""
+    """The module of a backend (or a submodule), each of whose operations is work on a stream."""
 
     def __init__(self, module, cupy):
         self._module, self._cupy = module, cupy
 
     def __getattr__(self, name):
         function = getattr(self._module, name)
+        if isinstance(function, types.ModuleType):
+            return Kernels(function, self._cupy)
         if isinstance(function, type) or name.endswith("_workspace"):
             return function
         return lambda *args: self._cupy.work(lambda: function(*args))

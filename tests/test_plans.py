@@ -37,7 +37,7 @@ def write(text, gpu="emulator"):
 
 def workspace(backend, problem=CONV):
     """Bytes of partial sums: which splits hold."""
-    return backend.module.conv2d_workspace(problem.key(backend)[2])
+    return backend.module.fp32.conv2d_workspace(problem.key(backend)[2])
 
 
 def test_a_file_for_each_gpu_and_version(tmp_path, monkeypatch):
@@ -80,7 +80,7 @@ def test_another_process_goes_by_the_plans(backend):
     code = (
         "from zfcuda import backends, plans; b = backends.get('emulated'); plans.load(b);"
         "shape = b.module.ConvShape((1, 6, 6, 8), (8, 3, 3, 8), (1, 1), (1, 1));"
-        "print(b.module.conv2d_workspace(shape))"
+        "print(b.module.fp32.conv2d_workspace(shape))"
     )
     write(plans.to_json("emulator", PLANS))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

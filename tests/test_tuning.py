@@ -283,13 +283,13 @@ def test_a_network_meets_the_problems_that_are_tuned(module, monkeypatch):
     net, backend = small_network(), backends.get("emulated")
     asked = set()
     for name in {p.operation for p in tuning.problems(net, 2)}:
-        size = getattr(module, f"{name}_workspace")
+        size = getattr(module.fp32, f"{name}_workspace")
 
         def noted(conv, *pool, name=name, size=size):
             asked.add((name, tuple(conv.output), *(tuple(p.output) for p in pool)))
             return size(conv, *pool)
 
-        monkeypatch.setattr(module, f"{name}_workspace", noted)
+        monkeypatch.setattr(module.fp32, f"{name}_workspace", noted)
     with backends.use("emulated"):
         net.loss_and_gradients(np.ones((2, 6, 6, 3), np.float32), np.zeros(2, np.int32))
     tuned = set()

@@ -156,24 +156,28 @@ def call(
     """Runs one operation of the backend. `workspace`: what its `..._workspace` function is asked with, if it has one.
 
     Arrays go as addresses, in the order inputs, results, workspace, stream. With a bfloat16 array among them the
-    function is `..._bf16`; a backend that has none runs the float32 one on widened arrays. With a precision of tf32
-    it is `..._tf32`, where the backend has one.
+    function is that of the backend's `bf16`; a backend that has none runs the float32 one on widened arrays. With a
+    precision of tf32 it is that of `tf32`, where the backend has one. What exists for float32 alone is in neither.
     """
     arrays = [a for a in (*inputs, *results) if isinstance(a, backend.xp.ndarray)]
+    kernels = backend.module.fp32
     if any(array.dtype == BFLOAT16 for array in arrays):
-        if not hasattr(backend.module, f"{function}_bf16"):
+        if not hasattr(backend.module, "bf16"):
             _call_in_float32(backend, function, inputs, results, workspace)
             return
-        function += "_bf16"
-    elif precision == "tf32" and hasattr(backend.module, f"{function}_tf32"):
-        function += "_tf32"
+        kernels = backend.module.bf16
+    elif precision == "tf32" and hasattr(backend.module, "tf32"):
+        kernels = backend.module.tf32
+    if hasattr(backend.module, function):
+        kernels = backend.module
     with backend.device(arrays[0]):
         passed = [backend.pointer(a) if isinstance(a, backend.xp.ndarray) else a for a in (*inputs, *results)]
         if workspace is not None:
-            size = getattr(backend.module, f"{function}_workspace")(*workspace)
+            home = backend.module if hasattr(backend.module, f"{function}_workspace") else kernels
+            size = getattr(home, f"{function}_workspace")(*workspace)
             scratch = backend.scratch(size) if size else None
             passed.append(backend.pointer(scratch))
-        getattr(backend.module, function)(*passed, backend.stream)
+        getattr(kernels, function)(*passed, backend.stream)
 
 
 def _call_in_float32(

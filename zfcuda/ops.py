@@ -427,8 +427,8 @@ def cast(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
     if dtype == x.dtype and out is None:
         return x
     y = check_output(backend, out, x.shape, (x,), dtype=dtype)
-    function = "narrow" if dtype == BFLOAT16 else "widen"
-    if dtype != x.dtype and hasattr(backend.module, f"{function}_bf16"):
+    function = "cast_from_fp32" if dtype == BFLOAT16 else "cast_to_fp32"
+    if dtype != x.dtype and hasattr(backend.module, "bf16"):
         call(backend, function, x.size, x, results=(y,))
     else:
         y[...] = x

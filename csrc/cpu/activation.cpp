@@ -55,7 +55,8 @@ void philox_batch(std::uint64_t seed, std::uint64_t index, std::uint64_t offset,
 
 }  // namespace
 
-void relu(std::int64_t size, const float* x, float* y, Stream) {
+template <class T>
+void relu(std::int64_t size, const T* x, T* y, Stream) {
     element_wise(size, y, x == y, [=](auto vector, std::int64_t i) {
         using V = decltype(vector);
         const V value = simd::load_as<V>(x + i);
@@ -63,7 +64,8 @@ void relu(std::int64_t size, const float* x, float* y, Stream) {
     });
 }
 
-void relu_grad(std::int64_t size, const float* dy, const float* y, float* dx, Stream) {
+template <class T>
+void relu_grad(std::int64_t size, const T* dy, const T* y, T* dx, Stream) {
     element_wise(size, dx, dy == dx, [=](auto vector, std::int64_t i) {
         using V = decltype(vector);
         return simd::select(simd::less(V{}, simd::load_as<V>(y + i)), simd::load_as<V>(dy + i),
@@ -71,8 +73,9 @@ void relu_grad(std::int64_t size, const float* dy, const float* y, float* dx, St
     });
 }
 
-void dropout(std::int64_t size, const float* x, float probability, std::uint64_t seed,
-             const std::uint64_t* offset, float* y, Stream) {
+template <class T>
+void dropout(std::int64_t size, const T* x, float probability, std::uint64_t seed,
+             const std::uint64_t* offset, T* y, Stream) {
     const auto threshold = static_cast<std::uint32_t>(dropout_threshold(probability));
     const float scale = 1.0f / (1.0f - probability);
     const std::uint64_t step = *offset;
@@ -88,5 +91,9 @@ void dropout(std::int64_t size, const float* x, float probability, std::uint64_t
             to[i] = words[i] < threshold ? 0.0f : from[i] * scale;
     }
 }
+
+template decltype(relu<float>) relu<float>;
+template decltype(relu_grad<float>) relu_grad<float>;
+template decltype(dropout<float>) dropout<float>;
 
 }  // namespace zfcuda

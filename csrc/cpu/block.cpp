@@ -132,6 +132,7 @@ MapLines unpooled_lines(const ConvShape& conv, const PoolShape& pool, const floa
 
 }  // namespace
 
+template <class Precision>
 std::size_t conv2d_relu_pool_workspace(const ConvShape& conv, const PoolShape& pool) {
     check_block(conv, pool);
     if (!first_layer::applies(conv)) return group_workspace(conv, conv_steps::forward_workspace);
@@ -139,9 +140,10 @@ std::size_t conv2d_relu_pool_workspace(const ConvShape& conv, const PoolShape& p
     return sizeof(float) * (ring.packed_floats + ring.thread_floats() * max_threads());
 }
 
-void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const float* x, const float* w,
-                      const float* b, float* y, std::uint8_t* switches, void* workspace,
-                      Stream stream) {
+template <class Precision>
+void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const Element<Precision>* x,
+                      const Element<Precision>* w, const float* b, Element<Precision>* y,
+                      std::uint8_t* switches, void* workspace, Stream stream) {
     if (first_layer::applies(conv))
         return first_layer_pool(conv, pool, x, w, b, y, switches, workspace);
     const Groups groups(conv);
@@ -157,6 +159,7 @@ void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const float*
     }
 }
 
+template <class Precision>
 std::size_t unpool_conv_transpose2d_workspace(const ConvShape& conv, const PoolShape& pool) {
     check_block(conv, pool);
     return first_layer::transpose_applies(conv)
@@ -164,8 +167,10 @@ std::size_t unpool_conv_transpose2d_workspace(const ConvShape& conv, const PoolS
                : group_workspace(conv, conv_steps::transpose_workspace);
 }
 
-void unpool_conv_transpose2d(const ConvShape& conv, const PoolShape& pool, const float* y,
-                             const std::uint8_t* switches, const float* w, bool rectify, float* x,
+template <class Precision>
+void unpool_conv_transpose2d(const ConvShape& conv, const PoolShape& pool,
+                             const Element<Precision>* y, const std::uint8_t* switches,
+                             const Element<Precision>* w, bool rectify, Element<Precision>* x,
                              void* workspace, Stream stream) {
     if (first_layer::transpose_applies(conv))
         return first_layer::conv_transpose2d(conv, unpooled_lines(conv, pool, y, switches, rectify),
@@ -183,15 +188,18 @@ void unpool_conv_transpose2d(const ConvShape& conv, const PoolShape& pool, const
     }
 }
 
+template <class Precision>
 std::size_t unpool_conv2d_weight_grad_workspace(const ConvShape& conv, const PoolShape& pool) {
     check_block(conv, pool);
     return first_layer::applies(conv) ? first_layer::conv2d_weight_grad_workspace(conv)
                                       : group_workspace(conv, conv_steps::weight_grad_workspace);
 }
 
-void unpool_conv2d_weight_grad(const ConvShape& conv, const PoolShape& pool, const float* x,
-                               const float* dy, const std::uint8_t* switches, float* dw,
-                               void* workspace, Stream stream) {
+template <class Precision>
+void unpool_conv2d_weight_grad(const ConvShape& conv, const PoolShape& pool,
+                               const Element<Precision>* x, const Element<Precision>* dy,
+                               const std::uint8_t* switches, float* dw, void* workspace,
+                               Stream stream) {
     if (first_layer::applies(conv))
         return first_layer::conv2d_weight_grad(
             conv, x, unpooled_lines(conv, pool, dy, switches, false), dw, workspace);
@@ -207,5 +215,13 @@ void unpool_conv2d_weight_grad(const ConvShape& conv, const PoolShape& pool, con
     }
     conv_steps::finish_weight_grad(groups.largest, dw, scratch);
 }
+
+template decltype(conv2d_relu_pool_workspace<Fp32>) conv2d_relu_pool_workspace<Fp32>;
+template decltype(conv2d_relu_pool<Fp32>) conv2d_relu_pool<Fp32>;
+template decltype(unpool_conv_transpose2d_workspace<Fp32>) unpool_conv_transpose2d_workspace<Fp32>;
+template decltype(unpool_conv_transpose2d<Fp32>) unpool_conv_transpose2d<Fp32>;
+template decltype(unpool_conv2d_weight_grad_workspace<Fp32>)
+    unpool_conv2d_weight_grad_workspace<Fp32>;
+template decltype(unpool_conv2d_weight_grad<Fp32>) unpool_conv2d_weight_grad<Fp32>;
 
 }  // namespace zfcuda

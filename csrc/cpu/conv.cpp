@@ -140,33 +140,42 @@ void transpose(const ConvShape& s, int images, const float* y, float* x, void* w
 
 }  // namespace conv_steps
 
+template <class Precision>
 std::size_t conv2d_workspace(const ConvShape& s) {
     if (dense::applies(s)) return dense::conv2d_workspace(s);
     return first_layer::applies(s) ? first_layer::conv2d_workspace(s)
                                    : conv_steps::forward_workspace(s);
 }
 
-void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, bool relu, float* y,
-            void* workspace, Stream) {
+template <class Precision>
+void conv2d(const ConvShape& s, const Element<Precision>* x, const Element<Precision>* w,
+            const float* b, bool relu, Element<Precision>* y, void* workspace, Stream) {
     if (dense::applies(s)) return dense::conv2d(s, x, w, b, relu, y, workspace);
     if (first_layer::applies(s)) return first_layer::conv2d(s, x, w, b, relu, y, workspace);
     conv_steps::pack_forward(s, w, workspace);
     conv_steps::forward(s, s.n, x, b, relu, y, workspace);
 }
 
+template <class Precision>
 std::size_t conv_transpose2d_workspace(const ConvShape& s) {
     if (dense::applies(s)) return dense::conv_transpose2d_workspace(s);
     return first_layer::transpose_applies(s) ? first_layer::conv_transpose2d_workspace(s)
                                              : conv_steps::transpose_workspace(s);
 }
 
-void conv_transpose2d(const ConvShape& s, const float* y, const float* w, float* x, void* workspace,
-                      Stream) {
+template <class Precision>
+void conv_transpose2d(const ConvShape& s, const Element<Precision>* y, const Element<Precision>* w,
+                      Element<Precision>* x, void* workspace, Stream) {
     if (dense::applies(s)) return dense::conv_transpose2d(s, y, w, x, workspace);
     if (first_layer::transpose_applies(s))
         return first_layer::conv_transpose2d(s, map_lines(s, y), w, x, workspace);
     conv_steps::pack_transpose(s, w, workspace);
     conv_steps::transpose(s, s.n, y, x, workspace);
 }
+
+template decltype(conv2d_workspace<Fp32>) conv2d_workspace<Fp32>;
+template decltype(conv2d<Fp32>) conv2d<Fp32>;
+template decltype(conv_transpose2d_workspace<Fp32>) conv_transpose2d_workspace<Fp32>;
+template decltype(conv_transpose2d<Fp32>) conv_transpose2d<Fp32>;
 
 }  // namespace zfcuda

@@ -23,7 +23,8 @@ std::size_t conv2d_bias_grad_workspace(std::int64_t, int channels) {
     return sizeof(float) * 2 * kParts * static_cast<std::size_t>(channels);
 }
 
-void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* db, void* workspace,
+template <class T>
+void conv2d_bias_grad(std::int64_t rows, int channels, const T* dy, float* db, void* workspace,
                       Stream) {
     float* sums = static_cast<float*>(workspace);
     const int parts = std::clamp(ceil_div(rows, kBlockRowsSummed), 1, kParts);
@@ -57,5 +58,7 @@ void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* d
         }
     }
 }
+
+template decltype(conv2d_bias_grad<float>) conv2d_bias_grad<float>;
 
 }  // namespace zfcuda

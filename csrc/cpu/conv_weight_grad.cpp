@@ -145,14 +145,16 @@ void finish_weight_grad(const ConvShape& shape, float* dw, void* workspace) {
 
 }  // namespace conv_steps
 
+template <class Precision>
 std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
     if (dense::applies(shape)) return dense::conv2d_weight_grad_workspace(shape);
     return first_layer::applies(shape) ? first_layer::conv2d_weight_grad_workspace(shape)
                                        : conv_steps::weight_grad_workspace(shape);
 }
 
-void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
-                        void* workspace, Stream) {
+template <class Precision>
+void conv2d_weight_grad(const ConvShape& shape, const Element<Precision>* x,
+                        const Element<Precision>* dy, float* dw, void* workspace, Stream) {
     if (dense::applies(shape)) return dense::conv2d_weight_grad(shape, x, dy, dw, workspace);
     if (first_layer::applies(shape)) {
         const std::int64_t line = static_cast<std::int64_t>(shape.q()) * shape.k;
@@ -161,5 +163,8 @@ void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy,
     conv_steps::add_weight_grad(shape, shape.n, x, dy, false, dw, workspace);
     conv_steps::finish_weight_grad(shape, dw, workspace);
 }
+
+template decltype(conv2d_weight_grad_workspace<Fp32>) conv2d_weight_grad_workspace<Fp32>;
+template decltype(conv2d_weight_grad<Fp32>) conv2d_weight_grad<Fp32>;
 
 }  // namespace zfcuda

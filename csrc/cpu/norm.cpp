@@ -191,8 +191,9 @@ void backward(const Norm& norm, const float* dy, const float* x, float* dx) {
 
 }  // namespace
 
+template <class T>
 void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
-                         float k, const float* x, float* y, Stream) {
+                         float k, const T* x, T* y, Stream) {
     const Norm norm(rows, channels, size, alpha, beta, k);
     if (beta == 0.75f)
         forward<ThreeQuarters>(norm, x, y);
@@ -200,13 +201,17 @@ void local_response_norm(std::int64_t rows, int channels, int size, float alpha,
         forward<AnyPower>(norm, x, y);
 }
 
+template <class T>
 void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
-                              float k, const float* dy, const float* x, float* dx, Stream) {
+                              float k, const T* dy, const T* x, T* dx, Stream) {
     const Norm norm(rows, channels, size, alpha, beta, k);
     if (beta == 0.75f)
         backward<ThreeQuarters>(norm, dy, x, dx);
     else
         backward<AnyPower>(norm, dy, x, dx);
 }
+
+template decltype(local_response_norm<float>) local_response_norm<float>;
+template decltype(local_response_norm_grad<float>) local_response_norm_grad<float>;
 
 }  // namespace zfcuda

@@ -292,7 +292,8 @@ void max_unpool_row(const PoolShape& sh, int h, const float* y, const std::uint8
     }
 }
 
-void max_pool2d(const PoolShape& sh, const float* x, float* y, std::uint8_t* switches, Stream) {
+template <class T>
+void max_pool2d(const PoolShape& sh, const T* x, T* y, std::uint8_t* switches, Stream) {
     const int P = sh.p();
     const std::int64_t x_row = static_cast<std::int64_t>(sh.w) * sh.c;
     const std::int64_t y_row = static_cast<std::int64_t>(sh.q()) * sh.c;
@@ -316,8 +317,8 @@ void max_pool2d(const PoolShape& sh, const float* x, float* y, std::uint8_t* swi
     }
 }
 
-void max_unpool2d(const PoolShape& sh, const float* y, const std::uint8_t* switches, float* x,
-                  Stream) {
+template <class T>
+void max_unpool2d(const PoolShape& sh, const T* y, const std::uint8_t* switches, T* x, Stream) {
     const std::int64_t x_row = static_cast<std::int64_t>(sh.w) * sh.c;
     const std::int64_t y_image = static_cast<std::int64_t>(sh.p()) * sh.q() * sh.c;
     const bool stream = streams(x_row * sh.h * sh.n, sh.c, x);
@@ -332,7 +333,8 @@ void max_unpool2d(const PoolShape& sh, const float* y, const std::uint8_t* switc
     }
 }
 
-void spatial_max(int n, int h, int w, int c, const float* x, float* values, std::int32_t* positions,
+template <class T>
+void spatial_max(int n, int h, int w, int c, const T* x, T* values, std::int32_t* positions,
                  Stream) {
     // A task is one image's maps, or some of them: the running maxima stay in the first-level
     // cache while the pixels stream past.
@@ -364,5 +366,9 @@ void spatial_max(int n, int h, int w, int c, const float* x, float* values, std:
         }
     }
 }
+
+template decltype(max_pool2d<float>) max_pool2d<float>;
+template decltype(max_unpool2d<float>) max_unpool2d<float>;
+template decltype(spatial_max<float>) spatial_max<float>;
 
 }  // namespace zfcuda

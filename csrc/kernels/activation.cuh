@@ -1,10 +1,9 @@
-// ReLU, its gradient, and dropout.
+// ReLU, its gradient, dropout and casts.
 //
 //   relu       y = max(x, 0); NaN stays NaN
 //   relu_grad  dx = y > 0 ? dy : 0
 //   dropout    y = x / (1 - probability) where the element's Philox word keeps it, else 0
-//
-// narrow     float32 -> bfloat16, widen back
+//   cast       y = x, between float32 and bfloat16
 //
 // Work: a vector of 16 bytes a thread, loaded and stored with one access; each group of four
 // elements takes the four words of one Philox counter. Bound: memory, 2, 3 and 2 times the size of
@@ -66,9 +65,9 @@ __global__ void dropout_kernel(std::int64_t size, const T* x, std::uint32_t thre
     run.store(y, value);
 }
 
-// `From` and `To`: float and Bf16, or Bf16 and float.
+// `From` and `To`: float and BFloat16, or BFloat16 and float.
 template <typename From, typename To, bool Aligned>
-__global__ void convert_kernel(std::int64_t size, const From* __restrict__ x, To* __restrict__ y) {
+__global__ void cast_kernel(std::int64_t size, const From* __restrict__ x, To* __restrict__ y) {
     const Run<kVectorWidth<float>, Aligned> run(size);
     if (run.count > 0) run.store(y, run.load(x));
 }

@@ -243,22 +243,23 @@ void launch_block_fprop(const ConvShape& conv, const PoolShape& pool,
 }  // namespace conv
 
 template <class Math>
-std::size_t ConvOps<Math>::conv2d_relu_pool_workspace(const ConvShape& shape,
-                                                      const PoolShape& pool) {
+std::size_t conv2d_relu_pool_workspace(const ConvShape& shape, const PoolShape& pool) {
+    using T = Element<Math>;
     check_block(shape, pool);
     if (conv::plan_block<Math>(shape, pool).tile >= 0) return 0;
-    return conv::map_bytes<T>(shape) + conv2d_workspace(shape);
+    return conv::map_bytes<T>(shape) + conv2d_workspace<Math>(shape);
 }
 
 template <class Math>
-void ConvOps<Math>::conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const T* x,
-                                     const T* w, const float* b, T* y, std::uint8_t* switches,
-                                     void* workspace, Stream stream) {
+void conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const Element<Math>* x,
+                      const Element<Math>* w, const float* b, Element<Math>* y,
+                      std::uint8_t* switches, void* workspace, Stream stream) {
+    using T = Element<Math>;
     using namespace conv;
     const Plan plan = plan_block<Math>(shape, pool);
     if (plan.tile < 0) {
         T* const map = static_cast<T*>(workspace);
-        conv2d(shape, x, w, b, true, map, after_map<T>(shape, workspace), stream);
+        conv2d<Math>(shape, x, w, b, true, map, after_map<T>(shape, workspace), stream);
         max_pool2d(pool, map, y, switches, stream);
         return;
     }

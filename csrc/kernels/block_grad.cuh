@@ -25,7 +25,7 @@ constexpr int kMaxGathers = 3;
 template <class Math>
 bool should_read_through_switches(const ConvShape& shape, const PoolShape& pool) {
     int gathers = 0;
-    const bool wide_x = shape.c % kVectorWidth<typename Math::Element> == 0;
+    const bool wide_x = shape.c % kVectorWidth<Element<Math>> == 0;
     with_wgrad_tiles<Math>(true, wide_x, [&](auto tiles, auto, auto) {
         with_tile(tiles, cheapest_plan(tiles, wgrad_size(shape)), [&](auto tile) {
             gathers = divide_up(shape.r * shape.s * shape.c, decltype(tile)::kCols);
@@ -50,37 +50,40 @@ bool reads_through_switches(const ConvShape& shape, const PoolShape& pool) {
 }  // namespace conv
 
 template <class Math>
-std::size_t ConvOps<Math>::unpool_conv_transpose2d_workspace(const ConvShape& shape,
-                                                             const PoolShape& pool) {
+std::size_t unpool_conv_transpose2d_workspace(const ConvShape& shape, const PoolShape& pool) {
+    using T = Element<Math>;
     check_block(shape, pool);
-    return conv::map_bytes<T>(shape) + conv_transpose2d_workspace(shape);
+    return conv::map_bytes<T>(shape) + conv_transpose2d_workspace<Math>(shape);
 }
 
 template <class Math>
-void ConvOps<Math>::unpool_conv_transpose2d(const ConvShape& shape, const PoolShape& pool,
-                                            const T* y, const std::uint8_t* switches, const T* w,
-                                            bool rectify, T* x, void* workspace, Stream stream) {
+void unpool_conv_transpose2d(const ConvShape& shape, const PoolShape& pool, const Element<Math>* y,
+                             const std::uint8_t* switches, const Element<Math>* w, bool rectify,
+                             Element<Math>* x, void* workspace, Stream stream) {
+    using T = Element<Math>;
     T* const map = static_cast<T*>(workspace);
     if (rectify)
         conv::unpool_rectified(pool, y, switches, map, stream);
     else
         max_unpool2d(pool, y, switches, map, stream);
-    conv_transpose2d(shape, map, w, x, conv::after_map<T>(shape, workspace), stream);
+    conv_transpose2d<Math>(shape, map, w, x, conv::after_map<T>(shape, workspace), stream);
 }
 
 template <class Math>
-std::size_t ConvOps<Math>::unpool_conv2d_weight_grad_workspace(const ConvShape& shape,
-                                                               const PoolShape& pool) {
+std::size_t unpool_conv2d_weight_grad_workspace(const ConvShape& shape, const PoolShape& pool) {
+    using T = Element<Math>;
     check_block(shape, pool);
     if (conv::reads_through_switches<Math>(shape, pool))
         return conv::weight_grad_workspace<Math>(conv::unpool_wgrad_problem<Math>(shape, pool));
-    return conv::map_bytes<T>(shape) + conv2d_weight_grad_workspace(shape);
+    return conv::map_bytes<T>(shape) + conv2d_weight_grad_workspace<Math>(shape);
 }
 
 template <class Math>
-void ConvOps<Math>::unpool_conv2d_weight_grad(const ConvShape& shape, const PoolShape& pool,
-                                              const T* x, const T* dy, const std::uint8_t* switches,
-                                              float* dw, void* workspace, Stream stream) {
+void unpool_conv2d_weight_grad(const ConvShape& shape, const PoolShape& pool,
+                               const Element<Math>* x, const Element<Math>* dy,
+                               const std::uint8_t* switches, float* dw, void* workspace,
+                               Stream stream) {
+    using T = Element<Math>;
     if (conv::reads_through_switches<Math>(shape, pool)) {
         const bool wide =
             conv::is_wide(shape.k, dy) && aligned_for_vectors<kVectorWidth<T>>(switches);
@@ -91,7 +94,7 @@ void ConvOps<Math>::unpool_conv2d_weight_grad(const ConvShape& shape, const Pool
     }
     T* const map = static_cast<T*>(workspace);
     max_unpool2d(pool, dy, switches, map, stream);
-    conv2d_weight_grad(shape, x, map, dw, conv::after_map<T>(shape, workspace), stream);
+    conv2d_weight_grad<Math>(shape, x, map, dw, conv::after_map<T>(shape, workspace), stream);
 }
 
 }  // namespace zfcuda

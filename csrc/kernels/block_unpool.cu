@@ -2,7 +2,6 @@
 #include "block_map.h"
 #include "block_unpool.cuh"
 #include "ops.h"
-#include "ops_bf16.h"
 
 namespace zfcuda::conv {
 namespace {
@@ -56,6 +55,7 @@ void unpool_rectified(const PoolShape& pool, const T* y, const std::uint8_t* swi
 }
 
 template void unpool_rectified(const PoolShape&, const float*, const std::uint8_t*, float*, Stream);
-template void unpool_rectified(const PoolShape&, const Bf16*, const std::uint8_t*, Bf16*, Stream);
+template void unpool_rectified(const PoolShape&, const BFloat16*, const std::uint8_t*, BFloat16*,
+                               Stream);
 
 }  // namespace zfcuda::conv

@@ -1,4 +1,4 @@
 // The convolutions and blocks on bfloat16 arrays, on tensor cores.
-#include "conv_candidates.cuh"
+#include "conv_instances.cuh"
 
-template struct zfcuda::ConvOps<zfcuda::conv::Bf16Math>;
+ZFCUDA_INSTANTIATE_CONVOLUTIONS(Bf16)

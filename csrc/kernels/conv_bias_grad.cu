@@ -81,19 +81,6 @@ void sum_rows(const Ranges& ranges, std::int64_t rows, int channels, const T* dy
     }
 }
 
-template <class T>
-void bias_grad(std::int64_t rows, int channels, const T* dy, float* db, void* workspace,
-               Stream stream) {
-    const Ranges ranges = make_ranges(rows);
-    if (ranges.count == 1) {
-        sum_rows(ranges, rows, channels, dy, db, stream);
-        return;
-    }
-    float* const partial = static_cast<float*>(workspace);
-    sum_rows(ranges, rows, channels, dy, partial, stream);
-    sum_rows({1, ranges.count}, ranges.count, channels, partial, db, stream);
-}
-
 }  // namespace
 }  // namespace conv
 
@@ -102,14 +89,20 @@ std::size_t conv2d_bias_grad_workspace(std::int64_t rows, int channels) {
     return ranges.count > 1 ? sizeof(float) * ranges.count * channels : 0;
 }
 
-void conv2d_bias_grad(std::int64_t rows, int channels, const float* dy, float* db, void* workspace,
+template <class T>
+void conv2d_bias_grad(std::int64_t rows, int channels, const T* dy, float* db, void* workspace,
                       Stream stream) {
-    conv::bias_grad(rows, channels, dy, db, workspace, stream);
+    const conv::Ranges ranges = conv::make_ranges(rows);
+    if (ranges.count == 1) {
+        conv::sum_rows(ranges, rows, channels, dy, db, stream);
+        return;
+    }
+    float* const partial = static_cast<float*>(workspace);
+    conv::sum_rows(ranges, rows, channels, dy, partial, stream);
+    conv::sum_rows({1, ranges.count}, ranges.count, channels, partial, db, stream);
 }
 
-void conv2d_bias_grad(std::int64_t rows, int channels, const Bf16* dy, float* db, void* workspace,
-                      Stream stream) {
-    conv::bias_grad(rows, channels, dy, db, workspace, stream);
-}
+template decltype(conv2d_bias_grad<float>) conv2d_bias_grad<float>;
+template decltype(conv2d_bias_grad<BFloat16>) conv2d_bias_grad<BFloat16>;
 
 }  // namespace zfcuda

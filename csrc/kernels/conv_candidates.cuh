@@ -11,8 +11,7 @@
 #include "conv_fprop.cuh"
 #include "conv_wgrad.cuh"
 
-namespace zfcuda {
-namespace conv {
+namespace zfcuda::conv {
 
 constexpr Choice kComposed{0, 0, 1};
 
@@ -98,11 +97,9 @@ std::vector<Choice> unpool_wgrad_candidates(const ConvShape& conv, const PoolSha
     return choices;
 }
 
-}  // namespace conv
-
 template <class Math>
-std::vector<conv::Choice> ConvOps<Math>::candidates(const conv::Problem& problem) {
-    using namespace conv;
+std::vector<Choice> candidates(const Problem& problem) {
+    using T = Element<Math>;
     const ConvShape& shape = problem.conv;
     constexpr int kWidth = kVectorWidth<T>;
     const bool wide_c = shape.c % kWidth == 0, wide_k = shape.k % kWidth == 0;
@@ -133,4 +130,4 @@ std::vector<conv::Choice> ConvOps<Math>::candidates(const conv::Problem& problem
     return choices;
 }
 
-}  // namespace zfcuda
+}  // namespace zfcuda::conv

@@ -14,7 +14,6 @@
 #pragma once
 
 #include "conv_operands.cuh"
-#include "conv_ops.h"
 #include "conv_phases.cuh"
 #include "conv_plan.h"
 
@@ -67,7 +66,7 @@ void launch_dgrad(const ConvShape& shape, const Plan& plan, const typename Tile:
 }  // namespace conv
 
 template <class Math>
-std::size_t ConvOps<Math>::conv_transpose2d_workspace(const ConvShape& shape) {
+std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
     using namespace conv;
     shape.check();
     const std::size_t size = static_cast<std::size_t>(shape.n) * shape.h * shape.w * shape.c;
@@ -78,8 +77,9 @@ std::size_t ConvOps<Math>::conv_transpose2d_workspace(const ConvShape& shape) {
 }
 
 template <class Math>
-void ConvOps<Math>::conv_transpose2d(const ConvShape& shape, const T* y, const T* w, T* x,
-                                     void* workspace, Stream stream) {
+void conv_transpose2d(const ConvShape& shape, const Element<Math>* y, const Element<Math>* w,
+                      Element<Math>* x, void* workspace, Stream stream) {
+    using T = Element<Math>;
     using namespace conv;
     const bool wide_y = is_wide(shape.k, y), wide_w = is_wide(shape.c, w);
     with_dgrad_tiles<Math>(wide_y, wide_w, [&](auto tiles, auto width_y, auto width_w) {

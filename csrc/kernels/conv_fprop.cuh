@@ -10,7 +10,6 @@
 #pragma once
 
 #include "conv_operands.cuh"
-#include "conv_ops.h"
 #include "conv_plan.h"
 
 namespace zfcuda {
@@ -82,7 +81,7 @@ void launch_fprop(const ConvShape& shape, const Plan& plan, const typename Tile:
 }  // namespace conv
 
 template <class Math>
-std::size_t ConvOps<Math>::conv2d_workspace(const ConvShape& shape) {
+std::size_t conv2d_workspace(const ConvShape& shape) {
     using namespace conv;
     shape.check();
     const std::size_t size = static_cast<std::size_t>(shape.n) * shape.p() * shape.q() * shape.k;
@@ -92,8 +91,9 @@ std::size_t ConvOps<Math>::conv2d_workspace(const ConvShape& shape) {
 }
 
 template <class Math>
-void ConvOps<Math>::conv2d(const ConvShape& shape, const T* x, const T* w, const float* b,
-                           bool relu, T* y, void* workspace, Stream stream) {
+void conv2d(const ConvShape& shape, const Element<Math>* x, const Element<Math>* w, const float* b,
+            bool relu, Element<Math>* y, void* workspace, Stream stream) {
+    using T = Element<Math>;
     using namespace conv;
     with_fprop_tiles<Math>(is_wide(shape.c, x, w), [&](auto tiles, auto width) {
         const Plan plan = plan_fprop<Math>(tiles, shape);

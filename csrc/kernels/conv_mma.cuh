@@ -45,27 +45,16 @@
 
 namespace zfcuda::conv {
 
-// ---- Precisions ---------------------------------------------------------------------------------
+// ---- The instruction -----------------------------------------------------------------------------
 
-// float32 arrays whose values are rounded to tf32 (10 bits of mantissa) when they are multiplied.
-struct Tf32Math {
-    using Element = float;
-
-    __device__ static void multiply(float (&sums)[4], const std::uint32_t (&a)[4],
+__device__ inline void multiply_add(Tf32, float (&sums)[4], const std::uint32_t (&a)[4],
                                     const std::uint32_t (&b)[2]) {
-        simt::mma_m16n8k8_tf32(sums, a, b);
-    }
-};
-
-// bfloat16 arrays.
-struct Bf16Math {
-    using Element = Bf16;
-
-    __device__ static void multiply(float (&sums)[4], const std::uint32_t (&a)[4],
+    simt::mma_m16n8k8_tf32(sums, a, b);
+}
+__device__ inline void multiply_add(Bf16, float (&sums)[4], const std::uint32_t (&a)[4],
                                     const std::uint32_t (&b)[2]) {
-        simt::mma_m16n8k16_bf16(sums, a, b);
-    }
-};
+    simt::mma_m16n8k16_bf16(sums, a, b);
+}
 
 // ---- Which rows of a tile the rows of a fragment are --------------------------------------------
 
@@ -103,7 +92,7 @@ struct MmaDepthRuns;
 
 // One more row after every 16.
 template <int Rows>
-struct MmaDepthRuns<Tf32Math, Rows> {
+struct MmaDepthRuns<Tf32, Rows> {
     static constexpr bool kIsDepthRuns = true;
     template <Side side>
     using Order = std::conditional_t<side == Side::kA, InOrder, Interleaved>;
@@ -130,7 +119,7 @@ struct MmaDepthRuns<Tf32Math, Rows> {
 
 // The chunks of every two rows, 128 bytes, swizzled by bits 2 to 4 of the row.
 template <int Rows>
-struct MmaDepthRuns<Bf16Math, Rows> {
+struct MmaDepthRuns<Bf16, Rows> {
     static_assert(Rows % 32 == 0);
     static constexpr bool kIsDepthRuns = true;
     template <Side side>
@@ -149,7 +138,7 @@ struct MmaDepthRuns<Bf16Math, Rows> {
 
     // What differs in a bit that is swizzled has an offset that differs in this bit.
     template <Side side, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const Bf16* slice, int lane_offset) {
+    __device__ static void read(Words<Blocks>& words, const BFloat16* slice, int lane_offset) {
         std::uint32_t four[4];
         if constexpr (side == Side::kA) {
 #pragma unroll
@@ -181,7 +170,7 @@ struct MmaRowRuns;
 
 // The lines of a quad's depths follow each other.
 template <int Rows>
-struct MmaRowRuns<Tf32Math, Rows> {
+struct MmaRowRuns<Tf32, Rows> {
     static_assert(Rows % 32 == 0);
     static constexpr bool kIsDepthRuns = false;
     template <Side>
@@ -213,7 +202,7 @@ struct MmaRowRuns<Tf32Math, Rows> {
 };
 
 template <int Rows>
-struct MmaRowRuns<Bf16Math, Rows> {
+struct MmaRowRuns<Bf16, Rows> {
     static_assert(Rows % 32 == 0);
     static constexpr bool kIsDepthRuns = false;
     template <Side>
@@ -232,7 +221,7 @@ struct MmaRowRuns<Bf16Math, Rows> {
     }
 
     template <Side side, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const Bf16* slice, int lane_offset) {
+    __device__ static void read(Words<Blocks>& words, const BFloat16* slice, int lane_offset) {
 #pragma unroll
         for (int step = 0; step < 2; ++step)
 #pragma unroll
@@ -304,7 +293,7 @@ class Mma {
                 const std::uint32_t rows[4] = {top[0], bottom[0], top[1], bottom[1]};
 #pragma unroll
                 for (int j = 0; j < kBlocksB; ++j)
-                    Math::multiply(sums[i / 2][j], rows, b[step][j]);
+                    multiply_add(Math(), sums[i / 2][j], rows, b[step][j]);
             }
     }
 

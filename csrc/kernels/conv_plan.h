@@ -34,12 +34,8 @@ template <class Math>
 struct Tiles;
 
 // Exact float32, by FMA instructions.
-struct Fp32Math {
-    using Element = float;
-};
-
 template <>
-struct Tiles<Fp32Math> {
+struct Tiles<Fp32> {
     //                           warps lanes sums stages blocks on an SM
     using Tile128x128 = FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>;
     using Tile128x96 = FfmaTile<2, 3, 8, 4, 8, 8, 3, 2>;  // 96 filters
@@ -92,12 +88,12 @@ struct TensorTiles {
 // mma.sync does about 0.6 of what these tensor cores can: 150e12 tf32 and 300e12 bfloat16 FMAs a
 // second on an H200, which moves 4.3e12 bytes.
 template <>
-struct Tiles<Tf32Math> : TensorTiles<Tf32Math> {
+struct Tiles<Tf32> : TensorTiles<Tf32> {
     static constexpr double kFmasPerByte = 35;
     static constexpr Precision kPrecision = Precision::kTf32;
 };
 template <>
-struct Tiles<Bf16Math> : TensorTiles<Bf16Math> {
+struct Tiles<Bf16> : TensorTiles<Bf16> {
     static constexpr double kFmasPerByte = 70;
     static constexpr Precision kPrecision = Precision::kBf16;
 };
@@ -105,7 +101,7 @@ struct Tiles<Bf16Math> : TensorTiles<Bf16Math> {
 // The lists for operands of which some can be copied 16 bytes at a time: calls use(list, width...)
 // with the width of each operand's copies, in elements.
 template <class Math>
-constexpr std::integral_constant<int, kVectorWidth<typename Math::Element>> kWide{};
+constexpr std::integral_constant<int, kVectorWidth<Element<Math>>> kWide{};
 constexpr std::integral_constant<int, 1> kNarrow{};
 
 template <class Math, class Use>
@@ -251,7 +247,7 @@ inline std::size_t partial_sums_bytes(std::initializer_list<Plan> plans, std::si
 }
 
 // y[i] = act(sum over splits of partial[split][i] + bias[i % cols]), in the order of the splits.
-// Defined in conv_splits.cu, for float and Bf16.
+// Defined in conv_splits.cu, for float and BFloat16.
 template <class T>
 void add_splits(int splits, std::int64_t size, int cols, const float* partial,
                 const Epilogue& epilogue, T* y, void* stream);

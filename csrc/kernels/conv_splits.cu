@@ -57,6 +57,6 @@ void add_splits(int splits, std::int64_t size, int cols, const float* partial,
 }
 
 template void add_splits(int, std::int64_t, int, const float*, const Epilogue&, float*, void*);
-template void add_splits(int, std::int64_t, int, const float*, const Epilogue&, Bf16*, void*);
+template void add_splits(int, std::int64_t, int, const float*, const Epilogue&, BFloat16*, void*);
 
 }  // namespace zfcuda::conv

@@ -1,4 +1,4 @@
 // The convolutions and blocks in tf32, on tensor cores.
-#include "conv_candidates.cuh"
+#include "conv_instances.cuh"
 
-template struct zfcuda::ConvOps<zfcuda::conv::Tf32Math>;
+ZFCUDA_INSTANTIATE_CONVOLUTIONS(Tf32)

@@ -14,7 +14,6 @@
 #pragma once
 
 #include "conv_operands.cuh"
-#include "conv_ops.h"
 #include "conv_plan.h"
 
 namespace zfcuda {
@@ -106,14 +105,14 @@ void weight_grad(const Problem& problem, const T* x, const Source& dy, bool wide
 }  // namespace conv
 
 template <class Math>
-std::size_t ConvOps<Math>::conv2d_weight_grad_workspace(const ConvShape& shape) {
+std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
     shape.check();
     return conv::weight_grad_workspace<Math>(conv::wgrad_problem<Math>(shape));
 }
 
 template <class Math>
-void ConvOps<Math>::conv2d_weight_grad(const ConvShape& shape, const T* x, const T* dy, float* dw,
-                                       void* workspace, Stream stream) {
+void conv2d_weight_grad(const ConvShape& shape, const Element<Math>* x, const Element<Math>* dy,
+                        float* dw, void* workspace, Stream stream) {
     conv::weight_grad<Math, conv::Pixels>(conv::wgrad_problem<Math>(shape), x, dy,
                                           conv::is_wide(shape.k, dy), dw, workspace, stream);
 }

@@ -4,7 +4,7 @@
 #include <algorithm>
 
 #include "dispatch.h"
-#include "ops_bf16.h"
+#include "ops.h"
 
 namespace zfcuda {
 
@@ -30,12 +30,15 @@ bool is_norm_of_five(int size, int channels, const T* array, const Others*... ot
            aligned_for_vectors<kVectorWidth<T>>(array, others...);
 }
 
+}  // namespace
+
 template <typename T>
-void launch_norm(std::int64_t rows, int channels, const NormParameters& parameters, const T* x,
-                 T* y, Stream stream) {
+void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
+                         float k, const T* x, T* y, Stream stream) {
+    const NormParameters parameters{size, alpha, beta, k};
     constexpr int kWidth = kVectorWidth<T>;
-    const bool vectors = is_norm_of_five(parameters.size, channels, x, y);
-    with_constant(parameters.beta == kPaperBeta, [&](auto three_quarters) {
+    const bool vectors = is_norm_of_five(size, channels, x, y);
+    with_constant(beta == kPaperBeta, [&](auto three_quarters) {
         for_each_slab(rows, channels, [&](std::int64_t at, int total) {
             if (vectors) {
                 simt::launch<norm_of_five_kernel<T, three_quarters>>(
@@ -51,11 +54,12 @@ void launch_norm(std::int64_t rows, int channels, const NormParameters& paramete
 }
 
 template <typename T>
-void launch_norm_grad(std::int64_t rows, int channels, const NormParameters& parameters,
-                      const T* dy, const T* x, T* dx, Stream stream) {
+void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
+                              float k, const T* dy, const T* x, T* dx, Stream stream) {
+    const NormParameters parameters{size, alpha, beta, k};
     constexpr int kWidth = kVectorWidth<T>;
-    const bool vectors = is_norm_of_five(parameters.size, channels, dy, x, dx);
-    with_constant(parameters.beta == kPaperBeta, [&](auto three_quarters) {
+    const bool vectors = is_norm_of_five(size, channels, dy, x, dx);
+    with_constant(beta == kPaperBeta, [&](auto three_quarters) {
         for_each_slab(rows, channels, [&](std::int64_t at, int total) {
             if (vectors) {
                 simt::launch<norm_of_five_grad_kernel<T, three_quarters>>(
@@ -70,24 +74,9 @@ void launch_norm_grad(std::int64_t rows, int channels, const NormParameters& par
     });
 }
 
-}  // namespace
-
-void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
-                         float k, const float* x, float* y, Stream stream) {
-    launch_norm(rows, channels, {size, alpha, beta, k}, x, y, stream);
-}
-void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
-                         float k, const Bf16* x, Bf16* y, Stream stream) {
-    launch_norm(rows, channels, {size, alpha, beta, k}, x, y, stream);
-}
-
-void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
-                              float k, const float* dy, const float* x, float* dx, Stream stream) {
-    launch_norm_grad(rows, channels, {size, alpha, beta, k}, dy, x, dx, stream);
-}
-void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
-                              float k, const Bf16* dy, const Bf16* x, Bf16* dx, Stream stream) {
-    launch_norm_grad(rows, channels, {size, alpha, beta, k}, dy, x, dx, stream);
-}
+template decltype(local_response_norm<float>) local_response_norm<float>;
+template decltype(local_response_norm<BFloat16>) local_response_norm<BFloat16>;
+template decltype(local_response_norm_grad<float>) local_response_norm_grad<float>;
+template decltype(local_response_norm_grad<BFloat16>) local_response_norm_grad<BFloat16>;
 
 }  // namespace zfcuda

@@ -2,7 +2,7 @@
 #include "pool.cuh"
 
 #include "dispatch.h"
-#include "ops_bf16.h"
+#include "ops.h"
 
 namespace zfcuda {
 
@@ -13,8 +13,10 @@ bool is_paper_window(const PoolShape& shape) {
            shape.stride_h == kPaperStride && shape.stride_w == kPaperStride;
 }
 
+}  // namespace
+
 template <typename T>
-void launch_pool(const PoolShape& shape, const T* x, T* y, std::uint8_t* switches, Stream stream) {
+void max_pool2d(const PoolShape& shape, const T* x, T* y, std::uint8_t* switches, Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
     const bool in_vectors = shape.c % kVector == 0 && aligned_for_vectors<kVector>(x, y, switches);
     with_constants(in_vectors, is_paper_window(shape), [&](auto vectors, auto paper) {
@@ -28,8 +30,8 @@ void launch_pool(const PoolShape& shape, const T* x, T* y, std::uint8_t* switche
 }
 
 template <typename T>
-void launch_unpool(const PoolShape& shape, const T* y, const std::uint8_t* switches, T* x,
-                   Stream stream) {
+void max_unpool2d(const PoolShape& shape, const T* y, const std::uint8_t* switches, T* x,
+                  Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
     const bool in_vectors = shape.c % kVector == 0 && aligned_for_vectors<kVector>(y, switches, x);
     with_constants(in_vectors, is_paper_window(shape), [&](auto vectors, auto paper) {
@@ -43,8 +45,8 @@ void launch_unpool(const PoolShape& shape, const T* y, const std::uint8_t* switc
 }
 
 template <typename T>
-void launch_spatial_max(int n, int h, int w, int c, const T* x, T* values, std::int32_t* positions,
-                        Stream stream) {
+void spatial_max(int n, int h, int w, int c, const T* x, T* values, std::int32_t* positions,
+                 Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
     with_constant(c % kVector == 0 && aligned_for_vectors<kVector>(x), [&](auto vectors) {
         constexpr int kWidth = vectors ? kVector : 1;
@@ -56,33 +58,11 @@ void launch_spatial_max(int n, int h, int w, int c, const T* x, T* values, std::
     });
 }
 
-}  // namespace
-
-void max_pool2d(const PoolShape& shape, const float* x, float* y, std::uint8_t* switches,
-                Stream stream) {
-    launch_pool(shape, x, y, switches, stream);
-}
-void max_pool2d(const PoolShape& shape, const Bf16* x, Bf16* y, std::uint8_t* switches,
-                Stream stream) {
-    launch_pool(shape, x, y, switches, stream);
-}
-
-void max_unpool2d(const PoolShape& shape, const float* y, const std::uint8_t* switches, float* x,
-                  Stream stream) {
-    launch_unpool(shape, y, switches, x, stream);
-}
-void max_unpool2d(const PoolShape& shape, const Bf16* y, const std::uint8_t* switches, Bf16* x,
-                  Stream stream) {
-    launch_unpool(shape, y, switches, x, stream);
-}
-
-void spatial_max(int n, int h, int w, int c, const float* x, float* values, std::int32_t* positions,
-                 Stream stream) {
-    launch_spatial_max(n, h, w, c, x, values, positions, stream);
-}
-void spatial_max(int n, int h, int w, int c, const Bf16* x, Bf16* values, std::int32_t* positions,
-                 Stream stream) {
-    launch_spatial_max(n, h, w, c, x, values, positions, stream);
-}
+template decltype(max_pool2d<float>) max_pool2d<float>;
+template decltype(max_pool2d<BFloat16>) max_pool2d<BFloat16>;
+template decltype(max_unpool2d<float>) max_unpool2d<float>;
+template decltype(max_unpool2d<BFloat16>) max_unpool2d<BFloat16>;
+template decltype(spatial_max<float>) spatial_max<float>;
+template decltype(spatial_max<BFloat16>) spatial_max<BFloat16>;
 
 }  // namespace zfcuda

@@ -44,6 +44,11 @@ struct Choice {
 };
 constexpr int kMaxSplits = 65535;  // the greatest height of a grid
 
+// The plans among which a tuner may choose if the arrays are aligned, that of the heuristic in
+// front; `Math` is problem.precision as ops.h has it. Defined in conv_candidates.cuh.
+template <class Math>
+std::vector<Choice> candidates(const Problem& problem);
+
 std::optional<Choice> tuned_choice(const Problem& problem);
 void set_tuned_choice(const Problem& problem, const Choice& choice);
 void clear_tuned_choices();

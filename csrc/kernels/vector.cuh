@@ -4,7 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "ops_bf16.h"
+#include "ops.h"
 #include "simt/simt.h"
 
 namespace zfcuda {
@@ -41,7 +41,7 @@ __device__ inline void store(T* target, const Vector<T, Width>& value) {
 __device__ inline float to_float(float x) {
     return x;
 }
-__device__ inline float to_float(Bf16 x) {
+__device__ inline float to_float(BFloat16 x) {
     return __bfloat162float(x);
 }
 
@@ -52,7 +52,7 @@ __device__ inline float from_float<float>(float x) {
     return x;
 }
 template <>
-__device__ inline Bf16 from_float<Bf16>(float x) {
+__device__ inline BFloat16 from_float<BFloat16>(float x) {
     return __float2bfloat16_rn(x);
 }
 

@@ -50,15 +50,16 @@ def test_every_candidate(kernels, arithmetic, force_plan, c, k):  # noqa: F811
 
 def test_the_first_candidate_is_what_holds_without_plans(module):
     shape, pool = shape_of(module), pool_of(module)
-    for precision, suffix in (("fp32", ""), ("tf32", "_tf32"), ("bf16", "_bf16")):
+    for precision in ("fp32", "tf32", "bf16"):
+        operations = getattr(module, precision)
         for operation in ("conv2d", "conv_transpose2d", "conv2d_weight_grad"):
-            size = getattr(module, f"{operation}{suffix}_workspace")
+            size = getattr(operations, f"{operation}_workspace")
             before = size(shape)
             problem = operation, precision, shape, None
             module.set_plan(*problem, *module.plan_candidates(*problem)[0])
             assert size(shape) == before
         for operation in ("conv2d_relu_pool", "unpool_conv2d_weight_grad"):
-            size = getattr(module, f"{operation}{suffix}_workspace")
+            size = getattr(operations, f"{operation}_workspace")
             before = size(shape, pool)
             problem = operation, precision, shape, pool
             module.set_plan(*problem, *module.plan_candidates(*problem)[0])
@@ -112,17 +113,17 @@ def test_a_pool_of_another_map(module):
 
 def test_a_plan_holds_for_its_problem_alone(module):
     shape = shape_of(module)
-    before = module.conv2d_workspace(shape), module.conv2d_tf32_workspace(shape)
+    before = module.fp32.conv2d_workspace(shape), module.tf32.conv2d_workspace(shape)
     other = module.ConvShape((2, 5, 6, 72), (72, 3, 3, 72), (1, 1), (1, 1))
-    other_before = module.conv2d_workspace(other)
+    other_before = module.fp32.conv2d_workspace(other)
     module.set_plan("conv2d", "fp32", shape, None, "64x32", 2)
-    assert module.conv2d_workspace(shape) == 2 * 4 * 5 * 6 * 72 != before[0]
-    assert module.conv2d_tf32_workspace(shape) == before[1]
-    assert module.conv2d_workspace(other) == other_before
+    assert module.fp32.conv2d_workspace(shape) == 2 * 4 * 5 * 6 * 72 != before[0]
+    assert module.tf32.conv2d_workspace(shape) == before[1]
+    assert module.fp32.conv2d_workspace(other) == other_before
     module.set_plan("conv2d", "fp32", shape, None, "64x32", 3)
-    assert module.conv2d_workspace(shape) == 3 * 4 * 5 * 6 * 72
+    assert module.fp32.conv2d_workspace(shape) == 3 * 4 * 5 * 6 * 72
     module.clear_plans()
-    assert module.conv2d_workspace(shape) == before[0]
+    assert module.fp32.conv2d_workspace(shape) == before[0]
 
 
 def test_more_splits_than_the_depth_has_slices(module):
@@ -141,14 +142,14 @@ def test_a_launch_has_the_plan_that_its_workspace_was_asked_for(module):
     x, w = normal(rng, (1, 5, 6, 72)), normal(rng, (72, 3, 3, 72))
     shape = shape_of(module)
     module.set_plan("conv2d", "fp32", shape, None, "64x32", 1)
-    assert module.conv2d_workspace(shape) == 0
+    assert module.fp32.conv2d_workspace(shape) == 0
     setter = threading.Thread(target=module.set_plan, args=("conv2d", "fp32", shape, None, "64x32", 4))
     setter.start()
     setter.join()
     y = np.empty((1, 5, 6, 72), np.float32)
-    module.conv2d(shape, *(module.address(a) for a in (x, w)), 0, False, module.address(y), 0, 0)
+    module.fp32.conv2d(shape, *(module.address(a) for a in (x, w)), 0, False, module.address(y), 0, 0)
     assert_close(EMULATED, y, oracles.conv2d(x, w, None, **GEOMETRY, relu=False), TOLERANCE, "conv2d")
-    assert module.conv2d_workspace(shape) == 4 * 4 * 5 * 6 * 72
+    assert module.fp32.conv2d_workspace(shape) == 4 * 4 * 5 * 6 * 72
 
 
 def test_plans_are_set_while_other_threads_compute(module):
