@@ -7,7 +7,7 @@
 //
 // Conventions. Images are NHWC, filters KRSC, C-contiguous; letters as in cuDNN and CUTLASS: input
 // N H W C, output P Q K, filter R S. Callers pass valid pointers to arrays of exactly the shapes
-// named here; the Python border (zfcuda/ops.py) checks kinds, dtypes and array shapes, the structs
+// named here; the Python border (zfcuda/ops) checks kinds, dtypes and array shapes, the structs
 // below check geometry. Outputs are fully overwritten and never alias inputs unless a comment says
 // they may. No operation allocates: where one needs scratch memory it has a `..._workspace`
 // function that says how many bytes (any alignment up to 256 bytes is given). No operation

@@ -33,6 +33,8 @@ NAMES = ("cpu", "cuda", "emulated")
 
 _host_backend = contextvars.ContextVar("zfcuda_host_backend", default="cpu")
 
+_ON_HOST = {np.ndarray, type(None)}
+
 # Smaller arrays come from NumPy: its own cache is as good.
 _POOLED_BYTES = 64 * 1024
 
@@ -47,6 +49,7 @@ class HostBackend:
     def __init__(self, name: str, module: ModuleType):
         self.name = name
         self.module = module
+        self.has_bfloat16 = hasattr(module, "bf16")
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
         """An array with undefined contents, whose memory is used again when it dies."""
@@ -78,6 +81,7 @@ class CudaBackend:
 
     name = "cuda"
     on_host = False
+    has_bfloat16 = True
 
     def __init__(self, module: ModuleType, cupy: ModuleType, number: int | None = None):
         self.module = module
@@ -207,6 +211,9 @@ def resolve(**arrays: Any) -> tuple[Backend, list[Array | None]]:
 
     TypeError if an argument is no array, or if they live on different devices.
     """
+    given = list(arrays.values())
+    if isinstance(given[0], np.ndarray) and _ON_HOST.issuperset(map(type, given)):
+        return get(_host_backend.get()), given
     viewed = {name: _view(name, array) for name, array in arrays.items()}
     places = {name: _place(array) for name, array in viewed.items() if array is not None}
     if len(set(places.values())) != 1:

@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 
 from . import backends, ops, plans
-from ._border import check_pair
 from .backends import BFLOAT16, Array, Backend
 from .errors import BackendError
 from .nn import Network
 from .nn.checkpoint import write_atomically
 from .nn.layers import Conv, FullyConnected
 from .nn.stages import BlockStage
+from .ops.arguments import check_pair
 from .plans import Plan, Problem
 
 __all__ = ["problems", "save", "tune"]

@@ -1,9 +1,6 @@
 """Plans of convolutions that a test chooses instead of the heuristic."""
 
-import numpy as np
-
-from tests.shapes import BF16
-from zfcuda import ops
+from zfcuda import backends
 
 # What an operation is made of that has a choice of plan. All begin with a convolution's shape, blocks' with both.
 PARTS = {
@@ -20,22 +17,27 @@ BLOCKS = ("conv2d_relu_pool", "unpool_conv2d_weight_grad")
 def force(monkeypatch, choose):
     """From now on, wherever a convolution has a choice of plans, the one that choose([(tile, splits), ...]) returns is
     taken, unless that is None."""
-    whole = ops.call
+    for name in ("emulated", "cuda"):
+        if not backends.status()[name]:
+            module = backends.get(name).module
+            for precision, operations in (("fp32", module.fp32), ("tf32", module.tf32), ("bf16", module.bf16)):
+                for operation in PARTS:
+                    query = f"{operation}_workspace"
+                    forced = _forced(module, precision, operation, getattr(operations, query), choose)
+                    monkeypatch.setattr(operations, query, forced)
 
-    def call(backend, function, *inputs, precision="fp32", **options):
-        if hasattr(backend.module, "set_plan"):
-            if any(isinstance(a, backend.xp.ndarray) and a.dtype == np.dtype(BF16) for a in inputs):
-                precision_of_plan = "bf16"
-            else:
-                precision_of_plan = precision
-            for part in PARTS.get(function, ()):
-                problem = part, precision_of_plan, inputs[0], inputs[1] if part in BLOCKS else None
-                choice = choose(backend.module.plan_candidates(*problem))
-                if choice:
-                    backend.module.set_plan(*problem, *choice)
-        whole(backend, function, *inputs, precision=precision, **options)
 
-    monkeypatch.setattr(ops, "call", call)
+def _forced(module, precision, operation, query, choose):
+    """The query for a workspace, with which a call begins, after setting plans."""
+
+    def set_and_ask(*shapes):
+        for part in PARTS[operation]:
+            problem = part, precision, shapes[0], shapes[1] if part in BLOCKS else None
+            if choice := choose(module.plan_candidates(*problem)):
+                module.set_plan(*problem, *choice)
+        return query(*shapes)
+
+    return set_and_ask
 
 
 def with_tile(name):

@@ -12,13 +12,13 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
-from .. import ops
-from .._border import place_number
 from ..backends import Array, array_module, resolve
 from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, unit_scale
 from ..nn import Network
 from ..nn.checkpoint import write_atomically
 from ..nn.graph import Captured, identity
+from ..ops.arguments import place_number
+from ..ops.loss import check_label_range
 from .checkpoint import Progress, load_training, save_training
 from .divergence import describe_divergence
 from .evaluation import check_fit, evaluate, rank_of_label
@@ -161,7 +161,7 @@ class Trainer:
             return loss
         self._guard.fill(0)
         self.steps = launched.step
-        ops.check_label_range(launched.labels, self.net.num_classes)
+        check_label_range(launched.labels, self.net.num_classes)
         raise FloatingPointError(
             f"the loss is {loss} in step {launched.step}: {describe_divergence(self.net, launched.images)}; "
             f"a smaller learning rate than {launched.lr:g} may help"

@@ -1,0 +1,47 @@
+"""What arguments are checked for: zfcuda/ops/arguments.py."""
+
+import numpy as np
+import pytest
+
+from zfcuda import backends
+from zfcuda.ops import arguments
+
+BACKEND = backends.get("cpu")
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), (3, 3), [3, np.int32(3)], (np.uint8(3), 3)])
+def test_a_pair(value):
+    pair = arguments.check_pair("stride", value)
+    assert pair == (3, 3)
+    assert {type(number) for number in pair} == {int}
+
+
+@pytest.mark.parametrize("value", [1.5, "3", None, (1,), (1, 2, 3), (1, 2.0), np.ones(2, int)])
+def test_what_is_no_pair(value):
+    with pytest.raises(TypeError, match=r"stride must be an int or \(height, width\), got "):
+        arguments.check_pair("stride", value)
+
+
+@pytest.mark.parametrize("value", [2**31, -(2**31), (1, 2**40)])
+def test_a_pair_out_of_range(value):
+    with pytest.raises(ValueError, match="padding is out of range"):
+        arguments.check_pair("padding", value)
+
+
+def test_a_number_where_the_arrays_are():
+    placed = arguments.place_number(BACKEND, "lr", 0.5, np.float32)
+    assert (placed.shape, placed.dtype, placed) == ((), np.float32, 0.5)
+    assert arguments.place_number(BACKEND, "lr", placed, np.float32) is placed
+    with pytest.raises(TypeError, match="step must be uint64, got float32"):
+        arguments.place_number(BACKEND, "step", placed, np.uint64)
+    with pytest.raises(ValueError, match=r"lr must have shape \(\), got \(1,\)"):
+        arguments.place_number(BACKEND, "lr", np.ones(1, np.float32), np.float32)
+
+
+def test_an_output_may_be_an_input_but_no_other_part_of_its_memory():
+    memory = np.zeros(8, np.float32)
+    x = memory[:4]
+    assert arguments.check_output(BACKEND, x, (4,), (x, None), may_alias=True) is x
+    for out, may_alias in ((x, False), (memory[2:6], True)):
+        with pytest.raises(ValueError, match="out must not share memory"):
+            arguments.check_output(BACKEND, out, (4,), (x,), may_alias=may_alias)

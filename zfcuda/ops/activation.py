@@ -1,0 +1,77 @@
+"""ReLU, dropout and casts: one element after the other."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import numpy as np
+
+from ..backends import BFLOAT16, Array, resolve
+from .arguments import array_or_none, check_input, check_output, element_type, expect_shape, place_number
+from .call import call, kernels_for
+
+
+def relu(x: Array, *, out: Array | None = None) -> Array:
+    """max(x, 0), any shape, float32 or bfloat16; NaN stays NaN. `out` may be x."""
+    backend, (x, out) = resolve(x=x, out=out)
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, None, dtype)
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    call(backend, kernels_for(backend, dtype).relu, x.size, x, results=(y,))
+    return y
+
+
+def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
+    """dy where y > 0, zero elsewhere: the gradient of `relu`, from its result y; float32 or bfloat16. `out`
+    may be dy."""
+    backend, (dy, y, out) = resolve(dy=dy, y=y, out=out)
+    dtype = element_type("dy", dy)
+    dy = check_input(backend, "dy", dy, None, dtype)
+    y = check_input(backend, "y", y, None, dtype)
+    expect_shape("y", y, dy.shape)
+    dx = check_output(backend, out, dy.shape, (dy, y), dtype=dtype, may_alias=True)
+    call(backend, kernels_for(backend, dtype).relu_grad, dy.size, dy, y, results=(dx,))
+    return dx
+
+
+def dropout(x: Array, *, probability: float, seed: int, offset: int | Array = 0, out: Array | None = None) -> Array:
+    """Zeroes each element with `probability` in [0, 1) and scales the others by 1 / (1 - probability) (P2).
+
+    The mask is a pure function of (seed, offset, index), from Philox4x32-10, the same on every backend; the same call
+    on a gradient is the gradient, so that no mask is stored. `seed` and `offset` in [0, 2^64); `offset` may be an
+    array of x's device, uint64 of shape (), which the host does not look at. x float32 or bfloat16; `out` may be x.
+    """
+    backend, (x, out, _) = resolve(x=x, out=out, offset=array_or_none(offset))
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, None, dtype)
+    if not 0 <= probability < 1:
+        raise ValueError(f"probability must be in [0, 1), got {probability}")
+    for name, value in (("seed", seed), ("offset", offset)):
+        if array_or_none(value) is None and not 0 <= operator.index(value) < 2**64:
+            raise ValueError(f"{name} must be in [0, 2^64), got {value}")
+    offset = place_number(backend, "offset", offset, np.uint64)
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    call(backend, kernels_for(backend, dtype).dropout, x.size, x, float(probability), int(seed), offset, results=(y,))
+    return y
+
+
+def cast(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
+    """x, any shape, float32 or bfloat16, as `dtype`, the other one of the two: to bfloat16 rounded to nearest even.
+
+    An x that has this dtype already is returned as it is, unless there is an `out`, which becomes a copy of it.
+    """
+    backend, (x, out) = resolve(x=x, out=out)
+    x = check_input(backend, "x", x, None, element_type("x", x))
+    dtype = np.dtype(dtype)
+    if dtype not in (np.float32, BFLOAT16):
+        raise TypeError(f"dtype must be float32 or bfloat16, got {dtype}")
+    if dtype == x.dtype and out is None:
+        return x
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype)
+    if dtype != x.dtype and backend.has_bfloat16:
+        bf16 = backend.module.bf16
+        call(backend, bf16.cast_from_fp32 if dtype == BFLOAT16 else bf16.cast_to_fp32, x.size, x, results=(y,))
+    else:
+        y[...] = x
+    return y

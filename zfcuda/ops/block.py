@@ -1,0 +1,127 @@
+"""The block of a convnet and of its deconvnet: convolution, bias, ReLU and max pooling as one operation."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..backends import Array, resolve
+from .arguments import (
+    IntPair,
+    Precision,
+    check_bias,
+    check_input,
+    check_output,
+    check_pair,
+    check_switches,
+    conv_shape,
+    element_type,
+    expect_shape,
+    pool_shape,
+)
+from .call import call, kernels_for
+
+
+def conv2d_relu_pool(
+    x: Array,
+    w: Array,
+    b: Array | None,
+    *,
+    stride: IntPair,
+    padding: IntPair,
+    window: IntPair,
+    pool_stride: IntPair,
+    pool_padding: IntPair = 0,
+    precision: Precision = "fp32",
+) -> tuple[Array, Array]:
+    """One block of the convnet, `max_pool2d(conv2d(x, w, b, relu=True))`, without storing the map between.
+
+    x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y and switches as from `max_pool2d`, both (N,P,Q,K).
+    x, w and y float32 or bfloat16; b float32.
+    """
+    backend, (x, w, b) = resolve(x=x, w=w, b=b)
+    dtype = element_type("x", x, precision)
+    x = check_input(backend, "x", x, 4, dtype)
+    w = check_input(backend, "w", w, 4, dtype)
+    conv = conv_shape(backend, x.shape, w.shape, stride, padding)
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    b = check_bias(backend, b, w.shape[0])
+    y = backend.empty(tuple(pool.output), dtype)
+    switches = backend.empty(tuple(pool.output), np.uint8)
+    kernels = kernels_for(backend, dtype, precision)
+    workspace = kernels.conv2d_relu_pool_workspace, conv, pool
+    call(backend, kernels.conv2d_relu_pool, conv, pool, x, w, b, results=(y, switches), workspace=workspace)
+    return y, switches
+
+
+def unpool_conv_transpose2d(
+    y: Array,
+    switches: Array,
+    w: Array,
+    *,
+    stride: IntPair,
+    padding: IntPair,
+    window: IntPair,
+    pool_stride: IntPair,
+    pool_padding: IntPair = 0,
+    output_size: IntPair,
+    rectify: bool = False,
+    precision: Precision = "fp32",
+    out: Array | None = None,
+) -> Array:
+    """One block of the deconvnet: unpool, rectify, filter (paper 2.1, P3), without storing the map between.
+
+    y and switches (N,P,Q,K) as `conv2d_relu_pool` returns them, w (K,R,S,C) -> x (N,H,W,C), (H, W) = `output_size`.
+    Without `rectify`, and with y masked by `relu_grad` against the pooled map, it is the block's data gradient.
+    y, w and x float32 or bfloat16.
+    """
+    backend, (y, switches, w, out) = resolve(y=y, switches=switches, w=w, out=out)
+    dtype = element_type("y", y, precision)
+    y = check_input(backend, "y", y, 4, dtype)
+    w = check_input(backend, "w", w, 4, dtype)
+    switches = check_switches(backend, y, switches)
+    size = (y.shape[0], *check_pair("output_size", output_size), w.shape[3])
+    conv = conv_shape(backend, size, w.shape, stride, padding)
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    expect_shape("y", y, tuple(pool.output))
+    x = check_output(backend, out, size, (y, switches, w), dtype=dtype)
+    kernels = kernels_for(backend, dtype, precision)
+    workspace = kernels.unpool_conv_transpose2d_workspace, conv, pool
+    inputs = conv, pool, y, switches, w, bool(rectify)
+    call(backend, kernels.unpool_conv_transpose2d, *inputs, results=(x,), workspace=workspace)
+    return x
+
+
+def unpool_conv2d_weight_grad(
+    x: Array,
+    dy: Array,
+    switches: Array,
+    *,
+    kernel_size: IntPair,
+    stride: IntPair,
+    padding: IntPair,
+    window: IntPair,
+    pool_stride: IntPair,
+    pool_padding: IntPair = 0,
+    precision: Precision = "fp32",
+    out: Array | None = None,
+) -> Array:
+    """The gradient of a block's filters from the gradient of its pooled map, masked by `relu_grad` against it.
+
+    x (N,H,W,C), dy and switches (N,P,Q,K) -> dw (K,R,S,C), (R, S) = `kernel_size`. Equal to `conv2d_weight_grad`
+    of the unpooled dy. (The gradient of the bias is `conv2d_bias_grad(dy)`: unpooling moves values, it loses none.)
+    x and dy float32 or bfloat16; dw float32.
+    """
+    backend, (x, dy, switches, out) = resolve(x=x, dy=dy, switches=switches, out=out)
+    dtype = element_type("x", x, precision)
+    x = check_input(backend, "x", x, 4, dtype)
+    dy = check_input(backend, "dy", dy, 4, dtype)
+    switches = check_switches(backend, dy, switches)
+    filters = (dy.shape[3], *check_pair("kernel_size", kernel_size), x.shape[3])
+    conv = conv_shape(backend, x.shape, filters, stride, padding)
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding)
+    expect_shape("dy", dy, tuple(pool.output))
+    dw = check_output(backend, out, filters, (x, dy, switches))
+    kernels = kernels_for(backend, dtype, precision)
+    workspace = kernels.unpool_conv2d_weight_grad_workspace, conv, pool
+    call(backend, kernels.unpool_conv2d_weight_grad, conv, pool, x, dy, switches, results=(dw,), workspace=workspace)
+    return dw

@@ -1,0 +1,68 @@
+"""Local response normalisation."""
+
+from __future__ import annotations
+
+import math
+import operator
+
+from ..backends import Array, resolve
+from .arguments import check_input, check_output, element_type, expect_shape
+from .call import call, kernels_for
+
+
+def _check_norm(size: int, alpha: float, beta: float, k: float) -> tuple[int, float, float, float]:
+    if operator.index(size) < 1:
+        raise ValueError(f"size must be at least 1, got {size}")
+    if not (k > 0 and alpha >= 0 and math.isfinite(k + alpha) and math.isfinite(beta)):
+        raise ValueError(f"k must be positive, alpha not negative, all finite; got k={k}, alpha={alpha}, beta={beta}")
+    return int(size), float(alpha), float(beta), float(k)
+
+
+def local_response_norm(
+    x: Array,
+    *,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    out: Array | None = None,
+) -> Array:
+    """Contrast normalisation across feature maps (Krizhevsky et al. 2012; paper Fig. 3, P1).
+
+    y = x / (k + alpha * sum of x^2 over the `size` neighbouring channels) ** beta; x (..., C), the sum runs over
+    channels c - size // 2 .. c + (size - 1) // 2. `alpha` is not divided by `size`. float32 or bfloat16.
+    """
+    backend, (x, out) = resolve(x=x, out=out)
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, None, dtype)
+    parameters = _check_norm(size, alpha, beta, k)
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype)
+    channels = x.shape[-1] if x.ndim else 1
+    kernels = kernels_for(backend, dtype)
+    call(backend, kernels.local_response_norm, x.size // channels, channels, *parameters, x, results=(y,))
+    return y
+
+
+def local_response_norm_grad(
+    dy: Array,
+    x: Array,
+    *,
+    size: int = 5,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 2.0,
+    out: Array | None = None,
+) -> Array:
+    """The gradient of `local_response_norm`, from its input x and the gradient dy of its result, both (..., C),
+    float32 or bfloat16."""
+    backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
+    dtype = element_type("dy", dy)
+    dy = check_input(backend, "dy", dy, None, dtype)
+    x = check_input(backend, "x", x, None, dtype)
+    expect_shape("dy", dy, x.shape)
+    parameters = _check_norm(size, alpha, beta, k)
+    dx = check_output(backend, out, x.shape, (dy, x), dtype=dtype)
+    channels = x.shape[-1] if x.ndim else 1
+    kernels = kernels_for(backend, dtype)
+    call(backend, kernels.local_response_norm_grad, x.size // channels, channels, *parameters, dy, x, results=(dx,))
+    return dx
