@@ -20,8 +20,8 @@ import numpy as np
 from . import backends, ops, plans
 from .backends import BFLOAT16, Array, Backend
 from .errors import BackendError
+from .files import write_atomically
 from .nn import Network
-from .nn.checkpoint import write_atomically
 from .nn.layers import Conv, FullyConnected
 from .nn.stages import BlockStage
 from .ops.arguments import check_pair

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..backends import to_host
 from .figures import new_figure, plain
 from .geometry import Window
 from .occlusion import last_map_layer
 from .progress import Steps
 from .results import write_json
-from .source import as_source, to_device, to_host
+from .source import as_source, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

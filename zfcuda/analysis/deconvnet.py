@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import ops
-from ..backends import array_module
+from ..backends import array_module, to_host
 from ..errors import Interrupted
 from .geometry import field_of
 from .progress import Steps
 from .results import write_json
-from .source import Images, as_source, batches, to_device, to_host
+from .source import Images, as_source, batches, to_device
 
 if TYPE_CHECKING:
     from ..nn.network import Network, Trace

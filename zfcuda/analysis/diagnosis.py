@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import ops
-from ..backends import array_module
+from ..backends import array_module, to_host
 from ..nn.layers import Conv, ReLU
 from .deconvnet import Ranking
 from .figures import new_figure
 from .progress import Steps
 from .results import write_json
-from .source import Images, as_source, batches, to_host
+from .source import Images, as_source, batches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

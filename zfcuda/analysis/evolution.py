@@ -18,8 +18,8 @@ import safetensors.numpy
 
 from ..data import Dataset
 from ..errors import DataError
+from ..files import write_atomically
 from ..nn.architecture import layer_number
-from ..nn.checkpoint import write_atomically
 from ..training import Trainer
 from .deconvnet import rank_layers, visualize
 from .figures import new_figure

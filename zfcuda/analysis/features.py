@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..backends import to_host
 from ..data import Dataset, Preprocess, Subset, mean_image
 from ..nn import Network
 from ..nn.architecture import Architecture, FullyConnectedSpec
@@ -23,7 +24,7 @@ from .ablation import Budget
 from .figures import new_figure
 from .progress import Steps
 from .results import write_json
-from .source import as_source, batches, to_host
+from .source import as_source, batches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

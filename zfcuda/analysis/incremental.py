@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from .. import ops
-from ..backends import array_module
+from ..backends import array_module, to_host
 from ..nn.layers import Conv, FullyConnected, MaxPool, ReLU
 from .geometry import Span, spans_of
-from .source import to_device, to_host
+from .source import to_device
 
 if TYPE_CHECKING:
     from ..nn.layers import Layer

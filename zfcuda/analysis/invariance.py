@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from ..backends import to_host
 from .figures import COLORS, new_figure, plain
 from .progress import Steps
 from .results import write_json
-from .source import as_source, to_device, to_host
+from .source import as_source, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

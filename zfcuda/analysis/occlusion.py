@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import ops
+from ..backends import to_host
 from .figures import new_figure
 from .incremental import PatchedForward
 from .progress import Steps
 from .results import write_json
-from .source import check_image, to_device, to_host
+from .source import check_image, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..nn.checkpoint import write_atomically
+from ..files import write_atomically
 
 
 def to_plain(value: Any) -> Any:

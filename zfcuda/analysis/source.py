@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from ..backends import array_module
+from ..backends import array_module, to_host
 from .progress import Steps
 
 if TYPE_CHECKING:
@@ -96,11 +96,6 @@ def batches(net: Network, source: Source, steps: Steps) -> Iterator[tuple[int, A
     """(index of the first image, images on the net's device) for each of the steps over the source."""
     for indices in steps:
         yield indices[0], to_device(net, source.read(indices))
-
-
-def to_host(array: Any) -> np.ndarray:
-    """A NumPy array of an array on any device."""
-    return array if isinstance(array, np.ndarray) else array.get()
 
 
 def to_device(net: Network, array: np.ndarray) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from ..analysis import TopActivations, rank_layers, strongest_maps, visualize
 from ..analysis.geometry import field_of
 from ..analysis.progress import Steps
-from ..analysis.source import to_host
+from ..backends import to_host
 from ..data import Dataset
 from ..nn import Network
 from ..nn.layers import RULES, Conv

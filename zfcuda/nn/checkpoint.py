@@ -7,10 +7,8 @@ optimiser's state, "optimizer/conv1.weight"), and further metadata. `load` ignor
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +20,14 @@ import safetensors.numpy
 
 from ..backends import Array, to_host
 from ..errors import CheckpointError
+from ..files import write_atomically
 from .architecture import Architecture
 from .network import Network
 
 if TYPE_CHECKING:
     from ..data import Preprocess
 
-__all__ = ["Checkpoint", "load", "read_checkpoint", "save_network", "write_atomically"]
+__all__ = ["Checkpoint", "load", "read_checkpoint", "save_network"]
 
 # All of ours is under one key: safetensors writes several in an order that changes from run to run.
 _KEY = "zfcuda"
@@ -45,29 +44,6 @@ class Checkpoint:
     network: Network
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str]
-
-
-def write_atomically(path: PathLike, data: bytes) -> None:
-    """Writes a file whole or not at all: beside, flushed to the disk, then renamed. OSError if it cannot."""
-    path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def save_network(

@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import __version__
 from ..analysis.results import write_json
-from ..nn.checkpoint import write_atomically
+from ..files import write_atomically
 from . import pictures, plots
 
 if TYPE_CHECKING:

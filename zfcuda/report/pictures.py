@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..nn.checkpoint import write_atomically
+from ..files import write_atomically
 
 GAP_COLOR = (255, 255, 255)
 MID_GREY = 128

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import DataError
-from ..nn.checkpoint import write_atomically
+from ..files import write_atomically
 from .page import Report, render
 
 _SECTIONS = re.compile(r"<main[^>]*>\n(.*)</main>", re.DOTALL)

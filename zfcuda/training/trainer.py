@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from ..backends import Array, array_module, resolve
 from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, unit_scale
+from ..files import write_atomically
 from ..nn import Network
-from ..nn.checkpoint import write_atomically
 from ..nn.graph import Captured, identity
 from ..ops.arguments import place_number
 from ..ops.loss import check_label_range
