@@ -44,7 +44,7 @@ def test_a_file_for_each_gpu_and_version(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = plans.cache_path("NVIDIA H100 80GB HBM3")
     assert path == tmp_path / "zfcuda" / f"plans-nvidia-h100-80gb-hbm3-{zfcuda.__version__}.json"
-    monkeypatch.setattr(zfcuda, "__version__", "9.9")
+    monkeypatch.setattr("zfcuda._version.__version__", "9.9")
     assert plans.cache_path("NVIDIA H100 80GB HBM3") != path
 
 
@@ -153,7 +153,7 @@ def test_plans_of_another_gpu_or_version_are_ignored_with_a_warning(backend, mon
     with pytest.warns(RuntimeWarning, match="they are of NVIDIA H100 and zfcuda .*, not of emulator"):
         plans.load(backend)
     text = plans.to_json("emulator", PLANS)
-    monkeypatch.setattr(zfcuda, "__version__", "9.9")
+    monkeypatch.setattr("zfcuda._version.__version__", "9.9")
     write(text)
     with pytest.warns(RuntimeWarning, match=r"not of emulator and 9\.9"):
         plans.load(backend)

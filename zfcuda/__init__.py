@@ -4,10 +4,9 @@ import importlib
 from types import ModuleType
 
 from . import backends, models, nn, ops
+from ._version import __version__ as __version__
 from .errors import BackendError, CheckpointError, DataError, Interrupted
 from .nn import Network, load
-
-__version__ = "0.1.0"
 
 __all__ = [
     "BackendError",

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .backends import HostBackend
+from ._devices import HostBackend
 
 
 class CheckedBackend(HostBackend):

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from .backends import Backend
+from . import _version
+from ._devices import Backend
 
 __all__ = ["Plan", "Problem", "cache_path", "gpu_name", "load", "read", "to_json"]
 
@@ -74,35 +75,29 @@ class Plan:
 
 def cache_path(gpu: str) -> Path:
     """The file of a GPU's plans for this version of zfcuda. FileNotFoundError if there is no place for it."""
-    from . import __version__
-
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     if not base.is_absolute():  # as its specification has it
         base = Path(os.path.expanduser("~/.cache"))
     if not base.is_absolute():
         raise FileNotFoundError("there is no home directory for the cache of plans: set XDG_CACHE_HOME")
     name = re.sub(r"[^A-Za-z0-9]+", "-", gpu).strip("-").lower()
-    return base / "zfcuda" / f"plans-{name}-{__version__}.json"
+    return base / "zfcuda" / f"plans-{name}-{_version.__version__}.json"
 
 
 def to_json(gpu: str, plans: Iterable[Plan]) -> str:
     """The contents of a GPU's file."""
-    from . import __version__
-
     lines = []
     for plan in plans:
         described = {**asdict(plan.problem), **asdict(plan)}
         del described["problem"]
         lines.append("  " + json.dumps({name: value for name, value in described.items() if value is not None}))
-    head = f' "gpu": {json.dumps(gpu)},\n "zfcuda": {json.dumps(__version__)},\n'
+    head = f' "gpu": {json.dumps(gpu)},\n "zfcuda": {json.dumps(_version.__version__)},\n'
     return "{\n" + head + ' "plans": [\n' + ",\n".join(lines) + "\n ]\n}\n"
 
 
 def read(backend: Backend) -> list[Plan]:
     """The saved plans of the GPU here; none where there is no file, or, with a warning, where it cannot be used."""
     gpu = gpu_name(backend)
-    from . import __version__
-
     try:
         path = cache_path(gpu)
         text = path.read_text(encoding="utf-8")
@@ -112,9 +107,9 @@ def read(backend: Backend) -> list[Plan]:
         return _ignore(path, f"the file cannot be read ({error})")
     try:
         contents = json.loads(text)
-        owner = contents["gpu"], contents["zfcuda"]
-        if owner != (gpu, __version__):
-            return _ignore(path, f"they are of {owner[0]} and zfcuda {owner[1]}, not of {gpu} and {__version__}")
+        owner, ours = (contents["gpu"], contents["zfcuda"]), (gpu, _version.__version__)
+        if owner != ours:
+            return _ignore(path, f"they are of {owner[0]} and zfcuda {owner[1]}, not of {ours[0]} and {ours[1]}")
         plans = [_plan(entry) for entry in contents["plans"]]
         for plan in plans:
             backend.module.check_plan(*plan.problem.key(backend), plan.tile, plan.splits)

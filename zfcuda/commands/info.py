@@ -6,7 +6,8 @@ import argparse
 import importlib.metadata
 import platform
 
-from .. import __version__, backends, plans
+from .. import backends, plans
+from .._version import __version__
 from .common import Commands
 
 _PACKAGES = ("numpy", "pillow", "safetensors", "tqdm", "matplotlib", "jinja2", "cupy-cuda12x", "cupy-cuda13x", "torch")

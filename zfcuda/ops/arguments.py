@@ -130,7 +130,4 @@ def place_number(backend: Backend, name: str, number: float | Array, dtype: Any)
         if array.dtype != dtype:
             raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
         return array
-    placed = backend.empty((), dtype)
-    with backend.device(placed):
-        placed.fill(np.dtype(dtype).type(number))
-    return placed
+    return backend.number(number, dtype)

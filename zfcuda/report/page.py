@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from .. import __version__
+from .._version import __version__
 from ..analysis.results import write_json
 from ..files import write_atomically
 from . import pictures, plots

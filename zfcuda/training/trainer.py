@@ -17,7 +17,6 @@ from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, 
 from ..files import write_atomically
 from ..nn import Network
 from ..nn.graph import Captured, identity
-from ..ops.arguments import place_number
 from ..ops.loss import check_label_range
 from .checkpoint import Progress, load_training, save_training
 from .divergence import describe_divergence
@@ -134,8 +133,8 @@ class Trainer:
             key=self._identity,
             images=images,
             labels=labels,
-            lr=place_number(backend, "lr", lr, np.float32),
-            step=place_number(backend, "step", self.steps, np.uint64),
+            lr=backend.number(lr, np.float32),
+            step=backend.number(self.steps, np.uint64),
         )
         launched = _Launched(self.steps, lr, images, labels, probabilities, backend.read_later(loss))
         self.steps += 1
