@@ -1,12 +1,23 @@
 """Parts of the commands that the commands' own tests do not pin down."""
 
+from argparse import Namespace
+
 import numpy as np
 import pytest
 
-from zfcuda.commands.common import seen
+from zfcuda.commands.common import output
 from zfcuda.commands.correspond import _mapped
 from zfcuda.data import Preprocess
 from zfcuda.data.images import decode
+from zfcuda.report.shown import seen
+
+
+def test_a_directory_for_a_report(tmp_path):
+    assert output(Namespace(out=tmp_path / "new" / "deep")).is_dir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ValueError, match="not a directory"):
+            output(Namespace(out=path))
 
 
 def test_boxes_follow_the_images_pixels(tmp_path):

@@ -18,8 +18,7 @@ def picture(uri):
 
 def test_patches_are_what_the_frames_cut_out():
     view, shown = make_visualization(), make_shown()
-    gallery = Gallery(view, shown)
-    mosaic = picture(gallery.maps[1].patches)
+    mosaic = picture(Gallery(view, shown).shown()["maps"][1]["patches"])
     assert mosaic.shape == (17, 17, 3)
     rank = 5  # row 1, column 2
     tile = mosaic[6:11, 12:17]
@@ -31,19 +30,19 @@ def test_patches_are_what_the_frames_cut_out():
 def test_cards_count_classes_and_can_be_found():
     view = make_visualization(maps=1)
     shown = {i: Shown(np.zeros((16, 16, 3), np.uint8), "x", "cat" if i % 3 else "dog") for i in range(20)}
-    card = Gallery(view, shown).maps[0]
+    card = Gallery(view, shown).shown()["maps"][0]
     cats = sum(i % 3 != 0 for i in view.indices[0].tolist())
-    assert f"cat {cats}" in card.summary
-    assert card.find.split()[:3] == ["pool1", "map", "0"]
-    assert {"cat", "dog"} & set(card.find.split())
+    assert f"cat {cats}" in card["summary"]
+    assert card["find"].split()[:3] == ["pool1", "map", "0"]
+    assert {"cat", "dog"} & set(card["find"].split())
 
 
 @pytest.mark.parametrize("k", [1, 4, 9])
 def test_grids_are_square_for_any_number_of_winners(k):
-    gallery = Gallery(make_visualization(k=k), make_shown())
+    gallery = Gallery(make_visualization(k=k), make_shown()).shown()
     side = round(k**0.5)
-    assert picture(gallery.maps[0].projections).shape[:2] == (side * 6 - 1, side * 6 - 1)
-    assert gallery.data()["maps"][0]["columns"] == side
+    assert picture(gallery["maps"][0]["projections"]).shape[:2] == (side * 6 - 1, side * 6 - 1)
+    assert gallery["data"]["maps"][0]["columns"] == side
 
 
 def test_large_pictures_are_embedded_small():
@@ -51,12 +50,12 @@ def test_large_pictures_are_embedded_small():
     shown = {i: Shown(rng.integers(0, 256, (300, 300, 3), np.uint8), "x", "") for i in range(20)}
     view = make_visualization(maps=1, size=200)
     view.frames[..., :2] = 0
-    gallery = Gallery(view, shown)
-    assert max(picture(gallery.maps[0].projections).shape) == 3 * 112 + 2
-    image = next(iter(gallery.data()["images"].values()))
+    gallery = Gallery(view, shown).shown()
+    assert max(picture(gallery["maps"][0]["projections"]).shape) == 3 * 112 + 2
+    image = next(iter(gallery["data"]["images"].values()))
     assert image["size"] == [300, 300]
     assert max(picture(image["uri"]).shape) <= 128
-    assert not gallery.pixels
+    assert not gallery["pixels"]
 
 
 def noise_gallery(maps, size, side=224):
@@ -77,7 +76,7 @@ def test_a_page_of_a_gallery_is_below_15_mb(maps, size):
 
 
 def test_few_maps_are_shown_larger_than_many():
-    longest = lambda maps: max(picture(noise_gallery(maps, 75, 75).maps[0].patches).shape)  # noqa: E731
+    longest = lambda maps: max(picture(noise_gallery(maps, 75, 75).shown()["maps"][0]["patches"]).shape)  # noqa: E731
     assert longest(4) == 3 * 75 + 2
     assert longest(100) == 3 * 70 + 2
 
@@ -90,8 +89,7 @@ def test_maps_come_in_groups():
     )
     gallery = Gallery(of(slice(3)), shown)
     gallery.add(of(slice(3, 4)), shown)
-    assert gallery.maps == Gallery(whole, shown).maps
-    assert gallery.data() == Gallery(whole, shown).data()
+    assert gallery.shown() == Gallery(whole, shown).shown()
     assert to_plain(gallery.numbers()) == to_plain(whole.numbers())
 
 

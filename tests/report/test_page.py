@@ -10,7 +10,7 @@ from PIL import Image
 
 from zfcuda.analysis.figures import new_figure, plain
 from zfcuda.report import Note, Report, Section, Table
-from zfcuda.report.page import check_directory, file_name
+from zfcuda.report.parts import file_name
 from zfcuda.report.plots import to_png, to_svg
 
 from .fakes import HOSTILE, make_report
@@ -80,8 +80,8 @@ def test_save_leaves_page_numbers_and_pictures(tmp_path):
     path = make_report().save(tmp_path / "out")
     names = {p.name for p in path.parent.iterdir()}
     assert names == {
-        "report.html", "report.json", "filters.png", "top-pool1.png", "top-pool2.png", "occlusion.png", "error.png",
-        "evolution-01.png", "evolution-02.png", "evolution-03.png",
+        "report.html", "report.json", "page.json", "filters.png", "top-pool1.png", "top-pool2.png", "occlusion.png",
+        "error.png", "evolution-01.png", "evolution-02.png", "evolution-03.png",
     }  # fmt: skip
     numbers = json.loads((path.parent / "report.json").read_text())
     assert numbers["sections"]["Maps"]["values"][0][0] > 0
@@ -96,9 +96,10 @@ def test_the_same_report_has_the_same_bytes(tmp_path):
 
 
 def test_cells_of_a_table():
-    cells = Table(["a"], [[1234567], [0.123], [None], [float("nan")], [True], ["word"], [np.float32(2)]]).cells()
-    assert [c[0].text for c in cells] == ["1,234,567", "0.12", "-", "nan", "yes", "word", "2.00"]
-    assert [c[0].number for c in cells] == [1234567, 0.123, None, None, None, None, 2.0]
+    values = [1234567, 0.123, None, float("nan"), True, "word", np.float32(2)]
+    (cells,) = Table(["a"], [values]).shown()["rows"]
+    assert [cell["text"] for cell in cells] == ["1,234,567", "0.12", "-", "nan", "yes", "word", "2.00"]
+    assert [cell["number"] for cell in cells] == [1234567, 0.123, None, None, None, None, 2.0]
 
 
 def test_numbers_that_json_lacks_become_null(tmp_path):
@@ -127,14 +128,6 @@ def test_a_chart_takes_the_colour_of_the_page_and_is_left_as_it_was():
 )
 def test_file_names_are_harmless(text, name):
     assert file_name(text) == name
-
-
-def test_a_directory_for_a_report(tmp_path):
-    assert check_directory(tmp_path / "new" / "deep").is_dir()
-    (tmp_path / "file").write_text("")
-    for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(ValueError, match="not a directory"):
-            check_directory(path)
 
 
 def test_importing_the_report_imports_neither_matplotlib_nor_jinja():

@@ -1,3 +1,4 @@
+import base64
 import json
 
 import pytest
@@ -28,20 +29,72 @@ def test_a_study_is_one_page_with_all_sections_and_numbers(runs, tmp_path):
     assert [run["sections"].keys() for run in numbers["runs"]] == [{"Maps"}, {"Maps"}]
 
 
-def test_hostile_names_stay_text_in_a_study_too(runs, tmp_path):
-    page = join(runs, tmp_path / "study", HOSTILE).read_text(encoding="utf-8")
+def check_harmless(page):
+    """Titles, commands and names of classes are text, not markup."""
     structure = Structure()
     structure.feed(page)
     assert HOSTILE not in page
+    assert "&lt;script&gt;" in page
     assert structure.handlers == []
+    assert [kind for kind, _ in structure.scripts if kind != "application/json"] == [None]  # the page's own
     assert all(address.startswith(("data:image/", "#")) for address in structure.addresses)
+
+
+def test_hostile_names_stay_text_in_a_study_too(runs, tmp_path):
+    check_harmless(join(runs, tmp_path / "study", HOSTILE).read_text(encoding="utf-8"))
+
+
+def test_whatever_the_files_of_a_run_say_is_text(runs, tmp_path):
+    """All words of page.json, and the pages themselves, which nobody reads."""
+
+    def spoiled(value, key=""):
+        if isinstance(value, dict):
+            return {name: spoiled(item, name) for name, item in value.items()}
+        if isinstance(value, list):
+            return [spoiled(item) for item in value]
+        return value if not isinstance(value, str) or key == "kind" or value.startswith("data:") else HOSTILE
+
+    for name in ("page.json", "report.json"):
+        path = runs[0] / name
+        path.write_text(json.dumps(spoiled(json.loads(path.read_text(encoding="utf-8")))))
+    (runs[0] / "report.html").write_text(f"<main>{HOSTILE}</main>")
+    page = join(runs, tmp_path / "study").read_text(encoding="utf-8")
+    check_harmless(page)
+    assert page.count("<section") == 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"picture": "https://example.org/x.png"},
+        {"picture": "javascript:window.hacked = true"},
+        {"picture": None},
+        {"kind": "script"},
+        {"size": [1]},
+    ],
+)
+def test_a_picture_that_is_none_is_refused(runs, tmp_path, change):
+    shown = json.loads((runs[0] / "page.json").read_text(encoding="utf-8"))
+    picture = shown["sections"][1]["parts"][0]
+    assert picture["kind"] == "picture"
+    picture |= change
+    (runs[0] / "page.json").write_text(json.dumps(shown))
+    with pytest.raises(DataError, match="a holds no report of zfcuda"):
+        join(runs, tmp_path / "study")
+
+
+def test_a_chart_of_a_study_is_its_picture(runs, tmp_path):
+    page = join(runs, tmp_path / "study").read_text(encoding="utf-8")
+    png = base64.b64encode((runs[0] / "error.png").read_bytes()).decode()
+    assert page.count(png) == 2
+    assert "<svg" not in page
 
 
 def test_a_study_of_a_study_is_refused_and_so_is_what_is_no_report(runs, tmp_path):
     for content in ("{", "[]", '{"title": "x", "command": ""}'):
         (tmp_path / "bad").mkdir(exist_ok=True)
         (tmp_path / "bad" / "report.json").write_text(content)
-        (tmp_path / "bad" / "report.html").write_text("<html></html>")
+        (tmp_path / "bad" / "page.json").write_text(content)
         with pytest.raises(DataError, match="bad"):
             join([tmp_path / "bad"], tmp_path / "study")
     with pytest.raises(DataError, match="holds no report"):

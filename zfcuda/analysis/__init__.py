@@ -2,7 +2,15 @@
 
 from .ablation import Ablation, Budget, ablation, table3
 from .correspondence import Correspondence, correspondence
-from .deconvnet import TopActivations, Visualization, rank_layers, strongest_maps, top_activations, visualize
+from .deconvnet import (
+    TopActivations,
+    Visualization,
+    block_layers,
+    rank_layers,
+    strongest_maps,
+    top_activations,
+    visualize,
+)
 from .diagnosis import Diagnosis, diagnosis
 from .evolution import Evolution, Tracker, evolution, load_evolution
 from .features import FeatureAnalysis, feature_analysis
@@ -25,6 +33,7 @@ __all__ = [
     "Tracker",
     "Visualization",
     "ablation",
+    "block_layers",
     "correspondence",
     "diagnosis",
     "evolution",

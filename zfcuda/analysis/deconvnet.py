@@ -230,6 +230,11 @@ def cut(pixels: np.ndarray, frame: Sequence[int] | np.ndarray, fill: float = 0) 
     return patch
 
 
+def block_layers(net: Network) -> list[str]:
+    """The layers that end the paper's blocks, as far as they have maps."""
+    return [name for _, name in sorted(net.blocks.items()) if len(net.layers[name].output_shape) == 3]
+
+
 def strongest_maps(top: TopActivations, count: int) -> list[int]:
     """The numbers of the `count` maps whose best activation stands out most, strongest first; dead maps never."""
     order = np.argsort(-top.values[:, 0], kind="stable")

@@ -21,7 +21,7 @@ from ..errors import DataError
 from ..files import write_atomically
 from ..nn.architecture import layer_number
 from ..training import Trainer
-from .deconvnet import rank_layers, visualize
+from .deconvnet import block_layers, rank_layers, visualize
 from .figures import new_figure
 from .results import write_json
 from .source import Images
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ..nn import Network
 
 PAPER_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)
+FOLDER = "evolution"  # beside the checkpoint
 
 _ARRAYS = ("maps", "values", "indices", "frames", "projections")
 
@@ -143,7 +144,7 @@ class Tracker:
         self._batch_size = batch_size
         self._out_dir = None if out_dir is None else Path(out_dir)
         self._looks: dict[int, dict[str, np.ndarray]] = {}
-        names = list(layers or [n for _, n in sorted(net.blocks.items()) if len(net.layers[n].output_shape) == 3])
+        names = list(layers or block_layers(net))
         for name in names:
             net.locate(name)
         self._maps = {name: _chosen(maps, name, net.layers[name].output_shape[-1]) for name in names}
@@ -240,7 +241,7 @@ def evolution(
         at=at,
         layers=layers,
         maps=maps,
-        out_dir=None if out_dir is None else Path(out_dir) / "evolution",
+        out_dir=None if out_dir is None else Path(out_dir) / FOLDER,
     )
     trainer.fit(train, validation, epochs=epochs, out_dir=out_dir, callbacks=[*callbacks, tracker], **fit)
     return tracker.result()

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import to_host
+from .deconvnet import block_layers
 from .figures import new_figure
 from .incremental import PatchedForward
 from .progress import Steps
@@ -150,7 +151,7 @@ def occlusion(
 
 def last_map_layer(net: Network) -> str:
     """The paper's layer 5: what ends the last block before the fully connected layers."""
-    with_maps = [name for _, name in sorted(net.blocks.items()) if len(net.layers[name].output_shape) == 3]
+    with_maps = block_layers(net)
     if not with_maps:
         raise ValueError("the net has no layer with feature maps")
     return with_maps[-1]

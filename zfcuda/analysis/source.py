@@ -65,7 +65,10 @@ def as_source(net: Network, images: Images) -> Source:
     """Images of any kind as a source. TypeError for other kinds and dtypes, ValueError where they do not fit."""
     source: Source
     if hasattr(images, "batch"):
-        source = _Prepared(images, _preprocess_of(net, images))
+        preprocess = preprocess_of(net)
+        if images.image_shape != preprocess.image_shape:
+            raise ValueError(f"images must have shape {preprocess.image_shape}, as trained, got {images.image_shape}")
+        source = _Prepared(images, preprocess)
     elif hasattr(images, "read") and hasattr(images, "image_shape"):
         source = images
     elif not hasattr(images, "dtype") or not hasattr(images, "shape"):
@@ -83,13 +86,11 @@ def as_source(net: Network, images: Images) -> Source:
     return source
 
 
-def _preprocess_of(net: Network, dataset: Dataset) -> Preprocess:
-    preprocess = net.preprocess
-    if preprocess is None:
+def preprocess_of(net: Network) -> Preprocess:
+    """How images of a data set become the net's inputs; ValueError if it does not know."""
+    if net.preprocess is None:
         raise ValueError("the net carries no preprocessing: pass images that are ready for it, float32 (N,H,W,C)")
-    if dataset.image_shape != preprocess.image_shape:
-        raise ValueError(f"images must have shape {preprocess.image_shape}, as trained, got {dataset.image_shape}")
-    return preprocess
+    return net.preprocess
 
 
 def batches(net: Network, source: Source, steps: Steps) -> Iterator[tuple[int, Any]]:

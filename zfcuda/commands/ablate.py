@@ -8,13 +8,14 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ..analysis import Ablation, Budget, ablation, table3
+from ..analysis import Budget, ablation, table3
 from ..analysis.ablation import Run
 from ..data import Dataset, mean_image, sample
 from ..nn.models import VARIANTS
-from ..report import Chart, Report, Section, Table
-from .common import Commands, add_command, add_data, command_line, device, finish, kept, open_data, output, positive
-from .train import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
+from ..report import Report
+from ..report.sections.ablation import ablation_section
+from .budget import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
+from .common import Commands, add_command, add_data, command_line, device, finish, open_data, output, positive
 
 
 def add_parser(commands: Commands) -> None:
@@ -67,8 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"Each trained from scratch for {arguments.epochs} epochs on {len(train):,} images.",
         command_line(arguments),
     )
-    result, _ = kept(
-        report,
+    result, _ = report.kept(
         ablation,
         variants,
         train,
@@ -82,30 +82,10 @@ def run(arguments: argparse.Namespace) -> int:
         on_run=_say,
     )
     if result is not None:
-        report.add(section(result))
+        report.add(ablation_section(result))
     return finish(report, directory)
 
 
 def _say(run: Run) -> None:
     line = f"{run.variant}, seed {run.seed}: test error {run.validation_error:.2f} %"
     tqdm.write(line, file=sys.stderr)
-
-
-def section(result: Ablation) -> Section:
-    """Table 3's form, and a chart."""
-    rows = result.rows
-    columns = ["variant", "train top-1 error %", "test top-1 error %", "test top-5 error %"]
-    several = max(row.seeds for row in rows) > 1
-    table = [
-        [row.variant, row.train_error, row.validation_error, row.validation_top5_error]
-        + ([row.deviation] if several else [])
-        + [row.parameters, row.seconds]
-        for row in rows
-    ]
-    columns += (["deviation"] if several else []) + ["parameters", "seconds"]
-    best = min(rows, key=lambda row: row.validation_error)
-    blurb = (
-        f"{len(rows)} networks, each trained from scratch with the same {result.epochs} epochs. "
-        f"Lowest test error: {best.variant}, {best.validation_error:.2f} %."
-    )
-    return Section("Ablation", [Table(columns, table), Chart("ablation", result.plot())], blurb, result.numbers())

@@ -1,28 +1,24 @@
-"""What the commands share: their options, opening networks and data, and images as people see them."""
+"""What the commands share: their options, opening networks and data, and the end."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import shutil
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
-
-import numpy as np
+from typing import Any
 
 from .. import backends, data
 from ..analysis import Cluttered
+from ..analysis.source import preprocess_of
 from ..data import Dataset, Preprocess
-from ..errors import BackendError, CheckpointError, Interrupted
+from ..errors import BackendError, CheckpointError
 from ..nn import Network, load
-from ..report import Report, Shown
-from ..report.page import check_directory
-from ..report.pictures import from_range
+from ..report import Report
 
 Commands = Any  # argparse's own type of sub-parsers is private
-Found = TypeVar("Found")
-Parameters = ParamSpec("Parameters")
 
 
 # ---- Options ---------------------------------------------------------------------------------------------
@@ -100,8 +96,17 @@ def command_line(arguments: argparse.Namespace) -> str:
 
 
 def output(arguments: argparse.Namespace) -> Path:
-    """The directory of --out, made and writable."""
-    return check_directory(arguments.out)
+    """The directory of --out, made if it is not there; ValueError if it is something else or not writable."""
+    directory = Path(arguments.out)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ValueError(f"--out {directory} is not a directory") from error
+    if not os.access(directory, os.W_OK):
+        raise ValueError(f"--out {directory} is not writable")
+    if shutil.disk_usage(directory).free < 1 << 20:
+        raise ValueError(f"--out {directory} is on a full disk")
+    return directory
 
 
 def device(arguments: argparse.Namespace) -> str:
@@ -151,61 +156,6 @@ def open_half(arguments: argparse.Namespace, net: Network) -> Dataset:
 
 def square(preprocess: Preprocess) -> bool:
     return preprocess.image_shape[0] == preprocess.image_shape[1]
-
-
-def preprocess_of(net: Network) -> Preprocess:
-    """The network's preprocessing, which `open_network` has seen to be there."""
-    assert net.preprocess is not None
-    return net.preprocess
-
-
-def class_names(net: Network, dataset: Dataset | None = None) -> tuple[str, ...]:
-    """The names of the network's classes, from the network or the data set."""
-    names = net.classes or (dataset.classes if dataset is not None else ())
-    return tuple(names) if names else tuple(f"class {label}" for label in range(net.num_classes))
-
-
-# ---- Images as people see them -------------------------------------------------------------------------------------
-
-
-def seen(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
-    """The part of uint8 images (N,H,W,C) that the network sees: (N,h,w,C)."""
-    (top, left), (height, width) = preprocess.test_corners[-1], preprocess.crop
-    return images[:, top : top + height, left : left + width]
-
-
-def show(dataset: Dataset, indices: Iterable[int], preprocess: Preprocess, chunk: int = 256) -> dict[int, Shown]:
-    """These images of a data set: index -> picture, where it is from, class."""
-    wanted = sorted({int(index) for index in indices})
-    shown = {}
-    for start in range(0, len(wanted), chunk):
-        part = wanted[start : start + chunk]
-        images, labels = dataset.batch(part)
-        for index, image, label in zip(part, seen(images, preprocess), labels, strict=True):
-            shown[index] = Shown(from_range(image), short(dataset.identifier(index)), dataset.classes[label])
-    return shown
-
-
-def short(name: str) -> str:
-    """The last two parts of a path, which tell an image from the others of its data set."""
-    return "/".join(name.replace("\\", "/").split("/")[-2:])
-
-
-# ---- Measuring, and the end ----------------------------------------------------------------------------------------
-
-
-def kept(
-    report: Report, analysis: Callable[Parameters, Found], *arguments: Parameters.args, **options: Parameters.kwargs
-) -> tuple[Found | None, bool]:
-    """(what the analysis found, whether Ctrl-C stopped it). Of one that was stopped it is what it had found by then,
-    None if that is nothing, and the report says how much it is."""
-    try:
-        return analysis(*arguments, **options), False
-    except Interrupted as stop:
-        found, how_far = stop.result, str(stop)
-    report.partial.append(how_far)
-    print(f"interrupted: {how_far}", file=sys.stderr)
-    return found, True
 
 
 def finish(report: Report, directory: Path) -> int:

@@ -11,28 +11,26 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..analysis import Correspondence, correspondence
+from ..analysis import correspondence
 from ..analysis.geometry import Window
+from ..analysis.source import preprocess_of
 from ..data import Preprocess, read_image
 from ..errors import DataError
-from ..report import Chart, Picture, Report, Section, Table
-from ..report.pictures import enlarge, from_range, tile
+from ..report import Report
+from ..report.sections.correspondence import correspondence_section
+from ..report.shown import seen
 from .common import (
     Commands,
     add_checkpoint,
     add_command,
     command_line,
     finish,
-    kept,
     open_network,
     output,
     positive,
-    preprocess_of,
-    seen,
 )
 
 _FORM = '{"face1.jpg": {"left eye": [top, left, height, width], "nose": [...]}, "face2.jpg": {...}}'
-_MASK = 128
 
 
 def add_parser(commands: Commands) -> None:
@@ -67,8 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{len(paths)} images, {len(parts)} parts and a random control.",
         command_line(arguments),
     )
-    result, _ = kept(
-        report,
+    result, _ = report.kept(
         correspondence,
         net,
         np.asarray(preprocess(raw)),
@@ -79,41 +76,8 @@ def run(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
     )
     if result is not None:
-        report.add(section(result, seen(raw, preprocess), parts))
+        report.add(correspondence_section(result, seen(raw, preprocess), parts))
     return finish(report, directory)
-
-
-def section(result: Correspondence, images: np.ndarray, parts: dict[str, list[Window]]) -> Section:
-    """Table 1's form, a chart, and the images with each part masked; images uint8 (N,H,W,C)."""
-    rows = [
-        [
-            part,
-            *(
-                f"{cell.mean:.3f} ± {cell.deviation:.3f}"
-                for cell in (result.cell(part, name) for name in result.layers)
-            ),
-        ]
-        for part in result.parts
-    ]
-    tiles = [enlarge(from_range(image), 96) for image in images]
-    for boxes in parts.values():
-        masked = images.copy()
-        for image, box in zip(masked, boxes, strict=True):
-            image[box.top : box.top + box.height, box.left : box.left + box.width] = _MASK
-        tiles += [enlarge(from_range(image), 96) for image in masked]
-    caption = f"The images, then with these masked: {', '.join(parts)}"
-    shown: list[Any] = [
-        Table(
-            ("masked", *result.layers), rows, "Mean normalised Hamming distance ± its deviation over pairs of images."
-        ),
-        Chart("correspondence", result.plot()),
-        Picture("correspondence-images", tile(tiles, len(images), gap=2), caption),
-    ]
-    blurb = (
-        "How differently a mask changes the features of two images, 0 for alike. Parts that the network knows lie "
-        "below random masks of the same size."
-    )
-    return Section("Correspondence", shown, blurb, result.numbers())
 
 
 def read_parts(path: Path, preprocess: Preprocess) -> tuple[list[Path], dict[str, list[Window]]]:

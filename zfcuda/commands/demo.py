@@ -10,10 +10,13 @@ from ..analysis import Budget, ablation, table3
 from ..data import Preprocess, mean_image, sample, unit_scale
 from ..nn import Network, models
 from ..report import Report
+from ..report.sections.ablation import ablation_section
+from ..report.sections.occlusion import add_occlusion, square_of
+from ..report.sections.training import training_section
+from ..report.sections.visualization import add_visualization
 from ..training import Linear, Trainer
 from ..training.trainer import CHECKPOINT
-from . import ablate, occlude, train, visualize
-from .common import Commands, add_command, command_line, device, finish, kept, output, positive
+from .common import Commands, add_command, command_line, device, finish, output, positive
 
 _ABLATED = ("as it is", "without layers 3,4", "without layers 3,4,6,7")
 _ABLATION_IMAGES, _ABLATION_EPOCHS = 4000, 3
@@ -57,20 +60,19 @@ def run(arguments: argparse.Namespace) -> int:
     )
     accuracy = 100 * history[-1]["validation_top1"]
     report = Report("What a convnet learned from Fashion-MNIST", command=command_line(arguments))
-    report.add(train.section(net, history))
+    report.add(training_section(net, history))
 
     _say("2/4 ranking and projecting what excites each map")
-    stopped = visualize.add_sections(report, net, split.test, progress=progress)
+    stopped = add_visualization(report, net, split.test, progress=progress)
 
     if not stopped:
         _say("3/4 occluding test images")
-        square = occlude.square_of(net)
-        stopped = occlude.add_section(report, net, sample(split.test, 10), split.test, square=square, progress=progress)
+        square = square_of(net)
+        stopped = add_occlusion(report, net, sample(split.test, 10), split.test, square=square, progress=progress)
 
     if not stopped:
         _say("4/4 training three variants with a smaller budget")
-        compared, _ = kept(
-            report,
+        compared, _ = report.kept(
             ablation,
             table3(architecture, _ABLATED),
             sample(split.train, _ABLATION_IMAGES),
@@ -86,7 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress=progress,
         )
         if compared is not None:
-            report.add(ablate.section(compared))
+            report.add(ablation_section(compared))
 
     minutes = (time.perf_counter() - started) / 60
     report.subtitle = (

@@ -5,19 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-from ..analysis import Evolution, load_evolution
-from ..analysis.evolution import LayerEvolution
+from ..analysis import load_evolution
+from ..analysis.evolution import FOLDER
 from ..nn import load
-from ..report import Chart, Picture, Report, Section, Slider, Table
-from ..report.page import file_name
-from ..report.pictures import GAP_COLOR, enlarge, from_projection, tile
+from ..report import Report
+from ..report.sections.evolution import evolution_section
 from .common import Commands, add_checkpoint, add_command, command_line, finish, output
-
-FOLDER = "evolution"  # beside the checkpoint
-_CHANGED = (224, 52, 47)
-_LEAST = 48  # pixels that a projection is shown with
 
 
 def add_parser(commands: Commands) -> None:
@@ -37,59 +30,5 @@ def run(arguments: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not there: train with --track-evolution to fill it")
     report = Report("How features evolved", f"Seen while {arguments.checkpoint} was trained.", command_line(arguments))
-    report.add(section(load_evolution(folder)))
+    report.add(evolution_section(load_evolution(folder)))
     return finish(report, output(arguments))
-
-
-def section(evolution: Evolution) -> Section:
-    """A chart, a table and, per layer, a slider over the epochs and the grid of Fig. 4."""
-    rows = [
-        [
-            name,
-            layer.settled if layer.settled is not None else "not yet",
-            100 * float(layer.likeness[:-1].mean()) if len(layer.epochs) > 1 else None,
-            100 * float(layer.changed[:, 1:].mean()) if len(layer.epochs) > 1 else None,
-        ]
-        for name, layer in evolution.layers.items()
-    ]
-    parts: list = [
-        Table(
-            ("layer", "settled by epoch", "mean likeness to the last look, %", "top image changes, % of looks"),
-            rows,
-            decimals=1,
-        ),
-        Chart("evolution", evolution.plot()),
-    ]
-    for name, layer in evolution.layers.items():
-        labels = [f"epoch {epoch}" for epoch in layer.epochs]
-        frames = [_maps_at(layer, column) for column in range(len(labels))]
-        parts.append(Slider(f"evolution-{file_name(name)}", f"{name}, by epoch", frames, labels))
-        caption = f"{name}: rows are maps {_listed(layer.maps)}, columns are epochs {_listed(layer.epochs)}"
-        parts.append(Picture(f"evolution-{file_name(name)}-grid", _grid(layer), caption))
-    blurb = (
-        "For each map, its strongest activation over the images, projected to pixels after chosen epochs. A red frame "
-        "marks that another image took the top. A layer has settled when its projections stay like the last ones."
-    )
-    return Section("Evolution", parts, blurb, evolution.numbers())
-
-
-def _tile(layer: LayerEvolution, row: int, column: int) -> np.ndarray:
-    picture = enlarge(from_projection(layer.projections[row, column]), _LEAST)
-    color = _CHANGED if layer.changed[row, column] else GAP_COLOR
-    framed = np.empty((picture.shape[0] + 4, picture.shape[1] + 4, 3), np.uint8)
-    framed[...] = color
-    framed[2:-2, 2:-2] = picture
-    return framed
-
-
-def _maps_at(layer: LayerEvolution, column: int) -> np.ndarray:
-    return tile([_tile(layer, row, column) for row in range(len(layer.maps))], columns=8, gap=2)
-
-
-def _grid(layer: LayerEvolution) -> np.ndarray:
-    tiles = [_tile(layer, row, column) for row in range(len(layer.maps)) for column in range(len(layer.epochs))]
-    return tile(tiles, columns=len(layer.epochs), gap=2)
-
-
-def _listed(numbers: np.ndarray) -> str:
-    return ", ".join(str(number) for number in numbers)

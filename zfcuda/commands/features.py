@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 
 from .. import data
-from ..analysis import Budget, FeatureAnalysis, feature_analysis
+from ..analysis import Budget, feature_analysis
 from ..analysis.classifier import KINDS
-from ..analysis.features import SCRATCH, Fitted
+from ..analysis.features import Fitted
+from ..analysis.source import preprocess_of
 from ..data import Dataset
-from ..report import Chart, Report, Section, Table
+from ..report import Report
+from ..report.sections.features import features_section
 from ..training import Linear
 from .common import (
     Commands,
@@ -19,16 +21,12 @@ from .common import (
     command_line,
     finish,
     fraction,
-    kept,
     open_data,
     open_network,
     output,
     positive,
-    preprocess_of,
     square,
 )
-
-_KIND_NAMES = {"softmax": "softmax", "svm": "linear SVM"}
 
 
 def add_parser(commands: Commands) -> None:
@@ -79,8 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         command_line(arguments),
     )
     for kind in dict.fromkeys(arguments.classifier):
-        result, stopped = kept(
-            report,
+        result, stopped = report.kept(
             feature_analysis,
             net,
             train,
@@ -94,7 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress=not arguments.quiet,
         )
         if result is not None:
-            report.add(section(result))
+            report.add(features_section(result))
         if stopped:
             break
     return finish(report, directory)
@@ -102,21 +99,3 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _fit(dataset: Dataset, image_shape: tuple[int, int, int]) -> Dataset:
     return dataset if dataset.image_shape == image_shape else Fitted(dataset, image_shape)
-
-
-def section(result: FeatureAnalysis) -> Section:
-    """Table 7's form: a row per layer, a column per number of images."""
-    rows = [[layer, *(result.score(layer, count).accuracy for count in result.counts)] for layer in result.layers]
-    columns = ("features of", *(f"{count} per class, %" for count in result.counts))
-    most = result.counts[-1]
-    frozen = [layer for layer in result.layers if layer != SCRATCH]
-    best = max(frozen, key=lambda layer: result.score(layer, most).accuracy)
-    blurb = (
-        f"A linear classifier ({_KIND_NAMES[result.kind]}) on the features of each layer, the network itself "
-        f"unchanged. Best with {most} images per class: {best}, {result.score(best, most).accuracy:.1f} %. "
-    )
-    if SCRATCH in result.layers:
-        blurb += f"The same network from scratch on these images: {result.score(SCRATCH, most).accuracy:.1f} %. "
-    blurb += f"Chance is {100 / result.classes:.1f} %."
-    parts = [Table(columns, rows), Chart(f"features-{result.kind}", result.plot())]
-    return Section(f"Frozen features, {_KIND_NAMES[result.kind]}", parts, blurb, result.numbers())

@@ -6,12 +6,13 @@ import argparse
 
 import numpy as np
 
-from ..analysis import Invariance, invariance
-from ..analysis.invariance import TRANSFORMS, paper_amounts, transformed
+from ..analysis import invariance
+from ..analysis.invariance import TRANSFORMS, paper_amounts
+from ..analysis.source import preprocess_of
 from ..data import sample
-from ..nn import Network
-from ..report import Chart, Picture, Report, Section, Table
-from ..report.pictures import enlarge, from_range, tile
+from ..report import Report
+from ..report.sections.invariance import invariance_section
+from ..report.shown import short
 from .common import (
     Commands,
     add_checkpoint,
@@ -19,16 +20,11 @@ from .common import (
     add_data,
     command_line,
     finish,
-    kept,
     open_half,
     open_network,
     output,
     positive,
-    preprocess_of,
-    short,
 )
-
-_SHOWN, _SHOWN_IMAGES = 7, 10  # amounts of each transform, and images, in the pictures
 
 
 def add_parser(commands: Commands) -> None:
@@ -65,8 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{len(chosen)} images of {arguments.data}, translated, scaled and rotated.",
         command_line(arguments),
     )
-    result, _ = kept(
-        report,
+    result, _ = report.kept(
         invariance,
         net,
         images,
@@ -77,28 +72,5 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if result is not None:
         names = [f"{short(chosen.identifier(i))}: {chosen.classes[label]}" for i, label in enumerate(result.labels)]
-        report.add(section(net, result, images[: len(names)], names))
+        report.add(invariance_section(result, images[: len(names)], names))
     return finish(report, directory)
-
-
-def section(net: Network, result: Invariance, images: np.ndarray, names: list[str]) -> Section:
-    """The curves of Fig. 5, the transformed images, and how steady each layer is."""
-    rows = [[name, *(curves.steadiness(layer) for layer in result.layers)] for name, curves in result.curves.items()]
-    columns = ("transform", *(f"relative distance in {layer}" for layer in result.layers))
-    parts: list = [Table(columns, rows, "Mean over images and amounts; 0: the features do not move.", decimals=3)]
-    parts.append(Chart("invariance", result.plot(names)))
-    for name, curves in result.curves.items():
-        shown = curves.amounts[np.linspace(0, len(curves.amounts) - 1, min(_SHOWN, len(curves.amounts))).astype(int)]
-        low, high = float(images.min()), float(images.max())
-        tiles = [
-            from_range(transformed(image, name, amount), low, high)
-            for image in images[:_SHOWN_IMAGES]
-            for amount in shown
-        ]
-        caption = f"{name}: {', '.join(f'{amount:.3g}' for amount in shown)}"
-        parts.append(Picture(f"invariance-{name}", tile([enlarge(t, 64) for t in tiles], len(shown), gap=2), caption))
-    blurb = (
-        "Left, the Euclidean distance between the features of the image as it is and transformed, in each layer; "
-        "right, the probability of the true class."
-    )
-    return Section("Invariance", parts, blurb, result.numbers())

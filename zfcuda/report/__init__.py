@@ -1,8 +1,10 @@
 """Pictures, charts and the HTML report of a run."""
 
 from .explorer import Explorer
-from .gallery import Gallery, Shown, weight_tiles
-from .page import Chart, Facts, Note, Picture, Report, Section, Slider, Table
+from .gallery import Gallery, weight_tiles
+from .page import Report, Section
+from .parts import Chart, Facts, Note, Picture, Slider, Table
+from .shown import Shown
 
 __all__ = [
     "Chart",

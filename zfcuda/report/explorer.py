@@ -6,21 +6,20 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..analysis.occlusion import Occlusion
 from . import pictures
-from .page import Panel
+from .parts import Part
 
 
 @dataclass(frozen=True)
-class Explorer:
+class Explorer(Part):
     """Occlusion of one image, shown as uint8 (H,W,3) `picture`. `tops` is the strongest map's 3 x 3 elsewhere."""
 
-    kind: ClassVar[str] = "explorer"
     name: str
     title: str
     occlusion: Occlusion
@@ -43,28 +42,30 @@ class Explorer:
         shown.append((pictures.from_classes(o.prediction), "(e) most probable class", True))
         return shown
 
-    @property
-    def image(self) -> str:
-        return pictures.data_uri(self.picture, photo=True)
+    def shown(self) -> dict[str, Any]:
+        panels = [
+            {"picture": pictures.data_uri(picture), "caption": caption, "map": is_map, "legend": []}
+            for picture, caption, is_map in self._pictures
+        ]
+        panels[-1]["legend"] = self._legend()
+        return {
+            "kind": "explorer",
+            "title": self.title,
+            "image": pictures.data_uri(self.picture, photo=True),
+            "pixels": max(self.picture.shape[:2]) <= 112,
+            "panels": panels,
+            "data": self._data(),
+        }
 
-    @property
-    def pixels(self) -> bool:
-        return max(self.picture.shape[:2]) <= 112
-
-    @property
-    def panels(self) -> list[Panel]:
-        panels = [Panel(pictures.data_uri(picture), caption, is_map, []) for picture, caption, is_map in self._pictures]
-        return [*panels[:-1], panels[-1]._replace(legend=self._legend())]
-
-    def _legend(self) -> list[dict[str, str]]:
+    def _legend(self) -> list[dict[str, Any]]:
         found = np.unique(self.occlusion.prediction)
         swatches = pictures.from_classes(found[None])[0]
         return [
-            {"label": self.classes[label], "color": "rgb({}, {}, {})".format(*swatch)}
+            {"label": self.classes[label], "color": swatch}
             for label, swatch in zip(found.tolist(), swatches.tolist(), strict=True)
         ]
 
-    def data(self) -> dict[str, Any]:
+    def _data(self) -> dict[str, Any]:
         """What the page's script needs to follow the pointer."""
         o = self.occlusion
         return {

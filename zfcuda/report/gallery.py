@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..analysis.deconvnet import Visualization, cut
 from . import pictures
-from .page import file_name
+from .parts import Part, file_name
+from .shown import Shown
 
 _LARGEST_TILE, _LARGEST_IMAGE = 112, 128  # sides that larger ones are reduced to
 
@@ -24,32 +24,12 @@ _TILE_PIXELS, _IMAGE_PIXELS = 9e6, 10e6
 _GAP = 1
 
 
-class Shown(NamedTuple):
-    """An image as people see it: uint8 (H,W,3), where it came from, and its class."""
-
-    picture: np.ndarray
-    name: str
-    label: str
-
-
-class MapCard(NamedTuple):
-    """What a page shows of one map before anybody clicks."""
-
-    number: int
-    projections: str
-    patches: str
-    summary: str
-    find: str
-
-
-class Gallery:
+class Gallery(Part):
     """The maps of one layer. Made of a visualisation, or of several of the same layer and k by `add`, which may be
     forgotten afterwards: what is kept is as small as the page. Saved as NAME.png.
 
     images: an entry for every winner's index.
     """
-
-    kind = "gallery"
 
     def __init__(self, visualization: Visualization, images: Mapping[int, Shown], name: str = "", caption: str = ""):
         self.layer = visualization.layer
@@ -102,18 +82,25 @@ class Gallery:
         """The side of the tiles in the page, unless their own is smaller."""
         return min(_LARGEST_TILE, int(math.sqrt(_TILE_PIXELS / self._tile_count)))
 
-    @functools.cached_property
-    def maps(self) -> list[MapCard]:
+    def shown(self) -> dict[str, Any]:
         photo = max(self._tile) > _EXACT_TILE or self._tile_count * math.prod(self._tile) > _EXACT_PIXELS
-        uris = [[pictures.data_uri(side, photo) for side in pair] for pair in self._shown()]
-        return [
-            MapCard(number, projections, patches, summary, find)
+        uris = [[pictures.data_uri(side, photo) for side in pair] for pair in self._reduced()]
+        maps = [
+            {"number": number, "projections": projections, "patches": patches, "summary": summary, "find": find}
             for number, (projections, patches), (summary, find) in zip(
                 self.numbers()["maps"].tolist(), uris, self._about, strict=True
             )
         ]
+        return {
+            "kind": "gallery",
+            "layer": self.layer,
+            "caption": self.caption,
+            "pixels": self.pixels,
+            "maps": maps,
+            "data": self._data(),
+        }
 
-    def data(self) -> dict[str, Any]:
+    def _data(self) -> dict[str, Any]:
         """What the page's script needs to open a winner."""
         numbers = self.numbers()
         keys = ("values", "indices", "positions", "windows")
@@ -147,11 +134,11 @@ class Gallery:
         }
 
     def save(self, directory: Path) -> None:
-        pairs = [pictures.beside(projections, patches) for projections, patches in self._shown()]
+        pairs = [pictures.beside(projections, patches) for projections, patches in self._reduced()]
         across = max(1, round(math.sqrt(len(pairs) / 2)))
         pictures.save_png(directory / f"{self.name}.png", pictures.tile(pairs, across, gap=8), least=800)
 
-    def _shown(self) -> list[list[np.ndarray]]:
+    def _reduced(self) -> list[list[np.ndarray]]:
         """Of each map the projections and the patches, as large as the page shows them."""
         longest = self._across(self._shown_tile)
         return [[_at_most(side, longest) for side in pair] for pair in self._tiles]

@@ -1,8 +1,8 @@
 """The report of a run: one page that carries its pictures, styles and scripts, PNGs and numbers beside it.
 
-A page is a list of sections, a section a list of parts (the dataclasses below), and each part renders itself through
-the macro of its kind in `templates/parts.html.j2`. Names of classes and files may be hostile: all text is escaped by
-the templates, all data go through JSON that cannot close its script element, and the page forbids itself any network.
+A page is a list of sections, a section a list of parts. Names of classes and files may be hostile: all text is escaped
+by the templates, all data go through JSON that cannot close its script element, pictures are nothing but pictures, and
+the page forbids itself any network.
 """
 
 from __future__ import annotations
@@ -10,164 +10,25 @@ from __future__ import annotations
 import functools
 import importlib.resources
 import os
-import re
-import shutil
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .._version import __version__
-from ..analysis.results import write_json
+from ..analysis.results import to_plain, write_json
+from ..errors import Interrupted
 from ..files import write_atomically
-from . import pictures, plots
+from .parts import Chart, Part
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-    from matplotlib.figure import Figure
 
+PAGE, NUMBERS, SHOWN = "report.html", "report.json", "page.json"
 
-class Cell(NamedTuple):
-    """A cell of a table: what it says, and the number it sorts by (None for words)."""
-
-    text: str
-    number: float | None
-
-
-class Panel(NamedTuple):
-    """One picture of an occlusion explorer; `map` tells whether its pixels are positions of the square."""
-
-    uri: str
-    caption: str
-    map: bool
-    legend: list[dict[str, str]]
-
-
-class Frame(NamedTuple):
-    """One picture of a slider."""
-
-    uri: str
-    label: str
-
-
-@dataclass(frozen=True)
-class Note:
-    """A sentence that stands out: tone "plain", "good" or "warning"."""
-
-    kind: ClassVar[str] = "note"
-    text: str
-    tone: str = "plain"
-
-
-@dataclass(frozen=True)
-class Facts:
-    """A few numbers with their names, as cards."""
-
-    kind: ClassVar[str] = "facts"
-    items: Sequence[tuple[str, str]]
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table that sorts on a click. Cells are words, numbers (shown with `decimals`) or None for "no number"."""
-
-    kind: ClassVar[str] = "table"
-    columns: Sequence[str]
-    rows: Sequence[Sequence[Any]]
-    caption: str = ""
-    decimals: int = 2
-
-    def cells(self) -> list[list[Cell]]:
-        return [[self._cell(value) for value in row] for row in self.rows]
-
-    def _cell(self, value: Any) -> Cell:
-        if value is None:
-            return Cell("-", None)
-        if isinstance(value, (bool, np.bool_)):
-            return Cell("yes" if value else "no", None)
-        if isinstance(value, (int, np.integer)):
-            return Cell(f"{value:,}", int(value))
-        if isinstance(value, (float, np.floating)):
-            return Cell(f"{value:,.{self.decimals}f}", float(value)) if np.isfinite(value) else Cell(str(value), None)
-        return Cell(str(value), None)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture, uint8 (H,W,3), saved as NAME.png; shown at least `least` pixels long, by whole factors."""
-
-    kind: ClassVar[str] = "picture"
-    name: str
-    picture: np.ndarray
-    caption: str = ""
-    least: int = 0
-
-    @functools.cached_property
-    def uri(self) -> str:
-        return pictures.data_uri(self.picture)
-
-    @property
-    def pixels(self) -> bool:
-        return self.width > self.picture.shape[1]
-
-    @property
-    def width(self) -> int:
-        return self.picture.shape[1] * max(1, -(-self.least // max(self.picture.shape[:2])))
-
-    @property
-    def ratio(self) -> str:
-        return f"{self.picture.shape[1]} / {self.picture.shape[0]}"
-
-    def save(self, directory: Path) -> None:
-        pictures.save_png(directory / f"{self.name}.png", self.picture, self.least)
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A Matplotlib figure, shown as SVG in the page's colours and saved as NAME.png on white."""
-
-    kind: ClassVar[str] = "chart"
-    name: str
-    figure: Figure
-    caption: str = ""
-
-    @functools.cached_property
-    def svg(self) -> Any:
-        from markupsafe import Markup
-
-        return Markup(plots.to_svg(self.figure, self.name))
-
-    @property
-    def width(self) -> str:
-        """At which the page shows it: its words as large as the captions."""
-        return f"{5 * self.figure.get_figwidth():.0f}rem"
-
-    def save(self, directory: Path) -> None:
-        write_atomically(directory / f"{self.name}.png", plots.to_png(self.figure))
-
-
-@dataclass(frozen=True)
-class Slider:
-    """Pictures of one size in an order, such as epochs, one shown at a time. Saved as NAME-01.png and so on."""
-
-    kind: ClassVar[str] = "slider"
-    name: str
-    title: str
-    pictures: Sequence[np.ndarray]
-    labels: Sequence[str]
-    caption: str = ""
-    pixels: bool = True
-
-    @functools.cached_property
-    def frames(self) -> list[Frame]:
-        pairs = zip(self.pictures, self.labels, strict=True)
-        return [Frame(pictures.data_uri(picture), label) for picture, label in pairs]
-
-    def save(self, directory: Path) -> None:
-        for number, picture in enumerate(self.pictures, start=1):
-            pictures.save_png(directory / f"{self.name}-{number:02d}.png", picture)
+Found = TypeVar("Found")
+Parameters = ParamSpec("Parameters")
 
 
 @dataclass(frozen=True)
@@ -175,7 +36,7 @@ class Section:
     """A titled stretch of the page. `numbers` go into report.json under the title."""
 
     title: str
-    parts: Sequence[Any]
+    parts: Sequence[Part]
     blurb: str = ""
     numbers: Any = None
 
@@ -194,24 +55,65 @@ class Report:
         """Appends a section."""
         self.sections.append(section)
 
+    def kept(
+        self, analysis: Callable[Parameters, Found], *arguments: Parameters.args, **options: Parameters.kwargs
+    ) -> tuple[Found | None, bool]:
+        """(what the analysis found, whether Ctrl-C stopped it). Of one that was stopped it is what it had found by
+        then, None if that is nothing, and the report says how much it is."""
+        try:
+            return analysis(*arguments, **options), False
+        except Interrupted as stop:
+            found, how_far = stop.result, str(stop)
+        self.partial.append(how_far)
+        print(f"interrupted: {how_far}", file=sys.stderr)
+        return found, True
+
+    def shown(self) -> dict[str, Any]:
+        """What the page shows, as plain JSON."""
+        sections = [
+            {"title": section.title, "blurb": section.blurb, "parts": [part.shown() for part in section.parts]}
+            for section in self.sections
+        ]
+        return to_plain({"partial": self.partial, "sections": sections})
+
     def html(self) -> str:
         """The page: one self-contained HTML document."""
-        return render("page.html.j2", report=self)
+        return self._html(self.shown())
+
+    def _html(self, shown: Mapping[str, Any]) -> str:
+        charts = {part.name: part.svg for section in self.sections for part in section.parts if isinstance(part, Chart)}
+        content = render_sections(shown["sections"], self.partial, charts=charts)
+        return render("page.html.j2", report=self, content=content)
 
     def save(self, directory: str | os.PathLike) -> Path:
-        """Writes report.html, report.json and the pictures as PNG into the directory; returns the page's path."""
+        """Writes report.html, report.json (the numbers), page.json (what the page shows, for a study) and the pictures
+        as PNG into the directory; returns the page's path."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         for section in self.sections:
             for part in section.parts:
-                if hasattr(part, "save"):
-                    part.save(directory)
+                part.save(directory)
         numbers = {section.title: section.numbers for section in self.sections if section.numbers is not None}
         about = {"title": self.title, "command": self.command, "partial": self.partial}
-        write_json(directory / "report.json", {**about, "sections": numbers})
-        page = directory / "report.html"
-        write_atomically(page, self.html().encode())
-        return page
+        write_json(directory / NUMBERS, {**about, "sections": numbers})
+        shown = self.shown()
+        write_json(directory / SHOWN, shown)
+        write_atomically(directory / PAGE, self._html(shown).encode())
+        return directory / PAGE
+
+
+def render_sections(
+    sections: Sequence[Any], partial: Sequence[str], *, prefix: str = "", charts: Mapping[str, str] | None = None
+) -> Any:
+    """What `Report.shown` says as markup; the sections are called `prefix`s1, `prefix`s2 and so on.
+
+    charts: SVG by the names of charts, trusted as it is; a chart without it is shown as its picture.
+    """
+    from markupsafe import Markup
+
+    trusted = {name: Markup(svg) for name, svg in (charts or {}).items()}
+    template = _environment().get_template("sections.html.j2")
+    return Markup(template.render(sections=sections, partial=partial, prefix=prefix, charts=trusted))
 
 
 def render(template: str, **content: Any) -> str:
@@ -222,25 +124,6 @@ def render(template: str, **content: Any) -> str:
     return _environment().get_template(template).render(style=style, script=script, version=__version__, **content)
 
 
-def file_name(text: str) -> str:
-    """Words as a part of a file's name: letters, digits, dots and dashes, at most 60."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")[:60] or "unnamed"
-
-
-def check_directory(directory: str | os.PathLike) -> Path:
-    """The directory for a report, made if it is not there; ValueError if it is something else or not writable."""
-    directory = Path(directory)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"--out {directory} is not a directory") from error
-    if not os.access(directory, os.W_OK):
-        raise ValueError(f"--out {directory} is not writable")
-    if shutil.disk_usage(directory).free < 1 << 20:
-        raise ValueError(f"--out {directory} is on a full disk")
-    return directory
-
-
 def _template_text(name: str) -> str:
     return (importlib.resources.files(__package__) / "templates" / name).read_text(encoding="utf-8")
 
@@ -249,6 +132,14 @@ def _template_text(name: str) -> str:
 def _environment() -> Environment:
     import jinja2
 
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_template_text), autoescape=True, undefined=jinja2.StrictUndefined
     )
+    environment.filters["picture"] = _check_picture
+    return environment
+
+
+def _check_picture(address: str) -> str:
+    if not address.startswith("data:image/"):
+        raise ValueError(f"a picture must carry its own data, got the address {address[:60]!r}")
+    return address

@@ -158,7 +158,11 @@ def encode(picture: np.ndarray, photo: bool = False) -> tuple[str, bytes]:
 
 def data_uri(picture: np.ndarray, photo: bool = False) -> str:
     """The picture as an address that carries its own data."""
-    media_type, data = encode(picture, photo)
+    return as_uri(*encode(picture, photo))
+
+
+def as_uri(media_type: str, data: bytes) -> str:
+    """An encoded picture as an address that carries its own data."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
 
 

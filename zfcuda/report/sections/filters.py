@@ -1,0 +1,19 @@
+"""First-layer filters, as several sections show them."""
+
+from __future__ import annotations
+
+from ...backends import to_host
+from ...nn import Network
+from ...nn.layers import Conv
+from .. import Picture, weight_tiles
+
+
+def filters(net: Network, suffix: str = "") -> list[Picture]:
+    """The first-layer filters, if they can be looked at: those of 1 or 3 channels. Saved as filtersSUFFIX.png."""
+    first = next((layer for layer in net.layers.values() if isinstance(layer, Conv)), None)
+    if first is None or first.weight.shape[3] not in (1, 3):
+        return []
+    weight = to_host(first.weight)
+    count, height, width, _ = weight.shape
+    caption = f"The {count} filters of {first.name}, {height} x {width}, strongest first"
+    return [Picture(f"filters{suffix}", weight_tiles(weight), caption, least=480)]

@@ -1,0 +1,111 @@
+"""Occlusion (paper Fig. 7, P8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ...analysis import Occlusion, TopActivations, occlusion, top_activations, visualize
+from ...analysis.progress import Steps
+from ...analysis.source import preprocess_of
+from ...data import Dataset
+from ...nn import Network
+from .. import Explorer, Report, Section, Table
+from ..parts import Part
+from ..pictures import from_projection, tile
+from ..shown import class_names, show
+
+_COLUMNS = (
+    "image",
+    "class",
+    "predicted",
+    "probability",
+    "lowest",
+    "square there, at row",
+    "column",
+    "another class, % of places",
+)
+
+
+def add_occlusion(
+    report: Report,
+    net: Network,
+    chosen: Dataset,
+    others: Dataset,
+    *,
+    square: tuple[int, int],
+    layer: str | None = None,
+    progress: bool = True,
+) -> bool:
+    """Explorers of all images of `chosen`, and a table; `others` are where the strongest map's best images are ->
+    whether Ctrl-C stopped it."""
+    preprocess, classes = preprocess_of(net), class_names(net, others)
+    size, stride = square
+    results, stopped = report.kept(_occlude, net, chosen, square, layer, progress)
+    if results is None:
+        return True
+    tops: list[np.ndarray] = []
+    if not stopped:
+        top, stopped = report.kept(top_activations, net, others, results[0].layer, progress=progress)
+        if top is not None:
+            found, cut_short = report.kept(_tops, net, others, top, [r.feature_map for r in results], progress)
+            tops, stopped = found or [], stopped or cut_short
+    shown = show(chosen, range(len(results)), preprocess)
+    parts: list[Part] = [Table(_COLUMNS, [_row(shown[i].name, classes, r) for i, r in enumerate(results)], decimals=3)]
+    for index, result in enumerate(results):
+        heading = f"{shown[index].name}: {shown[index].label}"
+        elsewhere = tops[index] if index < len(tops) else None
+        parts.append(Explorer(f"occlusion-{index + 1:02d}", heading, result, shown[index].picture, classes, elsewhere))
+    blurb = (
+        f"A square of {size} x {size} pixels at steps of {stride}, painted with the mean image. Where the probability "
+        "falls, the network needs what is covered. Move over a map or an image to see the square there."
+    )
+    report.add(Section("Occlusion", parts, blurb, [result.numbers() for result in results]))
+    return stopped
+
+
+def _occlude(
+    net: Network, chosen: Dataset, square: tuple[int, int], layer: str | None, progress: bool
+) -> list[Occlusion]:
+    """The occlusion of every image of `chosen`."""
+    preprocess, (size, stride) = preprocess_of(net), square
+    results: list[Occlusion] = []
+    with Steps(len(chosen), unit="images occluded", label="occluding" if progress else "") as steps:
+        for (index,) in steps:
+            images, labels = chosen.batch([index])
+            image = preprocess(images)[0]
+            results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer))
+    return steps.finish(results)
+
+
+def _tops(net: Network, others: Dataset, top: TopActivations, maps: Sequence[int], progress: bool) -> list[np.ndarray]:
+    """Of each map the projections from the images that excite it most, as one picture."""
+    tiles: list[np.ndarray] = []
+    label = "projecting" if progress else ""
+    with Steps(len(maps), unit="strongest maps projected", label=label) as steps:
+        for (index,) in steps:
+            view = visualize(net, others, top, maps=[maps[index]])
+            tiles.append(tile([from_projection(one) for one in view.projections[0]], columns=3))
+    return steps.finish(tiles)
+
+
+def square_of(net: Network, size: int | None = None, stride: int | None = None) -> tuple[int, int]:
+    """The square's side and steps: by default a quarter of the image, and a quarter of that."""
+    size = size or max(2, min(net.input_shape[:2]) // 4)
+    return size, stride or max(1, size // 4)
+
+
+def _row(name: str, classes: Sequence[str], result: Occlusion) -> list:
+    row, column = result.lowest()
+    top, left, _, _ = result.window(row, column)
+    return [
+        name,
+        classes[result.label],
+        classes[result.baseline_prediction],
+        result.baseline,
+        float(result.probability.min()),
+        top,
+        left,
+        round(100 * float((result.prediction != result.baseline_prediction).mean())),
+    ]

@@ -1,0 +1,49 @@
+"""Images of a data set as people see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data import Dataset, Preprocess
+from ..nn import Network
+from .pictures import from_range
+
+
+class Shown(NamedTuple):
+    """An image as people see it: uint8 (H,W,3), where it came from, and its class."""
+
+    picture: np.ndarray
+    name: str
+    label: str
+
+
+def seen(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """The part of uint8 images (N,H,W,C) that the network sees: (N,h,w,C)."""
+    (top, left), (height, width) = preprocess.test_corners[-1], preprocess.crop
+    return images[:, top : top + height, left : left + width]
+
+
+def show(dataset: Dataset, indices: Iterable[int], preprocess: Preprocess, chunk: int = 256) -> dict[int, Shown]:
+    """These images of a data set: index -> picture, where it is from, class."""
+    wanted = sorted({int(index) for index in indices})
+    shown = {}
+    for start in range(0, len(wanted), chunk):
+        part = wanted[start : start + chunk]
+        images, labels = dataset.batch(part)
+        for index, image, label in zip(part, seen(images, preprocess), labels, strict=True):
+            shown[index] = Shown(from_range(image), short(dataset.identifier(index)), dataset.classes[label])
+    return shown
+
+
+def short(name: str) -> str:
+    """The last two parts of a path, which tell an image from the others of its data set."""
+    return "/".join(name.replace("\\", "/").split("/")[-2:])
+
+
+def class_names(net: Network, dataset: Dataset) -> tuple[str, ...]:
+    """The names of the network's classes, from the network or the data set."""
+    names = net.classes or dataset.classes
+    return tuple(names) if names else tuple(f"class {label}" for label in range(net.num_classes))
