@@ -11,43 +11,18 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from ..files import write_atomically
 
+if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
+
 GAP_COLOR = (255, 255, 255)
 MID_GREY = 128
-
-# A perceptually even ramp from dark violet to yellow, as (position, red, green, blue).
-_RAMP = np.array(
-    [
-        (0.00, 68, 1, 84),
-        (0.13, 71, 44, 122),
-        (0.25, 59, 81, 139),
-        (0.38, 44, 113, 142),
-        (0.50, 33, 144, 141),
-        (0.63, 39, 173, 129),
-        (0.75, 92, 200, 99),
-        (0.88, 170, 220, 50),
-        (1.00, 253, 231, 37),
-    ]
-)
-
-# Colours that differ in both themes and for most colour-blind readers; more classes repeat them.
-CLASS_COLORS = (
-    (59, 125, 216),
-    (217, 130, 43),
-    (42, 157, 111),
-    (194, 69, 91),
-    (132, 102, 201),
-    (122, 122, 122),
-    (176, 159, 40),
-    (38, 166, 183),
-    (206, 121, 178),
-    (139, 94, 60),
-)
 
 
 def _as_rgb(pictures: np.ndarray) -> np.ndarray:
@@ -101,15 +76,21 @@ def heat(values: np.ndarray, low: float | None = None, high: float | None = None
     high = float(finite.max(initial=-np.inf)) if high is None else high
     span = high - low
     unit = (values - low) / span if span > 0 else np.full_like(values, 0.5)
-    channels = [np.interp(unit, _RAMP[:, 0], _RAMP[:, 1 + c]) for c in range(3)]
-    picture = np.stack(channels, axis=-1)
+    picture = _colormap("viridis")(unit, bytes=True)[..., :3]
     picture[~np.isfinite(values)] = MID_GREY
-    return np.rint(picture).astype(np.uint8)
+    return picture
 
 
 def from_classes(labels: np.ndarray) -> np.ndarray:
-    """Map of class numbers (rows, columns) -> uint8 (rows, columns, 3), a colour for each class."""
-    return np.array(CLASS_COLORS, np.uint8)[np.asarray(labels) % len(CLASS_COLORS)]
+    """Map of class numbers (rows, columns) -> uint8 (rows, columns, 3), a colour for each class; ten, then again."""
+    colors = _colormap("tab10")
+    return colors(np.asarray(labels) % colors.N, bytes=True)[..., :3]
+
+
+def _colormap(name: str) -> Colormap:
+    import matplotlib
+
+    return matplotlib.colormaps[name]
 
 
 def enlarge(picture: np.ndarray, least: int) -> np.ndarray:
