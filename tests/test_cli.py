@@ -1,6 +1,7 @@
 """Every command from the outside: what it leaves, and what bad input gets."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -305,6 +306,11 @@ class TestErrors:
         image = folder / "test" / "red <b>" / "3.png"
         words = ("--image", image, "--label", "blue", "--out", tmp_path)
         assert "--label must be one of" in self.fails(capsys, "occlude", trained, "--data", folder, *words)
+
+    def test_features_without_scikit_learn(self, trained, folder, tmp_path, capsys, monkeypatch):
+        monkeypatch.setitem(sys.modules, "sklearn", None)
+        words = ("--image-size", 28, "--out", tmp_path, "--quiet")
+        assert "pip install 'zfcuda[sklearn]'" in self.fails(capsys, "features", trained, "--data", folder, *words)
 
     def test_a_square_larger_than_the_image(self, trained, folder, tmp_path, capsys):
         words = ("--size", 40, "--out", tmp_path, "--quiet")

@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = build_parser().parse_args(argv)
     try:
         return arguments.run(arguments)
-    except (ValueError, BackendError, OSError) as error:  # DataError and CheckpointError are ValueErrors
+    except (ValueError, BackendError, ImportError, OSError) as error:  # DataError, CheckpointError are ValueErrors
         return _fail(arguments.command, error, 2)
     except FloatingPointError as error:
         return _fail(arguments.command, error, 1)

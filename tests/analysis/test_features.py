@@ -1,4 +1,5 @@
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -107,31 +108,45 @@ class TestClassifier:
     @pytest.mark.parametrize("kind", classifier.KINDS)
     def test_it_separates_what_can_be_separated_at_any_scale(self, kind):
         features, labels = self.blobs()
-        assert classifier.fit(features, labels, 3, kind).accuracy(*self.blobs(seed=1)) > 0.98
+        assert classifier.fit(features, labels, kind).accuracy(*self.blobs(seed=1)) > 0.98
 
     def test_softmax_finds_the_minimum_of_its_loss(self):
         features, labels = self.blobs(spread=2.0)
-        fitted = classifier.fit(features, labels, 3)
-        x = np.concatenate([(features - fitted.mean) / fitted.scale, np.ones((len(features), 1))], axis=1)
-        scores = x @ fitted.weight.astype(np.float64)
+        fitted = classifier._fit(features, labels, "softmax", strength=0.01)
+        x = (features - fitted.mean) / fitted.scale
+        scores = x @ fitted.model.coef_.T + fitted.model.intercept_
         probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
-        slope = x.T @ (probabilities - np.eye(3)[labels]) / len(x)
-        slope[:-1] += fitted.strength * fitted.weight[:-1]
+        excess = (probabilities - np.eye(3)[labels]) / len(x)
+        slope = np.concatenate([excess.T @ x + 0.01 * fitted.model.coef_, excess.sum(axis=0)[:, None]], axis=1)
+        assert np.abs(slope).max() < 1e-3
+
+    def test_svm_finds_the_minimum_of_its_loss(self):
+        features, labels = self.blobs(spread=2.0)
+        fitted = classifier._fit(features, labels, "svm", strength=0.01)
+        x, signs = (features - fitted.mean) / fitted.scale, 2 * np.eye(3)[labels] - 1
+        scores = x @ fitted.model.coef_.T + fitted.model.intercept_
+        hinge = -2 * signs * np.maximum(0, 1 - signs * scores) / len(x)
+        slope = np.concatenate([hinge.T @ x + 0.01 * fitted.model.coef_, hinge.sum(axis=0)[:, None]], axis=1)
         assert np.abs(slope).max() < 1e-3
 
     def test_one_image_per_class_is_enough_to_begin(self):
         features, labels = self.blobs()
-        assert classifier.fit(features[:3], labels[:3], 3).accuracy(features, labels) > 0.9
+        assert classifier.fit(features[:3], labels[:3]).accuracy(features, labels) > 0.9
 
     def test_constant_features_are_no_trouble(self):
-        fitted = classifier.fit(np.ones((6, 4), np.float32), np.arange(6) % 2, 2)
-        assert np.isfinite(fitted.weight).all()
+        fitted = classifier.fit(np.ones((6, 4), np.float32), np.arange(6) % 2)
+        assert np.isfinite(fitted.model.coef_).all()
 
     def test_errors(self):
-        with pytest.raises(ValueError, match="classifier must be one of"):
-            classifier.fit(np.ones((2, 2), np.float32), np.array([0, 1]), 2, "forest")
+        with pytest.raises(ValueError, match="kind must be one of"):
+            classifier.fit(np.ones((2, 2), np.float32), np.array([0, 1]), "forest")
         with pytest.raises(ValueError, match="as many"):
-            classifier.fit(np.ones((2, 2), np.float32), np.array([0]), 2)
+            classifier.fit(np.ones((2, 2), np.float32), np.array([0]))
+
+    def test_without_scikit_learn_it_says_what_to_install(self, net, monkeypatch):
+        monkeypatch.setitem(sys.modules, "sklearn", None)
+        with pytest.raises(ImportError, match=r"need scikit-learn .*: pip install 'zfcuda\[sklearn\]'"):
+            feature_analysis(net, patterns(9, 0), patterns(9, 1))
 
 
 def test_patterns_are_where_the_labels_say():

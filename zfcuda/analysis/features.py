@@ -124,21 +124,20 @@ def feature_analysis(
     images are drawn anew. kind: "softmax" or "svm". scratch: the budget of the net trained from scratch on the same
     images, which is left out if None.
 
-    `Interrupted` by Ctrl-C, with what the draws measured by then.
+    scikit-learn fits the classifiers; ImportError where it is missing. `Interrupted` by Ctrl-C, with what the draws
+    measured by then.
     """
     if not per_class or min(per_class) < 1:
         raise ValueError(f"per_class must be numbers of at least 1, one or more, got {per_class!r}")
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
-    if kind not in classifier.KINDS:
-        raise ValueError(f"kind must be one of {', '.join(classifier.KINDS)}; got {kind!r}")
+    classifier.check_kind(kind)
     if train.classes != test.classes:
         raise ValueError("train and test must have the same classes")
     if layers is None:
         layers = [name for _, name in sorted(net.blocks.items())][:-1]
     for layer in layers:
         net.locate(layer)
-    classes = len(train.classes)
     jobs = [(count, draw) for count in sorted(set(per_class)) for draw in range(draws)]
     measured: list[dict[str, float]] = []
     label = "measuring draws" if progress else ""
@@ -147,7 +146,7 @@ def feature_analysis(
             count, draw = jobs[number]
             chosen = Subset(train, draw_images(train.labels, count, seed + draw))
             features = extract(net, chosen, layers, batch_size)
-            fits = {layer: classifier.fit(features[layer], chosen.labels, classes, kind, seed=draw) for layer in layers}
+            fits = {layer: classifier.fit(features[layer], chosen.labels, kind, seed=draw) for layer in layers}
             right = _count_right(net, test, fits, batch_size)
             one = {layer: 100 * share / len(test) for layer, share in right.items()}
             if scratch is not None:
@@ -169,7 +168,7 @@ def feature_analysis(
         for count in sorted(set(per_class))
         if (layer, count) in found
     )
-    return steps.finish(FeatureAnalysis(scores, kind, classes, len(test)))
+    return steps.finish(FeatureAnalysis(scores, kind, len(train.classes), len(test)))
 
 
 class Fitted:
@@ -228,8 +227,8 @@ def _count_right(
         trace = net.forward(batch)
         labels = test.labels[start : start + len(batch)]
         for layer, fitted in fits.items():
-            scores = fitted.scores(to_host(trace[layer]).reshape(len(batch), -1))
-            right[layer] += int((scores.argmax(axis=1) == labels).sum())
+            found = fitted.predict(to_host(trace[layer]).reshape(len(batch), -1))
+            right[layer] += int((found == labels).sum())
     return right
 
 

@@ -10,7 +10,10 @@ from .. import backends, plans
 from .._version import __version__
 from .common import Commands
 
-_PACKAGES = ("numpy", "pillow", "safetensors", "tqdm", "matplotlib", "jinja2", "cupy-cuda12x", "cupy-cuda13x", "torch")
+_PACKAGES = (
+    *("numpy", "pillow", "safetensors", "tqdm", "matplotlib", "jinja2", "scikit-learn"),
+    *("cupy-cuda12x", "cupy-cuda13x", "torch"),
+)
 
 _ADVICE = {
     "cpu": "reinstall zfcuda with a C++17 compiler: pip install .",
