@@ -24,7 +24,7 @@ from .files import write_atomically
 from .nn import Network
 from .nn.layers import Conv, FullyConnected
 from .nn.stages import BlockStage
-from .ops.arguments import check_pair
+from .pairs import check_pair
 from .plans import Plan, Problem
 
 __all__ = ["problems", "save", "tune"]

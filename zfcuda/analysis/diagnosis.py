@@ -17,6 +17,7 @@ import numpy as np
 from .. import ops
 from ..backends import array_module, to_host
 from ..nn.layers import Conv, ReLU
+from ..pairs import as_pair
 from .deconvnet import Ranking
 from .figures import new_figure
 from .progress import Steps
@@ -175,12 +176,11 @@ def diagnosis(
         weight = to_host(layer.weight).astype(np.float64)
         rms = np.sqrt((weight**2).mean(axis=(1, 2, 3)))
         best = seen[name].ranking.result().values[:, 0]
-        stride = layer.stride if isinstance(layer.stride, tuple) else (layer.stride, layer.stride)
         found.append(
             LayerDiagnosis(
                 layer=name,
                 kernel=(weight.shape[1], weight.shape[2]),
-                stride=(int(stride[0]), int(stride[1])),
+                stride=as_pair(layer.stride),
                 firing=seen[name].fired / (steps.done * height * width),
                 dead=best <= 0,
                 best=best,
@@ -236,7 +236,7 @@ def _spectrum(weight: np.ndarray) -> np.ndarray:
 
 def _aliased(layer: Conv, inputs: np.ndarray) -> np.ndarray:
     """Inputs (N,H,W,C) -> (K,): the share of each map's response at stride 1 that the layer's stride folds back."""
-    down, across = layer.stride if isinstance(layer.stride, tuple) else (layer.stride, layer.stride)
+    down, across = as_pair(layer.stride)
     count = layer.output_shape[-1]
     if down == across == 1:
         return np.zeros(count)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..nn.layers import Conv, FullyConnected, Layer, MaxPool
+from ..pairs import as_pair
 
 if TYPE_CHECKING:
     from ..nn.network import Network
@@ -108,7 +109,7 @@ def spans_of(layer: Layer) -> tuple[Span, Span]:
         return Span(height, whole=True), Span(width, whole=True)
     if isinstance(layer, (Conv, MaxPool)):
         kernel = layer.kernel_size if isinstance(layer, Conv) else layer.window
-        sizes = ((height, width), _pair(kernel), _pair(layer.stride), _pair(layer.padding))
+        sizes = ((height, width), as_pair(kernel), as_pair(layer.stride), as_pair(layer.padding))
         down, across = (Span(*axis) for axis in zip(*sizes, strict=True))
         return down, across
     return Span(height), Span(width)
@@ -119,7 +120,3 @@ def field_of(net: Network, layer: str) -> Field:
     names = list(net.layers)
     spans = [spans_of(net.layers[name]) for name in names[: names.index(layer) + 1]]
     return Field(tuple(down for down, _ in spans), tuple(across for _, across in spans))
-
-
-def _pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
-    return (value, value) if isinstance(value, int) else value

@@ -10,6 +10,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import to_host
+from ..pairs import IntPair, check_pair
 from .deconvnet import block_layers
 from .figures import new_figure
 from .incremental import PatchedForward
@@ -87,8 +88,8 @@ def occlusion(
     image: np.ndarray,
     label: int,
     *,
-    size: int | tuple[int, int],
-    stride: int | tuple[int, int],
+    size: IntPair,
+    stride: IntPair,
     fill: float = 0.0,
     layer: str | None = None,
     feature_map: int | None = None,
@@ -107,8 +108,8 @@ def occlusion(
     a full forward pass per position.
     """
     image = check_image(net, image)
-    square = _pair("size", size, image.shape[:2])
-    step = _pair("stride", stride)
+    square = _check_size("size", size, image.shape[:2])
+    step = _check_size("stride", stride)
     if not np.isfinite(fill):
         raise ValueError(f"fill must be finite, got {fill}")
     layer = last_map_layer(net) if layer is None else _check_map_layer(net, layer)
@@ -164,15 +165,13 @@ def _check_map_layer(net: Network, layer: str) -> str:
     return layer
 
 
-def _pair(name: str, value: int | tuple[int, int], limit: tuple[int, ...] | None = None) -> tuple[int, int]:
-    pair = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(pair) != 2 or not all(isinstance(v, (int, np.integer)) and not isinstance(v, bool) for v in pair):
-        raise TypeError(f"{name} must be an int or (height, width), got {value!r}")
+def _check_size(name: str, value: IntPair, limit: tuple[int, ...] | None = None) -> tuple[int, int]:
+    pair = check_pair(name, value)
     if min(pair) < 1:
         raise ValueError(f"{name} must be at least 1, got {value!r}")
     if limit is not None and (pair[0] > limit[0] or pair[1] > limit[1]):
         raise ValueError(f"{name} must be at most the image's {limit[0]} x {limit[1]}, got {value!r}")
-    return int(pair[0]), int(pair[1])
+    return pair
 
 
 def _check_label(label: int, classes: int) -> int:

@@ -17,6 +17,7 @@ from .. import backends
 from ..backends import Array
 from ..nn import Network
 from ..nn.layers import Conv, Dropout, FullyConnected, Layer, MaxPool, Norm, ReLU
+from ..pairs import as_pair
 
 __all__ = ["from_torch", "images_from_torch", "images_to_torch", "load_weights", "to_module", "to_torch"]
 
@@ -95,8 +96,8 @@ def _check_geometry(layer: Conv | FullyConnected, name: str, source: nn.Conv2d |
         expected: dict[str, Any] = {
             "kind": "Conv2d",
             "weight": (k, c, r, s),
-            "stride": _pair(layer.stride),
-            "padding": _pair(layer.padding),
+            "stride": as_pair(layer.stride),
+            "padding": as_pair(layer.padding),
             "dilation": (1, 1),
             "groups": 1,
         }
@@ -110,10 +111,6 @@ def _check_geometry(layer: Conv | FullyConnected, name: str, source: nn.Conv2d |
             raise ValueError(
                 f"module's layer {name} must match {layer.name}: {field} must be {value}, got {actual.get(field)}"
             )
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
@@ -158,11 +155,13 @@ def to_module(network: Network) -> nn.Sequential:
 def _layer_to_torch(layer: Layer) -> nn.Module:
     if isinstance(layer, Conv):
         k, r, s, c = layer.weight_shape
-        return _with_weights(nn.Conv2d(c, k, (r, s), _pair(layer.stride), _pair(layer.padding), device="meta"), layer)
+        return _with_weights(
+            nn.Conv2d(c, k, (r, s), as_pair(layer.stride), as_pair(layer.padding), device="meta"), layer
+        )
     if isinstance(layer, FullyConnected):
         return _with_weights(nn.Linear(layer.weight_shape[1], layer.weight_shape[0], device="meta"), layer)
     if isinstance(layer, MaxPool):
-        return nn.MaxPool2d(_pair(layer.window), _pair(layer.stride), _pair(layer.padding))
+        return nn.MaxPool2d(as_pair(layer.window), as_pair(layer.stride), as_pair(layer.padding))
     if isinstance(layer, Norm):
         # PyTorch divides alpha by the size of the window.
         return nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)

@@ -10,7 +10,7 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from ..ops import IntPair
+from ..pairs import IntPair, as_pair
 
 __all__ = [
     "Architecture",
@@ -33,10 +33,6 @@ def layer_number(name: str) -> int:
     if not digits:
         raise ValueError(f"layers are named by kind and number, such as conv3; got {name!r}")
     return int(digits)
-
-
-def as_pair(value: IntPair) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else value
 
 
 def _windows(name: str, shape: Shape, window: IntPair, stride: IntPair, padding: IntPair) -> tuple[int, int]:

@@ -18,7 +18,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import Array, array_module, resolve, to_host
-from .architecture import as_pair
+from ..pairs import as_pair
 from .layers import Conv, MaxPool, Norm, ReLU
 from .stages import BlockStage, Record, Stage
 

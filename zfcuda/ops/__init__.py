@@ -19,7 +19,6 @@ the argument, what it was and what is allowed.
 """
 
 from .activation import cast, dropout, relu, relu_grad
-from .arguments import IntPair as IntPair
 from .arguments import Precision as Precision
 from .block import conv2d_relu_pool, unpool_conv2d_weight_grad, unpool_conv_transpose2d
 from .conv import conv2d, conv2d_bias_grad, conv2d_weight_grad, conv_transpose2d

@@ -5,32 +5,15 @@ An error names the argument, what it was and what is allowed: ValueError for sha
 
 from __future__ import annotations
 
-import operator
 from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
 from ..backends import BFLOAT16, Array, Backend
+from ..pairs import IntPair, check_pair
 
-IntPair = int | tuple[int, int]
 Precision = Literal["fp32", "tf32"]
-
-
-def check_pair(name: str, value: IntPair) -> tuple[int, int]:
-    """(height, width), from an int or a pair."""
-    if type(value) is int and abs(value) < 2**31:  # nearly always, and six times as fast
-        return value, value
-    values = (value, value) if not isinstance(value, (tuple, list)) else tuple(value)
-    try:
-        pair = tuple(operator.index(v) for v in values)
-    except TypeError:
-        pair = ()
-    if len(pair) != 2:
-        raise TypeError(f"{name} must be an int or (height, width), got {value!r}")
-    if any(abs(v) >= 2**31 for v in pair):
-        raise ValueError(f"{name} is out of range: {value!r}")
-    return pair
 
 
 def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = np.float32) -> Array:

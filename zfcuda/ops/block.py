@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import Array, resolve
+from ..pairs import IntPair, check_pair
 from .arguments import (
-    IntPair,
     Precision,
     check_bias,
     check_input,
     check_output,
-    check_pair,
     check_switches,
     conv_shape,
     element_type,

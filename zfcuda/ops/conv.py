@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from ..backends import Array, resolve
+from ..pairs import IntPair, check_pair
 from .arguments import (
-    IntPair,
     Precision,
     check_bias,
     check_input,
     check_output,
-    check_pair,
     conv_shape,
     element_type,
     expect_shape,

@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import Array, resolve
+from ..pairs import IntPair, check_pair
 from .arguments import (
-    IntPair,
     check_input,
     check_output,
-    check_pair,
     check_switches,
     element_type,
     expect_shape,

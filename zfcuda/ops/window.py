@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import BFLOAT16, Array, resolve
-from .arguments import IntPair, check_input, check_output, check_pair, expect_shape
+from ..pairs import IntPair, check_pair
+from .arguments import check_input, check_output, expect_shape
 from .call import call
 
 
