@@ -28,7 +28,7 @@ from ..nn.models import VARIANTS
 from ..training import Schedule, Trainer, evaluate
 from .figures import new_figure, plain
 from .progress import Steps
-from .results import to_plain, write_json
+from .results import Result, to_plain, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Ablation:
+class Ablation(Result):
     """All runs, in the order of the variants. `rows` is Table 3."""
 
     runs: tuple[Run, ...]
@@ -106,10 +106,6 @@ class Ablation:
     def numbers(self) -> dict[str, Any]:
         """Rows and runs."""
         return {"epochs": self.epochs, "rows": to_plain(self.rows), "runs": to_plain(self.runs)}
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
     def plot(self) -> Figure:
         """Training and validation error of each variant; whiskers are the deviation over seeds."""

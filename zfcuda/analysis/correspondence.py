@@ -7,10 +7,9 @@ of the e_i agree between images more than for masks at random places.
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +18,7 @@ from .figures import new_figure, plain
 from .geometry import Window
 from .occlusion import last_map_layer
 from .progress import Steps
-from .results import write_json
+from .results import Result
 from .source import as_source, to_device
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class Consistency:
 
 
 @dataclass(frozen=True)
-class Correspondence:
+class Correspondence(Result):
     """Table 1: a `Consistency` per part (and for the random control) and layer."""
 
     cells: tuple[Consistency, ...]
@@ -64,14 +63,6 @@ class Correspondence:
             if (cell.part, cell.layer) == (part, layer):
                 return cell
         raise KeyError(f"{part!r} in {layer!r}")
-
-    def numbers(self) -> dict[str, Any]:
-        """Everything."""
-        return {"images": self.images, "layers": self.layers, "cells": self.cells}
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
     def plot(self) -> Figure:
         """Bars of all parts in each layer, with deviations; lower is more alike."""

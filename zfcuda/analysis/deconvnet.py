@@ -7,7 +7,6 @@ sharing its forward pass.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from ..backends import array_module, to_host
 from ..errors import Interrupted
 from .geometry import field_of
 from .progress import Steps
-from .results import write_json
+from .results import Result
 from .source import Images, as_source, batches, to_device
 
 if TYPE_CHECKING:
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TopActivations:
+class TopActivations(Result):
     """The strongest activations of every map of a layer, one per image, strongest first.
 
     values float32 (maps, k), indices int64 (maps, k) of images, positions int32 (maps, k, 2) as (row, column) in the
@@ -42,13 +41,9 @@ class TopActivations:
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.values, self.indices, self.positions))
 
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes all of it as JSON."""
-        write_json(path, self)
-
 
 @dataclass(frozen=True)
-class Visualization:
+class Visualization(Result):
     """The winners of some maps of a layer, projected to pixels (P4). M maps, k winners each.
 
     maps (M,) numbers of the maps; values, indices (M, k) and positions (M, k, 2) as in `TopActivations`; windows int32
@@ -71,10 +66,6 @@ class Visualization:
         """All but the pixels."""
         names = ("layer", "maps", "values", "indices", "positions", "windows")
         return {name: getattr(self, name) for name in names}
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
 
 class Ranking:

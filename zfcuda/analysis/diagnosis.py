@@ -7,7 +7,6 @@ paper found both in an 11x11 first layer of stride 4 and cured them with 7x7 at 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -21,7 +20,7 @@ from ..pairs import as_pair
 from .deconvnet import Ranking
 from .figures import new_figure
 from .progress import Steps
-from .results import write_json
+from .results import Result
 from .source import Images, as_source, batches
 
 if TYPE_CHECKING:
@@ -95,7 +94,7 @@ class LayerDiagnosis:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(Result):
     """A `LayerDiagnosis` per convolution, from the images up."""
 
     layers: tuple[LayerDiagnosis, ...]
@@ -107,10 +106,6 @@ class Diagnosis:
             "images": self.images,
             "layers": [{**vars(layer), "problems": layer.problems, "verdict": layer.verdict} for layer in self.layers],
         }
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
     def plot(self) -> Figure:
         """By layer: dead maps, energy of the filters by frequency, aliased response; all as shares in %."""

@@ -23,7 +23,7 @@ from ..nn.architecture import layer_number
 from ..training import Trainer
 from .deconvnet import block_layers, rank_layers, visualize
 from .figures import new_figure
-from .results import write_json
+from .results import Result
 from .source import Images
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class LayerEvolution:
 
 
 @dataclass(frozen=True)
-class Evolution:
+class Evolution(Result):
     """What a tracker saw: a `LayerEvolution` per layer."""
 
     layers: Mapping[str, LayerEvolution]
@@ -99,10 +99,6 @@ class Evolution:
             }
             for name, layer in self.layers.items()
         }
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
     def plot(self) -> Figure:
         """Per layer: likeness of the projections to the last ones, and the share of maps whose top image changed."""

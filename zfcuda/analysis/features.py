@@ -6,7 +6,6 @@ set, with more and more images per class. Beside it, the same net trained from s
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ from . import classifier
 from .ablation import Budget
 from .figures import new_figure
 from .progress import Steps
-from .results import write_json
+from .results import Result
 from .source import as_source, batches
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class FeatureScore:
 
 
 @dataclass(frozen=True)
-class FeatureAnalysis:
+class FeatureAnalysis(Result):
     """A score per layer (and for the net from scratch) and number of training images per class."""
 
     scores: tuple[FeatureScore, ...]
@@ -67,14 +66,6 @@ class FeatureAnalysis:
             if (score.layer, score.per_class) == (layer, per_class):
                 return score
         raise KeyError(f"{layer!r} with {per_class} images per class")
-
-    def numbers(self) -> dict[str, Any]:
-        """Everything."""
-        return vars(self)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
     def plot(self) -> Figure:
         """Accuracy by images per class, a line per layer; and by layer, with the most images."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +13,7 @@ from PIL import Image
 from ..backends import to_host
 from .figures import COLORS, new_figure, plain
 from .progress import Steps
-from .results import write_json
+from .results import Result
 from .source import as_source, to_device
 
 if TYPE_CHECKING:
@@ -53,7 +52,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Invariance:
+class Invariance(Result):
     """The curves of every transform, in the order of Fig. 5."""
 
     curves: Mapping[str, Curves]
@@ -70,10 +69,6 @@ class Invariance:
                 name: {layer: one.steadiness(layer) for layer in self.layers} for name, one in self.curves.items()
             },
         }
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
     def plot(self, names: Sequence[str] = ()) -> Figure:
         """A row per transform: the distance in each layer, then the probability of the true label; a line per image,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,7 @@ from .deconvnet import block_layers
 from .figures import new_figure
 from .incremental import PatchedForward
 from .progress import Steps
-from .results import write_json
+from .results import Result
 from .source import check_image, to_device
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Occlusion:
+class Occlusion(Result):
     """What the net says of one image while a square covers a part of it (P8).
 
     The square's corner stands at (row * stride, column * stride); the last ones are clipped by the image's edge.
@@ -63,10 +62,6 @@ class Occlusion:
     def numbers(self) -> dict[str, Any]:
         """All but the projection."""
         return {name: value for name, value in vars(self).items() if name != "projection"}
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
     def plot(self) -> Figure:
         """Probability, prediction and activation by the square's position."""

@@ -6,7 +6,6 @@ is no empty background.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ import numpy as np
 from ..data import Dataset
 from .occlusion import occlusion
 from .progress import Steps
-from .results import write_json
+from .results import Result
 from .source import as_source
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def _scatter(canvas: np.ndarray, other: np.ndarray, rng: np.random.Generator) ->
 
 
 @dataclass(frozen=True)
-class Pointing:
+class Pointing(Result):
     """hits bool (N,): whether the square that lowers the label's probability most has its centre in the object's box.
 
     right bool (N,): whether the net names the label while nothing is covered: where it does not, there is little
@@ -104,10 +103,6 @@ class Pointing:
     def numbers(self) -> dict[str, Any]:
         """Everything."""
         return {**vars(self), "rate": self.rate, "rate_of_right": self.rate_of_right}
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes `numbers` as JSON."""
-        write_json(path, self.numbers())
 
 
 def pointing(

@@ -14,6 +14,18 @@ import numpy as np
 from ..files import write_atomically
 
 
+class Result:
+    """What an analysis found: a dataclass."""
+
+    def numbers(self) -> dict[str, Any]:
+        """What is worth a file: its fields, where a result does not say otherwise."""
+        return vars(self)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes `numbers` as JSON."""
+        write_json(path, self.numbers())
+
+
 def to_plain(value: Any) -> Any:
     """Dataclasses, arrays and NumPy scalars as what JSON knows; NaN and infinity, which it does not, as null."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
