@@ -1,6 +1,10 @@
-"""ZFNet on the CPU against PyTorch and Captum.
+"""zfcuda on the CPU against PyTorch and Captum: every case of cases.py.
 
-    python benchmarks/cpu.py [conv pool norm block net projection occlusion memory] [--quick] [--json FILE]
+    python benchmarks/cpu.py                                all of it, into benchmarks/results/: about an hour
+    python benchmarks/cpu.py --only zfnet                   one family
+    python benchmarks/cpu.py --only fprop                   one direction
+    python benchmarks/cpu.py --only vgg16 wgrad --only zfnet conv1 fprop 16
+    python benchmarks/cpu.py --list                         the names of all problems, whose words --only takes
 
 Every result is compared before it is timed, the best of the peer's memory formats counts, and everything runs twice: as
 the C library's allocator comes, and told to keep its memory (`cpu_device.TUNED_ALLOCATOR`). The share of the ceiling
@@ -19,82 +23,79 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
+import pickle
+import re
 import subprocess
 import sys
-import tempfile
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cases
 import cpu_device
-import cpu_parts
 import harness
 
-PARTS = ("conv", "pool", "norm", "block", "net", "projection", "occlusion", "memory")
 
-
-def main() -> int:
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
+    only = "problems with all of these words in their names; several times: of each"
+    parser.add_argument("--only", nargs="+", action="append", default=[], metavar="WORD", help=only)
+    parser.add_argument("--list", action="store_true", help="names the problems and measures nothing")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller batches: to see that all works")
     parser.add_argument("--allocator", choices=cpu_device.ALLOCATORS, help="this setting alone")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
-    arguments = parser.parse_args()
-    unknown = set(arguments.parts) - set(PARTS)
-    if unknown:
-        parser.error(f"unknown parts: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
-    parts = [part for part in PARTS if part in (arguments.parts or PARTS)]
-    settings = [arguments.allocator] if arguments.allocator else list(cpu_device.ALLOCATORS)
+    out = "writes PATH.json and PATH.md; where all is measured, into benchmarks/results/ without it"
+    parser.add_argument("--out", type=Path, metavar="PATH", help=out)
+    options = parser.parse_args(arguments)
+    chosen = [case.quick() for case in cases.CASES] if options.quick else cases.CASES
+    options.problems = cases.select(cases.problems(chosen), options.only)
+    if not options.problems:
+        parser.error("no problem has these words in its name; --list has the names")
+    return options
 
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    if options.list:
+        print(*options.problems, sep="\n")
+        return 0
     ceilings = cpu_device.ceilings()
     facts: dict[str, Any] = {**harness.environment(), **cpu_device.describe()}
     if ceilings:
         facts |= {"ceiling, GFLOP/s": round(ceilings.gflops), "ceiling of a copy, GB/s": round(ceilings.gbytes, 1)}
-    print("\n".join(f"- {name}: {value}" for name, value in facts.items()), flush=True)
-    results = {}
-    for setting in settings:
-        print(f"\n# {setting.capitalize()}", flush=True)
-        rows = []
-        for part in parts:
-            found = _measure_part(setting, part, arguments.quick, ceilings)
-            print(f"\n## {part}\n\n{harness.table(found)}", flush=True)
-            rows += [{**asdict(row), "ratio": row.ratio, "share": row.share} for row in found]
-        results[setting] = {"environment": facts, "rows": rows}
-    print("\n## Geometric means, times as fast as the best peer\n")
-    print(_summary(results))
-    if arguments.json:
-        temporary = arguments.json.with_name(f".{arguments.json.name}.tmp")
-        temporary.write_text(json.dumps(results, indent=1) + "\n")
-        os.replace(temporary, arguments.json)
-    failed = [row for result in results.values() for row in result["rows"] if row["ours_ms"] is None and row["note"]]
-    return 1 if failed else 0
+    print("\n".join(f"- {name}: {value}" for name, value in facts.items()), "\n", flush=True)
+    work: dict[str, Any] = {"problems": options.problems, "ceilings": ceilings, "seconds": 3.0, "rounds": (3, 15)}
+    if options.quick:
+        work |= {"seconds": 0.5, "rounds": (3, 3)}
+    rows: list[harness.Row] = []
+    for allocator in [options.allocator] if options.allocator else cpu_device.ALLOCATORS:
+        for row in measure({**work, "allocator": allocator}):
+            print("\n".join(harness.table([row]).splitlines()[2 if rows else 0 :]), flush=True)
+            rows.append(row)
+    print(f"\n{harness.summary(rows)}")
+    out = options.out if options.out or options.only or options.quick else default_path(facts)
+    if out:
+        harness.write_results(out, "zfcuda on the CPU", facts, rows)
+    return 0 if all(row.ours_ms is not None for row in rows) else 1
 
 
-def _measure_part(setting: str, part: str, quick: bool, ceilings: harness.Ceilings | None) -> list[harness.Row]:
-    """Every problem of the part in a process with this allocator."""
-    rows = []
-    with tempfile.TemporaryDirectory() as directory:
-        output = Path(directory) / "rows.json"
-        for number in range(len(cpu_parts.problems(part, quick))):
-            command = [sys.executable, cpu_parts.__file__, str(output), part, str(number)]
-            command += ["--quick"] if quick else []
-            command += ["--ceilings", str(ceilings.gflops), str(ceilings.gbytes)] if ceilings else []
-            subprocess.run(command, env=cpu_device.environment_for(setting), check=True)
-            rows += [harness.Row(**row) for row in json.loads(output.read_text())]
-    return rows
+def measure(work: dict[str, Any]) -> Iterator[harness.Row]:
+    """The rows, as they come from a process in this allocator's environment. `work`: the fields of cpu_worker.Work."""
+    command = [sys.executable, Path(__file__).with_name("cpu_worker.py")]
+    environment = cpu_device.environment_for(work["allocator"])
+    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        pickle.dump(work, process.stdin)
+        process.stdin.close()
+        yield from (harness.Row(**json.loads(line)) for line in process.stdout)
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command)
 
 
-def _summary(results: dict[str, dict]) -> str:
-    lines = [f"| part | {' | '.join(results)} |", "| --- |" + " --- |" * len(results)]
-    parts = dict.fromkeys(row["part"] for result in results.values() for row in result["rows"])
-    for part in parts:
-        cells = []
-        for result in results.values():
-            ratios = [row["ratio"] for row in result["rows"] if row["part"] == part and row["ratio"]]
-            cells.append(f"{harness.geometric_mean(ratios):.2f}" if ratios else harness.NOT_MEASURED)
-        lines.append(f"| {part} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+def default_path(facts: dict[str, Any]) -> Path:
+    instruction_set = facts["cpu backend"].split(",")[0]
+    name = f"cpu {facts['processor']} {instruction_set} {facts['torch threads']} cores"
+    return Path(__file__).with_name("results") / re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
 
 
 if __name__ == "__main__":

@@ -9,10 +9,10 @@ and training step run in every precision of `--precisions`, the other parts in e
 and all numbers (JSON) after every part, into benchmarks/results/. Without a usable GPU it says why and measures
 nothing.
 
-It keeps to --minutes by itself: the most important parts come first, one network after the other; when it is late it
-times fewer rounds and leaves out torch.compile, and what it does not reach is written down as not measured. Plans of
-`zfcuda tune` are not used; with --tune it tunes the convolutions first and goes by the plans that it found, whose times
-tuned and untuned are a part of their own.
+It keeps to --minutes by itself: the most important parts come first, one family of cases.py after the other; when it is
+late it times fewer rounds and leaves out torch.compile, and what it does not reach is written down as not measured.
+Plans of `zfcuda tune` are not used; with --tune it tunes the convolutions first and goes by the plans that it found,
+whose times tuned and untuned are a part of their own.
 
 Exit status: 0, all results right and all tests passed, of those that there was time for; 1, not; 2, wrong arguments;
 3, no usable GPU.
@@ -21,7 +21,6 @@ Exit status: 0, all results right and all tests passed, of those that there was 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import re
 import subprocess
@@ -31,12 +30,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import cases
 import gpu_device
 import harness
 from gpu_plan import PARTS, Job, Schedule, plan
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-KERNELS = ("conv", "pool", "norm", "optimizer", "block")
 OUT_OF_TIME = "out of time"
 PRECISIONS = ("fp32", "tf32", "bf16")
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
@@ -49,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all if none is named")
     parser.add_argument("--batch", type=int, default=128, help="images (default 128)")
-    parser.add_argument("--networks", nargs="+", choices=("zfnet", "alexnet"), default=["zfnet", "alexnet"])
+    parser.add_argument("--families", nargs="+", choices=cases.FAMILIES, default=["zfnet", "alexnet"])
     parser.add_argument(
         "--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS), help="all if not given"
     )
@@ -80,71 +79,70 @@ def run_tests(seconds: float) -> tuple[bool, str]:
     return result.returncode == 0, lines[-1].strip("= ") if lines else "pytest said nothing"
 
 
-def cases(part: str, setting: Any) -> Iterator[harness.Case]:
-    import gpu_kernels
-    import gpu_networks
+def make(problem: cases.Problem, setting: Any) -> harness.Calls:
+    import layers
+    import networks
+    import torch
 
-    source = gpu_kernels if part in KERNELS else gpu_networks
-    generate: Callable[[Any], Iterator[harness.Case]] = getattr(source, part)
-    return generate(setting)
+    torch.manual_seed(0)
+    makers: dict[str, Callable[..., harness.Calls]] = layers.MAKERS | networks.MAKERS
+    return makers[problem.direction](setting, problem.case)
 
 
 def measure_job(job: Job, schedule: Schedule, limits: dict[str, harness.Ceilings]) -> Iterator[harness.Row]:
-    """The rows of a job, as many as there is time for; the rest is one row that says so. A job that cannot even be made
-    ends with a row that says that, and the other jobs go on."""
-    compiled = schedule.decides_to_compile(job)
-    setting = dataclasses.replace(job.setting, compiled=compiled)
+    """The rows of a job, as many as there is time for; the rest is one row that says so. What cannot even be made gets
+    a row that says that, and the others go on."""
+    from setting import Setting
+
+    setting = Setting(compiled=schedule.decides_to_compile(job), precision=job.precision)
     done, started = 0, schedule.used
-    try:
-        for case in cases(job.part, setting) if schedule.has_time_for(job) else ():
-            timer = functools.partial(gpu_device.time_alternating, seconds=schedule.sampling(job, done))
-            yield harness.measure(case, timer, limits[case.precision])
-            gpu_device.clear()
-            done += 1
-            if not schedule.has_time_for(job):
-                break
-    except Exception as failure:
-        yield harness.Row(job.name, "cannot be made", 0.0, 0.0, note=harness.first_line(failure))
-        return
-    schedule.took(job, schedule.used - started, done, compiled)
-    if done < job.problems:
-        yield _left_out(job, done)
+    for problem in job.problems:
+        if not schedule.has_time_for(job):
+            break
+        name = harness.Name(job.family, problem.label, problem.direction, job.precision)
+        timer = functools.partial(gpu_device.time_alternating, seconds=schedule.sampling(job, done))
+        try:
+            yield harness.measure(name, make(problem, setting), timer, limits[job.precision])
+        except Exception as failure:
+            yield harness.Row(*name, note=f"cannot be made: {harness.first_line(failure)}")
+        gpu_device.clear()
+        done += 1
+    schedule.took(job, schedule.used - started, done, setting.compiled)
+    if done < job.count:
+        yield _left_out(job, done, job.count)
 
 
-def _left_out(job: Job, done: int) -> harness.Row:
-    what = f"{job.setting.networks[0]}, {job.problems - done} of {job.problems} problems"
-    return harness.Row(job.name, what, 0.0, 0.0, note=f"{harness.NOT_MEASURED}: {OUT_OF_TIME}")
+def _left_out(job: Job, done: int, count: int) -> harness.Row:
+    what = f"{count - done} of {count} problems"
+    return harness.Row(job.family, what, job.part, job.precision, note=f"{harness.NOT_MEASURED}: {OUT_OF_TIME}")
 
 
-def tune_job(job: Job, schedule: Schedule) -> Iterator[harness.Row]:
+def tune_job(job: Job, schedule: Schedule, batch: int) -> Iterator[harness.Row]:
     """Tunes the convolutions of a network, and goes by what it finds: a row for each, the untuned plan as its peer."""
-    from gpu_setting import ARCHITECTURES
+    import networks
+    from setting import CPU
 
     from zfcuda import tuning
-    from zfcuda.nn import Network
 
-    (name,), (precision,) = job.setting.networks, job.setting.precisions
-    network = Network(ARCHITECTURES[name](1000, job.setting.image_size))
-    network.precision = precision
     done, started = 0, schedule.used
-    problems = tuning.problems(network, job.setting.batch)
+    network = networks.build(CPU, job.family)  # only its shapes count
+    network.precision = job.precision
+    problems = tuning.problems(network, batch)
     for problem in problems:
         if not schedule.has_time_for(job):
             break
         (found,) = tuning.tune([problem])
-        note = f"{found.tile}, {found.splits} splits"
-        peers = {"untuned": found.untuned_ms}
-        yield harness.Row(job.name, str(problem), 0.0, 0.0, ours_ms=found.ms, peers_ms=peers, note=note)
+        name = harness.Name(job.family, str(problem), job.part, job.precision)
+        peers, note = {"untuned": found.untuned_ms}, f"{found.tile}, {found.splits} splits"
+        yield harness.Row(*name, ours_ms=found.ms, peers_ms=peers, note=note)
         done += 1
     schedule.took(job, schedule.used - started, done, False)
     if done < len(problems):
-        yield _left_out(job, done)
+        yield _left_out(job, done, len(problems))
 
 
 def measure_parts(options: argparse.Namespace, facts: dict[str, Any], started: float) -> bool:
     """Measures, writes and prints; whether everything was right. `facts` go into the results, and grow."""
-    from gpu_setting import Setting
-
     right = True
     ceilings = gpu_device.ceilings()
     facts |= {name: f"{value:.1f}" for name, value in ceilings.items()}
@@ -152,36 +150,30 @@ def measure_parts(options: argparse.Namespace, facts: dict[str, Any], started: f
         precision: harness.Ceilings(gflops=1e3 * ceilings[rate], gbytes=ceilings["copy, GB/s"])
         for precision, rate in _RATES.items()
     }
-    setting = Setting(
-        batch=options.batch,
-        networks=tuple(options.networks),
-        precisions=tuple(options.precisions),
-        compiled=not options.no_compile,
-    )
-    facts |= {"precision": "float32, no TF32, where a row does not say another", "batch": options.batch}
     facts["plans of the convolutions"] = "tuned in this run" if options.tune else "untuned"
     parts = ["tune", *options.parts] if options.tune else options.parts
-    schedule = Schedule(plan(parts, setting), 60 * options.minutes, started=started)
+    jobs = plan(parts, options.families, options.precisions, options.batch, compiles=not options.no_compile)
+    schedule = Schedule(jobs, 60 * options.minutes, started=started)
     facts["planned"] = schedule.describe()
     print(f"planned: {schedule.describe()}", flush=True)
     rows: list[harness.Row] = []
-    name = "gpu-" + re.sub(r"[^a-z0-9]+", "-", facts["name"].lower()).strip("-")
+    path = options.out / ("gpu-" + re.sub(r"[^a-z0-9]+", "-", facts["name"].lower()).strip("-"))
     for job in schedule.jobs:
         if job.part == "tests":
             passed, facts["GPU tests"] = run_tests(schedule.tests_seconds())
             right = right and passed
             print(f"tests: {facts['GPU tests']}", flush=True)
         else:
-            for row in tune_job(job, schedule) if job.part == "tune" else measure_job(job, schedule, limits):
+            tunes = job.part == "tune"
+            for row in tune_job(job, schedule, options.batch) if tunes else measure_job(job, schedule, limits):
                 rows.append(row)
                 right = right and (row.ours_ms is not None or OUT_OF_TIME in row.note)
                 print(harness.table([row]).splitlines()[-1], flush=True)
         facts["afterwards"] = gpu_device.state()
         facts["time"] = f"{schedule.used:.0f} s"
         facts["no time for torch.compile in"] = ", ".join(dict.fromkeys(schedule.uncompiled)) or "nothing"
-        title = f"zfcuda on {facts['name']}"
-        paths = harness.write_results(options.out, name, title, facts, rows)
-    print(f"written: {paths[1]} and {paths[0].name}")
+        harness.write_results(path, f"zfcuda on {facts['name']}", facts, rows)
+    print(f"written: {path}.md and .json")
     return right
 
 

@@ -3,13 +3,32 @@ left out when it is late."""
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, MaxPoolSpec, NormSpec
+import cases
+
+_CONV = ("fprop", "dgrad", "image dgrad", "wgrad")
+_DENSE = ("dense fprop", "dense dgrad", "dense wgrad")
+_BLOCK = ("block", "block grad")
+
+# The directions of each part, the most important parts first; of `tune`, those whose plans are tuned.
+_DIRECTIONS: dict[str, tuple[str, ...]] = {
+    "tune": (*_CONV, *_DENSE, *_BLOCK),
+    "conv": _CONV,
+    "block": _BLOCK,
+    "step": ("step",),
+    "pool": ("pool", "unpool"),
+    "projection": ("projection",),
+    "occlusion": ("occlusion",),
+    "norm": ("norm", "norm grad"),
+    "optimizer": ("sgd",),
+    "forward": ("forward",),
+    "dense": _DENSE,
+}
+PARTS = ("tests", *(part for part in _DIRECTIONS if part != "tune"))
+_IN_EVERY_PRECISION = ("tune", "conv", "block", "step", "forward", "dense")
 
 # Seconds that one problem takes to make, verify and time, and what torch.compile adds where it is a peer: guesses until
 # a GPU has been measured. Once a part has run, its later jobs go by what it took.
@@ -25,9 +44,8 @@ _SECONDS = {
     "norm": (1.0, 10.0),
     "optimizer": (1.0, 0.0),
     "forward": (4.0, 25.0),
+    "dense": (1.0, 0.0),
 }
-PARTS = tuple(part for part in _SECONDS if part != "tune")  # the most important first
-_IN_EVERY_PRECISION = ("tune", "conv", "block", "step", "forward")
 
 _TESTS_SHARE = 0.3  # of the whole time, at most
 _LAST_SECONDS = 5.0  # to write the results
@@ -36,43 +54,37 @@ _SAMPLING = (0.5, 5.0)  # seconds of timing a problem, at least and at most
 
 @dataclass(frozen=True)
 class Job:
-    """A part of the benchmark for one network in one precision (in the setting), and how many problems that are."""
+    """A part of the benchmark for one family in one precision; `compiles`: with torch.compile as a peer."""
 
     part: str
-    setting: Any
-    problems: int
+    family: str = ""
+    precision: str = ""
+    problems: tuple[cases.Problem, ...] = ()
+    compiles: bool = False
 
     @property
     def name(self) -> str:
-        """As the part is called in the tables."""
-        return f"{self.part} {self.setting.precisions[0]}" if self.part in _IN_EVERY_PRECISION else self.part
+        return f"{self.family} {self.part} {self.precision}"
+
+    @property
+    def count(self) -> int:
+        """Of problems; the tests are one."""
+        return len(self.problems) or 1
 
 
-def plan(parts: Sequence[str], setting: Any) -> list[Job]:
-    """The jobs of these parts, one network after the other."""
-    jobs = [Job("tests", setting, 1)] if "tests" in parts else []
-    for network in setting.networks:
-        for part in _SECONDS:
-            if part == "tests" or part not in parts:
-                continue
-            for precision in setting.precisions if part in _IN_EVERY_PRECISION else ("fp32",):
-                own = dataclasses.replace(setting, networks=(network,), precisions=(precision,))
-                jobs.append(Job(part, own, _count(part, own)))
+def plan(
+    parts: Sequence[str], families: Sequence[str], precisions: Sequence[str], batch: int, *, compiles: bool = True
+) -> list[Job]:
+    """The jobs of these parts, one family after the other."""
+    jobs = [Job("tests")] if "tests" in parts else []
+    for family in families:
+        own = cases.problems([case.with_batch(batch) for case in cases.CASES if case.family == family])
+        for part, directions in _DIRECTIONS.items():
+            problems = tuple(problem for problem in own if problem.direction in directions)
+            if part in parts and problems:
+                every = precisions if part in _IN_EVERY_PRECISION else ["fp32"]
+                jobs += [Job(part, family, precision, problems, compiles) for precision in every]
     return jobs
-
-
-def _count(part: str, setting: Any) -> int:
-    def count(kind: type) -> int:
-        return sum(isinstance(layer, kind) for _, network in setting.architectures() for layer in network.layers)
-
-    convs, dense, pools, norms = (count(kind) for kind in (ConvSpec, FullyConnectedSpec, MaxPoolSpec, NormSpec))
-    return {
-        "tune": 3 * (convs + dense) + 2 * pools,
-        "conv": 3 * convs,
-        "block": 2 * pools,
-        "pool": 2 * pools,
-        "norm": 2 * norms,
-    }.get(part, 1)
 
 
 class Schedule:
@@ -106,11 +118,11 @@ class Schedule:
 
     def estimate(self, jobs: Sequence[Job]) -> float:
         """Seconds for these jobs without torch.compile."""
-        return sum(job.problems * self.cost(job) for job in jobs)
+        return sum(job.count * self.cost(job) for job in jobs)
 
     def describe(self) -> str:
-        problems = sum(job.problems for job in self.jobs)
-        compiling = sum(job.problems * _SECONDS[job.part][1] for job in self.jobs if job.setting.compiled)
+        problems = sum(job.count for job in self.jobs)
+        compiling = sum(job.count * _SECONDS[job.part][1] for job in self.jobs if job.compiles)
         return (
             f"{problems} problems in {len(self.jobs)} jobs, estimated at {self.estimate(self.jobs):.0f} s, "
             f"torch.compile as a peer at {compiling:.0f} s more; {self.seconds:.0f} s are allowed"
@@ -121,14 +133,14 @@ class Schedule:
         return self.left >= self.cost(job)
 
     def decides_to_compile(self, job: Job) -> bool:
-        """Whether torch.compile takes part: only where everything of this network can still be measured after it.
+        """Whether torch.compile takes part: only where everything of this family can still be measured after it.
         Jobs for which there is no time are remembered in `uncompiled`."""
-        extra = job.problems * _SECONDS[job.part][1]
-        if not job.setting.compiled or not extra:
+        extra = job.count * _SECONDS[job.part][1]
+        if not job.compiles or not extra:
             return False
         later = self.jobs[self.jobs.index(job) :]
-        network = [other for other in later if other.setting.networks == job.setting.networks]
-        if self.left >= self.estimate(network) + extra:
+        family = [other for other in later if other.family == job.family]
+        if self.left >= self.estimate(family) + extra:
             return True
         self.uncompiled.append(job.name)
         return False
@@ -136,9 +148,9 @@ class Schedule:
     def sampling(self, job: Job, done: int) -> float:
         """Seconds to time the next problem of the job, of which `done` are done: fewer when late."""
         later = self.jobs[self.jobs.index(job) + 1 :]
-        problems = job.problems - done
+        problems = job.count - done
         spare = self.left - problems * self.cost(job) - self.estimate(later)
-        return min(_SAMPLING[1], max(_SAMPLING[0], spare / (problems + sum(job.problems for job in later))))
+        return min(_SAMPLING[1], max(_SAMPLING[0], spare / (problems + sum(job.count for job in later))))
 
     def tests_seconds(self) -> float:
         return max(1.0, min(self.left, _TESTS_SHARE * self.seconds))

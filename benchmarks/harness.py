@@ -1,7 +1,7 @@
-"""What the benchmarks share: cases that are verified before they are timed, rows of results, tables and files.
+"""What the benchmarks share: calls that are verified before they are timed, rows of results, tables and files.
 
-A benchmark makes `Case`s, hands each with its device's timer to `measure`, and writes the rows with `write_results`.
-Speed is a ratio against the fastest peer in the same run; a cell that nobody measured says so.
+A benchmark makes the `Calls` of a problem, hands them with its device's timer to `measure`, and writes the rows with
+`write_results`. Speed is a ratio against the fastest peer in the same run; a cell that nobody measured says so.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,33 +39,42 @@ class Ceilings:
 
 
 @dataclass(frozen=True)
-class Case:
-    """One problem, ours and the peers' way to solve it.
+class Calls:
+    """Ours and the peers' way to solve a problem.
 
     `error` computes ours once and returns its relative error against a reference; `flops` are what the plain algorithm
-    needs, `moved` the bytes of every input read once and every output written once. `precision` says which ceiling of
-    arithmetic is meant.
+    needs, `moved` the bytes of every input read once and every output written once. `peer_share`: the peers solve this
+    part of the problem, and their times are scaled.
     """
 
-    part: str
-    problem: str
-    flops: float
-    moved: float
     ours: Callable[[], Any]
     peers: Mapping[str, Callable[[], Any]]
     error: Callable[[], float]
     tolerance: float
-    precision: str = "fp32"
+    flops: float = 0.0
+    moved: float = 0.0
+    peer_share: float = 1.0
+
+
+class Name(NamedTuple):
+    """Of a row: what is measured, and in which setting (an allocator of the CPU, a precision of the GPU)."""
+
+    family: str
+    problem: str
+    direction: str
+    setting: str
 
 
 @dataclass(frozen=True)
 class Row:
     """What came out. Times in ms, None where not measured: then `note` says why."""
 
-    part: str
+    family: str
     problem: str
-    flops: float
-    moved: float
+    direction: str
+    setting: str
+    flops: float = 0.0
+    moved: float = 0.0
     error: float | None = None
     ours_ms: float | None = None
     spread: float | None = None  # of ours: (3rd - 1st quartile) / median
@@ -96,31 +105,34 @@ def relative_error(result: np.ndarray, expected: np.ndarray) -> float:
     return float(difference / max(float(np.linalg.norm(expected)), 1e-300))
 
 
-def measure(case: Case, timer: Timer, ceilings: Ceilings | None) -> Row:
+def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None) -> Row:
     """Verifies, then times: a wrong result gets no time, and a peer that fails takes no part."""
-    row: dict[str, Any] = {"part": case.part, "problem": case.problem, "flops": case.flops, "moved": case.moved}
-    row["peers_ms"] = dict.fromkeys(case.peers)
+    row: dict[str, Any] = {**name._asdict(), "flops": calls.flops, "moved": calls.moved}
+    row["peers_ms"] = dict.fromkeys(calls.peers)
     try:
-        row["error"] = case.error()
+        row["error"] = calls.error()
     except Exception as failure:
         return Row(**row, note=f"ours fails: {first_line(failure)}")
-    if not row["error"] <= case.tolerance:
-        return Row(**row, note=f"wrong: error {row['error']:.1e}, at most {case.tolerance:.0e} is allowed")
-    calls, notes = {"ours": case.ours}, []
-    for name, call in case.peers.items():
+    if not row["error"] <= calls.tolerance:
+        return Row(**row, note=f"wrong: error {row['error']:.1e}, at most {calls.tolerance:.0e} is allowed")
+    timed, notes = {"ours": calls.ours}, []
+    for peer, call in calls.peers.items():
         try:
             call()
-            calls[name] = call
+            timed[peer] = call
         except Exception as failure:
-            notes.append(f"{name} fails: {first_line(failure)}")
-    samples = timer(calls)
-    medians = {name: statistics.median(times) for name, times in samples.items()}
+            notes.append(f"{peer} fails: {first_line(failure)}")
+    if calls.peer_share != 1:
+        notes.append(f"peers: {calls.peer_share:.3g} of the problem, scaled")
+    samples = timer(timed)
+    medians = {one: statistics.median(times) for one, times in samples.items()}
     quartiles = statistics.quantiles(samples["ours"], n=4)
+    peers_ms = {peer: medians[peer] / calls.peer_share if peer in medians else None for peer in calls.peers}
     return Row(
-        **{**row, "peers_ms": {name: medians.get(name) for name in case.peers}},
+        **{**row, "peers_ms": peers_ms},
         ours_ms=medians["ours"],
         spread=(quartiles[2] - quartiles[0]) / medians["ours"],
-        floor_ms=ceilings.floor_ms(case.flops, case.moved) if ceilings else None,
+        floor_ms=ceilings.floor_ms(calls.flops, calls.moved) if ceilings else None,
         note="; ".join(notes),
     )
 
@@ -179,50 +191,82 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
+def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *lines])
+
+
 def table(rows: Sequence[Row]) -> str:
-    """A Markdown table: problem, ours, best peer, ratio, share of the ceiling; geometric means by part at its end."""
-    lines = [
-        "| part | problem | ours, ms | best peer, ms | times as fast | share of ceiling | error | note |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    """In Markdown: problem, ours, best peer, ratio, share of the ceiling."""
+    head = ["problem", "direction", "setting", "ours, ms", "best peer, ms", "times as fast", "share of ceiling"]
+    return _table([*head, "error", "note"], [_cells(row) for row in rows])
+
+
+def _cells(row: Row) -> list[str]:
+    return [
+        f"{row.family} {row.problem}",
+        row.direction,
+        row.setting,
+        _cell(row.ours_ms, "{:.4g}") + (f" ± {row.spread / 2:.0%}" if row.spread is not None else ""),
+        f"{row.best_peer[1]:.4g} ({row.best_peer[0]})" if row.best_peer else NOT_MEASURED,
+        _cell(row.ratio, "{:.2f}"),
+        _cell(row.share, "{:.0%}") if row.flops or row.moved else "no bound",
+        _cell(row.error, "{:.0e}"),
+        row.note.replace("|", "/"),
     ]
-    for row in rows:
-        best = f"{row.best_peer[1]:.4g} ({row.best_peer[0]})" if row.best_peer else NOT_MEASURED
-        cells = [
-            row.part,
-            row.problem,
-            _cell(row.ours_ms, "{:.4g}") + (f" ± {row.spread / 2:.0%}" if row.spread is not None else ""),
-            best,
-            _cell(row.ratio, "{:.2f}"),
-            _cell(row.share, "{:.0%}") if row.flops or row.moved else "no bound",
-            _cell(row.error, "{:.0e}"),
-            row.note.replace("|", "/"),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    for part in dict.fromkeys(row.part for row in rows):
-        ratios = [row.ratio for row in rows if row.part == part and row.ratio]
-        if len(ratios) > 1:
-            lines.append(f"| {part} | geometric mean of {len(ratios)} | | | {geometric_mean(ratios):.2f} | | | |")
-    return "\n".join(lines) + "\n"
 
 
 def _cell(value: float | None, form: str) -> str:
     return NOT_MEASURED if value is None else form.format(value)
 
 
-def write_results(
-    directory: Path, name: str, title: str, facts: Mapping[str, Any], rows: Sequence[Row]
-) -> tuple[Path, Path]:
-    """Writes NAME.json and NAME.md, whole or not at all; returns their paths."""
-    directory.mkdir(parents=True, exist_ok=True)
-    rows_json = [{**asdict(row), "ratio": row.ratio, "share": row.share} for row in rows]
+def summary(rows: Sequence[Row]) -> str:
+    """Geometric mean and lowest ratio of each family and direction and of each direction, by setting; then every row
+    below 1."""
+    settings = list(dict.fromkeys(row.setting for row in rows))
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.ratio is not None:
+            groups.setdefault((row.family, row.direction), []).append(row)
+            groups.setdefault(("all", row.direction), []).append(row)
+    lines = [
+        [*group, *(_mean_and_lowest([r for r in members if r.setting == setting]) for setting in settings)]
+        for group, members in sorted(groups.items(), key=lambda item: item[0][0] == "all")
+    ]
+    slower = sorted((row for row in rows if row.ratio is not None and row.ratio < 1), key=lambda row: row.ratio or 0)
+    return (
+        "Times as fast as the best peer: geometric mean, (lowest of) how many.\n\n"
+        + _table(["family", "direction", *settings], lines)
+        + "\n"
+        + (f"Below 1:\n\n{table(slower)}" if slower else "None below 1.\n")
+    )
+
+
+def _mean_and_lowest(rows: Sequence[Row]) -> str:
+    ratios = [row.ratio for row in rows if row.ratio is not None]
+    if not ratios:
+        return NOT_MEASURED
+    mean = f"{geometric_mean(ratios):.2f}"
+    return mean if len(ratios) == 1 else f"{mean} ({min(ratios):.2f} of {len(ratios)})"
+
+
+def write_results(path: Path, title: str, facts: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """PATH.json, a row a line, and PATH.md, each whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(_rounded({**asdict(row), "ratio": row.ratio, "share": row.share})) for row in rows]
+    environment = json.dumps(dict(facts), indent=1)
     facts_list = "\n".join(f"- {key}: {value}" for key, value in facts.items())
     contents = {
-        directory / f"{name}.json": json.dumps({"environment": dict(facts), "rows": rows_json}, indent=1) + "\n",
-        directory / f"{name}.md": f"# {title}\n\n{facts_list}\n\n{table(rows)}",
+        ".json": '{{"environment": {},\n"rows": [\n{}\n]}}\n'.format(environment, ",\n".join(lines)),
+        ".md": f"# {title}\n\n{facts_list}\n\n{summary(rows)}\n{table(rows)}",
     }
-    for path, text in contents.items():
-        temporary = path.with_name(f".{path.name}.tmp")
+    for ending, text in contents.items():
+        temporary = path.with_name(f".{path.name}{ending}.tmp")
         temporary.write_text(text)
-        os.replace(temporary, path)
-    json_path, markdown_path = contents
-    return json_path, markdown_path
+        os.replace(temporary, path.with_name(path.name + ending))
+
+
+def _rounded(value: Any) -> Any:
+    """To five digits, which is more than a measurement has."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value

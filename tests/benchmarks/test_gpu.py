@@ -3,9 +3,9 @@
 import dataclasses
 import subprocess
 import sys
-import types
 from pathlib import Path
 
+import cases
 import gpu
 import gpu_device
 import gpu_plan
@@ -81,7 +81,7 @@ def test_a_failing_driver_is_reported(nvidia_smi):
     [
         (["conv", "cov"], "unknown part cov: choose from tests, conv"),
         (["--batch", "0"], "--batch must be at least 1, got 0"),
-        (["--networks", "vgg"], "invalid choice"),
+        (["--families", "vgg"], "invalid choice"),
         (["--precisions", "fp16"], "invalid choice"),
         (["--minutes", "0"], "--minutes must be positive, got 0"),
         (["--minutes", "nan"], "--minutes must be positive, got nan"),
@@ -99,44 +99,67 @@ def test_parts():
     assert gpu.parse(["norm", "pool"]).parts == ["norm", "pool"]
 
 
+# ZFNet's layers, small.
+LAYERS = cases._family(
+    "zfnet",
+    2,
+    cases._conv("conv1", 23, 3, 16, 7, 2, 1),
+    cases._pool("pool1", 10, 16, 3, 2, 1),
+    cases._norm("norm1", 5, 16),
+    cases._conv("conv2", 9, 5, 7, 3, 2),
+    cases._dense("fc6", 36, 20),
+)
+WHOLE = [cases.Net(family="zfnet", n=2), cases.Update(family="zfnet")]
+
+
 @pytest.fixture
 def setting(monkeypatch):
-    """ZFNet with hardly any units in layers 6 and 7, on small images, on the CPU."""
+    """The layers above, and ZFNet with hardly any units in layers 6 and 7, on small images, on the CPU."""
     pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
-    import gpu_setting
+    import networks
+    import setting
 
     from zfcuda import models
 
-    def slim(*size):
-        return models.scale_layers(models.zfnet_architecture(*size), {6: 1 / 64, 7: 1 / 64})
+    def slim():
+        return models.scale_layers(models.zfnet_architecture(1000, 64), {6: 1 / 64, 7: 1 / 64})
 
-    monkeypatch.setitem(gpu_setting.ARCHITECTURES, "zfnet", slim)
-    return gpu_setting.Setting(device="cpu", batch=2, networks=("zfnet",), compiled=False, image_size=64)
+    monkeypatch.setattr(cases, "CASES", [*LAYERS, *WHOLE])
+    monkeypatch.setitem(networks.ARCHITECTURES, "zfnet", slim)
+    return setting.Setting(device="cpu", compiled=False)
 
 
-def check(case):
-    assert case.error() <= case.tolerance, case.problem
-    case.ours()
-    for peer in case.peers.values():
+def check(calls):
+    assert calls.error() <= calls.tolerance
+    calls.ours()
+    for peer in calls.peers.values():
         peer()
 
 
+def problems(*parts):
+    """With the precision of each."""
+    jobs = gpu_plan.plan(parts, ["zfnet"], gpu.PRECISIONS, 2)
+    return [(problem, job.precision) for job in jobs for problem in job.problems]
+
+
 @pytest.mark.parametrize(
-    ("part", "problems"), [("conv", 45), ("pool", 6), ("norm", 4), ("optimizer", 1), ("block", 18), ("forward", 3)]
+    ("part", "count"),
+    [("conv", 18), ("dense", 9), ("pool", 2), ("norm", 2), ("optimizer", 1), ("block", 6), ("forward", 3), ("step", 3)],
 )
-def test_ours_agrees_with_the_peers(setting, part, problems):
-    found = list(gpu.cases(part, setting))
-    assert len(found) == problems
-    for case in found:
-        check(case)
-        assert case.flops or case.moved
+def test_ours_agrees_with_the_peers(setting, part, count):
+    found = problems(part)
+    assert len(found) == count
+    for problem, precision in found:
+        calls = gpu.make(problem, dataclasses.replace(setting, precision=precision))
+        check(calls)
+        assert calls.flops or calls.moved
 
 
-def test_training_step_agrees(setting):
-    found = list(gpu.cases("step", setting))
-    assert [(case.problem, case.precision) for case in found] == [(f"zfnet {p}", p) for p in gpu.PRECISIONS]
-    for case in found:
-        check(case)
+def test_both_memory_formats_are_peers_on_the_cpu(setting):
+    from setting import CPU
+
+    for problem, _ in problems("pool", "block"):
+        assert set(gpu.make(problem, CPU).peers) == {"channels_last", "contiguous"}
 
 
 def test_peers_run_in_the_precision_of_their_case(setting):
@@ -153,37 +176,29 @@ def test_peers_run_in_the_precision_of_their_case(setting):
 
 
 def test_projections_agree(setting):
-    import gpu_networks
+    import networks
 
-    (case,) = gpu_networks.projection(setting, maps=2, images=4, peer_batch=8)
-    assert case.problem == "zfnet pool5, 8 projections"
-    check(case)
+    case = cases.Projection(family="zfnet", layer="pool5", n=4, maps=4, peer_maps=2)
+    calls = networks.projection(setting, case, batch=8)
+    check(calls)
+    assert calls.peer_share == 0.5
 
 
 def test_occlusion_agrees(setting):
     pytest.importorskip("captum", reason="needs Captum: pip install 'zfcuda[parity]'")
-    import gpu_networks
+    import networks
 
-    (case,) = gpu_networks.occlusion(setting, size=20, stride=12)
-    check(case)
+    check(networks.occlusion(setting, cases.Occlusion(family="zfnet", layer="net", square=20, stride=12)))
 
 
 def test_work_counted(setting):
-    from gpu_kernels import conv, pool
+    import layers
 
-    first = next(conv(setting))
-    assert first.flops == 2 * 2 * 30 * 30 * 96 * 147
-    assert first.moved == 4 * (2 * 64 * 64 * 3 + 96 * 147 + 2 * 30 * 30 * 96)
-    assert next(pool(setting)).moved == 2 * 96 * (4 * 30 * 30 + 5 * 15 * 15)
-
-
-def test_work_of_the_whole_zfnet():
-    pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
-    from gpu_networks import forward_flops
-
-    from zfcuda import models
-
-    assert forward_flops(models.zfnet_architecture(), 128) == pytest.approx(299e9, rel=0.01)
+    conv, pool = LAYERS[:2]
+    calls = layers.fprop(setting, conv)
+    assert calls.flops == 2 * 2 * 10 * 10 * 16 * 147
+    assert calls.moved == 4 * (2 * 23 * 23 * 3 + 16 * 147 + 2 * 10 * 10 * 16)
+    assert layers.pool(setting, pool).moved == 2 * 16 * (4 * 10 * 10 + 5 * 5 * 5)
 
 
 class Clock:
@@ -198,7 +213,9 @@ class Clock:
 @pytest.fixture
 def gpu_of_paper(setting, monkeypatch, tmp_path):
     """All but the GPU: described, with a made-up clock, and results in tmp_path."""
-    monkeypatch.setattr("gpu_setting.Setting", lambda **_: setting)
+    monkeypatch.setattr(
+        "setting.Setting", lambda **changes: dataclasses.replace(setting, **{**changes, "compiled": False})
+    )
     monkeypatch.setattr(gpu_device, "describe", lambda: {"name": "NVIDIA Toy 9000"})
     monkeypatch.setattr(gpu_device, "state", lambda: "warm")
     monkeypatch.setattr(gpu_device, "require", lambda: None)
@@ -210,23 +227,22 @@ def gpu_of_paper(setting, monkeypatch, tmp_path):
 
 
 def test_results_of_a_part(gpu_of_paper, monkeypatch, tmp_path, capsys):
-    assert gpu.main(["pool", "--out", str(tmp_path)]) == 0
+    assert gpu.main(["conv", "--precisions", "fp32", "--no-compile", "--out", str(tmp_path)]) == 0
     text = gpu_of_paper.read_text()
     assert text.startswith("# zfcuda on NVIDIA Toy 9000\n")
     assert "- copy, GB/s: 1000.0" in text
     assert "- plans of the convolutions: untuned" in text
     assert "- planned: 6 problems in 1 jobs, estimated at " in text
-    assert text.count("| pool | zfnet pool") == 6
-    assert "geometric mean of 6 | | | 1.00" in text
+    assert "| zfnet conv1, batch 128 | image dgrad | fp32 | 2 ± 0% | 2 (channels_last) | 1.00 |" in text
+    assert "| zfnet | fprop | 1.00 (1.00 of 2) |" in text
 
-    def broken(_):
+    def broken(*_):
         raise MemoryError("no room\nand a trace")
-        yield
 
-    monkeypatch.setattr("gpu_kernels.norm", broken)
-    assert gpu.main(["norm", "--out", str(tmp_path)]) == 1
-    assert "| norm | cannot be made | not measured |" in gpu_of_paper.read_text()
-    assert "MemoryError: no room" in capsys.readouterr().out
+    monkeypatch.setitem(__import__("layers").MAKERS, "norm", broken)
+    assert gpu.main(["norm", "--no-compile", "--out", str(tmp_path)]) == 1
+    assert "| norm | fp32 | not measured |" in gpu_of_paper.read_text()
+    assert "cannot be made: MemoryError: no room |" in capsys.readouterr().out
     assert gpu.main(["tests", "--out", str(tmp_path)]) == 1
     assert "1 failed" in capsys.readouterr().out
 
@@ -241,12 +257,15 @@ def test_what_is_not_reached_says_so(gpu_of_paper, monkeypatch, tmp_path):
         return {name: [2.0, 2.0] for name in calls}
 
     monkeypatch.setattr(gpu_device, "time_alternating", time)
-    assert gpu.main(["pool", "norm", "--minutes", "1", "--out", str(tmp_path)]) == 0
+    options = ["--precisions", "fp32", "--minutes", "1", "--no-compile", "--out", str(tmp_path)]
+    assert gpu.main(["conv", "pool", *options]) == 0
     text = gpu_of_paper.read_text()
-    assert text.count("| pool | zfnet pool") == 3  # the third ends late
-    left_out = "not measured | not measured | not measured | no bound | not measured | not measured: out of time |"
-    assert f"| pool | zfnet, 3 of 6 problems | {left_out}" in text
-    assert f"| norm | zfnet, 4 of 4 problems | {left_out}" in text
+    assert text.count("2 (channels_last)") == 3  # the third ends late
+    left_out = (
+        "fp32 | not measured | not measured | not measured | no bound | not measured | not measured: out of time |"
+    )
+    assert f"| zfnet 3 of 6 problems | conv | {left_out}" in text
+    assert f"| zfnet 2 of 2 problems | pool | {left_out}" in text
     assert "- time: 75 s" in text
 
 
@@ -256,14 +275,14 @@ def test_tuning_first(gpu_of_paper, monkeypatch, tmp_path):
     from zfcuda.plans import Plan
 
     monkeypatch.setattr(tuning, "tune", lambda problems: [Plan(one, "128x64", 3, 0.5, 0.75) for one in problems])
-    assert gpu.main(["optimizer", "--tune", "--precisions", "bf16", "--out", str(tmp_path)]) == 0
+    assert gpu.main(["optimizer", "--tune", "--precisions", "bf16", "--no-compile", "--out", str(tmp_path)]) == 0
     text = gpu_of_paper.read_text()
     assert "- plans of the convolutions: tuned in this run" in text
-    row = "| tune bf16 | conv2d bf16, images 2x64x64x3, filters 96x7x7x3, stride 2x2 | 0.5 | 0.75 (untuned) | 1.50 |"
-    assert row in text
+    name = "zfnet conv2d bf16, images 128x64x64x3, filters 96x7x7x3, stride 2x2"
+    assert f"| {name} | tune | bf16 | 0.5 | 0.75 (untuned) | 1.50 |" in text
     assert "128x64, 3 splits" in text
-    assert "| tune bf16 | geometric mean of 30 | | | 1.50 | | | |" in text
-    assert text.index("tune bf16") < text.index("zfnet sgd")
+    assert "| zfnet | tune | 1.50 (1.50 of 30) |" in text
+    assert text.index(name) < text.index("zfnet parameters")
 
 
 def test_tests_that_take_too_long(monkeypatch):
@@ -277,32 +296,31 @@ def test_tests_that_take_too_long(monkeypatch):
 # ---- What there is time for ------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def whole(setting):
-    """The plan of everything, as it is run if nothing is asked for."""
-    return gpu_plan.plan(
-        gpu.PARTS, dataclasses.replace(setting, networks=("zfnet", "alexnet"), image_size=224, compiled=True)
-    )
+def plan(parts=gpu.PARTS, **options):
+    return gpu_plan.plan(parts, ["zfnet", "alexnet"], gpu.PRECISIONS, 128, **options)
 
 
-def test_the_plan_counts_the_problems_that_are_made(setting):
-    for job in gpu_plan.plan(["conv", "pool", "norm", "optimizer", "block"], setting):
-        assert len(list(gpu.cases(job.part, job.setting))) == job.problems, job.name
+def test_the_plan_has_every_part_most_important_family_first():
+    jobs = plan()
+    assert jobs[0].part == "tests"
+    assert {job.part for job in jobs} == set(gpu.PARTS)
+    families = [job.family for job in jobs[1:]]
+    assert families == sorted(families, reverse=True)
+    assert len(jobs) == 1 + (5 * 3 + 5) + (4 * 3 + 2)  # alexnet: no fully connected layers, analyses, parameters
 
 
-def test_the_plan_has_every_part_most_important_network_first(whole):
-    assert whole[0].part == "tests"
-    assert {job.part for job in whole} == set(gpu.PARTS)
-    networks = [job.setting.networks for job in whole[1:]]
-    assert networks == sorted(networks, reverse=True)
-    assert len(whole) == 1 + 2 * (4 * 3 + 5)
+def test_every_problem_has_a_part_or_is_of_the_cpu_alone():
+    planned = {
+        str(problem) for job in gpu_plan.plan(gpu.PARTS, cases.FAMILIES, ["fp32"], 8) for problem in job.problems
+    }
+    every = cases.problems([case.with_batch(8) for case in cases.CASES])
+    assert {problem.direction for problem in every if str(problem) not in planned} == {"memory MiB"}
 
 
 @dataclasses.dataclass
 class Run:
     """A whole run in which every problem costs `pace` times what was estimated, and torch.compile too."""
 
-    clock: Clock
     schedule: gpu_plan.Schedule
     rows: list
 
@@ -316,67 +334,68 @@ def simulate(monkeypatch, jobs, pace):
     schedule = gpu_plan.Schedule(jobs, 480, clock)
     monkeypatch.setattr(gpu_device, "clear", lambda: None)
 
-    def cases(part, setting):
-        job = next(job for job in jobs if job.part == part and job.setting.networks == setting.networks)
+    def make(problem, setting):
+        part = next(job.part for job in jobs if problem in job.problems)
         seconds, compiling = gpu_plan._SECONDS[part]
-        for _ in range(job.problems):
-            clock.now += pace * (seconds + compiling * setting.compiled)
-            yield types.SimpleNamespace(precision="fp32")
+        clock.now += pace * (seconds + compiling * setting.compiled)
 
-    monkeypatch.setattr(gpu, "cases", cases)
-    monkeypatch.setattr(harness, "measure", lambda case, timer, limits: harness.Row("part", "problem", 0, 0, ours_ms=1))
+    monkeypatch.setattr(gpu, "make", make)
+    monkeypatch.setattr(harness, "measure", lambda name, *_: harness.Row(*name, ours_ms=1))
     rows = []
     for job in jobs:
         if job.part == "tests":
             clock.now += min(schedule.tests_seconds(), pace * 120)
         else:
-            rows += gpu.measure_job(job, schedule, {"fp32": None})
-    return Run(clock, schedule, rows)
+            rows += gpu.measure_job(job, schedule, dict.fromkeys(gpu.PRECISIONS))
+    return Run(schedule, rows)
 
 
-def test_eight_minutes_are_enough_for_zfnet_in_three_precisions(whole, monkeypatch):
-    run = simulate(monkeypatch, whole, 1.0)
+def test_eight_minutes_are_enough_for_zfnet_in_three_precisions(monkeypatch):
+    run = simulate(monkeypatch, plan(), 1.0)
     assert run.schedule.used <= 480
     assert run.late
-    assert all("alexnet" in row.problem for row in run.late)
+    assert all(row.family == "alexnet" for row in run.late)
 
 
 @pytest.mark.parametrize("pace", [0.2, 0.5, 2.0, 5.0])
-def test_the_time_is_kept_on_any_gpu(whole, monkeypatch, pace):
-    run = simulate(monkeypatch, whole, pace)
+def test_the_time_is_kept_on_any_gpu(monkeypatch, pace):
+    jobs = plan()
+    run = simulate(monkeypatch, jobs, pace)
     longest = max(sum(seconds) for seconds in gpu_plan._SECONDS.values())
     assert run.schedule.used <= 480 + pace * longest
     assert sum(row.ours_ms is not None for row in run.rows) + sum(
-        int(row.problem.split(", ")[1].split(" ")[0]) for row in run.late
-    ) == sum(job.problems for job in whole if job.part != "tests")
+        int(row.problem.split(" ")[0]) for row in run.late
+    ) == sum(job.count for job in jobs if job.part != "tests")
 
 
-def test_a_fast_gpu_leaves_nothing_out(whole, monkeypatch):
-    run = simulate(monkeypatch, whole, 0.1)
+def test_a_fast_gpu_leaves_nothing_out(monkeypatch):
+    run = simulate(monkeypatch, plan(), 0.1)
     assert not run.late
     assert not run.schedule.uncompiled
 
 
-def test_a_slow_gpu_leaves_compiling_out(whole, monkeypatch):
-    assert set(simulate(monkeypatch, whole, 2.0).schedule.uncompiled) >= {"block fp32", "step fp32"}
+def test_a_slow_gpu_leaves_compiling_out(monkeypatch):
+    uncompiled = simulate(monkeypatch, plan(), 2.0).schedule.uncompiled
+    assert set(uncompiled) >= {"zfnet block fp32", "zfnet step fp32"}
 
 
-def test_what_is_asked_for_alone_is_compiled(setting, monkeypatch):
-    jobs = gpu_plan.plan(["norm"], dataclasses.replace(setting, compiled=True))
+def test_what_is_asked_for_alone_is_compiled():
+    jobs = plan(["norm"])
     assert gpu_plan.Schedule(jobs, 480, Clock()).decides_to_compile(jobs[0])
-    jobs = gpu_plan.plan(["norm"], setting)
+    jobs = plan(["norm"], compiles=False)
     schedule = gpu_plan.Schedule(jobs, 480, Clock())
     assert not schedule.decides_to_compile(jobs[0])
     assert not schedule.uncompiled  # nobody asked
 
 
-def test_fewer_rounds_when_late(whole):
+def test_fewer_rounds_when_late():
     clock = Clock()
-    schedule = gpu_plan.Schedule(whole, 480, clock)
+    jobs = plan()
+    schedule = gpu_plan.Schedule(jobs, 480, clock)
     clock.now += 120  # the tests
-    assert schedule.sampling(whole[1], 0) == 0.5
+    assert schedule.sampling(jobs[1], 0) == 0.5
     clock.now -= 120
-    alone = gpu_plan.Schedule(whole[1:2], 480, clock)
-    assert alone.sampling(whole[1], 0) == 5.0
+    alone = gpu_plan.Schedule(jobs[1:2], 480, clock)
+    assert alone.sampling(jobs[1], 0) == 5.0
     clock.now += 420
-    assert 0.5 < alone.sampling(whole[1], 5) < 5.0
+    assert 0.5 < alone.sampling(jobs[1], 5) < 5.0

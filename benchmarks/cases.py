@@ -1,0 +1,405 @@
+"""What is measured: layers of well-known networks, whole networks and analyses, one list for the CPU and the GPU.
+
+A case is a shape, and says in which directions it is measured; `layers` and `networks` make the calls. Nothing here
+needs PyTorch. A family is a network, or what its shapes have in common: `small` (images of 28 to 64 pixels), `odd`
+(counts that no vector divides, maps that are not square), `single` (one image).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+Pair = int | tuple[int, int]
+
+
+def pair(value: Pair) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _windows(size: Pair, window: Pair, stride: Pair, padding: Pair) -> tuple[int, int]:
+    h, w = (
+        (cells + 2 * pad - width) // step + 1
+        for cells, width, step, pad in zip(pair(size), pair(window), pair(stride), pair(padding), strict=True)
+    )
+    return h, w
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """Of `family`; `n` images at once."""
+
+    directions: ClassVar[tuple[str, ...]]
+    layer: str
+    family: str = ""
+    n: int = 1
+
+    def with_batch(self, n: int) -> Any:
+        return dataclasses.replace(self, n=n)
+
+    def quick(self) -> Any:
+        """The same with less work."""
+        return self.with_batch(min(self.n, 4))
+
+
+# ---- Layers ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(Case):
+    """x (n, *size, channels) * w (maps, *kernel, channels)."""
+
+    size: Pair
+    channels: int
+    maps: int
+    kernel: Pair
+    stride: Pair
+    padding: Pair
+
+    @property
+    def directions(self) -> tuple[str, ...]:
+        # Of a layer that sees the image, only the deconvnet needs the signal below.
+        return ("fprop", "dgrad" if self.channels > 3 else "image dgrad", "wgrad")
+
+    @property
+    def output(self) -> tuple[int, int]:
+        return _windows(self.size, self.kernel, self.stride, self.padding)
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.n * math.prod(self.output) * self.maps * math.prod(pair(self.kernel)) * self.channels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Case):
+    """Max pooling of x (n, *size, channels)."""
+
+    directions = ("pool", "unpool")
+    size: Pair
+    channels: int
+    window: Pair
+    stride: Pair
+    padding: Pair
+
+    @property
+    def output(self) -> tuple[int, int]:
+        return _windows(self.size, self.window, self.stride, self.padding)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block(Case):
+    """conv + bias + ReLU + max pool."""
+
+    directions = ("block", "block grad")
+    conv: Conv
+    pool: Pool
+
+    def with_batch(self, n: int) -> Block:
+        return dataclasses.replace(self, n=n, conv=self.conv.with_batch(n), pool=self.pool.with_batch(n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Norm(Case):
+    """Local response normalisation, as the paper sets it, of x (n, *size, channels)."""
+
+    directions = ("norm", "norm grad")
+    size: Pair
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dense(Case):
+    """A fully connected layer."""
+
+    directions = ("dense fprop", "dense dgrad", "dense wgrad")
+    inputs: int
+    units: int
+
+    @property
+    def flops(self) -> float:
+        return 2.0 * self.n * self.inputs * self.units
+
+
+# ---- Networks ----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Net(Case):
+    """A whole network of `networks.ARCHITECTURES`, by its family."""
+
+    directions = ("forward", "step")
+    layer: str = "net"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Update(Case):
+    """SGD on as many parameters as the network has."""
+
+    directions = ("sgd",)
+    layer: str = "parameters"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory(Case):
+    """What a training step needs."""
+
+    directions = ("memory MiB",)
+    layer: str = "net"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection(Case):
+    """The top 9 of `maps` maps of a layer among `n` images, each winner alone down to the pixels: what `visualize` does
+    after the ranking. The peer does it for `peer_maps` of them, at the same cost a map."""
+
+    directions = ("projection",)
+    maps: int
+    peer_maps: int
+
+    def quick(self) -> Projection:
+        return dataclasses.replace(self, n=16, maps=16, peer_maps=4)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occlusion(Case):
+    """A class's probability by the position of a square on one image."""
+
+    directions = ("occlusion",)
+    square: int
+    stride: int
+
+    def quick(self) -> Occlusion:
+        return dataclasses.replace(self, stride=48)
+
+
+# ---- The list ----------------------------------------------------------------------------------------------------
+
+
+def _conv(layer: str, size: Pair, channels: int, maps: int, kernel: Pair, stride: Pair = 1, padding: Pair = 0) -> Conv:
+    of = {"size": size, "channels": channels, "maps": maps, "kernel": kernel, "stride": stride, "padding": padding}
+    return Conv(layer=layer, **of)
+
+
+def _pool(layer: str, size: Pair, channels: int, window: Pair = 3, stride: Pair = 2, padding: Pair = 0) -> Pool:
+    return Pool(layer=layer, size=size, channels=channels, window=window, stride=stride, padding=padding)
+
+
+def _norm(layer: str, size: Pair, channels: int) -> Norm:
+    return Norm(layer=layer, size=size, channels=channels)
+
+
+def _dense(layer: str, inputs: int, units: int) -> Dense:
+    return Dense(layer=layer, inputs=inputs, units=units)
+
+
+def _family(family: str, n: int, *layers: Case) -> list[Case]:
+    """The layers with this batch, and the blocks that they make: a convolution, and the pool of its map after it."""
+    cases = [dataclasses.replace(layer, family=family, n=n) for layer in layers]
+    blocks = [
+        Block(family=family, layer=conv.layer.replace("conv", "block"), n=n, conv=conv, pool=pool)
+        for conv, pool in itertools.pairwise(cases)
+        if isinstance(conv, Conv) and isinstance(pool, Pool)
+        if (*conv.output, conv.maps) == (*pair(pool.size), pool.channels)
+    ]
+    return cases + blocks
+
+
+def _nets(family: str, *batches: int) -> list[Case]:
+    return [Net(family=family, n=n) for n in batches]
+
+
+CASES: list[Case] = [
+    # A convolution: size, channels, maps, kernel, stride, padding. A pool: size, channels, window, stride, padding.
+    *_family(
+        "zfnet",
+        16,
+        _conv("conv1", 224, 3, 96, 7, 2, 1),
+        _pool("pool1", 110, 96, 3, 2, 1),
+        _norm("norm1", 55, 96),
+        _conv("conv2", 55, 96, 256, 5, 2),
+        _pool("pool2", 26, 256, 3, 2, 1),
+        _norm("norm2", 13, 256),
+        _conv("conv3", 13, 256, 384, 3, 1, 1),
+        _conv("conv4", 13, 384, 384, 3, 1, 1),
+        _conv("conv5", 13, 384, 256, 3, 1, 1),
+        _pool("pool5", 13, 256),
+        _dense("fc6", 9216, 4096),
+        _dense("fc7", 4096, 4096),
+        _dense("fc8", 4096, 1000),
+    ),
+    *_nets("zfnet", 1, 8, 32),
+    Update(family="zfnet"),
+    Projection(family="zfnet", layer="pool5", n=128, maps=256, peer_maps=16),
+    Occlusion(family="zfnet", layer="net", square=50, stride=16),
+    Memory(family="zfnet", n=32),
+    *_family(  # where it differs from zfnet
+        "alexnet",
+        16,
+        _conv("conv1", 224, 3, 96, 11, 4, 2),
+        _pool("pool1", 55, 96),
+        _norm("norm1", 27, 96),
+        _conv("conv2", 27, 96, 256, 5, 1, 2),
+        _pool("pool2", 27, 256),
+    ),
+    *_nets("alexnet", 1, 8, 32),
+    *_family(
+        "vgg16",
+        8,
+        _conv("conv1_1", 224, 3, 64, 3, 1, 1),
+        _conv("conv1_2", 224, 64, 64, 3, 1, 1),
+        _pool("pool1", 224, 64, 2, 2),
+        _conv("conv2_1", 112, 64, 128, 3, 1, 1),
+        _conv("conv3_1", 56, 128, 256, 3, 1, 1),
+        _conv("conv3_3", 56, 256, 256, 3, 1, 1),
+        _pool("pool3", 56, 256, 2, 2),
+        _conv("conv4_3", 28, 512, 512, 3, 1, 1),
+        _conv("conv5_3", 14, 512, 512, 3, 1, 1),
+        _pool("pool5", 14, 512, 2, 2),
+        _dense("fc6", 25088, 4096),
+    ),
+    *_nets("vgg16", 1, 8, 32),
+    *_family(
+        "resnet18",
+        16,
+        _conv("conv1", 224, 3, 64, 7, 2, 3),
+        _pool("pool1", 112, 64, 3, 2, 1),
+        _conv("layer1", 56, 64, 64, 3, 1, 1),
+        _conv("layer2.0", 56, 64, 128, 3, 2, 1),
+        _conv("layer2.0.down", 56, 64, 128, 1, 2),
+        _conv("layer2", 28, 128, 128, 3, 1, 1),
+        _conv("layer3.0", 28, 128, 256, 3, 2, 1),
+        _conv("layer3", 14, 256, 256, 3, 1, 1),
+        _conv("layer4.0", 14, 256, 512, 3, 2, 1),
+        _conv("layer4", 7, 512, 512, 3, 1, 1),
+        _dense("fc", 512, 1000),
+    ),
+    *_family(
+        "resnet50",
+        16,
+        _conv("layer1.reduce", 56, 256, 64, 1),
+        _conv("layer1.expand", 56, 64, 256, 1),
+        _conv("layer2.0.down", 56, 256, 512, 1, 2),
+        _conv("layer2.0", 56, 128, 128, 3, 2, 1),
+        _conv("layer3.reduce", 14, 1024, 256, 1),
+        _conv("layer3.expand", 14, 256, 1024, 1),
+        _conv("layer4.0", 14, 512, 512, 3, 2, 1),
+        _conv("layer4.expand", 7, 512, 2048, 1),
+    ),
+    *_family(
+        "googlenet",
+        16,
+        _conv("conv2.reduce", 56, 64, 64, 1),
+        _conv("conv2", 56, 64, 192, 3, 1, 1),
+        _pool("pool2", 56, 192, 3, 2, 1),
+        _conv("3a.reduce", 28, 192, 16, 1),
+        _conv("3a.conv3", 28, 96, 128, 3, 1, 1),
+        _conv("3a.conv5", 28, 16, 32, 5, 1, 2),
+        _pool("3a.pool", 28, 192, 3, 1, 1),
+        _conv("4b.conv1", 14, 512, 160, 1),
+        _conv("4d.conv3", 14, 144, 288, 3, 1, 1),
+        _pool("4e.pool", 14, 528, 3, 1, 1),
+        _conv("5b.conv5", 7, 48, 128, 5, 1, 2),
+        _dense("fc", 1024, 1000),
+    ),
+    *_family(
+        "squeezenet",
+        16,
+        _conv("conv1", 224, 3, 64, 3, 2),
+        _pool("pool1", 111, 64),
+        _conv("fire2.squeeze", 55, 64, 16, 1),
+        _conv("fire2.expand1", 55, 16, 64, 1),
+        _conv("fire2.expand3", 55, 16, 64, 3, 1, 1),
+        _conv("fire9.squeeze", 13, 512, 64, 1),
+        _conv("fire9.expand3", 13, 64, 256, 3, 1, 1),
+    ),
+    *_family(
+        "lenet",
+        64,
+        _conv("conv1", 28, 1, 6, 5, 1, 2),
+        _pool("pool1", 28, 6, 2, 2),
+        _conv("conv2", 14, 6, 16, 5),
+        _pool("pool2", 10, 16, 2, 2),
+        _dense("fc1", 400, 120),
+        _dense("fc2", 120, 84),
+    ),
+    *_family(
+        "small",
+        64,
+        _conv("conv1.28", 28, 1, 32, 5, 1, 2),
+        _conv("conv1", 32, 3, 32, 5, 1, 2),
+        _pool("pool1", 32, 32, 3, 2, 1),
+        _conv("conv2", 16, 32, 64, 5, 1, 2),
+        _pool("pool2", 16, 64, 3, 2, 1),
+        _norm("norm2", 8, 64),
+        _conv("conv5", 8, 128, 128, 3, 1, 1),
+        _pool("pool5", 8, 128, 3, 2, 1),
+        _dense("fc6", 2048, 512),
+        _dense("fc7", 512, 512),
+        _conv("conv1.64", 64, 3, 32, 5, 2, 2),
+        _conv("narrow", 32, 16, 16, 3, 1, 1),
+        _conv("wide", 64, 64, 64, 3, 1, 1),
+        _pool("wide.pool", 64, 64, 2, 2),
+    ),
+    *_nets("zfnet_small", 1, 8, 32),
+    *_family(
+        "odd",
+        8,
+        _conv("primes", (53, 47), 37, 43, 3, 1, 1),
+        _conv("few", 61, 7, 13, 5, 2, 2),
+        _conv("even", 32, 66, 34, 4, 2, 1),
+        _conv("row", 17, 100, 60, (1, 7), 1, (0, 3)),
+        _conv("wide.1x1", (31, 45), 129, 65, 1),
+        _pool("channels", (53, 47), 43),
+        _pool("square4", 60, 21, 4, 4),
+        _pool("dense5", 28, 50, 5, 1, 2),
+        _dense("primes", 1021, 509),
+    ),
+    *_family(
+        "single",
+        1,
+        _conv("zfnet.conv1", 224, 3, 96, 7, 2, 1),
+        _pool("zfnet.pool1", 110, 96, 3, 2, 1),
+        _conv("zfnet.conv2", 55, 96, 256, 5, 2),
+        _conv("zfnet.conv4", 13, 384, 384, 3, 1, 1),
+        _conv("vgg16.conv1_2", 224, 64, 64, 3, 1, 1),
+        _pool("vgg16.pool1", 224, 64, 2, 2),
+        _conv("vgg16.conv5_3", 14, 512, 512, 3, 1, 1),
+        _conv("resnet18.layer4", 7, 512, 512, 3, 1, 1),
+        _conv("resnet50.layer1.expand", 56, 64, 256, 1),
+        _conv("resnet50.layer3.reduce", 14, 1024, 256, 1),
+        _dense("zfnet.fc6", 9216, 4096),
+        _dense("zfnet.fc8", 4096, 1000),
+    ),
+]
+
+FAMILIES = tuple(dict.fromkeys(case.family for case in CASES))
+
+
+class Problem(NamedTuple):
+    """A case in one direction."""
+
+    case: Case
+    direction: str
+
+    @property
+    def label(self) -> str:
+        """Of its family."""
+        return f"{self.case.layer}, batch {self.case.n}"
+
+    def __str__(self) -> str:
+        """ "zfnet conv1 fprop 16", the batch at its end."""
+        return f"{self.case.family} {self.case.layer} {self.direction} {self.case.n}"
+
+
+def problems(cases: Sequence[Case]) -> list[Problem]:
+    """In every direction; cases that have become the same once."""
+    return [Problem(case, direction) for case in dict.fromkeys(cases) for direction in case.directions]
+
+
+def select(problems: Sequence[Problem], only: Sequence[Sequence[str]]) -> list[Problem]:
+    """Those whose name has all words of one of these lists; all where there is no list."""
+    return [one for one in problems if not only or any(set(words) <= set(str(one).split()) for words in only)]

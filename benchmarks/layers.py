@@ -1,0 +1,322 @@
+"""The layers of cases.py in every direction: ours against PyTorch. Each function makes the calls of one case."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import cases
+import torch
+from cases import pair
+from harness import Calls, relative_error
+from setting import Call, Setting, compare, host, ours
+from torch.nn import functional
+
+from zfcuda import ops
+from zfcuda.interop.torch import images_to_torch
+
+FLOAT = 4  # bytes
+SWITCH = 1
+
+aten = torch.ops.aten
+
+
+def _against(
+    setting: Setting, call: Call, theirs: Callable[..., Any], *tensors: torch.Tensor, tolerance: float, **work: float
+) -> Calls:
+    """Our call against PyTorch's of these tensors, which is the reference too."""
+    error = compare(call, lambda: theirs(*setting.exact(*tensors)))
+    return Calls(call, setting.peers(theirs, *tensors), error, tolerance, **work)
+
+
+# ---- Convolutions ------------------------------------------------------------------------------------------------
+
+
+class _Conv:
+    """The arrays of a convolution, and what is counted."""
+
+    def __init__(self, setting: Setting, case: cases.Conv):
+        (h, w), (r, s), (p, q) = pair(case.size), pair(case.kernel), case.output
+        n, c, k = case.n, case.channels, case.maps
+        self.case, self.kernel, self.size = case, (r, s), (h, w)
+        self.x, self.dy = setting.normal(n, c, h, w), setting.normal(n, k, p, q)
+        self.w = setting.normal(k, c, r, s, scale=(r * s * c) ** -0.5)
+        self.b = setting.normal(k)
+        self.geometry: dict[str, Any] = {"stride": case.stride, "padding": case.padding}
+        self.options = self.geometry | setting.options
+        self.work = {"flops": case.flops, "moved": float(self.x.nbytes + self.w.nbytes + self.dy.nbytes)}
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return functional.conv2d(x, w, b, **self.geometry)
+
+    def gradients(
+        self, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, *, of_x: bool = False, of_w: bool = False
+    ) -> list[torch.Tensor]:
+        """PyTorch's gradients of w and x, those that are asked for, in this order."""
+        stride, padding = pair(self.case.stride), pair(self.case.padding)
+        dx, dw, _ = aten.convolution_backward(
+            dy, x, w, None, stride, padding, [1, 1], False, [0, 0], 1, [of_x, of_w, False]
+        )
+        return [tensor for tensor, asked in ((dw, of_w), (dx, of_x)) if asked]
+
+
+def fprop(setting: Setting, case: cases.Conv) -> Calls:
+    of = _Conv(setting, case)
+    x, w, b = ours(of.x), ours(of.w), ours(of.b.float())
+
+    def call() -> Any:
+        return ops.conv2d(x, w, b, **of.options)
+
+    return _against(setting, call, of.forward, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
+
+
+def dgrad(setting: Setting, case: cases.Conv) -> Calls:
+    """The deconvnet's filtering."""
+    of = _Conv(setting, case)
+    dy, w = ours(of.dy), ours(of.w)
+
+    def call() -> Any:
+        return ops.conv_transpose2d(dy, w, output_size=of.size, **of.options)
+
+    def theirs(*tensors: torch.Tensor) -> torch.Tensor:
+        return of.gradients(*tensors, of_x=True)[0]
+
+    return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
+
+
+def wgrad(setting: Setting, case: cases.Conv) -> Calls:
+    of = _Conv(setting, case)
+    x, dy = ours(of.x), ours(of.dy)
+
+    def call() -> Any:
+        return ops.conv2d_weight_grad(x, dy, kernel_size=of.kernel, **of.options)
+
+    def theirs(*tensors: torch.Tensor) -> torch.Tensor:
+        return of.gradients(*tensors, of_w=True)[0]
+
+    tolerance = setting.weight_grad_tolerance
+    return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
+
+
+# ---- Fully connected layers: ours are convolutions of one pixel ------------------------------------------------------
+
+
+class _Dense:
+    def __init__(self, setting: Setting, case: cases.Dense):
+        self.x, self.dy = setting.normal(case.n, case.inputs), setting.normal(case.n, case.units)
+        self.w = setting.normal(case.units, case.inputs, scale=case.inputs**-0.5)
+        self.b = setting.normal(case.units)
+        self.work = {"flops": case.flops, "moved": float(self.x.nbytes + self.w.nbytes + self.dy.nbytes)}
+
+
+def _pixels(matrix: torch.Tensor) -> Any:
+    array = ours(matrix)
+    return array.reshape(array.shape[0], 1, 1, array.shape[1])
+
+
+def dense_fprop(setting: Setting, case: cases.Dense) -> Calls:
+    of = _Dense(setting, case)
+    x, w, b = _pixels(of.x), _pixels(of.w), ours(of.b.float())
+
+    def call() -> Any:
+        return ops.conv2d(x, w, b, **setting.options).reshape(case.n, case.units)
+
+    return _against(setting, call, functional.linear, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
+
+
+def dense_dgrad(setting: Setting, case: cases.Dense) -> Calls:
+    of = _Dense(setting, case)
+    dy, w = _pixels(of.dy), _pixels(of.w)
+
+    def call() -> Any:
+        return ops.conv_transpose2d(dy, w, output_size=1, **setting.options).reshape(case.n, case.inputs)
+
+    return _against(setting, call, torch.mm, of.dy, of.w, tolerance=setting.tolerance, **of.work)
+
+
+def dense_wgrad(setting: Setting, case: cases.Dense) -> Calls:
+    of = _Dense(setting, case)
+    x, dy = _pixels(of.x), _pixels(of.dy)
+
+    def call() -> Any:
+        return ops.conv2d_weight_grad(x, dy, kernel_size=1, **setting.options).reshape(case.units, case.inputs)
+
+    def theirs(dy: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return dy.T @ x
+
+    return _against(setting, call, theirs, of.dy, of.x, tolerance=setting.weight_grad_tolerance, **of.work)
+
+
+# ---- Pooling, normalisation ------------------------------------------------------------------------------------------
+
+
+class _Pool:
+    def __init__(self, setting: Setting, case: cases.Pool):
+        self.case, self.size = case, pair(case.size)
+        self.geometry: dict[str, Any] = {"window": case.window, "stride": case.stride, "padding": case.padding}
+        self.x = setting.normal(case.n, case.channels, *self.size)
+        self.dy = setting.normal(case.n, case.channels, *case.output)
+        self.moved = float(FLOAT * self.x.numel() + (FLOAT + SWITCH) * self.dy.numel())
+
+
+def _max_pool(case: cases.Pool, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    return functional.max_pool2d(x, case.window, case.stride, case.padding, return_indices=True)
+
+
+def _max_pool_gradient(case: cases.Pool, dy: torch.Tensor, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+    window, stride, padding = pair(case.window), pair(case.stride), pair(case.padding)
+    return aten.max_pool2d_with_indices_backward(dy, x, window, stride, padding, [1, 1], False, indices)
+
+
+def _indices(case: cases.Pool, switches: Any) -> torch.Tensor:
+    """Switches (N,P,Q,C) as PyTorch's indices into the map, (N,C,P,Q)."""
+    offsets = images_to_torch(switches).long()
+    (stride_h, stride_w), (pad_h, pad_w) = pair(case.stride), pair(case.padding)
+    width = pair(case.window)[1]
+    p = torch.arange(offsets.shape[2], device=offsets.device)[:, None]
+    q = torch.arange(offsets.shape[3], device=offsets.device)
+    rows, columns = p * stride_h - pad_h + offsets // width, q * stride_w - pad_w + offsets % width
+    return rows * pair(case.size)[1] + columns
+
+
+def pool(setting: Setting, case: cases.Pool) -> Calls:
+    """With switches; PyTorch's with indices."""
+    of = _Pool(setting, case)
+    x = ours(of.x)
+
+    def call() -> Any:
+        return ops.max_pool2d(x, **of.geometry)
+
+    def error() -> float:
+        y, switches = call()
+        expected, indices = _max_pool(case, of.x)
+        wrong = (_indices(case, switches) != indices).double().mean()
+        return max(relative_error(host(y), host(expected)), float(wrong))
+
+    return Calls(call, setting.peers(lambda x: _max_pool(case, x), of.x), error, 0.0, moved=of.moved)
+
+
+def unpool(setting: Setting, case: cases.Pool) -> Calls:
+    """PyTorch's is the gradient of max pooling: its own unpooling does not add where windows overlap."""
+    of = _Pool(setting, case)
+    dy, (_, switches) = ours(of.dy), ops.max_pool2d(ours(of.x), **of.geometry)
+    tensors = of.dy, of.x, _max_pool(case, of.x)[1]
+
+    def call() -> Any:
+        return ops.max_unpool2d(dy, switches, output_size=of.size, **of.geometry)
+
+    def theirs(*tensors: torch.Tensor) -> torch.Tensor:
+        return _max_pool_gradient(case, *tensors)
+
+    error = compare(call, lambda: theirs(*tensors))
+    return Calls(call, setting.peers(theirs, *tensors), error, 1e-6, moved=of.moved)
+
+
+def _norm_arrays(setting: Setting, case: cases.Norm) -> tuple[torch.Tensor, torch.Tensor]:
+    """x, so large that the sum of squares counts, and dy."""
+    shape = case.n, case.channels, *pair(case.size)
+    return setting.normal(*shape, scale=100), setting.normal(*shape)
+
+
+def _their_norm(x: torch.Tensor) -> torch.Tensor:
+    return functional.local_response_norm(x, 5, 5e-4, 0.75, 2.0)  # PyTorch divides alpha by the size
+
+
+def norm(setting: Setting, case: cases.Norm) -> Calls:
+    tensor, _ = _norm_arrays(setting, case)
+    x = ours(tensor)
+
+    def call() -> Any:
+        return ops.local_response_norm(x)
+
+    return _against(setting, call, _their_norm, tensor, tolerance=setting.tolerance, moved=2.0 * tensor.nbytes)
+
+
+def norm_grad(setting: Setting, case: cases.Norm) -> Calls:
+    tensors = _norm_arrays(setting, case)
+    x, dy = (ours(tensor) for tensor in tensors)
+
+    def call() -> Any:
+        return ops.local_response_norm_grad(dy, x)
+
+    def reference() -> torch.Tensor:
+        x, dy = (tensor.detach() for tensor in setting.exact(*tensors))
+        return torch.autograd.grad(_their_norm(x.requires_grad_()), x, dy)[0]
+
+    peers = setting.gradient_peers(_their_norm, tensors[:1], tensors[1])
+    return Calls(call, peers, compare(call, reference), setting.tolerance, moved=3.0 * tensors[0].nbytes)
+
+
+# ---- Blocks ----------------------------------------------------------------------------------------------------------
+
+
+class _Block:
+    """conv + bias + ReLU + max pool, ours as one operation."""
+
+    def __init__(self, setting: Setting, case: cases.Block):
+        self.conv, self.pool, pool = _Conv(setting, case.conv), case.pool, case.pool
+        self.dy = setting.normal(case.n, pool.channels, *pool.output)
+        own = {"window": pool.window, "pool_stride": pool.stride, "pool_padding": pool.padding}
+        self.options = self.conv.options | own
+        self.x, self.w, self.b = self.conv.x, self.conv.w, self.conv.b
+        self.moved = float(self.x.nbytes + self.w.nbytes + self.dy.nbytes + SWITCH * self.dy.numel())
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return _max_pool(self.pool, functional.relu(self.conv.forward(x, w, b)))
+
+    def ours(self) -> Callable[[], tuple[Any, Any]]:
+        x, w, b = ours(self.x), ours(self.w), ours(self.b.float())
+        return lambda: ops.conv2d_relu_pool(x, w, b, **self.options)
+
+
+def block(setting: Setting, case: cases.Block) -> Calls:
+    of = _Block(setting, case)
+    call = of.ours()
+    error = compare(lambda: call()[0], lambda: of.forward(*setting.exact(of.x, of.w, of.b))[0])
+    peers = setting.peers(of.forward, of.x, of.w, of.b)
+    return Calls(call, peers, error, setting.tolerance, case.conv.flops, of.moved)
+
+
+def block_grad(setting: Setting, case: cases.Block) -> Calls:
+    """The gradients of filters, bias and input."""
+    of = _Block(setting, case)
+    x, w, dy, (y, switches) = ours(of.x), ours(of.w), ours(of.dy), of.ours()()
+
+    def call() -> list[Any]:
+        signal = ops.relu_grad(dy, y)
+        return [
+            ops.unpool_conv2d_weight_grad(x, signal, switches, kernel_size=of.conv.kernel, **of.options),
+            ops.conv2d_bias_grad(signal),
+            ops.unpool_conv_transpose2d(signal, switches, w, output_size=of.conv.size, **of.options),
+        ]
+
+    def reference() -> list[torch.Tensor]:
+        """Through our own switches: PyTorch's differ where rounding orders two neighbours otherwise."""
+        dy, x, w = setting.exact(of.dy, of.x, of.w)
+        signal = dy * (images_to_torch(y) > 0)
+        of_map = torch.empty_like(of.conv.dy, dtype=signal.dtype)
+        dz = _max_pool_gradient(case.pool, signal, of_map, _indices(case.pool, switches))
+        dw, dx = of.conv.gradients(dz, x, w, of_x=True, of_w=True)
+        return [dw, signal.sum((0, 2, 3)), dx]
+
+    peers = setting.gradient_peers(lambda w, b, x: of.forward(x, w, b)[0], [of.w, of.b, of.x], of.dy)
+    tolerance = max(setting.tolerance, setting.weight_grad_tolerance)
+    moved = 2 * of.moved + of.dy.nbytes  # the pooled map too, whose sign is the ReLU's mask
+    return Calls(call, peers, compare(call, reference), tolerance, 2 * case.conv.flops, moved)
+
+
+MAKERS = {
+    "fprop": fprop,
+    "dgrad": dgrad,
+    "image dgrad": dgrad,
+    "wgrad": wgrad,
+    "dense fprop": dense_fprop,
+    "dense dgrad": dense_dgrad,
+    "dense wgrad": dense_wgrad,
+    "pool": pool,
+    "unpool": unpool,
+    "norm": norm,
+    "norm grad": norm_grad,
+    "block": block,
+    "block grad": block_grad,
+}

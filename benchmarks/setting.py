@@ -1,0 +1,158 @@
+"""Where a case is computed and in which precision, how PyTorch computes it, and how results of both are compared."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import peers
+import torch
+
+from zfcuda.interop import torch as interop
+
+Call = Callable[[], Any]
+
+FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """The device, as PyTorch names it; PyTorch is a peer in each memory format, and with `compiled` by torch.compile.
+
+    `reference`: the type in which that is computed with which results are compared.
+    """
+
+    device: str = "cuda"
+    formats: tuple[str, ...] = ("channels_last",)
+    compiled: bool = True
+    reference: torch.dtype = torch.float64
+    precision: str = "fp32"
+
+    # ---- Arrays
+
+    def normal(self, *shape: int, scale: float = 1.0) -> torch.Tensor:
+        """Normally distributed, as arrays of this precision are stored; channels_last if it has four dimensions."""
+        tensor = scale * torch.randn(shape, device=self.device)
+        tensor = tensor.bfloat16() if self.precision == "bf16" else tensor
+        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+    def exact(self, *tensors: torch.Tensor) -> list[torch.Tensor]:
+        return [tensor.to(self.reference) for tensor in tensors]
+
+    # ---- Precision
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keywords of our operations; bfloat16 needs none."""
+        return {"precision": "tf32"} if self.precision == "tf32" else {}
+
+    @property
+    def tolerance(self) -> float:
+        """Twice that of float32 where the reference is no better."""
+        fp32 = 1e-5 if self.reference == torch.float64 else 2e-5
+        return {"fp32": fp32, "tf32": 2e-3, "bf16": 2**-8}[self.precision]
+
+    @property
+    def weight_grad_tolerance(self) -> float:
+        """Those of bfloat16 arrays are float32."""
+        return 2e-3 if self.precision == "tf32" else 1e-4
+
+    def in_precision(self, call: Call) -> Call:
+        """PyTorch's call in this precision."""
+
+        def called() -> Any:
+            with peers.precision(self.precision, torch.device(self.device).type):
+                return call()
+
+        return called
+
+    # ---- Peers
+
+    def peers(self, call: Callable[..., Any], *tensors: torch.Tensor) -> dict[str, Call]:
+        """The call on these tensors, without a graph for gradients."""
+        return self._peers(functools.partial, torch.no_grad()(call), tensors)
+
+    def gradient_peers(
+        self, forward: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], dy: torch.Tensor
+    ) -> dict[str, Call]:
+        """The gradients of forward(*inputs), from a graph that is there before the first timed call."""
+        return self._peers(_gradient, forward, [*inputs, dy])
+
+    def _peers(
+        self, bind: Callable[..., Call], function: Callable[..., Any], tensors: Sequence[torch.Tensor]
+    ) -> dict[str, Call]:
+        if any(tensor.ndim == 4 for tensor in tensors):
+            found = {name: bind(function, *_in_format(name, tensors)) for name in self.formats}
+        else:
+            found = {"eager": bind(function, *tensors)}
+        if self.compiled:
+            found["compiled"] = bind(torch.compile(function, dynamic=False), *_in_format(self.formats[0], tensors))
+        return {name: self.in_precision(call) for name, call in found.items()}
+
+
+CPU = Setting("cpu", tuple(FORMATS), compiled=False, reference=torch.float32)
+
+
+def _in_format(name: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    return [t.contiguous(memory_format=FORMATS[name]) if t.ndim == 4 else t for t in tensors]
+
+
+def _gradient(forward: Callable[..., torch.Tensor], *inputs_and_dy: torch.Tensor) -> Call:
+    """The graph is built at the first call, so that a compiler that fails is the failure of this peer alone."""
+    *inputs, dy = inputs_and_dy
+    graph: list[Any] = []
+
+    def call() -> Any:
+        if not graph:
+            leaves = [tensor.detach().requires_grad_() for tensor in inputs]
+            graph.extend((forward(*leaves), leaves))
+        return torch.autograd.grad(*graph, dy, retain_graph=True)
+
+    return call
+
+
+# ---- Both libraries' arrays --------------------------------------------------------------------------------------
+
+
+def host(result: Any) -> np.ndarray:
+    """A result of either library on the host, images as NHWC."""
+    if isinstance(result, torch.Tensor):
+        result = result.detach()
+        return (result.permute(0, 2, 3, 1) if result.ndim == 4 else result).cpu().numpy()
+    return result if isinstance(result, np.ndarray) else result.get()
+
+
+def ours(tensor: torch.Tensor) -> Any:
+    """The same memory as an array of ours: NCHW images as NHWC, OIHW filters as KRSC."""
+    return interop.images_from_torch(tensor) if tensor.ndim == 4 else interop.from_torch(tensor)
+
+
+def compare(call: Call, reference: Call) -> Callable[[], float]:
+    """The relative error of a result, or the greatest of a list of results; NaN where one has a NaN. In float64, where
+    the results lie: a copy of the greatest to the host would take longer than all else."""
+
+    def error() -> float:
+        results, expected = call(), reference()
+        if not isinstance(results, list):
+            results, expected = [results], [expected]
+        errors = [_distance(a, b) for a, b in zip(results, expected, strict=True)]
+        return float(np.max(errors))
+
+    return error
+
+
+def _distance(result: Any, expected: Any) -> float:
+    wanted = _tensor(expected)
+    difference = torch.linalg.vector_norm(_tensor(result) - wanted)
+    return float(difference / torch.linalg.vector_norm(wanted).clamp(min=1e-300))
+
+
+def _tensor(result: Any) -> torch.Tensor:
+    """A result of either library in float64, images as NHWC."""
+    if not isinstance(result, torch.Tensor):
+        return interop.to_torch(result).double()
+    result = result.detach()
+    return (result.permute(0, 2, 3, 1) if result.ndim == 4 else result).double()

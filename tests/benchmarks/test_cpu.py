@@ -1,0 +1,61 @@
+"""benchmarks/cpu.py: what it chooses, how it measures, and what it writes. Its problems are checked in test_gpu.py."""
+
+import json
+import os
+
+import cases
+import cpu
+import cpu_device
+import harness
+import pytest
+
+from tests.benchmarks.test_gpu import SCRIPT
+
+pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """Workers find this tree, and nobody measures the machine."""
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parent.parent))
+    monkeypatch.setattr(cpu_device, "ceilings", lambda: None)
+
+
+def test_a_selection(tmp_path, capsys):
+    out = tmp_path / "results"
+    arguments = ["--quick", "--only", "lenet", "pool2", "--allocator", "as installed", "--out", str(out)]
+    assert cpu.main(arguments) == 0
+    text = capsys.readouterr().out
+    for direction in ("pool", "unpool"):
+        assert f"| lenet pool2, batch 4 | {direction} | as installed | " in text
+        assert f"| lenet | {direction} | " in text
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert [row["direction"] for row in written["rows"]] == ["pool", "unpool"]
+    assert all(row["ratio"] > 0 for row in written["rows"])
+    assert {"commit", "processor", "cpu backend", "torch threads", "torch"} <= set(written["environment"])
+
+
+def test_list(capsys):
+    assert cpu.main(["--list", "--only", "zfnet", "conv1"]) == 0
+    assert capsys.readouterr().out.splitlines() == [f"zfnet conv1 {d} 16" for d in ("fprop", "image dgrad", "wgrad")]
+
+
+def test_nothing_selected(capsys):
+    with pytest.raises(SystemExit):
+        cpu.main(["--only", "zfnet", "conv9"])
+    assert "no problem has these words in its name" in capsys.readouterr().err
+
+
+def test_a_problem_that_kills_its_process_is_one_row(monkeypatch):
+    import cpu_worker
+
+    problem = cases.problems(cases.CASES[:1])[0]
+    work = cpu_worker.Work([problem], "as installed", 0.1, (1, 1), None)
+    monkeypatch.setitem(cpu_worker.MAKERS, "fprop", lambda *_: os.kill(os.getpid(), 9))
+    row = cpu_worker.in_own_process(work, problem)
+    assert row == harness.Row("zfnet", "conv1, batch 16", "fprop", "as installed", note="its process ended with -9")
+
+
+def test_results_are_named_by_the_machine():
+    facts = {"processor": "AMD EPYC (TM)", "cpu backend": "avx512, 2 threads", "torch threads": "2"}
+    assert cpu.default_path(facts).name == "cpu-amd-epyc-tm-avx512-2-cores"
