@@ -266,7 +266,11 @@ void Block::add_copy(const AsyncCopy& copy) {
     Thread& me = *running_;
     me.copies.push_back(copy);
     me.copies.back().group = me.committed_groups;
-    if (checker_) checker_->begin_copy(copy);
+    if (!checker_) return;
+    checker_->begin_copy(copy);
+    count(reinterpret_cast<std::uintptr_t>(copy.shared), static_cast<std::size_t>(copy.bytes));
+    if (copy.valid)
+        count(reinterpret_cast<std::uintptr_t>(copy.global), static_cast<std::size_t>(copy.bytes));
 }
 
 void Block::commit_copies() {
@@ -308,6 +312,12 @@ void Block::access(const void* address, std::size_t bytes, Checker::Kind kind, c
     const auto at = reinterpret_cast<std::uintptr_t>(address);
     if (!checker_ || stacks_.contains(at) || is_code_or_parameter(at)) return;
     checker_->access(at, bytes, kind, location_of(caller));
+    count(at, bytes);
+}
+
+void Block::count(std::uintptr_t address, std::size_t bytes) {
+    Variant& variant = *launch_->variant;
+    (shared_.contains(address) ? variant.shared : variant.global).add(bytes);
 }
 
 // What a kernel reads besides its stack, shared memory and arrays: constants, its indices and
@@ -323,14 +333,16 @@ bool Block::is_code_or_parameter(std::uintptr_t address) const {
 
 void Block::atomic(const void* address, int bytes, Site site) {
     const auto at = reinterpret_cast<std::uintptr_t>(address);
-    if (checker_ && !stacks_.contains(at))
-        checker_->access(at, static_cast<std::size_t>(bytes), Checker::kAtomic, location_of(site));
+    if (!checker_ || stacks_.contains(at)) return;
+    checker_->access(at, static_cast<std::size_t>(bytes), Checker::kAtomic, location_of(site));
+    count(at, static_cast<std::size_t>(bytes));
 }
 
 void Block::read_matrix_row(const void* row, Site site) {
-    if (checker_)
-        checker_->access(reinterpret_cast<std::uintptr_t>(row), 16, Checker::kRead,
-                         location_of(site));
+    if (!checker_) return;
+    const auto at = reinterpret_cast<std::uintptr_t>(row);
+    checker_->access(at, 16, Checker::kRead, location_of(site));
+    count(at, 16);
 }
 
 void Block::fence() {

@@ -110,6 +110,7 @@ class Block {
     void exchange(detail::Collective kind, Thread* lanes, unsigned mask);
     void execute(AsyncCopy& copy);
     void execute_some_copies();
+    void count(std::uintptr_t address, std::size_t bytes);
     bool is_code_or_parameter(std::uintptr_t address) const;
     [[noreturn]] void fail_deadlock();
     std::string describe(const Thread& thread) const;

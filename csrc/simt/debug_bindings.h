@@ -51,6 +51,19 @@ inline void bind_debug(pybind11::module_ debug) {
         },
         "Every kernel variant that the module can launch, and how often each was.");
     debug.def("reset_launch_counts", &reset_launch_counts);
+    debug.def(
+        "traffic",
+        [] {
+            std::map<std::string, std::map<std::string, std::uint64_t>> traffic;
+            for (const Variant* variant : variants())
+                traffic[variant->name] = {{"shared accesses", variant->shared.accesses},
+                                          {"shared bytes", variant->shared.bytes},
+                                          {"global accesses", variant->global.accesses},
+                                          {"global bytes", variant->global.bytes}};
+            return traffic;
+        },
+        "What the threads of every variant have asked of memory so far; zeros unless accesses are "
+        "examined.");
     debug.def("checks_accesses", &checks_accesses,
               "Whether this build examines every access: races, bounds, uninitialised reads.");
     debug.def(

@@ -13,11 +13,23 @@
 
 namespace simt {
 
+// What the threads of a kernel ask of one kind of memory, each for itself: how often, and how many
+// bytes.
+struct Traffic {
+    std::uint64_t accesses = 0, bytes = 0;
+
+    void add(std::size_t size) {
+        ++accesses;
+        bytes += size;
+    }
+};
+
 // One instantiation of a kernel that some `launch` names. Registered when the program is loaded, so
 // that a test can tell which variants it never reached.
 struct Variant {
     std::string name;
     std::atomic<std::uint64_t> launches{0};
+    Traffic shared, global;  // where accesses are examined, which one host thread does
 
     explicit Variant(std::string name);
     Variant(const Variant&) = delete;
