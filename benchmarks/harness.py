@@ -191,14 +191,14 @@ def _processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *lines])
 
 
 def table(rows: Sequence[Row]) -> str:
     """In Markdown: problem, ours, best peer, ratio, share of the ceiling."""
     head = ["problem", "direction", "setting", "ours, ms", "best peer, ms", "times as fast", "share of ceiling"]
-    return _table([*head, "error", "note"], [_cells(row) for row in rows])
+    return markdown_table([*head, "error", "note"], [_cells(row) for row in rows])
 
 
 def _cells(row: Row) -> list[str]:
@@ -235,7 +235,7 @@ def summary(rows: Sequence[Row]) -> str:
     slower = sorted((row for row in rows if row.ratio is not None and row.ratio < 1), key=lambda row: row.ratio or 0)
     return (
         "Times as fast as the best peer: geometric mean, (lowest of) how many.\n\n"
-        + _table(["family", "direction", *settings], lines)
+        + markdown_table(["family", "direction", *settings], lines)
         + "\n"
         + (f"Below 1:\n\n{table(slower)}" if slower else "None below 1.\n")
     )

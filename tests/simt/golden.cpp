@@ -23,7 +23,7 @@ py::bytes run(const golden::Case& one, const std::string& input) {
 
 }  // namespace
 
-PYBIND11_MODULE(GOLDEN_MODULE, m) {
+PYBIND11_MODULE(KERNEL_MODULE, m) {
     m.def("unavailable_reason", &golden::unavailable_reason);
     py::dict functions, sizes;
     for (const golden::Case& one : golden::cases()) {
