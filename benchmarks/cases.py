@@ -38,6 +38,11 @@ class Case:
     family: str = ""
     n: int = 1
 
+    @property
+    def label(self) -> str:
+        """Of its family, for people."""
+        return f"{self.layer}, batch {self.n}"
+
     def with_batch(self, n: int) -> Any:
         return dataclasses.replace(self, n=n)
 
@@ -136,14 +141,6 @@ class Net(Case):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Update(Case):
-    """SGD on as many parameters as the network has."""
-
-    directions = ("sgd",)
-    layer: str = "parameters"
-
-
-@dataclass(frozen=True, kw_only=True)
 class Memory(Case):
     """What a training step needs."""
 
@@ -151,8 +148,25 @@ class Memory(Case):
     layer: str = "net"
 
 
+class _WithoutBatch(Case):
+    @property
+    def label(self) -> str:
+        return self.layer
+
+    def with_batch(self, n: int) -> Any:
+        return self
+
+
 @dataclass(frozen=True, kw_only=True)
-class Projection(Case):
+class Update(_WithoutBatch):
+    """SGD on as many parameters as the network has."""
+
+    directions = ("sgd",)
+    layer: str = "parameters"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Projection(_WithoutBatch):
     """The top 9 of `maps` maps of a layer among `n` images, each winner alone down to the pixels: what `visualize` does
     after the ranking. The peer does it for `peer_maps` of them, at the same cost a map."""
 
@@ -160,17 +174,26 @@ class Projection(Case):
     maps: int
     peer_maps: int
 
+    @property
+    def label(self) -> str:
+        return f"{self.maps} maps of {self.layer}"
+
     def quick(self) -> Projection:
         return dataclasses.replace(self, n=16, maps=16, peer_maps=4)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Occlusion(Case):
+class Occlusion(_WithoutBatch):
     """A class's probability by the position of a square on one image."""
 
     directions = ("occlusion",)
+    layer: str = "net"
     square: int
     stride: int
+
+    @property
+    def label(self) -> str:
+        return f"square {self.square}, stride {self.stride}"
 
     def quick(self) -> Occlusion:
         return dataclasses.replace(self, stride=48)
@@ -234,7 +257,7 @@ CASES: list[Case] = [
     *_nets("zfnet", 1, 8, 32),
     Update(family="zfnet"),
     Projection(family="zfnet", layer="pool5", n=128, maps=256, peer_maps=16),
-    Occlusion(family="zfnet", layer="net", square=50, stride=16),
+    Occlusion(family="zfnet", square=50, stride=16),
     Memory(family="zfnet", n=32),
     *_family(  # where it differs from zfnet
         "alexnet",
@@ -384,11 +407,6 @@ class Problem(NamedTuple):
 
     case: Case
     direction: str
-
-    @property
-    def label(self) -> str:
-        """Of its family."""
-        return f"{self.case.layer}, batch {self.case.n}"
 
     def __str__(self) -> str:
         """ "zfnet conv1 fprop 16", the batch at its end."""

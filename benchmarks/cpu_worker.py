@@ -41,7 +41,7 @@ class Work:
         return measure(name, MAKERS[problem.direction](CPU, problem.case), timer, self.ceilings)
 
     def name(self, problem: cases.Problem) -> Name:
-        return Name(problem.case.family, problem.label, problem.direction, self.allocator)
+        return Name(problem.case.family, problem.case.label, problem.direction, self.allocator)
 
 
 def in_own_process(work: Work, problem: cases.Problem) -> Row:

@@ -4,10 +4,10 @@
     python benchmarks/gpu.py conv block         only these parts
 
 Describes the GPU, measures its ceilings, runs the GPU tests, then verifies and times each part against PyTorch (cuDNN
-in benchmark mode, channels_last, the same precision, eager and compiled) or Captum. Convolutions, blocks, forward pass
-and training step run in every precision of `--precisions`, the other parts in exact float32. Writes a table (Markdown)
-and all numbers (JSON) after every part, into benchmarks/results/. Without a usable GPU it says why and measures
-nothing.
+in benchmark mode, channels_last, the same precision, eager and compiled) or Captum. Convolutions, fully connected
+layers, blocks, forward pass and training step run in every precision of `--precisions`, the other parts in exact
+float32. Writes a table (Markdown) and all numbers (JSON) after every part, into benchmarks/results/. Without a usable
+GPU it says why and measures nothing.
 
 It keeps to --minutes by itself: the most important parts come first, one family of cases.py after the other; when it is
 late it times fewer rounds and leaves out torch.compile, and what it does not reach is written down as not measured.
@@ -99,7 +99,7 @@ def measure_job(job: Job, schedule: Schedule, limits: dict[str, harness.Ceilings
     for problem in job.problems:
         if not schedule.has_time_for(job):
             break
-        name = harness.Name(job.family, problem.label, problem.direction, job.precision)
+        name = harness.Name(job.family, problem.case.label, problem.direction, job.precision)
         timer = functools.partial(gpu_device.time_alternating, seconds=schedule.sampling(job, done))
         try:
             yield harness.measure(name, make(problem, setting), timer, limits[job.precision])

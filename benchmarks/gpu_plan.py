@@ -81,6 +81,8 @@ def plan(
         own = cases.problems([case.with_batch(batch) for case in cases.CASES if case.family == family])
         for part, directions in _DIRECTIONS.items():
             problems = tuple(problem for problem in own if problem.direction in directions)
+            if part == "tune" and not any(isinstance(problem.case, cases.Net) for problem in own):
+                continue
             if part in parts and problems:
                 every = precisions if part in _IN_EVERY_PRECISION else ["fp32"]
                 jobs += [Job(part, family, precision, problems, compiles) for precision in every]

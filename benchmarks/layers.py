@@ -49,15 +49,11 @@ class _Conv:
     def forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return functional.conv2d(x, w, b, **self.geometry)
 
-    def gradients(
-        self, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, *, of_x: bool = False, of_w: bool = False
-    ) -> list[torch.Tensor]:
-        """PyTorch's gradients of w and x, those that are asked for, in this order."""
+    def backward(self, *, of_x: bool = False, of_w: bool = False) -> Callable[..., list[torch.Tensor]]:
+        """PyTorch's gradients of (dy, x, w): of x, w and the bias, None where not asked for."""
         stride, padding = pair(self.case.stride), pair(self.case.padding)
-        dx, dw, _ = aten.convolution_backward(
-            dy, x, w, None, stride, padding, [1, 1], False, [0, 0], 1, [of_x, of_w, False]
-        )
-        return [tensor for tensor, asked in ((dw, of_w), (dx, of_x)) if asked]
+        geometry = None, stride, padding, [1, 1], False, [0, 0], 1, [of_x, of_w, False]
+        return lambda dy, x, w: aten.convolution_backward.default(dy, x, w, *geometry)
 
 
 def fprop(setting: Setting, case: cases.Conv) -> Calls:
@@ -78,8 +74,10 @@ def dgrad(setting: Setting, case: cases.Conv) -> Calls:
     def call() -> Any:
         return ops.conv_transpose2d(dy, w, output_size=of.size, **of.options)
 
-    def theirs(*tensors: torch.Tensor) -> torch.Tensor:
-        return of.gradients(*tensors, of_x=True)[0]
+    backward = of.backward(of_x=True)
+
+    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return backward(dy, x, w)[0]
 
     return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
 
@@ -91,8 +89,10 @@ def wgrad(setting: Setting, case: cases.Conv) -> Calls:
     def call() -> Any:
         return ops.conv2d_weight_grad(x, dy, kernel_size=of.kernel, **of.options)
 
-    def theirs(*tensors: torch.Tensor) -> torch.Tensor:
-        return of.gradients(*tensors, of_w=True)[0]
+    backward = of.backward(of_w=True)
+
+    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return backward(dy, x, w)[1]
 
     tolerance = setting.weight_grad_tolerance
     return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
@@ -163,9 +163,10 @@ def _max_pool(case: cases.Pool, x: torch.Tensor) -> tuple[torch.Tensor, torch.Te
     return functional.max_pool2d(x, case.window, case.stride, case.padding, return_indices=True)
 
 
-def _max_pool_gradient(case: cases.Pool, dy: torch.Tensor, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
-    window, stride, padding = pair(case.window), pair(case.stride), pair(case.padding)
-    return aten.max_pool2d_with_indices_backward(dy, x, window, stride, padding, [1, 1], False, indices)
+def _max_pool_backward(case: cases.Pool) -> Callable[..., torch.Tensor]:
+    """The gradient of max pooling, of (dy, x, indices)."""
+    geometry = pair(case.window), pair(case.stride), pair(case.padding), [1, 1], False
+    return lambda dy, x, indices: aten.max_pool2d_with_indices_backward.default(dy, x, *geometry, indices)
 
 
 def _indices(case: cases.Pool, switches: Any) -> torch.Tensor:
@@ -205,9 +206,7 @@ def unpool(setting: Setting, case: cases.Pool) -> Calls:
     def call() -> Any:
         return ops.max_unpool2d(dy, switches, output_size=of.size, **of.geometry)
 
-    def theirs(*tensors: torch.Tensor) -> torch.Tensor:
-        return _max_pool_gradient(case, *tensors)
-
+    theirs = _max_pool_backward(case)
     error = compare(call, lambda: theirs(*tensors))
     return Calls(call, setting.peers(theirs, *tensors), error, 1e-6, moved=of.moved)
 
@@ -295,8 +294,8 @@ def block_grad(setting: Setting, case: cases.Block) -> Calls:
         dy, x, w = setting.exact(of.dy, of.x, of.w)
         signal = dy * (images_to_torch(y) > 0)
         of_map = torch.empty_like(of.conv.dy, dtype=signal.dtype)
-        dz = _max_pool_gradient(case.pool, signal, of_map, _indices(case.pool, switches))
-        dw, dx = of.conv.gradients(dz, x, w, of_x=True, of_w=True)
+        dz = _max_pool_backward(case.pool)(signal, of_map, _indices(case.pool, switches))
+        dx, dw, _ = of.conv.backward(of_x=True, of_w=True)(dz, x, w)
         return [dw, signal.sum((0, 2, 3)), dx]
 
     peers = setting.gradient_peers(lambda w, b, x: of.forward(x, w, b)[0], [of.w, of.b, of.x], of.dy)

@@ -61,7 +61,9 @@ class Setting:
         return 2e-3 if self.precision == "tf32" else 1e-4
 
     def in_precision(self, call: Call) -> Call:
-        """PyTorch's call in this precision."""
+        """PyTorch's call in this precision; as it is where that is float32, so that nothing is added to it."""
+        if self.precision == "fp32":
+            return call
 
         def called() -> Any:
             with peers.precision(self.precision, torch.device(self.device).type):
@@ -72,8 +74,8 @@ class Setting:
     # ---- Peers
 
     def peers(self, call: Callable[..., Any], *tensors: torch.Tensor) -> dict[str, Call]:
-        """The call on these tensors, without a graph for gradients."""
-        return self._peers(functools.partial, torch.no_grad()(call), tensors)
+        """The call on these tensors, which want no gradients."""
+        return self._peers(functools.partial, call, tensors)
 
     def gradient_peers(
         self, forward: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor], dy: torch.Tensor

@@ -188,7 +188,7 @@ def test_occlusion_agrees(setting):
     pytest.importorskip("captum", reason="needs Captum: pip install 'zfcuda[parity]'")
     import networks
 
-    check(networks.occlusion(setting, cases.Occlusion(family="zfnet", layer="net", square=20, stride=12)))
+    check(networks.occlusion(setting, cases.Occlusion(family="zfnet", square=20, stride=12)))
 
 
 def test_work_counted(setting):
