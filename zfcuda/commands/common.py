@@ -61,13 +61,17 @@ def add_data(parser: argparse.ArgumentParser, default: str | None = None) -> Non
     )
 
 
-def add_split(parser: argparse.ArgumentParser) -> None:
-    """Which half of the data, and how much of it."""
+def add_split(parser: argparse.ArgumentParser, images: int | None = None) -> None:
+    """Which half of the data, and how many of its images; all by default, if there is no number."""
     parser.add_argument(
         "--split", choices=("train", "test"), default="test", help="which half of the data to look at (default: test)"
     )
     parser.add_argument(
-        "--images", type=positive, metavar="N", help="at most N images, the same share of each class (default: all)"
+        "--images",
+        type=positive,
+        default=images,
+        metavar="N",
+        help=f"at most N images, the same share of each class (default: {images or 'all'})",
     )
 
 
@@ -144,14 +148,14 @@ def open_data(arguments: argparse.Namespace, image_size: int | None = None, *, i
     return split
 
 
-def open_half(arguments: argparse.Namespace, net: Network) -> Dataset:
-    """The half of --data that --split names, at most --images of it, in the size that the network was trained on."""
+def open_half(arguments: argparse.Namespace, net: Network, images: int | None = None) -> Dataset:
+    """The half of --data that --split names, in the size that the network was trained on; at most so many images."""
     preprocess = preprocess_of(net)
     size = preprocess.image_shape[0] if square(preprocess) else None
     # One look at one half: what is not looked at need not be decoded. A canvas looks at ten images and more.
     split = open_data(arguments, size, in_memory=arguments.clutter is not None)
     dataset = split.test if arguments.split == "test" else split.train
-    return data.sample(dataset, arguments.images) if arguments.images else dataset
+    return data.sample(dataset, images) if images else dataset
 
 
 def square(preprocess: Preprocess) -> bool:

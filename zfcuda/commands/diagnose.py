@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     for number, path in enumerate(dict.fromkeys(arguments.checkpoints), start=1):
         arguments.checkpoint = path
         net = open_network(arguments)
-        dataset = open_half(arguments, net)
+        dataset = open_half(arguments, net, arguments.images)
         result, stopped = report.kept(diagnosis, net, dataset, progress=not arguments.quiet)
         if result is not None:
             results[path] = result

@@ -9,7 +9,6 @@ import numpy as np
 from ..analysis import invariance
 from ..analysis.invariance import TRANSFORMS, paper_amounts
 from ..analysis.source import preprocess_of
-from ..data import sample
 from ..report import Report
 from ..report.sections.invariance import invariance_section
 from ..report.shown import short
@@ -18,6 +17,7 @@ from .common import (
     add_checkpoint,
     add_command,
     add_data,
+    add_split,
     command_line,
     finish,
     open_half,
@@ -38,10 +38,7 @@ def add_parser(commands: Commands) -> None:
     )
     add_checkpoint(parser)
     add_data(parser)
-    parser.add_argument(
-        "--split", choices=("train", "test"), default="test", help="which half of the data to look at (default: test)"
-    )
-    parser.add_argument("--images", type=positive, default=5, metavar="N", help="how many images (default: 5)")
+    add_split(parser, images=5)
     parser.add_argument(
         "--layers", nargs="+", metavar="LAYER", help="default: the first block and the last hidden layer"
     )
@@ -50,8 +47,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     net = open_network(arguments)
-    count, arguments.images = arguments.images, None
-    chosen = sample(open_half(arguments, net), count)
+    chosen = open_half(arguments, net, arguments.images)
     raw, labels = chosen.batch(range(len(chosen)))
     images = np.asarray(preprocess_of(net)(raw))
     amounts = {name: paper_amounts(name, net.input_shape[0], arguments.steps).tolist() for name in TRANSFORMS}

@@ -21,6 +21,7 @@ from .common import (
     add_checkpoint,
     add_command,
     add_data,
+    add_split,
     command_line,
     finish,
     open_half,
@@ -41,14 +42,9 @@ def add_parser(commands: Commands) -> None:
     )
     add_checkpoint(parser)
     add_data(parser)
-    parser.add_argument(
-        "--split", choices=("train", "test"), default="test", help="which half of the data to look at (default: test)"
-    )
+    add_split(parser, images=8)
     parser.add_argument("--image", nargs="+", metavar="FILE", default=[], help="image files, instead of the data's own")
     parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
-    parser.add_argument(
-        "--images", type=positive, default=8, metavar="N", help="how many of the data's images (default: 8)"
-    )
     parser.add_argument(
         "--pointing",
         type=positive,
@@ -64,7 +60,6 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     net = open_network(arguments)
-    count, arguments.images = arguments.images, None
     dataset = open_half(arguments, net)
     classes = class_names(net, dataset)
     if arguments.pointing and not isinstance(dataset, Cluttered):
@@ -72,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.image:
         chosen: Dataset = _files(net, arguments.image, classes, arguments.label)
     else:
-        chosen = sample(dataset, count)
+        chosen = sample(dataset, arguments.images)
     directory = output(arguments)
     report = Report(
         "Where the network looks",

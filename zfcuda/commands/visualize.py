@@ -44,7 +44,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     net = open_network(arguments)
-    dataset = open_half(arguments, net)
+    dataset = open_half(arguments, net, arguments.images)
     directory = output(arguments)
     report = Report(
         "What excites each map",
