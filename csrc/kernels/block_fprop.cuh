@@ -125,11 +125,11 @@ struct Region {
 
     __device__ Region(const PoolShape& pool, const PoolTiling& tiling) {
         const int block = static_cast<int>(blockIdx.x);
-        const int a = tiling.tiles_n.quotient(block), b = tiling.across.quotient(a);
-        n = tiling.down.quotient(b);
-        tile_n = block - a * tiling.tiles_n.divisor;
-        i0 = (b - n * tiling.down.divisor) * tiling.height;
-        j0 = (a - b * tiling.across.divisor) * tiling.width;
+        const int a = block / tiling.tiles_n, b = a / tiling.across;
+        n = b / tiling.down;
+        tile_n = block % tiling.tiles_n;
+        i0 = b % tiling.down * tiling.height;
+        j0 = a % tiling.across * tiling.width;
         p0 = i0 * pool.stride_h - pool.pad_h;
         q0 = j0 * pool.stride_w - pool.pad_w;
     }

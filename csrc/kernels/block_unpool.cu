@@ -16,8 +16,7 @@ __global__ void __launch_bounds__(kUnpoolThreads)
                             T* x) {
     const int item = static_cast<int>(blockIdx.x * kUnpoolThreads + threadIdx.x);
     if (!inside(item, total)) return;
-    const int pixel = groups.quotient(item);
-    const int k = (item - pixel * groups.divisor) * V;
+    const int pixel = item / groups, k = item % groups * V;
     const PixelIndex::Pixel at = index.locate(pixel);
     auto value = map.template at<V>(at.n, at.p, at.q, k);
 #pragma unroll

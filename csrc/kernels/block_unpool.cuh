@@ -39,8 +39,8 @@ struct UnpooledMap {
     template <int V>
     __device__ Vector<float, V> at(int n, int p, int q, int k) const {
         constexpr int kNever = 256;  // no switch
-        const int last_i = stride_h.quotient(p + pool.pad_h);
-        const int last_j = stride_w.quotient(q + pool.pad_w);
+        const int last_i = (p + pool.pad_h) / stride_h;
+        const int last_j = (q + pool.pad_w) / stride_w;
         Vector<T, V> values[kCover * kCover];
         Vector<std::uint8_t, V> named[kCover * kCover];
         int cell[kCover * kCover];

@@ -14,6 +14,7 @@
 #pragma once
 
 #include "conv_gemm.cuh"
+#include "conv_phases.h"
 #include "indexing.cuh"
 #include "shapes.h"
 
@@ -233,13 +234,6 @@ class Filters {
 
 // ---- Rows along runs (B of dgrad; both of wgrad) ------------------------------------------------
 
-// The taps of a filter that one phase of a strided dgrad meets, last first: tap (i, j) of `rows` x
-// `cols` is filter row row0 - i * row_step and column col0 - j * col_step.
-struct PhaseTaps {
-    int row0, row_step, rows;
-    int col0, col_step, cols;
-};
-
 // Filters transposed (B of dgrad): value (c, (i, j, k)) is w[k, row of tap i, column of tap j, c].
 template <class Tile, int V>
 class TransposedFilters {
@@ -308,8 +302,8 @@ struct PixelIndex {
         int n, p, q;
     };
     __device__ Pixel locate(int pixel) const {
-        const int row = q.quotient(pixel), n = p.quotient(row);
-        return {n, row - n * p.divisor, pixel - row * q.divisor};
+        const int row = pixel / q;
+        return {row / p, row % p, pixel % q};
     }
 };
 

@@ -1,18 +1,15 @@
-// The phases of a strided transposed convolution: see conv_dgrad.cuh.
+// The phases of a strided transposed convolution as products: see conv_dgrad.cuh.
 #pragma once
 
 #include "conv_operands.cuh"
+#include "conv_phases.h"
 #include "conv_plan.h"
 
 namespace zfcuda::conv {
 
-ZFCUDA_HOST_DEVICE inline int least(int a, int b) {
-    return a < b ? a : b;
-}
-
 // A product for each phase, the largest of which have this many pixels and taps.
 inline ProductSize dgrad_size(const ConvShape& s) {
-    return {least(s.stride_h, s.h) * least(s.stride_w, s.w),
+    return {phase_count(s.h, s.stride_h) * phase_count(s.w, s.stride_w),
             s.n * divide_up(s.h, s.stride_h) * divide_up(s.w, s.stride_w), s.c,
             divide_up(s.r, s.stride_h) * divide_up(s.s, s.stride_w) * s.k};
 }
@@ -30,8 +27,8 @@ struct PhaseGrid {
     int tiles_m;
 
     PhaseGrid(const ConvShape& s, int tile_rows, int tile_cols)
-        : phases_h(least(s.stride_h, s.h)),
-          phases_w(least(s.stride_w, s.w)),
+        : phases_h(phase_count(s.h, s.stride_h)),
+          phases_w(phase_count(s.w, s.stride_w)),
           stride_h(s.stride_h),
           stride_w(s.stride_w),
           tiles_n(divide_up(s.c, tile_cols)),
@@ -41,23 +38,6 @@ struct PhaseGrid {
     // Phases are the fastest index, then columns, then rows. Phases with fewer pixels leave the
     // last blocks without work.
     int blocks() const { return phases_h.divisor * phases_w.divisor * tiles_n.divisor * tiles_m; }
-};
-
-// One axis of a phase: the pixels first, first + stride, ..., `pixels` of them. Pixel number i
-// meets `taps` filter positions, the last of which, tap0, lies over output position i + origin; the
-// tap before it, a stride lower, over i + origin + 1; and so on.
-struct PhaseAxis {
-    int first, pixels, taps, tap0, origin;
-
-    __device__ PhaseAxis(int phase, int size, int window, const FastDivisor& stride, int pad) {
-        const int over = stride.quotient(phase + pad);
-        const int f = phase + pad - over * stride.divisor;
-        first = phase;
-        pixels = stride.quotient(size - phase - 1) + 1;
-        taps = f < window ? stride.quotient(window - f - 1) + 1 : 0;
-        tap0 = f + (taps - 1) * stride.divisor;
-        origin = over - (taps - 1);
-    }
 };
 
 struct Phase {
@@ -112,11 +92,11 @@ struct PhaseTile {
 
     __device__ explicit PhaseTile(const PhaseGrid& grid) {
         const int block = static_cast<int>(blockIdx.x);
-        const int a = grid.phases_w.quotient(block), b = grid.phases_h.quotient(a);
-        phase_w = block - a * grid.phases_w.divisor;
-        phase_h = a - b * grid.phases_h.divisor;
-        tile_m = grid.tiles_n.quotient(b);
-        tile_n = b - tile_m * grid.tiles_n.divisor;
+        const int a = block / grid.phases_w, b = a / grid.phases_h;
+        phase_w = block % grid.phases_w;
+        phase_h = a % grid.phases_h;
+        tile_m = b / grid.tiles_n;
+        tile_n = b % grid.tiles_n;
     }
 };
 

@@ -31,8 +31,7 @@ __global__ void crop_images_kernel(CropShape shape, RowTiles tiles, FastDivisor 
     const std::uint8_t* image = images + at.image * (shape.h * shape.w * shape.c);
 
     auto value = Vector<float, Width>::filled(0.0f);
-    int j = channels.quotient(at.column * Width);
-    int c = at.column * Width - j * shape.c;
+    int j = at.column * Width / channels, c = at.column * Width % channels;
 #pragma unroll
     for (int e = 0; e < Width; ++e) {
         const unsigned w = left + (flip ? shape.out_w - 1 - j : j);

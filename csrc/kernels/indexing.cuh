@@ -7,8 +7,8 @@
 
 namespace zfcuda {
 
-// The quotient by a divisor that only the launcher knows, as a multiplication and a shift
-// (Granlund and Montgomery 1994). Exact for 0 <= dividend < 2^31 and divisor >= 1.
+// A divisor that only the launcher knows: `n / divisor` is a multiplication and a shift (Granlund
+// and Montgomery 1994). Exact for 0 <= n < 2^31 and divisor >= 1.
 struct FastDivisor {
     int divisor;
     std::uint32_t multiplier;
@@ -21,11 +21,15 @@ struct FastDivisor {
         multiplier = static_cast<std::uint32_t>((excess << 32) / divisor + 1);
     }
 
-    __device__ int quotient(int dividend) const {
+    __host__ __device__ explicit operator int() const { return divisor; }
+    friend __host__ __device__ int operator/(int dividend, const FastDivisor& by) {
         const auto n = static_cast<std::uint32_t>(dividend);
         const auto high =
-            static_cast<std::uint32_t>((static_cast<std::uint64_t>(n) * multiplier) >> 32);
-        return static_cast<int>((high + n) >> shift);
+            static_cast<std::uint32_t>((static_cast<std::uint64_t>(n) * by.multiplier) >> 32);
+        return static_cast<int>((high + n) >> by.shift);
+    }
+    friend __host__ __device__ int operator%(int dividend, const FastDivisor& by) {
+        return dividend - dividend / by * by.divisor;
     }
 };
 
@@ -59,13 +63,10 @@ struct RowTiles {
 
     __device__ Place place() const {
         const int tile = static_cast<int>(blockIdx.x);
-        const int above = tiles_across.quotient(tile);
-        const int image = tiles_down.quotient(above);
-        const int row =
-            (above - image * tiles_down.divisor) * kRows + static_cast<int>(threadIdx.y);
-        const int column =
-            (tile - above * tiles_across.divisor) * kColumns + static_cast<int>(threadIdx.x);
-        return {image, row, column, row < rows && column < columns};
+        const int above = tile / tiles_across;
+        const int row = above % tiles_down * kRows + static_cast<int>(threadIdx.y);
+        const int column = tile % tiles_across * kColumns + static_cast<int>(threadIdx.x);
+        return {above / tiles_down, row, column, row < rows && column < columns};
     }
 };
 

@@ -90,7 +90,7 @@ __global__ void norm_of_five_kernel(int total_vectors, FastDivisor vectors,
     constexpr int kBefore = Neighbours<T>::kBefore;
     const int i = static_cast<int>(blockIdx.x * kNormThreads + threadIdx.x);
     if (i >= total_vectors) return;
-    const int place = i - vectors.quotient(i) * vectors.divisor;
+    const int place = i % vectors;
     const Neighbours<T> in(x + kOwn * i, place > 0, place + 1 < vectors.divisor);
 
     Vector<float, kOwn> out;
@@ -111,7 +111,7 @@ __global__ void norm_of_five_grad_kernel(int total_vectors, FastDivisor vectors,
     constexpr int kHalf = kPaperNormSize / 2;
     const int i = static_cast<int>(blockIdx.x * kNormThreads + threadIdx.x);
     if (i >= total_vectors) return;
-    const int place = i - vectors.quotient(i) * vectors.divisor;
+    const int place = i % vectors;
     const bool has_left = place > 0;
     const bool has_right = place + 1 < vectors.divisor;
     const Neighbours<T> in(x + kOwn * i, has_left, has_right);
@@ -159,7 +159,7 @@ __global__ void norm_kernel(int total, FastDivisor channels, NormParameters para
                             const T* __restrict__ x, T* __restrict__ y) {
     const int i = static_cast<int>(blockIdx.x * kNormThreads + threadIdx.x);
     if (i >= total) return;
-    const int c = i - channels.quotient(i) * channels.divisor;
+    const int c = i % channels;
     const float base = norm_base(x + i, c, channels.divisor, parameters);
     y[i] = from_float<T>(to_float(x[i]) * norm_scale<ThreeQuarters>(base, parameters.beta).power);
 }
@@ -172,7 +172,7 @@ __global__ void norm_grad_kernel(int total, FastDivisor channels, NormParameters
     const int thread = static_cast<int>(threadIdx.x);
     const int first = static_cast<int>(blockIdx.x) * kNormThreads;
     const int last = min(total - first, kNormThreads) - 1 + first;
-    const auto channel = [&](int i) { return i - channels.quotient(i) * channels.divisor; };
+    const auto channel = [&](int i) { return i % channels; };
     const int before = (parameters.size - 1) / 2;
     const int after = parameters.size / 2;
 

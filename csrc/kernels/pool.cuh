@@ -43,8 +43,7 @@ __global__ void max_pool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor v
                                   std::uint8_t* __restrict__ switches) {
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
-    const int q = vectors.quotient(at.column);
-    const int c = (at.column - q * vectors.divisor) * Width;
+    const int q = at.column / vectors, c = at.column % vectors * Width;
     const int top = at.row * shape.stride_h - shape.pad_h;
     const int left = q * shape.stride_w - shape.pad_w;
     const int window_h = Window == kAnyWindow ? shape.window_h : Window;
@@ -100,8 +99,8 @@ struct Covering {
 
 __device__ inline Covering covering(int padded, int window, const FastDivisor& stride,
                                     int windows) {
-    return {padded < window ? 0 : stride.quotient(padded - window) + 1,
-            min(stride.quotient(padded), windows - 1)};
+    return {padded < window ? 0 : (padded - window) / stride + 1,
+            min(padded / stride, windows - 1)};
 }
 
 // `Window`: kPaperWindow (at kPaperStride) or kAnyWindow.
@@ -112,8 +111,7 @@ __global__ void max_unpool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor
                                     const std::uint8_t* __restrict__ switches, T* __restrict__ x) {
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
-    const int w = vectors.quotient(at.column);
-    const int c = (at.column - w * vectors.divisor) * Width;
+    const int w = at.column / vectors, c = at.column % vectors * Width;
     const int padded_h = at.row + shape.pad_h;
     const int padded_w = w + shape.pad_w;
     const int height = shape.p();
@@ -169,8 +167,8 @@ __global__ void spatial_max_kernel(int pixels, int channels, FastDivisor channel
     using Tile = SpatialMaxTile<Width>;
     SIMT_SHARED(float, best_values, Tile::kDown* Tile::kChannels);
     SIMT_SHARED(int, best_positions, Tile::kDown* Tile::kChannels);
-    const int n = channel_tiles.quotient(static_cast<int>(blockIdx.x));
-    const int tile = static_cast<int>(blockIdx.x) - n * channel_tiles.divisor;
+    const int block = static_cast<int>(blockIdx.x);
+    const int n = block / channel_tiles, tile = block % channel_tiles;
     const int across = static_cast<int>(threadIdx.x) * Width;
     const int down = static_cast<int>(threadIdx.y);
     const int c = tile * Tile::kChannels + across;

@@ -25,8 +25,7 @@ __global__ void cut_windows_kernel(WindowShape shape, RowTiles tiles, FastDiviso
                                    std::uint8_t* __restrict__ y) {
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
-    const int j = vectors.quotient(at.column);
-    const int vector = at.column - j * vectors.divisor;
+    const int j = at.column / vectors, vector = at.column % vectors;
     // Unsigned, so that a corner far outside wraps around to a pixel that is outside, too.
     const unsigned h = static_cast<unsigned>(corners[2 * at.image]) + at.row;
     const unsigned w = static_cast<unsigned>(corners[2 * at.image + 1]) + j;
