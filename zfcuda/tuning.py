@@ -1,8 +1,9 @@
 """Tuning: which plan of each convolution is the fastest on the GPU at hand.
 
-A plan cuts a convolution into tiles, and its depth into splits. Without tuning it follows from the shape alone, so that
-results have the same bits on every GPU. A tuned plan may add in another order, so results may differ in their last bits
-from untuned ones; with the same file of plans (`zfcuda.plans`) they are the same, run after run.
+A plan cuts a convolution into tiles, and its depth into splits. Without tuning it follows from the shape and the GPU's
+number of SMs, so that results have the same bits on GPUs of a kind. A tuned plan may add in another order, so results
+may differ in their last bits from untuned ones; with the same file of plans (`zfcuda.plans`) they are the same, run
+after run.
 """
 
 from __future__ import annotations

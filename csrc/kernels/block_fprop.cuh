@@ -95,7 +95,7 @@ Plan cheapest_block_plan(const ConvShape& conv, const PoolShape& pool) {
     Plan best = cheapest_plan(typename Tiles<Math>::Fprop{}, fprop_size(conv));
     // The map is written and read again.
     const double map = 1.0 * sizeof(typename Math::Element) * conv.n * conv.p() * conv.q() * conv.k;
-    best.cost += 2 * map * Tiles<Math>::kFmasPerByte / kMultiprocessors;
+    best.cost += 2 * map * Tiles<Math>::kFmasPerByte / simt::multiprocessors();
     best.tile = -1;
     for_each_block_plan<Math>(conv, pool, [&](auto, const Plan& plan) {
         if (plan.cost < best.cost) best = plan;

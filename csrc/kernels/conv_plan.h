@@ -2,8 +2,9 @@
 //
 // A matrix product of rows x cols x depth is cut into tiles of its result and, where those are too
 // few to fill the GPU, its depth is cut into splits whose sums a second kernel adds in order. The
-// plan depends on the shape alone, never on the GPU at hand: so the bits of a result do not either.
-// Only where a tuner has timed the problem and found a better plan (tuned_plans.h), that one holds.
+// plan, and with it the last bits of a result, depends on the shape and on the GPU's number of SMs;
+// that of a fused block (block_fprop.cuh) also on how much shared memory a launch may ask for. Only
+// where a tuner has timed the problem and found a better plan (tuned_plans.h), that one holds.
 #pragma once
 
 #include <algorithm>
@@ -18,10 +19,6 @@
 #include "tuned_plans.h"
 
 namespace zfcuda::conv {
-
-// The SMs of an H100 or H200. A GPU with others runs the same plans, if with a fuller or emptier
-// last wave.
-constexpr int kMultiprocessors = 132;
 
 template <class... Tiles>
 struct TileList {};
@@ -162,7 +159,7 @@ constexpr int kMinSlicesPerSplit = 8;
 // Work of the busiest SM.
 template <class Tile>
 double tile_cost(double blocks, int slices) {
-    return std::ceil(blocks / kMultiprocessors) * Tile::kRows * Tile::kCols * Tile::kDepth *
+    return std::ceil(blocks / simt::multiprocessors()) * Tile::kRows * Tile::kCols * Tile::kDepth *
            slices / Tile::kEfficiency;
 }
 
@@ -185,7 +182,7 @@ Plan plan_splits(int tile, const ProductSize& size, int splits) {
 template <class Tile>
 Plan plan_tile(int tile, const ProductSize& size) {
     const double blocks = count_blocks<Tile>(size);
-    const int slots = kMultiprocessors * Tile::kMinBlocks;
+    const int slots = simt::multiprocessors() * Tile::kMinBlocks;
     int splits = 1;
     if (blocks * 2 <= slots) {
         const int slices = divide_up(size.depth, Tile::kDepth);

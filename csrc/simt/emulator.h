@@ -338,6 +338,12 @@ inline std::size_t max_shared_bytes() {
     return kMaxSharedBytes;
 }
 
+// As on an H100 or H200, whatever host threads run the blocks: plans of kernels go by it, so it
+// must not vary.
+inline int multiprocessors() {
+    return 132;
+}
+
 // Runs the kernel to its end; throws std::runtime_error with what a check found.
 template <auto Kernel, typename... Arguments>
 void launch(dim3 grid, dim3 block, std::size_t shared_bytes, void* /*stream*/,

@@ -11,7 +11,9 @@
 //   SIMT_SHARED(float, tile, kRows * kPitch)
 //                                       a static shared array, 128-byte aligned
 //   simt::dynamic_shared<float>()       the launch's dynamic shared memory
-//   simt::max_shared_bytes()            how much shared memory a launch may ask for
+//   simt::max_shared_bytes(), simt::multiprocessors()
+//                                       of the current device: how much shared memory a launch
+//                                       may ask for, and how many SMs there are
 //   simt::copy_async<16>(shared, global, valid)
 //                                       cp.async; zero-fills if not valid
 //   simt::copy_async_commit(), simt::copy_async_wait<N>()
@@ -31,8 +33,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
+#include <mutex>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 #define SIMT_SHARED(type, name, ...) __shared__ __align__(128) type name[__VA_ARGS__]
 
@@ -42,6 +47,35 @@ inline void check(cudaError_t error, const char* what) {
     if (error != cudaSuccess) {
         throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(error));
     }
+}
+
+inline int current_device() {
+    int device = 0;
+    check(cudaGetDevice(&device), "cudaGetDevice");
+    return device;
+}
+
+// An attribute of the current device; each device is asked once.
+template <cudaDeviceAttr Attribute>
+int device_attribute() {
+    static const std::vector<int> values = [] {
+        int devices = 0;
+        check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
+        std::vector<int> found(devices);
+        for (int device = 0; device < devices; ++device) {
+            check(cudaDeviceGetAttribute(&found[device], Attribute, device),
+                  "cudaDeviceGetAttribute");
+        }
+        return found;
+    }();
+    return values.at(current_device());
+}
+
+inline int multiprocessors() {
+    return device_attribute<cudaDevAttrMultiProcessorCount>();
+}
+inline std::size_t max_shared_bytes() {
+    return device_attribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>();
 }
 
 template <auto Kernel>
@@ -56,32 +90,25 @@ std::size_t static_shared_bytes() {
 
 // More than 48 KB of shared memory, static and dynamic together, needs permission, once per kernel
 // and device.
-template <auto Kernel, typename... Arguments>
-void launch(dim3 grid, dim3 block, std::size_t shared_bytes, void* stream, Arguments... arguments) {
-    if (shared_bytes > 0 && shared_bytes + static_shared_bytes<Kernel>() > 48 * 1024) {
-        check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                   static_cast<int>(shared_bytes)),
-              "cudaFuncSetAttribute");
-    }
-    Kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
-    check(cudaGetLastError(), __PRETTY_FUNCTION__);
+template <auto Kernel>
+void permit_shared_bytes(std::size_t bytes) {
+    static std::mutex mutex;
+    static std::map<int, std::size_t> permitted;
+    const std::lock_guard lock(mutex);
+    std::size_t& already = permitted[current_device()];
+    if (already >= bytes) return;
+    check(cudaFuncSetAttribute(Kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                               static_cast<int>(bytes)),
+          "cudaFuncSetAttribute");
+    already = bytes;
 }
 
-// The least that any device here allows to a block, static and dynamic together: so that what is
-// chosen by it is the same on all of them.
-inline std::size_t max_shared_bytes() {
-    static const std::size_t bytes = [] {
-        int devices = 0, least = 0;
-        check(cudaGetDeviceCount(&devices), "cudaGetDeviceCount");
-        for (int device = 0; device < devices; ++device) {
-            int allowed = 0;
-            check(cudaDeviceGetAttribute(&allowed, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
-                  "cudaDeviceGetAttribute");
-            if (device == 0 || allowed < least) least = allowed;
-        }
-        return static_cast<std::size_t>(least);
-    }();
-    return bytes;
+template <auto Kernel, typename... Arguments>
+void launch(dim3 grid, dim3 block, std::size_t shared_bytes, void* stream, Arguments... arguments) {
+    if (shared_bytes > 0 && shared_bytes + static_shared_bytes<Kernel>() > 48 * 1024)
+        permit_shared_bytes<Kernel>(shared_bytes);
+    Kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(arguments...);
+    check(cudaGetLastError(), __PRETTY_FUNCTION__);
 }
 
 template <typename T>
