@@ -7,7 +7,7 @@
 #include <cstdint>
 
 #if defined(ZFCUDA_KERNELS)
-#include "kernels/tuned_plans.h"
+#include "kernels/conv/tuned_plans.h"
 #endif
 
 namespace zfcuda {

@@ -15,7 +15,7 @@
 #include "host_pool.h"
 #include "ops.h"
 #if defined(ZFCUDA_KERNELS)
-#include "kernels/tuned_plans_bindings.h"
+#include "kernels/conv/tuned_plans_bindings.h"
 #endif
 #if defined(ZFCUDA_EMULATOR)
 #include "simt/debug_bindings.h"

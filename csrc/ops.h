@@ -14,7 +14,7 @@
 // synchronises with the host, and what changes from one training step to the next (`lr`, dropout's
 // `offset`) is read from where the arrays are, so that a captured step can be launched again. Every
 // result is deterministic: the same input gives the same bits, run after run, on one device, with
-// the same plans (kernels/tuned_plans.h).
+// the same plans (kernels/conv/tuned_plans.h).
 #pragma once
 
 #include <cstddef>

@@ -1,7 +1,7 @@
 // What the CUDA backend says of itself: whether it can run here, and on what.
+#include "conv/tuned_plans.h"
 #include "ops.h"
 #include "simt/simt.h"
-#include "tuned_plans.h"
 
 namespace zfcuda {
 

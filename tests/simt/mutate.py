@@ -1,6 +1,6 @@
 """Breaks the CUDA kernels, one place at a time, and asks whether the emulated tests notice.
 
-    python tests/simt/mutate.py DIRECTORY [--files conv_gemm.cuh pool.cuh] [--out results.json]
+    python tests/simt/mutate.py DIRECTORY [--files conv/main_loop.cuh pool.cuh] [--out results.json]
 
 In device code, each ``__syncthreads``, ``__syncwarp``, ``copy_async_wait`` and ``copy_async_commit`` is deleted, each
 wait is weakened by one group, and each comparison is shifted by one (``<`` and ``<=``, ``>`` and ``>=`` change places).
@@ -30,8 +30,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Which tests run the kernels of a file, both by the start of their names; all of them for what all kernels share.
 FAMILIES = {
-    "conv": ("test_conv", "test_block"),
-    "block": ("test_conv_variants", "test_block"),
+    "conv/block": ("test_conv_variants", "test_block"),
+    "conv/unpool": ("test_conv_variants", "test_block"),
+    "conv/": ("test_conv", "test_block"),
     "pool": ("test_pool", "test_block"),
     "activation": ("test_activation",),
     "norm": ("test_norm",),
@@ -42,10 +43,10 @@ FAMILIES = {
 
 # Where only some tests of the family run the kernels of a file: words in their names.
 KEYWORDS = {
-    "conv_bias_grad": ["bias_grad"],
-    "conv_dgrad": ["transpose", "ragged", "tile", "split"],
-    "conv_wgrad": ["weight_grad", "ragged", "tile", "split"],
-    "conv_splits": ["split"],
+    "conv/bias_grad": ["bias_grad"],
+    "conv/dgrad": ["transpose", "ragged", "tile", "split"],
+    "conv/wgrad": ["weight_grad", "ragged", "tile", "split"],
+    "conv/splits": ["split"],
 }
 
 # What survives the first gets a second chance.
@@ -125,7 +126,7 @@ def device_ranges(text: str) -> list[tuple[int, int]]:
     return ranges
 
 
-def mutate_file(path: Path, mutants: list[Mutant]) -> None:
+def mutate_file(path: Path, name: str, mutants: list[Mutant]) -> None:
     """Rewrites the file so that each of its mutants can be selected; adds them to the list."""
     text = path.read_text()
     edits: list[tuple[int, int, str]] = []
@@ -133,7 +134,7 @@ def mutate_file(path: Path, mutants: list[Mutant]) -> None:
     def add(start: int, change: str) -> int:
         number, line = len(mutants), text.count("\n", 0, start) + 1
         code = text.splitlines()[line - 1].strip()
-        mutants.append(Mutant(number, path.name, line, code, change))
+        mutants.append(Mutant(number, name, line, code, change))
         return number
 
     for begin, end in device_ranges(text):
@@ -158,7 +159,7 @@ def mutate_file(path: Path, mutants: list[Mutant]) -> None:
     for start, end, replacement in sorted(edits, reverse=True):
         text = text[:start] + replacement + text[end:]
     if edits:
-        include = '#include "mutant.h"\n'
+        include = '#include "kernels/mutant.h"\n'
         text = (
             text.replace("#pragma once\n", "#pragma once\n" + include, 1) if "#pragma once" in text else include + text
         )
@@ -175,9 +176,11 @@ def build(directory: Path, names: list[str]) -> list[Mutant]:
         shutil.copy(ROOT / file, tree)
     (tree / "csrc/kernels/mutant.h").write_text(SWITCH)
     mutants: list[Mutant] = []
-    for path in sorted((tree / "csrc/kernels").glob("*.cu*")):
-        if not names or path.name in names:
-            mutate_file(path, mutants)
+    kernels = tree / "csrc/kernels"
+    for path in (*sorted(kernels.rglob("*.cu*")), tree / "csrc/conv_phases.h"):
+        name = os.path.relpath(path, kernels)
+        if not names or name in names:
+            mutate_file(path, name, mutants)
     import pybind11
 
     options = [

@@ -4,13 +4,13 @@
 //                h = p*stride_h - pad_h + r,  w = q*stride_w - pad_w + s
 //
 // as the product of the windows of x, one per output pixel (rows: N*P*Q), with the filters (cols:
-// K) over the depth R*S*C; conv_gemm.cuh multiplies, conv_operands.cuh finds the windows. A block
+// K) over the depth R*S*C; main_loop.cuh multiplies, operands.cuh finds the windows. A block
 // computes one tile; blocks that share windows are neighbours in launch order, so x is read from
 // DRAM about once. Bound: 2*N*P*Q*K*R*S*C flops; x, w and y once each in bytes.
 #pragma once
 
-#include "conv_operands.cuh"
-#include "conv_plan.h"
+#include "operands.cuh"
+#include "plan.h"
 
 namespace zfcuda {
 namespace conv {

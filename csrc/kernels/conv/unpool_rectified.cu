@@ -1,7 +1,7 @@
 // Unpool and rectify in one pass: map = relu(max_unpool2d(y, switches)).
 #include "block_map.h"
-#include "block_unpool.cuh"
 #include "ops.h"
+#include "unpooled_map.cuh"
 
 namespace zfcuda::conv {
 namespace {

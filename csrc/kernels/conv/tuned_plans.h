@@ -1,4 +1,4 @@
-// Plans that a tuner has chosen (zfcuda/tuning.py) for problems it has timed; conv_plan.h's own
+// Plans that a tuner has chosen (zfcuda/tuning.py) for problems it has timed; plan.h's own
 // choice serves all others.
 //
 // One table for the process, from problem to choice. A thread goes by the table as it was when the
@@ -45,7 +45,7 @@ struct Choice {
 constexpr int kMaxSplits = 65535;  // the greatest height of a grid
 
 // The plans among which a tuner may choose if the arrays are aligned, that of the heuristic in
-// front; `Math` is problem.precision as ops.h has it. Defined in conv_candidates.cuh.
+// front; `Math` is problem.precision as ops.h has it. Defined in candidates.cuh.
 template <class Math>
 std::vector<Choice> candidates(const Problem& problem);
 

@@ -5,16 +5,16 @@
 //
 // as the product of dy transposed (rows: K) with the windows of x (cols: R*S*C) over the depth
 // N*P*Q. The result is small and the depth is huge, so the depth is split over many blocks, whose
-// partial sums conv_splits.cu adds in a fixed order: no atomics, the same bits every time. Both
+// partial sums splits.cu adds in a fixed order: no atomics, the same bits every time. Both
 // operands are contiguous along their rows, so slices are copied as they lie in memory. Bound:
 // 2*N*P*Q*K*R*S*C flops; x and dy are read once per tile of dw, mostly from L2.
 //
 // dy is an operand of its own kind: `Pixels` reads it from memory, `UnpooledPixels`
-// (block_unpool.cuh) through the switches of a pooled gradient.
+// (unpooled_map.cuh) through the switches of a pooled gradient.
 #pragma once
 
-#include "conv_operands.cuh"
-#include "conv_plan.h"
+#include "operands.cuh"
+#include "plan.h"
 
 namespace zfcuda {
 namespace conv {

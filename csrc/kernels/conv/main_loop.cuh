@@ -3,9 +3,9 @@
 //   sums[row, col] = sum over depth of A[row, depth] * B[col, depth]
 //
 // A convolution is such a product whose operands are gathered while they are loaded (implicit
-// GEMM): conv_operands.cuh says how, this file runs the pipeline and stores the result. What
-// multiplies two slices is chosen by the tile: FMA instructions (conv_ffma.cuh, exact float32) or
-// tensor cores (conv_mma.cuh, tf32 and bfloat16).
+// GEMM): operands.cuh says how, this file runs the pipeline and stores the result. What
+// multiplies two slices is chosen by the tile: FMA instructions (ffma.cuh, exact float32) or
+// tensor cores (mma.cuh, tf32 and bfloat16).
 //
 // Cut. A block of warps computes a tile of kRows x kCols. Shared memory holds kStages slices of the
 // operands, kDepth deep, filled by cp.async while earlier slices are multiplied; one barrier a
@@ -22,8 +22,8 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "conv_ffma.cuh"
-#include "conv_mma.cuh"
+#include "ffma.cuh"
+#include "mma.cuh"
 #include "shapes.h"
 
 namespace zfcuda::conv {

@@ -1,9 +1,9 @@
-// The phases of a strided transposed convolution as products: see conv_dgrad.cuh.
+// The phases of a strided transposed convolution as products: see dgrad.cuh.
 #pragma once
 
-#include "conv_operands.cuh"
 #include "conv_phases.h"
-#include "conv_plan.h"
+#include "operands.cuh"
+#include "plan.h"
 
 namespace zfcuda::conv {
 

@@ -13,9 +13,9 @@
 // w and x once each in bytes.
 #pragma once
 
-#include "conv_operands.cuh"
-#include "conv_phases.cuh"
-#include "conv_plan.h"
+#include "operands.cuh"
+#include "phases.cuh"
+#include "plan.h"
 
 namespace zfcuda {
 namespace conv {

@@ -14,7 +14,7 @@
 #include <initializer_list>
 #include <type_traits>
 
-#include "conv_gemm.cuh"
+#include "main_loop.cuh"
 #include "shapes.h"
 #include "tuned_plans.h"
 
@@ -244,7 +244,7 @@ inline std::size_t partial_sums_bytes(std::initializer_list<Plan> plans, std::si
 }
 
 // y[i] = act(sum over splits of partial[split][i] + bias[i % cols]), in the order of the splits.
-// Defined in conv_splits.cu, for float and BFloat16.
+// Defined in splits.cu, for float and BFloat16.
 template <class T>
 void add_splits(int splits, std::int64_t size, int cols, const float* partial,
                 const Epilogue& epilogue, T* y, void* stream);

@@ -1,4 +1,4 @@
 // The convolutions and blocks in tf32, on tensor cores.
-#include "conv_instances.cuh"
+#include "instances.cuh"
 
 ZFCUDA_INSTANTIATE_CONVOLUTIONS(Tf32)

@@ -7,9 +7,9 @@
 
 #include "block_fprop.cuh"
 #include "block_grad.cuh"
-#include "conv_dgrad.cuh"
-#include "conv_fprop.cuh"
-#include "conv_wgrad.cuh"
+#include "dgrad.cuh"
+#include "fprop.cuh"
+#include "wgrad.cuh"
 
 namespace zfcuda::conv {
 

@@ -4,15 +4,15 @@
 //   data     x  = conv_transpose2d(f(map), w), f = ReLU (the deconvnet) or the identity
 //
 // The weight gradient of a first layer reads each pixel of dy once per tile of dw's columns, that
-// is once or twice: there dy is unpooled while it is read (block_unpool.cuh) and no map exists. A
+// is once or twice: there dy is unpooled while it is read (unpooled_map.cuh) and no map exists. A
 // gather costs some 17 instructions a value, though, and the other products read each pixel 9 to 20
 // times (once per tap or tile): there one pass writes the map, unpooled and rectified, and the
 // product copies it asynchronously. `kMaxGathers` is where the one becomes dearer than the other.
 #pragma once
 
 #include "block_map.h"
-#include "block_unpool.cuh"
-#include "conv_wgrad.cuh"
+#include "unpooled_map.cuh"
+#include "wgrad.cuh"
 
 namespace zfcuda {
 namespace conv {

@@ -39,9 +39,9 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "reduce.cuh"
+#include "kernels/reduce.cuh"
+#include "kernels/vector.cuh"
 #include "simt/simt.h"
-#include "vector.cuh"
 
 namespace zfcuda::conv {
 

@@ -13,9 +13,9 @@
 // the way: they are used only where the value exists.
 #pragma once
 
-#include "conv_gemm.cuh"
 #include "conv_phases.h"
-#include "indexing.cuh"
+#include "kernels/indexing.cuh"
+#include "main_loop.cuh"
 #include "shapes.h"
 
 namespace zfcuda::conv {

@@ -6,7 +6,7 @@
 // loads are in flight at once, and no map of full size exists.
 #pragma once
 
-#include "conv_operands.cuh"
+#include "operands.cuh"
 
 namespace zfcuda::conv {
 

@@ -5,7 +5,7 @@
 // One thread for one value, or for four neighbours where rows allow 16-byte accesses; the splits
 // are added in order, so the result does not depend on which block finished first. Bound: (splits +
 // 1) * 4 bytes per value, most of them from L2.
-#include "conv_plan.h"
+#include "plan.h"
 
 namespace zfcuda::conv {
 namespace {

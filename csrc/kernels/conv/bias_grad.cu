@@ -4,8 +4,8 @@
 // per lane; 32 * V where V of them can be loaded at once): its warps take turns over the rows, a
 // tree in shared memory joins them. The second pass does the same with the sums of the first.
 // Bound: memory, the bytes of dy.
-#include "conv_plan.h"
 #include "ops.h"
+#include "plan.h"
 
 namespace zfcuda {
 namespace conv {

@@ -3,7 +3,7 @@
 //   map = relu(conv2d(x, w) + b);  y, switches = max_pool2d(map)
 //
 // A block of threads computes the part of the map that a tile of pooled pixels needs, as the
-// forward convolution does (conv_fprop.cuh): its rows are the pixels of that region. The result
+// forward convolution does (fprop.cuh): its rows are the pixels of that region. The result
 // goes to shared memory, over the pipeline's buffers, and is pooled there: only y and the switches
 // are written. Price: regions of neighbouring tiles overlap where windows do, and their pixels
 // rarely fill the tile's rows exactly (15 x 17 = 255 pixels of a map yield 7 x 8 pooled ones of 3 x
@@ -13,8 +13,8 @@
 #pragma once
 
 #include "block_map.h"
-#include "conv_fprop.cuh"
-#include "pool.cuh"
+#include "fprop.cuh"
+#include "kernels/pool.cuh"
 
 namespace zfcuda {
 namespace conv {
@@ -62,7 +62,7 @@ int count_regions(const PoolShape& pool, const PoolTiling& t) {
 
 // Shared memory: the rows' windows, then the pipeline's buffers, then in their place the map of the
 // region, in the type of the result. Its pitch puts rows that are stored together on different
-// banks: neighbours, or of bfloat16 every fourth (conv_mma.cuh).
+// banks: neighbours, or of bfloat16 every fourth (mma.cuh).
 template <class Tile, int V>
 struct BlockMemory {
     using A = Windows<Tile, V>;

@@ -6,9 +6,9 @@
 // 16384 FMAs, an intensity of 32 flop/byte.
 #pragma once
 
-#include "reduce.cuh"
+#include "kernels/reduce.cuh"
+#include "kernels/vector.cuh"
 #include "simt/simt.h"
-#include "vector.cuh"
 
 namespace zfcuda::conv {
 

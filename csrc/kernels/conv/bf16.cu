@@ -1,4 +1,4 @@
 // The convolutions and blocks on bfloat16 arrays, on tensor cores.
-#include "conv_instances.cuh"
+#include "instances.cuh"
 
 ZFCUDA_INSTANTIATE_CONVOLUTIONS(Bf16)

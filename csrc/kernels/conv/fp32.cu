@@ -1,4 +1,4 @@
 // The convolutions and blocks in exact float32.
-#include "conv_instances.cuh"
+#include "instances.cuh"
 
 ZFCUDA_INSTANTIATE_CONVOLUTIONS(Fp32)

@@ -4,11 +4,11 @@
 
 #include "block_fprop.cuh"
 #include "block_grad.cuh"
-#include "conv_candidates.cuh"
-#include "conv_dgrad.cuh"
-#include "conv_fprop.cuh"
-#include "conv_wgrad.cuh"
+#include "candidates.cuh"
+#include "dgrad.cuh"
+#include "fprop.cuh"
 #include "ops.h"
+#include "wgrad.cuh"
 
 #define ZFCUDA_INSTANTIATE_CONVOLUTIONS(Precision)                                                \
     namespace zfcuda {                                                                            \
