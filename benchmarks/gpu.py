@@ -133,7 +133,7 @@ def tune_job(job: Job, schedule: Schedule, batch: int) -> Iterator[harness.Row]:
             break
         (found,) = tuning.tune([problem])
         name = harness.Name(job.family, str(problem), job.part, job.precision)
-        peers, note = {"untuned": found.untuned_ms}, f"{found.tile}, {found.splits} splits"
+        peers, note = {"untuned": found.untuned_ms}, f"{found.kernel}, {found.splits} splits"
         yield harness.Row(*name, ours_ms=found.ms, peers_ms=peers, note=note)
         done += 1
     schedule.took(job, schedule.used - started, done, False)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
-# The tiles of csrc/kernels/conv/plan.h.
+# The tiles of csrc/kernels/conv/tiles.cuh.
 CONV_TILES = ("128x128", "128x96", "128x64", "64x32", "64x64", "128x32", "256x4", "96x160", "256x96")
 BF16 = ml_dtypes.bfloat16
 ELEMENTS = (np.float32, BF16)

@@ -15,7 +15,7 @@ from zfcuda.plans import Plan, Problem
 
 CONV = Problem("conv2d", "fp32", (1, 6, 6, 8), (8, 3, 3, 8), (1, 1), (1, 1))
 BLOCK = replace(CONV, operation="conv2d_relu_pool", window=(3, 3), pool_stride=(2, 2), pool_padding=(1, 1))
-PLANS = [Plan(CONV, "64x32", 3, 0.5, 0.75), Plan(BLOCK, "composed", 1, 1.25, 1.5)]
+PLANS = [Plan(CONV, "ffma 64x32", 3, 0.5, 0.75), Plan(BLOCK, "composed", 1, 1.25, 1.5)]
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ def changed(**fields):
         changed(w=[8, 30, 30, 8]),
         changed(window=None),
         changed(window=[0, 0]),
-        changed(tile="1x1"),
-        changed(tile=None),
+        changed(kernel="ffma 1x1"),
+        changed(kernel=None),
         changed(splits=0),
         changed(splits=2),  # a block has none
         changed(splits="1"),
@@ -199,7 +199,7 @@ def test_the_cuda_backend_loads_them_when_it_is_first_used(backend, monkeypatch,
     backends.get.__wrapped__("cuda")
     assert len(module.set) == count
     assert [(plan[0], *plan[-2:]) for plan in module.set] == [
-        ("conv2d", "64x32", 3),
+        ("conv2d", "ffma 64x32", 3),
         ("conv2d_relu_pool", "composed", 1),
     ][:count]
 

@@ -72,7 +72,7 @@ def test_end_to_end(module, monkeypatch):
     assert found == reported
     assert [plan.problem for plan in found] == PROBLEMS
     for plan in found:
-        assert (plan.tile, plan.splits) in candidates(plan.problem)
+        assert (plan.kernel, plan.splits) in candidates(plan.problem)
         assert 0 < plan.ms <= plan.untuned_ms
     path = tuning.save(found, device="emulated")
     assert path == plans.cache_path("emulator")
@@ -83,7 +83,7 @@ def test_the_fastest_wins_and_holds(module, clock):
     winner = candidates()[3]
     clock.times = {winner: 0.25, candidates()[0]: 0.75}
     (plan,) = tune([CONV])
-    assert (plan.tile, plan.splits) == winner == clock.current
+    assert (plan.kernel, plan.splits) == winner == clock.current
     assert (plan.ms, plan.untuned_ms, plan.gain) == (0.25, 0.75, 3.0)
 
 
@@ -91,7 +91,7 @@ def test_a_gain_within_the_noise_changes_nothing(module, clock):
     untuned, other = candidates()[:2]
     clock.times = {other: 0.99}
     (plan,) = tune([CONV])
-    assert (plan.tile, plan.splits) == untuned == clock.current
+    assert (plan.kernel, plan.splits) == untuned == clock.current
     assert plan.gain == 1
 
 
@@ -115,7 +115,7 @@ def test_a_wrong_plan_never_wins(module, clock, monkeypatch, spoiled):
     spoil(monkeypatch, clock, bad, lambda y: spoiled(y).astype(np.float32))
     with pytest.warns(RuntimeWarning, match=f"plan {bad[0]} with {bad[1]} splits of conv2d fp32, images 1x4x4x72"):
         (plan,) = tune([CONV])
-    assert (plan.tile, plan.splits) == candidates()[0] == clock.current
+    assert (plan.kernel, plan.splits) == candidates()[0] == clock.current
 
 
 def test_switches_count(module, clock, monkeypatch):
@@ -131,7 +131,7 @@ def test_switches_count(module, clock, monkeypatch):
     monkeypatch.setattr(ops, "conv2d_relu_pool", spoiled)
     with pytest.warns(RuntimeWarning, match=r"other switches 100\.0%"):
         (plan,) = tune([problem])
-    assert (plan.tile, plan.splits) != bad
+    assert (plan.kernel, plan.splits) != bad
 
 
 def fail(error):
@@ -146,7 +146,7 @@ def test_a_plan_that_cannot_run_is_left_out(module, clock, monkeypatch):
     clock.times = {bad: 0.01}
     spoil(monkeypatch, clock, bad, fail(MemoryError("no room for partial sums")))
     (plan,) = tune([CONV])
-    assert (plan.tile, plan.splits) == candidates()[0]
+    assert (plan.kernel, plan.splits) == candidates()[0]
 
 
 def test_where_the_untuned_plan_cannot_run_nothing_can(module, clock, monkeypatch):

@@ -1,4 +1,4 @@
-"""The cache of tuned plans: which tile and how many splits of its depth serve a convolution best on a GPU.
+"""The cache of tuned plans: which kernel and how many splits of its depth serve a convolution best on a GPU.
 
 Without it a table in csrc/kernels/conv/plan.h decides by the shape and the GPU's number of SMs. `zfcuda tune` writes it
 (`zfcuda.tuning`), and the CUDA backend reads it when it is first used. There is a file for each GPU's name and version
@@ -55,11 +55,12 @@ class Problem:
 
 @dataclass(frozen=True)
 class Plan:
-    """A tile ("128x64", or "composed": two operations one after the other), how many splits the depth is cut into, and
-    what the tuner measured, in ms: with this plan, and with the one that would hold without it."""
+    """A kernel by its main loop and tile ("mma 128x64"; or "composed": two operations one after the other), how many
+    splits the depth is cut into, and what the tuner measured, in ms: with this plan, and with the one that would hold
+    without it."""
 
     problem: Problem
-    tile: str
+    kernel: str
     splits: int
     ms: float
     untuned_ms: float
@@ -112,7 +113,7 @@ def read(backend: Backend) -> list[Plan]:
             return _ignore(path, f"they are of {owner[0]} and zfcuda {owner[1]}, not of {ours[0]} and {ours[1]}")
         plans = [_plan(entry) for entry in contents["plans"]]
         for plan in plans:
-            backend.module.check_plan(*plan.problem.key(backend), plan.tile, plan.splits)
+            backend.module.check_plan(*plan.problem.key(backend), plan.kernel, plan.splits)
     except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError) as error:
         return _ignore(path, f"the file is damaged ({type(error).__name__}: {' '.join(str(error).split())[:200]})")
     return plans
@@ -150,4 +151,4 @@ def load(backend: Backend) -> None:
     """Puts the saved plans of the GPU here into effect."""
     if gpu_name(backend):
         for plan in read(backend):
-            backend.module.set_plan(*plan.problem.key(backend), plan.tile, plan.splits)
+            backend.module.set_plan(*plan.problem.key(backend), plan.kernel, plan.splits)

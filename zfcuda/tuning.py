@@ -1,9 +1,9 @@
 """Tuning: which plan of each convolution is the fastest on the GPU at hand.
 
-A plan cuts a convolution into tiles, and its depth into splits. Without tuning it follows from the shape and the GPU's
-number of SMs, so that results have the same bits on GPUs of a kind. A tuned plan may add in another order, so results
-may differ in their last bits from untuned ones; with the same file of plans (`zfcuda.plans`) they are the same, run
-after run.
+A plan names the kernel of a convolution, with the tile that it computes in a block, and the number of splits of its
+depth. Without tuning it follows from the shape and the GPU's number of SMs, so that results have the same bits on GPUs
+of a kind. A tuned plan may add in another order, so results may differ in their last bits from untuned ones; with the
+same file of plans (`zfcuda.plans`) they are the same, run after run.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def _tunable(device: str) -> Backend:
 
 # ---- One problem -----------------------------------------------------------------------------------------
 
-_Choice = tuple[str, int]  # tile, splits
+_Choice = tuple[str, int]  # kernel, splits
 
 
 def _tune_one(backend: Backend, problem: Problem) -> Plan:

@@ -1,4 +1,5 @@
-// Where a thread works: exact division by multiplication, and tiles over the rows of a batch.
+// Where a thread works: division, rounded up or by a multiplication, and tiles over the rows of a
+// batch.
 #pragma once
 
 #include <cstdint>
@@ -6,6 +7,12 @@
 #include "simt/simt.h"
 
 namespace zfcuda {
+
+constexpr int kWarp = 32;
+
+__host__ __device__ constexpr int divide_up(int a, int b) {
+    return a / b + (a % b != 0);
+}
 
 // A divisor that only the launcher knows: `n / divisor` is a multiplication and a shift (Granlund
 // and Montgomery 1994). Exact for 0 <= n < 2^31 and divisor >= 1.
@@ -48,8 +55,8 @@ struct RowTiles {
         : images(images_),
           rows(rows_),
           columns(columns_),
-          tiles_across((columns_ - 1) / kColumns + 1),
-          tiles_down((rows_ - 1) / kRows + 1) {}
+          tiles_across(divide_up(columns_, kColumns)),
+          tiles_down(divide_up(rows_, kRows)) {}
 
     dim3 grid() const {
         return dim3(static_cast<unsigned>(images) * tiles_down.divisor * tiles_across.divisor);

@@ -1,11 +1,10 @@
 // Reductions in a fixed order: the same input gives the same bits.
 #pragma once
 
+#include "indexing.cuh"
 #include "simt/simt.h"
 
 namespace zfcuda {
-
-constexpr int kWarp = 32;
 
 struct Sum {
     template <typename T>

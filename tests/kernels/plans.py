@@ -15,7 +15,7 @@ BLOCKS = ("conv2d_relu_pool", "unpool_conv2d_weight_grad")
 
 
 def force(monkeypatch, choose):
-    """From now on, wherever a convolution has a choice of plans, the one that choose([(tile, splits), ...]) returns is
+    """From now on, wherever a convolution has a choice of plans, the one that choose([(kernel, splits), ...]) returns is
     taken, unless that is None."""
     for name in ("emulated", "cuda"):
         if not backends.status()[name]:
@@ -41,5 +41,6 @@ def _forced(module, precision, operation, query, choose):
 
 
 def with_tile(name):
-    """The first candidate with this tile, and thus with the splits that the heuristic would take."""
-    return lambda candidates: next((one for one in candidates if one[0] == name), None)
+    """The first candidate with this tile, whatever its main loop, and thus with the splits that the heuristic would
+    take."""
+    return lambda candidates: next((one for one in candidates if one[0].endswith(f" {name}")), None)

@@ -1,5 +1,5 @@
-"""Every kernel that csrc/kernels/conv*.cu and block*.cu can launch: each tile at each vector width, forced by
-a plan, on shapes that leave the last tile ragged and on ones that need the depth to be split."""
+"""Every kernel of csrc/kernels/conv/ that can be launched: each tile at each vector width, forced by a plan, on shapes
+that leave the last tile ragged and on ones that need the depth to be split."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""csrc/kernels/tuned_plans.* and conv_candidates.cuh: every plan that a tuner may choose computes the same, and the
+"""csrc/kernels/conv/tuned_plans.* and candidates.cu: every plan that a tuner may choose computes the same, and the
 plan that holds is the one that was set."""
 
 import threading
@@ -69,40 +69,40 @@ def test_the_first_candidate_is_what_holds_without_plans(module):
 def test_candidates_are_different_and_split_where_it_may_pay(module):
     found = module.plan_candidates("conv2d", "bf16", shape_of(module), None)
     assert len(set(found)) == len(found)
-    assert len({tile for tile, _ in found}) > 1
+    assert len({kernel for kernel, _ in found}) > 1
     assert len({splits for _, splits in found}) > 1
     block = module.plan_candidates("conv2d_relu_pool", "fp32", shape_of(module), pool_of(module))
-    assert {tile for tile, _ in block} == {"composed", "256x96", "128x64"}
+    assert {kernel for kernel, _ in block} == {"composed", "ffma 256x96", "ffma 128x64"}
 
 
 def test_windows_that_cover_a_pixel_too_often_are_not_read_through_switches(module):
     wide = module.PoolShape((1, 5, 6, 72), (5, 5), (2, 2), (2, 2))
     problem = "unpool_conv2d_weight_grad", "fp32", shape_of(module), wide
     assert module.plan_candidates(*problem) == [("composed", 1)]
-    with pytest.raises(ValueError, match="tile must be one of composed, got '128x128'"):
-        module.set_plan(*problem, "128x128", 1)
+    with pytest.raises(ValueError, match="kernel must be one of composed, got 'ffma 128x128'"):
+        module.set_plan(*problem, "ffma 128x128", 1)
 
 
 @pytest.mark.parametrize(
-    ("operation", "precision", "pooled", "tile", "splits", "message"),
+    ("operation", "precision", "pooled", "kernel", "splits", "message"),
     [
-        ("relu", "fp32", False, "128x64", 1, "operation must be one of conv2d, .*, got 'relu'"),
-        ("conv2d", "fp16", False, "128x64", 1, "precision must be one of fp32, tf32, bf16, got 'fp16'"),
-        ("conv2d", "fp32", False, "64x64", 1, "tile must be one of .*128x64.*, got '64x64'"),
-        ("conv2d", "fp32", False, "composed", 1, "tile must be one of"),
-        ("conv2d", "fp32", False, "128x64", 0, "splits of 128x64 must be from 1 to 65535, got 0"),
-        ("conv2d", "fp32", False, "128x64", 65536, "splits of 128x64 must be from 1 to 65535, got 65536"),
-        ("conv2d", "fp32", True, "128x64", 1, "conv2d has no pool"),
-        ("conv2d_relu_pool", "fp32", False, "128x64", 1, "conv2d_relu_pool needs a pool"),
-        ("conv2d_relu_pool", "fp32", True, "128x64", 2, "splits of 128x64 must be from 1 to 1, got 2"),
+        ("relu", "fp32", False, "ffma 128x64", 1, "operation must be one of conv2d, .*, got 'relu'"),
+        ("conv2d", "fp16", False, "ffma 128x64", 1, "precision must be one of fp32, tf32, bf16, got 'fp16'"),
+        ("conv2d", "fp32", False, "mma 64x64", 1, "kernel must be one of .*ffma 128x64.*, got 'mma 64x64'"),
+        ("conv2d", "fp32", False, "composed", 1, "kernel must be one of"),
+        ("conv2d", "fp32", False, "ffma 128x64", 0, "splits of ffma 128x64 must be from 1 to 65535, got 0"),
+        ("conv2d", "fp32", False, "ffma 128x64", 65536, "splits of ffma 128x64 must be from 1 to 65535, got 65536"),
+        ("conv2d", "fp32", True, "ffma 128x64", 1, "conv2d has no pool"),
+        ("conv2d_relu_pool", "fp32", False, "ffma 128x64", 1, "conv2d_relu_pool needs a pool"),
+        ("conv2d_relu_pool", "fp32", True, "ffma 128x64", 2, "splits of ffma 128x64 must be from 1 to 1, got 2"),
         ("unpool_conv2d_weight_grad", "fp32", True, "composed", 2, "splits of composed must be from 1 to 1, got 2"),
     ],
 )
-def test_what_no_problem_can_have(module, operation, precision, pooled, tile, splits, message):
+def test_what_no_problem_can_have(module, operation, precision, pooled, kernel, splits, message):
     problem = operation, precision, shape_of(module), pool_of(module) if pooled else None
     for function in (module.check_plan, module.set_plan):
         with pytest.raises(ValueError, match=message):
-            function(*problem, tile, splits)
+            function(*problem, kernel, splits)
 
 
 def test_a_pool_of_another_map(module):
@@ -116,21 +116,21 @@ def test_a_plan_holds_for_its_problem_alone(module):
     before = module.fp32.conv2d_workspace(shape), module.tf32.conv2d_workspace(shape)
     other = module.ConvShape((2, 5, 6, 72), (72, 3, 3, 72), (1, 1), (1, 1))
     other_before = module.fp32.conv2d_workspace(other)
-    module.set_plan("conv2d", "fp32", shape, None, "64x32", 2)
+    module.set_plan("conv2d", "fp32", shape, None, "ffma 64x32", 2)
     assert module.fp32.conv2d_workspace(shape) == 2 * 4 * 5 * 6 * 72 != before[0]
     assert module.tf32.conv2d_workspace(shape) == before[1]
     assert module.fp32.conv2d_workspace(other) == other_before
-    module.set_plan("conv2d", "fp32", shape, None, "64x32", 3)
+    module.set_plan("conv2d", "fp32", shape, None, "ffma 64x32", 3)
     assert module.fp32.conv2d_workspace(shape) == 3 * 4 * 5 * 6 * 72
     module.clear_plans()
     assert module.fp32.conv2d_workspace(shape) == before[0]
 
 
-def test_more_splits_than_the_depth_has_slices(module):
+def test_more_splits_than_the_depth_has_k_tiles(module):
     """Fewer are made, and none of them is empty."""
     rng = np.random.default_rng(0)
     x, w = normal(rng, (1, 5, 6, 72)), normal(rng, (72, 3, 3, 72))
-    module.set_plan("conv2d", "fp32", shape_of(module), None, "64x32", 65535)
+    module.set_plan("conv2d", "fp32", shape_of(module), None, "ffma 64x32", 65535)
     with backends.use("emulated"):
         y = ops.conv2d(x, w, **GEOMETRY)
     assert_close(EMULATED, y, oracles.conv2d(x, w, None, **GEOMETRY, relu=False), TOLERANCE, "conv2d")
@@ -141,9 +141,9 @@ def test_a_launch_has_the_plan_that_its_workspace_was_asked_for(module):
     rng = np.random.default_rng(1)
     x, w = normal(rng, (1, 5, 6, 72)), normal(rng, (72, 3, 3, 72))
     shape = shape_of(module)
-    module.set_plan("conv2d", "fp32", shape, None, "64x32", 1)
+    module.set_plan("conv2d", "fp32", shape, None, "ffma 64x32", 1)
     assert module.fp32.conv2d_workspace(shape) == 0
-    setter = threading.Thread(target=module.set_plan, args=("conv2d", "fp32", shape, None, "64x32", 4))
+    setter = threading.Thread(target=module.set_plan, args=("conv2d", "fp32", shape, None, "ffma 64x32", 4))
     setter.start()
     setter.join()
     y = np.empty((1, 5, 6, 72), np.float32)
@@ -173,7 +173,7 @@ def test_plans_are_set_while_other_threads_compute(module):
     thread.start()
     changes = 0
     while not done.is_set():
-        module.set_plan(*problem, "64x32", 1 + changes % 7)
+        module.set_plan(*problem, "ffma 64x32", 1 + changes % 7)
         changes += 1
     thread.join()
     assert not failures

@@ -50,4 +50,4 @@ def run(arguments: argparse.Namespace) -> int:
 def _report(plan: Plan) -> None:
     splits = f", {plan.splits} splits" if plan.splits > 1 else ""
     times = f"{plan.ms:.4g} ms, untuned {plan.untuned_ms:.4g} ({plan.gain:.2f} times as fast)"
-    print(f"{plan.problem}: {plan.tile}{splits}: {times}", flush=True)
+    print(f"{plan.problem}: {plan.kernel}{splits}: {times}", flush=True)

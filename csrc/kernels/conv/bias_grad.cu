@@ -4,8 +4,12 @@
 // per lane; 32 * V where V of them can be loaded at once): its warps take turns over the rows, a
 // tree in shared memory joins them. The second pass does the same with the sums of the first.
 // Bound: memory, the bytes of dy.
+#include <algorithm>
+
+#include "kernels/indexing.cuh"
+#include "kernels/vector.cuh"
 #include "ops.h"
-#include "plan.h"
+#include "simt/simt.h"
 
 namespace zfcuda {
 namespace conv {
@@ -68,13 +72,13 @@ __global__ void __launch_bounds__(kWarps* kWarp)
 template <class T>
 void sum_rows(const Ranges& ranges, std::int64_t rows, int channels, const T* dy, float* sums,
               Stream stream) {
-    constexpr int kWide = kVectorWidth<T>;
-    const bool wide = channels % kWide == 0 && aligned_for_vectors<kWide>(dy, sums);
-    const dim3 grid(divide_up(channels, wide ? kWide * kWarp : kWarp), ranges.count);
+    constexpr int kWidth = kVectorWidth<T>;
+    const bool vectorised = channels % kWidth == 0 && aligned_for_vectors<kWidth>(dy, sums);
+    const dim3 grid(divide_up(channels, vectorised ? kWidth * kWarp : kWarp), ranges.count);
     const dim3 block(kWarps * kWarp);
-    if (wide) {
-        simt::launch<sum_rows_kernel<T, kWide>>(grid, block, 0, stream, rows, ranges.rows, channels,
-                                                dy, sums);
+    if (vectorised) {
+        simt::launch<sum_rows_kernel<T, kWidth>>(grid, block, 0, stream, rows, ranges.rows,
+                                                 channels, dy, sums);
     } else {
         simt::launch<sum_rows_kernel<T, 1>>(grid, block, 0, stream, rows, ranges.rows, channels, dy,
                                             sums);

@@ -3,21 +3,19 @@
 //   map = relu(conv2d(x, w) + b);  y, switches = max_pool2d(map)
 //
 // A block of threads computes the part of the map that a tile of pooled pixels needs, as the
-// forward convolution does (fprop.cuh): its rows are the pixels of that region. The result
-// goes to shared memory, over the pipeline's buffers, and is pooled there: only y and the switches
-// are written. Price: regions of neighbouring tiles overlap where windows do, and their pixels
+// forward convolution does (fprop.cuh): its rows are the pixels of that region. The result goes to
+// shared memory, over the main loop's stages, and is pooled there: only y and the switches are
+// written. Price: regions of neighbouring tiles overlap where windows do, and their pixels
 // rarely fill the tile's rows exactly (15 x 17 = 255 pixels of a map yield 7 x 8 pooled ones of 3 x
 // 3 stride 2: of 256 rows, 224 count). Gain: the map, 8 bytes a value written and read again, never
 // exists. `plan_block` weighs the two; where fusing does not pay, or a window does not fit into a
 // tile, the two operations follow each other through the workspace.
 #pragma once
 
-#include "block_map.h"
 #include "fprop.cuh"
 #include "kernels/pool.cuh"
 
-namespace zfcuda {
-namespace conv {
+namespace zfcuda::conv {
 
 // How the pooled map is cut: tiles of height x width pooled pixels, each from a region of the
 // convolution's map that fits the rows of a matrix tile.
@@ -31,10 +29,10 @@ inline int region(int pooled, int window, int stride) {
     return (pooled - 1) * stride + window;
 }
 
-// The tiling with the fewest tiles; height 0 if not even one window fits.
+// The tiling with the fewest tiles; none if not even one window fits.
 template <class Tile>
-PoolTiling make_tiling(const PoolShape& pool) {
-    PoolTiling best{0, 0, 0, 0, FastDivisor(1), FastDivisor(1), FastDivisor(1)};
+std::optional<PoolTiling> make_tiling(const PoolShape& pool) {
+    std::optional<PoolTiling> best;
     std::int64_t fewest = 0;
     for (int height = 1; height <= pool.p(); ++height) {
         const int region_h = region(height, pool.window_h, pool.stride_h);
@@ -42,76 +40,81 @@ PoolTiling make_tiling(const PoolShape& pool) {
         if (most < pool.window_w) break;
         const int width = std::min(pool.q(), (most - pool.window_w) / pool.stride_w + 1);
         const std::int64_t down = divide_up(pool.p(), height), across = divide_up(pool.q(), width);
-        if (best.height > 0 && down * across >= fewest) continue;
+        if (best && down * across >= fewest) continue;
         fewest = down * across;
-        best = {height,
-                width,
-                region_h,
-                region(width, pool.window_w, pool.stride_w),
-                FastDivisor(divide_up(pool.c, Tile::kCols)),
-                FastDivisor(across),
-                FastDivisor(down)};
+        best = PoolTiling{height,
+                          width,
+                          region_h,
+                          region(width, pool.window_w, pool.stride_w),
+                          FastDivisor(divide_up(pool.c, Tile::kCols)),
+                          FastDivisor(across),
+                          FastDivisor(down)};
     }
     return best;
 }
 
-template <class Tile>
-int count_regions(const PoolShape& pool, const PoolTiling& t) {
+inline int count_regions(const PoolShape& pool, const PoolTiling& t) {
     return pool.n * t.down.divisor * t.across.divisor * t.tiles_n.divisor;
 }
 
-// Shared memory: the rows' windows, then the pipeline's buffers, then in their place the map of the
-// region, in the type of the result. Its pitch puts rows that are stored together on different
-// banks: neighbours, or of bfloat16 every fourth (mma.cuh).
+// Shared memory: the rows' windows, then the stages, then in their place the map of the region, in
+// the type of the result. Its pitch puts rows that are stored together on different banks:
+// neighbours, or of bfloat16 every fourth (mma.cuh).
 template <class Tile, int V>
 struct BlockMemory {
     using A = Windows<Tile, V>;
     using B = Filters<Tile, V>;
+    using Loop = CopyAsyncLoop<Tile, A, B>;
     using T = typename Tile::Element;
     static constexpr int kMapPitch = Tile::kCols + (sizeof(T) == 2 ? 4 : 16);
-    static constexpr std::size_t kBuffers = Pipeline<Tile, A, B>::kBytes;
     static constexpr std::size_t kMap = sizeof(T) * Tile::kRows * kMapPitch;
     static constexpr std::size_t kBytes =
-        sizeof(WindowRow) * Tile::kRows + (kBuffers > kMap ? kBuffers : kMap);
+        sizeof(WindowRow) * Tile::kRows + std::max(Loop::kBytes, kMap);
 };
 
-// Calls use(tile, plan) for each tile for the fused kernel that windows fit into. (Devices of
-// compute capability 8.6 and 8.9 have no room for the largest tile.)
+// Calls use(plan) for each tile of the fused kernel that windows fit into; both of its lists have
+// the same. (Devices of compute capability 8.6 and 8.9 have no room for the largest.)
 template <class Math, class Use>
 void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) {
-    for_each_tile(typename Tiles<Math>::Block{}, [&](auto tile, int index) {
-        using Tile = decltype(tile);
-        const PoolTiling tiling = make_tiling<Tile>(pool);
-        if (tiling.height == 0 || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
-        const int slices = divide_up(conv.r * conv.s * conv.c, Tile::kDepth);
-        const double cost = tile_cost<Tile>(count_regions<Tile>(pool, tiling), slices);
-        use(tile, Plan{index, 1, slices, cost});
+    with_list(typename Tiles<Math>::Block{}, false, false, [&](auto tiles) {
+        for_each_tile(tiles, [&](auto tile) {
+            using Tile = decltype(tile);
+            const auto tiling = make_tiling<Tile>(pool);
+            if (!tiling || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
+            const int k_tiles = divide_up(conv.r * conv.s * conv.c, Tile::kDepth);
+            const double cost = tile_cost<Tile>(count_regions(pool, *tiling), k_tiles);
+            use(Plan{kKernel<Tile>, 1, k_tiles, cost});
+        });
     });
 }
 
-// The cheapest tile for the fused kernel; tile -1 where composing is cheaper.
+// The cheapest plan of the fused kernel; none where composing is cheaper.
 template <class Math>
-Plan cheapest_block_plan(const ConvShape& conv, const PoolShape& pool) {
-    Plan best = cheapest_plan(typename Tiles<Math>::Fprop{}, fprop_size(conv));
+std::optional<Plan> cheapest_block_plan(const ConvShape& conv, const PoolShape& pool) {
+    double least = 0;
+    with_list(typename Tiles<Math>::Fprop{}, true, true,
+              [&](auto tiles) { least = cheapest_plan(tiles, fprop_product<Math>(conv)).cost; });
     // The map is written and read again.
-    const double map = 1.0 * sizeof(typename Math::Element) * conv.n * conv.p() * conv.q() * conv.k;
-    best.cost += 2 * map * Tiles<Math>::kFmasPerByte / simt::multiprocessors();
-    best.tile = -1;
-    for_each_block_plan<Math>(conv, pool, [&](auto, const Plan& plan) {
-        if (plan.cost < best.cost) best = plan;
+    const double map = 1.0 * sizeof(Element<Math>) * conv.n * conv.p() * conv.q() * conv.k;
+    least += 2 * map * Tiles<Math>::kFmasPerByte / simt::multiprocessors();
+    std::optional<Plan> best;
+    for_each_block_plan<Math>(conv, pool, [&](const Plan& plan) {
+        if (plan.cost >= least) return;
+        least = plan.cost;
+        best = plan;
     });
     return best;
 }
 
 // The plan that holds: the tuned one, if there is one, else the cheapest.
 template <class Math>
-Plan plan_block(const ConvShape& conv, const PoolShape& pool) {
-    Plan best = cheapest_block_plan<Math>(conv, pool);
-    const Problem problem{Operation::kConv2dReluPool, Tiles<Math>::kPrecision, conv, pool};
-    if (const auto choice = tuned_choice(problem)) {
-        if (choice->rows == 0) best.tile = -1;
-        for_each_block_plan<Math>(conv, pool, [&](auto tile, const Plan& plan) {
-            if (is_chosen<decltype(tile)>(*choice)) best = plan;
+std::optional<Plan> plan_block(const ConvShape& conv, const PoolShape& pool) {
+    auto best = cheapest_block_plan<Math>(conv, pool);
+    if (const auto choice =
+            tuned_choice({Operation::kConv2dReluPool, kPrecision<Math>, conv, pool})) {
+        if (!choice->kernel) best.reset();
+        for_each_block_plan<Math>(conv, pool, [&](const Plan& plan) {
+            if (choice->kernel == plan.kernel) best = plan;
         });
     }
     return best;
@@ -123,11 +126,11 @@ struct Region {
     int p0, q0;     // first pixel of the map, maybe in the padding
     int tile_n;
 
-    __device__ Region(const PoolShape& pool, const PoolTiling& tiling) {
-        const int block = static_cast<int>(blockIdx.x);
-        const int a = block / tiling.tiles_n, b = a / tiling.across;
+    __device__ Region(const PoolShape& pool, const PoolTiling& tiling, const TileIndex& index) {
+        const int tile = static_cast<int>(index.tile);
+        const int a = tile / tiling.tiles_n, b = a / tiling.across;
         n = b / tiling.down;
-        tile_n = block % tiling.tiles_n;
+        tile_n = tile % tiling.tiles_n;
         i0 = b % tiling.down * tiling.height;
         j0 = a % tiling.across * tiling.width;
         p0 = i0 * pool.stride_h - pool.pad_h;
@@ -140,7 +143,8 @@ struct Region {
 template <class Tile, int Pitch>
 __device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tiling,
                                    const Region& region, const typename Tile::Element* map,
-                                   typename Tile::Element* y, std::uint8_t* switches, bool wide) {
+                                   typename Tile::Element* y, std::uint8_t* switches,
+                                   bool vectorised) {
     using T = typename Tile::Element;
     constexpr int kGroups = Tile::kCols / 4;
     const int height = pool.p(), width = pool.q();
@@ -173,7 +177,7 @@ __device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tili
         const std::size_t at =
             ((static_cast<std::size_t>(region.n) * height + i) * width + j) * pool.c + channel;
         const auto result = from_floats<T>(best);
-        if (wide) {
+        if (vectorised) {
             store(y + at, result);
             store(switches + at, cell);
         } else {
@@ -190,17 +194,16 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     block_fprop_kernel(ConvShape shape, PoolShape pool, PoolTiling tiling,
                        const typename Tile::Element* x, const typename Tile::Element* w,
                        const float* b, typename Tile::Element* y, std::uint8_t* switches,
-                       bool wide) {
+                       bool vectorised) {
     using Memory = BlockMemory<Tile, V>;
-    using A = typename Memory::A;
-    using B = typename Memory::B;
+    using Loop = typename Memory::Loop;
     using T = typename Tile::Element;
 
-    const Region region(pool, tiling);
+    const Region region(pool, tiling, TileIndex::of_block());
     const int first_col = region.tile_n * Tile::kCols;
 
     auto* rows = simt::dynamic_shared<WindowRow>();
-    auto* buffers = reinterpret_cast<T*>(rows + Tile::kRows);
+    auto* stages = reinterpret_cast<T*>(rows + Tile::kRows);
     for (int i = threadIdx.x; i < Tile::kRows; i += Tile::kThreads) {
         const int dp = i / tiling.region_w, dq = i - dp * tiling.region_w;
         const int p = region.p0 + dp, q = region.q0 + dq;
@@ -214,18 +217,18 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     __syncthreads();
 
     const int depth = shape.r * shape.s * shape.c;
-    const WindowedImage<T> image{x, shape.h, shape.w * shape.c, shape.r, shape.s * shape.c};
-    A windows(image, rows, 0);
-    B filters(w, shape.k, depth, first_col, 0);
-    typename Tile::Sums sums;
-    multiply<Tile>(windows, filters, divide_up(depth, Tile::kDepth), buffers, sums);
+    typename Memory::A windows({x, shape.h, shape.w * shape.c, shape.r, shape.s * shape.c}, rows,
+                               0);
+    typename Memory::B filters(w, shape.k, depth, first_col, 0);
+    typename Loop::Accumulators acc;
+    Loop::run(windows, filters, divide_up(depth, Tile::kDepth), stages, acc);
 
-    __syncthreads();  // nobody reads the buffers any more: the map takes their place
-    store_tile<ProductOf<Tile, A, B>>(
-        sums, [&](int row) { return rows[row].output; }, first_col, shape.k, {b, true, true},
-        buffers);
+    __syncthreads();  // nobody reads the stages any more: the map takes their place
+    store_tile<Loop>(
+        acc, [&](int row) { return rows[row].output; }, first_col, shape.k, {b, true, true},
+        stages);
     __syncthreads();
-    pool_region<Tile, Memory::kMapPitch>(pool, tiling, region, buffers, y, switches, wide);
+    pool_region<Tile, Memory::kMapPitch>(pool, tiling, region, stages, y, switches, vectorised);
 }
 
 template <class Tile, int V>
@@ -233,43 +236,11 @@ void launch_block_fprop(const ConvShape& conv, const PoolShape& pool,
                         const typename Tile::Element* x, const typename Tile::Element* w,
                         const float* b, typename Tile::Element* y, std::uint8_t* switches,
                         Stream stream) {
-    const PoolTiling tiling = make_tiling<Tile>(pool);
-    const bool wide = conv.k % 4 == 0 && aligned_for_vectors(y, switches);
+    const PoolTiling tiling = *make_tiling<Tile>(pool);
+    const bool vectorised = conv.k % 4 == 0 && aligned_for_vectors(y, switches);
     simt::launch<block_fprop_kernel<Tile, V>>(
-        dim3(count_regions<Tile>(pool, tiling)), dim3(Tile::kThreads), BlockMemory<Tile, V>::kBytes,
-        stream, conv, pool, tiling, x, w, b, y, switches, wide);
+        dim3(count_regions(pool, tiling)), dim3(Tile::kThreads), BlockMemory<Tile, V>::kBytes,
+        stream, conv, pool, tiling, x, w, b, y, switches, vectorised);
 }
 
-}  // namespace conv
-
-template <class Math>
-std::size_t conv2d_relu_pool_workspace(const ConvShape& shape, const PoolShape& pool) {
-    using T = Element<Math>;
-    check_block(shape, pool);
-    if (conv::plan_block<Math>(shape, pool).tile >= 0) return 0;
-    return conv::map_bytes<T>(shape) + conv2d_workspace<Math>(shape);
-}
-
-template <class Math>
-void conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const Element<Math>* x,
-                      const Element<Math>* w, const float* b, Element<Math>* y,
-                      std::uint8_t* switches, void* workspace, Stream stream) {
-    using T = Element<Math>;
-    using namespace conv;
-    const Plan plan = plan_block<Math>(shape, pool);
-    if (plan.tile < 0) {
-        T* const map = static_cast<T*>(workspace);
-        conv2d<Math>(shape, x, w, b, true, map, after_map<T>(shape, workspace), stream);
-        max_pool2d(pool, map, y, switches, stream);
-        return;
-    }
-    const bool wide_in = is_wide(shape.c, x, w);
-    with_tile(typename Tiles<Math>::Block{}, plan, [&](auto tile) {
-        using Tile = decltype(tile);
-        const auto launch =
-            wide_in ? launch_block_fprop<Tile, kVectorWidth<T>> : launch_block_fprop<Tile, 1>;
-        launch(shape, pool, x, w, b, y, switches, stream);
-    });
-}
-
-}  // namespace zfcuda
+}  // namespace zfcuda::conv

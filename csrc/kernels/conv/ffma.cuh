@@ -1,46 +1,47 @@
-// The product of two slices in exact float32, by FMA instructions.
+// The product of two k-tiles in exact float32, by FMA instructions.
 //
-// The lanes of a warp form a LanesM x LanesN grid, each with ThreadM x ThreadN sums in registers.
-// Bound: for 8 x 8 sums a thread issues 16 16-byte shared loads per 256 FMAs, each without bank
+// The lanes of a warp form a LanesM x LanesN grid, each with ThreadM x ThreadN accumulators.
+// Bound: for 8 x 8 of them a thread issues 16 16-byte shared loads per 256 FMAs, each without bank
 // conflicts: the FMA units are the limit. A tile of 128 x 128 reads (128 + 128) * 4 bytes of L2 per
 // 16384 FMAs, an intensity of 32 flop/byte.
 #pragma once
 
-#include "kernels/reduce.cuh"
+#include "kernels/indexing.cuh"
 #include "kernels/vector.cuh"
 #include "simt/simt.h"
+#include "tuned_plans.h"
 
 namespace zfcuda::conv {
 
 using Float4 = Vector<float, 4>;
 
-// ---- Slices of an operand in shared memory ------------------------------------------------------
+// ---- A k-tile of an operand in shared memory ----------------------------------------------------
 
-// Row after row, each a run of kDepth values. The pitch of 5 chunks of 16 bytes, and one more every
+// Row after row, each kDepth values. The pitch of 5 chunks of 16 bytes, and one more every
 // eighth row, spreads over all banks both the rows that neighbouring lanes read (0, 1, .. 7) and
 // those that are four apart (0, 4, 8, 12).
 template <int Rows>
-struct FfmaDepthRuns {
-    static constexpr bool kIsDepthRuns = true;
+struct FfmaKMajor {
+    static constexpr bool kIsKMajor = true;
     static constexpr int kSize = Rows * 20 + (Rows + 7) / 8 * 4;
     __device__ static int at(int row, int depth) { return row * 20 + row / 8 * 4 + depth; }
 };
 
-// Depth after depth, each a run of kRows values.
+// Depth after depth, each kRows values.
 template <int Rows>
-struct FfmaRowRuns {
-    static constexpr bool kIsDepthRuns = false;
+struct FfmaMNMajor {
+    static constexpr bool kIsKMajor = false;
     static constexpr int kPitch = Rows + 8;
     static constexpr int kSize = 16 * kPitch;
     __device__ static int at(int row, int depth) { return depth * kPitch + row; }
 };
 
-// ---- The sums of a thread -----------------------------------------------------------------------
+// ---- The accumulators of a thread ---------------------------------------------------------------
 
-// `Count` values of one depth for this thread, from a slice of FfmaRowRuns: runs of four, `step`
+// `Count` values of one depth for this thread, from an MN-major k-tile: vectors of four, `Step`
 // apart.
 template <int Count, int Step>
-__device__ inline void read_runs(float (&values)[Count], const float* shared) {
+__device__ inline void read_vectors(float (&values)[Count], const float* shared) {
 #pragma unroll
     for (int i = 0; i < Count; i += 4) {
         const Float4 v = load<4>(shared + i / 4 * Step);
@@ -50,50 +51,49 @@ __device__ inline void read_runs(float (&values)[Count], const float* shared) {
     }
 }
 
-// sums[i][j] is at row(i) of the block's tile, and at column col(j / 4) + j % 4: columns come in
-// runs of four, for 16-byte stores; rows too where A's slices are read along rows, else they
-// interleave between lanes.
+// acc[i][j] is at row(i) of the block's tile, and at column col(j / 4) + j % 4: columns come in
+// vectors of four, for 16-byte stores; rows too where A is MN-major, else they interleave between
+// lanes.
 template <class Tile, class LayoutA, class LayoutB>
 class Ffma {
   public:
-    using Sums = typename Tile::Sums;
+    using Accumulators = typename Tile::Accumulators;
     static constexpr int kM = Tile::kThreadM, kN = Tile::kThreadN;
-    static constexpr int kRowsOfThread = kM;
-    static constexpr int kRun = 4;  // columns side by side
-    static constexpr int kRuns = kN / kRun;
+    static constexpr int kRows = kM;
+    static constexpr int kVector = 4;  // columns side by side
+    static constexpr int kVectors = kN / kVector;
 
     __device__ Ffma() {
         const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
         const int lane_m = lane / Tile::kLanesN, lane_n = lane % Tile::kLanesN;
-        row0_ =
-            warp / Tile::kWarpsN * (Tile::kLanesM * kM) + lane_m * (LayoutA::kIsDepthRuns ? 1 : 4);
+        row0_ = warp / Tile::kWarpsN * (Tile::kLanesM * kM) + lane_m * (LayoutA::kIsKMajor ? 1 : 4);
         col0_ = warp % Tile::kWarpsN * (Tile::kLanesN * kN) + lane_n * 4;
     }
 
     __device__ int row(int i) const { return row0_ + row_step(i); }
-    __device__ int col(int run) const { return col0_ + col_step(run * kRun); }
+    __device__ int col(int vector) const { return col0_ + col_step(vector * kVector); }
 
-    __device__ static float& sum(Sums& sums, int i, int run, int e) {
-        return sums[i][run * kRun + e];
+    __device__ static float& at(Accumulators& acc, int i, int vector, int e) {
+        return acc[i][vector * kVector + e];
     }
 
-    // sums += A * B for one slice of each.
-    __device__ void add(const float* slice_a, const float* slice_b, Sums& sums) const {
-        static_assert(LayoutA::kIsDepthRuns || !LayoutB::kIsDepthRuns);
+    // acc += A * B for one k-tile of each.
+    __device__ void add(const float* tile_a, const float* tile_b, Accumulators& acc) const {
+        static_assert(LayoutA::kIsKMajor || !LayoutB::kIsKMajor);
         // Both bases are computed once: what is added to them below is constant. (`at` is linear in
         // the multiples of eight rows that row_step and col_step add.)
-        const float* a = slice_a + LayoutA::at(row0_, 0);
-        const float* b = slice_b + LayoutB::at(col0_, 0);
+        const float* a = tile_a + LayoutA::at(row0_, 0);
+        const float* b = tile_b + LayoutB::at(col0_, 0);
         // Not unrolled: the loads of a later step would be hoisted into registers that are not
         // there.
 #pragma unroll 1
         for (int depth = 0; depth < Tile::kDepth; depth += 4) {
-            if constexpr (LayoutA::kIsDepthRuns) {
+            if constexpr (LayoutA::kIsKMajor) {
                 Float4 a4[kM];
 #pragma unroll
                 for (int i = 0; i < kM; ++i)
                     a4[i] = load<4>(a + LayoutA::at(row_step(i), depth));
-                if constexpr (LayoutB::kIsDepthRuns) {
+                if constexpr (LayoutB::kIsKMajor) {
 #pragma unroll
                     for (int j = 0; j < kN; ++j) {
                         const Float4 b4 = load<4>(b + LayoutB::at(col_step(j), depth));
@@ -101,7 +101,7 @@ class Ffma {
                         for (int e = 0; e < 4; ++e)
 #pragma unroll
                             for (int i = 0; i < kM; ++i)
-                                sums[i][j] = fmaf(a4[i].at[e], b4.at[e], sums[i][j]);
+                                acc[i][j] = fmaf(a4[i].at[e], b4.at[e], acc[i][j]);
                     }
                 } else {
 #pragma unroll
@@ -113,20 +113,20 @@ class Ffma {
                             for (int i = 0; i < kM; ++i)
 #pragma unroll
                                 for (int f = 0; f < 4; ++f)
-                                    sums[i][j + f] = fmaf(a4[i].at[e], b4.at[f], sums[i][j + f]);
+                                    acc[i][j + f] = fmaf(a4[i].at[e], b4.at[f], acc[i][j + f]);
                         }
                 }
             } else {
 #pragma unroll
                 for (int e = 0; e < 4; ++e) {
                     float as[kM], bs[kN];
-                    read_runs<kM, Tile::kLanesM * 4>(as, a + LayoutA::at(0, depth + e));
-                    read_runs<kN, Tile::kLanesN * 4>(bs, b + LayoutB::at(0, depth + e));
+                    read_vectors<kM, Tile::kLanesM * 4>(as, a + LayoutA::at(0, depth + e));
+                    read_vectors<kN, Tile::kLanesN * 4>(bs, b + LayoutB::at(0, depth + e));
 #pragma unroll
                     for (int i = 0; i < kM; ++i)
 #pragma unroll
                         for (int j = 0; j < kN; ++j)
-                            sums[i][j] = fmaf(as[i], bs[j], sums[i][j]);
+                            acc[i][j] = fmaf(as[i], bs[j], acc[i][j]);
                 }
             }
         }
@@ -135,7 +135,7 @@ class Ffma {
   private:
     // Offsets from row(0) and col(0), known to the compiler.
     __device__ static constexpr int row_step(int i) {
-        return LayoutA::kIsDepthRuns ? i * Tile::kLanesM : i / 4 * (Tile::kLanesM * 4) + i % 4;
+        return LayoutA::kIsKMajor ? i * Tile::kLanesM : i / 4 * (Tile::kLanesM * 4) + i % 4;
     }
     __device__ static constexpr int col_step(int j) { return j / 4 * (Tile::kLanesN * 4) + j % 4; }
 
@@ -150,7 +150,8 @@ template <int WarpsM, int WarpsN, int LanesM, int LanesN, int ThreadM, int Threa
 struct FfmaTile {
     static_assert(LanesM * LanesN == kWarp && ThreadN % 4 == 0);
     using Element = float;
-    using Sums = float[ThreadM][ThreadN];
+    using Accumulators = float[ThreadM][ThreadN];
+    static constexpr MainLoop kMainLoop = MainLoop::kFfma;
     static constexpr int kWarpsN = WarpsN;
     static constexpr int kLanesM = LanesM, kLanesN = LanesN;
     static constexpr int kThreadM = ThreadM, kThreadN = ThreadN;
@@ -166,11 +167,11 @@ struct FfmaTile {
                                                                     : 0.6;
 
     template <int Rows>
-    using DepthRuns = FfmaDepthRuns<Rows>;
+    using KMajor = FfmaKMajor<Rows>;
     template <int Rows>
-    using RowRuns = FfmaRowRuns<Rows>;
+    using MNMajor = FfmaMNMajor<Rows>;
     template <class LayoutA, class LayoutB>
-    using Product = Ffma<FfmaTile, LayoutA, LayoutB>;
+    using Multiplier = Ffma<FfmaTile, LayoutA, LayoutB>;
 };
 
 }  // namespace zfcuda::conv

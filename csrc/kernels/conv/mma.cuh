@@ -1,18 +1,19 @@
-// The product of two slices on tensor cores: mma.sync on tf32 or bfloat16 values, float32 sums.
+// The product of two k-tiles on tensor cores: mma.sync on tf32 or bfloat16 values, accumulated in
+// float32.
 //
-// A warp computes WarpRows x WarpCols sums in fragments of 16 x 8. Slices are 64 bytes deep: 16
+// A warp computes WarpRows x WarpCols results in fragments of 16 x 8. K-tiles are 64 bytes deep: 16
 // floats or 32 bfloat16s, two steps of the instruction. Its depth indices may be any, as long as A
 // and B agree, and so may be the rows of the tile that a fragment's eight rows are: both are chosen
 // so that shared memory is read 16 bytes at a time, that what is read lies in registers as the
-// instruction wants it, and that the sums of a thread lie side by side.
+// instruction wants it, and that the accumulators of a thread lie side by side.
 //
 // tf32. Of each row, the lanes of a quad (lane % 4) own 16 bytes each: four words, two of either
-// step. So one 16-byte load from `MmaDepthRuns` fetches the four words of a row. `MmaRowRuns` has
+// step. So one 16-byte load from `MmaKMajor` fetches the four words of a row. `MmaMNMajor` has
 // its depths in the order in which they are read: word c of quad q in line 4 * c + q. What is read
 // is rounded on its way into other registers anyway.
 //
 // bfloat16. ldmatrix reads four matrices of eight rows by 16 bytes, each into a register: from
-// `MmaDepthRuns` as they lie, from `MmaRowRuns` transposed. A fragment of A is four registers in a
+// `MmaKMajor` as they lie, from `MmaMNMajor` transposed. A fragment of A is four registers in a
 // row: two blocks of eight rows in the first half of a step, then in the second; one of B two: one
 // block in both halves. The matrices are read in this order, or each fragment would be put together
 // by moves.
@@ -22,38 +23,40 @@
 // thread has four columns side by side, and its quad 16; and one 16-byte load from a line of tf32
 // values serves four blocks. bfloat16 lines are transposed eight neighbours at a time: in order.
 //
-// Banks. All slices are read and filled without conflicts. DepthRuns of tf32: a 16-byte load takes
+// Banks. All k-tiles are read and filled without conflicts. KMajor of tf32: a 16-byte load takes
 // a warp's lanes eight at a time: groups g = 2i and 2i + 1 (lane / 4), all quads. A row fills half
 // of the 128 bytes of all banks, so the two rows must differ in parity: 2i and 2i + 1 do; 16 apart,
-// they do by the spare row after every 16. RowRuns of tf32: chunks (of 16 bytes) quad * pitch + 4 *
-// (g % 2), so that the pitch is one chunk more than a multiple of eight. DepthRuns of bfloat16:
+// they do by the spare row after every 16. MNMajor of tf32: chunks (of 16 bytes) quad * pitch + 4 *
+// (g % 2), so that the pitch is one chunk more than a multiple of eight. KMajor of bfloat16:
 // ldmatrix reads one chunk each of eight rows, 4 apart: bits 2 to 4 of the row are xored onto the
-// number of the chunk among the eight of two rows. RowRuns of bfloat16: a chunk each of eight
+// number of the chunk among the eight of two rows. MNMajor of bfloat16: a chunk each of eight
 // neighbouring lines, so that the pitch is an odd number of chunks.
 //
-// Bound. Per slice a warp of 64 x 64 sums reads 8 KB of shared memory, which takes 64 cycles, for
-// 64 instructions, which take 128 cycles of the tensor cores of an A100 (512 tf32 or 1024 bfloat16
-// FMAs an SM); 64 x 32: 48 for 64. The rest is copies and their addresses.
+// Bound. Per k-tile a warp of 64 x 64 results reads 8 KB of shared memory, which takes 64 cycles,
+// for 64 instructions, which take 128 cycles of the tensor cores of an A100 (512 tf32 or 1024
+// bfloat16 FMAs an SM); 64 x 32: 48 for 64. The rest is copies and their addresses.
 #pragma once
 
 #include <cstdint>
 #include <type_traits>
 
-#include "kernels/reduce.cuh"
+#include "kernels/indexing.cuh"
 #include "kernels/vector.cuh"
+#include "ops.h"
 #include "simt/simt.h"
+#include "tuned_plans.h"
 
 namespace zfcuda::conv {
 
-// ---- The instruction -----------------------------------------------------------------------------
+// ---- The instruction ----------------------------------------------------------------------------
 
-__device__ inline void multiply_add(Tf32, float (&sums)[4], const std::uint32_t (&a)[4],
+__device__ inline void multiply_add(Tf32, float (&acc)[4], const std::uint32_t (&a)[4],
                                     const std::uint32_t (&b)[2]) {
-    simt::mma_m16n8k8_tf32(sums, a, b);
+    simt::mma_m16n8k8_tf32(acc, a, b);
 }
-__device__ inline void multiply_add(Bf16, float (&sums)[4], const std::uint32_t (&a)[4],
+__device__ inline void multiply_add(Bf16, float (&acc)[4], const std::uint32_t (&a)[4],
                                     const std::uint32_t (&b)[2]) {
-    simt::mma_m16n8k16_bf16(sums, a, b);
+    simt::mma_m16n8k16_bf16(acc, a, b);
 }
 
 // ---- Which rows of a tile the rows of a fragment are --------------------------------------------
@@ -76,24 +79,24 @@ struct Interleaved {
     __device__ static constexpr int lane_row(int i) { return i % 2 * 16 + i / 2 * 4; }
 };
 
-// ---- Slices of an operand in shared memory ------------------------------------------------------
+// ---- A k-tile of an operand in shared memory ----------------------------------------------------
 
 // The operand's words of one lane: of each step, of each block of eight rows, of each half of the
 // step's depth.
 template <int Blocks>
 using Words = std::uint32_t[2][Blocks][2];
 
-// Which operand a slice is.
+// Which operand a k-tile is of.
 enum class Side { kA, kB };
 
-// Row after row, each a run of 64 bytes.
+// Row after row, each 64 bytes.
 template <class Math, int Rows>
-struct MmaDepthRuns;
+struct MmaKMajor;
 
 // One more row after every 16.
 template <int Rows>
-struct MmaDepthRuns<Tf32, Rows> {
-    static constexpr bool kIsDepthRuns = true;
+struct MmaKMajor<Tf32, Rows> {
+    static constexpr bool kIsKMajor = true;
     template <Side side>
     using Order = std::conditional_t<side == Side::kA, InOrder, Interleaved>;
     static constexpr int kSize = (Rows + Rows / 16) * 16;
@@ -106,10 +109,10 @@ struct MmaDepthRuns<Tf32, Rows> {
     }
 
     template <Side side, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const float* slice, int lane_offset) {
+    __device__ static void read(Words<Blocks>& words, const float* k_tile, int lane_offset) {
 #pragma unroll
         for (int block = 0; block < Blocks; ++block) {
-            const auto four = load<4>(slice + lane_offset + at(Order<side>::block_row(block), 0));
+            const auto four = load<4>(k_tile + lane_offset + at(Order<side>::block_row(block), 0));
 #pragma unroll
             for (int i = 0; i < 4; ++i)
                 words[i / 2][block][i % 2] = simt::to_tf32(four.at[i]);
@@ -119,9 +122,9 @@ struct MmaDepthRuns<Tf32, Rows> {
 
 // The chunks of every two rows, 128 bytes, swizzled by bits 2 to 4 of the row.
 template <int Rows>
-struct MmaDepthRuns<Bf16, Rows> {
+struct MmaKMajor<Bf16, Rows> {
     static_assert(Rows % 32 == 0);
-    static constexpr bool kIsDepthRuns = true;
+    static constexpr bool kIsKMajor = true;
     template <Side side>
     using Order = std::conditional_t<side == Side::kA, Spread, Interleaved>;
     static constexpr int kSize = Rows * 32;
@@ -138,7 +141,7 @@ struct MmaDepthRuns<Bf16, Rows> {
 
     // What differs in a bit that is swizzled has an offset that differs in this bit.
     template <Side side, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const BFloat16* slice, int lane_offset) {
+    __device__ static void read(Words<Blocks>& words, const BFloat16* k_tile, int lane_offset) {
         std::uint32_t four[4];
         if constexpr (side == Side::kA) {
 #pragma unroll
@@ -146,7 +149,7 @@ struct MmaDepthRuns<Bf16, Rows> {
 #pragma unroll
                 for (int block = 0; block < Blocks; block += 2) {
                     simt::load_matrix_x4(
-                        four, slice + (lane_offset ^ step * 16) + Spread::block_row(block) * 32);
+                        four, k_tile + (lane_offset ^ step * 16) + Spread::block_row(block) * 32);
 #pragma unroll
                     for (int i = 0; i < 4; ++i)
                         words[step][block + i % 2][i / 2] = four[i];
@@ -154,7 +157,7 @@ struct MmaDepthRuns<Bf16, Rows> {
         } else {
 #pragma unroll
             for (int block = 0; block < Blocks; ++block) {
-                simt::load_matrix_x4(four, slice + (lane_offset ^ block % 2 * 32) +
+                simt::load_matrix_x4(four, k_tile + (lane_offset ^ block % 2 * 32) +
                                                Spread::block_row(block / 2 * 2) * 32);
 #pragma unroll
                 for (int i = 0; i < 4; ++i)
@@ -166,13 +169,13 @@ struct MmaDepthRuns<Bf16, Rows> {
 
 // Depth after depth, each a line of kRows values.
 template <class Math, int Rows>
-struct MmaRowRuns;
+struct MmaMNMajor;
 
 // The lines of a quad's depths follow each other.
 template <int Rows>
-struct MmaRowRuns<Tf32, Rows> {
+struct MmaMNMajor<Tf32, Rows> {
     static_assert(Rows % 32 == 0);
-    static constexpr bool kIsDepthRuns = false;
+    static constexpr bool kIsKMajor = false;
     template <Side>
     using Order = Interleaved;
     static constexpr int kPitch = Rows + 4;
@@ -187,13 +190,13 @@ struct MmaRowRuns<Tf32, Rows> {
     }
 
     template <Side, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const float* slice, int lane_offset) {
+    __device__ static void read(Words<Blocks>& words, const float* k_tile, int lane_offset) {
 #pragma unroll
         for (int i = 0; i < 4; ++i)
 #pragma unroll
             for (int block = 0; block < Blocks; block += 4) {
                 const auto four =
-                    load<4>(slice + lane_offset + i * 4 * kPitch + Interleaved::block_row(block));
+                    load<4>(k_tile + lane_offset + i * 4 * kPitch + Interleaved::block_row(block));
 #pragma unroll
                 for (int j = 0; j < 4; ++j)
                     words[i / 2][block + j][i % 2] = simt::to_tf32(four.at[j]);
@@ -202,9 +205,9 @@ struct MmaRowRuns<Tf32, Rows> {
 };
 
 template <int Rows>
-struct MmaRowRuns<Bf16, Rows> {
+struct MmaMNMajor<Bf16, Rows> {
     static_assert(Rows % 32 == 0);
-    static constexpr bool kIsDepthRuns = false;
+    static constexpr bool kIsKMajor = false;
     template <Side>
     using Order = InOrder;
     static constexpr int kPitch = Rows + 8;
@@ -221,14 +224,14 @@ struct MmaRowRuns<Bf16, Rows> {
     }
 
     template <Side side, int Blocks>
-    __device__ static void read(Words<Blocks>& words, const BFloat16* slice, int lane_offset) {
+    __device__ static void read(Words<Blocks>& words, const BFloat16* k_tile, int lane_offset) {
 #pragma unroll
         for (int step = 0; step < 2; ++step)
 #pragma unroll
             for (int block = 0; block < Blocks; block += 2) {
                 std::uint32_t four[4];
                 simt::load_matrix_x4_trans(
-                    four, slice + lane_offset + step * 16 * kPitch + InOrder::block_row(block));
+                    four, k_tile + lane_offset + step * 16 * kPitch + InOrder::block_row(block));
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
                     if constexpr (side == Side::kA)
@@ -240,23 +243,23 @@ struct MmaRowRuns<Bf16, Rows> {
     }
 };
 
-// ---- The sums of a thread -----------------------------------------------------------------------
+// ---- The accumulators of a thread ---------------------------------------------------------------
 
-// sums[i][j] is the fragment of blocks 2i and 2i + 1 of A and block j of B: of rows group and group
+// acc[i][j] is the fragment of blocks 2i and 2i + 1 of A and block j of B: of rows group and group
 // + 8, columns 2 * quad and 2 * quad + 1.
 template <class Tile, class LayoutA, class LayoutB>
 class Mma {
   public:
     using Math = typename Tile::Math;
     using Element = typename Tile::Element;
-    using Sums = typename Tile::Sums;
+    using Accumulators = typename Tile::Accumulators;
     using OrderA = typename LayoutA::template Order<Side::kA>;
     using OrderB = typename LayoutB::template Order<Side::kB>;
     static constexpr int kBlocksA = Tile::kWarpRows / 8, kBlocksB = Tile::kWarpCols / 8;
     static constexpr bool kIsInterleaved = std::is_same_v<OrderB, Interleaved>;
-    static constexpr int kRowsOfThread = kBlocksA;
-    static constexpr int kRun = kIsInterleaved ? 4 : 2;  // columns side by side
-    static constexpr int kRuns = 2 * kBlocksB / kRun;
+    static constexpr int kRows = kBlocksA;
+    static constexpr int kVector = kIsInterleaved ? 4 : 2;  // columns side by side
+    static constexpr int kVectors = 2 * kBlocksB / kVector;
 
     __device__ Mma() {
         const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
@@ -269,21 +272,21 @@ class Mma {
     }
 
     __device__ int row(int i) const { return row0_ + OrderA::block_row(i); }
-    __device__ int col(int run) const {
-        return col0_ + (kIsInterleaved ? run / 2 * 32 + run % 2 * 16 : run * 8);
+    __device__ int col(int vector) const {
+        return col0_ + (kIsInterleaved ? vector / 2 * 32 + vector % 2 * 16 : vector * 8);
     }
 
-    __device__ static float& sum(Sums& sums, int i, int run, int e) {
-        return kIsInterleaved ? sums[i / 2][run / 2 * 4 + e][i % 2 * 2 + run % 2]
-                              : sums[i / 2][run][i % 2 * 2 + e];
+    __device__ static float& at(Accumulators& acc, int i, int vector, int e) {
+        return kIsInterleaved ? acc[i / 2][vector / 2 * 4 + e][i % 2 * 2 + vector % 2]
+                              : acc[i / 2][vector][i % 2 * 2 + e];
     }
 
-    // sums += A * B for one slice of each.
-    __device__ void add(const Element* slice_a, const Element* slice_b, Sums& sums) const {
+    // acc += A * B for one k-tile of each.
+    __device__ void add(const Element* tile_a, const Element* tile_b, Accumulators& acc) const {
         Words<kBlocksA> a;
         Words<kBlocksB> b;
-        LayoutA::template read<Side::kA>(a, slice_a, offset_a_);
-        LayoutB::template read<Side::kB>(b, slice_b, offset_b_);
+        LayoutA::template read<Side::kA>(a, tile_a, offset_a_);
+        LayoutB::template read<Side::kB>(b, tile_b, offset_b_);
 #pragma unroll
         for (int step = 0; step < 2; ++step)
 #pragma unroll
@@ -293,7 +296,7 @@ class Mma {
                 const std::uint32_t rows[4] = {top[0], bottom[0], top[1], bottom[1]};
 #pragma unroll
                 for (int j = 0; j < kBlocksB; ++j)
-                    multiply_add(Math(), sums[i / 2][j], rows, b[step][j]);
+                    multiply_add(Math(), acc[i / 2][j], rows, b[step][j]);
             }
     }
 
@@ -303,14 +306,15 @@ class Mma {
 
 // ---- The tile -----------------------------------------------------------------------------------
 
-// WarpsM x WarpsN warps of WarpRows x WarpCols sums each.
+// WarpsM x WarpsN warps of WarpRows x WarpCols results each.
 template <class Math_, int WarpsM, int WarpsN, int WarpRows, int WarpCols, int Stages,
           int MinBlocks>
 struct MmaTile {
     static_assert(WarpRows % 32 == 0 && WarpCols % 32 == 0);
     using Math = Math_;
     using Element = typename Math::Element;
-    using Sums = float[WarpRows / 16][WarpCols / 8][4];
+    using Accumulators = float[WarpRows / 16][WarpCols / 8][4];
+    static constexpr MainLoop kMainLoop = MainLoop::kMma;
     static constexpr int kWarpsN = WarpsN;
     static constexpr int kWarpRows = WarpRows, kWarpCols = WarpCols;
     static constexpr int kRows = WarpsM * WarpRows;
@@ -319,18 +323,18 @@ struct MmaTile {
     static constexpr int kStages = Stages;
     static constexpr int kThreads = WarpsM * WarpsN * kWarp;
     static constexpr int kMinBlocks = MinBlocks;
-    // Time of the tensor cores that is used, from the sums per value that a warp reads: a guess
+    // Time of the tensor cores that is used, from the results per value that a warp reads: a guess
     // until measured.
     static constexpr double kEfficiency = WarpRows * WarpCols >= 32 * (WarpRows + WarpCols)   ? 1.0
                                           : WarpRows * WarpCols >= 20 * (WarpRows + WarpCols) ? 0.8
                                                                                               : 0.6;
 
     template <int Rows>
-    using DepthRuns = MmaDepthRuns<Math, Rows>;
+    using KMajor = MmaKMajor<Math, Rows>;
     template <int Rows>
-    using RowRuns = MmaRowRuns<Math, Rows>;
+    using MNMajor = MmaMNMajor<Math, Rows>;
     template <class LayoutA, class LayoutB>
-    using Product = Mma<MmaTile, LayoutA, LayoutB>;
+    using Multiplier = Mma<MmaTile, LayoutA, LayoutB>;
 };
 
 }  // namespace zfcuda::conv

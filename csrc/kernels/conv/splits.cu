@@ -5,7 +5,7 @@
 // One thread for one value, or for four neighbours where rows allow 16-byte accesses; the splits
 // are added in order, so the result does not depend on which block finished first. Bound: (splits +
 // 1) * 4 bytes per value, most of them from L2.
-#include "plan.h"
+#include "run_product.cuh"
 
 namespace zfcuda::conv {
 namespace {
@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads)
 
 template <int V, class T>
 void launch_add_splits(int splits, std::int64_t size, int cols, const float* partial,
-                       const Epilogue& epilogue, T* y, void* stream) {
+                       const Epilogue& epilogue, T* y, Stream stream) {
     const auto groups = static_cast<std::uint32_t>(size / V);
     simt::launch<add_splits_kernel<V, T>>(dim3((groups + kThreads - 1) / kThreads), dim3(kThreads),
                                           0, stream, splits, groups, cols, partial, epilogue, y);
@@ -49,14 +49,14 @@ void launch_add_splits(int splits, std::int64_t size, int cols, const float* par
 
 template <class T>
 void add_splits(int splits, std::int64_t size, int cols, const float* partial,
-                const Epilogue& epilogue, T* y, void* stream) {
-    if (epilogue.wide)
+                const Epilogue& epilogue, T* y, Stream stream) {
+    if (epilogue.vectorised)
         launch_add_splits<4>(splits, size, cols, partial, epilogue, y, stream);
     else
         launch_add_splits<1>(splits, size, cols, partial, epilogue, y, stream);
 }
 
-template void add_splits(int, std::int64_t, int, const float*, const Epilogue&, float*, void*);
-template void add_splits(int, std::int64_t, int, const float*, const Epilogue&, BFloat16*, void*);
+template void add_splits(int, std::int64_t, int, const float*, const Epilogue&, float*, Stream);
+template void add_splits(int, std::int64_t, int, const float*, const Epilogue&, BFloat16*, Stream);
 
 }  // namespace zfcuda::conv

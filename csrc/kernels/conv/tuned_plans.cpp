@@ -24,6 +24,13 @@ thread_local std::shared_ptr<const Table> followed = std::make_shared<Table>();
 
 }  // namespace
 
+std::string kernel_name(const Choice& choice) {
+    if (!choice.kernel) return "composed";
+    const auto& [main_loop, rows, cols] = *choice.kernel;
+    return std::string(main_loop == MainLoop::kFfma ? "ffma " : "mma ") + std::to_string(rows) +
+           "x" + std::to_string(cols);
+}
+
 std::optional<Choice> tuned_choice(const Problem& problem) {
     const auto found = followed->find(problem);
     return found == followed->end() ? std::nullopt : std::make_optional(found->second);

@@ -1,5 +1,5 @@
-// Plans that a tuner has chosen (zfcuda/tuning.py) for problems it has timed; plan.h's own
-// choice serves all others.
+// Plans that a tuner has chosen (zfcuda/tuning.py) for problems it has timed; plan.h's own choice
+// serves all others.
 //
 // One table for the process, from problem to choice. A thread goes by the table as it was when the
 // thread last called `follow_tuned_plans`: bindings.cpp does where the workspace of an operation is
@@ -37,15 +37,34 @@ struct Problem {
     PoolShape pool;  // of the last two operations; all zero in the others
 };
 
-// A tile by its size and, where depths are split, the number of splits. 0 x 0: no kernel of its
-// own, but two operations one after the other.
-struct Choice {
-    int rows, cols, splits;
+// What multiplies in a kernel's main loop.
+enum class MainLoop : int { kFfma, kMma };
+
+// A kernel of an operation: its main loop and the size of its tile.
+struct Kernel {
+    MainLoop main_loop;
+    int rows, cols;
 };
+inline bool operator==(const Kernel& a, const Kernel& b) {
+    return a.main_loop == b.main_loop && a.rows == b.rows && a.cols == b.cols;
+}
+
+// A kernel and how many splits it cuts the depth into; or no kernel of its own, but two operations
+// one after the other.
+struct Choice {
+    std::optional<Kernel> kernel;
+    int splits = 1;
+};
+inline bool operator==(const Choice& a, const Choice& b) {
+    return a.kernel == b.kernel && a.splits == b.splits;
+}
 constexpr int kMaxSplits = 65535;  // the greatest height of a grid
 
+// The kernel's name for people: "mma 128x64"; "composed" if there is none.
+std::string kernel_name(const Choice& choice);
+
 // The plans among which a tuner may choose if the arrays are aligned, that of the heuristic in
-// front; `Math` is problem.precision as ops.h has it. Defined in candidates.cuh.
+// front; `Math` is problem.precision as ops.h has it. Defined in candidates.cu.
 template <class Math>
 std::vector<Choice> candidates(const Problem& problem);
 

@@ -55,20 +55,15 @@ inline std::vector<Choice> candidates_of(const Problem& problem) {
     }
 }
 
-inline std::string tile_name(const Choice& choice) {
-    return choice.rows ? std::to_string(choice.rows) + "x" + std::to_string(choice.cols)
-                       : "composed";
-}
-
-inline Choice make_choice(const Problem& problem, const std::string& tile, int splits) {
+inline Choice make_choice(const Problem& problem, const std::string& kernel, int splits) {
     const auto allowed = candidates_of(problem);
     std::vector<std::string> names;
     for (const auto& choice : allowed)
-        names.push_back(tile_name(choice));
-    Choice choice = allowed[index_of("tile", names, tile)];
-    const bool is_whole = choice.rows == 0 || problem.operation == Operation::kConv2dReluPool;
+        names.push_back(kernel_name(choice));
+    Choice choice = allowed[index_of("kernel", names, kernel)];
+    const bool is_whole = !choice.kernel || problem.operation == Operation::kConv2dReluPool;
     const int most = is_whole ? 1 : kMaxSplits;
-    shapes::require(splits >= 1 && splits <= most, "splits of " + tile + " must be from 1 to " +
+    shapes::require(splits >= 1 && splits <= most, "splits of " + kernel + " must be from 1 to " +
                                                        std::to_string(most) + ", got " +
                                                        std::to_string(splits));
     choice.splits = splits;
@@ -83,24 +78,25 @@ inline void bind_plans(pybind11::module_& m) {
             std::vector<std::pair<std::string, int>> found;
             for (const auto& choice :
                  candidates_of(make_problem(operation, precision, shape, pool)))
-                found.emplace_back(tile_name(choice), choice.splits);
+                found.emplace_back(kernel_name(choice), choice.splits);
             return found;
         },
-        "The plans, as (tile, splits), among which a tuner may choose; the first one holds without "
+        "The plans, as (kernel, splits), among which a tuner may choose; the first one holds "
+        "without "
         "it.");
     m.def(
         "check_plan",
         [](const std::string& operation, const std::string& precision, const ConvShape& shape,
-           const std::optional<PoolShape>& pool, const std::string& tile, int splits) {
-            make_choice(make_problem(operation, precision, shape, pool), tile, splits);
+           const std::optional<PoolShape>& pool, const std::string& kernel, int splits) {
+            make_choice(make_problem(operation, precision, shape, pool), kernel, splits);
         },
         "ValueError unless this problem can have this plan.");
     m.def(
         "set_plan",
         [](const std::string& operation, const std::string& precision, const ConvShape& shape,
-           const std::optional<PoolShape>& pool, const std::string& tile, int splits) {
+           const std::optional<PoolShape>& pool, const std::string& kernel, int splits) {
             const Problem problem = make_problem(operation, precision, shape, pool);
-            set_tuned_choice(problem, make_choice(problem, tile, splits));
+            set_tuned_choice(problem, make_choice(problem, kernel, splits));
         },
         "From now on this plan holds for this problem.");
     m.def("clear_plans", &clear_tuned_choices,

@@ -1,5 +1,6 @@
 // Unpool and rectify in one pass: map = relu(max_unpool2d(y, switches)).
 #include "block_map.h"
+#include "epilogue.cuh"
 #include "ops.h"
 #include "unpooled_map.cuh"
 
@@ -30,7 +31,7 @@ void launch_unpool_rectified(const PoolShape& pool, const UnpooledMap<T>& map, T
                              Stream stream) {
     const PixelIndex index{FastDivisor(pool.w), FastDivisor(pool.h)};
     const int total = pool.n * pool.h * pool.w * (pool.c / V);
-    simt::launch<unpool_rectified_kernel<V, T>>(dim3((total - 1) / kUnpoolThreads + 1),
+    simt::launch<unpool_rectified_kernel<V, T>>(dim3(divide_up(total, kUnpoolThreads)),
                                                 dim3(kUnpoolThreads), 0, stream, map, index,
                                                 FastDivisor(pool.c / V), total, x);
 }
@@ -46,9 +47,9 @@ void unpool_rectified(const PoolShape& pool, const T* y, const std::uint8_t* swi
         return;
     }
     const UnpooledMap<T> unpooled(pool, y, switches);
-    constexpr int kWide = kVectorWidth<T>;
-    if (pool.c % kWide == 0 && aligned_for_vectors<kWide>(y, switches, map))
-        launch_unpool_rectified<kWide>(pool, unpooled, map, stream);
+    constexpr int kWidth = kVectorWidth<T>;
+    if (pool.c % kWidth == 0 && aligned_for_vectors<kWidth>(y, switches, map))
+        launch_unpool_rectified<kWidth>(pool, unpooled, map, stream);
     else
         launch_unpool_rectified<1>(pool, unpooled, map, stream);
 }

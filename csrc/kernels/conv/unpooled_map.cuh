@@ -6,7 +6,8 @@
 // loads are in flight at once, and no map of full size exists.
 #pragma once
 
-#include "operands.cuh"
+#include "copies.cuh"
+#include "shapes.h"
 
 namespace zfcuda::conv {
 
@@ -73,7 +74,7 @@ template <class Tile, int V>
 class UnpooledPixels {
   public:
     using Element = typename Tile::Element;
-    using Layout = typename Tile::template RowRuns<Tile::kRows>;
+    using Layout = typename Tile::template MNMajor<Tile::kRows>;
     using Source = UnpooledMap<Element>;
 
     __device__ UnpooledPixels(const Source& map, const PixelIndex& index, int pixels, int channels,
@@ -86,7 +87,7 @@ class UnpooledPixels {
           inside_(k_ < channels) {}
 
     // Not asynchronous: the values must be compared on the way. Other warps cover the wait.
-    __device__ void load(Element* slice) {
+    __device__ void load(Element* k_tile) {
 #pragma unroll
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             if (!Copy::has(pass)) break;
@@ -96,13 +97,13 @@ class UnpooledPixels {
                 const PixelIndex::Pixel at = index_.locate(pixel);
                 value = map_.template at<V>(at.n, at.p, at.q, k_);
             }
-            store(slice + Copy::template at<Layout>(pass), from_floats<Element>(value));
+            store(k_tile + Copy::template at<Layout>(pass), from_floats<Element>(value));
         }
         pixel_ += Tile::kDepth;
     }
 
   private:
-    using Copy = RowRunsCopy<Tile, Tile::kRows, V>;
+    using Copy = MNMajorCopy<Tile, Tile::kRows, V>;
     Source map_;
     PixelIndex index_;
     int pixel_, pixels_, k_;

@@ -5,116 +5,152 @@
 //
 // as the product of dy transposed (rows: K) with the windows of x (cols: R*S*C) over the depth
 // N*P*Q. The result is small and the depth is huge, so the depth is split over many blocks, whose
-// partial sums splits.cu adds in a fixed order: no atomics, the same bits every time. Both
-// operands are contiguous along their rows, so slices are copied as they lie in memory. Bound:
-// 2*N*P*Q*K*R*S*C flops; x and dy are read once per tile of dw, mostly from L2.
+// partial sums splits.cu adds in a fixed order: no atomics, the same bits every time. Both operands
+// are MN-major: k-tiles are copied as they lie in memory. Bound: 2*N*P*Q*K*R*S*C flops; x and dy
+// are read once per tile of dw, mostly from L2.
 //
 // dy is an operand of its own kind: `Pixels` reads it from memory, `UnpooledPixels`
 // (unpooled_map.cuh) through the switches of a pooled gradient.
 #pragma once
 
-#include "operands.cuh"
-#include "plan.h"
+#include "copies.cuh"
+#include "main_loop.cuh"
+#include "run_product.cuh"
+#include "tiles.cuh"
 
-namespace zfcuda {
-namespace conv {
+namespace zfcuda::conv {
 
-inline ProductSize wgrad_size(const ConvShape& s) {
-    return {1, s.k, s.r * s.s * s.c, s.n * s.p() * s.q()};
-}
+// Pixels (A of wgrad): value (k, pixel) is dy[pixel * channels + k].
+template <class Tile, int V>
+class Pixels {
+  public:
+    using Element = typename Tile::Element;
+    using Layout = typename Tile::template MNMajor<Tile::kRows>;
+    using Source = const Element*;
 
-template <class Math>
-Problem wgrad_problem(const ConvShape& s) {
-    return {Operation::kConv2dWeightGrad, Tiles<Math>::kPrecision, s, {}};
-}
+    // Begins at depth index `pixel`; there are `pixels`.
+    __device__ Pixels(Source dy, const PixelIndex&, int pixels, int channels, int first, int pixel)
+        : dy_(dy),
+          pixel_(pixel + Copy::depth(0)),
+          pixels_(pixels),
+          channels_(channels),
+          inside_(first + Copy::row() < channels),
+          offset_(static_cast<std::uint32_t>(pixel_) * channels + first + Copy::row()) {}
+
+    __device__ void load(Element* k_tile) {
+        Copies<Copy, Layout, Element, V> copies(k_tile);
+#pragma unroll
+        for (int pass = 0; pass < Copy::kPasses; ++pass) {
+            if (!Copy::has(pass)) break;
+            const int ahead = pass * Copy::kDepthsPerPass;
+            const bool valid = inside_ & (pixel_ + ahead < pixels_);
+            const std::uint32_t at = offset_ + static_cast<std::uint32_t>(ahead) * channels_;
+            copies.copy(pass, dy_ + (valid ? at : 0), valid);
+        }
+        copies.finish();
+        pixel_ += Tile::kDepth;
+        offset_ += static_cast<std::uint32_t>(Tile::kDepth) * channels_;
+    }
+
+  private:
+    using Copy = MNMajorCopy<Tile, Tile::kRows, V>;
+    Source dy_;
+    int pixel_, pixels_, channels_;
+    bool inside_;
+    std::uint32_t offset_;
+};
+
+// The windows of pixels (B of wgrad): value ((r, s, c), pixel) is x at tap (r, s), channel c of the
+// window of that output pixel.
+template <class Tile, int V>
+class PixelWindows {
+  public:
+    using Element = typename Tile::Element;
+    using Layout = typename Tile::template MNMajor<Tile::kCols>;
+
+    __device__ PixelWindows(const ConvShape& shape, const PixelIndex& index, const Element* x,
+                            int pixels, int first, int pixel)
+        : x_(x), shape_(shape), index_(index), pixel_(pixel + Copy::depth(0)), pixels_(pixels) {
+        const int column = first + Copy::row();
+        const int tap = column / shape.c;
+        r_ = tap / shape.s;
+        s_ = tap - r_ * shape.s - shape.pad_w;
+        c_ = column - tap * shape.c;
+        // A column past the last is given a row of no image.
+        r_ = r_ < shape.r ? r_ - shape.pad_h : kOutside;
+    }
+
+    __device__ void load(Element* k_tile) {
+        Copies<Copy, Layout, Element, V> copies(k_tile);
+#pragma unroll
+        for (int pass = 0; pass < Copy::kPasses; ++pass) {
+            if (!Copy::has(pass)) break;
+            const int pixel = pixel_ + pass * Copy::kDepthsPerPass;
+            const PixelIndex::Pixel at = index_.locate(pixel);
+            const int h = at.p * shape_.stride_h + r_;
+            const int w = at.q * shape_.stride_w + s_;
+            const bool valid = (pixel < pixels_) & inside(h, shape_.h) & inside(w, shape_.w);
+            const std::uint32_t offset =
+                ((static_cast<std::uint32_t>(at.n) * shape_.h + h) * shape_.w + w) * shape_.c + c_;
+            copies.copy(pass, x_ + (valid ? offset : 0), valid);
+        }
+        copies.finish();
+        pixel_ += Tile::kDepth;
+    }
+
+  private:
+    using Copy = MNMajorCopy<Tile, Tile::kCols, V>;
+    const Element* x_;
+    ConvShape shape_;
+    PixelIndex index_;
+    int pixel_, pixels_;
+    int r_, s_, c_;  // the tap, relative to stride * the pixel's row and column
+};
 
 template <class Tile, class A, int V>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
-    wgrad_kernel(ConvShape shape, PixelIndex index, const typename Tile::Element* x,
-                 typename A::Source dy, Epilogue epilogue, float* dw, int slices_per_split) {
+    wgrad_kernel(ConvShape shape, PixelIndex pixel_index, const typename Tile::Element* x,
+                 typename A::Source dy, Epilogue epilogue, float* dw, int k_tiles_per_split) {
     using B = PixelWindows<Tile, V>;
+    using Loop = CopyAsyncLoop<Tile, A, B>;
 
+    const auto index = TileIndex::of_block();
     const int pixels = shape.n * shape.p() * shape.q();
     const int cols = shape.r * shape.s * shape.c;
     const int tiles_n = divide_up(cols, Tile::kCols);
-    const int tile_m = blockIdx.x / tiles_n, tile_n = blockIdx.x - tile_m * tiles_n;
+    const int tile_m = index.tile / tiles_n, tile_n = index.tile - tile_m * tiles_n;
     const int first_row = tile_m * Tile::kRows, first_col = tile_n * Tile::kCols;
-    const DepthRange range(pixels, Tile::kDepth, slices_per_split);
+    const DepthRange range(index, pixels, Tile::kDepth, k_tiles_per_split);
 
-    A a(dy, index, pixels, shape.k, first_row, range.first);
-    B b(shape, index, x, pixels, first_col, range.first);
-    typename Tile::Sums sums;
-    multiply<Tile>(a, b, range.slices, simt::dynamic_shared<typename Tile::Element>(), sums);
+    A a(dy, pixel_index, pixels, shape.k, first_row, range.first);
+    B b(shape, pixel_index, x, pixels, first_col, range.first);
+    typename Loop::Accumulators acc;
+    Loop::run(a, b, range.k_tiles, simt::dynamic_shared<typename Tile::Element>(), acc);
 
     const auto offset = [&](int row) {
         const int k = first_row + row;
         return k < shape.k ? static_cast<std::uint32_t>(k) * cols : kNoRow;
     };
-    store_split<ProductOf<Tile, A, B>>(sums, offset, first_col, cols, epilogue, dw,
-                                       static_cast<std::size_t>(shape.k) * cols);
+    store_split<Loop>(index, acc, offset, first_col, cols, epilogue, dw,
+                      static_cast<std::size_t>(shape.k) * cols);
 }
 
-template <class Tile, class A, int V>
-void launch_wgrad(const ConvShape& shape, const Plan& plan, const typename Tile::Element* x,
-                  const typename A::Source& dy, const Epilogue& epilogue, float* dw,
-                  Stream stream) {
-    using Buffers = Pipeline<Tile, A, PixelWindows<Tile, V>>;
-    const PixelIndex index{FastDivisor(shape.q()), FastDivisor(shape.p())};
-    const int tiles =
-        divide_up(shape.k, Tile::kRows) * divide_up(shape.r * shape.s * shape.c, Tile::kCols);
-    simt::launch<wgrad_kernel<Tile, A, V>>(dim3(tiles, plan.splits), dim3(Tile::kThreads),
-                                           Buffers::kBytes, stream, shape, index, x, dy, epilogue,
-                                           dw, plan.slices_per_split);
+// Computes dw, with dy from `Gradient<Tile, V>`; `vector_dy`: it allows 16-byte copies.
+template <class Math, template <class, int> class Gradient, class Source>
+void run_wgrad(const Product& product, const Element<Math>* x, const Source& dy, bool vector_dy,
+               float* dw, void* workspace, Stream stream) {
+    const ConvShape& shape = product.problem.conv;
+    run_product(typename Tiles<Math>::Wgrad{}, product, vector_dy, is_vectorisable(shape.c, x),
+                nullptr, false, dw, workspace, stream,
+                [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
+                    using Tile = decltype(tile);
+                    using A = Gradient<Tile, width_dy>;
+                    using Loop = CopyAsyncLoop<Tile, A, PixelWindows<Tile, width_x>>;
+                    const PixelIndex pixel_index{FastDivisor(shape.q()), FastDivisor(shape.p())};
+                    simt::launch<wgrad_kernel<Tile, A, width_x>>(
+                        launch.grid, dim3(Tile::kThreads), Loop::kBytes, launch.stream, shape,
+                        pixel_index, x, dy, launch.epilogue, launch.y, launch.k_tiles_per_split);
+                });
 }
 
-template <class Math>
-std::size_t weight_grad_workspace(const Problem& problem) {
-    const ConvShape& shape = problem.conv;
-    const ProductSize product = wgrad_size(shape);
-    const std::size_t size = static_cast<std::size_t>(shape.k) * shape.r * shape.s * shape.c;
-    return partial_sums_bytes({make_plan(typename Tiles<Math>::Wgrad{}, problem, product),
-                               make_plan(typename Tiles<Math>::WgradFirst{}, problem, product),
-                               make_plan(typename Tiles<Math>::WgradNarrow{}, problem, product)},
-                              size);
-}
-
-// The whole operation, with dy from `Gradient<Tile, V>`; `wide_dy`: it allows 16-byte copies.
-template <class Math, template <class, int> class Gradient, class T, class Source>
-void weight_grad(const Problem& problem, const T* x, const Source& dy, bool wide_dy, float* dw,
-                 void* workspace, Stream stream) {
-    const ConvShape& shape = problem.conv;
-    const int cols = shape.r * shape.s * shape.c;
-    const bool wide_x = is_wide(shape.c, x);
-    with_wgrad_tiles<Math>(wide_dy, wide_x, [&](auto tiles, auto width_dy, auto width_x) {
-        const Plan plan = make_plan(tiles, problem, wgrad_size(shape));
-        const bool split = plan.splits > 1;
-        const Epilogue whole{nullptr, false, cols % 4 == 0 && aligned_for_vectors(dw)};
-        const Epilogue part{nullptr, false, cols % 4 == 0};
-        float* const target = split ? static_cast<float*>(workspace) : dw;
-        with_tile(tiles, plan, [&](auto tile) {
-            using Tile = decltype(tile);
-            using A = Gradient<Tile, decltype(width_dy)::value>;
-            launch_wgrad<Tile, A, decltype(width_x)::value>(shape, plan, x, dy,
-                                                            split ? part : whole, target, stream);
-        });
-        if (split)
-            add_splits(plan.splits, std::int64_t{shape.k} * cols, cols, target, whole, dw, stream);
-    });
-}
-
-}  // namespace conv
-
-template <class Math>
-std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
-    shape.check();
-    return conv::weight_grad_workspace<Math>(conv::wgrad_problem<Math>(shape));
-}
-
-template <class Math>
-void conv2d_weight_grad(const ConvShape& shape, const Element<Math>* x, const Element<Math>* dy,
-                        float* dw, void* workspace, Stream stream) {
-    conv::weight_grad<Math, conv::Pixels>(conv::wgrad_problem<Math>(shape), x, dy,
-                                          conv::is_wide(shape.k, dy), dw, workspace, stream);
-}
-
-}  // namespace zfcuda
+}  // namespace zfcuda::conv

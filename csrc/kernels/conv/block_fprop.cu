@@ -1,0 +1,44 @@
+// conv2d_relu_pool: see block_fprop.cuh.
+#include "block_fprop.cuh"
+
+#include "block_map.h"
+
+namespace zfcuda {
+
+template <class Math>
+std::size_t conv2d_relu_pool_workspace(const ConvShape& shape, const PoolShape& pool) {
+    check_block(shape, pool);
+    if (conv::plan_block<Math>(shape, pool)) return 0;
+    return conv::map_bytes<Element<Math>>(shape) + conv2d_workspace<Math>(shape);
+}
+
+template <class Math>
+void conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const Element<Math>* x,
+                      const Element<Math>* w, const float* b, Element<Math>* y,
+                      std::uint8_t* switches, void* workspace, Stream stream) {
+    using namespace conv;
+    using T = Element<Math>;
+    const auto plan = plan_block<Math>(shape, pool);
+    if (!plan) {
+        T* const map = static_cast<T*>(workspace);
+        conv2d<Math>(shape, x, w, b, true, map, after_map<T>(shape, workspace), stream);
+        max_pool2d(pool, map, y, switches, stream);
+        return;
+    }
+    with_list(typename Tiles<Math>::Block{}, is_vectorisable(shape.c, x),
+              is_vectorisable(shape.c, w), [&](auto tiles) {
+                  with_tile(tiles, plan->kernel, [&](auto tile) {
+                      launch_block_fprop<decltype(tile), tiles.width_a>(shape, pool, x, w, b, y,
+                                                                        switches, stream);
+                  });
+              });
+}
+
+template decltype(conv2d_relu_pool<Fp32>) conv2d_relu_pool<Fp32>;
+template decltype(conv2d_relu_pool<Tf32>) conv2d_relu_pool<Tf32>;
+template decltype(conv2d_relu_pool<Bf16>) conv2d_relu_pool<Bf16>;
+template decltype(conv2d_relu_pool_workspace<Fp32>) conv2d_relu_pool_workspace<Fp32>;
+template decltype(conv2d_relu_pool_workspace<Tf32>) conv2d_relu_pool_workspace<Tf32>;
+template decltype(conv2d_relu_pool_workspace<Bf16>) conv2d_relu_pool_workspace<Bf16>;
+
+}  // namespace zfcuda

@@ -1,0 +1,100 @@
+// The plans among which a tuner may choose: for each tile that an operation's arrays allow, the
+// splits that fill the GPU, and some more and fewer.
+#include <algorithm>
+#include <vector>
+
+#include "block_fprop.cuh"
+#include "block_grad.cuh"
+#include "plan.h"
+#include "tiles.cuh"
+
+namespace zfcuda::conv {
+
+constexpr int kFewSplits = 4;
+
+// Choices in the order in which they are found, each once.
+class CandidateList {
+  public:
+    void add(const Choice& choice) {
+        if (std::find(choices_.begin(), choices_.end(), choice) == choices_.end())
+            choices_.push_back(choice);
+    }
+
+    // The heuristic's choice, then the others.
+    template <class Lists>
+    void add_product(Lists lists, const Product& product, bool vector_a, bool vector_b) {
+        with_list(lists, vector_a, vector_b, [&](auto tiles) {
+            add_cheapest(tiles, product);
+            add_tiles(tiles, product);
+        });
+    }
+
+    template <class List>
+    void add_cheapest(List tiles, const Product& product) {
+        const Plan plan = cheapest_plan(tiles, product);
+        add({plan.kernel, plan.splits});
+    }
+
+    template <class List>
+    void add_tiles(List tiles, const Product& product) {
+        for_each_tile(tiles, [&](auto tile) {
+            using Tile = decltype(tile);
+            const int filling = plan_tile<Tile>(product).splits;
+            for (const int splits : {filling, filling / 2, filling * 3 / 2, filling * 2, 1}) {
+                // One block is no candidate for the work of a whole GPU.
+                if (splits <= 1 && filling > kFewSplits) continue;
+                add({kKernel<Tile>, plan_splits<Tile>(product, splits).splits});
+            }
+        });
+    }
+
+    std::vector<Choice> choices() const { return choices_; }
+
+  private:
+    std::vector<Choice> choices_;
+};
+
+template <class Math>
+std::vector<Choice> candidates(const Problem& problem) {
+    const ConvShape& shape = problem.conv;
+    constexpr int kWidth = kVectorWidth<Element<Math>>;
+    const bool vector_c = shape.c % kWidth == 0, vector_k = shape.k % kWidth == 0;
+    CandidateList found;
+    switch (problem.operation) {
+        case Operation::kConv2d:
+            found.add_product(typename Tiles<Math>::Fprop{}, fprop_product<Math>(shape), vector_c,
+                              vector_c);
+            break;
+        case Operation::kConvTranspose2d:
+            found.add_product(typename Tiles<Math>::Dgrad{}, dgrad_product<Math>(shape), vector_k,
+                              vector_c);
+            break;
+        case Operation::kConv2dWeightGrad:
+            found.add_product(typename Tiles<Math>::Wgrad{}, wgrad_product<Math>(shape), vector_k,
+                              vector_c);
+            break;
+        case Operation::kConv2dReluPool:
+            if (const auto plan = cheapest_block_plan<Math>(shape, problem.pool))
+                found.add({plan->kernel});
+            found.add(Choice{});
+            for_each_block_plan<Math>(shape, problem.pool,
+                                      [&](const Plan& plan) { found.add({plan.kernel}); });
+            break;
+        case Operation::kUnpoolConv2dWeightGrad:
+            with_list(typename Tiles<Math>::Wgrad{}, vector_k, vector_c, [&](auto tiles) {
+                const Product product = wgrad_product<Math>(shape);
+                if (should_read_through_switches<Math>(shape, problem.pool))
+                    found.add_cheapest(tiles, product);
+                found.add(Choice{});
+                if (has_small_cover(problem.pool)) found.add_tiles(tiles, product);
+            });
+            break;
+    }
+    return found.choices();
+}
+
+template std::vector<Choice> candidates<Fp32>(const Problem&);
+template std::vector<Choice> candidates<Tf32>(const Problem&);
+template std::vector<Choice> candidates<Bf16>(const Problem&);
+
+}  // namespace zfcuda::conv

@@ -1,0 +1,83 @@
+// What becomes of the accumulators: y = act(sum + bias[col]), or partial sums where the depth is
+// split.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/vector.cuh"
+#include "simt/simt.h"
+#include "tile_index.cuh"
+
+namespace zfcuda::conv {
+
+// `bias` may be null. `vectorised`: rows of y allow accesses to four values at once.
+struct Epilogue {
+    const float* bias;
+    bool relu;
+    bool vectorised;
+};
+
+__device__ inline float rectify(float v) {
+    return v < 0.0f ? 0.0f : v;  // NaN stays NaN
+}
+
+// Stores this thread's accumulators: row i goes to y + offset(row(i)) if that is not kNoRow, `y`
+// being where column `first_col` of row 0 lies; columns from `cols` on do not exist.
+constexpr std::uint32_t kNoRow = 0xffffffffu;
+
+template <class Loop, class RowOffset, class T>
+__device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset offset, int first_col,
+                                  int cols, const Epilogue& epilogue, T* y) {
+    using Multiplier = typename Loop::Multiplier;
+    constexpr int kVector = Multiplier::kVector;
+    const Multiplier mine;
+#pragma unroll
+    for (int vector = 0; vector < Multiplier::kVectors; ++vector) {
+        const int col = first_col + mine.col(vector);
+        if (col >= cols) continue;
+        auto bias = Vector<float, kVector>::filled(0.0f);
+        if (epilogue.bias) {
+#pragma unroll
+            for (int e = 0; e < kVector; ++e)
+                if (col + e < cols) bias.at[e] = epilogue.bias[col + e];
+        }
+#pragma unroll
+        for (int i = 0; i < Multiplier::kRows; ++i) {
+            const std::uint32_t row = offset(mine.row(i));
+            if (row == kNoRow) continue;
+            Vector<float, kVector> v;
+#pragma unroll
+            for (int e = 0; e < kVector; ++e) {
+                v.at[e] = Multiplier::at(acc, i, vector, e) + bias.at[e];
+                if (epilogue.relu) v.at[e] = rectify(v.at[e]);
+            }
+            const auto result = from_floats<T>(v);
+            T* at = y + row + mine.col(vector);
+            if (epilogue.vectorised) {
+                store(at, result);
+            } else {
+#pragma unroll
+                for (int e = 0; e < kVector; ++e)
+                    if (col + e < cols) at[e] = result.at[e];
+            }
+        }
+    }
+}
+
+// The same to y or, where the depth is split, in float32 and unrounded to the part of `size` sums
+// in the workspace `y` that belongs to this split.
+template <class Loop, class RowOffset, class T>
+__device__ inline void store_split(const TileIndex& index, typename Loop::Accumulators& acc,
+                                   RowOffset offset, int first_col, int cols,
+                                   const Epilogue& epilogue, T* y, std::size_t size) {
+    const std::size_t first = index.split * size + first_col;
+    if (std::is_same_v<T, float> || index.splits == 1) {
+        store_tile<Loop>(acc, offset, first_col, cols, epilogue, y + first);
+    } else {
+        store_tile<Loop>(acc, offset, first_col, cols, epilogue,
+                         reinterpret_cast<float*>(y) + first);
+    }
+}
+
+}  // namespace zfcuda::conv

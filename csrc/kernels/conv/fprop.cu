@@ -1,0 +1,31 @@
+// conv2d: see fprop.cuh.
+#include "fprop.cuh"
+
+namespace zfcuda {
+
+template <class Math>
+std::size_t conv2d_workspace(const ConvShape& shape) {
+    shape.check();
+    return conv::product_workspace(typename conv::Tiles<Math>::Fprop{},
+                                   conv::fprop_product<Math>(shape));
+}
+
+template <class Math>
+void conv2d(const ConvShape& shape, const Element<Math>* x, const Element<Math>* w, const float* b,
+            bool relu, Element<Math>* y, void* workspace, Stream stream) {
+    using namespace conv;
+    run_product(typename Tiles<Math>::Fprop{}, fprop_product<Math>(shape),
+                is_vectorisable(shape.c, x), is_vectorisable(shape.c, w), b, relu, y, workspace,
+                stream, [&](auto tile, auto width, auto, const auto& launch) {
+                    launch_fprop<decltype(tile), width>(shape, x, w, launch);
+                });
+}
+
+template decltype(conv2d<Fp32>) conv2d<Fp32>;
+template decltype(conv2d<Tf32>) conv2d<Tf32>;
+template decltype(conv2d<Bf16>) conv2d<Bf16>;
+template decltype(conv2d_workspace<Fp32>) conv2d_workspace<Fp32>;
+template decltype(conv2d_workspace<Tf32>) conv2d_workspace<Tf32>;
+template decltype(conv2d_workspace<Bf16>) conv2d_workspace<Bf16>;
+
+}  // namespace zfcuda

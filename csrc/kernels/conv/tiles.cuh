@@ -1,0 +1,80 @@
+// The table of tiles: for each precision and operation those to choose from, where operands can be
+// copied 16 bytes at a time and where they cannot, and what arithmetic costs beside memory.
+#pragma once
+
+#include "ffma.cuh"
+#include "mma.cuh"
+#include "plan.h"
+
+namespace zfcuda::conv {
+
+template <class Math>
+struct Tiles;
+
+// Exact float32, by FMA instructions.
+template <>
+struct Tiles<Fp32> {
+    //                           warps lanes  of a thread, stages, blocks on an SM
+    using Tile128x128 = FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>;
+    using Tile128x96 = FfmaTile<2, 3, 8, 4, 8, 8, 3, 2>;  // 96 filters
+    using Tile128x64 = FfmaTile<2, 2, 8, 4, 8, 8, 3, 3>;
+    using Tile64x32 = FfmaTile<2, 2, 8, 4, 4, 4, 4, 4>;   // small problems
+    using Tile256x96 = FfmaTile<4, 3, 8, 4, 8, 8, 3, 1>;  // whole windows of many pixels
+    using Tile256x4 = FfmaTile<2, 1, 32, 1, 4, 4, 3, 4>;  // 1 to 4 columns
+    using Tile96x160 = FfmaTile<3, 5, 4, 8, 8, 4, 3, 1>;  // 96 filters of 7 x 7 x 3
+
+    template <int A, int B>
+    using FpropList = TileList<A, B, Tile128x128, Tile128x96, Tile128x64, Tile64x32>;
+    // No tile of 128 x 128: the state of its operands would not fit beside 64 accumulators and two
+    // blocks on an SM.
+    template <int A, int B>
+    using DgradList = TileList<A, B, Tile128x96, Tile128x64, Tile64x32, Tile256x4>;
+    template <int A, int B>
+    using WgradList = TileList<A, B, Tile128x128, Tile96x160, Tile64x32>;
+    template <int A, int B>
+    using BlockList = TileList<A, B, Tile256x96, Tile128x64>;
+
+    using Fprop = TileLists<FpropList<4, 4>, FpropList<1, 1>>;
+    using Dgrad = TileLists<DgradList<4, 4>, DgradList<4, 1>, DgradList<1, 1>>;
+    using Wgrad = TileLists<WgradList<4, 4>, WgradList<4, 1>, WgradList<1, 1>>;
+    using Block = TileLists<BlockList<4, 4>, BlockList<1, 1>>;
+
+    // FMAs that a GPU could do in the time that it moves a byte: 30e12 / 4.3e12 on an H200.
+    static constexpr double kFmasPerByte = 7;
+};
+
+// Tensor cores: the same tiles for tf32 and bfloat16.
+template <class Math>
+struct TensorTiles {
+    //                                warps  of a warp, stages, blocks on an SM
+    using Tile128x128 = MmaTile<Math, 2, 2, 64, 64, 4, 2>;
+    using Tile128x96 = MmaTile<Math, 4, 1, 32, 96, 4, 2>;  // 96 filters
+    using Tile128x64 = MmaTile<Math, 2, 2, 64, 32, 4, 3>;
+    using Tile64x64 = MmaTile<Math, 2, 2, 32, 32, 4, 3>;   // small problems
+    using Tile128x32 = MmaTile<Math, 4, 1, 32, 32, 4, 4>;  // few columns
+    using Tile256x96 = MmaTile<Math, 4, 3, 64, 32, 3, 1>;  // whole windows of many pixels
+    using Tile96x160 = MmaTile<Math, 3, 5, 32, 32, 3, 1>;  // 96 filters of 7 x 7 x 3
+
+    static constexpr int V = kVectorWidth<Element<Math>>;
+    using Fprop = TileLists<TileList<V, V, Tile128x128, Tile128x96, Tile128x64, Tile64x64>,
+                            TileList<1, 1, Tile128x96, Tile64x64>>;
+    using Dgrad = TileLists<TileList<V, V, Tile128x128, Tile128x96, Tile64x64>,
+                            TileList<V, 1, Tile128x32, Tile64x64>, TileList<1, 1, Tile64x64>>;
+    using Wgrad = TileLists<TileList<V, V, Tile128x128, Tile64x64>,
+                            TileList<V, 1, Tile96x160, Tile64x64>, TileList<1, 1, Tile64x64>>;
+    using Block =
+        TileLists<TileList<V, V, Tile256x96, Tile128x64>, TileList<1, 1, Tile256x96, Tile128x64>>;
+};
+
+// mma.sync does about 0.6 of what these tensor cores can: 150e12 tf32 and 300e12 bfloat16 FMAs a
+// second on an H200, which moves 4.3e12 bytes.
+template <>
+struct Tiles<Tf32> : TensorTiles<Tf32> {
+    static constexpr double kFmasPerByte = 35;
+};
+template <>
+struct Tiles<Bf16> : TensorTiles<Bf16> {
+    static constexpr double kFmasPerByte = 70;
+};
+
+}  // namespace zfcuda::conv
