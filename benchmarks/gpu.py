@@ -70,7 +70,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def run_tests(seconds: float) -> tuple[bool, str]:
     """The tests on the CUDA backend: whether none failed in this time, and pytest's last line."""
-    command = [sys.executable, "-m", "pytest", "-q", "tests", "-k", "cuda"]
+    command = [sys.executable, "-m", "pytest", "-q", "tests", "-m", "gpu"]
     try:
         result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=seconds)
     except subprocess.TimeoutExpired:

@@ -1,7 +1,8 @@
 """Which backends the tests run on, and how a test meets arrays of each.
 
 A test that takes `device` runs once per backend. A test that takes `case` runs on many random cases per backend, each
-with its own number, from which its random generator starts: `pytest -k "cpu-137"` runs one again.
+with its own number, from which its random generator starts: `pytest -k "cpu-137"` runs one again. What needs a GPU
+bears the mark `gpu`: `pytest -m gpu` runs that alone.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class Device:
     def numpy(self, array):
         return array.get() if self.name == "cuda" else array
 
+    def place(self, network):
+        """Moves a network here."""
+        return network.to("cuda" if self.name == "cuda" else "cpu")
+
     def active(self):
         return contextlib.nullcontext() if self.name == "cuda" else backends.use(self.name)
 
@@ -59,35 +64,48 @@ class Case:
         return np.random.default_rng(self.number)
 
 
+def parameter(backend, *numbers):
+    """A parameter of a test: a backend's name, alone or with numbers."""
+    value = (backend, *numbers) if numbers else backend
+    marks = [pytest.mark.gpu] if backend == "cuda" else []
+    return pytest.param(value, marks=marks, id="-".join(map(str, (backend, *numbers))))
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("gpu") and (reason := backends.status()["cuda"]):
+        pytest.skip(f"needs a GPU: {reason}")
+
+
 def pytest_generate_tests(metafunc):
     if "device" in metafunc.fixturenames:
-        metafunc.parametrize("device", backends.NAMES, indirect=True)
+        metafunc.parametrize("device", [parameter(name) for name in backends.NAMES], indirect=True)
     if "case" in metafunc.fixturenames:
         status = backends.status()
         # A backend that cannot run here is skipped once per operation, not once per case.
-        pairs = [(name, i) for name in backends.NAMES for i in range(1 if status[name] else CASES[name])]
-        metafunc.parametrize("case", pairs, indirect=True, ids=lambda pair: f"{pair[0]}-{pair[1]}")
+        cases = [parameter(name, i) for name in backends.NAMES for i in range(1 if status[name] else CASES[name])]
+        metafunc.parametrize("case", cases, indirect=True)
 
 
-def _activate(name):
-    reason = backends.status()[name]
-    if reason:
+@contextlib.contextmanager
+def activated(name):
+    """The backend as a device, active; the test is skipped where it cannot run."""
+    if reason := backends.status()[name]:
         pytest.skip(f"{name}: {reason}")
-    return Device(name)
+    device = Device(name)
+    with device.active():
+        yield device
 
 
 @pytest.fixture
 def device(request):
-    device = _activate(request.param)
-    with device.active():
+    with activated(request.param) as device:
         yield device
 
 
 @pytest.fixture
 def case(request):
     name, number = request.param
-    device = _activate(name)
-    with device.active():
+    with activated(name) as device:
         yield Case(device, number)
 
 

@@ -8,29 +8,6 @@ Shapes and names as in zfcuda.ops; `stride`, `padding`, `window` are (height, wi
 import numpy as np
 
 
-def relative_error(actual, expected):
-    """norm(actual - expected) / norm(expected); a NaN in only one of them is an infinite error."""
-    actual, expected = np.asarray(actual, np.float64), np.asarray(expected, np.float64)
-    assert actual.shape == expected.shape, (actual.shape, expected.shape)
-    if not np.array_equal(np.isnan(actual), np.isnan(expected)):
-        return np.inf
-    difference = np.linalg.norm(np.nan_to_num(actual - expected))
-    scale = np.linalg.norm(np.nan_to_num(expected))
-    return difference / scale if scale > 0 else difference
-
-
-def rounding_error(dtype):
-    """How far a correct result in `dtype` may be off, relatively: room for the order of a sum in float32, for one
-    rounding of each element in bfloat16."""
-    return 1e-5 if dtype == np.float32 else 2.0**-8
-
-
-def assert_same(actual, expected, message=""):
-    """Equal in dtype and in every element, where a NaN equals a NaN (NumPy knows no NaN in bfloat16)."""
-    assert actual.dtype == expected.dtype, (actual.dtype, expected.dtype)
-    np.testing.assert_array_equal(actual.astype(np.float64), expected.astype(np.float64), err_msg=message)
-
-
 def _taps(filters, stride, output):
     """Each filter tap (r, s) with the slice of the padded input that it meets."""
     (rows, columns), (p, q) = filters, output

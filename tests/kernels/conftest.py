@@ -1,6 +1,7 @@
 import pytest
 
-from tests.kernels.arithmetic import ARITHMETICS
+from tests.accuracy import ARITHMETICS
+from tests.conftest import activated, parameter
 from tests.kernels.plans import force, with_tile
 from tests.shapes import CONV_TILES
 from zfcuda import backends
@@ -10,6 +11,13 @@ from zfcuda import backends
 def arithmetic(request):
     """Each arithmetic of the convolutions."""
     return request.param
+
+
+@pytest.fixture(params=[parameter("emulated"), parameter("cuda")])
+def kernels(request):
+    """A backend that has the CUDA kernels."""
+    with activated(request.param) as device:
+        yield device
 
 
 @pytest.fixture(autouse=True)

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from tests import oracles
+from tests.accuracy import FP32, WEIGHT_GRAD, assert_close
 from zfcuda import backends, ops
-
-TOLERANCE = 1e-5
 
 # (N, H, W, C), (K, R, S), stride, padding
 WINOGRAD = [
@@ -71,17 +70,17 @@ def directions(x_shape, filters, stride, padding, seed=0):
         "forward": (
             lambda: ops.conv2d(x, w, b, relu=True, **options),
             lambda: oracles.conv2d(x, w, b, relu=True, **options),
-            TOLERANCE,
+            FP32,
         ),
         "transpose": (
             lambda: ops.conv_transpose2d(dy, w, **sizes, **options),
             lambda: oracles.conv_transpose2d(dy, w, **sizes, **options),
-            TOLERANCE,
+            FP32,
         ),
         "weight_grad": (
             lambda: ops.conv2d_weight_grad(x, dy, **kernel, **options),
             lambda: oracles.conv2d_weight_grad(x, dy, **kernel, **options),
-            10 * TOLERANCE,
+            WEIGHT_GRAD,
         ),
     }
 
@@ -91,7 +90,7 @@ def directions(x_shape, filters, stride, padding, seed=0):
 def test_layer(layer, direction):
     call, oracle, tolerance = directions(*layer)[direction]
     with backends.use("cpu"):
-        assert oracles.relative_error(call(), oracle()) < tolerance
+        assert_close(call(), oracle(), tolerance)
 
 
 @pytest.fixture
@@ -124,7 +123,7 @@ def test_bias_grad_bits_do_not_depend_on_threads(set_threads):
         for threads in (1, 2, 5):
             set_threads(threads)
             results.append(ops.conv2d_bias_grad(dy))
-    assert oracles.relative_error(results[0], dy.astype(np.float64).sum(0)) < TOLERANCE
+    assert_close(results[0], dy.astype(np.float64).sum(0))
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
@@ -153,9 +152,9 @@ def test_block(layer):
         dx = ops.unpool_conv_transpose2d(dy, switches, w, **block, output_size=x_shape[1:3], rectify=True)
         dw = ops.unpool_conv2d_weight_grad(x, dy, switches, **block, kernel_size=filters[1:])
     maps = oracles.conv2d(x, w, b, relu=True, **conv)
-    assert oracles.relative_error(y, oracles.max_pool2d(maps, **POOL)[0]) < TOLERANCE
+    assert_close(y, oracles.max_pool2d(maps, **POOL)[0])
     unpooled = oracles.max_unpool2d(dy, switches, **POOL, output_size=maps.shape[1:3])
     expected = oracles.conv_transpose2d(np.maximum(unpooled, 0), w, **conv, output_size=x_shape[1:3])
-    assert oracles.relative_error(dx, expected) < TOLERANCE
+    assert_close(dx, expected)
     expected = oracles.conv2d_weight_grad(x, unpooled, **conv, kernel_size=filters[1:])
-    assert oracles.relative_error(dw, expected) < 10 * TOLERANCE
+    assert_close(dw, expected, WEIGHT_GRAD)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests import oracles
+from tests.accuracy import WEIGHT_GRAD, assert_close
 from zfcuda import ops
 
 # (n, d, k): fewer and more than a tile of rows, than a vector, than a block of the depth, and odd everything.
@@ -45,21 +45,21 @@ def test_forward(device, problem, relu, with_bias):
     expected = np.maximum(expected, 0) if relu else expected
     bias = device.array(b) if with_bias else None
     y = ops.conv2d(device.array(as_image(x)), device.array(as_image(w)), bias, relu=relu)
-    assert oracles.relative_error(device.numpy(y).reshape(expected.shape), expected) < 1e-5
+    assert_close(y.reshape(expected.shape), expected)
 
 
 def test_data_gradient(device, problem):
     _, w, _, dy = problem
     expected = dy.astype(np.float64) @ w.astype(np.float64)
     dx = ops.conv_transpose2d(device.array(as_image(dy)), device.array(as_image(w)), output_size=1)
-    assert oracles.relative_error(device.numpy(dx).reshape(expected.shape), expected) < 1e-5
+    assert_close(dx.reshape(expected.shape), expected)
 
 
 def test_weight_gradient(device, problem):
     x, _, _, dy = problem
     expected = dy.T.astype(np.float64) @ x.astype(np.float64)
     dw = ops.conv2d_weight_grad(device.array(as_image(x)), device.array(as_image(dy)), kernel_size=1)
-    assert oracles.relative_error(device.numpy(dw).reshape(expected.shape), expected) < 1e-4
+    assert_close(dw.reshape(expected.shape), expected, WEIGHT_GRAD)
 
 
 def test_filter_as_large_as_the_image(device):
@@ -69,11 +69,11 @@ def test_filter_as_large_as_the_image(device):
     flat = x.reshape(3, -1).astype(np.float64), w.reshape(9, -1).astype(np.float64), dy.reshape(3, 9).astype(np.float64)
     arrays = [device.array(array) for array in (x, w, dy)]
     y = ops.conv2d(arrays[0], arrays[1], stride=3)
-    assert oracles.relative_error(device.numpy(y).reshape(3, 9), flat[0] @ flat[1].T) < 1e-5
+    assert_close(y.reshape(3, 9), flat[0] @ flat[1].T)
     dx = ops.conv_transpose2d(arrays[2], arrays[1], stride=3, output_size=(4, 5))
-    assert oracles.relative_error(device.numpy(dx).reshape(3, -1), flat[2] @ flat[1]) < 1e-5
+    assert_close(dx.reshape(3, -1), flat[2] @ flat[1])
     dw = ops.conv2d_weight_grad(arrays[0], arrays[2], kernel_size=(4, 5), stride=3)
-    assert oracles.relative_error(device.numpy(dw).reshape(9, -1), flat[2].T @ flat[0]) < 1e-4
+    assert_close(dw.reshape(9, -1), flat[2].T @ flat[0], WEIGHT_GRAD)
 
 
 def test_nan_and_infinity_pass(device):
@@ -92,4 +92,4 @@ def test_large_weight_gradient_goes_past_the_caches(device):
     x, dy = numbers(rng, 5, 2048), numbers(rng, 5, 1100)  # 9 MB of weights
     dw = ops.conv2d_weight_grad(device.array(as_image(x)), device.array(as_image(dy)), kernel_size=1)
     expected = dy.T.astype(np.float64) @ x.astype(np.float64)
-    assert oracles.relative_error(device.numpy(dw).reshape(expected.shape), expected) < 1e-4
+    assert_close(dw.reshape(expected.shape), expected, WEIGHT_GRAD)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
+from tests.accuracy import assert_close
 from tests.shapes import CHANNELS, ELEMENTS
 from zfcuda import ops
 
@@ -25,8 +26,7 @@ def random_norm(rng, dtype):
 def test_local_response_norm(case, dtype):
     x, parameters = random_norm(case.rng, dtype)
     y = case.device.numpy(ops.local_response_norm(case.device.array(x), **parameters))
-    error = oracles.relative_error(y, oracles.local_response_norm(x, **parameters))
-    assert error < oracles.rounding_error(dtype), (x.shape, parameters)
+    assert_close(y, oracles.local_response_norm(x, **parameters), what=(x.shape, parameters))
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS)
@@ -35,15 +35,14 @@ def test_local_response_norm_grad(case, dtype):
     x, parameters = random_norm(rng, dtype)
     dy = rng.standard_normal(x.shape, dtype=np.float32).astype(dtype)
     dx = case.device.numpy(ops.local_response_norm_grad(case.device.array(dy), case.device.array(x), **parameters))
-    error = oracles.relative_error(dx, oracles.local_response_norm_grad(dy, x, **parameters))
-    assert error < oracles.rounding_error(dtype), (x.shape, parameters)
+    assert_close(dx, oracles.local_response_norm_grad(dy, x, **parameters), what=(x.shape, parameters))
 
 
 def test_defaults_are_the_papers(device):
     x = 100 * np.random.default_rng(0).standard_normal((3, 2, 2, 11), dtype=np.float32)
     y = device.numpy(ops.local_response_norm(device.array(x)))
     expected = oracles.local_response_norm(x, size=5, alpha=1e-4, beta=0.75, k=2.0)
-    assert oracles.relative_error(y, expected) < 1e-5
+    assert_close(y, expected)
 
 
 X = np.ones((2, 3, 3, 8), np.float32)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
+from tests.accuracy import assert_close
 from tests.shapes import random_conv, random_shape
 from zfcuda import ops
 
@@ -21,8 +22,8 @@ def test_sgd_step(case):
     lr = case.device.array(np.array(options["lr"], np.float32)) if rng.random() < 0.5 else options["lr"]
     ops.sgd_step(w_, g_, v_, **{**options, "lr": lr})
     expected_w, expected_v = oracles.sgd_step(w, g, v, **options)
-    assert oracles.relative_error(case.device.numpy(w_), expected_w) < 1e-6
-    assert oracles.relative_error(case.device.numpy(v_), expected_v) < 1e-6
+    assert_close(w_, expected_w)
+    assert_close(v_, expected_v)
     np.testing.assert_array_equal(case.device.numpy(g_), g)
 
 
@@ -49,7 +50,7 @@ def test_renormalize_filters(case):
     w_ = case.device.array(w.copy())
     ops.renormalize_filters(w_, max_rms=0.1)
     expected = oracles.renormalize_filters(w, max_rms=0.1)
-    assert oracles.relative_error(case.device.numpy(w_), expected) < 1e-5, shape
+    assert_close(w_, expected, what=shape)
 
 
 def test_filters_below_the_bound_keep_their_bits(device):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
+from tests.accuracy import assert_same
 from tests.shapes import ELEMENTS, random_pool
 from zfcuda import ops
 
@@ -31,7 +32,7 @@ def test_max_pool2d(case, dtype):
     options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
     y, switches = ops.max_pool2d(case.device.array(x), **options)
     expected, expected_switches = oracles.max_pool2d(x, **options)
-    oracles.assert_same(case.device.numpy(y), expected, str(pool))
+    assert_same(case.device.numpy(y), expected, str(pool))
     np.testing.assert_array_equal(case.device.numpy(switches), expected_switches, err_msg=str(pool))
     assert switches.dtype == np.uint8
 
@@ -46,7 +47,7 @@ def test_max_unpool2d(case, dtype):
     y = rng.integers(-50, 50, switches.shape).astype(dtype)
     x = ops.max_unpool2d(case.device.array(y), case.device.array(switches), **options, output_size=pool.x[1:3])
     expected = oracles.max_unpool2d(y, switches, **options, output_size=pool.x[1:3])
-    oracles.assert_same(case.device.numpy(x), expected.astype(dtype), str(pool))
+    assert_same(case.device.numpy(x), expected.astype(dtype), str(pool))
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS)
@@ -58,7 +59,7 @@ def test_spatial_max(case, dtype):
     flat = x.reshape(n, h * w, c)
     expected = np.argmax(np.where(np.isnan(flat), np.inf, flat), 1)  # NaN wins; no map here holds +inf
     np.testing.assert_array_equal(case.device.numpy(positions), expected)
-    oracles.assert_same(case.device.numpy(values), np.take_along_axis(flat, expected[:, None], 1)[:, 0])
+    assert_same(case.device.numpy(values), np.take_along_axis(flat, expected[:, None], 1)[:, 0])
 
 
 @pytest.mark.parametrize("values", [(np.nan,), (np.inf, -np.inf)], ids=["nan", "infinities"])
@@ -69,7 +70,7 @@ def test_max_pool2d_of_few_values_that_are_not_finite(device, values):
     options = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
     y, switches = ops.max_pool2d(device.array(x), **options)
     expected, expected_switches = oracles.max_pool2d(x, **options)
-    oracles.assert_same(device.numpy(y), expected)
+    assert_same(device.numpy(y), expected)
     np.testing.assert_array_equal(device.numpy(switches), expected_switches)
 
 

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests import oracles
+from tests.accuracy import assert_close
 from tests.conftest import Device
-from tests.kernels.test_conv import TOLERANCE, assert_close, normal
-from tests.kernels.test_conv_variants import check_all, kernels  # noqa: F401
+from tests.kernels.test_conv import normal
+from tests.kernels.test_conv_variants import check_all
 from zfcuda import backends, ops
 
 EMULATED = Device("emulated")
@@ -32,7 +33,7 @@ def pool_of(module):
 
 
 @pytest.mark.parametrize(("c", "k"), [(40, 24), (3, 24)])
-def test_every_candidate(kernels, arithmetic, force_plan, c, k):  # noqa: F811
+def test_every_candidate(kernels, arithmetic, force_plan, c, k):
     """Against float64: the first of each operation, then the second of each, until no operation has more."""
     most = number = 0
 
@@ -133,7 +134,7 @@ def test_more_splits_than_the_depth_has_k_tiles(module):
     module.set_plan("conv2d", "fp32", shape_of(module), None, "ffma 64x32", 65535)
     with backends.use("emulated"):
         y = ops.conv2d(x, w, **GEOMETRY)
-    assert_close(EMULATED, y, oracles.conv2d(x, w, None, **GEOMETRY, relu=False), TOLERANCE, "conv2d")
+    assert_close(y, oracles.conv2d(x, w, None, **GEOMETRY, relu=False), what="conv2d")
 
 
 def test_a_launch_has_the_plan_that_its_workspace_was_asked_for(module):
@@ -148,7 +149,7 @@ def test_a_launch_has_the_plan_that_its_workspace_was_asked_for(module):
     setter.join()
     y = np.empty((1, 5, 6, 72), np.float32)
     module.fp32.conv2d(shape, *(module.address(a) for a in (x, w)), 0, False, module.address(y), 0, 0)
-    assert_close(EMULATED, y, oracles.conv2d(x, w, None, **GEOMETRY, relu=False), TOLERANCE, "conv2d")
+    assert_close(y, oracles.conv2d(x, w, None, **GEOMETRY, relu=False), what="conv2d")
     assert module.fp32.conv2d_workspace(shape) == 4 * 4 * 5 * 6 * 72
 
 
@@ -163,7 +164,7 @@ def test_plans_are_set_while_other_threads_compute(module):
         try:
             with backends.use("emulated"):
                 for _ in range(6):
-                    assert_close(EMULATED, ops.conv2d(x, w, **GEOMETRY), expected, TOLERANCE, "conv2d")
+                    assert_close(ops.conv2d(x, w, **GEOMETRY), expected, what="conv2d")
         except BaseException as failure:
             failures.append(failure)
         finally:

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.accuracy import assert_close, relative_error
 from tests.nn.networks import TINY, Reference, randomise
-from tests.oracles import relative_error
 from zfcuda import backends, ops
 from zfcuda.nn import Network
 
@@ -22,13 +22,13 @@ def images():
 def test_every_activation_equals_the_float64_reference(device, network, images):
     reference = Reference(network)
     reference.forward(images)
-    trace = network.forward(images)
+    trace = device.place(network).forward(device.array(images))
     assert len(trace) == 3
     for name, layer in network.layers.items():
         assert trace[name].shape == (3, *layer.output_shape)
-        assert relative_error(trace[name], reference.activations[name]) < 1e-5, name
-    np.testing.assert_array_equal(trace.output, trace["fc6"])
-    np.testing.assert_array_equal(trace.input, images)
+        assert_close(trace[name], reference.activations[name], what=name)
+    np.testing.assert_array_equal(device.numpy(trace.output), device.numpy(trace["fc6"]))
+    np.testing.assert_array_equal(device.numpy(trace.input), images)
 
 
 def test_recomputed_activations_are_those_of_the_unfused_operations(network, images):
@@ -36,13 +36,13 @@ def test_recomputed_activations_are_those_of_the_unfused_operations(network, ima
     x = images
     for name, layer in network.layers.items():
         x = layer.forward(x)
-        np.testing.assert_allclose(trace[name], x, rtol=1e-5, atol=1e-5 * np.abs(x).max(), err_msg=name)
+        assert_close(trace[name], x, what=name)
 
 
 def test_predict_is_the_softmax_in_any_batch(network, images):
     np.testing.assert_array_equal(network.predict(images), ops.softmax(network.forward(images).output))
     many = np.tile(images, (50, 1, 1, 1))
-    np.testing.assert_allclose(network.predict(many), np.tile(network.predict(images), (50, 1)), rtol=1e-5)
+    assert_close(network.predict(many), np.tile(network.predict(images), (50, 1)))
 
 
 def test_writing_to_weights_takes_effect_at_the_next_call(network, images):
@@ -105,12 +105,12 @@ def test_moving(network, images):
         network.to("tpu")
 
 
-@pytest.mark.skipif(bool(backends.status()["cuda"]), reason="needs a GPU")
+@pytest.mark.gpu
 def test_on_the_gpu(network, images):
     expected = network.predict(images)
     cupy = backends.get("cuda").xp
     network.to("cuda")
-    assert relative_error(network.predict(cupy.asarray(images)).get(), expected) < 1e-4
+    assert_close(network.predict(cupy.asarray(images)), expected)
     with pytest.raises(TypeError, match="one device"):
         network.predict(images)
     network.to("cpu")

@@ -4,15 +4,15 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from tests import oracles
+from tests.accuracy import NETWORK, assert_close, relative_error
 from tests.nn.networks import TINY, Reference, randomise
-from tests.oracles import relative_error
 from zfcuda import Network, load, ops
 from zfcuda.analysis import occlusion
 from zfcuda.nn import Architecture
 from zfcuda.nn.architecture import ConvSpec, MaxPoolSpec, ReLUSpec
 
 BF16 = ml_dtypes.bfloat16
-TOLERANCE = {"fp32": 1e-5, "tf32": 2e-3, "bf16": 2e-2}
 LABELS = np.array([3, 0, 1], np.int32)
 
 
@@ -20,28 +20,27 @@ def images():
     return np.random.default_rng(2).normal(0, 2, (3, 21, 18, 3)).astype(np.float32)
 
 
-def network(precision, device=None):
+def network(precision):
     """With weights of few bits: what is compared is the arithmetic, not the rounding of what goes in."""
     net = randomise(Network(TINY, seed=2), np.random.default_rng(1))
     for array in net.parameters().values():
         array[...] = array.astype(BF16).astype(np.float32)
     net.precision = precision
-    return net.to("cuda" if device is not None and device.name == "cuda" else "cpu")
+    return net
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_every_activation(device, precision):
-    net, reference = network(precision, device), Reference(network("fp32"))
+    net, reference = device.place(network(precision)), Reference(network("fp32"))
     x = images().astype(BF16).astype(np.float32)
     reference.forward(x)
     trace = net.forward(device.array(x))
     for name in net.layers:
         assert trace[name].dtype == np.float32
-        assert relative_error(device.numpy(trace[name]), reference.activations[name]) < TOLERANCE[precision], name
+        assert_close(trace[name], reference.activations[name], NETWORK[precision], name)
     assert trace.output.dtype == trace.input.dtype == np.float32
     np.testing.assert_array_equal(device.numpy(trace.input), x)
-    predicted = device.numpy(net.predict(device.array(x)))
-    assert relative_error(predicted, device.numpy(ops.softmax(trace.output))) < 1e-6
+    assert_close(net.predict(device.array(x)), oracles.softmax(device.numpy(trace.output)))
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
@@ -49,14 +48,14 @@ def test_every_activation(device, precision):
 @pytest.mark.parametrize("layer", ["pool1", "relu2", "pool4", "relu5", "fc6"])
 def test_projections(device, precision, rule, layer):
     """Through the trace's own switches and masks: rounding may order two neighbours otherwise, which is no error."""
-    net, reference = network(precision, device), Reference(network("fp32"))
+    net, reference = device.place(network(precision)), Reference(network("fp32"))
     trace = net.forward(device.array(images()))
     signal = np.random.default_rng(3).normal(size=trace[layer].shape).astype(np.float32)
     reference.forward(device.numpy(trace.input))
     _follow(reference, trace, device)
     pixels = net.project(trace, layer, device.array(signal), rule)
     assert pixels.dtype == np.float32
-    assert relative_error(device.numpy(pixels), reference.project(layer, signal, rule)) < 2 * TOLERANCE[precision]
+    assert_close(pixels, reference.project(layer, signal, rule), 2 * NETWORK[precision])
 
 
 def _follow(reference, trace, device):
@@ -73,7 +72,7 @@ def _follow(reference, trace, device):
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_one_activation_projected_on_windows(device, precision):
     """One value an image goes down on windows, many go down on whole maps: the pixels are the same."""
-    net = network(precision, device)
+    net = device.place(network(precision))
     trace = net.forward(device.array(images()))
     signal = np.zeros(trace["relu2"].shape, np.float32)
     signal[:, 2, 2, 4] = [1.0, 0.5, 2.0]
@@ -84,21 +83,20 @@ def test_one_activation_projected_on_windows(device, precision):
             device.numpy(net.project(trace, "relu2", device.array(seed), rule)) for seed in (signal, everywhere)
         )
         assert np.abs(windows).max() > 0
-        assert relative_error(windows, whole) < TOLERANCE[precision]
+        assert_close(windows, whole, NETWORK[precision])
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 def test_gradients(device, precision):
     """Against those in float32, a few of whose switches and masks are others where rounding reorders neighbours."""
     x, labels = device.array(images()), device.array(LABELS)
-    exact = network("fp32", device).loss_and_gradients(x, labels, dropout_seed=5)
-    loss, probabilities, gradients = network(precision, device).loss_and_gradients(x, labels, dropout_seed=5)
-    assert float(loss) == pytest.approx(float(exact[0]), rel=TOLERANCE[precision])
-    assert relative_error(device.numpy(probabilities), device.numpy(exact[1])) < TOLERANCE[precision]
+    exact = device.place(network("fp32")).loss_and_gradients(x, labels, dropout_seed=5)
+    loss, probabilities, gradients = device.place(network(precision)).loss_and_gradients(x, labels, dropout_seed=5)
+    assert float(loss) == pytest.approx(float(exact[0]), rel=NETWORK[precision])
+    assert_close(probabilities, device.numpy(exact[1]), NETWORK[precision])
     for name, gradient in gradients.items():
         assert gradient.dtype == np.float32
-        error = relative_error(device.numpy(gradient), device.numpy(exact[2][name]))
-        assert error < 10 * TOLERANCE[precision], name
+        assert_close(gradient, device.numpy(exact[2][name]), 4 * NETWORK[precision], name)
 
 
 def test_records_are_half_the_size_and_logits_are_float32():
@@ -171,7 +169,7 @@ def test_occlusion_is_that_of_whole_forward_passes(precision):
         covered = image.copy()
         covered[5 * row : 5 * row + 6, 5 * column : 5 * column + 6] = 0
         expected = net.predict(covered[None])[0, 1]
-        assert result.probability[row, column] == pytest.approx(expected, rel=2 * TOLERANCE[precision])
+        assert result.probability[row, column] == pytest.approx(expected, rel=2 * NETWORK[precision])
 
 
 @pytest.mark.parametrize("last", [(), (ReLUSpec("relu2"),), (ReLUSpec("relu2"), MaxPoolSpec("pool2", 2, 2))])
@@ -185,7 +183,7 @@ def test_a_net_that_ends_with_maps(last):
     net.precision = "bf16"
     trace = net.forward(x)
     assert trace.records[-1].y.dtype == np.float32
-    assert relative_error(trace[name], exact) < TOLERANCE["bf16"]
+    assert_close(trace[name], exact, NETWORK["bf16"])
     signal = np.zeros_like(exact)
     signal[:, 0, 0, 0] = 1
     assert net.project(trace, name, signal).dtype == np.float32

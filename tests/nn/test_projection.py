@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from tests.accuracy import assert_close
 from tests.nn.networks import TINY, Reference, randomise
-from tests.oracles import relative_error
 from zfcuda import backends
 from zfcuda.nn import Architecture, Network, window
 from zfcuda.nn.architecture import ConvSpec, MaxPoolSpec, ReLUSpec
@@ -13,7 +13,7 @@ from zfcuda.nn.layers import RULES
 LAYERS = [spec.name for spec in TINY.layers]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def network():
     return randomise(Network(TINY, seed=2), np.random.default_rng(1))
 
@@ -33,11 +33,11 @@ def seed_signal(rng, shape):
 def test_every_layer_equals_the_float64_reference(device, network, images, layer, rule):
     reference = Reference(network)
     reference.forward(images)
-    trace = network.forward(images)
+    trace = device.place(network).forward(device.array(images))
     signal = seed_signal(np.random.default_rng(3), trace[layer].shape)
-    pixels = network.project(trace, layer, signal, rule)
+    pixels = network.project(trace, layer, device.array(signal), rule)
     assert pixels.shape == images.shape
-    assert relative_error(pixels, reference.project(layer, signal, rule)) < 1e-5
+    assert_close(pixels, reference.project(layer, signal, rule))
 
 
 @pytest.mark.parametrize("layer", LAYERS)
@@ -62,7 +62,7 @@ def test_gradient_is_linear_and_the_deconvnet_positively_homogeneous(network, im
     rng = np.random.default_rng(6)
     a, b = (seed_signal(rng, trace["relu4"].shape) for _ in range(2))
     apart = network.project(trace, "relu4", a, "gradient") + network.project(trace, "relu4", b, "gradient")
-    assert relative_error(network.project(trace, "relu4", a + b, "gradient"), apart) < 1e-5
+    assert_close(network.project(trace, "relu4", a + b, "gradient"), apart)
     doubled = network.project(trace, "relu4", 2 * a)
     np.testing.assert_array_equal(doubled, 2 * network.project(trace, "relu4", a))
 
@@ -97,7 +97,7 @@ def test_selected_images_project_like_their_own(network, images):
         pixels = network.project(selected, "pool4", signal, rule)
         for item, image in enumerate((2, 0, 2)):
             alone = network.project(network.forward(images[[image]]), "pool4", signal[[item]], rule)
-            assert relative_error(pixels[[item]], alone) < 1e-5
+            assert_close(pixels[[item]], alone)
 
 
 @pytest.mark.parametrize("images_named", [[3], [-1], [], [[0]], [0.5]])
@@ -233,7 +233,7 @@ def test_a_projection_of_another_kind_is_captured_anew(graphs, images):
     assert graphs.gpu.launches == launches + 2
 
 
-@pytest.mark.skipif(bool(backends.status()["cuda"]), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("rule", RULES)

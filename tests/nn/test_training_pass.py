@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from tests.accuracy import FP32, WEIGHT_GRAD, assert_close
 from tests.nn.networks import TINY, Reference, randomise
 from zfcuda import models, ops
 from zfcuda.nn import Network
@@ -24,18 +25,20 @@ def unit(array):
     return array / np.linalg.norm(array)
 
 
-def assert_gradients_are_derivatives(network, images, labels, shares=(0, 1)):
+def assert_gradients_are_derivatives(device, network, images, labels, shares=(0, 1)):
     reference = Reference(network)
     dropout = {"dropout_seed": 9, "step": 5}
-    loss, probabilities, gradients = network.loss_and_gradients(images, labels, **dropout)
+    placed = device.place(network), device.array(images), device.array(labels)
+    loss, probabilities, gradients = placed[0].loss_and_gradients(*placed[1:], **dropout)
     assert loss.dtype == np.float32
     assert loss.shape == ()
-    assert float(loss) == pytest.approx(reference.loss(images, labels, **dropout), rel=1e-5)
-    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert float(loss) == pytest.approx(reference.loss(images, labels, **dropout), rel=FP32)
+    assert_close(device.numpy(probabilities).sum(axis=1), np.ones(len(images)))
     assert list(gradients) == list(network.parameters())
     rng = np.random.default_rng(3)
     step = 1e-6
     for name, gradient in gradients.items():
+        gradient = device.numpy(gradient)
         # Along the gradient itself, where a wrong value shows, mixed with a random direction, where a missing one does.
         for share in shares:
             direction = (1 - share) * unit(gradient.astype(np.float64)) + share * unit(rng.normal(size=gradient.shape))
@@ -47,17 +50,17 @@ def assert_gradients_are_derivatives(network, images, labels, shares=(0, 1)):
             reference.weights[name] = weights
             derivative = (losses[0] - losses[1]) / (2 * step)
             size = float(np.linalg.norm(gradient))
-            assert float(np.sum(gradient * direction)) == pytest.approx(derivative, abs=1e-4 * size), name
+            assert float(np.sum(gradient * direction)) == pytest.approx(derivative, abs=WEIGHT_GRAD * size), name
 
 
 def test_gradients_of_every_kind_of_layer(device, network, images):
-    assert_gradients_are_derivatives(network, images, LABELS)
+    assert_gradients_are_derivatives(device, network, images, LABELS)
 
 
-def test_gradients_of_the_small_net():
+def test_gradients_of_the_small_net(device):
     network = randomise(models.zfnet_small(4, (28, 28, 1), seed=1), np.random.default_rng(1))
     images = np.random.default_rng(2).uniform(-100, 100, (1, 28, 28, 1)).astype(np.float32)
-    assert_gradients_are_derivatives(network, images, LABELS[:1], shares=(0.3,))
+    assert_gradients_are_derivatives(device, network, images, LABELS[:1], shares=(0.3,))
 
 
 def test_dropout_depends_on_seed_and_step_only(network, images):

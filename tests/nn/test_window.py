@@ -3,15 +3,15 @@
 import numpy as np
 import pytest
 
+from tests.accuracy import assert_close
 from tests.nn.networks import TINY, Reference, randomise
-from tests.oracles import relative_error
 from zfcuda.nn import Network, models, window
 from zfcuda.nn.layers import RULES
 
 MAPS = [spec.name for spec, shape in zip(TINY.layers, TINY.shapes(), strict=True) if len(shape) == 3]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def network():
     return randomise(Network(TINY, seed=2), np.random.default_rng(1))
 
@@ -56,7 +56,7 @@ def always(monkeypatch):
 def one_per_image(rng, activations):
     """One activation an image: at the four corners, in the middle, and nowhere."""
     height, width, channels = activations.shape[1:]
-    signal = np.zeros_like(activations)
+    signal = np.zeros(activations.shape, np.float32)
     places = [(0, 0), (0, width - 1), (height - 1, 0), (height - 1, width - 1), (height // 2, width // 2)]
     for image, (row, column) in enumerate(places):
         signal[image, row, column, rng.integers(channels)] = rng.normal() + 2
@@ -66,14 +66,14 @@ def one_per_image(rng, activations):
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("layer", MAPS)
 def test_one_activation_an_image(device, network, images, dense, undone, always, layer, rule):
-    trace = network.forward(images)
-    signal = one_per_image(np.random.default_rng(3), trace[layer])
-    pixels = network.project(trace, layer, signal, rule)
-    assert undone[-1] == "pool1" if layer not in ("conv1", "relu1") else undone
     reference = Reference(network)
     reference.forward(images)
-    assert relative_error(pixels, reference.project(layer, signal, rule)) < 1e-5
-    assert relative_error(pixels, dense(network, trace, layer, signal, rule)) < 1e-5
+    trace = device.place(network).forward(device.array(images))
+    signal = one_per_image(np.random.default_rng(3), reference.activations[layer])
+    pixels = network.project(trace, layer, device.array(signal), rule)
+    assert undone[-1] == "pool1" if layer not in ("conv1", "relu1") else undone
+    assert_close(pixels, reference.project(layer, signal, rule))
+    assert_close(pixels, device.numpy(dense(network, trace, layer, device.array(signal), rule)))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -88,7 +88,7 @@ def test_some_activations_close_together(network, images, dense, undone, always,
         block[:] = rng.normal(size=block.shape) * (rng.random(block.shape) < 0.4)
     pixels = network.project(trace, layer, signal, rule)
     assert undone
-    assert relative_error(pixels, dense(network, trace, layer, signal, rule)) < 1e-5
+    assert_close(pixels, dense(network, trace, layer, signal, rule))
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -97,7 +97,7 @@ def test_selected_images(network, images, dense, undone, always, rule):
     signal = one_per_image(np.random.default_rng(5), trace["pool4"])
     pixels = network.project(trace, "pool4", signal, rule)
     assert undone
-    assert relative_error(pixels, dense(network, trace, "pool4", signal, rule)) < 1e-5
+    assert_close(pixels, dense(network, trace, "pool4", signal, rule))
 
 
 def test_many_activations_are_projected_in_whole_maps(network, images, undone):

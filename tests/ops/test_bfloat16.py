@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from tests import oracles
+from tests.accuracy import WEIGHT_GRAD, assert_close
 from zfcuda import backends, ops
 
 BF16 = ml_dtypes.bfloat16
-ROUNDING = 2.0**-8  # the relative error that rounding to bfloat16 may add to a result, twice over
 CONV = {"stride": 2, "padding": 1}
 POOL = {"window": 3, "pool_stride": 2, "pool_padding": 1}
 
@@ -68,7 +68,7 @@ def host(request):
 def test_is_the_float32_operation_with_a_rounded_result(call, dtype):
     result, expected = call(lambda array: array), call(wide)
     assert result.dtype == dtype
-    assert oracles.relative_error(wide(result), expected) < ROUNDING
+    assert_close(result, expected, WEIGHT_GRAD)
 
 
 @pytest.mark.usefixtures("host")

@@ -7,7 +7,7 @@ zfcuda. Pools put gradients that meet together, which is unpooling with switches
 import numpy as np
 import pytest
 
-from tests.oracles import relative_error
+from tests.accuracy import assert_close
 from zfcuda import models
 from zfcuda.nn.layers import RULES
 
@@ -102,10 +102,10 @@ def test_logits_and_projections_of_every_block(network, image, rule):
     x = torch.from_numpy(image).permute(0, 3, 1, 2).contiguous().requires_grad_()
     blocks = pytorch_zfnet(network.parameters(), x, rule)
     trace = network.forward(image)
-    assert relative_error(trace.output, as_nhwc(blocks[8])) < 1e-3
+    assert_close(trace.output, as_nhwc(blocks[8]))
     for number, name in network.blocks.items():
         activations = trace[name]
-        assert relative_error(activations, as_nhwc(blocks[number])) < 1e-3, name
+        assert_close(activations, as_nhwc(blocks[number]), what=name)
         whole = activations * np.random.default_rng(number).normal(size=activations.shape).astype(np.float32)
         # One activation of a map goes down on windows.
         strongest = np.where(activations == activations.max(), activations, np.float32(0))
@@ -115,4 +115,4 @@ def test_logits_and_projections_of_every_block(network, image, rule):
             (expected,) = torch.autograd.grad(blocks[number], x, seed, retain_graph=True)
             pixels = network.project(trace, name, signal, rule)
             assert pixels.any(), name
-            assert relative_error(pixels, as_nhwc(expected)) < 1e-3, name
+            assert_close(pixels, as_nhwc(expected), what=name)

@@ -5,7 +5,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
 
-from tests import oracles  # noqa: E402
+from tests.accuracy import FP32, WEIGHT_GRAD, assert_close  # noqa: E402
 from zfcuda import backends, models  # noqa: E402
 from zfcuda.interop import torch as interop  # noqa: E402
 
@@ -73,7 +73,7 @@ def test_module_computes_what_the_network_does(network):
     for name in network.layers:
         expected = outputs[name].detach()
         expected = (expected.permute(0, 2, 3, 1) if expected.ndim == 4 else expected).numpy()
-        assert oracles.relative_error(trace[name], expected) < 1e-5, name
+        assert_close(trace[name], expected, what=name)
 
 
 def test_gradients_agree(network):
@@ -88,14 +88,14 @@ def test_gradients_agree(network):
         module(interop.images_to_torch(x).double()), torch.from_numpy(labels).long()
     )
     expected.backward()
-    assert abs(float(loss) - expected.item()) < 1e-5
+    assert float(loss) == pytest.approx(expected.item(), rel=FP32)
     reference = models.zfnet_small(7, (24, 20, 3))
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(parameter.grad)
     interop.load_weights(reference, module)
     for name, gradient in gradients.items():
-        assert oracles.relative_error(gradient, reference.parameters()[name]) < 1e-4, name
+        assert_close(gradient, reference.parameters()[name], WEIGHT_GRAD, name)
 
 
 def test_weights_survive_the_round_trip(network):

@@ -279,6 +279,7 @@ def test_the_emulator_is_the_model(name, seed):
     check(name, words, run(emulator, name, words), MODELS[name](name, words))
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", MODELS)
 def test_a_gpu_is_the_emulator(name):
     gpu, emulator = module("_golden_cuda"), module("_golden")

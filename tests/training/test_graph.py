@@ -158,7 +158,7 @@ def test_a_resumed_training_ends_with_the_same_bits(gpu, tmp_path):
         assert train(4, tmp_path / "host") == whole
 
 
-@pytest.mark.skipif(bool(backends.status()["cuda"]), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_on_a_gpu(precision):
