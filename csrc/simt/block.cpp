@@ -81,6 +81,7 @@ void Block::set_up(const detail::Launch& launch, uint3 index, const Options& opt
     failure_.clear();
     shared_.begin_block(launch.shared_bytes);
     if (checker_) checker_->begin_block(threads_.size());
+    banks_ = BankCounter::make(*launch.variant, warps_.size());
 
     blockIdx = index;
     blockDim = {shape.x, shape.y, shape.z};
@@ -96,6 +97,7 @@ void Block::run(const detail::Launch& launch, uint3 index, const Options& option
     running_block = this;
     run_fibers();
     running_block = nullptr;
+    if (banks_) banks_->meet_all();
     if (!failure_.empty()) stacks_.take_all_back();  // of the fibers that never ended
     if (failure_.empty() && checker_) failure_ = checker_->postponed();
     if (failure_.empty()) {
@@ -249,6 +251,7 @@ int Block::barrier(detail::Reduction reduction, int value, Site site) {
 void Block::release_barrier() {
     arrived_ = 0;
     barrier_result_ = barrier_value_;
+    if (banks_) banks_->meet_all();
     if (checker_) {
         if (!checker_->postponed().empty()) fail("");
         checker_->block_barrier();
@@ -268,9 +271,10 @@ void Block::add_copy(const AsyncCopy& copy) {
     me.copies.back().group = me.committed_groups;
     if (!checker_) return;
     checker_->begin_copy(copy);
-    count(reinterpret_cast<std::uintptr_t>(copy.shared), static_cast<std::size_t>(copy.bytes));
-    if (copy.valid)
-        count(reinterpret_cast<std::uintptr_t>(copy.global), static_cast<std::size_t>(copy.bytes));
+    const Location location = location_of(copy.site);
+    const auto bytes = static_cast<std::size_t>(copy.bytes);
+    count(reinterpret_cast<std::uintptr_t>(copy.shared), bytes, location);
+    if (copy.valid) count(reinterpret_cast<std::uintptr_t>(copy.global), bytes, location);
 }
 
 void Block::commit_copies() {
@@ -312,12 +316,14 @@ void Block::access(const void* address, std::size_t bytes, Checker::Kind kind, c
     const auto at = reinterpret_cast<std::uintptr_t>(address);
     if (!checker_ || stacks_.contains(at) || is_code_or_parameter(at)) return;
     checker_->access(at, bytes, kind, location_of(caller));
-    count(at, bytes);
+    count(at, bytes, location_of(caller));
 }
 
-void Block::count(std::uintptr_t address, std::size_t bytes) {
+void Block::count(std::uintptr_t address, std::size_t bytes, Location location) {
+    const bool shared = shared_.contains(address);
     Variant& variant = *launch_->variant;
-    (shared_.contains(address) ? variant.shared : variant.global).add(bytes);
+    (shared ? variant.shared : variant.global).add(bytes);
+    if (shared && banks_) banks_->access(running_->warp, running_->lane, address, bytes, location);
 }
 
 // What a kernel reads besides its stack, shared memory and arrays: constants, its indices and
@@ -335,14 +341,14 @@ void Block::atomic(const void* address, int bytes, Site site) {
     const auto at = reinterpret_cast<std::uintptr_t>(address);
     if (!checker_ || stacks_.contains(at)) return;
     checker_->access(at, static_cast<std::size_t>(bytes), Checker::kAtomic, location_of(site));
-    count(at, static_cast<std::size_t>(bytes));
+    count(at, static_cast<std::size_t>(bytes), location_of(site));
 }
 
 void Block::read_matrix_row(const void* row, Site site) {
     if (!checker_) return;
     const auto at = reinterpret_cast<std::uintptr_t>(row);
     checker_->access(at, 16, Checker::kRead, location_of(site));
-    count(at, 16);
+    count(at, 16, location_of(site));
 }
 
 void Block::fence() {

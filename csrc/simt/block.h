@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "bank_conflicts.h"
 #include "checker.h"
 #include "emulator.h"
 #include "fiber.h"
@@ -110,7 +111,7 @@ class Block {
     void exchange(detail::Collective kind, Thread* lanes, unsigned mask);
     void execute(AsyncCopy& copy);
     void execute_some_copies();
-    void count(std::uintptr_t address, std::size_t bytes);
+    void count(std::uintptr_t address, std::size_t bytes, Location location);
     bool is_code_or_parameter(std::uintptr_t address) const;
     [[noreturn]] void fail_deadlock();
     std::string describe(const Thread& thread) const;
@@ -127,6 +128,7 @@ class Block {
     StackPool stacks_;
     SharedMemory shared_;
     std::unique_ptr<Checker> checker_ = Checker::make(*this, shared_);
+    std::unique_ptr<BankCounter> banks_;
     std::vector<Thread> threads_;
     dim3 threads_shape_{0, 0, 0};
     Thread* running_ = nullptr;

@@ -82,6 +82,7 @@ std::uint64_t Block::collective(detail::Collective kind, unsigned mask, std::uin
 
 void Block::complete(Warp& warp, Thread* lanes, unsigned mask) {
     exchange(running_->kind, lanes, mask);
+    if (banks_) banks_->meet(lanes->warp);
     warp.waiting &= ~mask;
     for (unsigned rest = mask; rest; rest &= rest - 1) {
         Thread& thread = lanes[__builtin_ctz(rest)];

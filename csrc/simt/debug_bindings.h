@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "bank_conflicts.h"
 #include "global_memory.h"
 #include "options.h"
 #include "registry.h"
@@ -75,6 +76,15 @@ inline void bind_debug(pybind11::module_ debug) {
         "Lets kernels touch this memory; unless `written`, reading it before writing is an error. "
         "Once an array is registered, touching any other memory is an error.");
     debug.def("forget_arrays", &forget_arrays, "Ends what `register_array` began.");
+    debug.def("count_bank_conflicts", &count_bank_conflicts, py::arg("on"),
+              "Begins, from zero, or stops to count bank conflicts.");
+    py::class_<BankUse>(debug, "BankUse", py::module_local(), "Of one line of a kernel.")
+        .def_readonly("kernel", &BankUse::kernel)
+        .def_readonly("where", &BankUse::where)
+        .def_readonly("instructions", &BankUse::instructions)
+        .def_readonly("conflicts", &BankUse::conflicts);
+    debug.def("bank_use", &bank_use,
+              "What was counted: instructions and wavefronts beyond the least.");
 }
 
 }  // namespace simt

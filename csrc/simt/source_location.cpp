@@ -96,25 +96,43 @@ std::string describe(Site site) {
 }
 
 std::string describe(Location location) {
-    if (location & kSiteBit) return describe(sites()[location & ~kSiteBit]);
+    return describe(std::vector<Location>{location})[0];
+}
+
+std::vector<std::string> describe(const std::vector<Location>& locations) {
+    std::vector<std::string> texts;
+    std::vector<std::size_t> in_code;  // which of them
+    std::string command = "addr2line -a -i -e " + shell_quoted(this_module().dli_fname);
     char offset[24];
-    std::snprintf(offset, sizeof(offset), "0x%x", location);
-    const std::string command =
-        "addr2line -i -e " + shell_quoted(this_module().dli_fname) + " " + offset + " 2>/dev/null";
-    std::string text;
-    if (FILE* pipe = popen(command.c_str(), "r")) {
+    for (const Location location : locations) {
+        texts.push_back(location & kSiteBit ? describe(sites()[location & ~kSiteBit]) : "");
+        if (location & kSiteBit) continue;
+        in_code.push_back(texts.size() - 1);
+        std::snprintf(offset, sizeof(offset), " 0x%x", location);
+        command += offset;
+    }
+    FILE* pipe = in_code.empty() ? nullptr : popen((command + " 2>/dev/null").c_str(), "r");
+    if (pipe) {
         char line[1024];
+        auto next = in_code.begin();
+        std::string* text = nullptr;
         while (std::fgets(line, sizeof(line), pipe)) {
             line[std::strcspn(line, " \n")] = '\0';
-            // Not the emulator's own inline functions.
-            if (line[0] == '?' || std::strstr(line, "csrc/simt/") || std::strstr(line, "/c++/"))
-                continue;
-            text += (text.empty() ? "" : ", called from ") + short_path(line);
+            if (std::strncmp(line, "0x", 2) == 0) {  // an address; its lines follow
+                text = &texts[*next++];
+            } else if (line[0] != '?' && !std::strstr(line, "csrc/simt/") &&
+                       !std::strstr(line, "/c++/")) {  // not the emulator's own inline functions
+                *text += (text->empty() ? "" : ", called from ") + short_path(line);
+            }
         }
         pclose(pipe);
     }
-    return text.empty() ? std::string("code address ") + offset + " of " + this_module().dli_fname
-                        : text;
+    for (const std::size_t i : in_code) {
+        if (!texts[i].empty()) continue;
+        std::snprintf(offset, sizeof(offset), "0x%x", locations[i]);
+        texts[i] = std::string("code address ") + offset + " of " + this_module().dli_fname;
+    }
+    return texts;
 }
 
 }  // namespace simt

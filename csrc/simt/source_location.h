@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "emulator.h"
 #include "shadow.h"
@@ -11,7 +12,8 @@ namespace simt {
 
 Location location_of(const void* return_address);
 Location location_of(Site site);
-// "pool.cuh:31", with the calls that were inlined; asks addr2line for code addresses.
+// "pool.cuh:31", with the calls that were inlined; asks addr2line for code addresses, all at once.
+std::vector<std::string> describe(const std::vector<Location>& locations);
 std::string describe(Location location);
 std::string describe(Site site);
 

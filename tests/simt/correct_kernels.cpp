@@ -380,6 +380,52 @@ void half_types() {
     expect(float(__nv_bfloat16(1.0f + 3 * 0x1p-8f)) == 1.0f + 0x1p-6f, "bf16 tie, upwards");
 }
 
+// ---- Bank conflicts: test_emulator.py reads how many wavefronts too many each line takes --------
+
+__global__ void banks_kernel(const float* ones, float* y) {
+    SIMT_SHARED(float, tile, 32 * 36);
+    SIMT_SHARED(float, stage, 33 * 32 + 128);
+    const int lane = threadIdx.x;
+    for (int i = 0; i < 36; ++i)
+        tile[32 * i + lane] = ones[lane];          // conflicts: 0
+    simt::copy_async<16>(stage + 4 * lane, ones);  // conflicts: 0
+    float* half = stage + 128 + 4 * (lane % 8 < 4);
+    simt::copy_async<16>(half + 32 * lane, ones);  // conflicts: 12
+    simt::copy_async_commit();
+    simt::copy_async_wait<0>();
+    __syncwarp();
+    float sum = tile[5];                       // conflicts: 0
+    sum += tile[lane + 7];                     // conflicts: 0
+    sum += tile[2 * lane + 1];                 // conflicts: 1
+    sum += tile[33 * lane];                    // conflicts: 0
+    sum += tile[32 * lane + 3];                // conflicts: 31
+    if (lane % 2) sum += tile[32 * lane + 1];  // conflicts: 15
+    for (int i = 0; i < lane; ++i)
+        sum += tile[32 * lane + i];                          // conflicts: 465
+    sum += reinterpret_cast<const short*>(tile)[lane] != 0;  // conflicts: 0
+    const float2* twos = reinterpret_cast<const float2*>(tile);
+    const float2 near = twos[lane];      // conflicts: 0
+    const float2 far = twos[16 * lane];  // conflicts: 30
+    const float4* fours = reinterpret_cast<const float4*>(tile);
+    const float4 line = fours[lane];        // conflicts: 0
+    const float4 rows = fours[9 * lane];    // conflicts: 0
+    const float4 column = fours[8 * lane];  // conflicts: 28
+    sum += near.y + far.y + line.w + rows.w + column.w;
+    std::uint32_t r[4];
+    simt::load_matrix_x4(r, tile + 36 * lane);        // conflicts: 0
+    simt::load_matrix_x4_trans(r, tile + 32 * lane);  // conflicts: 28
+    stage[32 * lane] = sum;                           // conflicts: 31
+    __syncwarp();
+    y[31 - lane] = stage[32 * (31 - lane)];  // conflicts: 31
+}
+
+void banks() {
+    Array<float> ones("ones", std::vector<float>(32, 1.0f)), y("y", 32);
+    simt::launch<banks_kernel>(1, 32, 0, nullptr, ones.data(), y.data());
+    for (int lane = 0; lane < 32; ++lane)
+        expect(y[lane] == static_cast<float>(10 + lane + lane % 2 + lane % 2), "banks");
+}
+
 }  // namespace
 
 std::vector<Case> correct_cases() {
@@ -400,6 +446,7 @@ std::vector<Case> correct_cases() {
         {"mma bf16", mma<__nv_bfloat16, true>},
         {"mma tf32", mma_tf32},
         {"half_types", half_types},
+        {"banks", banks},
     };
 }
 

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -180,3 +181,40 @@ def test_arrays_that_overlap_are_refused():
             debug.register_array(4128, 64, True, "second")
     finally:
         debug.forget_arrays()
+
+
+@pytest.fixture
+def bank_use():
+    """What `banks_kernel` does to the banks on each of its lines: (instructions, conflicts)."""
+    module = selftest("_selftest_checked")
+
+    def count(**configuration):
+        module.debug.configure(**configuration)
+        module.debug.count_bank_conflicts(True)
+        module.correct["banks"]()
+        return {
+            int(re.search(r"correct_kernels.cpp:(\d+)", use.where)[1]): (use.instructions, use.conflicts)
+            for use in module.debug.bank_use()
+            if use.kernel.endswith("banks_kernel")
+        }
+
+    yield count
+    module.debug.count_bank_conflicts(False)
+
+
+@pytest.mark.parametrize(("schedule", "seed"), SCHEDULES)
+def test_bank_conflicts_are_counted_by_line(bank_use, schedule, seed):
+    lines = (Path(__file__).parent / "correct_kernels.cpp").read_text().splitlines()
+    expected = {i: int(line.split("// conflicts: ")[1]) for i, line in enumerate(lines, 1) if "// conflicts: " in line}
+    found = bank_use(schedule=schedule, seed=seed)
+    assert {line: conflicts for line, (_, conflicts) in found.items()} == expected
+    loops = sorted(instructions for instructions, _ in found.values() if instructions > 1)
+    assert loops == [31, 36]  # of no lane, and of all
+
+
+def test_bank_conflicts_are_counted_where_accesses_are_checked():
+    debug = selftest("_selftest").debug
+    with pytest.raises(RuntimeError, match="bank conflicts are counted where every access is checked"):
+        debug.count_bank_conflicts(True)
+    debug.count_bank_conflicts(False)
+    assert debug.bank_use() == []

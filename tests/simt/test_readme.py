@@ -12,9 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_example(tmp_path):
     pytest.importorskip("zfcuda._selftest_checked", reason="needs a build with ZFCUDA_CHECKED=ON")
     text = (ROOT / "csrc/simt/README.md").read_text()
-    kernel, test = re.findall(r"```cpp\n(.*?)```", text, re.DOTALL)
+    kernel, test, count = re.findall(r"```cpp\n(.*?)```", text, re.DOTALL)
     commands = re.search(r"```sh\n(.*?)```", text, re.DOTALL)[1]
-    report = re.search(r"```\n(race: .*?)```", text, re.DOTALL)[1]
+    report, counted = (
+        re.search(rf"```\n({start}.*?)```", text, re.DOTALL)[1] for start in ("race: ", "reverse.cu:6: ")
+    )
     (tmp_path / "reverse_test.cpp").write_text(test)
 
     def run(commands):
@@ -28,5 +30,11 @@ def test_example(tmp_path):
 
     before, load, after = kernel.partition("    if (i < n) tile[threadIdx.x] = x[i];\n")
     (tmp_path / "reverse.cu").write_text(before + load + "    __syncthreads();\n" + after)
-    fixed = run(commands.partition("\n")[2])  # the emulator is compiled already
+    commands = commands.partition("\n")[2]  # the emulator is compiled already
+    fixed = run(commands)
     assert (fixed.returncode, fixed.stdout) == (0, ""), fixed.stderr
+
+    before, launch, after = test.partition("        reverse_each_256(n, x.data(), y.data(), nullptr);\n")
+    include, begin = '#include "simt/bank_conflicts.h"\n', "        simt::count_bank_conflicts(true);\n"
+    (tmp_path / "reverse_test.cpp").write_text(include + before + begin + launch + count + after)
+    assert run(commands).stdout.replace(f"{tmp_path}/", "") == counted

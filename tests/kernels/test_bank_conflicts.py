@@ -1,0 +1,52 @@
+"""The products of convolutions read and fill shared memory without bank conflicts, whatever the layout of a slice.
+
+Counted by the emulator, where it checks every access: `tests/simt/run_checks.sh`.
+"""
+
+import re
+
+import pytest
+
+from tests.kernels.plans import with_tile
+from tests.kernels.test_conv_variants import check_all
+from tests.shapes import CONV_TILES
+from zfcuda import backends
+
+READING = r"conv_(mma|ffma)\.cuh"
+FILLING = r"conv_operands\.cuh:\d+$|block_unpool\.cuh"  # by copies, and with what is gathered through switches
+
+
+@pytest.fixture
+def bank_use(kernels):
+    """Counts from now on; bank_use(pattern) sums the instructions and the conflicts of such lines."""
+    if kernels.name != "emulated":
+        pytest.skip(f"{kernels.name}: banks are the emulator's")
+    debug = backends.get("emulated").module.debug
+    if not debug.checks_accesses():
+        pytest.skip("needs a build with ZFCUDA_CHECKED=ON, and ZFCUDA_EMULATED_MODULE=_checked")
+    debug.count_bank_conflicts(True)
+
+    def total(pattern):
+        uses = [use for use in debug.bank_use() if re.search(pattern, use.where)]
+        return sum(use.instructions for use in uses), sum(use.conflicts for use in uses)
+
+    yield total
+    debug.count_bank_conflicts(False)
+
+
+@pytest.mark.parametrize("tile", CONV_TILES)
+@pytest.mark.parametrize(("c", "k"), [(16, 16), (3, 5)])  # copies of 16 bytes, and of one element
+def test_products(kernels, arithmetic, force_plan, bank_use, tile, c, k):
+    force_plan(with_tile(tile))
+    check_all(kernels, arithmetic, 1, (9, 8), c, k, kernel=(3, 2), stride=(1, 1), padding=(1, 1))
+    instructions, conflicts = bank_use(READING)
+    assert instructions > 100
+    assert conflicts == 0
+    instructions, conflicts = bank_use(FILLING)
+    assert instructions > 100
+    if arithmetic.name == "fp32":  # two rows of a slice overlap in a chunk
+        assert conflicts <= 4 * instructions
+    elif (arithmetic.name, tile) == ("bf16", "128x96"):  # eight lanes fill parts of two lines of twelve chunks
+        assert conflicts <= instructions
+    else:
+        assert conflicts == 0
