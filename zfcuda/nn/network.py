@@ -13,7 +13,7 @@ from .. import backends, ops
 from ..backends import Array
 from . import window
 from .architecture import Architecture, layer_number
-from .graph import Captured, identity
+from .capture import Captured, identity
 from .layers import PRECISIONS, RULES, Conv, Dropout, FullyConnected, Layer, Norm, build_layer
 from .projection import Descent
 from .stages import DropoutKey, Record, build_stages
@@ -250,7 +250,7 @@ class Network:
 
         Where the activations looked at lie close together in every image, only the windows that they can reach are
         computed, with the same result. On a GPU, a projection like the last one (rule, layer, shape of the batch, size
-        of the windows) is captured as a CUDA graph, which those that follow launch (`zfcuda.nn.graph.Captured`).
+        of the windows) is captured as a CUDA graph, which those that follow launch (`zfcuda.nn.capture.Captured`).
         """
         if rule not in RULES:
             raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import Array
-from .graph import Captured
+from .capture import Captured
 from .stages import Record, Stage
 from .window import Windows
 

@@ -16,7 +16,7 @@ from ..backends import Array, array_module, resolve
 from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, unit_scale
 from ..files import write_atomically
 from ..nn import Network
-from ..nn.graph import Captured, identity
+from ..nn.capture import Captured, identity
 from ..ops.loss import check_label_range
 from .checkpoint import Progress, load_training, save_training
 from .divergence import describe_divergence
@@ -71,7 +71,7 @@ class Trainer:
     that are not allowed.
 
     On a GPU a step is captured as a CUDA graph when a second one of the same shape follows the first, and from then on
-    launched as a whole, until the shape, an array or a setting changes (`zfcuda.nn.graph.Captured`). Values written
+    launched as a whole, until the shape, an array or a setting changes (`zfcuda.nn.capture.Captured`). Values written
     into the parameters take effect at the next step, and the bits are those of plain launches. The graph holds the
     memory of a step as long as the trainer lives.
     """

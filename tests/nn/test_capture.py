@@ -1,4 +1,4 @@
-"""Calls that become CUDA graphs: `zfcuda.nn.graph`, on a model of CuPy."""
+"""Calls that become CUDA graphs: `zfcuda.nn.capture`, on a model of CuPy."""
 
 import warnings
 
@@ -7,7 +7,7 @@ import pytest
 
 from tests.cupy_model import CaptureError
 from zfcuda import ops
-from zfcuda.nn.graph import Captured, identity
+from zfcuda.nn.capture import Captured, identity
 
 
 @pytest.fixture
