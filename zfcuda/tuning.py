@@ -23,8 +23,6 @@ from .backends import BFLOAT16, Array, Backend
 from .errors import BackendError
 from .files import write_atomically
 from .nn import Network
-from .nn.layers import Conv, FullyConnected
-from .nn.stages import BlockStage
 from .pairs import check_pair
 from .plans import Plan, Problem
 
@@ -49,19 +47,14 @@ def problems(network: Network, batch_size: int) -> list[Problem]:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     found: list[Problem] = []
     for stage in network.stages:
-        layer = stage.layers[0]
-        if isinstance(layer, Conv):
-            stride, padding = check_pair("stride", layer.stride), check_pair("padding", layer.padding)
-            geometry: Any = ((batch_size, *layer.input_shape), layer.weight_shape, stride, padding)
-        elif isinstance(layer, FullyConnected):  # a convolution of one pixel
-            units, inputs = layer.weight_shape
-            geometry = ((batch_size, 1, 1, inputs), (units, 1, 1, inputs), (1, 1), (0, 0))
-        else:
+        layer, pool = stage.layers[0], stage.pool
+        if layer.product is None:
             continue
+        product = layer.product
+        geometry: Any = ((batch_size, *product.x), product.filters, product.stride, product.padding)
         products = ("conv2d", "conv_transpose2d", "conv2d_weight_grad")
         found += [Problem(operation, layer.precision, *geometry) for operation in products]
-        if isinstance(stage, BlockStage):
-            pool = stage.parts()[2]
+        if pool is not None:
             own: Any = [check_pair("pool", value) for value in (pool.window, pool.stride, pool.padding)]
             # After what they may be composed of.
             blocks = ("conv2d_relu_pool", "unpool_conv2d_weight_grad")

@@ -4,7 +4,8 @@ import pytest
 from zfcuda import DataError
 from zfcuda.analysis.evolution import Tracker, evolution, load_evolution
 from zfcuda.data import ArrayDataset, Augmentation, Preprocess
-from zfcuda.nn import Network
+from zfcuda.nn import Architecture, Network
+from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, ReLUSpec
 from zfcuda.training import Trainer
 
 from .nets import PATTERNS, pattern_net, with_pattern
@@ -50,6 +51,13 @@ def test_layers_come_in_the_order_of_the_net(tmp_path):
     layers = ["pool1", "fc2"]  # not in the order of the alphabet
     Tracker(net, images_of_patterns(), at=(1,), layers=layers[::-1], out_dir=tmp_path).look(net, 1)
     assert list(load_evolution(tmp_path).layers) == layers
+
+
+def test_order_does_not_need_numbers_in_names(tmp_path):
+    specs = (ConvSpec("stem", 2, 3), ReLUSpec("act"), FullyConnectedSpec("head", 3))
+    net = Network(Architecture(pattern_net().input_shape, specs))
+    Tracker(net, images_of_patterns(), at=(1,), layers=["head", "act", "stem"], out_dir=tmp_path).look(net, 1)
+    assert list(load_evolution(tmp_path).layers) == ["stem", "act", "head"]
 
 
 def test_the_trainer_calls_it_after_the_chosen_epochs():

@@ -15,8 +15,8 @@ BLOCKS = ("conv2d_relu_pool", "unpool_conv2d_weight_grad")
 
 
 def force(monkeypatch, choose):
-    """From now on, wherever a convolution has a choice of plans, the one that choose([(kernel, splits), ...]) returns is
-    taken, unless that is None."""
+    """From now on, wherever a convolution has a choice of plans, the one that choose([(kernel, splits), ...]) returns
+    is taken, unless that is None."""
     for name in ("emulated", "cuda"):
         if not backends.status()[name]:
             module = backends.get(name).module

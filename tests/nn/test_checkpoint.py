@@ -1,5 +1,6 @@
 """Networks in files: bit for bit back, and what damaged or foreign files get."""
 
+import dataclasses
 import json
 import os
 
@@ -9,7 +10,8 @@ import safetensors.numpy
 
 import zfcuda
 from tests.nn.networks import TINY
-from zfcuda.nn import Network, checkpoint
+from zfcuda.nn import Architecture, Network, checkpoint, models
+from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, ReLUSpec
 from zfcuda.nn.checkpoint import read_checkpoint, save_network
 
 
@@ -35,6 +37,40 @@ def test_round_trip_is_bit_for_bit(network, path):
     np.testing.assert_array_equal(loaded.predict(images), network.predict(images))
     loaded.layers["conv1"].weight[:] = 0  # the arrays are the reader's own
     assert loaded.loss_and_gradients(images, np.zeros(2, np.int32))[0] > 0
+
+
+def without_blocks(architecture):
+    """As it was described before layers had a `block`."""
+    description = architecture.to_dict()
+    layers = [{key: value for key, value in layer.items() if key != "block"} for layer in description["layers"]]
+    return {**description, "layers": layers}
+
+
+@pytest.mark.parametrize("name", models.VARIANTS)
+def test_descriptions_without_blocks_take_their_numbers_from_names(name):
+    for whole in (models.zfnet_architecture(), models.zfnet_small_architecture(3, (32, 32, 3))):
+        architecture = models.VARIANTS[name].change(whole)
+        assert Architecture.from_dict(without_blocks(architecture)) == architecture
+
+
+def test_names_that_do_not_number_the_layers_are_no_numbers(network, path):
+    names = dict(zip(("conv1", "conv2", "conv3", "conv4"), ("conv1_1", "conv1_2", "conv2_1", "conv2_2"), strict=True))
+    layers = [dataclasses.replace(spec, name=names.get(spec.name, spec.name)) for spec in TINY.layers]
+    architecture = Architecture(TINY.input_shape, tuple(layers))
+    read = Architecture.from_dict(without_blocks(architecture))
+    assert read == architecture
+    assert list(read.blocks()) == [1, 2, 3, 4, 5, 6]
+
+
+def test_layers_named_as_modules_are(tmp_path):
+    layers = (ConvSpec("layer1.0.conv1", 3, 3, block=2), ReLUSpec("layer1.0.act"), FullyConnectedSpec("head", 2))
+    network = Network(Architecture((5, 5, 1), layers), seed=1)
+    network.save(tmp_path / "net")
+    loaded = zfcuda.load(tmp_path / "net")
+    assert list(loaded.parameters()) == ["layer1.0.conv1.weight", "layer1.0.conv1.bias", "head.weight", "head.bias"]
+    assert loaded.architecture == network.architecture
+    assert loaded.blocks == {2: "head"}
+    np.testing.assert_array_equal(loaded.layers["layer1.0.conv1"].weight, network.layers["layer1.0.conv1"].weight)
 
 
 def test_the_same_network_makes_the_same_file(network, path, tmp_path):

@@ -1,12 +1,14 @@
 """The paper's networks: their shapes and sizes, and the rules that make Table 3's variants (P1, P10)."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 import zfcuda
 from zfcuda import models
 from zfcuda.nn import Architecture, Network
-from zfcuda.nn.architecture import ConvSpec, DropoutSpec, FullyConnectedSpec, ReLUSpec
+from zfcuda.nn.architecture import ConvSpec, DropoutSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
 
 
 def shapes(architecture):
@@ -92,6 +94,51 @@ def test_dropping_layers():
             models.drop_layers(whole, number)
 
 
+def vgg(*blocks):
+    """Two convolutions to a block, named as VGG's are; blocks: the numbers that the layers are given."""
+    layers = (
+        ConvSpec("conv1_1", 2, 3, padding=1),
+        ReLUSpec("relu1_1"),
+        ConvSpec("conv1_2", 2, 3, padding=1),
+        ReLUSpec("relu1_2"),
+        MaxPoolSpec("pool1", 2, 2),
+        ConvSpec("conv2_1", 3, 3, padding=1),
+        ReLUSpec("relu2_1"),
+        ConvSpec("conv2_2", 3, 3, padding=1),
+        ReLUSpec("relu2_2"),
+        MaxPoolSpec("pool2", 2, 2),
+        FullyConnectedSpec("fc", 4),
+    )
+    given = [dataclasses.replace(layer, block=block) for layer, block in zip(layers, blocks, strict=False)]
+    return Architecture((8, 8, 3), (*given, *layers[len(given) :]))
+
+
+@pytest.mark.parametrize("blocks", [(1,) * 5 + (2,) * 5 + (3,), (1, *[None] * 4, 2, *[None] * 4, 3)])
+def test_blocks_have_the_numbers_that_their_layers_are_given(blocks):
+    """A layer without one is of the block of the layer before it."""
+    architecture = vgg(*blocks)
+    assert Network(architecture).blocks == {1: "pool1", 2: "pool2", 3: "fc"}
+    dropped = models.drop_layers(architecture, 2)
+    assert [layer.name for layer in dropped.layers][4:] == ["pool1", "fc"]
+    assert dropped.blocks() == {1: "pool1", 3: "fc"}
+    assert shapes(models.scale_layers(architecture, {2: 2}))["conv2_1"] == (4, 4, 6)
+
+
+def test_weighted_layers_are_counted_where_none_has_a_number():
+    architecture = vgg()
+    assert Network(architecture).blocks == {1: "relu1_1", 2: "pool1", 3: "relu2_1", 4: "pool2", 5: "fc"}
+    dropped = models.drop_layers(architecture, 2, 3)
+    assert [layer.name for layer in dropped.layers if "conv" in layer.name] == ["conv1_1", "conv2_2"]
+    assert dropped.blocks() == {1: "relu1_1", 4: "pool2", 5: "fc"}  # the others keep theirs
+    with pytest.raises(ValueError, match=r"can be dropped are \[1, 2, 3, 4\], got 5"):
+        models.drop_layers(architecture, 5)
+
+
+def test_what_comes_before_the_first_number_belongs_to_no_block():
+    layers = (ReLUSpec("entry"), ConvSpec("stem", 2, 3), ReLUSpec("stem.act"), FullyConnectedSpec("head", 2))
+    assert Architecture((6, 6, 1), layers).blocks() == {1: "stem.act", 2: "head"}
+
+
 def test_scaling_layers():
     whole = models.zfnet_architecture()
     found = shapes(models.scale_layers(whole, {6: 0.5, 7: 0.5}))
@@ -137,8 +184,12 @@ def test_a_variant_builds_its_network():
 def test_architectures_that_cannot_be():
     with pytest.raises(ValueError, match="different names"):
         Architecture((4, 4, 1), (ReLUSpec("relu1"), ReLUSpec("relu1")))
-    with pytest.raises(ValueError, match="named by kind and number"):
-        Architecture((4, 4, 1), (ReLUSpec("relu"),))
+    for name in ("", "a/b", "a..b", ".a", "a.", "input", "a\nb", None):
+        with pytest.raises(ValueError, match="a layer's name must be parts with dots between them"):
+            Architecture((4, 4, 1), (ConvSpec(name, 1, 1),))
+    for block in (-1, "1", 1.0, True):
+        with pytest.raises(ValueError, match="conv1: block must be a number"):
+            Architecture((4, 4, 1), (ConvSpec("conv1", 1, 1, block=block),))
     with pytest.raises(ValueError, match="input_shape must be"):
         Architecture((4, 0, 1), (ReLUSpec("relu1"),))
     with pytest.raises(ValueError, match="initial must be"):

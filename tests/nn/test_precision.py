@@ -65,7 +65,7 @@ def _follow(reference, trace, device):
         for layer in stage.layers:
             reference.inputs[layer.name] = device.numpy(inputs).astype(np.float64)
             if layer.name in reference.switches:
-                reference.switches[layer.name] = device.numpy(record.switches)
+                reference.switches[layer.name] = device.numpy(record["switches"])
             inputs = trace[layer.name]
 
 
@@ -103,9 +103,9 @@ def test_records_are_half_the_size_and_logits_are_float32():
     sizes = {}
     for precision in ("fp32", "bf16"):
         records = network(precision).forward(images()).records
-        assert {record.y.dtype for record in records[:-1]} == {np.dtype(BF16 if precision == "bf16" else np.float32)}
-        assert records[-1].y.dtype == np.float32
-        sizes[precision] = sum(record.y.nbytes for record in records[:-1])
+        assert {record["y"].dtype for record in records[:-1]} == {np.dtype(BF16 if precision == "bf16" else np.float32)}
+        assert records[-1]["y"].dtype == np.float32
+        sizes[precision] = sum(record["y"].nbytes for record in records[:-1])
     assert 2 * sizes["bf16"] == sizes["fp32"]
 
 
@@ -182,7 +182,7 @@ def test_a_net_that_ends_with_maps(last):
     exact = net.forward(x)[name]
     net.precision = "bf16"
     trace = net.forward(x)
-    assert trace.records[-1].y.dtype == np.float32
+    assert trace.records[-1]["y"].dtype == np.float32
     assert_close(trace[name], exact, NETWORK["bf16"])
     signal = np.zeros_like(exact)
     signal[:, 0, 0, 0] = 1

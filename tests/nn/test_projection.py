@@ -6,9 +6,9 @@ import pytest
 from tests.accuracy import assert_close
 from tests.nn.networks import TINY, Reference, randomise
 from zfcuda import backends
-from zfcuda.nn import Architecture, Network, window
+from zfcuda.nn import Architecture, Network
 from zfcuda.nn.architecture import ConvSpec, MaxPoolSpec, ReLUSpec
-from zfcuda.nn.layers import RULES
+from zfcuda.nn.layers import RULES, stage
 
 LAYERS = [spec.name for spec in TINY.layers]
 
@@ -165,7 +165,7 @@ WAYS = [("pool4", one_each), ("relu4", one_each), ("pool4", seed_signal), ("relu
 
 @pytest.fixture
 def graphs(gpu, monkeypatch):
-    monkeypatch.setattr(window, "_LARGEST_SHARE", 100)  # windows all the way down
+    monkeypatch.setattr(stage, "_LARGEST_SHARE", 100)  # windows all the way down
     return Graphs(gpu)
 
 

@@ -6,7 +6,7 @@ import pytest
 from tests.accuracy import assert_close
 from tests.nn.networks import TINY, Reference, randomise
 from zfcuda.nn import Network, models, window
-from zfcuda.nn.layers import RULES
+from zfcuda.nn.layers import RULES, Stage, stage
 
 MAPS = [spec.name for spec, shape in zip(TINY.layers, TINY.shapes(), strict=True) if len(shape) == 3]
 
@@ -37,20 +37,22 @@ def dense(monkeypatch):
 def undone(monkeypatch):
     """The names of the stages that are undone on windows."""
     stages = []
-    project = window.Windows.project
+    pays = Stage.pays_on
 
-    def counted(self, stage, *arguments):
-        stages.append(stage.name)
-        return project(self, stage, *arguments)
+    def noted(self, windows):
+        on_windows = pays(self, windows)
+        if on_windows:
+            stages.append(self.name)
+        return on_windows
 
-    monkeypatch.setattr(window.Windows, "project", counted)
+    monkeypatch.setattr(Stage, "pays_on", noted)
     return stages
 
 
 @pytest.fixture
 def always(monkeypatch):
     """Never finds that whole maps are cheaper."""
-    monkeypatch.setattr(window, "_LARGEST_SHARE", 100)
+    monkeypatch.setattr(stage, "_LARGEST_SHARE", 100)
 
 
 def one_per_image(rng, activations):

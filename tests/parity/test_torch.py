@@ -8,6 +8,8 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[
 from tests.accuracy import FP32, WEIGHT_GRAD, assert_close  # noqa: E402
 from zfcuda import backends, models  # noqa: E402
 from zfcuda.interop import torch as interop  # noqa: E402
+from zfcuda.nn import Architecture, Network  # noqa: E402
+from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, ReLUSpec  # noqa: E402
 
 
 def images(*shape):
@@ -107,6 +109,22 @@ def test_weights_survive_the_round_trip(network):
     module.conv1.weight.data.zero_()
     assert network.layers["conv1"].weight.any()
     assert other.layers["conv1"].weight.any()
+
+
+def test_names_with_dots_and_names_that_meet():
+    layers = (ConvSpec("layer1.conv", 2, 3), FullyConnectedSpec("head", 2))
+    module = interop.to_module(Network(Architecture((4, 4, 1), layers)))
+    assert [name for name, _ in module.named_children()] == ["layer1_conv", "flatten", "head"]
+    for other in ("layer1_conv", "flatten"):
+        net = Network(Architecture((4, 4, 1), (layers[0], ReLUSpec(other), layers[1])))
+        with pytest.raises(ValueError, match="layers of a module must have different names"):
+            interop.to_module(net)
+
+
+def test_a_kind_of_layer_that_pytorch_does_not_have(network, monkeypatch):
+    monkeypatch.delitem(interop._MODULES, "norm")
+    with pytest.raises(TypeError, match="layer norm1 is of kind 'norm', of which PyTorch has no module"):
+        interop.to_module(network)
 
 
 def test_missing_bias_is_zero(network):

@@ -268,7 +268,7 @@ def _train(job: _Job, train: Dataset, validation: Dataset, budget: Budget) -> Ru
         train_error=100 * (1 - seen.top1),
         validation_error=100 * (1 - unseen.top1),
         validation_top5_error=100 * (1 - unseen.top5),
-        parameters=sum(math.prod(shape) for shape in net.parameter_shapes().values()),
+        parameters=sum(math.prod(shape) for shape in net.architecture.parameter_shapes().values()),
         seconds=round(sum(epoch["seconds"] for epoch in history), 3),
     )
 

@@ -7,6 +7,7 @@ that a training that was interrupted and resumed keeps what was seen before.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ import safetensors.numpy
 from ..data import Dataset
 from ..errors import DataError
 from ..files import write_atomically
-from ..nn.architecture import layer_number
 from ..training import Trainer
 from .deconvnet import block_layers, rank_layers, visualize
 from .figures import new_figure
@@ -155,6 +155,7 @@ class Tracker:
         arrays: dict[str, np.ndarray] = {}
         tops = rank_layers(net, self._images, list(self._maps), k=1, batch_size=self._batch_size)
         for layer, maps in self._maps.items():
+            arrays[f"{layer}/place"] = np.array([list(net.layers).index(layer)])
             view = visualize(net, self._images, tops[layer], maps=maps, batch_size=self._batch_size)
             arrays |= {f"{layer}/{name}": getattr(view, name) for name in _ARRAYS}
         self._looks[epoch] = arrays
@@ -197,7 +198,7 @@ def _stacked(looks: Mapping[int, Mapping[str, np.ndarray]]) -> Evolution:
         raise ValueError("no epoch was looked at: there is nothing to show")
     epochs = sorted(looks)
     found = {key.rpartition("/")[0] for epoch in epochs for key in looks[epoch]}
-    names = sorted(found, key=lambda name: (layer_number(name), name))  # a file keeps them in no order
+    names = sorted(found, key=lambda name: (_place(looks[epochs[0]], name), name))  # a file keeps them in no order
     layers = {}
     for layer in names:
         try:
@@ -211,6 +212,12 @@ def _stacked(looks: Mapping[int, Mapping[str, np.ndarray]]) -> Evolution:
             raise DataError(f"the looks are not all of the same layers: {error} is missing in one") from error
         layers[layer] = LayerEvolution(layer, np.array(epochs), np.array(maps[0]), *stacked)
     return Evolution(layers)
+
+
+def _place(look: Mapping[str, np.ndarray], layer: str) -> int:
+    """Where the layer stands in the net. Looks from before they said so are of layers with a number at the end."""
+    numbers = re.findall("[0-9]+$", layer) or [0]
+    return int(look.get(f"{layer}/place", numbers)[0])
 
 
 def evolution(

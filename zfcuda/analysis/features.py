@@ -7,7 +7,7 @@ set, with more and more images per class. Beside it, the same net trained from s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -228,7 +228,7 @@ def _from_scratch(net: Network, train: Dataset, test: Dataset, budget: Budget, s
     *layers, last = net.architecture.layers
     if not isinstance(last, FullyConnectedSpec):
         raise ValueError(f"the net must end with a fully connected layer to be trained anew, got {last.name}")
-    layers.append(FullyConnectedSpec(last.name, len(train.classes)))
+    layers.append(replace(last, units=len(train.classes)))
     device = "cpu" if isinstance(next(iter(net.parameters().values())), np.ndarray) else "cuda"
     fresh = Network(Architecture(net.input_shape, tuple(layers), net.architecture.initial), seed=seed).to(device)
     trainer = Trainer(fresh, budget.lr, budget.momentum, budget.weight_decay, budget.max_filter_rms, seed=seed)

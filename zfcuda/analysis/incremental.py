@@ -18,12 +18,11 @@ import numpy as np
 
 from .. import ops
 from ..backends import array_module, to_host
-from ..nn.layers import Conv, FullyConnected, MaxPool, ReLU
-from .geometry import Span, spans_of
+from ..nn.layers import Layer
+from ..nn.span import Span
 from .source import to_device
 
 if TYPE_CHECKING:
-    from ..nn.layers import Layer
     from ..nn.network import Network
 
 
@@ -71,16 +70,15 @@ class PatchedForward:
     def __init__(self, net: Network, image: np.ndarray, layer: str):
         self._image = next(iter(net.layers.values())).enter(to_device(net, image))
         self._steps: list[_Step] = []
-        self._rest: list[Layer] = []
         self._layer = layer
-        layers = list(net.layers.items())
+        layers = list(net.layers.values())
         x = self._image[None]
-        while layers and not isinstance(layers[0][1], FullyConnected):
+        while layers and layers[0].on_windows:
             step = _make_step(layers, x, keep=layer)
             layers = layers[len(step.names) :]
             x = step.output
             self._steps.append(step)
-        self._rest = [one for _, one in layers]
+        self._rest = layers
 
     def occlude(
         self, corners: Sequence[tuple[int, int]], size: tuple[int, int], fill: float, feature_map: int
@@ -115,27 +113,21 @@ class PatchedForward:
         )
 
 
-def _make_step(layers: list[tuple[str, Layer]], x: Any, keep: str) -> _Step:
+def _make_step(layers: list[Layer], x: Any, keep: str) -> _Step:
     """The step that begins with the first of these layers; the map of layer `keep` must not vanish inside it."""
-    name, layer = layers[0]
-    relu = isinstance(layer, Conv) and len(layers) > 1 and isinstance(layers[1][1], ReLU) and name != keep
-    names = (name, layers[1][0]) if relu else (name,)
-    down, across = spans_of(layer)
-    # What lies in the padding: nothing for a sum, less than anything for a maximum.
-    border = -np.inf if isinstance(layer, MaxPool) else 0.0
+    layer, following = layers[0], layers[1:2]
+    relu = layer.name != keep and ("relu",) in layer.fusions and [one.kind for one in following] == ["relu"]
+    names = (layer.name, *(one.name for one in following if relu))
+    down, across = layer.spans
     padding = ((0, 0), (down.padding, down.padding), (across.padding, across.padding), (0, 0))
-    padded = array_module(x).pad(x, padding, constant_values=border)
+    padded = array_module(x).pad(x, padding, constant_values=layer.border)
     return _Step(names, layer, relu, down, across, padded, _apply(layer, relu, padded))
 
 
-def _apply(layer: Layer, relu: bool, x: Any) -> Any:
+def _apply(layer: Any, relu: bool, x: Any) -> Any:
     """The layer on inputs that already have their padding."""
     x = layer.enter(x)
-    if isinstance(layer, Conv):
-        return ops.conv2d(x, layer.filters, layer.bias, stride=layer.stride, relu=relu, **layer.arithmetic)
-    if isinstance(layer, MaxPool):
-        return ops.max_pool2d(x, window=layer.window, stride=layer.stride)[0]
-    return layer.forward(x)
+    return layer.forward_padded(x, relu=True) if relu else layer.forward_padded(x)
 
 
 def _advance(step: _Step, changes: list[_Change]) -> list[_Change]:
@@ -147,8 +139,7 @@ def _advance(step: _Step, changes: list[_Change]) -> list[_Change]:
         groups.setdefault((bottom - top, right - left), []).append(number)
     after: list[Any] = [None] * len(changes)
     for (height, width), members in groups.items():
-        rows = (height - 1) * step.down.stride + step.down.kernel
-        columns = (width - 1) * step.across.stride + step.across.kernel
+        rows, columns = step.down.reach(height), step.across.reach(width)
         patches = xp.empty((len(members), rows, columns, step.padded.shape[3]), step.padded.dtype)
         for patch, number in zip(patches, members, strict=True):
             (top, _), (left, _) = ranges[number]

@@ -6,7 +6,9 @@ PyTorch's channels_last format has zfcuda's order in memory, so images cross wit
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,7 +18,7 @@ from torch import nn
 from .. import backends
 from ..backends import Array
 from ..nn import Network
-from ..nn.layers import Conv, Dropout, FullyConnected, Layer, MaxPool, Norm, ReLU
+from ..nn.layers import Layer
 from ..pairs import as_pair
 
 __all__ = ["from_torch", "images_from_torch", "images_to_torch", "load_weights", "to_module", "to_torch"]
@@ -74,7 +76,7 @@ def load_weights(network: Network, module: nn.Module) -> None:
     fully connected layers. ValueError, before anything is changed, if their number, shapes, strides or paddings differ.
     What the module does between them (ReLU, pools, normalisation) is not seen here, and must be the same.
     """
-    layers = [layer for layer in network.layers.values() if isinstance(layer, (Conv, FullyConnected))]
+    layers = [layer for layer in network.layers.values() if layer.product is not None]
     sources = [(name, source) for name, source in module.named_modules() if isinstance(source, (nn.Conv2d, nn.Linear))]
     if len(layers) != len(sources):
         raise ValueError(
@@ -84,32 +86,25 @@ def load_weights(network: Network, module: nn.Module) -> None:
     for layer, (name, source) in zip(layers, sources, strict=True):
         _check_geometry(layer, name, source)
         parameters[f"{layer.name}.weight"] = _weight_from_torch(layer, _to_numpy(source.weight))
-        bias = np.zeros(layer.bias_shape, np.float32) if source.bias is None else _to_numpy(source.bias)
+        bias = np.zeros(layer.parameter_shapes["bias"], np.float32) if source.bias is None else _to_numpy(source.bias)
         parameters[f"{layer.name}.bias"] = bias
     backend, _ = backends.resolve(**network.parameters())
     network.set_parameters({name: backend.xp.asarray(array) for name, array in parameters.items()})
 
 
-def _check_geometry(layer: Conv | FullyConnected, name: str, source: nn.Conv2d | nn.Linear) -> None:
-    if isinstance(layer, Conv):
-        k, r, s, c = layer.weight_shape
-        expected: dict[str, Any] = {
-            "kind": "Conv2d",
-            "weight": (k, c, r, s),
-            "stride": as_pair(layer.stride),
-            "padding": as_pair(layer.padding),
-            "dilation": (1, 1),
-            "groups": 1,
+def _check_geometry(layer: Layer, name: str, source: Any) -> None:
+    expected, actual = (
+        {
+            "kind": type(module).__name__,
+            "weight": tuple(module.weight.shape),
+            **{field: getattr(module, field, None) for field in ("stride", "padding", "dilation", "groups")},
         }
-    else:
-        expected = {"kind": "Linear", "weight": layer.weight_shape}
-    actual: dict[str, Any] = {"kind": type(source).__name__, "weight": tuple(source.weight.shape)}
-    if isinstance(source, nn.Conv2d):
-        actual |= {field: getattr(source, field) for field in ("stride", "padding", "dilation", "groups")}
+        for module in (_module_of(layer), source)
+    )
     for field, value in expected.items():
-        if actual.get(field) != value:
+        if actual[field] != value:
             raise ValueError(
-                f"module's layer {name} must match {layer.name}: {field} must be {value}, got {actual.get(field)}"
+                f"module's layer {name} must match {layer.name}: {field} must be {value}, got {actual[field]}"
             )
 
 
@@ -117,25 +112,22 @@ def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().float().cpu().numpy().copy()
 
 
-def _weight_from_torch(layer: Conv | FullyConnected, weight: np.ndarray) -> np.ndarray:
+def _weight_from_torch(layer: Any, weight: np.ndarray) -> np.ndarray:
     """OIHW -> KRSC, or the columns of a matrix from CHW to HWC order."""
-    if isinstance(layer, Conv):
-        return np.ascontiguousarray(weight.transpose(0, 2, 3, 1))
-    if len(layer.input_shape) == 1:
-        return weight
-    h, w, c = layer.input_shape
-    return np.ascontiguousarray(weight.reshape(-1, c, h, w).transpose(0, 2, 3, 1)).reshape(layer.weight_shape)
+    units, *window, channels = _filter_shape(layer)
+    weight = np.moveaxis(weight.reshape(units, channels, *window), 1, -1)
+    return np.ascontiguousarray(weight).reshape(layer.weight.shape)
 
 
-def _weight_to_torch(layer: Conv | FullyConnected) -> torch.Tensor:
+def _weight_to_torch(layer: Any, shape: torch.Size) -> torch.Tensor:
     """A copy in PyTorch's order: the inverse of `_weight_from_torch`."""
-    weight = to_torch(layer.weight)
-    if isinstance(layer, Conv):
-        return weight.permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
-    if len(layer.input_shape) == 1:
-        return weight.clone()
-    h, w, c = layer.input_shape
-    return weight.reshape(-1, h, w, c).permute(0, 3, 1, 2).reshape(layer.weight_shape).clone()
+    weight = to_torch(layer.weight).reshape(_filter_shape(layer)).movedim(-1, 1)
+    return weight.clone(memory_format=torch.contiguous_format).reshape(shape)
+
+
+def _filter_shape(layer: Any) -> tuple[int, ...]:
+    """(K, R, S, C), or of a matrix (units, H, W, C): the inputs of a unit as they lie."""
+    return layer.weight.shape if layer.weight.ndim == 4 else (len(layer.weight), *layer.input_shape)
 
 
 # ---- Modules ---------------------------------------------------------------------------------------------------------
@@ -143,35 +135,48 @@ def _weight_to_torch(layer: Conv | FullyConnected) -> torch.Tensor:
 
 def to_module(network: Network) -> nn.Sequential:
     """The network as a PyTorch module with a copy of its weights, on the network's device: images (N, C, H, W) to
-    logits. Its children have the names of the network's layers; `flatten` stands before the first fc layer."""
-    module = nn.Sequential()
+    logits. Its children have the names of the network's layers, with _ for a dot; `flatten` stands before the first fc
+    layer. ValueError if two would have one name."""
+    children: list[tuple[str, nn.Module]] = []
     for layer in network.layers.values():
-        if isinstance(layer, FullyConnected) and len(layer.input_shape) == 3:
-            module.add_module("flatten", nn.Flatten())
-        module.add_module(layer.name, _layer_to_torch(layer))
-    return module
+        module = _module_of(layer)
+        if isinstance(module, nn.Linear) and len(layer.input_shape) == 3:
+            children.append(("flatten", nn.Flatten()))
+        children.append((layer.name.replace(".", "_"), _with_weights(module, layer)))
+    names = [name for name, _ in children]
+    if len(set(names)) < len(names):
+        raise ValueError(f"layers of a module must have different names, also with _ for dots; got {', '.join(names)}")
+    return nn.Sequential(OrderedDict(children))
 
 
-def _layer_to_torch(layer: Layer) -> nn.Module:
-    if isinstance(layer, Conv):
-        k, r, s, c = layer.weight_shape
-        return _with_weights(
-            nn.Conv2d(c, k, (r, s), as_pair(layer.stride), as_pair(layer.padding), device="meta"), layer
-        )
-    if isinstance(layer, FullyConnected):
-        return _with_weights(nn.Linear(layer.weight_shape[1], layer.weight_shape[0], device="meta"), layer)
-    if isinstance(layer, MaxPool):
-        return nn.MaxPool2d(as_pair(layer.window), as_pair(layer.stride), as_pair(layer.padding))
-    if isinstance(layer, Norm):
-        # PyTorch divides alpha by the size of the window.
-        return nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k)
-    if isinstance(layer, Dropout):
-        return nn.Dropout(layer.probability)
-    assert isinstance(layer, ReLU)
-    return nn.ReLU()
+def _module_of(layer: Layer) -> Any:
+    """The module that does what the layer does; one with weights is on no device."""
+    if layer.kind not in _MODULES:
+        raise TypeError(f"layer {layer.name} is of kind {layer.kind!r}, of which PyTorch has no module")
+    return _MODULES[layer.kind](layer)
 
 
-def _with_weights(module: nn.Module, layer: Conv | FullyConnected) -> nn.Module:
-    weights: Mapping[str, torch.Tensor] = {"weight": _weight_to_torch(layer), "bias": to_torch(layer.bias).clone()}
+_MODULES: dict[str, Callable[[Any], Any]] = {
+    "conv": lambda layer: nn.Conv2d(
+        layer.input_shape[2],
+        layer.maps,
+        layer.kernel_size,
+        as_pair(layer.stride),
+        as_pair(layer.padding),
+        device="meta",
+    ),
+    "fc": lambda layer: nn.Linear(math.prod(layer.input_shape), layer.units, device="meta"),
+    "pool": lambda layer: nn.MaxPool2d(as_pair(layer.window), as_pair(layer.stride), as_pair(layer.padding)),
+    # PyTorch divides alpha by the size of the window.
+    "norm": lambda layer: nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k),
+    "relu": lambda layer: nn.ReLU(),
+    "dropout": lambda layer: nn.Dropout(layer.probability),
+}
+
+
+def _with_weights(module: Any, layer: Any) -> nn.Module:
+    if layer.product is None:
+        return module
+    weights = {"weight": _weight_to_torch(layer, module.weight.shape), "bias": to_torch(layer.bias).clone()}
     module.load_state_dict(weights, assign=True)
     return module.requires_grad_()

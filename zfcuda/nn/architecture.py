@@ -7,147 +7,19 @@ nothing; `zfcuda.nn.Network` builds the layers from it.
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
-from ..pairs import IntPair, as_pair
+import numpy as np
 
-__all__ = [
-    "Architecture",
-    "ConvSpec",
-    "DropoutSpec",
-    "FullyConnectedSpec",
-    "LayerSpec",
-    "MaxPoolSpec",
-    "NormSpec",
-    "ReLUSpec",
-    "layer_number",
-]
+from ..backends import Array
+from .layers import KINDS, ConvSpec, DropoutSpec, FullyConnectedSpec, LayerSpec, MaxPoolSpec, NormSpec, ReLUSpec
+from .span import Shape
 
-Shape = tuple[int, ...]  # of one image or activation, without the batch: (H, W, C) or (units,)
-
-
-def layer_number(name: str) -> int:
-    """The paper's number of a layer, which ends its name: 3 for "conv3", "relu3". ValueError if there is none."""
-    digits = name[len(name.rstrip("0123456789")) :]
-    if not digits:
-        raise ValueError(f"layers are named by kind and number, such as conv3; got {name!r}")
-    return int(digits)
-
-
-def _windows(name: str, shape: Shape, window: IntPair, stride: IntPair, padding: IntPair) -> tuple[int, int]:
-    """How many windows fit into the (padded) map, in height and width."""
-    if len(shape) != 3:
-        raise ValueError(f"{name} needs an input of shape (H, W, C), got {shape}")
-    counts = []
-    for size, cells, step, pad in zip(shape[:2], as_pair(window), as_pair(stride), as_pair(padding), strict=True):
-        if cells < 1 or step < 1 or pad < 0:
-            raise ValueError(
-                f"{name}: window and stride must be positive, padding not negative; got {cells, step, pad}"
-            )
-        if cells > size + 2 * pad:
-            raise ValueError(
-                f"{name}: its window of {cells} is larger than its padded input, {size} + 2 * {pad}; "
-                "the network needs a larger image"
-            )
-        counts.append((size + 2 * pad - cells) // step + 1)
-    return counts[0], counts[1]
-
-
-def _require_positive(name: str, field: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{name}: {field} must be at least 1, got {value}")
-
-
-@dataclass(frozen=True)
-class ConvSpec:
-    """`maps` filters of `kernel` (int or (height, width)) over all input channels."""
-
-    kind: ClassVar[str] = "conv"
-    name: str
-    maps: int
-    kernel: IntPair
-    stride: IntPair = 1
-    padding: IntPair = 0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        _require_positive(self.name, "maps", self.maps)
-        return (*_windows(self.name, shape, self.kernel, self.stride, self.padding), self.maps)
-
-    def weight_shape(self, shape: Shape) -> Shape:
-        return (self.maps, *as_pair(self.kernel), shape[2])
-
-
-@dataclass(frozen=True)
-class ReLUSpec:
-    kind: ClassVar[str] = "relu"
-    name: str
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
-
-
-@dataclass(frozen=True)
-class MaxPoolSpec:
-    kind: ClassVar[str] = "pool"
-    name: str
-    window: IntPair = 3
-    stride: IntPair = 2
-    padding: IntPair = 0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return (*_windows(self.name, shape, self.window, self.stride, self.padding), shape[2])
-
-
-@dataclass(frozen=True)
-class NormSpec:
-    """Local response normalisation; the parameters of `ops.local_response_norm`."""
-
-    kind: ClassVar[str] = "norm"
-    name: str
-    size: int = 5
-    alpha: float = 1e-4
-    beta: float = 0.75
-    k: float = 2.0
-
-    def output_shape(self, shape: Shape) -> Shape:
-        return shape
-
-
-@dataclass(frozen=True)
-class FullyConnectedSpec:
-    kind: ClassVar[str] = "fc"
-    name: str
-    units: int
-
-    def output_shape(self, shape: Shape) -> Shape:
-        _require_positive(self.name, "units", self.units)
-        return (self.units,)
-
-    def weight_shape(self, shape: Shape) -> Shape:
-        inputs = 1
-        for size in shape:
-            inputs *= size
-        return (self.units, inputs)
-
-
-@dataclass(frozen=True)
-class DropoutSpec:
-    kind: ClassVar[str] = "dropout"
-    name: str
-    probability: float = 0.5
-
-    def output_shape(self, shape: Shape) -> Shape:
-        if not 0 <= self.probability < 1:
-            raise ValueError(f"{self.name}: probability must be in [0, 1), got {self.probability}")
-        return shape
-
-
-LayerSpec = ConvSpec | ReLUSpec | MaxPoolSpec | NormSpec | FullyConnectedSpec | DropoutSpec
-
-_KINDS: dict[str, Any] = {
-    spec.kind: spec for spec in (ConvSpec, ReLUSpec, MaxPoolSpec, NormSpec, FullyConnectedSpec, DropoutSpec)
-}
+__all__ = ["Architecture", "ConvSpec", "DropoutSpec", "FullyConnectedSpec", "MaxPoolSpec", "NormSpec", "ReLUSpec"]
 
 
 @dataclass(frozen=True)
@@ -168,8 +40,33 @@ class Architecture:
         names = [layer.name for layer in self.layers]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"layers must have different names, and be one or more; got {names}")
-        for name in names:
-            layer_number(name)
+        for layer in self.layers:
+            if not _is_path(layer.name):
+                raise ValueError(
+                    'a layer\'s name must be parts with dots between them, without slashes, such as "conv1" or '
+                    f'"layer1.0.conv1", and not "input", which is the image; got {layer.name!r}'
+                )
+            if layer.block is not None and (type(layer.block) is not int or layer.block < 0):
+                raise ValueError(f"{layer.name}: block must be a number, 0 or more, or None; got {layer.block!r}")
+
+    def numbers(self) -> list[int | None]:
+        """The paper's number of each layer: its `block`, or where it has none that of the layer before it. If no layer
+        has one, conv and fc layers are counted, 1, 2, 3 ..."""
+        counted = all(layer.block is None for layer in self.layers)
+        numbers: list[int | None] = []
+        number: int | None = None
+        for layer in self.layers:
+            if counted and layer.weighted:
+                number = (number or 0) + 1
+            elif layer.block is not None:
+                number = layer.block
+            numbers.append(number)
+        return numbers
+
+    def blocks(self) -> dict[int, str]:
+        """The paper's number of a layer -> the name of the layer that ends it, before normalisation and dropout."""
+        ends = ((n, layer.name) for n, layer in zip(self.numbers(), self.layers, strict=True) if layer.ends_block)
+        return {number: name for number, name in ends if number is not None}
 
     def shapes(self) -> list[Shape]:
         """The output shape of each layer, without the batch. ValueError, naming the layer, where one cannot be."""
@@ -178,7 +75,35 @@ class Architecture:
         for layer in self.layers:
             shape = layer.output_shape(shape)
             shapes.append(shape)
+        if not any(layer.weighted for layer in self.layers):
+            raise ValueError(
+                f"a network needs a conv or fc layer, got {', '.join(layer.name for layer in self.layers)}"
+            )
         return shapes
+
+    def inputs(self) -> list[tuple[LayerSpec, Shape]]:
+        """Each layer with the shape of its input; errors as in `shapes`."""
+        return list(zip(self.layers, [self.input_shape, *self.shapes()[:-1]], strict=True))
+
+    def parameter_shapes(self) -> dict[str, Shape]:
+        """ "conv1.weight", "conv1.bias", ... -> the shape, in the order of the layers."""
+        return {
+            f"{layer.name}.{parameter}": shape
+            for layer, inputs in self.inputs()
+            for parameter, shape in layer.parameter_shapes(inputs).items()
+        }
+
+    def check_parameters(self, parameters: Mapping[str, Array]) -> None:
+        """ValueError if one is missing, unknown or of another shape, TypeError if one is not float32."""
+        expected = self.parameter_shapes()
+        wrong = sorted(expected.keys() ^ parameters.keys())
+        if wrong:
+            raise ValueError(f"parameters must be exactly those of the network; missing or unknown: {', '.join(wrong)}")
+        for name, array in parameters.items():
+            if tuple(array.shape) != expected[name]:
+                raise ValueError(f"parameter {name} must have shape {expected[name]}, got {tuple(array.shape)}")
+            if array.dtype != np.float32:
+                raise TypeError(f"parameter {name} must be float32, got {array.dtype}")
 
     def to_dict(self) -> dict[str, Any]:
         """The description in lists, dicts, numbers and strings, for JSON."""
@@ -187,18 +112,42 @@ class Architecture:
 
     @classmethod
     def from_dict(cls, description: dict[str, Any]) -> Architecture:
-        """The inverse of `to_dict`, also after JSON. ValueError if it does not describe a network that can be built."""
+        """The inverse of `to_dict`, also after JSON. ValueError if it does not describe a network that can be built.
+
+        Where no layer has the key "block", as in descriptions from before there was one, the numbers that the names of
+        conv and fc layers end with are taken, if each has one and they ascend.
+        """
         try:
-            layers = tuple(_layer(dict(layer)) for layer in description["layers"])
-            architecture = cls(tuple(description["input_shape"]), layers, description["initial"])
+            layers = [_layer(dict(layer)) for layer in description["layers"]]
+            if not any("block" in layer for layer in description["layers"]):
+                layers = _numbered_by_name(layers)
+            architecture = cls(tuple(description["input_shape"]), tuple(layers), description["initial"])
             architecture.shapes()
         except (KeyError, TypeError) as error:
             raise ValueError(f"not the description of a network: {error!r}") from error
         return architecture
 
 
+def _is_path(name: Any) -> bool:
+    """A slash parts what a checkpoint holds besides the network."""
+    return isinstance(name, str) and name.isprintable() and all(name.split(".")) and "/" not in name and name != "input"
+
+
 def _layer(fields: dict[str, Any]) -> LayerSpec:
     kind = fields.pop("kind")
-    if kind not in _KINDS:
-        raise ValueError(f"layer {fields.get('name')!r} is of unknown kind {kind!r}; known: {', '.join(_KINDS)}")
-    return _KINDS[kind](**{field: tuple(v) if isinstance(v, list) else v for field, v in fields.items()})
+    if kind not in KINDS:
+        raise ValueError(f"layer {fields.get('name')!r} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    fields = {field: tuple(v) if isinstance(v, list) else v for field, v in fields.items()}
+    return KINDS[kind].spec_type(**fields)
+
+
+def _numbered_by_name(layers: list[LayerSpec]) -> list[LayerSpec]:
+    found = [re.findall("[0-9]+$", layer.name) for layer in layers if layer.weighted]
+    numbers = [int(digits[0]) for digits in found if digits]
+    if len(numbers) < len(found) or any(second <= first for first, second in itertools.pairwise(numbers)):
+        return layers
+    following, number, numbered = iter(numbers), None, []
+    for layer in layers:
+        number = next(following) if layer.weighted else number
+        numbered.append(dataclasses.replace(layer, block=number))
+    return numbered

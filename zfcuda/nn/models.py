@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .architecture import (
-    Architecture,
-    ConvSpec,
-    DropoutSpec,
-    FullyConnectedSpec,
-    LayerSpec,
-    MaxPoolSpec,
-    NormSpec,
-    ReLUSpec,
-    layer_number,
-)
+from .architecture import Architecture
+from .layers import ConvSpec, DropoutSpec, FullyConnectedSpec, LayerSpec, MaxPoolSpec, NormSpec, ReLUSpec
 from .network import Network
 
 __all__ = [
@@ -115,44 +106,42 @@ def _conv(
     norm: NormSpec | None = None,
 ) -> list[LayerSpec]:
     """One conv layer of the paper's: conv, ReLU, and what follows it."""
-    layers: list[LayerSpec] = [ConvSpec(f"conv{number}", maps, kernel, stride, padding), ReLUSpec(f"relu{number}")]
-    return layers + [layer for layer in (pool, norm) if layer is not None]
+    after = [layer for layer in (pool, norm) if layer is not None]
+    return _block(number, ConvSpec(f"conv{number}", maps, kernel, stride, padding), ReLUSpec(f"relu{number}"), *after)
 
 
 def _classifier(units: int, num_classes: int, dropout: float = 0.5) -> list[LayerSpec]:
     """Layers 6, 7 and 8."""
-    layers: list[LayerSpec] = []
-    for number in (6, 7):
-        layers += [FullyConnectedSpec(f"fc{number}", units), ReLUSpec(f"relu{number}")]
-        layers.append(DropoutSpec(f"drop{number}", dropout))
-    return [*layers, FullyConnectedSpec("fc8", num_classes)]
+    return [
+        *_block(6, FullyConnectedSpec("fc6", units), ReLUSpec("relu6"), DropoutSpec("drop6", dropout)),
+        *_block(7, FullyConnectedSpec("fc7", units), ReLUSpec("relu7"), DropoutSpec("drop7", dropout)),
+        *_block(8, FullyConnectedSpec("fc8", num_classes)),
+    ]
+
+
+def _block(number: int, *layers: LayerSpec) -> list[LayerSpec]:
+    return [dataclasses.replace(layer, block=number) for layer in layers]
 
 
 # ---- The rules of Table 3 -----------------------------------------------------------------------------------------
 
 
 def drop_layers(architecture: Architecture, *numbers: int) -> Architecture:
-    """The architecture without the paper's layers of these numbers (with their ReLU, pool, normalisation, dropout).
-    ValueError if one is not there, if it is the last, or if nothing that can be built is left."""
-    have = _numbers(architecture)
-    for number in numbers:
-        if number not in have or number == have[-1]:
-            raise ValueError(f"layers that can be dropped are {have[:-1]}, got {number}")
-    layers = tuple(layer for layer in architecture.layers if layer_number(layer.name) not in numbers)
-    return _checked(dataclasses.replace(architecture, layers=layers))
+    """The architecture without the paper's layers of these numbers (with their ReLU, pool, normalisation, dropout); the
+    others keep theirs. ValueError if one is not there, if it is the last, or if nothing that can be built is left."""
+    layers = _numbered(architecture, "dropped", numbers)
+    return _changed(architecture, [layer for layer in layers if layer.block not in numbers])
 
 
 def scale_layers(architecture: Architecture, factors: Mapping[int, float]) -> Architecture:
     """The architecture with the maps or units of these layers multiplied (and rounded): {6: 0.5, 7: 0.5} makes 2048
     units of ZFNet's 4096. ValueError if a layer is not there, or is the last."""
-    have = _numbers(architecture)
+    layers = _numbered(architecture, "scaled", factors)
     for number, factor in factors.items():
-        if number not in have or number == have[-1]:
-            raise ValueError(f"layers that can be scaled are {have[:-1]}, got {number}")
         if not factor > 0:
             raise ValueError(f"the factor of layer {number} must be positive, got {factor}")
-    layers = tuple(_scaled(layer, factors.get(layer_number(layer.name), 1)) for layer in architecture.layers)
-    return _checked(dataclasses.replace(architecture, layers=layers))
+    scaled = [layer if layer.block is None else layer.scaled(factors.get(layer.block, 1)) for layer in layers]
+    return _changed(architecture, scaled)
 
 
 def change_first_layer(architecture: Architecture, kernel: int, stride: int) -> Architecture:
@@ -162,25 +151,23 @@ def change_first_layer(architecture: Architecture, kernel: int, stride: int) -> 
     if first is None:
         raise ValueError("the architecture has no convolution")
     other = dataclasses.replace(first, kernel=kernel, stride=stride, padding=kernel // 2)
-    layers = tuple(other if layer is first else layer for layer in architecture.layers)
-    return _checked(dataclasses.replace(architecture, layers=layers))
+    return _changed(architecture, [other if layer is first else layer for layer in architecture.layers])
 
 
-def _scaled(layer: LayerSpec, factor: float) -> LayerSpec:
-    if isinstance(layer, ConvSpec):
-        return dataclasses.replace(layer, maps=max(1, round(layer.maps * factor)))
-    if isinstance(layer, FullyConnectedSpec):
-        return dataclasses.replace(layer, units=max(1, round(layer.units * factor)))
-    return layer
+def _numbered(architecture: Architecture, what: str, numbers: Iterable[int]) -> list[LayerSpec]:
+    """The layers, each with its number as its block; ValueError unless `numbers` are some of them, but the last."""
+    have = architecture.numbers()
+    allowed = [number for number in dict.fromkeys(have) if number not in (None, have[-1])]
+    for number in numbers:
+        if number not in allowed:
+            raise ValueError(f"layers that can be {what} are {allowed}, got {number}")
+    return [dataclasses.replace(layer, block=number) for layer, number in zip(architecture.layers, have, strict=True)]
 
 
-def _numbers(architecture: Architecture) -> list[int]:
-    return list(dict.fromkeys(layer_number(layer.name) for layer in architecture.layers))
-
-
-def _checked(architecture: Architecture) -> Architecture:
-    architecture.shapes()
-    return architecture
+def _changed(architecture: Architecture, layers: Sequence[LayerSpec]) -> Architecture:
+    changed = dataclasses.replace(architecture, layers=tuple(layers))
+    changed.shapes()
+    return changed
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ import numpy as np
 from .. import backends, ops
 from ..backends import Array
 from . import window
-from .architecture import Architecture, layer_number
+from .architecture import Architecture
 from .capture import Captured, identity
-from .layers import PRECISIONS, RULES, Conv, Dropout, FullyConnected, Layer, Norm, build_layer
+from .layers import KINDS, PRECISIONS, RULES, Layer, build_stages
 from .projection import Descent
-from .stages import DropoutKey, Record, build_stages
+from .record import Record, Training
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -39,14 +39,9 @@ class Network:
 
     def __init__(self, architecture: Architecture, *, seed: int = 0, parameters: dict[str, Array] | None = None):
         self.architecture = architecture
-        self.layers: dict[str, Layer] = {}
-        shape: tuple[int, ...] = architecture.input_shape
-        for spec in architecture.layers:
-            layer = build_layer(spec, shape)
-            self.layers[spec.name] = layer
-            shape = layer.output_shape
-        if not self.parameter_shapes():
-            raise ValueError(f"a network needs a conv or fc layer, got {', '.join(self.layers)}")
+        self.layers: dict[str, Layer] = {
+            spec.name: KINDS[spec.kind](spec, shape, index) for index, (spec, shape) in enumerate(architecture.inputs())
+        }
         self.stages = build_stages(list(self.layers.values()))
         self._precision = "fp32"
         self._places = {
@@ -65,10 +60,8 @@ class Network:
 
     def _initialise(self, seed: int) -> None:
         for layer in self.layers.values():
-            if isinstance(layer, (Conv, FullyConnected)):
-                # A stream for each name: a layer starts alike in every variant in which its shape is the same.
-                rng = np.random.default_rng([seed, *layer.name.encode()])
-                layer.initialise(rng, layer.fan_in**-0.5 if self.architecture.initial == "lecun" else 1e-2)
+            # A stream for each name: a layer starts alike in every variant in which its shape is the same.
+            layer.initialise(np.random.default_rng([seed, *layer.name.encode()]), self.architecture.initial)
 
     # ---- Structure and parameters ------------------------------------------------------------------------
 
@@ -84,14 +77,7 @@ class Network:
     @property
     def blocks(self) -> dict[int, str]:
         """{1: "pool1", 3: "relu3", ..., 8: "fc8"}: where the paper's layer 1, 3, ... 8 ends."""
-        blocks: dict[int, str] = {}
-        for name, layer in self.layers.items():
-            if isinstance(layer, (Conv, FullyConnected)):
-                number = layer_number(name)
-            elif not blocks or isinstance(layer, (Norm, Dropout)):
-                continue
-            blocks[number] = name
-        return blocks
+        return self.architecture.blocks()
 
     @property
     def precision(self) -> str:
@@ -119,13 +105,12 @@ class Network:
     @contextlib.contextmanager
     def _holding_filters(self) -> Iterator[None]:
         """Within this context the weights do not change, and are rounded to bfloat16 once."""
-        weighted = [layer for layer in self.layers.values() if isinstance(layer, (Conv, FullyConnected))]
-        for layer in weighted:
+        for layer in self.layers.values():
             layer.hold()
         try:
             yield
         finally:
-            for layer in weighted:
+            for layer in self.layers.values():
                 layer.release()
 
     def parameters(self) -> dict[str, Array]:
@@ -133,31 +118,16 @@ class Network:
         return {
             f"{layer.name}.{parameter}": getattr(layer, parameter)
             for layer in self.layers.values()
-            for parameter in layer.parameter_names
+            for parameter in layer.parameter_shapes
         }
 
     def set_parameters(self, parameters: dict[str, Array]) -> None:
         """Puts these arrays (not copies) in the place of all parameters. ValueError if one is missing, unknown or of
         another shape, TypeError if one is not float32."""
-        expected = self.parameter_shapes()
-        wrong = sorted(expected.keys() ^ parameters.keys())
-        if wrong:
-            raise ValueError(f"parameters must be exactly those of the network; missing or unknown: {', '.join(wrong)}")
-        for name, array in parameters.items():
-            if tuple(array.shape) != expected[name]:
-                raise ValueError(f"parameter {name} must have shape {expected[name]}, got {tuple(array.shape)}")
-            if array.dtype != np.float32:
-                raise TypeError(f"parameter {name} must be float32, got {array.dtype}")
+        self.architecture.check_parameters(parameters)
         for name, array in parameters.items():
             layer, _, parameter = name.rpartition(".")
             setattr(self.layers[layer], parameter, array)
-
-    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
-        return {
-            f"{layer.name}.{parameter}": getattr(layer, f"{parameter}_shape")
-            for layer in self.layers.values()
-            for parameter in layer.parameter_names
-        }
 
     def identity(self) -> Hashable:
         """What stays the same as long as work captured on this network may be launched again: the settings of layers,
@@ -207,15 +177,15 @@ class Network:
             for start in range(0, len(x), _PREDICT_BATCH):
                 signal = x[start : start + _PREDICT_BATCH]
                 for stage in self.stages:
-                    signal = stage.forward(stage.enter(signal)).y
+                    signal = stage.forward(stage.enter(signal))["y"]
                 parts.append(ops.softmax(signal))
         return parts[0] if len(parts) == 1 else xp.concatenate(parts)
 
-    def _forward(self, x: Array, dropout: DropoutKey | None) -> list[Record]:
+    def _forward(self, x: Array, training: Training | None) -> list[Record]:
         records = []
         for stage in self.stages:
-            records.append(stage.forward(stage.enter(x), dropout))
-            x = records[-1].y
+            records.append(stage.forward(stage.enter(x), training))
+            x = records[-1]["y"]
         return records
 
     def _check_images(self, name: str, x: Array) -> Array:
@@ -256,8 +226,8 @@ class Network:
             raise ValueError(f"rule must be one of {', '.join(RULES)}; got {rule!r}")
         if trace.network is not self:
             raise ValueError("trace must come from this network's forward")
-        start, position = self.locate(layer)
-        backend, (activations, _) = backends.resolve(activations=activations, trace=trace.records[0].x)
+        stages, records = trace.upto(layer)
+        backend, (activations, _) = backends.resolve(activations=activations, trace=trace.records[0]["x"])
         shape = (len(trace), *self.layers[layer].output_shape)
         if tuple(activations.shape) != shape:
             raise ValueError(f"activations of {layer} must have shape {shape}, got {tuple(activations.shape)}")
@@ -265,8 +235,7 @@ class Network:
             raise TypeError(f"activations must be float32, got {activations.dtype}")
         windows = window.find(activations) if activations.ndim == 4 else None
         signal = activations if windows is None else windows
-        descent = Descent(self.stages[: start + 1], position, rule)
-        records = trace.records[: start + 1]
+        descent = Descent(stages, rule)
         if backend.on_host:
             return descent(signal, records)
         return descent.captured(self._projection, signal, records, self.identity)
@@ -284,27 +253,23 @@ class Network:
         gradient of the images is not computed.
         """
         x = self._check_images("x", x)
-        dropout = DropoutKey(dropout_seed, step)
         with self._holding_filters():
-            return self._loss_and_gradients(x, labels, dropout)
+            return self._loss_and_gradients(x, labels, Training(dropout_seed, step, self._gradient_arrays()))
 
-    def _loss_and_gradients(
-        self, x: Array, labels: Array, dropout: DropoutKey
-    ) -> tuple[Array, Array, dict[str, Array]]:
-        records = self._forward(x, dropout)
-        loss, probabilities = ops.softmax_cross_entropy(records[-1].y, labels)
-        gradients = self._gradient_arrays()
+    def _loss_and_gradients(self, x: Array, labels: Array, training: Training) -> tuple[Array, Array, dict[str, Array]]:
+        records = self._forward(x, training)
+        loss, probabilities = ops.softmax_cross_entropy(records[-1]["y"], labels)
         signal: Any = ops.softmax_cross_entropy_grad(probabilities, labels)
-        first = next(i for i, stage in enumerate(self.stages) if isinstance(stage.layers[0], (Conv, FullyConnected)))
+        first = next(i for i, stage in enumerate(self.stages) if any(layer.parameter_shapes for layer in stage.layers))
         for stage, record in zip(self.stages, records, strict=True):
-            if not stage.backward_reads_output:
-                record.forget_output()
+            if "y" not in stage.reads("gradient"):
+                record.forget("y")
         for i in range(len(self.stages) - 1, first - 1, -1):
             # The record dies here, and its arrays serve the next layers' gradients.
             record = records.pop()
             signal = self.stages[i].enter(signal)
-            signal = self.stages[i].backward(signal, record, gradients, dropout=dropout, need_dx=i > first)
-        return loss, probabilities, gradients
+            signal = self.stages[i].backward(signal, record, training, need_dx=i > first)
+        return loss, probabilities, training.gradients
 
     def _gradient_arrays(self) -> dict[str, Array]:
         parameters = self.parameters()

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
 from .. import ops
 from ..backends import Array
-from .stages import Record
-
-if TYPE_CHECKING:
-    from .network import Network
+from .layers import Stage, build_stages
+from .record import Record
 
 __all__ = ["Trace"]
+
+
+class Traced(Protocol):
+    """What a trace asks of its network."""
+
+    precision: str
+    stages: list[Stage]
+
+    def locate(self, layer: str) -> tuple[int, int]: ...
 
 
 class Trace:
@@ -26,19 +33,18 @@ class Trace:
     stored in bfloat16 is widened when it is asked for. ValueError where the network's precision has changed since.
     """
 
-    def __init__(self, network: Network, records: list[Record], images: Array | None = None):
+    def __init__(self, network: Traced, records: list[Record], images: Array | None = None):
         self.network = network
         self._precision = network.precision
         self._records = records
         self._images = images  # which images of the batch that went forward, if this is a selection
 
     def __getitem__(self, name: str) -> Array:
-        stage, position = self.network.locate(name)
-        return ops.cast(self.network.stages[stage].activation(position, self.records[stage]), np.float32)
+        return ops.cast(self.upto(name)[1][-1]["y"], np.float32)
 
     def __len__(self) -> int:
         """The number of images."""
-        return len(self._records[0].x) if self._images is None else len(self._images)
+        return len(self._records[0]["x"]) if self._images is None else len(self._images)
 
     @property
     def records(self) -> list[Record]:
@@ -49,15 +55,28 @@ class Trace:
             )
         return self._records
 
+    def upto(self, name: str) -> tuple[list[Stage], list[Record]]:
+        """The stages that end with this layer, and their records. Where a longer stage goes on beyond it, what it did
+        not keep is computed again from its input."""
+        number, position = self.network.locate(name)
+        stages, records = self.network.stages[: number + 1], self.records[: number + 1]
+        if stages[-1].name != name:
+            x = records.pop()["x"]
+            for stage in build_stages(stages.pop().layers[: position + 1]):
+                stages.append(stage)
+                records.append(stage.forward(x))
+                x = records[-1]["y"]
+        return stages, records
+
     @property
     def output(self) -> Array:
         """The logits, (N, classes)."""
-        return ops.cast(self._records[-1].y, np.float32)
+        return ops.cast(self._records[-1]["y"], np.float32)
 
     @property
     def input(self) -> Array:
         """The images that went forward, (N, H, W, C), rounded where the first layer is bfloat16."""
-        return ops.cast(self._records[0].x, np.float32)
+        return ops.cast(self._records[0]["x"], np.float32)
 
     def select(self, images: Sequence[int] | Array) -> Trace:
         """The trace of these images of the batch, in this order, each as often as it is named: many projections of

@@ -16,7 +16,7 @@ def describe_divergence(net: Network, images: Array) -> str:
         return "the images are not finite"
     trace = net.forward(images)
     for name, layer in net.layers.items():
-        for parameter in layer.parameter_names:
+        for parameter in layer.parameter_shapes:
             if not finite(getattr(layer, parameter)):
                 return f"{name}.{parameter} is not finite"
         if not finite(trace[name]):

@@ -14,7 +14,7 @@ from .. import Chart, Facts, Section, Table
 def training_section(net: Network, history: Sequence[dict[str, Any]], extra: Sequence[tuple[str, str]] = ()) -> Section:
     """How a training went: its end in numbers, its course as a chart and a table."""
     last = history[-1]
-    parameters = sum(math.prod(shape) for shape in net.parameter_shapes().values())
+    parameters = sum(math.prod(shape) for shape in net.architecture.parameter_shapes().values())
     seconds = sum(epoch["seconds"] for epoch in history)
     facts = [
         ("test top-1", f"{100 * last['validation_top1']:.2f} %"),

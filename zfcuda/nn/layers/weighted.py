@@ -1,0 +1,69 @@
+"""What convolutions and fully connected layers share: a weight and a bias."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ... import ops
+from ...backends import Array
+from ..record import Record, Training
+from ..span import Shape
+from .base import Layer, LayerSpec
+
+
+@dataclass(frozen=True)
+class WeightedSpec(LayerSpec):
+    weighted: ClassVar[bool] = True
+
+    def weight_shape(self, shape: Shape) -> Shape:
+        """Filters or units first, from the shape of the layer's input."""
+        raise NotImplementedError
+
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
+        weight = self.weight_shape(shape)
+        return {"weight": weight, "bias": weight[:1]}
+
+
+class Weighted(Layer):
+    """`weight` and `bias` are plain float32 arrays, read anew at every call (but see `hold`)."""
+
+    weight: Array
+    bias: Array
+    _held: Array | None = None
+
+    def initialise(self, rng: np.random.Generator, initial: str) -> None:
+        shape = self.parameter_shapes["weight"]
+        self.weight = rng.standard_normal(shape, np.float32)
+        self.weight *= np.float32(math.prod(shape[1:]) ** -0.5 if initial == "lecun" else 1e-2)
+        self.bias = np.zeros(self.parameter_shapes["bias"], np.float32)
+
+    @property
+    def filters(self) -> Array:
+        """The weight in the layer's dtype: a copy of it where that is bfloat16."""
+        held = self._held
+        return ops.cast(self.weight, self.dtype) if held is None else held
+
+    def hold(self) -> None:
+        self._held = self.filters
+
+    def release(self) -> None:
+        self._held = None
+
+    @property
+    def arithmetic(self) -> dict[str, Any]:
+        """The precision that an operation of the layer is allowed; bfloat16 arrays need no word."""
+        return {"precision": "tf32"} if self.precision == "tf32" else {}
+
+    def weight_grad(self, dy: Array, x: Array, out: Array) -> None:
+        raise NotImplementedError
+
+    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Array | None:
+        record.forget("y")
+        ops.conv2d_bias_grad(dy, out=training.gradients[f"{self.name}.bias"])
+        self.weight_grad(dy, record["x"], training.gradients[f"{self.name}.weight"])
+        record.forget("x")
+        return self.undo(dy, "gradient", record) if need_dx else None
