@@ -70,12 +70,6 @@ def test_nothing_is_unpacked_and_names_that_climb_out_do_no_harm(tmp_path):
     assert not (tmp_path.parent / "train").exists()
 
 
-@pytest.mark.parametrize("name", ["val", "valid", "validation"])
-def test_other_names_of_the_test_folder(tmp_path, name):
-    files = {path.replace("test/", f"{name}/"): content for path, content in pictures.splits().items()}
-    _check_splits(data.open(pictures.write(tmp_path, files)))
-
-
 def test_hold_out_is_stratified_and_reproducible(tmp_path):
     pictures.write(tmp_path, pictures.tree({"blue": 10, "red": 20}))
     split = data.open(tmp_path, hold_out=0.2, seed=3)
@@ -134,6 +128,12 @@ def test_mixed_small_sizes_meet_at_the_median_smaller_side(tmp_path):
     assert split.train.image_shape == (24, 24, 1)
 
 
+def test_long_pictures_of_one_shape_become_squares(tmp_path):
+    for width, shape in ((1024, (9, 1024, 1)), (1025, (9, 9, 1))):
+        split = _one_class_of(tmp_path / str(width), {"x.png": pictures.png(np.zeros((9, width), np.uint8))})
+        assert split.train.image_shape == shape
+
+
 def test_image_size_is_what_it_says(tmp_path):
     pictures.write(tmp_path, pictures.splits())
     assert data.open(tmp_path, image_size=4).train.image_shape == (4, 4, 3)
@@ -162,19 +162,6 @@ def test_every_mode_becomes_rgb_in_a_mixed_folder(tmp_path):
     images, _ = split.train.batch(range(len(expected)))
     for image, (name, (_, colour)) in zip(images, sorted(expected.items()), strict=True):
         assert np.abs(image.astype(int) - colour).max() <= 3, name
-
-
-def test_exif_orientation_is_applied(tmp_path):
-    upright = np.zeros((4, 8), np.uint8)
-    upright[:, :4] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a viewer turns it by 90 degrees clockwise
-    turned = pictures.encode(Image.fromarray(upright), "JPEG", exif=exif, quality=100)
-    split = _one_class_of(tmp_path, {"x.jpg": turned})
-    assert split.train.image_shape == (8, 4, 1)
-    image = split.train.batch([0])[0][0, :, :, 0]
-    assert image[:4].min() > 240
-    assert image[4:].max() < 15
 
 
 # ---- What is wrong with a folder ---------------------------------------------------------------------------
@@ -214,6 +201,23 @@ def test_damaged_files_can_be_skipped_and_are_listed(tmp_path, monkeypatch, limi
     images, labels = split.train.batch(range(11))
     assert labels.tolist() == split.train.labels.tolist()
     np.testing.assert_array_equal(images[4], pictures.solid(pictures.COLOURS["green"], 1))
+
+
+def test_a_file_that_is_left_out_is_listed_once(tmp_path):
+    files = pictures.tree() | {"red/x.png": b"", "blue/y.png": b""}
+    split = data.open(pictures.write(tmp_path, files), on_error="skip")
+    assert [item.path for half in split for item in half.skipped] == [f"{tmp_path}/blue/y.png", f"{tmp_path}/red/x.png"]
+
+
+def test_the_way_out_is_named_where_it_is_one(tmp_path):
+    files = pictures.splits() | {"train/red/x.png": b""}
+    with pytest.raises(data.DamagedFiles, match=r'1 of 13 .*on_error="skip" goes on without them') as error:
+        data.open(pictures.write(tmp_path / "one", files))
+    assert "(--skip-damaged goes on without them)" in str(error.value.advising("--skip-damaged"))
+    for on_error in ("raise", "skip"):
+        with pytest.raises(data.DamagedFiles, match="12 of 12 files cannot be read") as error:
+            data.open(pictures.write(tmp_path / "all", dict.fromkeys(pictures.splits(), b"")), on_error=on_error)
+        assert "without them" not in str(error.value.advising("--skip-damaged"))
 
 
 def test_damage_in_a_large_set_shows_when_its_batch_is_read(tmp_path, monkeypatch):

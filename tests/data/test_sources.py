@@ -1,7 +1,4 @@
-"""Words and paths to data sets; Fashion-MNIST and CIFAR-10 in their own formats."""
-
-import gzip
-import struct
+"""Words and paths to data sets; CIFAR-10 in its own format."""
 
 import numpy as np
 import pytest
@@ -27,68 +24,6 @@ def test_embedded_fashion_mnist():
     # An ankle boot's shaft stands over its heel; a sole spans its width.
     boots = split.train.images[split.train.labels == 9].mean(axis=0)[:, :, 0]
     assert boots[8, 16:24].mean() > 2 * boots[8, 2:10].mean()
-
-
-# ---- IDX -----------------------------------------------------------------------------------------------------
-
-
-def _idx(array: np.ndarray) -> bytes:
-    return bytes((0, 0, 8, array.ndim)) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
-
-
-def _idx_files(rng):
-    train, test = (rng.integers(0, 256, (n, 28, 28), dtype=np.uint8) for n in (7, 3))
-    labels = rng.integers(0, 10, 7, dtype=np.uint8), rng.integers(0, 10, 3, dtype=np.uint8)
-    files = {
-        "train-images-idx3-ubyte": _idx(train),
-        "train-labels-idx1-ubyte": _idx(labels[0]),
-        "t10k-images-idx3-ubyte": _idx(test),
-        "t10k-labels-idx1-ubyte": _idx(labels[1]),
-    }
-    return files, train, test, labels
-
-
-@pytest.mark.parametrize("packed", [False, True], ids=["raw", "gz"])
-def test_idx_files(tmp_path, packed):
-    files, train, test, labels = _idx_files(np.random.default_rng(1))
-    if packed:
-        files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
-    for path in (pictures.write(tmp_path / "set", files), pictures.write_zip(tmp_path / "set.zip", files)):
-        split = data.open(path)
-        np.testing.assert_array_equal(split.train.images[..., 0], train)
-        np.testing.assert_array_equal(split.test.images[..., 0], test)
-        np.testing.assert_array_equal(split.train.labels, labels[0])
-        np.testing.assert_array_equal(split.test.labels, labels[1])
-        assert split.train.classes[9] == "Ankle boot"
-
-
-@pytest.mark.parametrize(
-    ("name", "damage", "message"),
-    [
-        ("t10k-labels-idx1-ubyte", lambda content: None, "missing"),
-        ("train-images-idx3-ubyte", lambda content: content[:-1], "which promises 5488"),
-        ("train-images-idx3-ubyte", lambda content: content[:9], "no IDX file of uint8 with 3 dimensions"),
-        ("train-labels-idx1-ubyte", lambda content: b"\0\0\x0d" + content[3:], "no IDX file"),
-        ("train-labels-idx1-ubyte", lambda content: _idx(np.zeros(6, np.uint8)), "6 labels for 7 images"),
-        ("train-labels-idx1-ubyte", lambda content: _idx(np.full(7, 10, np.uint8)), "labels must be in"),
-    ],
-)
-def test_damaged_idx_files(tmp_path, name, damage, message):
-    files, *_ = _idx_files(np.random.default_rng(1))
-    damaged = damage(files.pop(name))
-    if damaged is not None:
-        files[name] = damaged
-    with pytest.raises(zfcuda.DataError, match=message) as error:
-        data.open(pictures.write(tmp_path, files))
-    assert name.partition("-")[0] in str(error.value)
-
-
-def test_a_gz_cut_short(tmp_path):
-    files, *_ = _idx_files(np.random.default_rng(1))
-    files = {f"{name}.gz": gzip.compress(content) for name, content in files.items()}
-    files["train-images-idx3-ubyte.gz"] = files["train-images-idx3-ubyte.gz"][:-20]
-    with pytest.raises(zfcuda.DataError, match=r"train-images-idx3-ubyte\.gz: damaged or cut short"):
-        data.open(pictures.write(tmp_path, files))
 
 
 # ---- CIFAR-10 -------------------------------------------------------------------------------------------------
@@ -152,3 +87,18 @@ def test_cifar10_by_name(tmp_path, monkeypatch):
 def test_a_path_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere: no such data set; expected fashion-mnist"):
         data.open(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"data": ""}, "data must not be empty"),
+        ({"image_size": 100_000}, "image_size must be at most 4096, got 100000"),
+        ({"hold_out": 0}, "hold_out must be between 0 and 1, got 0"),
+        ({"hold_out": float("nan")}, "hold_out must be between 0 and 1, got nan"),
+        ({"seed": -1}, "seed must not be negative, got -1"),
+    ],
+)
+def test_arguments_are_checked_before_anything_is_read(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.open(**{"data": "nowhere"} | arguments)

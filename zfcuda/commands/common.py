@@ -135,12 +135,15 @@ def open_network(arguments: argparse.Namespace) -> Network:
 
 def open_data(arguments: argparse.Namespace, image_size: int | None = None, *, in_memory: bool = True) -> data.Split:
     """Both halves of --data, decoded now or when they are looked at; tells about files that were left out."""
-    split = data.open(
-        arguments.data,
-        image_size=arguments.image_size or (None if arguments.clutter else image_size),
-        on_error="skip" if arguments.skip_damaged else "raise",
-        in_memory=in_memory,
-    )
+    try:
+        split = data.open(
+            arguments.data,
+            image_size=arguments.image_size or (None if arguments.clutter else image_size),
+            on_error="skip" if arguments.skip_damaged else "raise",
+            in_memory=in_memory,
+        )
+    except data.DamagedFiles as error:
+        raise error.advising("--skip-damaged") from None
     for skipped in (*split.train.skipped, *split.test.skipped):
         print(f"left out {skipped.path}: {skipped.reason}", file=sys.stderr)
     if arguments.clutter:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..analysis import correspondence
 from ..analysis.geometry import Window
 from ..analysis.source import preprocess_of
-from ..data import Preprocess, read_image
+from ..data import Preprocess, image_size, read_image
 from ..errors import DataError
 from ..report import Report
 from ..report.sections.correspondence import correspondence_section
@@ -98,21 +97,13 @@ def read_parts(path: Path, preprocess: Preprocess) -> tuple[list[Path], dict[str
         if list(boxes) != names:
             raise DataError(f"{path}: {name} must have the parts {', '.join(names)}, in this order; got {list(boxes)}")
         image = path.parent / name
-        if not image.is_file():
+        if not image.exists():
             raise FileNotFoundError(f"{image}: no such image, but {path} names it")
-        size = _size(image)
+        size = image_size(image)
         paths.append(image)
         for part, box in boxes.items():
             parts[part].append(_mapped(f"{path}: {part} of {name}", box, size, preprocess))
     return paths, parts
-
-
-def _size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except Exception as error:  # Pillow's decoders raise whatever the damage makes them raise
-        raise DataError(f"{path}: cannot be read as an image ({error})") from error
 
 
 def _mapped(what: str, box: list[Any], size: tuple[int, int], preprocess: Preprocess) -> Window:

@@ -1,9 +1,9 @@
-"""Data sets: Fashion-MNIST, CIFAR-10, folders of class folders, archives of them; and how images become inputs."""
+"""Data sets: Fashion-MNIST, CIFAR-10, IDX files, folders of class folders, archives; and how images become inputs."""
 
 from .augmentation import Augmentation
-from .dataset import ArrayDataset, Dataset, Skipped, Split, Subset, sample, stratified
+from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset, sample, stratified
 from .folders import FolderDataset
-from .images import read_image
+from .images import image_size, read_image
 from .loading import load_batches
 from .preprocess import Preprocess, mean_image, unit_scale
 from .sources import open
@@ -11,12 +11,14 @@ from .sources import open
 __all__ = [
     "ArrayDataset",
     "Augmentation",
+    "DamagedFiles",
     "Dataset",
     "FolderDataset",
     "Preprocess",
     "Skipped",
     "Split",
     "Subset",
+    "image_size",
     "load_batches",
     "mean_image",
     "open",

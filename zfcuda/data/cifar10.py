@@ -18,7 +18,7 @@ _RECORD = 1 + 3 * 32 * 32  # the label, then the red, green and blue planes
 
 def binary_root(files: Files) -> str | None:
     """The folder of the binary files as a prefix of their names, or None where there are none."""
-    return next((name.removesuffix(_TRAIN[0]) for name in files.names if name.endswith(_TRAIN[0])), None)
+    return next((name.removesuffix(_TRAIN[0]) for name in files.tree.names if name.endswith(_TRAIN[0])), None)
 
 
 def open_binary(files: Files, root: str = "") -> Split:
@@ -33,7 +33,7 @@ def _half(files: Files, root: str, names: tuple[str, ...], half: str) -> ArrayDa
     parts, identifiers = [], []
     for name in names:
         path = files.path(root + name)
-        if root + name not in files.names:
+        if root + name not in files.tree.names:
             raise DataError(f"{path}: missing; CIFAR-10's binary form has {', '.join((*_TRAIN, *_TEST))}")
         data = np.frombuffer(files.read(root + name), np.uint8)
         if data.size == 0 or data.size % _RECORD:

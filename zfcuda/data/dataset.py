@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from ..errors import DataError
+from .names import printable
+
+_LISTED = 5  # files in a message
 
 
 class Skipped(NamedTuple):
@@ -16,6 +19,24 @@ class Skipped(NamedTuple):
 
     path: str
     reason: str
+
+
+class DamagedFiles(DataError):
+    """Files of a data set cannot be read. `advice` says how they could be left out, "" where that is no way out."""
+
+    def __init__(self, where: str, failed: Sequence[Skipped], total: int, advice: str = 'on_error="skip"'):
+        self._where, self._failed, self._total, self._advice = where, failed, total, advice
+        listed = "\n".join(f"  {path}: {reason}" for path, reason in failed[:_LISTED])
+        more = f"\n  and {len(failed) - _LISTED} more" if len(failed) > _LISTED else ""
+        way_out = f" ({advice} goes on without them)" if advice and len(failed) < total else ""
+        super().__init__(f"{where}: {len(failed)} of {total} files cannot be read{way_out}:\n{listed}{more}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._where, self._failed, self._total, self._advice)
+
+    def advising(self, advice: str) -> DamagedFiles:
+        """The same error for users who have another name for `on_error="skip"`."""
+        return DamagedFiles(self._where, self._failed, self._total, advice if self._advice else "")
 
 
 class Dataset(Protocol):
@@ -56,8 +77,8 @@ class Split(NamedTuple):
 class ArrayDataset:
     """A data set in memory: images uint8 (N,H,W,C) with C of 1 or 3, labels int32 (N,).
 
-    identifiers: one per image, or one word that prefixes the index. ValueError and TypeError for arrays that do not
-    fit together; `DataError` where a label names no class.
+    identifiers: one per image, or one word that prefixes the index. Names of any bytes are shown as `printable` makes
+    them. ValueError and TypeError for arrays that do not fit together; `DataError` where a label names no class.
     """
 
     images: np.ndarray
@@ -67,6 +88,7 @@ class ArrayDataset:
     skipped: tuple[Skipped, ...] = field(default=())
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(printable(name) for name in self.classes))
         if self.images.dtype != np.uint8:
             raise TypeError(f"images must be uint8, got {self.images.dtype}")
         if self.images.ndim != 4 or self.images.shape[3] not in (1, 3) or 0 in self.images.shape:
@@ -96,8 +118,8 @@ class ArrayDataset:
 
     def identifier(self, index: int) -> str:
         if isinstance(self.identifiers, str):
-            return f"{self.identifiers}[{index}]"
-        return self.identifiers[index]
+            return f"{printable(self.identifiers)}[{index}]"
+        return printable(self.identifiers[index])
 
 
 class Subset:
@@ -114,6 +136,7 @@ class Subset:
                 f"{self._indices.max()}"
             )
         self.labels = dataset.labels[self._indices]
+        self.skipped = dataset.skipped
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -122,10 +145,6 @@ class Subset:
     @property
     def image_shape(self) -> tuple[int, int, int]:
         return self._dataset.image_shape
-
-    @property
-    def skipped(self) -> tuple[Skipped, ...]:
-        return self._dataset.skipped
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -6,14 +6,16 @@ import os
 from pathlib import Path
 
 from ..errors import DataError
-from . import cifar10, fashion_mnist
+from . import cifar10, fashion_mnist, idx
 from .dataset import Split
 from .files import open_files
 from .folders import OnError, open_class_folders
+from .names import printable
 
 FASHION_MNIST = "fashion-mnist"
 CIFAR10 = "cifar10"
 
+_LARGEST = 4096  # image_size
 _CIFAR10_NAMES = ("cifar10*", "cifar-10*")
 
 
@@ -31,37 +33,51 @@ def open(
     data: "fashion-mnist", the subset in the package; "cifar10", wherever it lies in $ZFCUDA_DATA, the current folder
     or ./data, as class folders or in its binary form, packed or not; or the path of
 
-    - a folder of class folders, or of train/ and test/ (val/, valid/, validation/) with class folders in them;
-    - a folder with the four IDX files of Fashion-MNIST (Debian's package dataset-fashion-mnist puts them into
-      /usr/share/datasets/fashion-mnist), or with the binary files of CIFAR-10;
+    - a folder of class folders, or of a training and a test half (see `open_class_folders` for what they may be called)
+      with class folders in them;
+    - a folder with the four IDX files of MNIST or a set in its form (Debian's package dataset-fashion-mnist puts
+      Fashion-MNIST's into /usr/share/datasets/fashion-mnist), or with the binary files of CIFAR-10;
     - a zip or tar (also gz, xz, bz2) of one of these. Nothing is unpacked to disk.
 
     image_size, hold_out, seed, in_memory: see `open_class_folders`; the other sources have their own size and split,
     and are always in memory. on_error:
-    "raise", or "skip" to go on without damaged files, which `train.skipped` and `test.skipped` then list.
+    "raise", or "skip" to go on without damaged files, which `train.skipped` and `test.skipped` then list, each once.
 
-    FileNotFoundError where there is nothing; `DataError` where what is there is no data set, or is damaged.
+    ValueError for arguments that are not allowed, FileNotFoundError where there is nothing; `DataError` where what is
+    there is no data set, or is damaged.
     """
+    if image_size is not None and not 1 <= image_size <= _LARGEST:
+        limit = "at least 1" if image_size < 1 else f"at most {_LARGEST}"
+        raise ValueError(f"image_size must be {limit}, got {image_size}")
+    if on_error not in ("raise", "skip"):
+        raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+    if not 0 < hold_out < 1:
+        raise ValueError(f"hold_out must be between 0 and 1, got {hold_out}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    if not str(data):
+        raise ValueError("data must not be empty")
     if data == FASHION_MNIST:
         return fashion_mnist.embedded()
     path = find_cifar10() if data == CIFAR10 else Path(data)
+    where = printable(str(path))
     if not path.exists():
         raise FileNotFoundError(
-            f"{path}: no such data set; expected {FASHION_MNIST}, {CIFAR10}, a folder of class folders, "
+            f"{where}: no such data set; expected {FASHION_MNIST}, {CIFAR10}, a folder of class folders, "
             "or a zip or tar of one"
         )
     files = open_files(path)
     root = cifar10.binary_root(files)
     if root is not None:
         return cifar10.open_binary(files, root)
-    root = fashion_mnist.idx_root(files)
-    if root is not None:
-        return fashion_mnist.open_idx(files, root)
-    if not files.names:
-        raise DataError(f"{path}: holds no files; expected class folders with images")
+    found = idx.find(files)
+    if found is not None:
+        return idx.open_idx(files, found)
+    if not files.tree.names:
+        raise DataError(f"{where}: holds no files; expected class folders with images")
     return open_class_folders(
         files,
-        str(path),
+        where,
         image_size=image_size,
         on_error=on_error,
         hold_out=hold_out,
