@@ -38,6 +38,7 @@ def test_the_ten_crops_are_corners_and_centre_with_and_without_a_flip():
         _crop(images, preprocess.mean, top, left, (4, 6), flip) for flip in (False, True) for top, left in corners
     ]
     np.testing.assert_array_equal(crops, np.stack(expected))
+    np.testing.assert_array_equal(preprocess.ten_crops(images, flip=False), np.stack(expected[:5]))
 
 
 def test_ten_crops_of_256_for_224():
@@ -75,8 +76,9 @@ def test_bad_preprocessing_is_refused(arguments, error, message):
 
 def test_images_of_another_shape_are_refused():
     preprocess = data.Preprocess(np.zeros((4, 4, 1), np.float32), crop=(4, 4))
-    with pytest.raises(ValueError, match="mean"):
-        preprocess(_images())
+    for look in (preprocess, preprocess.ten_crops):
+        with pytest.raises(ValueError, match=r"images must be 4 x 4 x 1, .* trained on, got 7 x 9 x 2"):
+            look(_images())
 
 
 def test_mean_image_and_unit_scale():
@@ -92,3 +94,17 @@ def test_unit_scale_of_equal_images():
     images = np.full((5, 3, 3, 1), 9, np.uint8)
     dataset = data.ArrayDataset(images, np.zeros(5, np.int32), ("a", "b"))
     assert data.unit_scale(dataset, data.mean_image(dataset)) == 1.0
+
+
+# ---- Augmentation ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("crop", "padding"), [((32, 48), 2), ((28, 28), None)])
+def test_images_are_mirrored_only_where_left_and_right_mean_nothing(crop, padding):
+    preprocess = data.Preprocess(np.zeros((32, 48, 1), np.float32), crop)
+    for flip in (True, False):
+        augmentation = data.Augmentation.for_images(preprocess, flip=flip)
+        assert augmentation == data.Augmentation(padding, flip)
+        corners, flips = augmentation.draw(np.random.default_rng(0), 400, preprocess)
+        assert (100 < flips.sum() < 300) if flip else not flips.any()
+        assert corners.shape == (400, 2)

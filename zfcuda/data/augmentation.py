@@ -15,7 +15,7 @@ class Augmentation:
 
     padding None: one of the five crops of P2, the corners and the centre, as the test's ten crops take them. padding p:
     any crop that leaves the image by at most p pixels on a side (zero there, after the mean), for small images.
-    flip: every other image is mirrored.
+    flip: every other image is mirrored; not where left and right tell classes apart (arrows, letters, road signs).
     """
 
     padding: int | None = None
@@ -26,10 +26,10 @@ class Augmentation:
             raise ValueError(f"padding must not be negative, got {self.padding}")
 
     @classmethod
-    def for_images(cls, preprocess: Preprocess) -> Augmentation:
+    def for_images(cls, preprocess: Preprocess, *, flip: bool = True) -> Augmentation:
         """P2's crops where images are larger than the network's input, else shifts by up to a sixteenth of a side."""
         height, width, _ = preprocess.image_shape
-        return cls(padding=min(height, width) // 16 if (height, width) == tuple(preprocess.crop) else None)
+        return cls(min(height, width) // 16 if (height, width) == tuple(preprocess.crop) else None, flip)
 
     def draw(self, rng: np.random.Generator, n: int, preprocess: Preprocess) -> tuple[np.ndarray, np.ndarray]:
         """corners int32 (n,2) and flips uint8 (n,) for `Preprocess.crops`."""

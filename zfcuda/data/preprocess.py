@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +51,11 @@ class Preprocess:
 
     def crops(self, images: Array, corners: Array, flips: Array) -> Array:
         """One crop per image: corners int (N,2) of (top, left), flips (N,) true for mirrored -> float32 (N,h,w,C)."""
+        if tuple(images.shape[1:]) != self.image_shape:
+            raise ValueError(
+                f"images must be {_form(self.image_shape)}, as is the mean of those that the network was trained on, "
+                f"got {_form(images.shape[1:])}"
+            )
         xp = array_module(images)
         x = ops.crop_images(
             images,
@@ -62,13 +68,16 @@ class Preprocess:
             x *= np.float32(self.scale)
         return x
 
-    def ten_crops(self, images: Array) -> Array:
-        """The crops of the four corners and the centre, then the same mirrored: float32 (10,N,h,w,C)."""
+    def ten_crops(self, images: Array, *, flip: bool = True) -> Array:
+        """The crops of the four corners and the centre, then the same mirrored: float32 (10,N,h,w,C).
+
+        flip: for a network that was trained on mirrored images too; without, the first five.
+        """
         xp = array_module(images)
         n = len(images)
         crops = [
-            self.crops(images, np.broadcast_to(corner, (n, 2)), np.full(n, flip))
-            for flip in (False, True)
+            self.crops(images, np.broadcast_to(corner, (n, 2)), np.full(n, mirrored))
+            for mirrored in ((False, True) if flip else (False,))
             for corner in self.test_corners
         ]
         return xp.stack(crops)
@@ -82,6 +91,10 @@ class Preprocess:
     @property
     def _centre(self) -> tuple[int, int]:
         return (self.mean.shape[0] - self.crop[0]) // 2, (self.mean.shape[1] - self.crop[1]) // 2
+
+
+def _form(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))
 
 
 def mean_image(dataset: Dataset) -> np.ndarray:
