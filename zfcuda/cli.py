@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import io
 import sys
+import warnings
 from collections.abc import Sequence
 
 from ._version import __version__
@@ -49,6 +51,11 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = build_parser().parse_args(argv)
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # what is wrong with a picture is in the message, or does not matter
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # paths may be any bytes
     try:
         return arguments.run(arguments)
     except (ValueError, BackendError, ImportError, OSError) as error:  # DataError, CheckpointError are ValueErrors

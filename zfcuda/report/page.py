@@ -98,7 +98,7 @@ class Report:
         write_json(directory / NUMBERS, {**about, "sections": numbers})
         shown = self.shown()
         write_json(directory / SHOWN, shown)
-        write_atomically(directory / PAGE, self._html(shown).encode())
+        write_atomically(directory / PAGE, self._html(shown).encode(errors="replace"))  # paths may be any bytes
         return directory / PAGE
 
 

@@ -45,5 +45,5 @@ def join(directories: Sequence[str | os.PathLike], out: str | os.PathLike, title
     out.mkdir(parents=True, exist_ok=True)
     report = Report(title, f"{len(runs)} runs in one page.")
     write_json(out / NUMBERS, {"title": title, "runs": [run.numbers for run in runs]})
-    write_atomically(out / PAGE, render("study.html.j2", report=report, runs=runs).encode())
+    write_atomically(out / PAGE, render("study.html.j2", report=report, runs=runs).encode(errors="replace"))
     return out / PAGE
