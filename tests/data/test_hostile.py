@@ -1,0 +1,433 @@
+"""Files and folders that mean harm, or look like it: each is read right or refused with one clear line, within five
+seconds and a gigabyte. As a script, this reads the data sets whose paths it is given, each in a fork of itself."""
+
+import bz2
+import functools
+import gzip
+import io
+import json
+import lzma
+import os
+import re
+import resource
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SECONDS, BYTES = 5.0, 2**30
+
+
+def _serve() -> None:
+    from zfcuda import data
+
+    for line in sys.stdin:
+        if os.fork() == 0:
+            signal.alarm(60)
+            found = {}
+            try:
+                split = data.open(**json.loads(line))
+                for half in split:
+                    for first in range(0, len(half), 64):
+                        half.batch(range(first, min(first + 64, len(half))))
+                found = {"images": [len(half) for half in split], "left out": len(split.train.skipped)}
+            except Exception as error:
+                found = {"error": str(error), "kind": type(error).__name__}
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            found |= {"seconds": used.ru_utime + used.ru_stime, "bytes": 1024 * used.ru_maxrss}
+            print(json.dumps(found), flush=True)
+            os._exit(0)
+        if os.wait()[1] != 0:
+            print(json.dumps({"error": "killed", "kind": "killed", "seconds": 60, "bytes": 0}), flush=True)
+
+
+# ---- What stands in every set ---------------------------------------------------------------------------------
+
+
+def _picture(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def _chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+_ZEROS = 2**26
+
+
+@functools.cache
+def _flushed() -> bytes:
+    """64 MiB of zeros as a part of a deflate stream, which may stand there many times."""
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(bytes(_ZEROS)) + packer.flush(zlib.Z_FULL_FLUSH)
+
+
+def _png(width: int, height: int, bits: int, colour: int, *chunks: bytes) -> bytes:
+    """A black PNG of any size."""
+    size = height * (1 + width * bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour] // 8)
+    packer = zlib.compressobj(1)
+    content = b"".join(packer.compress(bytes(min(_ZEROS, size - start))) for start in range(0, size, _ZEROS))
+    header = struct.pack(">IIBBBBB", width, height, bits, colour, 0, 0, 0)
+    chunks = (_chunk(b"IHDR", header), *chunks, _chunk(b"IDAT", content + packer.flush()), _chunk(b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+_GOOD = _picture(Image.new("RGB", (8, 8), (10, 20, 30)))
+
+
+def _set(root: Path, more: dict[str, bytes] | None = None) -> Path:
+    """Two classes of four pictures, and more files."""
+    files = {f"{label}/{i}.png": _GOOD for label in "ab" for i in range(4)} | (more or {})
+    for name, content in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def _with(content: bytes):
+    return lambda root: _set(root, {"a/x.png": content})
+
+
+def _tar(path: Path, *more: tuple[str, bytes, str, bytes], mode: str = "w:") -> Path:
+    with tarfile.open(path, mode) as archive:
+        members = [(f"{label}/{i}.png", tarfile.REGTYPE, "", _GOOD) for label in "ab" for i in range(4)]
+        for name, kind, link, content in (*members, *more):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname, info.size = kind, link, len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def _header(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.type = size, kind
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def _pack(compress, parts: list[bytes]) -> bytes:
+    packed = {part: compress(part) for part in set(parts)}
+    return b"".join(packed[part] for part in parts)
+
+
+def _file(name: str, content: bytes):
+    def make(root: Path) -> Path:
+        root.mkdir()
+        (root / name).write_bytes(content)
+        return root / name
+
+    return make
+
+
+def _three_gigabytes(compress, name: str, one: bool):
+    """A tar of one file of 3 GiB, or of 48 of 64 MiB."""
+
+    def make(root: Path) -> Path:
+        zeros = bytes(_ZEROS)
+        if one:
+            parts = [_header("a/x.png", 48 * _ZEROS), *[zeros] * 48, bytes(1024)]
+        else:
+            parts = [part for i in range(48) for part in (_header(f"a/{i}.png", _ZEROS), zeros)]
+        return _file(name, _pack(compress, parts))(root)
+
+    return make
+
+
+def _zip(root: Path, entries: list[tuple[str, int, bytes, int, int]]) -> Path:
+    """Entries: name, method, packed bytes, the size and the flags that the archive says."""
+    root.mkdir()
+    body, directory = b"", b""
+    for name, method, content, size, flags in entries:
+        rest = struct.pack("<HHHHHIIIHH", 20, flags, method, 0, 0, 0, len(content), size, len(name), 0)
+        central = b"PK\1\2" + struct.pack("<H", 20) + rest + struct.pack("<HHHII", 0, 0, 0, 0, len(body))
+        directory += central + name.encode()
+        body += b"PK\3\4" + rest + name.encode() + content
+    count = len(entries)
+    end = b"PK\5\6" + struct.pack("<HHHHIIH", 0, 0, count, count, len(directory), len(body), 0)
+    (root / "x.zip").write_bytes(body + directory + end)
+    return root / "x.zip"
+
+
+def _deflated(times: int) -> bytes:
+    return _flushed() * times + zlib.compressobj(9, zlib.DEFLATED, -15).flush()
+
+
+def _fifo(root: Path) -> Path:
+    _set(root)
+    os.mkfifo(root / "a" / "x.png")
+    return root
+
+
+def _socket(root: Path) -> Path:
+    _set(root)
+    here = os.getcwd()
+    os.chdir(root / "a")  # the names of sockets are short
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind("x.png")
+    os.chdir(here)
+    return root
+
+
+def _link(name: str, target: str):
+    def make(root: Path) -> Path:
+        (_set(root) / name).symlink_to(target)
+        return root
+
+    return make
+
+
+def _farm(root: Path) -> Path:
+    for i in range(30):
+        (root / str(i)).mkdir(parents=True)
+        for name in "ab":
+            (root / str(i) / name).symlink_to(f"../{i + 1}")
+    return root
+
+
+def _sparse(name: str, size: int):
+    def make(root: Path) -> Path:
+        (_set(root) / name).parent.mkdir(exist_ok=True)
+        with open(root / name, "wb") as file:
+            file.truncate(size)
+        return root
+
+    return make
+
+
+def _halves(*linked: str):
+    def make(root: Path) -> Path:
+        _set(root / "all")
+        for name in linked:
+            (root / name).symlink_to("all")
+        return root
+
+    return make
+
+
+def _flat(root: Path) -> Path:
+    _set(root / "x")
+    for name, folder in (("train", "a"), ("test", "b")):
+        (root / "x" / folder).rename(root / name)
+    (root / "x").rmdir()
+    return root
+
+
+def _idx(images: bytes, packed: bool = True):
+    def make(root: Path) -> Path:
+        root.mkdir()
+        for half in ("train", "t10k"):
+            (root / f"{half}-images-idx3-ubyte{'.gz' if packed else ''}").write_bytes(images)
+            (root / f"{half}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\1\0\0\0\1\0")
+        return root
+
+    return make
+
+
+_DAMAGED = "1 of 9 files cannot be read"
+_READ = [8, 1]  # of nine pictures one is held back for each class, of four and five
+_DEEP = _picture(Image.fromarray(np.array([[-5, 9]], np.int32)), "TIFF")
+_LONG = _picture(Image.new("RGB", (30_000, 100)))
+
+CASES = {
+    # Folders and what is in them.
+    "empty folder": (lambda root: root.mkdir() or root, "holds no files"),
+    "litter alone": (lambda root: _only(_made(root), ".DS_Store"), "holds no files"),
+    "one class": (lambda root: _set(root / "x") / "a", "has no class folders"),
+    "FIFO": (_fifo, _DAMAGED + ".*x.png: is a FIFO"),
+    "socket": (_socket, _DAMAGED + ".*x.png: is a socket"),
+    "device": (_link("a/x.png", "/dev/zero"), _DAMAGED + ".*x.png: is a device"),
+    "terminal": (_link("a/x.png", "/dev/ptmx"), _DAMAGED + ".*x.png: is a device"),
+    "link to nowhere": (_link("a/x.png", "nowhere"), _DAMAGED + ".*No such file"),
+    "class to nowhere": (_link("c", "nowhere"), "c: is a link that leads nowhere"),
+    "link to itself": (_link("a/x.png", "x.png"), _DAMAGED + ".*symbolic links"),
+    "folder in itself": (_link("a/x", ".."), [6, 2]),
+    "links that multiply": (_farm, "by more than 16 ways"),
+    "deep": (lambda root: _set(root, {"a/" + "d/" * 900 + "x.png": _GOOD}), [7, 2]),
+    "name of any bytes": (lambda root: _set(root, {os.fsdecode(b"a/\xff\n\x1b[31m.png"): _GOOD}), [7, 2]),
+    "class of any bytes": (
+        lambda root: _set(root, {os.fsdecode(b"\xff\xfe/%d.png" % i): _GOOD for i in (1, 2)}),
+        [7, 3],
+    ),
+    "terabyte": (_sparse("a/x.png", 2**40), _DAMAGED + ".*holds 1,099,511,627,776 bytes"),
+    "train is test": (_halves("train", "test"), "test: is the same folder as .*train, by a link"),
+    "flat halves": (_flat, "train: has no class folders"),
+    "two trainings": (_halves("train", "Train", "test"), "which of these is which half"),
+    # Pictures.
+    "nothing": (_with(b""), _DAMAGED),
+    "text": (_with(b"Hello!"), _DAMAGED),
+    "noise": (_with(np.random.default_rng(0).bytes(10**6)), _DAMAGED),
+    "program": (_with(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"), _DAMAGED),
+    "vast PNG": (_with(_png(8, 8, 8, 0).replace(struct.pack(">II", 8, 8), struct.pack(">II", 2**30, 2**30))), _DAMAGED),
+    "vast JPEG": (_with(b"\xff\xd8\xff\xc0\0\x11\x08\xff\xff\xff\xff\3\1\x11\0\2\x11\0\3\x11\0\xff\xd9"), _DAMAGED),
+    "bomb of grey": (_with(_png(16000, 11186, 8, 0)), _DAMAGED + ".*exceeds limit|more than Pillow's"),
+    "large grey": (_with(_png(9400, 9400, 8, 0)), [7, 2]),
+    "large colours": (_with(_png(9400, 9400, 8, 2)), [7, 2]),
+    "large, see-through": (_with(_png(9400, 9400, 8, 6)), [7, 2]),
+    "large palette": (_with(_png(9400, 9400, 8, 3, _chunk(b"PLTE", bytes(3)), _chunk(b"tRNS", b"\x80"))), [7, 2]),
+    "large deep grey": (_with(_png(9400, 9400, 16, 0)), [7, 2]),
+    "deep colours": (_with(_png(5700, 5700, 16, 2)), [7, 2]),
+    "large deep colours": (_with(_png(9400, 9400, 16, 2)), _DAMAGED + ".*not all are used"),
+    "large, turned": (
+        _with(_png(9400, 9400, 8, 2, _chunk(b"eXIf", b"MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0"))),
+        [7, 2],
+    ),
+    "strips": (lambda root: _set(root, {f"{c}/{i}.png": _LONG for c in "ab" for i in range(30)}), [54, 6]),
+    "no pixels": (_with(b"P5 0 0 255\n"), _DAMAGED),
+    "cut short": (_with(_picture(Image.effect_noise((99, 99), 50), "JPEG")[:900]), _DAMAGED),
+    "bomb of words": (_with(_png(8, 8, 8, 0, _chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(2**26))))), _DAMAGED),
+    "bomb of a profile": (_with(_png(8, 8, 8, 0, _chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2**26))))), _DAMAGED),
+    "below black": (_with(_DEEP), _DAMAGED + ".*must lie in 0..65535, got -5 to 9"),
+    "TIFF in a circle": (_with(b"II*\0\x08\0\0\0\0\0\x08\0\0\0"), _DAMAGED),
+    "film": (
+        _with(
+            _picture(
+                Image.new("P", (9, 9)),
+                "GIF",
+                save_all=True,
+                append_images=[Image.new("P", (9, 9), i % 256) for i in range(500)],
+            )
+        ),
+        [7, 2],
+    ),
+    # Archives.
+    "3 GB, gz": (_three_gigabytes(gzip.compress, "x.tar.gz", True), "x.tar.gz: unpacks to more than 100 times"),
+    "3 GB, gz, many": (_three_gigabytes(gzip.compress, "x.tgz", False), "x.tgz: unpacks to more than 100 times"),
+    "3 GB, xz": (
+        _three_gigabytes(lambda data: lzma.compress(data, preset=0), "x.tar.xz", True),
+        "unpacks to more than",
+    ),
+    "3 GB, bz2": (_three_gigabytes(lambda data: bz2.compress(data, 1), "x.tar.bz2", True), "unpacks to more than"),
+    "3 GB, zip": (lambda root: _zip(root, [("a/x.png", 8, _deflated(48), 48 * _ZEROS, 0)]), "unpacks to more than"),
+    "3 GB, zip, many": (
+        lambda root: _zip(root, [(f"a/{i}.png", 8, _deflated(1), _ZEROS, 0) for i in range(48)]),
+        "unpacks to more than",
+    ),
+    "zip that lies": (
+        lambda root: _zip(root, [(f"{c}/x.png", 8, _deflated(48), 99, 0) for c in "ab"]),
+        "2 of 2 files cannot be read",
+    ),
+    "bzip2 zip that lies": (
+        lambda root: _zip(root, [(f"{c}/x.png", 12, bz2.compress(bytes(_ZEROS), 1) * 48, 99, 0) for c in "ab"]),
+        "2 of 2 files cannot be read",
+    ),
+    "encrypted": (lambda root: _zip(root, [(f"{c}/x.png", 0, _GOOD, len(_GOOD), 1) for c in "ab"]), "is encrypted"),
+    "links out": (
+        lambda root: _tar(_made(root) / "x.tar", ("a/x.png", tarfile.SYMTYPE, "/etc/passwd", b"")),
+        _DAMAGED + ".*leaves the archive",
+    ),
+    "devices": (
+        lambda root: _tar(_made(root) / "x.tar", ("a/x.png", tarfile.CHRTYPE, "", b"")),
+        _DAMAGED + ".*is a device",
+    ),
+    "archives in an archive": (
+        lambda root: _zip(root, [("train.zip", 0, b"PK", 2, 0)]),
+        "no class folders but train.zip",
+    ),
+    "archive in archive": (
+        lambda root: _tar(_made(root) / "x.tar", ("a/x.tar", tarfile.REGTYPE, "", bytes(10240))),
+        _DAMAGED,
+    ),
+    "many headers": (
+        lambda root: _file(
+            "x.tar.gz", gzip.compress(b"".join(_header(f"{i % 2}/{i}", 0) for i in range(9_000)) + bytes(1024))
+        )(root),
+        "1000 of 9000 files cannot be read",
+    ),
+    "endless header": (
+        _file("x.tar", _header("x", 2**33 - 1, tarfile.GNUTYPE_LONGNAME) + bytes(4096)),
+        "x.tar: .*header",
+    ),
+    "no archive": (_file("x.tar.gz", gzip.compress(b"hello")), "it holds no tar"),
+    "zeros": (lambda root: _sparse("a/x", 3 * 2**30)(root) / "a/x", "holds no files"),
+    "picture": (_file("x.png", _GOOD), "neither a folder nor a zip or tar"),
+    "FIFO alone": (lambda root: _fifo(root) / "a/x.png", "is a FIFO, not a file"),
+    "device alone": (lambda root: Path("/dev/zero"), "is a device, not a file"),
+    "NUL": (lambda root: f"{root}\0x", "null|no such"),
+    "3 GB, IDX": (
+        _idx(_pack(gzip.compress, [b"\0\0\x08\3", *[bytes(_ZEROS)] * 48])),
+        "gz: unpacks to more than 100 times",
+    ),
+    "IDX of 2^96": (_idx(b"\0\0\x08\3" + b"\xff" * 12, packed=False), "which promises"),
+    "CIFAR of a terabyte": (_sparse("data_batch_1.bin", 2**40), "data_batch_1.bin: holds 1,099,511,627,776 bytes"),
+}
+
+
+def _made(root: Path) -> Path:
+    root.mkdir()
+    return root
+
+
+def _only(root: Path, name: str) -> Path:
+    (root / "alone").mkdir()
+    (root / "alone" / name).write_bytes(b"x")
+    return root / "alone"
+
+
+@pytest.fixture(scope="module")
+def server():
+    command = [sys.executable, "-m", __name__]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_hostile(tmp_path, server, name):
+    make, expected = CASES[name]
+    path = make(tmp_path / "set")
+    for on_error in ("raise", "skip") if isinstance(expected, str) else ("raise",):
+        print(json.dumps({"data": str(path), "on_error": on_error}), file=server.stdin, flush=True)
+        assert select.select([server.stdout], [], [], 90)[0], "it takes more than 90 seconds"
+        found = json.loads(server.stdout.readline())
+        assert found["seconds"] < SECONDS
+        assert found["bytes"] < BYTES
+        if on_error == "skip" and isinstance(expected, str) and expected.startswith(_DAMAGED):
+            assert (found["images"], found["left out"]) == ([6, 2], 1)
+        elif isinstance(expected, str):
+            line = " ".join(found["error"].split())
+            assert found["kind"] in ("DataError", "DamagedFiles", "FileNotFoundError"), found
+            assert line.startswith(str(path).replace("\0", "\N{REPLACEMENT CHARACTER}"))
+            assert re.search(expected, line), line
+            assert line.isprintable()
+        else:
+            assert (found["images"], found["left out"]) == (expected, 0)
+
+
+def test_the_command_line_says_one_line_and_its_own_option(tmp_path):
+    path = _fifo(tmp_path / "set")
+    for rest in ([], ["--skip-damaged"]):
+        command = [
+            sys.executable,
+            "-m",
+            "zfcuda.cli",
+            "train",
+            "--data",
+            str(path),
+            "--out",
+            str(tmp_path / "out"),
+            *rest,
+        ]
+        shown = subprocess.run([*command, "--epochs", "1", "--quiet"], capture_output=True, text=True, timeout=100)
+        if rest:
+            assert shown.stderr.splitlines()[:1] == [f"left out {path}/a/x.png: is a FIFO, not a file"]
+            assert shown.stderr.count("left out") == 1
+        else:
+            assert shown.stderr.splitlines() == [
+                f"zfcuda train: {path}: 1 of 9 files cannot be read (--skip-damaged goes on without them): "
+                f"{path}/a/x.png: is a FIFO, not a file"
+            ]
+            assert shown.returncode == 2
+
+
+if __name__ == "__main__":
+    _serve()
