@@ -83,6 +83,7 @@ def test_a_letter_and_its_accent_are_one(tmp_path):
     split = data.open(tmp_path)
     assert split.train.classes == split.test.classes == ("café", "tea")
     assert split.test.labels.tolist() == [0, 1]
+    assert all(Path(half.identifier(i)).exists() for half in split for i in range(len(half)))
 
 
 def test_names_that_a_program_gives_are_shown_too():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import unicodedata
 from collections import defaultdict
 from typing import NamedTuple
 
@@ -117,10 +118,11 @@ class _Tree:
                 raise DataError(f"{self.path(name)}: is a link that leads nowhere; a class or more may be missing")
 
     def named(self, root: str) -> dict[str, str]:
-        """The folders in this one by their names as they are shown."""
+        """The folders in this one by their names as they are shown. An accent is the same composed (NFC) or not: what
+        writes it as which is the system's."""
         folders = self.below[root]
         for show in (printable, escaped):
-            named = {show(_basename(folder)): folder for folder in folders}
+            named = {unicodedata.normalize("NFC", show(_basename(folder))): folder for folder in folders}
             if len(named) == len(folders):
                 return named
         raise DataError(f"{self.path(root)}: has two class folders whose names look the same")

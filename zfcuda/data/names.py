@@ -23,12 +23,11 @@ _WAYS = 16
 
 
 def printable(name: str) -> str:
-    """A name as text that can be printed and stored: composed (NFC), with U+FFFD for bytes that are not UTF-8 and for
-    control characters."""
-    if name.isascii() and name.isprintable():
+    """A name as text that can be printed and stored: U+FFFD stands for bytes that are not UTF-8 and for control
+    characters."""
+    if name.isprintable():
         return name
-    text = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
-    return unicodedata.normalize("NFC", text)
+    return "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(c) in ("Cc", "Cs") else c for c in name)
 
 
 def escaped(name: str) -> str:
