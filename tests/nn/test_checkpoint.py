@@ -12,7 +12,7 @@ import zfcuda
 from tests.nn.networks import TINY
 from zfcuda.nn import Architecture, Network, checkpoint, models
 from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, ReLUSpec
-from zfcuda.nn.checkpoint import read_checkpoint, save_network
+from zfcuda.nn.checkpoint import read_checkpoint
 
 
 @pytest.fixture
@@ -81,13 +81,13 @@ def test_the_same_network_makes_the_same_file(network, path, tmp_path):
 def test_other_tensors_and_metadata_travel_along(network, tmp_path):
     path = tmp_path / "with state"
     state = {"optimizer/conv1.weight": np.arange(3, dtype=np.int64)}
-    save_network(network, path, tensors=state, metadata={"epoch": "7"})
+    network.save(path, tensors=state, metadata={"epoch": "7"})
     found = read_checkpoint(path)
     assert found.metadata == {"epoch": "7"}
     np.testing.assert_array_equal(found.tensors["optimizer/conv1.weight"], np.arange(3))
     assert zfcuda.load(path).architecture == network.architecture
     with pytest.raises(ValueError, match="tensors must be named 'prefix/name', got velocity"):
-        save_network(network, path, tensors={"velocity": np.zeros(1)})
+        network.save(path, tensors={"velocity": np.zeros(1)})
 
 
 def test_a_file_cut_short_at_any_length(path):
@@ -114,8 +114,7 @@ def test_a_file_that_is_not_there(tmp_path):
 
 def rewrite(path, change_tensors=lambda tensors: None, header=None, **changes):
     """The file with other tensors, a part of its header changed, or another header."""
-    found = read_checkpoint(path).network
-    tensors = dict(found.parameters())
+    tensors = dict(read_checkpoint(path).parameters)
     change_tensors(tensors)
     if header is None:
         header = {"format": 1, "architecture": TINY.to_dict(), "classes": None, "preprocess": None, "metadata": {}}

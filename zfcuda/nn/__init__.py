@@ -2,8 +2,8 @@
 
 from . import models
 from .architecture import Architecture
-from .checkpoint import Checkpoint, load, read_checkpoint, save_network
-from .network import Network
+from .checkpoint import Checkpoint, read_checkpoint
+from .network import Network, load
 from .trace import Trace
 
-__all__ = ["Architecture", "Checkpoint", "Network", "Trace", "load", "models", "read_checkpoint", "save_network"]
+__all__ = ["Architecture", "Checkpoint", "Network", "Trace", "load", "models", "read_checkpoint"]

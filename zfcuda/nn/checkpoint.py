@@ -2,15 +2,14 @@
 names of the classes as JSON in the metadata. No pickle.
 
 A checkpoint may carry more than the network: tensors whose names start with a prefix and a slash (such as an
-optimiser's state, "optimizer/conv1.weight"), and further metadata. `load` ignores them; `read_checkpoint` gives them.
+optimiser's state, "optimizer/conv1.weight"), and further metadata.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +21,11 @@ from ..backends import Array, to_host
 from ..errors import CheckpointError
 from ..files import write_atomically
 from .architecture import Architecture
-from .network import Network
 
 if TYPE_CHECKING:
     from ..data import Preprocess
 
-__all__ = ["Checkpoint", "load", "read_checkpoint", "save_network"]
+__all__ = ["Checkpoint", "read_checkpoint"]
 
 # All of ours is under one key: safetensors writes several in an order that changes from run to run.
 _KEY = "zfcuda"
@@ -39,50 +37,37 @@ PathLike = str | os.PathLike[str]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint's network, its other tensors (name with prefix -> array) and its other metadata."""
+    """What a file holds of a network, its other tensors ("prefix/name" -> array) and its other metadata."""
 
-    network: Network
-    tensors: dict[str, np.ndarray]
-    metadata: dict[str, str]
+    architecture: Architecture
+    parameters: dict[str, Array]
+    preprocess: Preprocess | None = None
+    classes: tuple[str, ...] | None = None
+    tensors: dict[str, Array] = field(default_factory=dict)
+    metadata: dict[str, str] = field(default_factory=dict)
 
-
-def save_network(
-    network: Network,
-    path: PathLike,
-    *,
-    tensors: Mapping[str, Array] | None = None,
-    metadata: Mapping[str, str] | None = None,
-) -> None:
-    """Writes the network, and other tensors (named "prefix/name") and metadata with it, atomically."""
-    extra = dict(tensors or {})
-    unprefixed = [name for name in extra if "/" not in name]
-    if unprefixed:
-        raise ValueError(f"tensors must be named 'prefix/name', got {', '.join(unprefixed)}")
-    header = {
-        "format": _FORMAT,
-        "architecture": network.architecture.to_dict(),
-        "preprocess": None,
-        "classes": network.classes,
-        "metadata": dict(metadata or {}),
-    }
-    if network.preprocess is not None:
-        extra[_MEAN] = network.preprocess.mean
-        header["preprocess"] = {"crop": network.preprocess.crop, "scale": network.preprocess.scale}
-    arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in {**network.parameters(), **extra}.items()}
-    write_atomically(path, safetensors.numpy.save(arrays, metadata={_KEY: json.dumps(header)}))
-
-
-def load(path: PathLike) -> Network:
-    """The network of a checkpoint, on the CPU.
-
-    FileNotFoundError if there is no such file; CheckpointError, naming the path, if it is damaged, cut short, not
-    made by zfcuda, or if its weights are not those of its architecture.
-    """
-    return read_checkpoint(path).network
+    def write(self, path: PathLike) -> None:
+        """Atomically."""
+        arrays = {**self.parameters, **self.tensors}
+        unprefixed = [name for name in self.tensors if "/" not in name]
+        if unprefixed:
+            raise ValueError(f"tensors must be named 'prefix/name', got {', '.join(unprefixed)}")
+        header = {
+            "format": _FORMAT,
+            "architecture": self.architecture.to_dict(),
+            "preprocess": None,
+            "classes": self.classes,
+            "metadata": self.metadata,
+        }
+        if self.preprocess is not None:
+            arrays[_MEAN] = self.preprocess.mean
+            header["preprocess"] = {"crop": self.preprocess.crop, "scale": self.preprocess.scale}
+        arrays = {name: np.ascontiguousarray(to_host(array)) for name, array in arrays.items()}
+        write_atomically(path, safetensors.numpy.save(arrays, metadata={_KEY: json.dumps(header)}))
 
 
 def read_checkpoint(path: PathLike) -> Checkpoint:
-    """A checkpoint with all that it carries; errors as in `load`."""
+    """A checkpoint with all that it carries, on the CPU; errors as in `zfcuda.load`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -105,12 +90,15 @@ def _checkpoint(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Check
         raise ValueError(f"its format is {header['format']}, and this version reads {_FORMAT}")
     parameters = {name: array for name, array in tensors.items() if "/" not in name}
     others = {name: array for name, array in tensors.items() if "/" in name}
-    network = Network(Architecture.from_dict(header["architecture"]), parameters=parameters)
-    if header["classes"] is not None:
-        network.classes = tuple(str(name) for name in header["classes"])
-    if header["preprocess"] is not None:
-        network.preprocess = _preprocess(header["preprocess"], others.pop(_MEAN, None))
-    return Checkpoint(network, others, dict(header["metadata"]))
+    architecture = Architecture.from_dict(header["architecture"])
+    architecture.check_parameters(parameters)
+    classes = header["classes"]
+    if classes is not None:
+        classes = tuple(str(name) for name in classes)
+    preprocess = header["preprocess"]
+    if preprocess is not None:
+        preprocess = _preprocess(preprocess, others.pop(_MEAN, None))
+    return Checkpoint(architecture, parameters, preprocess, classes, others, dict(header["metadata"]))
 
 
 def _preprocess(description: dict[str, Any], mean: np.ndarray | None) -> Preprocess:

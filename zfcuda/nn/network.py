@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from ..backends import Array
 from . import window
 from .architecture import Architecture
 from .capture import Captured, identity
+from .checkpoint import Checkpoint, PathLike, read_checkpoint
 from .layers import KINDS, PRECISIONS, RULES, Layer, build_stages
 from .projection import Descent
 from .record import Record, Training
@@ -22,7 +22,7 @@ from .trace import Trace
 if TYPE_CHECKING:
     from ..data import Preprocess
 
-__all__ = ["Network"]
+__all__ = ["Network", "load"]
 
 _PREDICT_BATCH = 64  # images that go forward at a time in `predict`
 
@@ -148,12 +148,17 @@ class Network:
         self._projection = Captured()
         return self
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes weights, architecture, preprocessing and classes as safetensors; a file that was there stays whole
-        until the new one is."""
-        from .checkpoint import save_network
-
-        save_network(self, path)
+    def save(
+        self,
+        path: PathLike,
+        *,
+        tensors: Mapping[str, Array] | None = None,
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes weights, architecture, preprocessing and classes as safetensors, and what else is given with them (see
+        `zfcuda.nn.checkpoint`); a file that was there stays whole until the new one is."""
+        described = (self.architecture, self.parameters(), self.preprocess, self.classes)
+        Checkpoint(*described, dict(tensors or {}), dict(metadata or {})).write(path)
 
     def locate(self, layer: str) -> tuple[int, int]:
         """(number of the stage, position in the stage) of a layer; ValueError if there is none of this name."""
@@ -277,3 +282,15 @@ class Network:
             backend, _ = backends.resolve(**parameters)
             self._gradients = {name: backend.empty(array.shape) for name, array in parameters.items()}
         return self._gradients
+
+
+def load(path: PathLike) -> Network:
+    """The network of a checkpoint, on the CPU.
+
+    FileNotFoundError if there is no such file; CheckpointError, naming the path, if it is damaged, cut short, not
+    made by zfcuda, or if its weights are not those of its architecture.
+    """
+    saved = read_checkpoint(path)
+    network = Network(saved.architecture, parameters=saved.parameters)
+    network.preprocess, network.classes = saved.preprocess, saved.classes
+    return network

@@ -15,8 +15,7 @@ from typing import Any
 
 from ..backends import Array
 from ..errors import CheckpointError
-from ..nn import Network
-from ..nn.checkpoint import read_checkpoint, save_network
+from ..nn import Network, read_checkpoint
 
 _VELOCITY = "velocity/"
 _TRAINING_KEY = "zfcuda.training"
@@ -34,8 +33,7 @@ class Progress:
 def save_training(path: str | os.PathLike[str], net: Network, velocities: dict[str, Array], progress: Progress) -> None:
     """Writes network, velocities and progress, whole or not at all. OSError if it cannot."""
     state = {"seed": progress.seed, "step": progress.step, "history": progress.history}
-    save_network(
-        net,
+    net.save(
         path,
         tensors={_VELOCITY + name: array for name, array in velocities.items()},
         metadata={_TRAINING_KEY: json.dumps(state)},
@@ -49,21 +47,20 @@ def load_training(path: str | os.PathLike[str], net: Network, velocities: dict[s
     nothing has been changed.
     """
     path = Path(path)
-    checkpoint = read_checkpoint(path)
-    saved = checkpoint.network
+    saved = read_checkpoint(path)
     if saved.architecture != net.architecture:
         raise CheckpointError(f"{path} is of another architecture than the network that is to go on training")
     try:
-        state = json.loads(checkpoint.metadata[_TRAINING_KEY])
+        state = json.loads(saved.metadata[_TRAINING_KEY])
         progress = Progress(int(state["seed"]), int(state["step"]), list(state["history"]))
-        stored = {name: checkpoint.tensors[_VELOCITY + name] for name in velocities}
+        stored = {name: saved.tensors[_VELOCITY + name] for name in velocities}
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} holds a network, but no training that could go on ({error!r})") from error
     for name, array in velocities.items():
         if stored[name].shape != tuple(array.shape) or stored[name].dtype != array.dtype:
             raise CheckpointError(f"{path} is damaged: the velocity of {name} has shape {stored[name].shape}")
     for name, array in net.parameters().items():
-        _copy(array, saved.parameters()[name])
+        _copy(array, saved.parameters[name])
         _copy(velocities[name], stored[name])
     net.preprocess = saved.preprocess
     net.classes = saved.classes
