@@ -9,9 +9,9 @@ import pytest
 from tests.oracles import relative_error
 from zfcuda import Network, analysis, load, training
 from zfcuda.analysis.geometry import field_of
-from zfcuda.nn import Architecture
+from zfcuda.nn import Architecture, window
 from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
-from zfcuda.nn.layers import KINDS, RULES, Layer, LayerSpec
+from zfcuda.nn.layers import KINDS, RULES, Layer, LayerSpec, stage
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,49 @@ class Mirror(Layer):
 
     def undo(self, signal, rule, record):
         return self.forward(signal)
+
+
+@dataclass(frozen=True)
+class LeakySpec(LayerSpec):
+    kind: ClassVar[str] = "leaky"
+
+
+class Leaky(Layer):
+    """A layer that keeps every value at its place says no more than this, and runs on windows."""
+
+    spec_type = LeakySpec
+    on_windows = True
+
+    def forward(self, x):
+        return np.where(x > 0, x, np.float32(0.1) * x)
+
+    def reads(self, rule):
+        return set() if rule == "deconvnet" else {"y"}
+
+    def undo(self, signal, rule, record):
+        if rule != "deconvnet":
+            signal = np.where(record["y"] > 0, signal, np.float32(0.1) * signal)
+        return signal if rule == "gradient" else self.forward(signal)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_kind_on_windows(monkeypatch, images, rule):
+    monkeypatch.setitem(KINDS, "leaky", Leaky)
+    monkeypatch.setattr(stage, "_LARGEST_SHARE", 100)
+    layers = (ConvSpec("conv1", 4, 3, padding=1), LeakySpec("leaky1"), MaxPoolSpec("pool1", 2, 2), LeakySpec("leaky2"))
+    net = Network(Architecture(images.shape[1:], (*layers, FullyConnectedSpec("fc2", 3)), initial="lecun"), seed=5)
+    trace = net.forward(images)
+    signal = np.zeros_like(trace["leaky2"])
+    signal[:, 2, 3, 1] = [1, -2, 3]
+    pixels = net.project(trace, "leaky2", signal, rule)
+    assert np.count_nonzero(pixels) <= 3 * 3 * 3 * 2
+    with monkeypatch.context() as patch:
+        patch.setattr(window, "find", lambda activations: None)
+        assert relative_error(pixels, net.project(trace, "leaky2", signal, rule)) < 1e-6
+    found = analysis.occlusion(net, images[0], 1, size=4, stride=4, layer="pool1")
+    covered = images[:1].copy()
+    covered[:, 4:8, :4] = 0
+    assert found.probability[1, 0] == pytest.approx(net.predict(covered)[0, 1], rel=1e-5)
 
 
 @pytest.fixture
