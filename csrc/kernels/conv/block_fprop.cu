@@ -28,7 +28,7 @@ void conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const Eleme
     with_list(typename Tiles<Math>::Block{}, is_vectorisable(shape.c, x),
               is_vectorisable(shape.c, w), [&](auto tiles) {
                   with_tile(tiles, plan->kernel, [&](auto tile) {
-                      launch_block_fprop<decltype(tile), tiles.width_a>(shape, pool, x, w, b, y,
+                      launch_block_fprop<decltype(tile), tiles.kWidthA>(shape, pool, x, w, b, y,
                                                                         switches, stream);
                   });
               });

@@ -24,8 +24,8 @@ namespace zfcuda::conv {
 // Tiles to choose from where operand A is copied WidthA elements at a time, and B WidthB.
 template <int WidthA, int WidthB, class... Tiles>
 struct TileList {
-    static constexpr std::integral_constant<int, WidthA> width_a{};
-    static constexpr std::integral_constant<int, WidthB> width_b{};
+    static constexpr std::integral_constant<int, WidthA> kWidthA{};
+    static constexpr std::integral_constant<int, WidthB> kWidthB{};
 };
 
 // What an operation has for operands of which all, some or none can be copied 16 bytes at a time.
@@ -49,7 +49,7 @@ void for_each_list(TileLists<Lists...>, Use use) {
 template <class List, class... Others, class Use>
 void with_list(TileLists<List, Others...>, bool vector_a, bool vector_b, Use use) {
     if constexpr (sizeof...(Others) > 0) {
-        const bool allowed = (vector_a || List::width_a == 1) && (vector_b || List::width_b == 1);
+        const bool allowed = (vector_a || List::kWidthA == 1) && (vector_b || List::kWidthB == 1);
         if (!allowed) return with_list(TileLists<Others...>{}, vector_a, vector_b, use);
     }
     use(List{});

@@ -62,7 +62,7 @@ void run_product(Lists lists, const Product& product, bool vector_a, bool vector
         with_tile(tiles, plan.kernel, [&](auto tile) {
             const dim3 grid(static_cast<unsigned>(count_blocks<decltype(tile)>(product)),
                             plan.splits);
-            launch(tile, tiles.width_a, tiles.width_b,
+            launch(tile, tiles.kWidthA, tiles.kWidthB,
                    Launch<T>{grid, plan.k_tiles_per_split, split ? part : whole,
                              split ? static_cast<T*>(workspace) : y, stream});
         });
