@@ -89,11 +89,11 @@ def test_gpu_array_without_a_usable_gpu_says_why():
         ops.relu(OnGpu())
 
 
-def test_mixed_devices(monkeypatch):
-    places = iter(["the CPU", "GPU 0"])
-    monkeypatch.setattr(backends, "_place", lambda array: next(places))
-    with pytest.raises(TypeError, match="x on the CPU, w on GPU 0"):
-        ops.conv2d(X, X)
+def test_mixed_devices(gpu):
+    for on_host, on_gpu in (("x", "w"), ("w", "x")):
+        with pytest.raises(TypeError, match=f"{on_host} on the CPU") as error:
+            ops.conv2d(**{on_host: X, on_gpu: gpu.asarray(X)})
+        assert f"{on_gpu} on GPU 0" in str(error.value)
 
 
 def test_results_live_on_the_gpu_of_the_arguments(monkeypatch):
