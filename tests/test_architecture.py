@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 # What each part of the package stands on, besides the foundation: the modules at its top that are not named here. The
 # root, which brings them all together, is for users.
 STANDS_ON = {
-    "ops": {"_border"},
+    "ops": set(),
     "data": {"ops"},
     "nn": {"ops", "data"},
     "models": {"nn"},

@@ -14,12 +14,13 @@ from ..data import Dataset, mean_image, sample
 from ..nn.models import VARIANTS
 from ..report import Report
 from ..report.sections.ablation import ablation_section
+from . import common
 from .budget import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
-from .common import Commands, add_command, add_data, command_line, device, finish, open_data, output, positive
+from .common import Commands, positive
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "ablate",
         run,
@@ -27,7 +28,7 @@ def add_parser(commands: Commands) -> None:
         "Trains variants of a network from scratch under one budget and measures them as the paper's Table 3 does. "
         "Finished runs stay in --out: the same command goes on where it was interrupted.",
     )
-    add_data(parser)
+    common.add_data(parser)
     parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
     parser.add_argument(
         "--variants", nargs="+", metavar="NAME", help='Table 3\'s changes, such as "without layers 3,4" (default: all)'
@@ -48,9 +49,9 @@ class _List(argparse.Action):
 
 
 def run(arguments: argparse.Namespace) -> int:
-    split = open_data(arguments, natural_size(arguments.model))
+    split = common.open_data(arguments, natural_size(arguments.model))
     variants = table3(architecture_of(arguments.model, split), arguments.variants)
-    directory = output(arguments)
+    directory = common.output(arguments)
     mean = mean_image(split.train)
     budget = Budget(
         epochs=arguments.epochs,
@@ -66,7 +67,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = Report(
         f"Variants of {arguments.model} on {arguments.data}",
         f"Each trained from scratch for {arguments.epochs} epochs on {len(train):,} images.",
-        command_line(arguments),
+        common.command_line(arguments),
     )
     result, _ = report.kept(
         ablation,
@@ -76,14 +77,14 @@ def run(arguments: argparse.Namespace) -> int:
         budget=budget,
         out_dir=directory / "runs",
         seeds=arguments.seeds,
-        device=device(arguments),
+        device=common.device(arguments),
         processes=arguments.processes,
         progress=not arguments.quiet,
         on_run=_say,
     )
     if result is not None:
         report.add(ablation_section(result))
-    return finish(report, directory)
+    return common.finish(report, directory)
 
 
 def _say(run: Run) -> None:

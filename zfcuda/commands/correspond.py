@@ -18,29 +18,21 @@ from ..errors import DataError
 from ..report import Report
 from ..report.sections.correspondence import correspondence_section
 from ..report.shown import seen
-from .common import (
-    Commands,
-    add_checkpoint,
-    add_command,
-    command_line,
-    finish,
-    open_network,
-    output,
-    positive,
-)
+from . import common
+from .common import Commands, positive
 
 _FORM = '{"face1.jpg": {"left eye": [top, left, height, width], "nose": [...]}, "face2.jpg": {...}}'
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "correspond",
         run,
         "whether masking the same part changes features alike",
         "Masks the same part in several images and compares how the features change, against masks at random places.",
     )
-    add_checkpoint(parser)
+    common.add_checkpoint(parser)
     parser.add_argument(
         "parts",
         metavar="PARTS.json",
@@ -54,15 +46,15 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    net = open_network(arguments)
+    net = common.open_network(arguments)
     preprocess = preprocess_of(net)
     paths, parts = read_parts(Path(arguments.parts), preprocess)
-    directory = output(arguments)
+    directory = common.output(arguments)
     raw = np.stack([read_image(path, preprocess.image_shape) for path in paths])
     report = Report(
         "Correspondence of parts",
         f"{len(paths)} images, {len(parts)} parts and a random control.",
-        command_line(arguments),
+        common.command_line(arguments),
     )
     result, _ = report.kept(
         correspondence,
@@ -76,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if result is not None:
         report.add(correspondence_section(result, seen(raw, preprocess), parts))
-    return finish(report, directory)
+    return common.finish(report, directory)
 
 
 def read_parts(path: Path, preprocess: Preprocess) -> tuple[list[Path], dict[str, list[Window]]]:

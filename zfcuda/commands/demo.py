@@ -16,7 +16,8 @@ from ..report.sections.training import training_section
 from ..report.sections.visualization import add_visualization
 from ..training import Linear, Trainer
 from ..training.trainer import CHECKPOINT
-from .common import Commands, add_command, command_line, device, finish, output, positive
+from . import common
+from .common import Commands, positive
 
 _ABLATED = ("as it is", "without layers 3,4", "without layers 3,4,6,7")
 _ABLATION_IMAGES, _ABLATION_EPOCHS = 4000, 3
@@ -24,7 +25,7 @@ _BATCH, _LEARNING_RATE = 64, 2e-2
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "demo",
         run,
@@ -38,9 +39,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
-    directory = output(arguments)
+    directory = common.output(arguments)
     print(f"report: {(directory / 'report.html').resolve()} (when it is done)")
-    progress, place = not arguments.quiet, device(arguments)
+    progress, place = not arguments.quiet, common.device(arguments)
     split = data.open("fashion-mnist")
     architecture = models.zfnet_small_architecture(len(split.train.classes), split.train.image_shape)
     mean = mean_image(split.train)
@@ -59,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress=progress,
     )
     accuracy = 100 * history[-1]["validation_top1"]
-    report = Report("What a convnet learned from Fashion-MNIST", command=command_line(arguments))
+    report = Report("What a convnet learned from Fashion-MNIST", command=common.command_line(arguments))
     report.add(training_section(net, history))
 
     _say("2/4 ranking and projecting what excites each map")
@@ -97,7 +98,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     print(f"test accuracy: {accuracy:.2f} %")
     print(f"checkpoint: {(directory / CHECKPOINT).resolve()}")
-    return finish(report, directory)
+    return common.finish(report, directory)
 
 
 def _say(words: str) -> None:

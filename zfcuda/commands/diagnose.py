@@ -7,21 +7,12 @@ import argparse
 from ..analysis import Diagnosis, diagnosis
 from ..report import Report
 from ..report.sections.diagnosis import comparison_section, diagnosis_section
-from .common import (
-    Commands,
-    add_command,
-    add_data,
-    add_split,
-    command_line,
-    finish,
-    open_half,
-    open_network,
-    output,
-)
+from . import common
+from .common import Commands
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "diagnose",
         run,
@@ -30,18 +21,18 @@ def add_parser(commands: Commands) -> None:
         "filters that dominate. Several checkpoints are compared.",
     )
     parser.add_argument("checkpoints", nargs="+", metavar="CHECKPOINT", help="networks that `zfcuda train` saved")
-    add_data(parser)
-    add_split(parser)
+    common.add_data(parser)
+    common.add_split(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    directory = output(arguments)
-    report = Report("Diagnosis", f"Measured on images of {arguments.data}.", command_line(arguments))
+    directory = common.output(arguments)
+    report = Report("Diagnosis", f"Measured on images of {arguments.data}.", common.command_line(arguments))
     results: dict[str, Diagnosis] = {}
     for number, path in enumerate(dict.fromkeys(arguments.checkpoints), start=1):
         arguments.checkpoint = path
-        net = open_network(arguments)
-        dataset = open_half(arguments, net, arguments.images)
+        net = common.open_network(arguments)
+        dataset = common.open_half(arguments, net, arguments.images)
         result, stopped = report.kept(diagnosis, net, dataset, progress=not arguments.quiet)
         if result is not None:
             results[path] = result
@@ -50,4 +41,4 @@ def run(arguments: argparse.Namespace) -> int:
             break
     if len(results) > 1:
         report.sections.insert(0, comparison_section(results))
-    return finish(report, directory)
+    return common.finish(report, directory)

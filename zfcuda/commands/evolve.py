@@ -10,18 +10,19 @@ from ..analysis.evolution import FOLDER
 from ..nn import load
 from ..report import Report
 from ..report.sections.evolution import evolution_section
-from .common import Commands, add_checkpoint, add_command, command_line, finish, output
+from . import common
+from .common import Commands
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "evolve",
         run,
         "how features came to be during training",
         "Shows what `zfcuda train --track-evolution` saw: the strongest projection of chosen maps, epoch by epoch.",
     )
-    add_checkpoint(parser)
+    common.add_checkpoint(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,6 +30,8 @@ def run(arguments: argparse.Namespace) -> int:
     folder = Path(arguments.checkpoint).parent / FOLDER
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not there: train with --track-evolution to fill it")
-    report = Report("How features evolved", f"Seen while {arguments.checkpoint} was trained.", command_line(arguments))
+    report = Report(
+        "How features evolved", f"Seen while {arguments.checkpoint} was trained.", common.command_line(arguments)
+    )
     report.add(evolution_section(load_evolution(folder)))
-    return finish(report, output(arguments))
+    return common.finish(report, common.output(arguments))

@@ -13,24 +13,12 @@ from ..data import Dataset
 from ..report import Report
 from ..report.sections.features import features_section
 from ..training import Linear
-from .common import (
-    Commands,
-    add_checkpoint,
-    add_command,
-    add_data,
-    command_line,
-    finish,
-    fraction,
-    open_data,
-    open_network,
-    output,
-    positive,
-    square,
-)
+from . import common
+from .common import Commands, fraction, positive
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "features",
         run,
@@ -38,8 +26,8 @@ def add_parser(commands: Commands) -> None:
         "Trains linear classifiers on the frozen features of each layer, on another data set, with more and more "
         "images per class; with --scratch-epochs also the same network from scratch on those images.",
     )
-    add_checkpoint(parser)
-    add_data(parser)
+    common.add_checkpoint(parser)
+    common.add_data(parser)
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the end of every block but the last")
     parser.add_argument(
         "--per-class",
@@ -60,9 +48,9 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    net = open_network(arguments)
+    net = common.open_network(arguments)
     preprocess = preprocess_of(net)
-    split = open_data(arguments, preprocess.image_shape[0] if square(preprocess) else None)
+    split = common.open_data(arguments, preprocess.image_shape[0] if common.square(preprocess) else None)
     train, test = (_fit(half, preprocess.image_shape) for half in split)
     if arguments.test_images:
         test = data.sample(test, arguments.test_images)
@@ -70,11 +58,11 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.scratch_epochs:
         epochs = arguments.scratch_epochs
         budget = Budget(epochs, batch_size=32, lr=arguments.lr, schedule=Linear(epochs), scale=preprocess.scale)
-    directory = output(arguments)
+    directory = common.output(arguments)
     report = Report(
         f"Frozen features on {arguments.data}",
         f"The network of {arguments.checkpoint}, {len(test.classes)} classes, {len(test):,} test images.",
-        command_line(arguments),
+        common.command_line(arguments),
     )
     for kind in dict.fromkeys(arguments.classifier):
         result, stopped = report.kept(
@@ -94,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
             report.add(features_section(result))
         if stopped:
             break
-    return finish(report, directory)
+    return common.finish(report, directory)
 
 
 def _fit(dataset: Dataset, image_shape: tuple[int, int, int]) -> Dataset:

@@ -12,23 +12,12 @@ from ..analysis.source import preprocess_of
 from ..report import Report
 from ..report.sections.invariance import invariance_section
 from ..report.shown import short
-from .common import (
-    Commands,
-    add_checkpoint,
-    add_command,
-    add_data,
-    add_split,
-    command_line,
-    finish,
-    open_half,
-    open_network,
-    output,
-    positive,
-)
+from . import common
+from .common import Commands, positive
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "invariance",
         run,
@@ -36,9 +25,9 @@ def add_parser(commands: Commands) -> None:
         "Translates, scales and rotates images, and measures how far the features of two layers move and what happens "
         "to the probability of the true class.",
     )
-    add_checkpoint(parser)
-    add_data(parser)
-    add_split(parser, images=5)
+    common.add_checkpoint(parser)
+    common.add_data(parser)
+    common.add_split(parser, images=5)
     parser.add_argument(
         "--layers", nargs="+", metavar="LAYER", help="default: the first block and the last hidden layer"
     )
@@ -46,16 +35,16 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    net = open_network(arguments)
-    chosen = open_half(arguments, net, arguments.images)
+    net = common.open_network(arguments)
+    chosen = common.open_half(arguments, net, arguments.images)
     raw, labels = chosen.batch(range(len(chosen)))
     images = np.asarray(preprocess_of(net)(raw))
     amounts = {name: paper_amounts(name, net.input_shape[0], arguments.steps).tolist() for name in TRANSFORMS}
-    directory = output(arguments)
+    directory = common.output(arguments)
     report = Report(
         "How invariant the features are",
         f"{len(chosen)} images of {arguments.data}, translated, scaled and rotated.",
-        command_line(arguments),
+        common.command_line(arguments),
     )
     result, _ = report.kept(
         invariance,
@@ -69,4 +58,4 @@ def run(arguments: argparse.Namespace) -> int:
     if result is not None:
         names = [f"{short(chosen.identifier(i))}: {chosen.classes[label]}" for i, label in enumerate(result.labels)]
         report.add(invariance_section(result, images[: len(names)], names))
-    return finish(report, directory)
+    return common.finish(report, directory)

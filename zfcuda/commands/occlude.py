@@ -16,23 +16,12 @@ from ..report import Report
 from ..report.sections.occlusion import add_occlusion, square_of
 from ..report.sections.pointing import pointing_section
 from ..report.shown import class_names
-from .common import (
-    Commands,
-    add_checkpoint,
-    add_command,
-    add_data,
-    add_split,
-    command_line,
-    finish,
-    open_half,
-    open_network,
-    output,
-    positive,
-)
+from . import common
+from .common import Commands, positive
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "occlude",
         run,
@@ -40,9 +29,9 @@ def add_parser(commands: Commands) -> None:
         "Slides a grey square over images and maps the probability of the class, the prediction and the strongest "
         "feature map by the square's position.",
     )
-    add_checkpoint(parser)
-    add_data(parser)
-    add_split(parser, images=8)
+    common.add_checkpoint(parser)
+    common.add_data(parser)
+    common.add_split(parser, images=8)
     parser.add_argument("--image", nargs="+", metavar="FILE", default=[], help="image files, instead of the data's own")
     parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
     parser.add_argument(
@@ -59,8 +48,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    net = open_network(arguments)
-    dataset = open_half(arguments, net)
+    net = common.open_network(arguments)
+    dataset = common.open_half(arguments, net)
     classes = class_names(net, dataset)
     if arguments.pointing and not isinstance(dataset, Cluttered):
         raise ValueError("--pointing needs --clutter: only there are the boxes of the objects known")
@@ -68,11 +57,11 @@ def run(arguments: argparse.Namespace) -> int:
         chosen: Dataset = _files(net, arguments.image, classes, arguments.label)
     else:
         chosen = sample(dataset, arguments.images)
-    directory = output(arguments)
+    directory = common.output(arguments)
     report = Report(
         "Where the network looks",
         "A grey square slides over each image; what the network says is drawn at the square's place.",
-        command_line(arguments),
+        common.command_line(arguments),
     )
     square = square_of(net, arguments.size, arguments.stride)
     stopped = add_occlusion(
@@ -93,7 +82,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
         if result is not None:
             report.add(pointing_section(result))
-    return finish(report, directory)
+    return common.finish(report, directory)
 
 
 def _files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: str | None) -> ArrayDataset:

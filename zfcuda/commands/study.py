@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ..report.study import join
-from .common import Commands, output
+from . import common
+from .common import Commands
 
 
 def add_parser(commands: Commands) -> None:
@@ -23,5 +24,5 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    print(f"report: {join(arguments.runs, output(arguments), arguments.title).resolve()}")
+    print(f"report: {join(arguments.runs, common.output(arguments), arguments.title).resolve()}")
     return 0

@@ -14,31 +14,22 @@ from ..report.sections.evolution import evolution_section
 from ..report.sections.training import training_section
 from ..training import Trainer, evaluate
 from ..training.trainer import CHECKPOINT
+from . import common
 from .budget import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
-from .common import (
-    Commands,
-    add_command,
-    add_data,
-    command_line,
-    device,
-    finish,
-    open_data,
-    output,
-    positive,
-)
+from .common import Commands, positive
 
 _TRACKED_IMAGES = 2000
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "train",
         run,
         "train a network from scratch",
         "Trains a network from scratch, checkpoint by checkpoint. Ctrl-C loses one epoch at most: --resume goes on.",
     )
-    add_data(parser)
+    common.add_data(parser)
     parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
     parser.add_argument(
         "--first-layer",
@@ -68,12 +59,12 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    place = device(arguments)
-    split = open_data(arguments, natural_size(arguments.model))
+    place = common.device(arguments)
+    split = common.open_data(arguments, natural_size(arguments.model))
     architecture = architecture_of(arguments.model, split)
     if arguments.first_layer:
         architecture = models.change_first_layer(architecture, *arguments.first_layer)
-    directory = output(arguments)
+    directory = common.output(arguments)
     net = Network(architecture, seed=arguments.seed).to(place)
     mean = mean_image(split.train)
     trainer = Trainer(
@@ -105,7 +96,7 @@ def run(arguments: argparse.Namespace) -> int:
     report = Report(
         f"{arguments.model} on {arguments.data}",
         f"Trained from scratch on {len(split.train):,} images of {len(split.train.classes)} classes.",
-        command_line(arguments),
+        common.command_line(arguments),
     )
     extra = []
     if arguments.ten_crop:
@@ -114,4 +105,4 @@ def run(arguments: argparse.Namespace) -> int:
     if tracker is not None:
         report.add(evolution_section(tracker.result()))
     print(f"checkpoint: {(directory / CHECKPOINT).resolve()}")
-    return finish(report, directory)
+    return common.finish(report, directory)

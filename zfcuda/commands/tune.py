@@ -9,7 +9,8 @@ from .. import tuning
 from ..nn import load
 from ..nn.layers import PRECISIONS
 from ..plans import Plan
-from .common import Commands, add_checkpoint, positive
+from . import common
+from .common import Commands, positive
 
 
 def add_parser(commands: Commands) -> None:
@@ -24,7 +25,7 @@ def add_parser(commands: Commands) -> None:
         ),
     )
     parser.set_defaults(run=run)
-    add_checkpoint(parser)
+    common.add_checkpoint(parser)
     parser.add_argument(
         "--batch-size", type=positive, nargs="+", default=[128], metavar="N", help="plans are for these (default: 128)"
     )

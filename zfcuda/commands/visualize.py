@@ -7,32 +7,21 @@ import argparse
 from ..nn.layers import RULES
 from ..report import Report
 from ..report.sections.visualization import add_visualization
-from .common import (
-    Commands,
-    add_checkpoint,
-    add_command,
-    add_data,
-    add_split,
-    command_line,
-    finish,
-    open_half,
-    open_network,
-    output,
-    positive,
-)
+from . import common
+from .common import Commands, positive
 
 
 def add_parser(commands: Commands) -> None:
-    parser = add_command(
+    parser = common.add_command(
         commands,
         "visualize",
         run,
         "the images that excite each map most, projected to pixels",
         "Ranks all images by how strongly they excite each map, in one pass, and projects the winners to pixels.",
     )
-    add_checkpoint(parser)
-    add_data(parser)
-    add_split(parser)
+    common.add_checkpoint(parser)
+    common.add_data(parser)
+    common.add_split(parser)
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the end of every block with maps")
     parser.add_argument(
         "--maps", type=positive, default=16, metavar="N", help="show the N strongest maps of a layer (default: 16)"
@@ -43,14 +32,14 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    net = open_network(arguments)
-    dataset = open_half(arguments, net, arguments.images)
-    directory = output(arguments)
+    net = common.open_network(arguments)
+    dataset = common.open_half(arguments, net, arguments.images)
+    directory = common.output(arguments)
     report = Report(
         "What excites each map",
         f"{len(dataset):,} images of {arguments.data}; the strongest {arguments.top} for each map, projected with the "
         f"{arguments.rule} rule.",
-        command_line(arguments),
+        common.command_line(arguments),
     )
     add_visualization(
         report,
@@ -63,4 +52,4 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,
     )
-    return finish(report, directory)
+    return common.finish(report, directory)

@@ -65,7 +65,8 @@ class Table(Part):
 
     def _cell(self, value: Any) -> dict[str, Any]:
         """What a cell says, and the number that it sorts by (None for words)."""
-        text, number = str(value), None  # type: str, float | None
+        text = str(value)
+        number: float | None = None
         if value is None:
             text = "-"
         elif isinstance(value, (bool, np.bool_)):
