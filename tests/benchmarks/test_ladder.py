@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
+from tests.accuracy import FP32, TF32, assert_close
 
 kernels = pytest.importorskip("zfcuda._ladder", reason="needs a build with ZFCUDA_CHECKED=ON")
 
@@ -41,7 +42,7 @@ def convolve(step, shape):
 @pytest.mark.parametrize("step", STEPS)
 def test_step_is_right(step, shape):
     y, expected = convolve(step, shape)
-    assert oracles.relative_error(y, expected) <= (2e-3 if step == "tensor cores" else 1e-5)
+    assert_close(y, expected, TF32 if step == "tensor cores" else FP32)
 
 
 def test_every_step_asks_less_of_memory():

@@ -12,8 +12,8 @@ from tests.kernels.test_conv_variants import check_all
 from tests.shapes import CONV_TILES
 from zfcuda import backends
 
-READING = r"conv_(mma|ffma)\.cuh"
-FILLING = r"conv_operands\.cuh:\d+$|block_unpool\.cuh"  # by copies, and with what is gathered through switches
+READING = r"conv/(mma|ffma)\.cuh"
+FILLING = r"conv/(copies|unpooled_map)\.cuh"  # copies, and what is gathered through switches
 
 
 @pytest.fixture
