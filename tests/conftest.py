@@ -41,6 +41,19 @@ class Device:
     def active(self):
         return contextlib.nullcontext() if self.name == "cuda" else backends.use(self.name)
 
+    def orders(self):
+        """Five turns, in each of which the emulator runs blocks, warps and threads in another order."""
+        debug = getattr(backends.get(self.name).module, "debug", None)
+        before = debug.configuration() if debug else {}
+        try:
+            for turn in range(5):
+                if debug:
+                    debug.configure(seed=before["seed"] + 1 + turn, schedule="random" if turn % 2 else "depth_first")
+                yield
+        finally:
+            if debug:
+                debug.configure(**before)
+
     @property
     def max_work(self):
         """Multiply-adds that one random convolution may cost here."""
