@@ -17,14 +17,15 @@ using Float4 = Vector<float, 4>;
 
 // ---- A k-tile of an operand in shared memory ----------------------------------------------------
 
-// Row after row, each kDepth values. The pitch of 5 chunks of 16 bytes, and one more every
-// eighth row, spreads over all banks both the rows that neighbouring lanes read (0, 1, .. 7) and
-// those that are four apart (0, 4, 8, 12).
+// Row after row, each kDepth values; 16 bytes are left out after every two rows. No bank conflicts
+// where two rows are filled, nor where rows 0, 1, .. 7 or 0, 4, 8, 12 are read together
+// (tests/kernels/test_bank_conflicts.py).
 template <int Rows>
 struct FfmaKMajor {
     static constexpr bool kIsKMajor = true;
-    static constexpr int kSize = Rows * 20 + (Rows + 7) / 8 * 4;
-    __device__ static int at(int row, int depth) { return row * 20 + row / 8 * 4 + depth; }
+    static_assert(Rows % 2 == 0);
+    static constexpr int kSize = Rows * 18;
+    __device__ static int at(int row, int depth) { return row * 16 + row / 2 * 4 + depth; }
 };
 
 // Depth after depth, each kRows values.
@@ -80,8 +81,8 @@ class Ffma {
     // acc += A * B for one k-tile of each.
     __device__ void add(const float* tile_a, const float* tile_b, Accumulators& acc) const {
         static_assert(LayoutA::kIsKMajor || !LayoutB::kIsKMajor);
-        // Both bases are computed once: what is added to them below is constant. (`at` is linear in
-        // the multiples of eight rows that row_step and col_step add.)
+        // Both bases are computed once: what is added to them below is constant. (`at` is linear,
+        // since row_step is even, or else col0_.)
         const float* a = tile_a + LayoutA::at(row0_, 0);
         const float* b = tile_b + LayoutB::at(col0_, 0);
         // Not unrolled: the loads of a later step would be hoisted into registers that are not

@@ -4,33 +4,10 @@
 // A warp computes WarpRows x WarpCols results in fragments of 16 x 8. K-tiles are 64 bytes deep: 16
 // floats or 32 bfloat16s, two steps of the instruction. Its depth indices may be any, as long as A
 // and B agree, and so may be the rows of the tile that a fragment's eight rows are: both are chosen
-// so that shared memory is read 16 bytes at a time, that what is read lies in registers as the
-// instruction wants it, and that the accumulators of a thread lie side by side.
-//
-// tf32. Of each row, the lanes of a quad (lane % 4) own 16 bytes each: four words, two of either
-// step. So one 16-byte load from `MmaKMajor` fetches the four words of a row. `MmaMNMajor` has
-// its depths in the order in which they are read: word c of quad q in line 4 * c + q. What is read
-// is rounded on its way into other registers anyway.
-//
-// bfloat16. ldmatrix reads four matrices of eight rows by 16 bytes, each into a register: from
-// `MmaKMajor` as they lie, from `MmaMNMajor` transposed. A fragment of A is four registers in a
-// row: two blocks of eight rows in the first half of a step, then in the second; one of B two: one
-// block in both halves. The matrices are read in this order, or each fragment would be put together
-// by moves.
-//
-// Rows. `InOrder`: eight neighbours. `Spread`, `Interleaved`: four blocks j share 32 rows, block j
-// has every fourth, 4 * i + j, or 16 * (i % 2) + 4 * (i / 2) + j. In the latter order of B's rows a
-// thread has four columns side by side, and its quad 16; and one 16-byte load from a line of tf32
-// values serves four blocks. bfloat16 lines are transposed eight neighbours at a time: in order.
-//
-// Banks. All k-tiles are read and filled without conflicts. KMajor of tf32: a 16-byte load takes
-// a warp's lanes eight at a time: groups g = 2i and 2i + 1 (lane / 4), all quads. A row fills half
-// of the 128 bytes of all banks, so the two rows must differ in parity: 2i and 2i + 1 do; 16 apart,
-// they do by the spare row after every 16. MNMajor of tf32: chunks (of 16 bytes) quad * pitch + 4 *
-// (g % 2), so that the pitch is one chunk more than a multiple of eight. KMajor of bfloat16:
-// ldmatrix reads one chunk each of eight rows, 4 apart: bits 2 to 4 of the row are xored onto the
-// number of the chunk among the eight of two rows. MNMajor of bfloat16: a chunk each of eight
-// neighbouring lines, so that the pitch is an odd number of chunks.
+// so that 16 bytes are read at a time, into the registers in which the instruction wants them, and
+// that the accumulators of a thread lie side by side. Tiles are read and filled without bank
+// conflicts (tests/kernels/test_bank_conflicts.py): pitches are odd in chunks of 16 bytes, or rows
+// are spaced or swizzled.
 //
 // Bound. Per k-tile a warp of 64 x 64 results reads 8 KB of shared memory, which takes 64 cycles,
 // for 64 instructions, which take 128 cycles of the tensor cores of an A100 (512 tf32 or 1024
@@ -73,7 +50,8 @@ struct Spread {
     __device__ static constexpr int lane_row(int i) { return 4 * i; }
 };
 
-// The same, but lanes 2q and 2q + 1 are 16 apart.
+// The same, but lanes 2q and 2q + 1 are 16 apart: of results whose columns these are, a thread has
+// four side by side, and its quad 16.
 struct Interleaved {
     __device__ static constexpr int block_row(int block) { return Spread::block_row(block); }
     __device__ static constexpr int lane_row(int i) { return i % 2 * 16 + i / 2 * 4; }
@@ -93,7 +71,8 @@ enum class Side { kA, kB };
 template <class Math, int Rows>
 struct MmaKMajor;
 
-// One more row after every 16.
+// Each lane of a quad owns 16 bytes of a row: four depths, two of either step. One more row after
+// every 16.
 template <int Rows>
 struct MmaKMajor<Tf32, Rows> {
     static constexpr bool kIsKMajor = true;
@@ -171,7 +150,8 @@ struct MmaKMajor<Bf16, Rows> {
 template <class Math, int Rows>
 struct MmaMNMajor;
 
-// The lines of a quad's depths follow each other.
+// Line 4 * c + q holds depth 4 * q + c: the lines that a quad reads together follow each other, and
+// 16 bytes of one serve four blocks.
 template <int Rows>
 struct MmaMNMajor<Tf32, Rows> {
     static_assert(Rows % 32 == 0);
