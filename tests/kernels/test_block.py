@@ -1,4 +1,4 @@
-"""conv + bias + ReLU + max pool as one operation, and its way back (csrc/kernels/conv/block*, csrc/cpu/block*.cpp)."""
+"""conv + bias + ReLU + max pool as one operation, and its way back ({kernels,cpu}/conv/block*)."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""csrc/kernels/conv/ and csrc/cpu/conv*.cpp against float64."""
+"""csrc/kernels/conv/ and csrc/cpu/conv/ against float64."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""csrc/cpu/winograd*.cpp and the other special paths of csrc/cpu/conv*.cpp, on shapes that take them."""
+"""csrc/cpu/conv/: its methods, on shapes that take them."""
 
 import ctypes
 
@@ -29,7 +29,7 @@ WINOGRAD = [
     ((3, 22, 23, 16), (35, 7, 8), 2, 3),
     ((6, 14, 20, 17), (18, 3, 5), (1, 2), (1, 2)),  # phases along one axis only
 ]
-FIRST_LAYER = [  # forward by csrc/cpu/conv_first_layer_winograd.cpp
+FIRST_LAYER = [  # forward by csrc/cpu/conv/winograd/lines.cpp
     ((2, 40, 37, 3), (96, 7, 7), 2, 1),
     ((1, 31, 90, 3), (64, 7, 7), 2, 3),  # several groups of tiles across, the last line of tiles cut
     ((2, 36, 50, 4), (37, 9, 9), 3, 0),  # a panel with few columns
@@ -127,8 +127,8 @@ def test_bias_grad_bits_do_not_depend_on_threads(set_threads):
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
-# The ways of csrc/cpu/block.cpp, the first two with maps larger than one group of images: x, filters, stride, padding;
-# pool 3 x 3 stride 2 padding 1.
+# The ways of csrc/cpu/conv/block.cpp, the first two with maps larger than one group of images: x, filters, stride,
+# padding; pool 3 x 3 stride 2 padding 1.
 BLOCKS = [
     ((7, 41, 40, 8), (128, 1, 1), 1, 0),
     ((6, 29, 29, 64), (256, 3, 3), 1, 1),

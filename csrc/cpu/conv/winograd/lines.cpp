@@ -1,11 +1,11 @@
-// Forward convolution of a first layer by Winograd's method (conv_first_layer_winograd.h).
-#include "conv_first_layer_winograd.h"
+// Forward convolution of a first layer by Winograd's method (winograd/lines.h).
+#include "lines.h"
 
 #include <algorithm>
 
-#include "gemm.h"
-#include "winograd_source.h"
-#include "winograd_transform.h"
+#include "../../gemm.h"
+#include "source.h"
+#include "transform.h"
 
 namespace zfcuda::first_layer_winograd {
 namespace {

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../shapes.h"
+#include "../../shapes.h"
 
 namespace zfcuda {
 

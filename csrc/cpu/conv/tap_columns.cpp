@@ -1,10 +1,10 @@
-// The transposed convolution to images with few channels (conv_first_layer.h).
+// The transposed convolution to images with few channels (first_layer.h).
 #include <algorithm>
 
-#include "conv_first_layer.h"
-#include "conv_gemm.h"
-#include "gemm.h"
-#include "simd.h"
+#include "../gemm.h"
+#include "../simd.h"
+#include "first_layer.h"
+#include "implicit_gemm.h"
 
 namespace zfcuda::first_layer {
 namespace {

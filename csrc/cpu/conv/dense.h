@@ -11,7 +11,7 @@
 
 #include <cstddef>
 
-#include "../shapes.h"
+#include "../../shapes.h"
 
 namespace zfcuda::dense {
 

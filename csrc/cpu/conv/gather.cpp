@@ -1,10 +1,10 @@
-// Im2col of conv_gather.h: bounded by the first- and second-level caches, a few percent of the
+// Im2col of gather.h: bounded by the first- and second-level caches, a few percent of the
 // product that follows.
-#include "conv_gather.h"
+#include "gather.h"
 
 #include <algorithm>
 
-#include "simd.h"
+#include "../simd.h"
 
 namespace zfcuda {
 

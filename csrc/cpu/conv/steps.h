@@ -1,7 +1,7 @@
 // The general convolution in steps, so that an operation on many images can go through them a few
 // at a time (block.cpp does) and prepare the filters once. conv.cpp and conv_weight_grad.cpp choose
-// between the direct product (conv_gemm.h) and Winograd's (winograd.h) in here; images with few
-// channels have their own ways before that (conv_first_layer.h).
+// between the direct product (implicit_gemm.h) and Winograd's (winograd/batch.h) in here; images
+// with few channels have their own ways before that (first_layer.h).
 //
 // `shape` is that of the call which the workspace was sized for, but that it may have fewer images
 // where `images` says so or the function takes a map.
@@ -9,7 +9,7 @@
 
 #include <cstddef>
 
-#include "../shapes.h"
+#include "../../shapes.h"
 
 namespace zfcuda::conv_steps {
 

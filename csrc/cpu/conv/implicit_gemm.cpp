@@ -1,9 +1,9 @@
-// The implicit matrix product of conv_gemm.h.
-#include "conv_gemm.h"
+// The implicit matrix product of implicit_gemm.h.
+#include "implicit_gemm.h"
 
 #include <algorithm>
 
-#include "parallel.h"
+#include "../parallel.h"
 
 namespace zfcuda {
 namespace {

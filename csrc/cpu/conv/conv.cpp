@@ -1,17 +1,17 @@
 // conv2d and conv_transpose2d on the CPU: geometry and workspace of the implicit products in
-// conv_gemm.h.
+// implicit_gemm.h.
 //
 // The transposed convolution is taken apart into stride_h * stride_w phases: the pixels (h, w) of x
 // with the same remainder by the stride see the same taps, one in `stride` of each axis, and form a
 // stride-1 convolution of y with those taps flipped.
 #include <algorithm>
 
-#include "../ops.h"
-#include "conv_first_layer.h"
-#include "conv_gemm.h"
-#include "conv_steps.h"
+#include "../../ops.h"
 #include "dense.h"
-#include "winograd.h"
+#include "first_layer.h"
+#include "implicit_gemm.h"
+#include "steps.h"
+#include "winograd/batch.h"
 
 namespace zfcuda {
 namespace {

@@ -13,7 +13,7 @@
 // (2e-6 of the result's norm at 384 channels), and their powers are exact in float32.
 #pragma once
 
-#include "simd.h"
+#include "../../simd.h"
 
 namespace zfcuda::winograd {
 

@@ -10,8 +10,8 @@
 
 #include <cstdint>
 
-#include "conv_gather.h"
-#include "gemm.h"
+#include "../gemm.h"
+#include "gather.h"
 
 namespace zfcuda {
 

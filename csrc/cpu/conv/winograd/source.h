@@ -4,11 +4,11 @@
 
 #include <type_traits>
 
-#include "../shapes.h"
-#include "gemm.h"
-#include "simd.h"
-#include "winograd_grid.h"
-#include "winograd_transform.h"
+#include "../../../shapes.h"
+#include "../../gemm.h"
+#include "../../simd.h"
+#include "grid.h"
+#include "transform.h"
 
 namespace zfcuda::winograd {
 

@@ -2,7 +2,7 @@
 // directions.
 //
 // 36 multiplications make 16 outputs that take 144 directly, less what tiles overhang
-// (winograd_grid.h). The tiles are transformed (frequency-major), 36 matrix products of gemm.h do
+// (winograd/grid.h). The tiles are transformed (frequency-major), 36 matrix products of gemm.h do
 // the multiplications, the results are transformed back; transformed filters and tiles stay in the
 // last-level cache, a few hundred tiles at a time. The transforms cost memory traffic that is
 // shared by all channels on the other side, so that it pays from about 64 channels on.
@@ -13,14 +13,14 @@
 
 #include <cstddef>
 
-#include "../shapes.h"
+#include "../../../shapes.h"
 
 namespace zfcuda::winograd {
 
 // Whether conv2d, conv_transpose2d and conv2d_weight_grad of this shape are faster this way.
 bool pays(const ConvShape& shape);
 
-// The steps of conv_steps.h.
+// The steps of conv/steps.h.
 std::size_t conv2d_workspace(const ConvShape& shape);
 void pack_conv2d(const ConvShape& shape, const float* w, void* workspace);
 void conv2d(const ConvShape& shape, int images, const float* x, const float* b, bool relu, float* y,

@@ -14,8 +14,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "gemm.h"
-#include "winograd_transform.h"
+#include "../../gemm.h"
+#include "transform.h"
 
 namespace zfcuda::winograd {
 

@@ -10,13 +10,13 @@
 // and multiplies. dw of the group stays in the second-level cache. Bounded by the multiply-adds.
 #include <algorithm>
 
-#include "../ops.h"
-#include "conv_first_layer.h"
-#include "conv_gather.h"
-#include "conv_steps.h"
+#include "../../ops.h"
+#include "../gemm.h"
 #include "dense.h"
-#include "gemm.h"
-#include "winograd.h"
+#include "first_layer.h"
+#include "gather.h"
+#include "steps.h"
+#include "winograd/batch.h"
 
 namespace zfcuda {
 namespace {

@@ -1,13 +1,13 @@
-// Forward convolution and weight gradient of images with few channels (conv_first_layer.h).
-#include "conv_first_layer.h"
+// Forward convolution and weight gradient of images with few channels (first_layer.h).
+#include "first_layer.h"
 
 #include <algorithm>
 
-#include "conv_first_layer_winograd.h"
-#include "conv_gemm.h"
-#include "gemm.h"
-#include "parallel.h"
-#include "simd.h"
+#include "../gemm.h"
+#include "../parallel.h"
+#include "../simd.h"
+#include "implicit_gemm.h"
+#include "winograd/lines.h"
 
 namespace zfcuda::first_layer {
 namespace {

@@ -1,4 +1,4 @@
-// conv2d and conv_transpose2d by Winograd's method (winograd.h).
+// conv2d and conv_transpose2d by Winograd's method (winograd/batch.h).
 //
 // Both are the same three steps for a chunk of tiles: transform the tiles of the source (depth:
 // phases x channels, padded to whole vectors), multiply with the transformed filters (36 products
@@ -7,11 +7,11 @@
 // stride; its filters are flipped.
 #include <algorithm>
 
-#include "gemm.h"
-#include "winograd.h"
-#include "winograd_grid.h"
-#include "winograd_source.h"
-#include "winograd_transform.h"
+#include "../../gemm.h"
+#include "batch.h"
+#include "grid.h"
+#include "source.h"
+#include "transform.h"
 
 namespace zfcuda::winograd {
 namespace {

@@ -1,7 +1,7 @@
-// Forward convolution of a first layer by Winograd's method (winograd_transform.h): for large
+// Forward convolution of a first layer by Winograd's method (winograd/transform.h): for large
 // filters with a stride, such as 7 x 7 at 2 or 11 x 11 at 4.
 //
-// A convolution with a stride is one with stride 1 of its phases (winograd_grid.h), which few
+// A convolution with a stride is one with stride 1 of its phases (winograd/grid.h), which few
 // channels turn into enough depth for a matrix product: 7 x 7 x 3 at stride 2 are 4 x 4 taps of 12
 // phases and channels, 3 x 3 outputs of which take 36 * 12 multiplications instead of 9 * 147.
 //
@@ -15,7 +15,7 @@
 
 #include <cstdint>
 
-#include "../shapes.h"
+#include "../../../shapes.h"
 
 namespace zfcuda::first_layer_winograd {
 

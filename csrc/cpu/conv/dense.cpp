@@ -5,9 +5,9 @@
 #include <array>
 #include <utility>
 
-#include "gemm.h"
-#include "parallel.h"
-#include "simd.h"
+#include "../gemm.h"
+#include "../parallel.h"
+#include "../simd.h"
 
 namespace zfcuda::dense {
 namespace {

@@ -2,8 +2,8 @@
 // switches.
 #include "map_lines.h"
 
-#include "pool.h"
-#include "simd.h"
+#include "../pool.h"
+#include "../simd.h"
 
 namespace zfcuda {
 

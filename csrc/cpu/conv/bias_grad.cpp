@@ -5,9 +5,9 @@
 // keeps float32 accurate however many rows there are. Bounded by reading dy once.
 #include <algorithm>
 
-#include "../ops.h"
-#include "gemm.h"
-#include "parallel.h"
+#include "../../ops.h"
+#include "../gemm.h"
+#include "../parallel.h"
 
 namespace zfcuda {
 namespace {

@@ -5,7 +5,7 @@
 // tile's rows can be read in place, from lines of the image that are copied once with their
 // padding: R runs of S * C floats. Forward that leaves the multiply-adds and the writing of the
 // result, past the caches if it is large; for large filters, Winograd's method leaves half of them
-// (conv_first_layer_winograd.h).
+// (winograd/lines.h).
 //
 // Backward to the image, C columns would fill a fraction of a vector. There the columns are all R *
 // S * C taps:
@@ -22,7 +22,7 @@
 
 #include <cstddef>
 
-#include "../shapes.h"
+#include "../../shapes.h"
 #include "map_lines.h"
 
 namespace zfcuda::first_layer {

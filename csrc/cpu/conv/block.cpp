@@ -1,7 +1,7 @@
 // conv + bias + ReLU + max pool as one operation, and its way back, on the CPU: the map between is
 // never stored.
 //
-// Images with few channels (conv_first_layer.h): a task is some rows of one pooled image. It keeps
+// Images with few channels (first_layer.h): a task is some rows of one pooled image. It keeps
 // the lines of the map that a window needs, and a few more, in a ring of lines in the second-level
 // cache, and pools as soon as the window's last line is there. On the way back lines of the map are
 // unpooled where they are read.
@@ -10,12 +10,12 @@
 // filters packed once.
 #include <algorithm>
 
-#include "../ops.h"
-#include "conv_first_layer.h"
-#include "conv_gemm.h"
-#include "conv_steps.h"
-#include "gemm.h"
-#include "pool.h"
+#include "../../ops.h"
+#include "../gemm.h"
+#include "../pool.h"
+#include "first_layer.h"
+#include "implicit_gemm.h"
+#include "steps.h"
 
 namespace zfcuda {
 namespace {

@@ -1,5 +1,5 @@
-// conv2d_weight_grad by Winograd's method (winograd.h): T x T taps from tiles of M x M gradients, M
-// + T = 7.
+// conv2d_weight_grad by Winograd's method (winograd/batch.h): T x T taps from tiles of M x M
+// gradients, M + T = 7.
 //
 //   dw[k][tap][c] = A^T [ sum over tiles of (G dy_tile)[k] . (B^T x_tile)[c] ] A
 //
@@ -9,11 +9,11 @@
 // pass through the last-level cache once a chunk.
 #include <algorithm>
 
-#include "gemm.h"
-#include "winograd.h"
-#include "winograd_grid.h"
-#include "winograd_source.h"
-#include "winograd_transform.h"
+#include "../../gemm.h"
+#include "batch.h"
+#include "grid.h"
+#include "source.h"
+#include "transform.h"
 
 namespace zfcuda::winograd {
 namespace {
