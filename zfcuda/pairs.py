@@ -13,10 +13,10 @@ def check_pair(name: str, value: IntPair) -> tuple[int, int]:
         return value, value
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     try:
-        pair = tuple(operator.index(v) for v in values if not isinstance(v, bool))
+        pair = tuple(operator.index(v) for v in values)
     except TypeError:
         pair = ()
-    if len(pair) != 2:
+    if len(pair) != 2 or any(isinstance(v, bool) for v in values):
         raise TypeError(f"{name} must be an int or (height, width), got {value!r}")
     if any(abs(v) >= 2**31 for v in pair):
         raise ValueError(f"{name} is out of range: {value!r}")

@@ -16,7 +16,9 @@ def test_a_pair(value):
     assert {type(number) for number in pair} == {int}
 
 
-@pytest.mark.parametrize("value", [1.5, "3", None, (1,), (1, 2, 3), (1, 2.0), np.ones(2, int)])
+@pytest.mark.parametrize(
+    "value", [1.5, "3", None, True, (1,), (1, 2, 3), (1, 2.0), (1, True), (True, 1, 2), np.ones(2, int)]
+)
 def test_what_is_no_pair(value):
     with pytest.raises(TypeError, match=r"stride must be an int or \(height, width\), got "):
         arguments.check_pair("stride", value)
