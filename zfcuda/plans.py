@@ -1,6 +1,6 @@
 """The cache of tuned plans: which kernel and how many splits of its depth serve a convolution best on a GPU.
 
-Without it a table in csrc/kernels/conv/plan.h decides by the shape and the GPU's number of SMs. `zfcuda tune` writes it
+Without it a table in csrc/kernels/conv/tiles.cuh decides by shape and the GPU's number of SMs. `zfcuda tune` writes it
 (`zfcuda.tuning`), and the CUDA backend reads it when it is first used. There is a file for each GPU's name and version
 of zfcuda, in $XDG_CACHE_HOME/zfcuda (~/.cache/zfcuda): JSON, a line for each plan. Without the file, nothing is tuned.
 """
