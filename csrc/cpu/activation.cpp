@@ -7,6 +7,7 @@
 
 #include "../ops.h"
 #include "../philox.h"
+#include "blocking.h"
 #include "parallel.h"
 #include "simd.h"
 

@@ -1,8 +1,6 @@
 // The microkernel of gemm.h, instantiated for every number of rows, and the choice among them.
 #include "gemm.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
 #include <iterator>
@@ -105,19 +103,6 @@ void multiply_tile(int count, const Operands& operands, float* const* rows, std:
         ++layout;
     kTileFunctions[layout][columns > kLanes][count - 1](
         {&operands, rows, column, std::min(columns, kPanel), &epilogue});
-}
-
-int max_threads() {
-    static const int limit = omp_get_num_procs();
-    return limit;
-}
-
-int threads() {
-    return std::min(omp_get_max_threads(), max_threads());
-}
-
-int thread_index() {
-    return omp_get_thread_num();
 }
 
 }  // namespace zfcuda::gemm

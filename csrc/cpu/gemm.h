@@ -16,6 +16,7 @@
 
 #include <cstdint>
 
+#include "blocking.h"
 #include "simd.h"
 
 namespace zfcuda::gemm {
@@ -27,7 +28,6 @@ constexpr int kTileRows = 6;
 #endif
 constexpr int kPanelVectors = 2;
 constexpr int kPanel = kPanelVectors * simd::kLanes;
-constexpr int kMaxDepth = 384;  // of gathered rows
 constexpr int kRowStride = kMaxDepth + 16;
 constexpr int kRowStrides[] = {kRowStride, 1, 3, 6, 12};
 
@@ -62,37 +62,9 @@ struct Epilogue {
 void multiply_tile(int count, const Operands&, float* const* rows, std::int64_t column, int columns,
                    const Epilogue&);
 
-constexpr int ceil_div(std::int64_t a, int b) {
-    return static_cast<int>((a + b - 1) / b);
-}
-
-constexpr int round_up(int value, int unit) {
-    return (value + unit - 1) / unit * unit;
-}
-
-// A distance of at least `floats` that is an odd number of cache lines: streams that far apart do
-// not meet in the caches.
-constexpr std::int64_t odd_lines(std::int64_t floats) {
-    return ((floats + 15) / 16 | 1) * 16;
-}
-
-// Where part `i` of `parts` begins when `total` is cut as evenly as possible.
-constexpr std::int64_t part_begin(std::int64_t total, int parts, int i) {
-    return total * i / parts;
-}
-
 // Floats that the panels of B (depth x columns) take.
 inline std::int64_t panels_size(std::int64_t depth, int columns) {
     return depth * ceil_div(columns, kPanel) * kPanel;
 }
-
-// Upper bound of the threads of any operation, the same at every call: it sizes per-thread scratch.
-int max_threads();
-
-// The threads an operation uses now: at most max_threads().
-int threads();
-
-// The number of the calling thread in its team.
-int thread_index();
 
 }  // namespace zfcuda::gemm

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "../ops.h"
+#include "blocking.h"
 #include "parallel.h"
 #include "simd.h"
 
@@ -22,8 +23,6 @@ namespace {
 
 using simd::kLanes;
 using simd::Vec;
-
-constexpr int kGroupFloats = 1024;  // of one buffer
 
 // Rows of `channels` floats, each with room for the window's zeros before and after.
 class PaddedRows {
@@ -99,7 +98,7 @@ struct Norm {
           beta(beta),
           k(k) {}
 
-    int group() const { return std::max(1, kGroupFloats / channels); }
+    int group() const { return std::max(1, kNormFloats / channels); }
     bool streams(const float* result) const {
         return rows * channels * 4 > kStreamBytes && channels % kLanes == 0 &&
                simd::is_aligned(result);

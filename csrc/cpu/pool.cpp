@@ -14,7 +14,7 @@
 #include <algorithm>
 
 #include "../ops.h"
-#include "gemm.h"
+#include "blocking.h"
 #include "parallel.h"
 #include "simd.h"
 
@@ -338,12 +338,12 @@ void spatial_max(int n, int h, int w, int c, const T* x, T* values, std::int32_t
                  Stream) {
     // A task is one image's maps, or some of them: the running maxima stay in the first-level
     // cache while the pixels stream past.
-    constexpr int kChannels = 128;
-    const int blocks = (c + kChannels - 1) / kChannels;
+    const int blocks = (c + kMaximaChannels - 1) / kMaximaChannels;
     const std::int64_t image = static_cast<std::int64_t>(h) * w * c;
 #pragma omp parallel for schedule(static) if (worth_threads(n * image))
     for (int task = 0; task < n * blocks; ++task) {
-        const int first = task % blocks * kChannels, channels = std::min(kChannels, c - first);
+        const int first = task % blocks * kMaximaChannels,
+                  channels = std::min(kMaximaChannels, c - first);
         const float* pixel = x + task / blocks * image + first;
         float* best = values + static_cast<std::int64_t>(task / blocks) * c + first;
         std::int32_t* where = positions + static_cast<std::int64_t>(task / blocks) * c + first;

@@ -12,6 +12,7 @@
 
 #include "../../ops.h"
 #include "../gemm.h"
+#include "../parallel.h"
 #include "../pool.h"
 #include "first_layer.h"
 #include "implicit_gemm.h"
@@ -27,8 +28,6 @@ std::int64_t map_floats(const ConvShape& conv, int images) {
 }
 
 // ---- Groups of images ---------------------------------------------------------------------------
-
-constexpr std::int64_t kGroupBytes = 4 << 20;
 
 struct Groups {
     int count;
@@ -71,11 +70,10 @@ struct Ring {
     std::int64_t line_floats, ring_floats, scratch_floats, packed_floats;
 
     Ring(const ConvShape& conv, const PoolShape& pool) {
-        constexpr int kStepLines = 2, kTasks = 32;
-        step = round_up(std::max(kStepLines, pool.stride_h), first_layer::line_step(conv));
+        step = round_up(std::max(kRingLines, pool.stride_h), first_layer::line_step(conv));
         step = std::min(step, conv.p());
         lines = (ceil_div(pool.window_h, step) + 1) * step;
-        strips = std::clamp(ceil_div(kTasks, conv.n), 1, ceil_div(pool.p(), 4));
+        strips = std::clamp(ceil_div(kStripTasks, conv.n), 1, ceil_div(pool.p(), kMinPooledLines));
         line_floats = static_cast<std::int64_t>(conv.q()) * conv.k;
         ring_floats = odd_lines(lines * line_floats);
         scratch_floats = first_layer::scratch_floats(conv, step);

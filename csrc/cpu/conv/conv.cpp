@@ -7,6 +7,7 @@
 #include <algorithm>
 
 #include "../../ops.h"
+#include "../parallel.h"
 #include "dense.h"
 #include "first_layer.h"
 #include "implicit_gemm.h"
@@ -17,7 +18,7 @@ namespace zfcuda {
 namespace {
 
 std::size_t workspace_bytes(std::int64_t panels) {
-    return sizeof(float) * (panels + kBlockScratch * gemm::max_threads());
+    return sizeof(float) * (panels + kBlockScratch * max_threads());
 }
 
 // One axis of a phase: its pixels are first, first + stride, ...; see PhaseTaps for the taps.

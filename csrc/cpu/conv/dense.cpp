@@ -76,12 +76,10 @@ constexpr auto kDotTiles = dot_tiles(std::make_integer_sequence<int, kRows>()); 
 
 // As much of the depth at a time as leaves x in the second-level cache.
 int forward_chunk(const ConvShape& shape) {
-    return std::max(512, 64 * 1024 / shape.n / kLanes * kLanes);
+    return std::max(kDenseMinDepth, kDenseFloats / shape.n / kLanes * kLanes);
 }
 
 // ---- Both gradients: tiles of the register-blocked product --------------------------------------
-
-constexpr int kBlockColumns = 128;  // of w, packed at a time by one thread
 
 // Columns c0 .. c0 + columns of `count` rows as panels, zeros beyond the last column.
 void pack_panels(const float* from, std::int64_t distance, int count, int columns, float* panels) {
@@ -105,7 +103,7 @@ std::int64_t rows_floats(const ConvShape& shape) {
 
 // Columns of x that one thread packs for the weight gradient: they stay in the second-level cache.
 int gradient_columns(const ConvShape& shape) {
-    const int fit = std::max(1, 32 * 1024 / (shape.n * kPanel)) * kPanel;
+    const int fit = std::max(1, kDenseGradFloats / (shape.n * kPanel)) * kPanel;
     return static_cast<int>(
         std::min<std::int64_t>(fit, ceil_div(depth_of(shape), kPanel) * kPanel));
 }
@@ -162,7 +160,7 @@ void conv2d(const ConvShape& shape, const float* x, const float* w, const float*
 }
 
 std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
-    return sizeof(float) * (rows_floats(shape) + kMaxDepth * kBlockColumns * max_threads());
+    return sizeof(float) * (rows_floats(shape) + kMaxDepth * kDenseColumns * max_threads());
 }
 
 void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
@@ -181,10 +179,10 @@ void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, fl
                            y + static_cast<std::int64_t>(m) * shape.k + k0,
                            std::min(kMaxDepth, shape.k - k0));
             }
-        float* panels = scratch + thread_index() * (kMaxDepth * kBlockColumns);
+        float* panels = scratch + thread_index() * (kMaxDepth * kDenseColumns);
 #pragma omp for schedule(dynamic)
-        for (std::int64_t c = 0; c < depth; c += kBlockColumns) {
-            const int columns = static_cast<int>(std::min<std::int64_t>(kBlockColumns, depth - c));
+        for (std::int64_t c = 0; c < depth; c += kDenseColumns) {
+            const int columns = static_cast<int>(std::min<std::int64_t>(kDenseColumns, depth - c));
             for (int block = 0; block < blocks; ++block) {
                 const int k0 = block * kMaxDepth, count = std::min(kMaxDepth, shape.k - k0);
                 pack_panels(w + k0 * depth + c, depth, count, columns, panels);

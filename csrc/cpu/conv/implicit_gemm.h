@@ -15,8 +15,6 @@
 
 namespace zfcuda {
 
-constexpr int kBlockRows = gemm::kTileRows * (168 / gemm::kTileRows);
-
 // Floats of scratch a thread needs.
 constexpr std::int64_t kBlockScratch = kBlockRows * gemm::kRowStride;
 
@@ -33,7 +31,7 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
                     const RowPlacement& placement, float* scratch);
 
 // The whole result, by all threads; `scratch` has kBlockScratch floats for each of
-// gemm::max_threads().
+// max_threads().
 void multiply_all(const Gather& gather, const float* panels, int columns, const float* bias,
                   bool relu, const RowPlacement& placement, float* scratch);
 

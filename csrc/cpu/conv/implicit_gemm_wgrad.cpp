@@ -6,12 +6,13 @@
 // d and, where these are few (a first layer has 3 * 49 columns), into chunks of pixels too, which
 // write partial results that are added in the order of the chunks: the cut depends on the shape
 // alone, so the bits do not depend on the threads. A thread goes through its pixels in blocks of
-// kPixels: it packs dy for all K (read by every panel of the group), then panel by panel gathers x
+// kWgradPixels: it packs dy for all K (read by every panel of the group), then panel by panel gathers x
 // and multiplies. dw of the group stays in the second-level cache. Bounded by the multiply-adds.
 #include <algorithm>
 
 #include "../../ops.h"
 #include "../gemm.h"
+#include "../parallel.h"
 #include "dense.h"
 #include "first_layer.h"
 #include "gather.h"
@@ -23,10 +24,6 @@ namespace {
 
 using namespace gemm;
 
-constexpr int kPixels = 256;
-constexpr int kGroupPanels = 6;
-constexpr int kMinTasks = 16;
-
 struct Plan {
     int tiles;           // of K
     int panels, groups;  // of d
@@ -36,18 +33,20 @@ struct Plan {
         const std::int64_t pixels = static_cast<std::int64_t>(shape.n) * shape.p() * shape.q();
         tiles = ceil_div(shape.k, kTileRows);
         panels = ceil_div(shape.r * shape.s * shape.c, kPanel);
-        groups = ceil_div(panels, kGroupPanels);
+        groups = ceil_div(panels, kWgradPanels);
         if (groups > 2) groups = ceil_div(groups, 4) * 4;
         groups = std::min(groups, panels);
-        chunks = groups >= kMinTasks
-                     ? 1
-                     : std::clamp(ceil_div(pixels, 2 * kPixels), 1, ceil_div(kMinTasks, groups));
+        chunks = groups >= kWgradTasks ? 1
+                                       : std::clamp(ceil_div(pixels, 2 * kWgradPixels), 1,
+                                                    ceil_div(kWgradTasks, groups));
     }
 
     std::int64_t dy_floats() const {
-        return static_cast<std::int64_t>(tiles) * kTileRows * kPixels;
+        return static_cast<std::int64_t>(tiles) * kTileRows * kWgradPixels;
     }
-    std::int64_t thread_floats() const { return dy_floats() + kPixels * kPanel + simd::kLanes; }
+    std::int64_t thread_floats() const {
+        return dy_floats() + kWgradPixels * kPanel + simd::kLanes;
+    }
     std::int64_t partial_floats(const ConvShape& shape) const {
         return chunks > 1
                    ? static_cast<std::int64_t>(chunks) * shape.k * shape.r * shape.s * shape.c
@@ -60,7 +59,7 @@ void pack_gradient(const float* dy, int k, int tiles, int count, float* out) {
     for (int m = 0; m < count; ++m, dy += k)
         for (int tile = 0; tile < tiles; ++tile) {
             const int k0 = part_begin(k, tiles, tile), k1 = part_begin(k, tiles, tile + 1);
-            simd::copy(out + (tile * kPixels + m) * kTileRows, dy + k0, k1 - k0);
+            simd::copy(out + (tile * kWgradPixels + m) * kTileRows, dy + k0, k1 - k0);
         }
 }
 
@@ -103,7 +102,8 @@ void add_weight_grad(const ConvShape& shape, int images, const float* x, const f
                 // A chunk without pixels (fewer images than there is room for) adds a depth of
                 // zero.
                 do {
-                    const int count = static_cast<int>(std::min<std::int64_t>(kPixels, end - m));
+                    const int count =
+                        static_cast<int>(std::min<std::int64_t>(kWgradPixels, end - m));
                     pack_gradient(dy + m * shape.k, shape.k, plan.tiles, count, packed_dy);
                     for (int panel = part_begin(plan.panels, plan.groups, group);
                          panel < part_begin(plan.panels, plan.groups, group + 1); ++panel) {
@@ -116,8 +116,8 @@ void add_weight_grad(const ConvShape& shape, int images, const float* x, const f
                             for (int i = 0; i < k1 - k0; ++i)
                                 rows[i] = partial + static_cast<std::int64_t>(k0 + i) * depth;
                             multiply_tile(k1 - k0,
-                                          {packed_dy + tile * (kTileRows * kPixels), 1, packed_x,
-                                           count, kTileRows},
+                                          {packed_dy + tile * (kTileRows * kWgradPixels), 1,
+                                           packed_x, count, kTileRows},
                                           rows, d0, d1 - d0, epilogue);
                         }
                     }

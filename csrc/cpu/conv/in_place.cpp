@@ -14,10 +14,6 @@ namespace {
 
 using namespace gemm;
 
-constexpr int kStripLines = 8;     // output lines per task, forward
-constexpr int kBlockPixels = 256;  // of the weight gradient's depth
-constexpr int kChunks = 32;        // of the batch, each with its own sum
-
 int taps(const ConvShape& s) {
     return s.r * s.s * s.c;
 }
@@ -147,8 +143,8 @@ struct Plan {
 
     explicit Plan(const ConvShape& s) {
         chunks = static_cast<int>(
-            std::min<std::int64_t>(kChunks, static_cast<std::int64_t>(s.n) * s.p()));
-        block_lines = std::clamp(kBlockPixels / s.q(), 1, s.p());
+            std::min<std::int64_t>(kWgradChunks, static_cast<std::int64_t>(s.n) * s.p()));
+        block_lines = std::clamp(kWgradPixels / s.q(), 1, s.p());
         row_stride = round_up(s.k, simd::kLanes);
         sum_floats = static_cast<std::int64_t>(taps(s)) * row_stride;
         line_floats = padded_floats(s, block_lines);

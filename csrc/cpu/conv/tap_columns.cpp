@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "../gemm.h"
+#include "../parallel.h"
 #include "../simd.h"
 #include "first_layer.h"
 #include "implicit_gemm.h"
@@ -10,9 +11,6 @@ namespace zfcuda::first_layer {
 namespace {
 
 using namespace gemm;
-
-constexpr int kMinStripLines = 16;  // map lines between the starts of two tasks in one image
-constexpr int kTasks = 32;
 
 // Sizes. A task makes the lines of one image that begin in a strip of the map; the products of the
 // last `ring` lines of the map are kept, since as many cover one line of the image.
@@ -26,7 +24,7 @@ struct Plan {
         columns = s.r * s.s * s.c;
         ring = ceil_div(s.r, s.stride_h);
         turns = ceil_div(s.s, s.stride_w);
-        strips = std::clamp(ceil_div(kTasks, s.n), 1, std::max(1, s.p() / kMinStripLines));
+        strips = std::clamp(ceil_div(kStripTasks, s.n), 1, std::max(1, s.p() / kMinStripLines));
         product_stride = odd_lines(columns + simd::kLanes);
         product_floats = odd_lines(product_stride * s.q());
         line_floats = odd_lines(static_cast<std::int64_t>(turns) * turn_floats(s));

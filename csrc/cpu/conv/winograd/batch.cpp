@@ -8,6 +8,7 @@
 #include <algorithm>
 
 #include "../../gemm.h"
+#include "../../parallel.h"
 #include "batch.h"
 #include "grid.h"
 #include "source.h"
@@ -18,8 +19,6 @@ namespace {
 
 using namespace gemm;
 using simd::kLanes;
-
-constexpr int kChunkTiles = 224;
 
 // Sizes, and the places in the workspace.
 struct Plan {
@@ -118,7 +117,7 @@ template <typename WriteTile>
 void run(const Plan& plan, const TileSource& source, const WriteTile& write_tile) {
     std::fill(plan.zeros, plan.zeros + plan.padded_channels, 0.0f);
     const int all_tiles = plan.grid.tiles();
-    const int groups = std::min(4, ceil_div(plan.columns, kPanel));
+    const int groups = std::min(kPanelGroups, ceil_div(plan.columns, kPanel));
 #pragma omp parallel num_threads(threads())
     for (int chunk = 0; chunk < plan.chunks; ++chunk) {
         const int first = chunk * plan.chunk_tiles;

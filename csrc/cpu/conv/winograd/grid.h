@@ -14,7 +14,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "../../gemm.h"
+#include "../../blocking.h"
 #include "transform.h"
 
 namespace zfcuda::winograd {
@@ -29,15 +29,15 @@ struct Axis {
     // Distance of two images on the plane.
     int period() const {
         const int reach = outputs + taps - 1;
-        const int lead = std::max(0, gemm::ceil_div(1 - offset - step, step));
-        const int trail = std::max(0, reach - gemm::ceil_div(size - offset, step));
+        const int lead = std::max(0, ceil_div(1 - offset - step, step));
+        const int trail = std::max(0, reach - ceil_div(size - offset, step));
         return reach - std::min({lead, trail, taps - 1});
     }
 
     // Tiles that `images` of them take.
     int tiles(int images) const {
-        return gemm::ceil_div(static_cast<std::int64_t>(images - 1) * period() + outputs,
-                              tile_size(taps));
+        return ceil_div(static_cast<std::int64_t>(images - 1) * period() + outputs,
+                        tile_size(taps));
     }
 };
 
@@ -55,7 +55,7 @@ struct Grid {
 
   private:
     std::int64_t tiles_of(int c) const {
-        return static_cast<std::int64_t>(h.tiles(gemm::ceil_div(images, c))) * w.tiles(c);
+        return static_cast<std::int64_t>(h.tiles(ceil_div(images, c))) * w.tiles(c);
     }
 };
 

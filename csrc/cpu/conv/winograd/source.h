@@ -74,7 +74,7 @@ struct TileSource {
     const float* zeros;
 };
 
-// B^T x B of one tile: to(d) + frequency * stride, for d = phase * gemm::round_up(channels, kLanes)
+// B^T x B of one tile: to(d) + frequency * stride, for d = phase * round_up(channels, kLanes)
 // + channel, a vector at a time.
 template <typename Place>
 inline void transform_source(const TileSource& source, const TilePosition& position,
@@ -96,7 +96,7 @@ inline void transform_source(const TileSource& source, const TilePosition& posit
                 for (int j = 0; j < 6; ++j)
                     x[i][j] = load_up_to(pixels[i][j] + c, source.channels - c);
             transform_2d<6, 6, transform_data>(x, v);
-            store_frequencies(v, to(phase * gemm::round_up(source.channels, kLanes) + c), stride);
+            store_frequencies(v, to(phase * round_up(source.channels, kLanes) + c), stride);
         }
     }
 }

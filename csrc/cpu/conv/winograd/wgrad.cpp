@@ -10,6 +10,7 @@
 #include <algorithm>
 
 #include "../../gemm.h"
+#include "../../parallel.h"
 #include "batch.h"
 #include "grid.h"
 #include "source.h"
@@ -20,8 +21,6 @@ namespace {
 
 using namespace gemm;
 using simd::kLanes;
-
-constexpr int kChunkTiles = 224;
 
 // Sizes, and the places in the workspace.
 struct Plan {
@@ -146,7 +145,7 @@ void add_weight_grad(const ConvShape& s, int images, const float* x, const float
                      bool accumulate, void* workspace) {
     const Plan plan(s, images, workspace);
     const TileSource source{x, s.c, s.stride_h, s.stride_w, plan.zeros};
-    const int all_tiles = plan.grid.tiles(), groups = std::min(4, plan.panels);
+    const int all_tiles = plan.grid.tiles(), groups = std::min(kPanelGroups, plan.panels);
     std::fill(plan.zeros, plan.zeros + plan.zero_floats(), 0.0f);
 #pragma omp parallel num_threads(threads())
     {

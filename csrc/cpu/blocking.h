@@ -1,0 +1,118 @@
+// How work is cut: the arithmetic, and every size that follows from a cache or a number of threads.
+//
+// The sizes are for cores with 32 to 48 KB of first-level cache, 1 MB of second-level cache and a
+// share of 16 to 32 MB of the last level. Where a size says how sums are cut, results depend on it
+// in their last bits, and it depends on nothing but the shape.
+#pragma once
+
+#include <cstdint>
+
+namespace zfcuda {
+
+constexpr int ceil_div(std::int64_t a, int b) {
+    return static_cast<int>((a + b - 1) / b);
+}
+
+constexpr int round_up(int value, int unit) {
+    return (value + unit - 1) / unit * unit;
+}
+
+// A distance of at least `floats` that is an odd number of cache lines: streams that far apart do
+// not meet in the caches.
+constexpr std::int64_t odd_lines(std::int64_t floats) {
+    return ((floats + 15) / 16 | 1) * 16;
+}
+
+// Where part `i` of `parts` begins when `total` is cut as evenly as possible.
+constexpr std::int64_t part_begin(std::int64_t total, int parts, int i) {
+    return total * i / parts;
+}
+
+// ---- Memory -------------------------------------------------------------------------------------
+
+// A result of more bytes than this, half of a last-level cache, goes past the caches: it would push
+// out what is there, and what reads it next would not find its beginning.
+constexpr std::int64_t kStreamBytes = 16 << 20;
+
+// An argument of more bytes than this is read from memory, not from a cache.
+constexpr std::int64_t kCacheBytes = 32 << 20;
+
+// ---- Products (gemm.h) --------------------------------------------------------------------------
+
+// Depth of a block of gathered rows: its panel of filters, 32 x 384 floats or 48 KB, is read once
+// for every tile of rows and fills the first-level cache.
+constexpr int kMaxDepth = 384;
+
+// Rows of a gathered block, 269 KB at the full depth: with the panels that stream past, half of
+// the second-level cache. A multiple of the tiles of both 14 and 6 rows.
+constexpr int kBlockRows = 168;
+
+// Pixels of a block of a weight gradient: a panel of x, 32 x 256 floats or 32 KB, stays in the
+// first-level cache while the tiles of K pass; sums of so many are exact enough to be added up.
+constexpr int kWgradPixels = 256;
+
+// Panels of columns of one task of a weight gradient: dw of 384 filters in 6 panels takes 288 KB.
+constexpr int kWgradPanels = 6;
+
+// Tasks that a weight gradient is cut into at least, in chunks of pixels where its panels are few:
+// two for each of 8 threads.
+constexpr int kWgradTasks = 16;
+
+// ---- Lines of images with few channels (conv/lines.h) -------------------------------------------
+
+// Lines of the map in one task of the forward convolution: of 7 x 7 filters at stride 2, neighbours
+// read 5 of 21 lines of the image twice.
+constexpr int kStripLines = 8;
+
+// Lines made at once for a pool: one for each step of the usual stride of 2.
+constexpr int kRingLines = 2;
+
+// Tasks of a whole batch, four for each of 8 threads: images are cut into strips until there are
+// so many. Strips make some lines of the map twice, so that none has fewer lines than these.
+constexpr int kStripTasks = 32;
+constexpr int kMinPooledLines = 4;  // of the pooled map
+constexpr int kMinStripLines = 16;  // of the map
+
+// Parts of the batch in a weight gradient, each with a sum of its own (58 KB for 7 x 7 x 3 x 96).
+constexpr int kWgradChunks = 32;
+
+// ---- Winograd (conv/winograd/) ------------------------------------------------------------------
+
+// Tiles of a chunk, a multiple of 14 rows: 36 frequencies of 224 tiles and 128 channels are 4 MB,
+// as many again for the products, which stay in the last-level cache.
+constexpr int kChunkTiles = 224;
+
+// Parts that the panels of one frequency are cut into, so that 144 tasks end together.
+constexpr int kPanelGroups = 4;
+
+// ---- Fully connected layers (conv/dense.cpp) ----------------------------------------------------
+
+// Floats of x that stay in the second-level cache while w passes (256 KB), and the least depth of
+// such a chunk, below which adding up its sums costs more.
+constexpr int kDenseFloats = 64 * 1024;
+constexpr int kDenseMinDepth = 512;
+
+// Columns of w that a thread packs at a time: 384 x 128 floats are 192 KB.
+constexpr int kDenseColumns = 128;
+
+// Floats of x that a thread packs for the weight gradient (128 KB).
+constexpr int kDenseGradFloats = 32 * 1024;
+
+// ---- Blocks, pools and others -------------------------------------------------------------------
+
+// The map of a group of images between a convolution and its pool (conv/block.cpp): a quarter of
+// the last-level cache, which keeps the filters and scratch of the convolution too.
+constexpr int kGroupBytes = 4 << 20;
+
+// A bias gradient (conv/bias_grad.cpp) adds this many rows at a time, which keeps float32 accurate
+// however many there are, in at most so many parts.
+constexpr int kBiasRows = 256;
+constexpr int kBiasParts = 64;
+
+// Channels of one task of spatial_max (pool.cpp): maxima and their places take 1 KB.
+constexpr int kMaximaChannels = 128;
+
+// Floats of a group of rows in normalisation (norm.cpp): 4 KB for each of its buffers.
+constexpr int kNormFloats = 1024;
+
+}  // namespace zfcuda
