@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from tests.oracles import relative_error
+from tests.accuracy import relative_error
 from zfcuda import Network, analysis, load, training
 from zfcuda.analysis.geometry import field_of
 from zfcuda.nn import Architecture, window
