@@ -62,6 +62,25 @@ struct Epilogue {
 void multiply_tile(int count, const Operands&, float* const* rows, std::int64_t column, int columns,
                    const Epilogue&);
 
+// The same for rows of C that lie `distance` apart, `first` at the tile's column.
+inline void multiply_tile(int count, const Operands& operands, float* first, std::int64_t distance,
+                          int columns, const Epilogue& epilogue) {
+    float* rows[kTileRows];
+    for (int i = 0; i < count; ++i)
+        rows[i] = first + i * distance;
+    multiply_tile(count, operands, rows, 0, columns, epilogue);
+}
+
+// A panel of B from `depth` rows that lie `distance` apart, of which it has up to kPanel columns.
+inline void pack_panel(const float* from, std::int64_t distance, int depth, int columns,
+                       float* panel) {
+    const int count = columns < kPanel ? columns : kPanel;
+    for (int d = 0; d < depth; ++d, from += distance, panel += kPanel) {
+        simd::copy(panel, from, count);
+        simd::clear(panel + count, kPanel - count);
+    }
+}
+
 // Floats that the panels of B (depth x columns) take.
 inline std::int64_t panels_size(std::int64_t depth, int columns) {
     return depth * ceil_div(columns, kPanel) * kPanel;

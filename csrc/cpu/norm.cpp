@@ -39,18 +39,11 @@ class PaddedRows {
     std::vector<float> values_;
 };
 
-// Whole vectors, or the `count` floats that are left.
-inline Vec load_some(const float* from, int count) {
-    return count >= kLanes ? simd::load(from) : simd::load_partial(from, count);
-}
-
 inline void store_some(float* to, Vec value, int count, bool stream) {
-    if (count < kLanes)
-        simd::store_partial(to, value, count);
-    else if (stream)
+    if (stream && count >= kLanes)
         simd::stream(to, value);
     else
-        simd::store(to, value);
+        simd::store_up_to(to, value, count);
 }
 
 // Sums of `size` neighbours, the first of them `before` places back. The usual 5 without a loop.
@@ -119,7 +112,7 @@ void forward(const Norm& norm, const float* x, float* y) {
                 const float* in = x + (first + i) * C;
                 float* square = squares.row(i);
                 for (int c = 0; c < C; c += kLanes) {
-                    const Vec value = load_some(in + c, C - c);
+                    const Vec value = simd::load_up_to(in + c, C - c);
                     simd::store(square + c, value * value);
                 }
             }
@@ -131,8 +124,8 @@ void forward(const Norm& norm, const float* x, float* y) {
                         norm.k + norm.alpha * window_sum(square + c, norm.size / 2, norm.size);
                     Vec scale, inverse;
                     Power::powers(base, norm.beta, scale, inverse);
-                    store_some(y + (first + i) * C + c, load_some(in + c, C - c) * scale, C - c,
-                               stream);
+                    store_some(y + (first + i) * C + c, simd::load_up_to(in + c, C - c) * scale,
+                               C - c, stream);
                 }
             }
         }
@@ -156,7 +149,7 @@ void backward(const Norm& norm, const float* dy, const float* x, float* dx) {
                 const float* in = x + (first + i) * C;
                 float* square = squares.row(i);
                 for (int c = 0; c < C; c += kLanes) {
-                    const Vec value = load_some(in + c, C - c);
+                    const Vec value = simd::load_up_to(in + c, C - c);
                     simd::store(square + c, value * value);
                 }
             }
@@ -168,9 +161,9 @@ void backward(const Norm& norm, const float* dy, const float* x, float* dx) {
                                                                       norm.size / 2, norm.size);
                     Vec scale, inverse;
                     Power::powers(base, norm.beta, scale, inverse);
-                    const Vec g = load_some(grad + c, C - c) * scale;
+                    const Vec g = simd::load_up_to(grad + c, C - c) * scale;
                     simd::store(scaled.row(i) + c, g);
-                    simd::store(products.row(i) + c, g * load_some(in + c, C - c) * inverse);
+                    simd::store(products.row(i) + c, g * simd::load_up_to(in + c, C - c) * inverse);
                 }
             }
             // x[c] stands in the sums of the channels from c - (size - 1) / 2 to c + size / 2.
@@ -178,8 +171,8 @@ void backward(const Norm& norm, const float* dy, const float* x, float* dx) {
                 const float* in = x + (first + i) * C;
                 for (int c = 0; c < C; c += kLanes) {
                     const Vec sum = window_sum(products.row(i) + c, (norm.size - 1) / 2, norm.size);
-                    const Vec value =
-                        simd::load(scaled.row(i) + c) + factor * load_some(in + c, C - c) * sum;
+                    const Vec value = simd::load(scaled.row(i) + c) +
+                                      factor * simd::load_up_to(in + c, C - c) * sum;
                     store_some(dx + (first + i) * C + c, value, C - c, stream);
                 }
             }

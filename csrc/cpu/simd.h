@@ -115,6 +115,18 @@ inline void store_partial(float* p, Vec v, int count) {
 #endif
 }
 
+// Whole vectors, or the `count` elements that are left.
+inline Vec load_up_to(const float* p, int count) {
+    return count >= kLanes ? load(p) : load_partial(p, count);
+}
+
+inline void store_up_to(float* p, Vec v, int count) {
+    if (count >= kLanes)
+        store(p, v);
+    else
+        store_partial(p, v, count);
+}
+
 // Past the caches, where the processor can: for results that nobody reads soon. `p` is aligned to
 // the vector.
 inline void stream(float* p, Vec v) {

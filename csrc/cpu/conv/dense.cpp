@@ -1,6 +1,12 @@
-// Fully connected layers on the CPU; dense.h says what bounds them.
-#include "dense.h"
-
+// Convolutions whose filter covers the whole image: fully connected layers.
+//
+//   y (n, k) = x (n, d) w^T + b,   x = y w,   dw = y^T x,   w (k, d), d = r * s * c
+//
+// The batch is small and w is large: each product reads (or writes) w once and does 2 n operations
+// for each of its elements, near the point where memory and multiply-adds take the same time. So w
+// is never packed as a whole. A BLAS is no better at these shapes, and its threads wait in a loop
+// for more work while those of OpenMP need the cores: between the operations of a network that
+// costs more than the products.
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -8,8 +14,9 @@
 #include "../gemm.h"
 #include "../parallel.h"
 #include "../simd.h"
+#include "methods.h"
 
-namespace zfcuda::dense {
+namespace zfcuda::conv {
 namespace {
 
 using namespace gemm;
@@ -81,15 +88,10 @@ int forward_chunk(const ConvShape& shape) {
 
 // ---- Both gradients: tiles of the register-blocked product --------------------------------------
 
-// Columns c0 .. c0 + columns of `count` rows as panels, zeros beyond the last column.
+// The first `columns` of `count` rows as panels.
 void pack_panels(const float* from, std::int64_t distance, int count, int columns, float* panels) {
-    for (int c = 0; c < columns; c += kPanel) {
-        const int width = std::min(kPanel, columns - c);
-        for (int i = 0; i < count; ++i, panels += kPanel) {
-            simd::copy(panels, from + i * distance + c, width);
-            simd::clear(panels + width, kPanel - width);
-        }
-    }
+    for (int c = 0; c < columns; c += kPanel)
+        pack_panel(from + c, distance, count, columns - c, panels + c * count);
 }
 
 // Depth blocks of the transposed product.
@@ -112,24 +114,22 @@ std::int64_t gradient_floats(const ConvShape& shape) {
     return odd_lines(static_cast<std::int64_t>(shape.n) * (gradient_columns(shape) + kTileRows));
 }
 
-}  // namespace
-
 bool applies(const ConvShape& shape) {
     return shape.h == shape.r && shape.w == shape.s && shape.pad_h == 0 && shape.pad_w == 0;
 }
 
-std::size_t conv2d_workspace(const ConvShape& shape) {
-    return sizeof(float) * shape.n * odd_lines(forward_chunk(shape));
+std::int64_t fprop_workspace(const ConvShape& shape, const PoolShape*) {
+    return shape.n * odd_lines(forward_chunk(shape));
 }
 
-void conv2d(const ConvShape& shape, const float* x, const float* w, const float* b, bool relu,
-            float* y, void* workspace) {
+void fprop(const Call& call) {
+    const ConvShape& shape = call.shape;
     const std::int64_t depth = depth_of(shape);
     const int chunk = forward_chunk(shape);
     const int tiles = ceil_div(shape.n, kRows), groups = ceil_div(shape.k, kColumns);
     // A chunk of x with its rows apart: where the depth is a multiple of a page, rows in place
     // would all want the same set of the first-level cache.
-    float* packed_x = static_cast<float*>(workspace);
+    float* packed_x = call.workspace;
     const std::int64_t distance = odd_lines(chunk);
 #pragma omp parallel num_threads(threads()) if (pays(shape))
     for (std::int64_t d = 0; d < depth; d += chunk) {
@@ -137,7 +137,7 @@ void conv2d(const ConvShape& shape, const float* x, const float* w, const float*
         const bool last = d + count == depth;
 #pragma omp for schedule(static)
         for (int m = 0; m < shape.n; ++m)
-            simd::copy(packed_x + m * distance, x + m * depth + d, count);
+            simd::copy(packed_x + m * distance, call.x + m * depth + d, count);
 #pragma omp for schedule(static)
         for (int group = 0; group < groups; ++group) {
             const int k0 = group * kColumns, columns = std::min(kColumns, shape.k - k0);
@@ -146,12 +146,14 @@ void conv2d(const ConvShape& shape, const float* x, const float* w, const float*
                 const int rows = part_begin(shape.n, tiles, tile + 1) - m0;
                 float sums[kRows][kColumns];
                 kDotTiles[rows - 1][columns - 1](packed_x + m0 * distance, distance,
-                                                 w + k0 * depth + d, depth, count, sums);
+                                                 call.w + k0 * depth + d, depth, count, sums);
                 for (int i = 0; i < rows; ++i)
                     for (int j = 0; j < columns; ++j) {
-                        float& result = y[static_cast<std::int64_t>(m0 + i) * shape.k + k0 + j];
-                        float value = sums[i][j] + (d ? result : b ? b[k0 + j] : 0.0f);
-                        if (last && relu) value = value < 0 ? 0.0f : value;
+                        float& result =
+                            call.out[static_cast<std::int64_t>(m0 + i) * shape.k + k0 + j];
+                        const float before = d ? result : call.bias ? call.bias[k0 + j] : 0.0f;
+                        float value = sums[i][j] + before;
+                        if (last && call.relu) value = value < 0 ? 0.0f : value;
                         result = value;
                     }
             }
@@ -159,15 +161,15 @@ void conv2d(const ConvShape& shape, const float* x, const float* w, const float*
     }
 }
 
-std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
-    return sizeof(float) * (rows_floats(shape) + kMaxDepth * kDenseColumns * max_threads());
+std::int64_t dgrad_workspace(const ConvShape& shape, const PoolShape*) {
+    return rows_floats(shape) + kMaxDepth * kDenseColumns * max_threads();
 }
 
-void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, float* x,
-                      void* workspace) {
+void dgrad(const Call& call) {
+    const ConvShape& shape = call.shape;
     const std::int64_t depth = depth_of(shape);
     const int blocks = depth_blocks(shape), tiles = ceil_div(shape.n, kTileRows);
-    float* packed_y = static_cast<float*>(workspace);
+    float* packed_y = call.workspace;
     float* scratch = packed_y + rows_floats(shape);
 #pragma omp parallel num_threads(threads()) if (pays(shape))
     {
@@ -176,7 +178,7 @@ void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, fl
             for (int block = 0; block < blocks; ++block) {
                 const int k0 = block * kMaxDepth;
                 simd::copy(packed_y + (static_cast<std::int64_t>(block) * shape.n + m) * kRowStride,
-                           y + static_cast<std::int64_t>(m) * shape.k + k0,
+                           call.y + static_cast<std::int64_t>(m) * shape.k + k0,
                            std::min(kMaxDepth, shape.k - k0));
             }
         float* panels = scratch + thread_index() * (kMaxDepth * kDenseColumns);
@@ -185,64 +187,69 @@ void conv_transpose2d(const ConvShape& shape, const float* y, const float* w, fl
             const int columns = static_cast<int>(std::min<std::int64_t>(kDenseColumns, depth - c));
             for (int block = 0; block < blocks; ++block) {
                 const int k0 = block * kMaxDepth, count = std::min(kMaxDepth, shape.k - k0);
-                pack_panels(w + k0 * depth + c, depth, count, columns, panels);
+                pack_panels(call.w + k0 * depth + c, depth, count, columns, panels);
                 Epilogue epilogue;
                 epilogue.accumulate = block > 0;
                 for (int panel = 0; panel * kPanel < columns; ++panel)
                     for (int tile = 0; tile < tiles; ++tile) {
                         const int m0 = part_begin(shape.n, tiles, tile);
                         const int m1 = part_begin(shape.n, tiles, tile + 1);
-                        float* rows[kTileRows];
-                        for (int i = 0; i < m1 - m0; ++i)
-                            rows[i] = x + (m0 + i) * depth;
                         const float* a =
                             packed_y +
                             (static_cast<std::int64_t>(block) * shape.n + m0) * kRowStride;
                         multiply_tile(m1 - m0,
-                                      {a, kRowStride, panels + panel * kPanel * count, count}, rows,
-                                      c + panel * kPanel, columns - panel * kPanel, epilogue);
+                                      {a, kRowStride, panels + panel * kPanel * count, count},
+                                      call.out + m0 * depth + c + panel * kPanel, depth,
+                                      columns - panel * kPanel, epilogue);
                     }
             }
         }
     }
 }
 
-std::size_t conv2d_weight_grad_workspace(const ConvShape& shape) {
-    return sizeof(float) * gradient_floats(shape) * max_threads();
+std::int64_t wgrad_workspace(const ConvShape& shape, const PoolShape*) {
+    return gradient_floats(shape) * max_threads();
 }
 
-void conv2d_weight_grad(const ConvShape& shape, const float* x, const float* dy, float* dw,
-                        void* workspace) {
+void wgrad(const Call& call) {
+    const ConvShape& shape = call.shape;
     const std::int64_t depth = depth_of(shape);
     const int n = shape.n, tiles = ceil_div(shape.k, kTileRows);
     const int block_columns = gradient_columns(shape);
     Epilogue epilogue;
     epilogue.stream =
-        4 * depth * shape.k > kStreamBytes && depth % kLanes == 0 && simd::is_aligned(dw);
+        4 * depth * shape.k > kStreamBytes && depth % kLanes == 0 && simd::is_aligned(call.out);
 #pragma omp parallel num_threads(threads()) if (pays(shape))
     {
-        float* panels = static_cast<float*>(workspace) + thread_index() * gradient_floats(shape);
+        float* panels = call.workspace + thread_index() * gradient_floats(shape);
         float* packed_dy = panels + static_cast<std::int64_t>(n) * block_columns;
         for (std::int64_t c = 0; c < depth; c += block_columns) {
             const int columns = static_cast<int>(std::min<std::int64_t>(block_columns, depth - c));
-            pack_panels(x + c, depth, n, columns, panels);
+            pack_panels(call.x + c, depth, n, columns, panels);
 #pragma omp for schedule(static) nowait
             for (int tile = 0; tile < tiles; ++tile) {
                 const int k0 = part_begin(shape.k, tiles, tile);
                 const int count = part_begin(shape.k, tiles, tile + 1) - k0;
                 for (int m = 0; m < n; ++m)
                     simd::copy(packed_dy + m * kTileRows,
-                               dy + static_cast<std::int64_t>(m) * shape.k + k0, count);
-                float* rows[kTileRows];
-                for (int i = 0; i < count; ++i)
-                    rows[i] = dw + (k0 + i) * depth;
+                               call.y + static_cast<std::int64_t>(m) * shape.k + k0, count);
                 for (int panel = 0; panel * kPanel < columns; ++panel)
                     multiply_tile(count, {packed_dy, 1, panels + panel * kPanel * n, n, kTileRows},
-                                  rows, c + panel * kPanel, columns - panel * kPanel, epilogue);
+                                  call.out + k0 * depth + c + panel * kPanel, depth,
+                                  columns - panel * kPanel, epilogue);
             }
         }
         simd::stream_fence();
     }
 }
 
-}  // namespace zfcuda::dense
+}  // namespace
+
+const Method dense_fprop{"dense",         Direction::kFprop, Fusion::kNone, applies,
+                         fprop_workspace, nullptr,           fprop,         nullptr};
+const Method dense_dgrad{"dense",         Direction::kDgrad, Fusion::kNone, applies,
+                         dgrad_workspace, nullptr,           dgrad,         nullptr};
+const Method dense_wgrad{"dense",         Direction::kWgrad, Fusion::kNone, applies,
+                         wgrad_workspace, nullptr,           wgrad,         nullptr};
+
+}  // namespace zfcuda::conv

@@ -9,7 +9,9 @@
 
 #include <cstdint>
 
-namespace zfcuda {
+#include "../../shapes.h"
+
+namespace zfcuda::conv {
 
 struct Gather {
     const float* x;
@@ -25,6 +27,28 @@ struct Gather {
     // out[i * stride + d - d0] = matrix[m0 + i][d] for i < count, d0 <= d < d1. Also writes up to
     // kLanes - 1 floats behind each row, which the next row overwrites or `stride` leaves room for.
     void pack(std::int64_t m0, int count, int d0, int d1, float* out, int stride) const;
+
+    // Calls body(i-th row, its n, i, j) for `count` rows from m0 on.
+    template <typename Body>
+    void for_rows(std::int64_t m0, int count, const Body& body) const {
+        const std::int64_t line = m0 / grid_w;
+        int j = static_cast<int>(m0 % grid_w), i = static_cast<int>(line % grid_h);
+        std::int64_t image = line / grid_h;
+        for (int row = 0; row < count; ++row) {
+            body(row, image, i, j);
+            if (++j < grid_w) continue;
+            j = 0;
+            if (++i < grid_h) continue;
+            i = 0;
+            ++image;
+        }
+    }
 };
 
-}  // namespace zfcuda
+// The windows of a convolution of `images` images x.
+inline Gather windows(const ConvShape& s, int images, const float* x) {
+    return {x,   images, s.h,        s.w,        s.c,     s.p(),  s.q(),
+            s.r, s.s,    s.stride_h, s.stride_w, s.pad_h, s.pad_w};
+}
+
+}  // namespace zfcuda::conv

@@ -1,42 +1,25 @@
-// The implicit matrix product of implicit_gemm.h.
+// The implicit matrix product of implicit_gemm.h, and fprop and dgrad by it.
+//
+// Dgrad is a product for each phase of x (conv_phases.h), a convolution of y with stride 1.
 #include "implicit_gemm.h"
 
 #include <algorithm>
 
+#include "../../conv_phases.h"
 #include "../parallel.h"
+#include "methods.h"
 
-namespace zfcuda {
-namespace {
-
-void place_rows(const Gather& gather, const RowPlacement& placement, std::int64_t m0, int count,
-                float** rows) {
-    int j = static_cast<int>(m0 % gather.grid_w);
-    const std::int64_t line = m0 / gather.grid_w;
-    int i = static_cast<int>(line % gather.grid_h);
-    std::int64_t n = line / gather.grid_h;
-    for (int row = 0; row < count; ++row) {
-        rows[row] = placement.out + n * placement.image_stride + i * placement.line_stride +
-                    j * placement.pixel_stride;
-        if (++j == gather.grid_w) {
-            j = 0;
-            if (++i == gather.grid_h) {
-                i = 0;
-                ++n;
-            }
-        }
-    }
-}
-
-}  // namespace
-
+namespace zfcuda::conv {
 void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, const float* panels,
                     int columns, int panel0, int panel1, const float* bias, bool relu, bool stream,
                     const RowPlacement& placement, float* scratch) {
     using namespace gemm;
     const int count = static_cast<int>(m1 - m0);
     float* rows[kBlockRows];
-    place_rows(gather, placement, m0, count, rows);
-
+    gather.for_rows(m0, count, [&](int row, std::int64_t n, int i, int j) {
+        rows[row] = placement.out + n * placement.image_stride + i * placement.line_stride +
+                    j * placement.pixel_stride;
+    });
     const int depth = gather.depth();
     // A phase without taps (stride > filter) has no depth: one empty block writes its zeros.
     const int depth_blocks = std::max(1, ceil_div(depth, kMaxDepth));
@@ -64,9 +47,39 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
     }
 }
 
+void pack_filters(const float* w, int filters, int depth, float* panels) {
+    using namespace gemm;
+    constexpr int kStep = 16;
+    const int panel_count = ceil_div(filters, kPanel);
+#pragma omp parallel for collapse(2) num_threads(threads())
+    for (int panel = 0; panel < panel_count; ++panel)
+        for (int d0 = 0; d0 < depth; d0 += kStep) {
+            const int d1 = std::min(d0 + kStep, depth);
+            float* out = panels + static_cast<std::int64_t>(panel) * depth * kPanel;
+            for (int j = 0; j < kPanel; ++j) {
+                const int k = panel * kPanel + j;
+                const float* filter = w + static_cast<std::int64_t>(k) * depth;
+                for (int d = d0; d < d1; ++d)
+                    out[d * kPanel + j] = k < filters ? filter[d] : 0.0f;
+            }
+        }
+}
+
+void pack_rows(const float* matrix, int depth, int columns, float* panels) {
+    using namespace gemm;
+#pragma omp parallel for num_threads(threads())
+    for (int column = 0; column < columns; column += kPanel)
+        pack_panel(matrix + column, columns, depth, columns - column,
+                   panels + static_cast<std::int64_t>(column) * depth);
+}
+
+namespace {
+
+using namespace gemm;
+
+// The whole result, by all threads; `scratch` has kBlockScratch floats for each of max_threads().
 void multiply_all(const Gather& gather, const float* panels, int columns, const float* bias,
                   bool relu, const RowPlacement& placement, float* scratch) {
-    using namespace gemm;
     const std::int64_t rows = gather.rows();
     const int team = threads();
     const int panel_count = ceil_div(columns, kPanel);
@@ -93,60 +106,104 @@ void multiply_all(const Gather& gather, const float* panels, int columns, const 
     }
 }
 
-void pack_filters(const float* w, int filters, int depth, float* panels) {
-    using namespace gemm;
-    constexpr int kStep = 16;
-    const int panel_count = ceil_div(filters, kPanel);
-#pragma omp parallel for collapse(2) num_threads(threads())
-    for (int panel = 0; panel < panel_count; ++panel)
-        for (int d0 = 0; d0 < depth; d0 += kStep) {
-            const int d1 = std::min(d0 + kStep, depth);
-            float* out = panels + static_cast<std::int64_t>(panel) * depth * kPanel;
-            for (int j = 0; j < kPanel; ++j) {
-                const int k = panel * kPanel + j;
-                const float* filter = w + static_cast<std::int64_t>(k) * depth;
-                for (int d = d0; d < d1; ++d)
-                    out[d * kPanel + j] = k < filters ? filter[d] : 0.0f;
-            }
-        }
+bool applies(const ConvShape&) {
+    return true;
 }
 
-void pack_rows(const float* matrix, int depth, int columns, float* panels) {
-    using namespace gemm;
-#pragma omp parallel for num_threads(threads())
-    for (int column = 0; column < columns; column += kPanel) {
-        float* out = panels + static_cast<std::int64_t>(column) * depth;
-        const int count = std::min(kPanel, columns - column);
-        for (int d = 0; d < depth; ++d, out += kPanel) {
-            simd::copy(out, matrix + static_cast<std::int64_t>(d) * columns + column, count);
-            simd::clear(out + count, kPanel - count);
-        }
-    }
+std::int64_t scratch_floats() {
+    return kBlockScratch * max_threads();
 }
 
-void pack_transposed_filters(const float* w, int k, int r, int s, int c, const PhaseTaps& taps,
-                             float* panels) {
-    using namespace gemm;
-    const int panel_count = ceil_div(c, kPanel);
-    const int depth = taps.taps_h * taps.taps_w * k;
+// ---- Fprop --------------------------------------------------------------------------------------
+
+std::int64_t filter_floats(const ConvShape& s) {
+    return panels_size(static_cast<std::int64_t>(s.r) * s.s * s.c, s.k);
+}
+
+std::int64_t fprop_workspace(const ConvShape& s, const PoolShape*) {
+    return filter_floats(s) + scratch_floats();
+}
+
+void pack_fprop(const Call& call) {
+    const ConvShape& s = call.shape;
+    pack_filters(call.w, s.k, s.r * s.s * s.c, call.workspace);
+}
+
+void fprop(const Call& call) {
+    const ConvShape& s = call.shape;
+    const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
+    multiply_all(windows(s, call.images, call.x), call.workspace, s.k, call.bias, call.relu,
+                 {call.out, s.p() * line, line, s.k}, call.workspace + filter_floats(s));
+}
+
+// ---- Dgrad --------------------------------------------------------------------------------------
+
+// Panels as a phase of dgrad needs them: depth (taps, k), columns c.
+void pack_phase(const ConvShape& s, const float* w, const PhaseTaps& taps, float* panels) {
+    const int panel_count = ceil_div(s.c, kPanel);
+    const int depth = taps.rows * taps.cols * s.k;
 #pragma omp parallel for collapse(2) num_threads(threads())
     for (int panel = 0; panel < panel_count; ++panel)
-        for (int t = 0; t < taps.taps_h; ++t)
-            for (int u = 0; u < taps.taps_w; ++u) {
-                const int row = taps.r0 + (taps.taps_h - 1 - t) * taps.step_h;
-                const int col = taps.s0 + (taps.taps_w - 1 - u) * taps.step_w;
-                const int count = std::min(kPanel, c - panel * kPanel);
-                float* out =
-                    panels +
-                    (static_cast<std::int64_t>(panel) * depth + (t * taps.taps_w + u) * k) * kPanel;
-                for (int f = 0; f < k; ++f, out += kPanel) {
-                    const float* from = w +
-                                        ((static_cast<std::int64_t>(f) * r + row) * s + col) * c +
-                                        panel * kPanel;
-                    simd::copy(out, from, count);
-                    simd::clear(out + count, kPanel - count);
-                }
+        for (int i = 0; i < taps.rows; ++i)
+            for (int j = 0; j < taps.cols; ++j) {
+                const int r = taps.row0 - i * taps.row_step, q = taps.col0 - j * taps.col_step;
+                pack_panel(w + (r * s.s + q) * s.c + panel * kPanel,
+                           static_cast<std::int64_t>(s.r) * s.s * s.c, s.k, s.c - panel * kPanel,
+                           panels + (static_cast<std::int64_t>(panel) * depth +
+                                     (i * taps.cols + j) * s.k) *
+                                        kPanel);
             }
 }
 
-}  // namespace zfcuda
+// Calls body(rows, columns of the phase, floats of the panels of the phases before it) for all
+// phases; returns the floats of all panels.
+template <typename Body>
+std::int64_t for_phases(const ConvShape& s, const Body& body) {
+    std::int64_t panels = 0;
+    for (int row = 0; row < phase_count(s.h, s.stride_h); ++row)
+        for (int col = 0; col < phase_count(s.w, s.stride_w); ++col) {
+            const PhaseAxis h(row, s.h, s.r, s.stride_h, s.pad_h);
+            const PhaseAxis w(col, s.w, s.s, s.stride_w, s.pad_w);
+            body(h, w, panels);
+            panels += panels_size(static_cast<std::int64_t>(h.taps) * w.taps * s.k, s.c);
+        }
+    return panels;
+}
+
+std::int64_t all_panels(const ConvShape& s) {
+    return for_phases(s, [](const PhaseAxis&, const PhaseAxis&, std::int64_t) {});
+}
+
+std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
+    return all_panels(s) + scratch_floats();
+}
+
+void pack_dgrad(const Call& call) {
+    const ConvShape& s = call.shape;
+    for_phases(s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
+        pack_phase(s, call.w, {h.tap0, s.stride_h, h.taps, w.tap0, s.stride_w, w.taps},
+                   call.workspace + before);
+    });
+}
+
+void dgrad(const Call& call) {
+    const ConvShape& s = call.shape;
+    float* scratch = call.workspace + all_panels(s);
+    const std::int64_t line = static_cast<std::int64_t>(s.w) * s.c;
+    for_phases(s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
+        const Gather gather{call.y, call.images, s.p(), s.q(), s.k,       h.pixels, w.pixels,
+                            h.taps, w.taps,      1,     1,     -h.origin, -w.origin};
+        float* first = call.out + h.first * line + static_cast<std::int64_t>(w.first) * s.c;
+        multiply_all(gather, call.workspace + before, s.c, nullptr, false,
+                     {first, s.h * line, s.stride_h * line, s.stride_w * s.c}, scratch);
+    });
+}
+
+}  // namespace
+
+const Method implicit_gemm_fprop{"implicit gemm", Direction::kFprop, Fusion::kImages, applies,
+                                 fprop_workspace, pack_fprop,        fprop,           nullptr};
+const Method implicit_gemm_dgrad{"implicit gemm", Direction::kDgrad, Fusion::kImages, applies,
+                                 dgrad_workspace, pack_dgrad,        dgrad,           nullptr};
+
+}  // namespace zfcuda::conv

@@ -13,7 +13,7 @@
 #include "../gemm.h"
 #include "gather.h"
 
-namespace zfcuda {
+namespace zfcuda::conv {
 
 // Floats of scratch a thread needs.
 constexpr std::int64_t kBlockScratch = kBlockRows * gemm::kRowStride;
@@ -30,23 +30,10 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
                     int columns, int panel0, int panel1, const float* bias, bool relu, bool stream,
                     const RowPlacement& placement, float* scratch);
 
-// The whole result, by all threads; `scratch` has kBlockScratch floats for each of
-// max_threads().
-void multiply_all(const Gather& gather, const float* panels, int columns, const float* bias,
-                  bool relu, const RowPlacement& placement, float* scratch);
-
 // Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k.
 void pack_filters(const float* w, int filters, int depth, float* panels);
 
 // Panels of a matrix (depth, columns) as it lies.
 void pack_rows(const float* matrix, int depth, int columns, float* panels);
 
-// Panels as a phase of the transposed convolution needs them: depth (t, u, k), columns c, where tap
-// (t, u) is the filter's (r0 + (taps_h - 1 - t) * step_h, s0 + (taps_w - 1 - u) * step_w).
-struct PhaseTaps {
-    int r0, s0, step_h, step_w, taps_h, taps_w;
-};
-void pack_transposed_filters(const float* w, int k, int r, int s, int c, const PhaseTaps& taps,
-                             float* panels);
-
-}  // namespace zfcuda
+}  // namespace zfcuda::conv

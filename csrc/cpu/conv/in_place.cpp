@@ -1,15 +1,20 @@
-// Forward convolution and weight gradient of images with few channels (first_layer.h).
-#include "first_layer.h"
-
+// Convolutions of images with few channels whose windows are read in place.
+//
+// Gathering such windows costs as much as a seventh of the arithmetic, since each is many short
+// runs. But windows that are neighbours in a line lie stride * channels floats apart, so that a
+// tile's rows can be read in place, from lines of the image that are copied once with their
+// padding: R runs of S * C floats. Forward that leaves the multiply-adds and the writing of the
+// result, past the caches if it is large.
+//
+// The weight gradient's rows are the S * C taps of one filter row, its columns k, and its depth the
+// pixels of some output lines.
 #include <algorithm>
 
 #include "../gemm.h"
-#include "../parallel.h"
-#include "../simd.h"
 #include "implicit_gemm.h"
-#include "winograd/lines.h"
+#include "lines.h"
 
-namespace zfcuda::first_layer {
+namespace zfcuda::conv {
 namespace {
 
 using namespace gemm;
@@ -48,49 +53,24 @@ std::int64_t padded_floats(const ConvShape& s, int lines) {
     return odd_lines(static_cast<std::int64_t>(input_lines(s, lines)) * line_floats(s));
 }
 
-}  // namespace
+// ---- Fprop --------------------------------------------------------------------------------------
 
-bool applies(const ConvShape& s) {
-    return s.c <= 4 && is_row_stride(s.stride_w * s.c) && s.q() >= kTileRows / 2;
+void pack(const Call& call) {
+    pack_filters(call.w, call.shape.k, taps(call.shape), call.workspace);
 }
 
-std::int64_t packed_floats(const ConvShape& s) {
-    return first_layer_winograd::pays(s) ? first_layer_winograd::packed_floats(s)
-                                         : panels_size(taps(s), s.k);
-}
-
-void pack(const ConvShape& s, const float* w, float* packed) {
-    if (first_layer_winograd::pays(s)) return first_layer_winograd::pack_filters(s, w, packed);
-    pack_filters(w, s.k, taps(s), packed);
-}
-
-int line_step(const ConvShape& s) {
-    return first_layer_winograd::pays(s) ? first_layer_winograd::tile_lines(s) : 1;
-}
-
-std::int64_t scratch_floats(const ConvShape& s, int lines) {
-    return first_layer_winograd::pays(s) ? first_layer_winograd::scratch_floats(s)
-                                         : padded_floats(s, lines);
-}
-
-void conv2d_lines(const ConvShape& s, const float* x, int n, int p0, int p1, const float* packed,
-                  const float* b, bool relu, bool stream, float* y, float* scratch) {
-    if (first_layer_winograd::pays(s))
-        return first_layer_winograd::conv2d_lines(s, x, n, p0, p1, packed, b, relu, stream, y,
-                                                  scratch);
-    pad_lines(s, x, n, p0, p1, scratch);
+void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out, float* scratch) {
+    const ConvShape& s = call.shape;
+    pad_lines(s, call.x, n, p0, p1, scratch);
     const int q = s.q(), size = line_floats(s), tiles = ceil_div(q, kTileRows);
     Epilogue epilogue;
-    epilogue.relu = relu;
+    epilogue.relu = call.relu;
     epilogue.stream = stream;
     for (int p = p0; p < p1; ++p)
         for (int column = 0; column < s.k; column += kPanel) {
-            epilogue.bias = b ? b + column : nullptr;
+            epilogue.bias = call.bias ? call.bias + column : nullptr;
             for (int tile = 0; tile < tiles; ++tile) {
                 const int q0 = part_begin(q, tiles, tile), q1 = part_begin(q, tiles, tile + 1);
-                float* rows[kTileRows];
-                for (int i = 0; i < q1 - q0; ++i)
-                    rows[i] = y + (static_cast<std::int64_t>(p - p0) * q + q0 + i) * s.k;
                 Operands operands{};
                 operands.row_stride = s.stride_w * s.c;
                 operands.a = scratch + static_cast<std::int64_t>(p - p0) * s.stride_h * size +
@@ -98,44 +78,21 @@ void conv2d_lines(const ConvShape& s, const float* x, int n, int p0, int p1, con
                 operands.runs = s.r;
                 operands.depth = s.s * s.c;
                 operands.run_distance = size;
-                operands.b = packed + static_cast<std::int64_t>(column) * taps(s);
-                multiply_tile(q1 - q0, operands, rows, column, s.k - column, epilogue);
+                operands.b = call.workspace + static_cast<std::int64_t>(column) * taps(s);
+                multiply_tile(q1 - q0, operands,
+                              out + (static_cast<std::int64_t>(p - p0) * q + q0) * s.k + column,
+                              s.k, s.k - column, epilogue);
             }
         }
 }
 
-std::size_t conv2d_workspace(const ConvShape& s) {
-    return sizeof(float) * (packed_floats(s) + scratch_floats(s, kStripLines) * max_threads());
-}
+constexpr LineMaker kLines{[](const ConvShape&) { return 1; },
+                           [](const ConvShape& s) { return panels_size(taps(s), s.k); },
+                           padded_floats, make_lines};
 
-void conv2d(const ConvShape& s, const float* x, const float* w, const float* b, bool relu, float* y,
-            void* workspace) {
-    float* packed = static_cast<float*>(workspace);
-    float* scratch = packed + packed_floats(s);
-    pack(s, w, packed);
-    const int p = s.p(), step = line_step(s), steps = ceil_div(p, step);
-    const int strips = ceil_div(steps, kStripLines / step);
-    const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
-    const bool stream =
-        s.n * p * line * 4 > kStreamBytes && s.k % simd::kLanes == 0 && simd::is_aligned(y);
-#pragma omp parallel num_threads(threads())
-    {
-        float* mine = scratch + thread_index() * scratch_floats(s, kStripLines);
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int n = 0; n < s.n; ++n)
-            for (int strip = 0; strip < strips; ++strip) {
-                const int p0 = part_begin(steps, strips, strip) * step;
-                const int p1 = std::min<int>(part_begin(steps, strips, strip + 1) * step, p);
-                conv2d_lines(s, x, n, p0, p1, packed, b, relu, stream,
-                             y + (static_cast<std::int64_t>(n) * p + p0) * line, mine);
-            }
-        if (stream) simd::stream_fence();
-    }
-}
+// ---- Wgrad --------------------------------------------------------------------------------------
 
-namespace {
-
-// The weight gradient: sizes. dw is summed up transposed, (r, s, c) x k.
+// Sizes. dw is summed up transposed, (r, s, c) x k.
 struct Plan {
     int chunks, block_lines,
         row_stride;  // of dw transposed, and of dy's pixels if they are padded to whole vectors
@@ -171,31 +128,29 @@ void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int cou
             __builtin_prefetch(next + i, 0, 2);
         for (int tile = 0; tile < tiles; ++tile) {
             const int i0 = part_begin(run, tiles, tile), i1 = part_begin(run, tiles, tile + 1);
-            float* rows[kTileRows];
-            for (int i = i0; i < i1; ++i)
-                rows[i - i0] = sums + static_cast<std::int64_t>(r * run + i) * plan.row_stride;
             Operands operands{lines + r * size + i0, 1, map + column, s.q()};
             operands.a_step = s.stride_w * s.c;
             operands.b_stride = plan.row_stride;
             operands.runs = count;
             operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
-            multiply_tile(i1 - i0, operands, rows, column, plan.row_stride - column, epilogue);
+            multiply_tile(i1 - i0, operands,
+                          sums + static_cast<std::int64_t>(r * run + i0) * plan.row_stride + column,
+                          plan.row_stride, plan.row_stride - column, epilogue);
         }
     }
 }
 
-}  // namespace
-
-std::size_t conv2d_weight_grad_workspace(const ConvShape& s) {
+std::int64_t wgrad_workspace(const ConvShape& s, const PoolShape*) {
     const Plan plan(s);
-    return sizeof(float) * (plan.chunks * plan.sum_floats + plan.thread_floats() * max_threads());
+    return plan.chunks * plan.sum_floats + plan.thread_floats() * max_threads();
 }
 
-void conv2d_weight_grad(const ConvShape& s, const float* x, const MapLines& dy, float* dw,
-                        void* workspace) {
+void wgrad(const Call& call) {
+    const ConvShape& s = call.shape;
     const Plan plan(s);
-    const std::int64_t all_lines = static_cast<std::int64_t>(s.n) * s.p();
-    float* sums = static_cast<float*>(workspace);
+    const std::int64_t all_lines = static_cast<std::int64_t>(call.images) * s.p();
+    const std::int64_t map_line = static_cast<std::int64_t>(s.q()) * s.k;
+    float* sums = call.workspace;
     float* scratch = sums + plan.chunks * plan.sum_floats;
 #pragma omp parallel num_threads(threads())
     {
@@ -211,18 +166,18 @@ void conv2d_weight_grad(const ConvShape& s, const float* x, const MapLines& dy, 
                 const int n = static_cast<int>(line / s.p()), p = static_cast<int>(line % s.p());
                 const int count = static_cast<int>(
                     std::min<std::int64_t>({plan.block_lines, end - line, s.p() - p}));
-                pad_lines(s, x, n, p, p + count, lines);
-                const float* map = dy.read(n, p, count, buffer);
+                pad_lines(s, call.x, n, p, p + count, lines);
+                const float* map = read_lines(call, n, p, count, buffer);
                 if (plan.padded_map_floats) {
                     for (int i = 0; i < count * s.q(); ++i)
                         simd::copy_spilling(padded + i * plan.row_stride, map + i * s.k, s.k);
                     map = padded;
                 }
                 const std::int64_t next_lines =
-                    dy.pool ? 0 : std::min<std::int64_t>(plan.block_lines, end - line - count);
+                    call.pool ? 0 : std::min<std::int64_t>(plan.block_lines, end - line - count);
                 add_lines(s, plan, lines, count, map, epilogue, sums + chunk * plan.sum_floats,
-                          next_lines ? dy.values + (line + count) * dy.line_size : nullptr,
-                          next_lines * dy.line_size);
+                          next_lines ? call.y + (line + count) * map_line : nullptr,
+                          next_lines * map_line);
                 epilogue.accumulate = true;
                 line += count;
             }
@@ -236,9 +191,15 @@ void conv2d_weight_grad(const ConvShape& s, const float* x, const MapLines& dy, 
                 for (int chunk = 1; chunk < plan.chunks; ++chunk)
                     sum += simd::load(from + chunk * plan.sum_floats);
                 for (int i = 0; i < std::min(simd::kLanes, s.k - k); ++i)
-                    dw[static_cast<std::int64_t>(k + i) * taps(s) + d] = sum[i];
+                    call.out[static_cast<std::int64_t>(k + i) * taps(s) + d] = sum[i];
             }
     }
 }
 
-}  // namespace zfcuda::first_layer
+}  // namespace
+
+const Method in_place_fprop = by_lines<kLines>("windows in place", has_near_windows, pack);
+const Method in_place_wgrad{"windows in place", Direction::kWgrad, Fusion::kLines, has_near_windows,
+                            wgrad_workspace,    nullptr,           wgrad,          nullptr};
+
+}  // namespace zfcuda::conv

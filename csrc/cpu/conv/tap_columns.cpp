@@ -1,13 +1,20 @@
-// The transposed convolution to images with few channels (first_layer.h).
+// The transposed convolution to images with few channels, which would fill a fraction of a vector.
+// Here the columns are all R * S * C taps:
+//
+//   taps[q][r, s, c] = sum over k of y[p][q][k] * w[k][r][s][c]
+//
+// for one line p of the map at a time, in the second-level cache, and a line of the image adds up
+// the taps of the windows that cover it. The windows of ceil(S / stride) neighbours overlap, so
+// that many lines take turns at receiving them, without reading them back, and are added at the
+// end.
 #include <algorithm>
 
 #include "../gemm.h"
-#include "../parallel.h"
 #include "../simd.h"
-#include "first_layer.h"
 #include "implicit_gemm.h"
+#include "lines.h"
 
-namespace zfcuda::first_layer {
+namespace zfcuda::conv {
 namespace {
 
 using namespace gemm;
@@ -73,10 +80,7 @@ void add_taps(const ConvShape& s, const Plan& plan, int h, const float* products
                 sum += simd::load(products + p % plan.ring * plan.product_floats +
                                   q * plan.product_stride + r * run + i);
             }
-            if (run - i >= simd::kLanes)
-                simd::store(to + i, sum);
-            else
-                simd::store_partial(to + i, sum, run - i);
+            simd::store_up_to(to + i, sum, run - i);
         }
     }
     const float* from = turns + s.pad_w * s.c;
@@ -84,51 +88,53 @@ void add_taps(const ConvShape& s, const Plan& plan, int h, const float* products
         simd::Vec sum = simd::load(from + i);
         for (int turn = 1; turn < plan.turns; ++turn)
             sum += simd::load(from + turn * turn_floats + i);
-        if (s.w * s.c - i >= simd::kLanes)
-            simd::store(out + i, sum);
-        else
-            simd::store_partial(out + i, sum, s.w * s.c - i);
+        simd::store_up_to(out + i, sum, s.w * s.c - i);
     }
+}
+
+std::int64_t workspace(const ConvShape& s, const PoolShape*) {
+    const Plan plan(s);
+    return plan.panel_floats + plan.thread_floats() * max_threads();
+}
+
+void pack(const Call& call) {
+    const Plan plan(call.shape);
+    pack_rows(call.w, call.shape.k, plan.columns, call.workspace);
+}
+
+void run(const Call& call) {
+    const ConvShape& s = call.shape;
+    const Plan plan(s);
+    const float* panels = call.workspace;
+    for_strips(call.images, plan.strips, call.workspace + plan.panel_floats, plan.thread_floats(),
+               [&](int n, int strip, float* scratch) {
+                   float* products = scratch + odd_lines(kBlockScratch);
+                   float* turns = products + plan.ring * plan.product_floats;
+                   float* map = turns + plan.line_floats;
+                   const int h0 = part_begin(s.h, plan.strips, strip),
+                             h1 = part_begin(s.h, plan.strips, strip + 1);
+                   int next_p = std::max(0, ceil_div(h0 + s.pad_h - s.r + 1, s.stride_h));
+                   for (int h = h0; h < h1; ++h) {
+                       const int last_p = std::min((h + s.pad_h) / s.stride_h, s.p() - 1);
+                       for (; next_p <= last_p; ++next_p)
+                           multiply_line(s, plan, read_lines(call, n, next_p, 1, map), panels,
+                                         products + next_p % plan.ring * plan.product_floats,
+                                         scratch);
+                       add_taps(s, plan, h, products, turns,
+                                call.out + (static_cast<std::int64_t>(n) * s.h + h) * s.w * s.c);
+                   }
+               });
 }
 
 }  // namespace
 
-bool transpose_applies(const ConvShape& s) {
-    return 2 * s.c <= simd::kLanes;
-}
+const Method tap_columns_dgrad{"taps as columns",
+                               Direction::kDgrad,
+                               Fusion::kLines,
+                               [](const ConvShape& s) { return 2 * s.c <= simd::kLanes; },
+                               workspace,
+                               pack,
+                               run,
+                               nullptr};
 
-std::size_t conv_transpose2d_workspace(const ConvShape& s) {
-    const Plan plan(s);
-    return sizeof(float) * (plan.panel_floats + plan.thread_floats() * max_threads());
-}
-
-void conv_transpose2d(const ConvShape& s, const MapLines& y, const float* w, float* x,
-                      void* workspace) {
-    const Plan plan(s);
-    float* panels = static_cast<float*>(workspace);
-    pack_rows(w, s.k, plan.columns, panels);
-#pragma omp parallel num_threads(threads())
-    {
-        float* scratch = panels + plan.panel_floats + thread_index() * plan.thread_floats();
-        float* products = scratch + odd_lines(kBlockScratch);
-        float* turns = products + plan.ring * plan.product_floats;
-        float* map = turns + plan.line_floats;
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int n = 0; n < s.n; ++n)
-            for (int strip = 0; strip < plan.strips; ++strip) {
-                const int h0 = part_begin(s.h, plan.strips, strip),
-                          h1 = part_begin(s.h, plan.strips, strip + 1);
-                int next_p = std::max(0, ceil_div(h0 + s.pad_h - s.r + 1, s.stride_h));
-                for (int h = h0; h < h1; ++h) {
-                    const int last_p = std::min((h + s.pad_h) / s.stride_h, s.p() - 1);
-                    for (; next_p <= last_p; ++next_p)
-                        multiply_line(s, plan, y.read(n, next_p, 1, map), panels,
-                                      products + next_p % plan.ring * plan.product_floats, scratch);
-                    add_taps(s, plan, h, products, turns,
-                             x + (static_cast<std::int64_t>(n) * s.h + h) * s.w * s.c);
-                }
-            }
-    }
-}
-
-}  // namespace zfcuda::first_layer
+}  // namespace zfcuda::conv

@@ -1,250 +1,194 @@
-// conv2d and conv_transpose2d by Winograd's method (winograd/batch.h).
+// fprop and dgrad by Winograd's algorithm, for a batch of images with many channels.
 //
-// Both are the same three steps for a chunk of tiles: transform the tiles of the source (depth:
-// phases x channels, padded to whole vectors), multiply with the transformed filters (36 products
-// of tiles x depth x columns), transform back and write. conv2d has the phases in the depth, the
-// transposed convolution in the columns, which are the pixels of x with one remainder by the
-// stride; its filters are flipped.
-#include <algorithm>
+// Both are three steps for a chunk of tiles: transform the tiles of the source (depth: phases x
+// channels, padded to whole vectors), multiply with the transformed filters (36 products of tiles x
+// depth x columns), transform back and write. fprop has the phases in the depth, dgrad in the
+// columns, which are the pixels of x with one remainder by the stride; its filters are flipped.
+//
+// Transformed filters and tiles stay in the last-level cache. The transforms cost memory traffic
+// that is shared by all channels on the other side. Where maps are small, neighbouring images of a
+// batch share tiles (grid.h): results stay within the tolerance of their own size, but an infinity
+// or NaN in one image can reach its neighbour's edge.
+#include "tiles.h"
 
-#include "../../gemm.h"
-#include "../../parallel.h"
-#include "batch.h"
-#include "grid.h"
-#include "source.h"
-#include "transform.h"
+namespace zfcuda::conv {
 
-namespace zfcuda::winograd {
+using namespace winograd;
+
 namespace {
-
-using namespace gemm;
-using simd::kLanes;
 
 // Sizes, and the places in the workspace.
 struct Plan {
     Grid grid;
+    Chunks chunks;
     int padded_channels, depth, columns;
-    int chunks, chunk_tiles;
     int depth_blocks, block_depth;
     // Floats between frequencies, and between the products' rows.
-    std::int64_t filter_stride, data_stride, product_stride, row_stride;
-    float *filters, *data, *products, *zeros;
+    std::int64_t data_stride, product_stride, row_stride;
+    Filters filters;
+    float *data, *products, *zeros;
 
-    Plan(const Grid& grid, int channels, int phases, int columns, void* workspace)
-        : grid(grid), padded_channels(round_up(channels, kLanes)), columns(columns) {
-        chunks = ceil_div(grid.tiles(), kChunkTiles);
-        chunk_tiles = ceil_div(grid.tiles(), chunks);
-        depth = phases * padded_channels;
+    Plan(const Grid& grid, int channels, int phases, int columns, float* workspace)
+        : grid(grid),
+          chunks(grid.tiles()),
+          padded_channels(round_up(channels, kLanes)),
+          depth(phases * padded_channels),
+          columns(columns) {
         block_depth = round_up(ceil_div(depth, ceil_div(depth, kMaxDepth)), kLanes);
         depth_blocks = ceil_div(depth, block_depth);
-        // Room for a longer chunk, which fewer images may need.
-        const std::int64_t room = std::min(grid.tiles(), kChunkTiles);
-        filter_stride = odd_lines(panels_size(depth, columns));
-        data_stride = odd_lines(depth_blocks * room * kRowStride);
+        data_stride = odd_lines(static_cast<std::int64_t>(depth_blocks) * chunks.room * kRowStride);
         row_stride = odd_lines(columns);
-        product_stride = odd_lines(row_stride * room);
-        filters = static_cast<float*>(workspace);
-        data = filters + kFrequencies * filter_stride;
+        product_stride = odd_lines(row_stride * chunks.room);
+        filters = {workspace, depth, static_cast<std::int64_t>(depth) * kPanel,
+                   odd_lines(panels_size(depth, columns))};
+        data = workspace + kFrequencies * filters.frequency_stride;
         products = data + kFrequencies * data_stride;
         zeros = products + kFrequencies * product_stride;
     }
 
-    std::size_t bytes() const { return sizeof(float) * (zeros + padded_channels - filters); }
+    std::int64_t floats() const { return zeros + padded_channels - filters.first; }
 
-    // The filters' vector of columns from `column` on, at one depth.
-    float* filter(int d, int column) const {
-        return filters + (static_cast<std::int64_t>(column / kPanel) * depth + d) * kPanel +
-               column % kPanel;
-    }
+    // The products of row `row` of the chunk, from `column` on.
+    const float* product(int row, int column) const { return products + row * row_stride + column; }
 };
 
-// ---- The steps ----------------------------------------------------------------------------------
-
-// Transforms tile `tile` of the grid into row `row` of the chunk's data.
-void transform_tile(const Plan& plan, const TileSource& source, int tile, int row) {
-    transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, [&](int d) {
-        const std::int64_t at =
-            static_cast<std::int64_t>(d / plan.block_depth) * plan.chunk_tiles + row;
-        return plan.data + at * kRowStride + d % plan.block_depth;
-    });
-}
-
-// Multiplies the chunk's tiles with the filters: `group` of `groups` of the panels at one
-// frequency.
-void multiply_frequency(const Plan& plan, int frequency, int tiles, int group, int groups) {
+// Multiplies the chunk's tiles with the panels [panel0, panel1) of the filters at one frequency.
+void multiply(const Plan& plan, int frequency, int tiles, int panel0, int panel1) {
     const float* data = plan.data + frequency * plan.data_stride;
-    const float* filters = plan.filters + frequency * plan.filter_stride;
+    const float* filters = plan.filters.first + frequency * plan.filters.frequency_stride;
     float* products = plan.products + frequency * plan.product_stride;
-    float* rows[kChunkTiles];
-    for (int i = 0; i < tiles; ++i)
-        rows[i] = products + i * plan.row_stride;
-    const int panels = ceil_div(plan.columns, kPanel), row_tiles = ceil_div(tiles, kTileRows);
+    const int row_tiles = ceil_div(tiles, kTileRows);
     for (int block = 0; block < plan.depth_blocks; ++block) {
         const int d0 = block * plan.block_depth, d1 = std::min(d0 + plan.block_depth, plan.depth);
-        const float* a = data + static_cast<std::int64_t>(block) * plan.chunk_tiles * kRowStride;
+        const float* a = data + static_cast<std::int64_t>(block) * plan.chunks.tiles * kRowStride;
         Epilogue epilogue;
         epilogue.accumulate = block > 0;
-        for (int panel = part_begin(panels, groups, group);
-             panel < part_begin(panels, groups, group + 1); ++panel) {
+        for (int panel = panel0; panel < panel1; ++panel) {
             const int column = panel * kPanel;
-            const float* b =
-                filters + (static_cast<std::int64_t>(panel) * plan.depth + d0) * kPanel;
+            const float* b = filters + panel * plan.filters.panel_stride + d0 * kPanel;
             for (int t = 0; t < row_tiles; ++t) {
                 const int t0 = part_begin(tiles, row_tiles, t),
                           t1 = part_begin(tiles, row_tiles, t + 1);
-                multiply_tile(t1 - t0, {a + t0 * kRowStride, kRowStride, b, d1 - d0}, rows + t0,
-                              column, plan.columns - column, epilogue);
+                multiply_tile(t1 - t0, {a + t0 * kRowStride, kRowStride, b, d1 - d0},
+                              products + t0 * plan.row_stride + column, plan.row_stride,
+                              plan.columns - column, epilogue);
             }
         }
     }
 }
 
-// The outputs of the chunk's row `row`, of up to kLanes columns.
-template <int M>
-void transform_products(const Plan& plan, int row, int column, int count, Vec (&out)[M][M]) {
-    Vec m[6][6];
-    const float* from = plan.products + row * plan.row_stride + column;
-#pragma GCC unroll 6
-    for (int i = 0; i < 6; ++i)
-#pragma GCC unroll 6
-        for (int j = 0; j < 6; ++j)
-            m[i][j] = load_up_to(from + (i * 6 + j) * plan.product_stride, count);
-    transform_2d<6, M, interpolate<M, false>>(m, out);
-}
-
-// All steps after the filters; write_tile(position, row) transforms back and writes one tile.
-template <typename WriteTile>
-void run(const Plan& plan, const TileSource& source, const WriteTile& write_tile) {
+// All steps after the filters; write(position, row) transforms back and writes one tile.
+template <typename Write>
+void run(const Plan& plan, const TileSource& source, const Write& write) {
     std::fill(plan.zeros, plan.zeros + plan.padded_channels, 0.0f);
-    const int all_tiles = plan.grid.tiles();
-    const int groups = std::min(kPanelGroups, ceil_div(plan.columns, kPanel));
-#pragma omp parallel num_threads(threads())
-    for (int chunk = 0; chunk < plan.chunks; ++chunk) {
-        const int first = chunk * plan.chunk_tiles;
-        const int tiles = std::min(plan.chunk_tiles, all_tiles - first);
-#pragma omp for
-        for (int i = 0; i < tiles; ++i)
-            transform_tile(plan, source, first + i, i);
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int frequency = 0; frequency < kFrequencies; ++frequency)
-            for (int group = 0; group < groups; ++group)
-                multiply_frequency(plan, frequency, tiles, group, groups);
-#pragma omp for
-        for (int i = 0; i < tiles; ++i)
-            write_tile(TilePosition(plan.grid, first + i), i);
-    }
+    for_chunks(
+        plan.chunks, ceil_div(plan.columns, kPanel),
+        [&](int tile, int row) {
+            transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, [&](int d) {
+                const std::int64_t at =
+                    static_cast<std::int64_t>(d / plan.block_depth) * plan.chunks.tiles + row;
+                return plan.data + at * kRowStride + d % plan.block_depth;
+            });
+        },
+        [&](int frequency, int, int tiles, int panel0, int panel1) {
+            multiply(plan, frequency, tiles, panel0, panel1);
+        },
+        [&](int tile, int row) { write(TilePosition(plan.grid, tile), row); });
 }
 
-// ---- conv2d -------------------------------------------------------------------------------------
+// ---- Fprop --------------------------------------------------------------------------------------
 
-Plan conv2d_plan(const ConvShape& s, int images, void* workspace) {
+Plan fprop_plan(const ConvShape& s, int images, float* workspace) {
     return Plan(source_grid(s, images), s.c, s.stride_h * s.stride_w, s.k, workspace);
 }
 
-// The taps of filters k0.. and channels c0.. of one phase, turned so that k is fastest; zero where
-// there are none.
-template <int T>
-void turn_taps(const ConvShape& s, const float* w, int phase, int k0, int c0,
-               float (&out)[kLanes][T][T][kLanes]) {
-    const int k_count = std::min(kLanes, s.k - k0), c_count = std::min(kLanes, s.c - c0);
-    std::fill_n(&out[0][0][0][0], kLanes * T * T * kLanes, 0.0f);
-    for (int t = 0; t < T; ++t)
-        for (int u = 0; u < T; ++u) {
-            const int r = t * s.stride_h + phase / s.stride_w,
-                      q = u * s.stride_w + phase % s.stride_w;
-            if (r >= s.r || q >= s.s) continue;
-            for (int k = 0; k < k_count; ++k) {
-                const float* from =
-                    w + ((static_cast<std::int64_t>(k0 + k) * s.r + r) * s.s + q) * s.c + c0;
-                for (int c = 0; c < c_count; ++c)
-                    out[c][t][u][k] = from[c];
-            }
-        }
+std::int64_t fprop_workspace(const ConvShape& s, const PoolShape*) {
+    return fprop_plan(s, s.n, nullptr).floats();
 }
 
-template <int T>
-void pack_filters(const ConvShape& s, const Plan& plan, const float* w) {
-    const int phases = s.stride_h * s.stride_w;
-#pragma omp parallel for collapse(2) num_threads(threads())
-    for (int phase = 0; phase < phases; ++phase)
-        for (int k0 = 0; k0 < s.k; k0 += kLanes)
-            for (int c0 = 0; c0 < plan.padded_channels; c0 += kLanes) {
-                alignas(64) float taps[kLanes][T][T][kLanes];
-                turn_taps<T>(s, w, phase, k0, c0, taps);
-                for (int c = 0; c < kLanes; ++c) {
-                    Vec g[T][T], v[6][6];
-                    for (int t = 0; t < T; ++t)
-                        for (int u = 0; u < T; ++u)
-                            g[t][u] = simd::load(taps[c][t][u]);
-                    transform_2d<T, 6, evaluate<T, true>>(g, v);
-                    store_frequencies(v, plan.filter(phase * plan.padded_channels + c0 + c, k0),
-                                      plan.filter_stride);
-                }
-            }
+void pack_fprop(const Call& call) {
+    const Plan plan = fprop_plan(call.shape, call.shape.n, call.workspace);
+    transform_filters(call.shape, call.w, plan.padded_channels, plan.filters);
 }
 
 template <int M>
-void write_outputs(const ConvShape& s, const Plan& plan, const TilePosition& position, int row,
-                   const float* b, bool relu, float* y) {
+void write_outputs(const Call& call, const Plan& plan, const TilePosition& position, int row) {
+    Epilogue epilogue;
+    epilogue.relu = call.relu;
     float* to[M][M];
-    for (int i = 0; i < M; ++i)
-        for (int j = 0; j < M; ++j) {
-            const std::int64_t at = output_pixel(s, position, i, j);
-            to[i][j] = at < 0 ? nullptr : y + at * s.k;
-        }
-    for (int k = 0; k < s.k; k += kLanes) {
-        const int count = s.k - k;
+    output_pixels<M, float>(call.shape, position, call.out, nullptr, to);
+    for (int k = 0; k < call.shape.k; k += kLanes) {
+        const int count = call.shape.k - k;
         Vec out[M][M];
-        transform_products<M>(plan, row, k, count, out);
-        const Vec bias = b ? load_up_to(b + k, count) : Vec{};
+        transform_products<M>(plan.product(row, k), plan.product_stride, count, out);
+        const Vec bias = call.bias ? load_up_to(call.bias + k, count) : Vec{};
         for (int i = 0; i < M; ++i)
             for (int j = 0; j < M; ++j) {
                 if (!to[i][j]) continue;
-                const Vec v = out[i][j] + bias;
-                store_up_to(to[i][j] + k, relu ? simd::relu(v) : v, count);
+                write_result(out[i][j], bias, epilogue, count, to[i][j] + k);
             }
     }
 }
 
-// ---- conv_transpose2d ---------------------------------------------------------------------------
+void fprop(const Call& call) {
+    const ConvShape& s = call.shape;
+    const Plan plan = fprop_plan(s, call.images, call.workspace);
+    with_taps(s, [&](auto taps) {
+        run(plan, {call.x, s.c, s.stride_h, s.stride_w, plan.zeros},
+            [&](const TilePosition& position, int row) {
+                write_outputs<tile_size(taps)>(call, plan, position, row);
+            });
+    });
+}
+
+// ---- Dgrad --------------------------------------------------------------------------------------
 
 // Its outputs along an axis: u from pad / stride on, pixel stride * u + phase - pad.
 int first_output(int stride, int pad) {
     return pad / stride;
 }
 
-Axis transposed_axis(int size, int outputs, int stride, int pad, int taps) {
+Axis dgrad_axis(int size, int outputs, int stride, int pad, int taps) {
     const int first = first_output(stride, pad);
     return {(size - 1 + pad) / stride - first + 1, outputs, 1, first - (taps - 1), taps};
 }
 
-Plan transposed_plan(const ConvShape& s, int images, void* workspace) {
-    const Grid grid(transposed_axis(s.h, s.p(), s.stride_h, s.pad_h, phase_taps(s)),
-                    transposed_axis(s.w, s.q(), s.stride_w, s.pad_w, phase_taps(s)), images);
+Plan dgrad_plan(const ConvShape& s, int images, float* workspace) {
+    const Grid grid(dgrad_axis(s.h, s.p(), s.stride_h, s.pad_h, phase_taps(s)),
+                    dgrad_axis(s.w, s.q(), s.stride_w, s.pad_w, phase_taps(s)), images);
     return Plan(grid, s.k, 1, s.stride_h * s.stride_w * round_up(s.c, kLanes), workspace);
+}
+
+std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
+    return dgrad_plan(s, s.n, nullptr).floats();
 }
 
 // Vectors over c, which are contiguous; flipped; depth k, columns (phase, c).
 template <int T>
-void pack_transposed(const ConvShape& s, const Plan& plan, const float* w) {
+void transform_flipped(const ConvShape& s, const Plan& plan, const float* w) {
     const int phases = s.stride_h * s.stride_w, padded = round_up(s.c, kLanes);
 #pragma omp parallel for collapse(2) num_threads(threads())
     for (int phase = 0; phase < phases; ++phase)
         for (int c = 0; c < padded; c += kLanes)
             for (int k = 0; k < plan.depth; ++k) {
-                Vec g[T][T], v[6][6];
+                Vec g[T][T], v[kPoints][kPoints];
                 for (int t = 0; t < T; ++t)
                     for (int u = 0; u < T; ++u) {
-                        const int r = (T - 1 - t) * s.stride_h + phase / s.stride_w;
-                        const int q = (T - 1 - u) * s.stride_w + phase % s.stride_w;
-                        const bool exists = k < s.k && r < s.r && q < s.s;
-                        const std::int64_t at =
-                            ((static_cast<std::int64_t>(k) * s.r + r) * s.s + q) * s.c + c;
+                        const Tap tap(s, phase, T - 1 - t, T - 1 - u);
+                        const bool exists = k < s.k && tap.exists(s);
+                        const std::int64_t at = tap.offset(s, k, c);
                         g[t][u] = exists ? load_up_to(w + at, s.c - c) : Vec{};
                     }
-                transform_2d<T, 6, evaluate<T, true>>(g, v);
-                store_frequencies(v, plan.filter(k, phase * padded + c), plan.filter_stride);
+                transform_2d<T, kPoints, evaluate<T, true>>(g, v);
+                store_frequencies(v, plan.filters.at(k, phase * padded + c),
+                                  plan.filters.frequency_stride);
             }
+}
+
+void pack_dgrad(const Call& call) {
+    const ConvShape& s = call.shape;
+    const Plan plan = dgrad_plan(s, s.n, call.workspace);
+    with_taps(s, [&](auto taps) { transform_flipped<taps>(s, plan, call.w); });
 }
 
 template <int M>
@@ -267,7 +211,8 @@ void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& posi
             }
         for (int c = 0; c < s.c; c += kLanes) {
             Vec out[M][M];
-            transform_products<M>(plan, row, phase * round_up(s.c, kLanes) + c, kLanes, out);
+            transform_products<M>(plan.product(row, phase * round_up(s.c, kLanes) + c),
+                                  plan.product_stride, kLanes, out);
             for (int i = 0; i < M; ++i)
                 for (int j = 0; j < M; ++j)
                     if (to[i][j]) store_up_to(to[i][j] + c, out[i][j], s.c - c);
@@ -275,54 +220,30 @@ void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& posi
     }
 }
 
+void dgrad(const Call& call) {
+    const ConvShape& s = call.shape;
+    const Plan plan = dgrad_plan(s, call.images, call.workspace);
+    with_taps(s, [&](auto taps) {
+        run(plan, {call.y, s.k, 1, 1, plan.zeros}, [&](const TilePosition& position, int row) {
+            write_phases<tile_size(taps)>(s, plan, position, row, call.out);
+        });
+    });
+}
+
 }  // namespace
 
-bool pays(const ConvShape& s) {
-    const int taps = phase_taps(s), phases = s.stride_h * s.stride_w;
-    if (s.stride_h > 2 || s.stride_w > 2 || taps < 2 || taps > 5) return false;
-    if ((s.s + s.stride_w - 1) / s.stride_w != taps) return false;
-    if (s.c < 16 || s.k < 16) return false;
+// Where enough tiles share the transformed filters, and what they overhang leaves two thirds.
+bool winograd::batch_applies(const ConvShape& s) {
+    if (!has_transforms(s) || s.stride_h > 2 || s.stride_w > 2 || s.c < 16 || s.k < 16)
+        return false;
     const std::int64_t tiles = source_grid(s, s.n).tiles();
     const std::int64_t direct = static_cast<std::int64_t>(s.n) * s.p() * s.q() * s.r * s.s;
-    return tiles >= 24 && 2 * direct >= 3 * kFrequencies * phases * tiles;
+    return tiles >= 24 && 2 * direct >= 3 * kFrequencies * s.stride_h * s.stride_w * tiles;
 }
 
-std::size_t conv2d_workspace(const ConvShape& s) {
-    return conv2d_plan(s, s.n, nullptr).bytes();
-}
+const Method winograd_fprop{"winograd",      Direction::kFprop, Fusion::kImages, batch_applies,
+                            fprop_workspace, pack_fprop,        fprop,           nullptr};
+const Method winograd_dgrad{"winograd",      Direction::kDgrad, Fusion::kImages, batch_applies,
+                            dgrad_workspace, pack_dgrad,        dgrad,           nullptr};
 
-void pack_conv2d(const ConvShape& s, const float* w, void* workspace) {
-    const Plan plan = conv2d_plan(s, s.n, workspace);
-    with_taps(s, [&](auto taps) { pack_filters<taps>(s, plan, w); });
-}
-
-void conv2d(const ConvShape& s, int images, const float* x, const float* b, bool relu, float* y,
-            void* workspace) {
-    const Plan plan = conv2d_plan(s, images, workspace);
-    const TileSource source{x, s.c, s.stride_h, s.stride_w, plan.zeros};
-    with_taps(s, [&](auto taps) {
-        run(plan, source, [&](const TilePosition& position, int row) {
-            write_outputs<tile_size(taps)>(s, plan, position, row, b, relu, y);
-        });
-    });
-}
-
-std::size_t conv_transpose2d_workspace(const ConvShape& s) {
-    return transposed_plan(s, s.n, nullptr).bytes();
-}
-
-void pack_conv_transpose2d(const ConvShape& s, const float* w, void* workspace) {
-    const Plan plan = transposed_plan(s, s.n, workspace);
-    with_taps(s, [&](auto taps) { pack_transposed<taps>(s, plan, w); });
-}
-
-void conv_transpose2d(const ConvShape& s, int images, const float* y, float* x, void* workspace) {
-    const Plan plan = transposed_plan(s, images, workspace);
-    with_taps(s, [&](auto taps) {
-        run(plan, {y, s.k, 1, 1, plan.zeros}, [&](const TilePosition& position, int row) {
-            write_phases<tile_size(taps)>(s, plan, position, row, x);
-        });
-    });
-}
-
-}  // namespace zfcuda::winograd
+}  // namespace zfcuda::conv

@@ -17,7 +17,7 @@
 #include "../../blocking.h"
 #include "transform.h"
 
-namespace zfcuda::winograd {
+namespace zfcuda::conv::winograd {
 
 // One axis. Output u of an image reads the source pixels step * (u + t) + e + offset, t < 3 taps, e
 // < step phases; those outside [0, size) are zero.
@@ -103,4 +103,4 @@ struct TilePosition {
     }
 };
 
-}  // namespace zfcuda::winograd
+}  // namespace zfcuda::conv::winograd

@@ -1,31 +1,31 @@
-// Forward convolution of a first layer by Winograd's method (winograd/lines.h).
-#include "lines.h"
+// fprop by Winograd's algorithm line by line, for images with few channels and large filters with a
+// stride, such as 7 x 7 at 2 or 11 x 11 at 4.
+//
+// The phases of a stride turn few channels into enough depth for a matrix product: 7 x 7 x 3 at
+// stride 2 are 4 x 4 taps of 12 phases and channels, 3 x 3 outputs of which take 36 * 12
+// multiplications instead of 9 * 147.
+//
+// A thread makes M lines of the map at a time (M x M outputs a tile). The pixels that they read are
+// put side by side, phases and channels of one place in a few vectors. Then some tiles, as many as
+// the matrix product has rows, are transformed, multiplied frequency by frequency with one panel
+// of filters, and transformed back, while their products are in the cache (64 KB); the filters of
+// all frequencies (166 KB) stay in its second level. Bounded by multiply-adds: of the products two
+// thirds, of the transforms one.
+#include "../lines.h"
 
-#include <algorithm>
+#include "tiles.h"
 
-#include "../../gemm.h"
-#include "source.h"
-#include "transform.h"
+namespace zfcuda::conv {
 
-namespace zfcuda::first_layer_winograd {
+using namespace winograd;
+
 namespace {
-
-using namespace gemm;
-using simd::kLanes;
-using simd::Vec;
-using winograd::kFrequencies;
-using winograd::kPoints;
-using winograd::load_up_to;
-using winograd::phase_taps;
-using winograd::store_up_to;
-using winograd::tile_size;
-using winograd::with_taps;
 
 // Sizes, in floats but for counts.
 struct Plan {
     int depth, padded_depth;  // phases x channels of a place
     int size;                 // outputs of a tile's axis
-    int across;               // tiles of a line
+    int across, places;       // tiles of a line, and the places that they read
     int panels;
     int per_row, row_groups;  // frequencies side by side in a row of the product, and such rows
     std::int64_t line_stride, group_stride, product_stride;
@@ -36,24 +36,25 @@ struct Plan {
           padded_depth(round_up(depth, kLanes)),
           size(tile_size(phase_taps(s))),
           across(ceil_div(s.q(), size)),
+          places((across - 1) * size + kPoints),
           panels(ceil_div(s.k, kPanel)),
           per_row(kRowStride / padded_depth),
           row_groups(ceil_div(kFrequencies, std::max(1, per_row))),
-          line_stride(
-              odd_lines(static_cast<std::int64_t>((across - 1) * size + kPoints) * padded_depth)),
+          line_stride(odd_lines(static_cast<std::int64_t>(places) * padded_depth)),
           group_stride(kTileRows * kRowStride),
           product_stride(odd_lines(kTileRows * kPanel)) {
         for (int i = 0; i < kFrequencies; ++i)
             data_at[i] = per_row == 0 ? 0 : i / per_row * group_stride + i % per_row * padded_depth;
     }
 
-    std::int64_t pixel_floats() const { return kPoints * line_stride + kLanes; }
+    std::int64_t pixel_floats() const { return odd_lines(kPoints * line_stride + kLanes); }
     std::int64_t data_floats() const { return row_groups * group_stride; }
     std::int64_t product_floats() const { return kFrequencies * product_stride; }
 
-    // The filters of a panel at one frequency.
-    std::int64_t filters_at(int panel, int frequency) const {
-        return static_cast<std::int64_t>(panel * kFrequencies + frequency) * depth * kPanel;
+    // All frequencies of a panel side by side.
+    Filters filters(float* first) const {
+        const std::int64_t stride = static_cast<std::int64_t>(depth) * kPanel;
+        return {first, depth, kFrequencies * stride, stride};
     }
 };
 
@@ -62,9 +63,8 @@ struct Plan {
 void gather_phases(const ConvShape& s, const Plan& plan, const float* x, int n, int p0,
                    float* out) {
     const int run = s.stride_w * s.c, width = s.w * s.c;
-    const int places = (plan.across - 1) * plan.size + kPoints;
     for (int i = 0; i < kPoints; ++i, out += plan.line_stride)
-        for (int place = 0; place < places; ++place)
+        for (int place = 0; place < plan.places; ++place)
             for (int phase = 0; phase < s.stride_h; ++phase) {
                 // What a run spills is written over by the next one.
                 float* to =
@@ -87,63 +87,45 @@ void gather_phases(const ConvShape& s, const Plan& plan, const float* x, int n, 
 
 void transform_tile(const Plan& plan, const float* pixels, int tile, int row, float* data) {
     for (int d = 0; d < plan.padded_depth; d += kLanes) {
-        Vec x[6][6], v[6][6];
+        Vec x[kPoints][kPoints], v[kPoints][kPoints];
 #pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i)
+        for (int i = 0; i < kPoints; ++i)
 #pragma GCC unroll 6
-            for (int j = 0; j < 6; ++j)
+            for (int j = 0; j < kPoints; ++j)
                 x[i][j] = simd::load(pixels + i * plan.line_stride +
                                      (tile * plan.size + j) * plan.padded_depth + d);
-        winograd::transform_2d<6, 6, winograd::transform_data>(x, v);
+        transform_2d<kPoints, kPoints, transform_data>(x, v);
 #pragma GCC unroll 6
-        for (int i = 0; i < 6; ++i)
+        for (int i = 0; i < kPoints; ++i)
 #pragma GCC unroll 6
-            for (int j = 0; j < 6; ++j)
-                simd::store(data + plan.data_at[i * 6 + j] + row * kRowStride + d, v[i][j]);
+            for (int j = 0; j < kPoints; ++j)
+                simd::store(data + plan.data_at[i * kPoints + j] + row * kRowStride + d, v[i][j]);
     }
 }
 
-// Where the results of one panel go.
-struct Target {
-    int p0, p1;  // lines, of which y begins with the first
-    int column;  // the panel's first
-    const float* bias;
-    bool relu, stream;
-    float* y;
-};
-
-// The outputs of tile `tile` from row `row` of the products.
+// The outputs of tile `tile` from its products.
 template <int M>
-void write_tile(const ConvShape& s, const Plan& plan, const float* products, int row, int tile,
-                const Target& target) {
-    for (int j = 0; j < kPanel && target.column + j < s.k; j += kLanes) {
-        const int k = target.column + j, count = s.k - k;
-        Vec m[6][6], out[M][M];
-        const float* from = products + row * kPanel + j;
-#pragma GCC unroll 6
-        for (int a = 0; a < 6; ++a)
-#pragma GCC unroll 6
-            for (int c = 0; c < 6; ++c)
-                m[a][c] = simd::load(from + (a * 6 + c) * plan.product_stride);
-        winograd::transform_2d<6, M, winograd::interpolate<M, false>>(m, out);
-        const Vec bias = target.bias ? load_up_to(target.bias + k, count) : Vec{};
-        for (int a = 0; a < std::min(M, target.p1 - target.p0); ++a)
-            for (int c = 0; c < std::min(M, s.q() - tile * M); ++c) {
-                float* to = target.y + (static_cast<std::int64_t>(a) * s.q() + tile * M + c) * s.k;
-                Vec v = out[a][c] + bias;
-                if (target.relu) v = simd::relu(v);
-                if (target.stream)
-                    simd::stream(to + k, v);
-                else
-                    store_up_to(to + k, v, count);
+void write_tile(const ConvShape& s, const float* products, std::int64_t stride, int columns,
+                int tile, int lines, float* y, const Epilogue& epilogue) {
+    for (int k = 0; k < columns; k += kLanes) {
+        const int count = columns - k;
+        Vec out[M][M];
+        transform_products<M>(products + k, stride, count, out);
+        const Vec bias = epilogue.bias ? load_up_to(epilogue.bias + k, count) : Vec{};
+        for (int i = 0; i < std::min(M, lines); ++i)
+            for (int j = 0; j < std::min(M, s.q() - tile * M); ++j) {
+                float* to = y + (static_cast<std::int64_t>(i) * s.q() + tile * M + j) * s.k;
+                write_result(out[i][j], bias, epilogue, count, to + k);
             }
     }
 }
 
-// Up to M lines.
+// Up to M lines: `lines`.
 template <int M>
-void conv2d_tiles(const ConvShape& s, const Plan& plan, const float* pixels, const float* packed,
-                  Target target, float* data, float* products) {
+void make_tiles(const Call& call, const Plan& plan, const float* pixels, int lines, bool stream,
+                float* out, float* data, float* products) {
+    const ConvShape& s = call.shape;
+    const Filters filters = plan.filters(call.workspace);
     const int groups = ceil_div(plan.across, kTileRows);
     float* rows[kTileRows];
     for (int i = 0; i < kTileRows; ++i)
@@ -153,24 +135,27 @@ void conv2d_tiles(const ConvShape& s, const Plan& plan, const float* pixels, con
         const int count = part_begin(plan.across, groups, group + 1) - first;
         for (int i = 0; i < count; ++i)
             transform_tile(plan, pixels, first + i, i, data);
-        for (int panel = 0; panel < plan.panels; ++panel) {
+        for (int column = 0; column < s.k; column += kPanel) {
+            const int columns = std::min(kPanel, s.k - column);
+            const float* panel = filters.first + column / kPanel * filters.panel_stride;
             for (int frequency = 0; frequency < kFrequencies; ++frequency)
                 multiply_tile(count,
                               {data + plan.data_at[frequency], kRowStride,
-                               packed + plan.filters_at(panel, frequency), plan.depth},
-                              rows, frequency * plan.product_stride, kPanel, {});
-            target.column = panel * kPanel;
+                               panel + frequency * filters.frequency_stride, plan.depth},
+                              rows, frequency * plan.product_stride, columns, {});
+            Epilogue epilogue;
+            epilogue.bias = call.bias ? call.bias + column : nullptr;
+            epilogue.relu = call.relu;
+            epilogue.stream = stream;
             for (int i = 0; i < count; ++i)
-                write_tile<M>(s, plan, products, i, first + i, target);
+                write_tile<M>(s, rows[i], plan.product_stride, columns, first + i, lines,
+                              out + column, epilogue);
         }
     }
 }
 
-}  // namespace
-
-bool pays(const ConvShape& s) {
-    const int taps = phase_taps(s);
-    if ((s.s + s.stride_w - 1) / s.stride_w != taps || taps < 2 || taps > 5) return false;
+bool lines_apply(const ConvShape& s) {
+    if (!has_near_windows(s) || !has_transforms(s)) return false;
     const Plan plan(s);
     if (plan.per_row < 1) return false;
     // Multiply-adds for a vector of k, and what the transforms cost in their measure.
@@ -181,56 +166,40 @@ bool pays(const ConvShape& s) {
     return direct > 1.5 * tiles * (kFrequencies * plan.depth + kTransformBack + transform);
 }
 
-int tile_lines(const ConvShape& s) {
-    return tile_size(phase_taps(s));
+void pack(const Call& call) {
+    const Plan plan(call.shape);
+    transform_filters(call.shape, call.w, call.shape.c, plan.filters(call.workspace));
 }
 
 std::int64_t packed_floats(const ConvShape& s) {
     const Plan plan(s);
-    return plan.filters_at(plan.panels, 0);
+    return plan.panels * plan.filters(nullptr).panel_stride;
 }
 
-void pack_filters(const ConvShape& s, const float* w, float* packed) {
+std::int64_t scratch_floats(const ConvShape& s, int) {
     const Plan plan(s);
-    with_taps(s, [&](auto taps) {
-        constexpr int T = taps;
-        for (int k0 = 0; k0 < plan.panels * kPanel; k0 += kLanes)
-            for (int d = 0; d < plan.depth; ++d) {
-                const int c = d % s.c, phase = d / s.c;
-                Vec g[T][T] = {}, v[6][6];
-                for (int t = 0; t < T; ++t)
-                    for (int u = 0; u < T; ++u) {
-                        const int r = t * s.stride_h + phase / s.stride_w;
-                        const int q = u * s.stride_w + phase % s.stride_w;
-                        if (r >= s.r || q >= s.s) continue;
-                        for (int k = k0; k < std::min(k0 + kLanes, s.k); ++k)
-                            g[t][u][k - k0] = w[((k * s.r + r) * s.s + q) * s.c + c];
-                    }
-                winograd::transform_2d<T, 6, winograd::evaluate<T, true>>(g, v);
-                float* to = packed + plan.filters_at(k0 / kPanel, 0) + d * kPanel + k0 % kPanel;
-                winograd::store_frequencies(v, to, static_cast<std::int64_t>(plan.depth) * kPanel);
-            }
-    });
+    return plan.pixel_floats() + plan.data_floats() + plan.product_floats();
 }
 
-std::int64_t scratch_floats(const ConvShape& s) {
+void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out, float* scratch) {
+    const ConvShape& s = call.shape;
     const Plan plan(s);
-    return odd_lines(plan.pixel_floats()) + plan.data_floats() + plan.product_floats();
-}
-
-void conv2d_lines(const ConvShape& s, const float* x, int n, int p0, int p1, const float* packed,
-                  const float* b, bool relu, bool stream, float* y, float* scratch) {
-    const Plan plan(s);
-    float* data = scratch + odd_lines(plan.pixel_floats());
+    float* data = scratch + plan.pixel_floats();
     float* products = data + plan.data_floats();
-    const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
     for (int p = p0; p < p1; p += plan.size) {
-        gather_phases(s, plan, x, n, p, scratch);
-        const Target target{p, p1, 0, b, relu, stream, y + (p - p0) * line};
+        gather_phases(s, plan, call.x, n, p, scratch);
         with_taps(s, [&](auto taps) {
-            conv2d_tiles<tile_size(taps)>(s, plan, scratch, packed, target, data, products);
+            make_tiles<tile_size(taps)>(call, plan, scratch, p1 - p, stream,
+                                        out + static_cast<std::int64_t>(p - p0) * s.q() * s.k, data,
+                                        products);
         });
     }
 }
 
-}  // namespace zfcuda::first_layer_winograd
+constexpr LineMaker kLines{[](const ConvShape& s) { return tile_size(phase_taps(s)); },
+                           packed_floats, scratch_floats, make_lines};
+
+}  // namespace
+const Method winograd_lines_fprop = by_lines<kLines>("winograd by lines", lines_apply, pack);
+
+}  // namespace zfcuda::conv

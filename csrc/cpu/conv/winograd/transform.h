@@ -11,11 +11,14 @@
 // that the weight gradient (T taps from M gradients) reads the same transformed tiles. The points
 // are 0, +-3/4, +-3/2 and infinity: against the usual 0, +-1, +-2 they halve the rounding error
 // (2e-6 of the result's norm at 384 channels), and their powers are exact in float32.
+//
+// Of a sum of two products the compiler rounds one and fuses the other into the addition. Which one
+// depends on the code around a transform, and so do the last bits of what comes out.
 #pragma once
 
 #include "../../simd.h"
 
-namespace zfcuda::winograd {
+namespace zfcuda::conv::winograd {
 
 using simd::Vec;
 
@@ -105,4 +108,4 @@ inline void transform_2d(const Vec (&x)[In][In], Vec (&out)[Out][Out]) {
         Transform(half[i], out[i]);
 }
 
-}  // namespace zfcuda::winograd
+}  // namespace zfcuda::conv::winograd
