@@ -32,7 +32,7 @@ class CandidateList {
     template <class List>
     void add_cheapest(List tiles, const Product& product) {
         const Plan plan = cheapest_plan(tiles, product);
-        add({plan.kernel, plan.splits});
+        add(Choice{plan.kernel, plan.splits});
     }
 
     template <class List>
@@ -43,7 +43,7 @@ class CandidateList {
             for (const int splits : {filling, filling / 2, filling * 3 / 2, filling * 2, 1}) {
                 // One block is no candidate for the work of a whole GPU.
                 if (splits <= 1 && filling > kFewSplits) continue;
-                add({kKernel<Tile>, plan_splits<Tile>(product, splits).splits});
+                add(Choice{kKernel<Tile>, plan_splits<Tile>(product, splits).splits});
             }
         });
     }
@@ -75,10 +75,10 @@ std::vector<Choice> candidates(const Problem& problem) {
             break;
         case Operation::kConv2dReluPool:
             if (const auto plan = cheapest_block_plan<Math>(shape, problem.pool))
-                found.add({plan->kernel});
+                found.add(Choice{plan->kernel});
             found.add(Choice{});
             for_each_block_plan<Math>(shape, problem.pool,
-                                      [&](const Plan& plan) { found.add({plan.kernel}); });
+                                      [&](const Plan& plan) { found.add(Choice{plan.kernel}); });
             break;
         case Operation::kUnpoolConv2dWeightGrad:
             with_list(typename Tiles<Math>::Wgrad{}, vector_k, vector_c, [&](auto tiles) {
