@@ -31,7 +31,8 @@ __global__ void crop_images_kernel(CropShape shape, RowTiles tiles, FastDivisor 
     const std::uint8_t* image = images + at.image * (shape.h * shape.w * shape.c);
 
     auto value = Vector<float, Width>::filled(0.0f);
-    int j = at.column * Width / channels, c = at.column * Width % channels;
+    int j = at.column * Width / channels;
+    int c = at.column * Width - j * shape.c;
 #pragma unroll
     for (int e = 0; e < Width; ++e) {
         const unsigned w = left + (flip ? shape.out_w - 1 - j : j);
