@@ -1,12 +1,22 @@
 """Breaks the CUDA kernels, one place at a time, and asks whether the emulated tests notice.
 
-    python tests/simt/mutate.py DIRECTORY [--files conv/main_loop.cuh pool.cuh] [--out results.json]
+    python tests/simt/mutate.py DIRECTORY [--files conv/main_loop.cuh pool.cuh] [--kinds wait operator] [--sample 100]
 
-In device code, each ``__syncthreads``, ``__syncwarp``, ``copy_async_wait`` and ``copy_async_commit`` is deleted, each
-wait is weakened by one group, and each comparison is shifted by one (``<`` and ``<=``, ``>`` and ``>=`` change places).
-A copy of the sources with all mutants, of which a variable selects one, is built once in DIRECTORY, with every access
-checked. Then the tests of the kernel's family run for each, until one fails, first those that noticed other mutants.
-Comparisons that the compiler evaluates (in constexpr functions and `if constexpr`) are left alone.
+In device code, by kinds:
+
+wait        a ``__syncthreads``, ``__syncwarp``, ``copy_async_wait`` or ``copy_async_commit`` is deleted, or a wait
+            weakened by one group
+comparison  shifted by one: ``<`` and ``<=``, ``>`` and ``>=`` change places
+operator    becomes another (``+`` and ``-`` change places, ``*`` becomes ``+``, ``&`` becomes ``|`` and so on), or the
+            operands of ``-``, ``/``, ``%`` change places
+index       one more than it is
+constant    a literal or a constant of the tile (a stride, a pitch, a size) is one more than it is
+argument    the two of ``at``, ``inside`` or ``divide_up`` change places
+
+A copy of the sources with all of them, or with a random sample, of which a variable selects one, is built once in
+DIRECTORY, with every access checked. Then the tests of the kernel's family run for each, until one fails, first those
+that noticed other mutants; of one that survives it is said whether any test reached it. What the compiler evaluates
+(constexpr functions, `if constexpr`, template arguments, sizes of arrays) is left alone.
 """
 
 from __future__ import annotations
@@ -16,11 +26,14 @@ import ctypes
 import importlib
 import json
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -39,6 +52,7 @@ FAMILIES = {
     "loss": ("test_loss",),
     "optimizer": ("test_optimizer",),
     "image": ("test_image",),
+    "window": ("test_window",),
 }
 
 # Where only some tests of the family run the kernels of a file: words in their names.
@@ -52,55 +66,137 @@ KEYWORDS = {
 # What survives the first gets a second chance.
 RUNS = [{"seed": 1, "schedule": "mixed"}, {"seed": 2, "schedule": "mixed"}]
 
+REACHED = "the mutant was reached"
 CPU_SECONDS = 30  # for one test: a mutant that loops for ever is noticed, too
 
 SWITCH = """\
 #pragma once
-// Which mutant lives, and comparisons that it may shift: `a < mutant::compare<7, 0, 1>() < b`.
+// Which mutant lives, and operators that it may change: `a + mutant::Change<7, kAdd, kSubtract>() + b`.
+#include <type_traits>
 extern "C" {
 inline __attribute__((visibility("default"))) int zfcuda_mutant = -1;
+inline __attribute__((visibility("default"))) int zfcuda_mutant_reached = 0;
 }
 namespace mutant {
-inline __attribute__((noinline, no_sanitize("thread"))) bool is(int number) { return zfcuda_mutant == number; }
-enum Operator { kLess, kLessEqual, kGreater, kGreaterEqual };
+inline __attribute__((noinline, no_sanitize("thread"))) bool is(int number) {
+    if (zfcuda_mutant != number) return false;
+    zfcuda_mutant_reached = 1;
+    return true;
+}
+enum Operator {
+    kLess, kLessEqual, kGreater, kGreaterEqual,
+    kAdd, kSubtract, kMultiply, kDivide, kModulo, kAnd, kOr, kXor, kLeft, kRight,
+    kSubtractFrom, kDivideInto, kModuloOf,  // with the operands in the other order
+};
+template <typename T>
+constexpr bool number = std::is_arithmetic_v<T>;
+template <typename T>
+constexpr bool integer = std::is_integral_v<T>;
+template <Operator Which, typename L, typename R>
+constexpr bool exists =
+    Which <= kGreaterEqual || (number<L> && number<R> && Which <= kDivide) || (integer<L> && integer<R>) ||
+    (number<L> && number<R> && (Which == kSubtractFrom || Which == kDivideInto)) ||
+    (std::is_pointer_v<L> && integer<R> && (Which == kAdd || Which == kSubtract));
+template <Operator Which, typename L, typename R>
+inline auto apply(L l, R r) {
+    if constexpr (Which == kLess) return l < r;
+    else if constexpr (Which == kLessEqual) return l <= r;
+    else if constexpr (Which == kGreater) return l > r;
+    else if constexpr (Which == kGreaterEqual) return l >= r;
+    else if constexpr (Which == kAdd) return l + r;
+    else if constexpr (Which == kSubtract) return l - r;
+    else if constexpr (Which == kMultiply) return l * r;
+    else if constexpr (Which == kDivide) return l / r;
+    else if constexpr (Which == kModulo) return l % r;
+    else if constexpr (Which == kAnd) return l & r;
+    else if constexpr (Which == kOr) return l | r;
+    else if constexpr (Which == kXor) return l ^ r;
+    else if constexpr (Which == kLeft) return l << r;
+    else if constexpr (Which == kRight) return l >> r;
+    else if constexpr (Which == kSubtractFrom) return r - l;
+    else if constexpr (Which == kDivideInto) return l == 0 ? r : r / l;
+    else return l == 0 ? r : r % l;
+}
 template <int Number, Operator Was, Operator Becomes>
-struct compare {};
+struct Change {};
 template <typename L, int Number, Operator Was, Operator Becomes>
-struct Left { L value; };
-template <typename L, int Number, Operator Was, Operator Becomes>
-inline Left<L, Number, Was, Becomes> operator<(L value, compare<Number, Was, Becomes>) { return {value}; }
-template <typename L, typename R, int Number, Operator Was, Operator Becomes>
-inline bool operator<(Left<L, Number, Was, Becomes> left, R right) {
-    switch (is(Number) ? Becomes : Was) {
-        case kLess: return left.value < right;
-        case kLessEqual: return left.value <= right;
-        case kGreater: return left.value > right;
-        default: return left.value >= right;
+struct Left {
+    L value;
+    template <typename R>
+    auto with(R right) const {
+        using Result = decltype(apply<Was>(value, right));
+        if constexpr (exists<Becomes, L, R>)
+            if (is(Number)) return static_cast<Result>(apply<Becomes>(value, right));
+        return apply<Was>(value, right);
     }
+};
+#define MUTANT_OPERATOR(symbol)                                                                  \\
+    template <typename L, int Number, Operator Was, Operator Becomes>                            \\
+    inline Left<L, Number, Was, Becomes> operator symbol(L value, Change<Number, Was, Becomes>) { \\
+        return {value};                                                                          \\
+    }                                                                                            \\
+    template <typename L, typename R, int Number, Operator Was, Operator Becomes>                \\
+    inline auto operator symbol(Left<L, Number, Was, Becomes> left, R right) {                   \\
+        return left.with(right);                                                                 \\
+    }
+MUTANT_OPERATOR(<) MUTANT_OPERATOR(+) MUTANT_OPERATOR(-) MUTANT_OPERATOR(*) MUTANT_OPERATOR(/) MUTANT_OPERATOR(%)
+MUTANT_OPERATOR(&) MUTANT_OPERATOR(|) MUTANT_OPERATOR(^) MUTANT_OPERATOR(<<) MUTANT_OPERATOR(>>)
+template <int Number, typename T>
+inline T more(T value) {
+    if constexpr (integer<T> && !std::is_same_v<T, bool>)
+        if (is(Number)) return value + 1;
+    return value;
 }
 }  // namespace mutant
 """
 
-COMPARISON = re.compile(r" (<=|>=|<|>) ")
-OPERATORS = {
+# Each operator by its name there, and what becomes of it; comparisons all stand as the first, whose rank they share.
+COMPARISONS = {
     "<": ("kLess", "kLessEqual", "<="),
     "<=": ("kLessEqual", "kLess", "<"),
     ">": ("kGreater", "kGreaterEqual", ">="),
     ">=": ("kGreaterEqual", "kGreater", ">"),
 }
+OPERATORS = {
+    "+": ("kAdd", ("kSubtract", "-")),
+    "-": ("kSubtract", ("kAdd", "+"), ("kSubtractFrom", "its operands swapped")),
+    "*": ("kMultiply", ("kAdd", "+")),
+    "/": ("kDivide", ("kMultiply", "*"), ("kDivideInto", "its operands swapped")),
+    "%": ("kModulo", ("kDivide", "/"), ("kModuloOf", "its operands swapped")),
+    "&": ("kAnd", ("kOr", "|")),
+    "|": ("kOr", ("kAnd", "&")),
+    "^": ("kXor", ("kOr", "|")),
+    "<<": ("kLeft", ("kRight", ">>")),
+    ">>": ("kRight", ("kLeft", "<<")),
+}
+COMPARISON = re.compile(r" (<=|>=|<|>) ")
+OPERATOR = re.compile(r" (<<|>>|[-+*/%&|^]) ")
+CONSTANT = re.compile(r"(?<![\w.:$])(?:(?:\w+::)*k[A-Z]\w*|\d+u?)(?![\w.(]|::)")
+ARGUMENTS = re.compile(r"\b(at|inside|divide_up)\(([\w.:]+(?:\([\w.]*\))?), ([\w.:]+(?:\([\w.]*\))?)\)")
 WAITING = re.compile(r"(__syncthreads\(\)|__syncwarp\([^;]*\)|simt::copy_async_commit\(\));")
 COPY_WAIT = re.compile(r"simt::copy_async_wait<([^;]*)>\(\);")
+
+# Lines that the compiler needs to know, declarations of arrays, and what is not an expression.
+FIXED = re.compile(r"\bconstexpr\b|static_assert|^\s*#|\btemplate\b|\bcase\b|SIMT_SHARED")
+DECLARED_ARRAY = re.compile(r"^\s*(?:const\s+)?(?!return\b|else\b)[\w:]+(?:<[^;]*>)?\s+\(?&?\w+\)?\[")
+KINDS = ("wait", "comparison", "operator", "index", "constant", "argument")
 
 
 @dataclass
 class Mutant:
-    number: int
     file: str
     line: int
     code: str
+    kind: str
     change: str
+    edits: list[tuple[int, int, str]]  # from, to, what takes its place, in which @ is the number
+    number: int = -1
     caught: bool = False
+    reached: bool = False
     by: str = ""
+
+    def __str__(self):
+        return f"{self.file}:{self.line}: {self.change}: {self.code}"
 
 
 def device_ranges(text: str) -> list[tuple[int, int]]:
@@ -126,61 +222,145 @@ def device_ranges(text: str) -> list[tuple[int, int]]:
     return ranges
 
 
-def mutate_file(path: Path, name: str, mutants: list[Mutant]) -> None:
-    """Rewrites the file so that each of its mutants can be selected; adds them to the list."""
-    text = path.read_text()
-    edits: list[tuple[int, int, str]] = []
+def template_arguments(code: str) -> list[tuple[int, int]]:
+    """Where they stand in a line; a comparison has spaces around it."""
+    spans = []
+    for found in re.finditer(r"\w<(?![<=\s])", code):
+        end, depth = found.end(), 1
+        while end < len(code) and depth:
+            depth += {"<": 1, ">": -1}.get(code[end], 0)
+            end += 1
+        spans.append((found.start(), end))
+    return spans
 
-    def add(start: int, change: str) -> int:
-        number, line = len(mutants), text.count("\n", 0, start) + 1
-        code = text.splitlines()[line - 1].strip()
-        mutants.append(Mutant(number, name, line, code, change))
-        return number
+
+def bracketed(code: str, begin: int) -> int:
+    """Where the bracket is closed that opens at `begin`; -1 if not in this line."""
+    depth = 0
+    for position in range(begin, len(code)):
+        depth += {"[": 1, "]": -1}.get(code[position], 0)
+        if depth == 0:
+            return position
+    return -1
+
+
+def mutants_of_line(code: str) -> Iterator[tuple[str, str, list[tuple[int, int, str]]]]:
+    """Kind, change and edits of each."""
+    for found in COMPARISON.finditer(code):
+        was, becomes, other = COMPARISONS[found[1]]
+        proxy = f"< mutant::Change<@, mutant::{was}, mutant::{becomes}>() <"
+        yield "comparison", f"`{found[1]}` becomes `{other}`", [(*found.span(1), proxy)]
+    for found in OPERATOR.finditer(code):
+        symbol = found[1]
+        was, *others = OPERATORS[symbol]
+        for becomes, other in others:
+            proxy = f"{symbol} mutant::Change<@, mutant::{was}, mutant::{becomes}>() {symbol}"
+            change = other if "operands" in other else f"becomes `{other}`"
+            yield "operator", f"`{symbol}` {change}", [(*found.span(1), proxy)]
+    for found in ARGUMENTS.finditer(code):
+        call, first, second = found.groups()
+        swapped = f"(mutant::is(@) ? {call}({second}, {first}) : {found[0]})"
+        yield "argument", f"`{found[0]}` with its arguments swapped", [(*found.span(), swapped)]
+    if DECLARED_ARRAY.search(code):
+        return
+    for found in re.finditer(r"(?<=[\w)\]])\[(?!\])", code):
+        end = bracketed(code, found.start())
+        if end > 0:
+            index = code[found.end() : end]
+            edits = [(found.end(), found.end(), "mutant::more<@>("), (end, end, ")")]
+            yield "index", f"`[{index}]` is one more", edits
+    for found in CONSTANT.finditer(code):
+        yield "constant", f"`{found[0]}` is one more", [(*found.span(), f"mutant::more<@>({found[0]})")]
+
+
+def mutants_of_file(path: Path, name: str) -> list[Mutant]:
+    text = path.read_text()
+    lines = text.splitlines()
+    found: list[Mutant] = []
+
+    def add(kind: str, change: str, start: int, edits: list[tuple[int, int, str]]) -> None:
+        line = text.count("\n", 0, start) + 1
+        moved = [(start + a, start + b, replacement) for a, b, replacement in edits]
+        found.append(Mutant(name, line, lines[line - 1].strip(), kind, change, moved))
 
     for begin, end in device_ranges(text):
+        fixed = False  # within a statement that the compiler evaluates
         for line in re.finditer(r"[^\n]*\n?", text[begin:end]):
-            code = line.group().split("//")[0]
-            start = begin + line.start()
-            if re.search(r"\bconstexpr\b|static_assert|^\s*#|\btemplate\b", code):
-                continue
-            for found in COMPARISON.finditer(code):
-                was, becomes, shifted = OPERATORS[found[1]]
-                number = add(start + found.start(1), f"`{found[1]}` becomes `{shifted}`")
-                proxy = f"< mutant::compare<{number}, mutant::{was}, mutant::{becomes}>() <"
-                edits.append((start + found.start(1), start + found.end(1), proxy))
-        for found in WAITING.finditer(text, begin, end):
-            number = add(found.start(), f"`{found[1]}` deleted")
-            edits.append((found.start(), found.end(), f"if (!mutant::is({number})) {found[0]}"))
-        for found in COPY_WAIT.finditer(text, begin, end):
-            deleted = add(found.start(), "wait deleted")
-            weakened = add(found.start(), "one more group may be pending")
-            weak = f"if (mutant::is({weakened})) simt::copy_async_wait<({found[1]}) + 1>();"
-            edits.append((found.start(), found.end(), f"{weak} else if (!mutant::is({deleted})) {found[0]}"))
+            code = line.group().split("//")[0].rstrip()
+            fixed = fixed or FIXED.search(code) is not None
+            spans = template_arguments(code)
+            for kind, change, edits in () if fixed else mutants_of_line(code):
+                if not any(a <= edits[0][0] < b for a, b in spans):
+                    add(kind, change, begin + line.start(), edits)
+            fixed = fixed and not code.endswith((";", "{", "}"))
+        for wait in WAITING.finditer(text, begin, end):
+            edit = (0, len(wait[0]), f"if (!mutant::is(@)) {wait[0]}")
+            add("wait", f"`{wait[1]}` deleted", wait.start(), [edit])
+        for wait in COPY_WAIT.finditer(text, begin, end):
+            length = len(wait[0])
+            add("wait", "wait deleted", wait.start(), [(0, length, f"if (!mutant::is(@)) {wait[0]}")])
+            weak = f"if (mutant::is(@)) simt::copy_async_wait<({wait[1]}) + 1>(); else "
+            add("wait", "one more group may be pending", wait.start(), [(0, 0, weak)])
+    return found
+
+
+def collide(a: Mutant, b: Mutant) -> bool:
+    """Whether one of them rewrites what the other changes."""
+    return any(
+        max(a0, b0) < min(a1, b1) or (b0 == b1 and a0 < b0 < a1) or (a0 == a1 and b0 < a0 < b1)
+        for a0, a1, _ in a.edits
+        for b0, b1, _ in b.edits
+    )
+
+
+def choose(mutants: list[Mutant], sample: int | None, seed: int) -> list[Mutant]:
+    """All or a random sample, but one of those that collide; numbered."""
+    order = random.Random(seed).sample(mutants, len(mutants)) if sample else mutants
+    chosen: dict[str, list[Mutant]] = {}
+    for mutant in order:
+        others = chosen.setdefault(mutant.file, [])
+        if not any(collide(mutant, other) for other in others if other.line == mutant.line):
+            others.append(mutant)
+            mutant.number = 0
+        if sample and sum(map(len, chosen.values())) == sample:
+            break
+    kept = [mutant for mutant in mutants if mutant.number == 0]
+    for number, mutant in enumerate(kept):
+        mutant.number = number
+    return kept
+
+
+def rewrite(path: Path, mutants: list[Mutant]) -> None:
+    """So that each of the mutants can be selected."""
+    text = path.read_text()
+    edits = [(a, b, replacement.replace("@", str(m.number))) for m in mutants for a, b, replacement in m.edits]
     for start, end, replacement in sorted(edits, reverse=True):
         text = text[:start] + replacement + text[end:]
-    if edits:
-        include = '#include "kernels/mutant.h"\n'
-        text = (
-            text.replace("#pragma once\n", "#pragma once\n" + include, 1) if "#pragma once" in text else include + text
-        )
-        path.write_text(text)
+    include = '#include "kernels/mutant.h"\n'
+    text = text.replace("#pragma once\n", "#pragma once\n" + include, 1) if "#pragma once" in text else include + text
+    path.write_text(text)
 
 
-def build(directory: Path, names: list[str]) -> list[Mutant]:
+def build(directory: Path, names: list[str], kinds: list[str], sample: int | None, seed: int) -> list[Mutant]:
     tree = directory / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     ignored = shutil.ignore_patterns("build*", ".git", "*.so", "__pycache__", "data")
-    for part in ("csrc", "tests", "zfcuda"):
+    for part in ("csrc", "tests", "zfcuda", "benchmarks"):
         shutil.copytree(ROOT / part, tree / part, ignore=ignored)
     for file in ("CMakeLists.txt", "pyproject.toml"):
         shutil.copy(ROOT / file, tree)
-    (tree / "csrc/kernels/mutant.h").write_text(SWITCH)
-    mutants: list[Mutant] = []
     kernels = tree / "csrc/kernels"
-    for path in (*sorted(kernels.rglob("*.cu*")), tree / "csrc/conv_phases.h"):
-        name = os.path.relpath(path, kernels)
-        if not names or name in names:
-            mutate_file(path, name, mutants)
+    (kernels / "mutant.h").write_text(SWITCH)
+    files = {
+        os.path.relpath(path, kernels): path for path in (*sorted(kernels.rglob("*.cu*")), tree / "csrc/conv_phases.h")
+    }
+    found = [
+        mutant for name, path in files.items() if not names or name in names for mutant in mutants_of_file(path, name)
+    ]
+    mutants = choose([mutant for mutant in found if mutant.kind in kinds], sample, seed)
+    for name, path in files.items():
+        if own := [mutant for mutant in mutants if mutant.file == name]:
+            rewrite(path, own)
     import pybind11
 
     options = [
@@ -203,9 +383,15 @@ class Runner:
 
     def __init__(self, mutants: list[Mutant], module, directory: Path, done):
         self.mutants, self.module, self.directory, self.done = mutants, module, directory, done
-        self.select = ctypes.c_int.in_dll(ctypes.CDLL(module.__file__), "zfcuda_mutant")
+        library = ctypes.CDLL(module.__file__)
+        self.select = ctypes.c_int.in_dll(library, "zfcuda_mutant")
+        self.reached = ctypes.c_int.in_dll(library, "zfcuda_mutant_reached")
         self.killers: list[str] = []  # tests that failed for a mutant, the latest first
         self.in_child = False
+
+    def pytest_sessionfinish(self):
+        if self.in_child and self.reached.value:
+            print(REACHED)
 
     def pytest_runtest_setup(self):
         signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)  # whose signal ends the process
@@ -226,8 +412,10 @@ class Runner:
                     self.module.debug.configure(**configuration)
                     session.items[:] = items
                     return None  # goes on with pytest's own loop
-                mutant.by = self.verdict(os.waitpid(child, 0)[1], log.read_text(errors="replace"))
+                status, text = os.waitpid(child, 0)[1], log.read_text(errors="replace")
+                mutant.by = self.verdict(status, text)
                 mutant.caught = mutant.by != ""
+                mutant.reached |= mutant.caught or REACHED in text
                 if mutant.caught:
                     break
             self.done(mutant)
@@ -271,16 +459,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="for the mutated sources and the build")
     parser.add_argument("--files", nargs="*", default=[], help="of csrc/kernels; all if none is named")
+    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS, help="all if none is named")
+    parser.add_argument("--sample", type=int, metavar="N", help="of those, N at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
     parser.add_argument("--out", type=Path, help="results as JSON (DIRECTORY/mutants.json)")
     parser.add_argument("--list", action="store_true", help="build and list the mutants, run nothing")
     arguments = parser.parse_args()
     directory = arguments.directory.resolve()
     out = (arguments.out or directory / "mutants.json").resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    mutants = build(directory, arguments.files)
+    mutants = build(directory, arguments.files, arguments.kinds, arguments.sample, arguments.seed)
     if arguments.list:
         for mutant in mutants:
-            print(f"{mutant.number:4d} {mutant.file}:{mutant.line}: {mutant.change}: {mutant.code}")
+            print(f"{mutant.number:4d} {mutant}")
         return
 
     os.chdir(directory / "tree")
@@ -289,7 +480,7 @@ def main() -> None:
     os.environ["ZFCUDA_EMULATED_MODULE"] = "_checked"
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
     module = importlib.import_module("zfcuda._checked")
-    unchanged = Mutant(-1, "unchanged", 0, "", "")
+    unchanged = Mutant("unchanged", 0, "", "", "", [])
     met: list[Mutant] = []
 
     def done(mutant: Mutant) -> None:
@@ -297,22 +488,22 @@ def main() -> None:
             if mutant.caught:
                 sys.exit(f"the tests fail without a mutant: {mutant.by}")
             return
-        verdict = "caught" if mutant.caught else "SURVIVED"
-        place = f"{mutant.file}:{mutant.line}: {mutant.change}: {mutant.code}"
-        print(f"{verdict:8s} {place}   [{mutant.by[:90]}]", flush=True)
+        verdict = "caught" if mutant.caught else "SURVIVED" if mutant.reached else "NOT REACHED"
+        print(f"{verdict:11s} {mutant}   [{mutant.by[:90]}]", flush=True)
         met.append(mutant)
         out.write_text(json.dumps([asdict(m) for m in met], indent=1))
 
     # Missing waits first: what other tests of kernels find least.
-    order = [unchanged, *sorted(mutants, key=lambda m: "becomes" in m.change)]
+    order = [unchanged, *sorted(mutants, key=lambda m: KINDS.index(m.kind))]
     runner = Runner(order, module, directory, done)
     options = ["-x", "-qq", "-s", "-p", "no:cacheprovider", "--tb=short", "-k", "emulated", "tests/kernels"]
     status = pytest.main(options, [runner])
     if runner.in_child:
         sys.stdout.flush()
         os._exit(int(status))
-    caught = sum(m.caught for m in met)
-    print(f"{caught} of {len(met)} mutants caught ({100 * caught / max(1, len(met)):.1f} %)")
+    for kind, count in Counter(m.kind for m in met).items():
+        caught = sum(m.caught for m in met if m.kind == kind)
+        print(f"{kind}: {caught} of {count} mutants caught ({100 * caught / count:.1f} %)")
 
 
 if __name__ == "__main__":
