@@ -145,6 +145,12 @@ def occlusion(
     )
 
 
+def square_of(net: Network, size: int | None = None, stride: int | None = None) -> tuple[int, int]:
+    """The square's side and steps: by default a quarter of the image, and a quarter of that."""
+    size = max(2, min(net.input_shape[:2]) // 4) if size is None else size
+    return size, max(1, size // 4) if stride is None else stride
+
+
 def last_map_layer(net: Network) -> str:
     """The paper's layer 5: what ends the last block before the fully connected layers."""
     with_maps = block_layers(net)

@@ -7,11 +7,12 @@ import time
 
 from .. import data
 from ..analysis import Budget, ablation, table3
+from ..analysis.occlusion import square_of
 from ..data import Preprocess, mean_image, sample, unit_scale
 from ..nn import Network, models
 from ..report import Report
 from ..report.sections.ablation import ablation_section
-from ..report.sections.occlusion import add_occlusion, square_of
+from ..report.sections.occlusion import add_occlusion
 from ..report.sections.training import training_section
 from ..report.sections.visualization import add_visualization
 from ..training import Linear, Trainer

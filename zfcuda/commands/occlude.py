@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from ..analysis import Cluttered, pointing
+from ..analysis.occlusion import square_of
 from ..analysis.source import preprocess_of, to_device
 from ..data import ArrayDataset, Dataset, Subset, read_image, sample
 from ..nn import Network
 from ..report import Report
-from ..report.sections.occlusion import add_occlusion, square_of
+from ..report.sections.occlusion import add_occlusion
 from ..report.sections.pointing import pointing_section
 from ..report.shown import class_names
 from . import common

@@ -90,12 +90,6 @@ def _tops(net: Network, others: Dataset, top: TopActivations, maps: Sequence[int
     return steps.finish(tiles)
 
 
-def square_of(net: Network, size: int | None = None, stride: int | None = None) -> tuple[int, int]:
-    """The square's side and steps: by default a quarter of the image, and a quarter of that."""
-    size = size or max(2, min(net.input_shape[:2]) // 4)
-    return size, stride or max(1, size // 4)
-
-
 def _row(name: str, classes: Sequence[str], result: Occlusion) -> list:
     row, column = result.lowest()
     top, left, _, _ = result.window(row, column)
