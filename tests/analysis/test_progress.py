@@ -15,6 +15,7 @@ from zfcuda.analysis import (
     occlusion,
     pointing,
     rank_layers,
+    sanity,
     top_activations,
     visualize,
 )
@@ -164,6 +165,18 @@ def test_pointing():
     found, message = interrupted(pointing, net, Interrupting(images, 3), labels, **options)
     assert message == "3 of 5 images pointed at"
     np.testing.assert_array_equal(found.inside, pointing(net, images, labels, **options).inside[:3])
+
+
+def test_sanity():
+    net, images = deep_net(), noise((4, *deep_net().input_shape))
+    found, message = interrupted(sanity, net, Interrupting(images, 3), size=9, stride=9, keep=2)
+    assert message == "3 of 4 images compared"
+    expected = sanity(net, images[:3], size=9, stride=9)
+    assert found.randomised == expected.randomised
+    np.testing.assert_array_equal(found.units, expected.units)
+    for method, likeness in expected.likeness.items():
+        np.testing.assert_array_equal(found.likeness[method].rank, likeness.rank)
+    assert interrupted(sanity, net, Interrupting(images, 0)) == (None, "0 of 4 images compared")
 
 
 def test_features():

@@ -17,6 +17,7 @@ from .features import FeatureAnalysis, feature_analysis
 from .invariance import Invariance, invariance
 from .occlusion import Occlusion, occlusion
 from .pointing import Cluttered, Pointing, pointing
+from .sanity import Sanity, randomised, sanity
 
 __all__ = [
     "Ablation",
@@ -29,6 +30,7 @@ __all__ = [
     "Invariance",
     "Occlusion",
     "Pointing",
+    "Sanity",
     "TopActivations",
     "Tracker",
     "Visualization",
@@ -42,7 +44,9 @@ __all__ = [
     "load_evolution",
     "occlusion",
     "pointing",
+    "randomised",
     "rank_layers",
+    "sanity",
     "strongest_maps",
     "table3",
     "top_activations",
