@@ -1,5 +1,6 @@
 """Every command from the outside: what it leaves, and what bad input gets."""
 
+import html
 import json
 import sys
 
@@ -85,8 +86,10 @@ def test_train_in_bfloat16(folder, tmp_path):
 def test_visualize_every_block(trained, folder, tmp_path, capsys):
     assert run("visualize", trained, "--data", folder, "--maps", 2, "--top", 4, "--quiet", "--out", tmp_path) == 0
     page, numbers = report(tmp_path)
-    assert {"Block 1", "Block 2", "Block 3", "Block 4", "Block 5"} == set(numbers)
+    assert [*(f"Block {block}" for block in range(1, 6)), "How far to trust such pictures"] == list(numbers)
+    assert list(numbers["How far to trust such pictures"]["verdicts"]) == ["deconvnet", "gradient", "guided"]
     assert (tmp_path / "filters.png").exists()
+    assert (tmp_path / "sanity.png").exists()
     assert (tmp_path / "top-pool1.png").exists()
     assert "red <b>" not in page
     assert f"report: {(tmp_path / 'report.html').resolve()}" in capsys.readouterr().out
@@ -94,6 +97,7 @@ def test_visualize_every_block(trained, folder, tmp_path, capsys):
 
 def test_visualize_chosen_layers_with_another_rule(trained, folder, tmp_path):
     words = ("--layers", "relu4", "fc8", "--rule", "guided", "--maps", 2, "--images", 6, "--quiet", "--out", tmp_path)
+    words += ("--no-sanity",)
     assert run("visualize", trained, "--data", folder, *words) == 0
     assert list(report(tmp_path)[1]) == ["Block 4", "Block 8"]
 
@@ -105,6 +109,29 @@ def test_occlude_images_of_the_data(trained, folder, tmp_path):
     assert np.shape([one["probability"] for one in numbers["Occlusion"]]) == (2, 4, 4)
     assert (tmp_path / "occlusion-01.png").exists()
     assert page.count('class="explorer"') == 2
+
+
+def test_sanity(trained, folder, tmp_path):
+    before = trained.read_bytes()
+    words = ("--images", 4, "--size", 14, "--stride", 14, "--quiet", "--out", tmp_path)
+    assert run("sanity", trained, "--data", folder, *words) == 0
+    page, numbers = report(tmp_path)
+    numbers = numbers["How far to trust such pictures"]
+    assert numbers["randomised"] == ["fc8", "fc7", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1"]
+    assert np.shape(numbers["likeness"]["occlusion"]["rank"]) == (4, 9)
+    assert all(sentence in html.unescape(page) for sentence in numbers["sentences"].values())
+    assert "Projected is the class that the net names" in page
+    pictures = {path.name for path in tmp_path.glob("*.png")}
+    assert pictures == {"sanity.png", "sanity-01.png", "sanity-02.png", "sanity-03.png"}
+    assert trained.read_bytes() == before
+
+
+def test_sanity_of_a_layer_below(trained, folder, tmp_path):
+    words = ("--images", 1, "--layer", "conv2", "--seed", 3, "--size", 14, "--stride", 14, "--quiet", "--out", tmp_path)
+    assert run("sanity", trained, "--data", folder, *words) == 0
+    page, numbers = report(tmp_path)
+    assert numbers["How far to trust such pictures"]["randomised"] == ["conv2", "conv1"]
+    assert "Projected is the strongest unit of conv2" in page
 
 
 def test_train_with_another_first_layer(folder, tmp_path):
@@ -274,6 +301,18 @@ class TestErrors:
     def test_pointing_without_boxes(self, trained, folder, tmp_path, capsys):
         words = ("--pointing", 2, "--out", tmp_path)
         assert "--pointing needs --clutter" in self.fails(capsys, "occlude", trained, "--data", folder, *words)
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("--layer", "conv9"), "layer must be one of conv1"),
+            (("--seed", -1), "seed must not be negative"),
+            (("--size", 40), "size must be at most"),
+        ],
+    )
+    def test_sanity(self, words, message, trained, folder, tmp_path, capsys):
+        words += ("--out", tmp_path, "--quiet")
+        assert message in self.fails(capsys, "sanity", trained, "--data", folder, *words)
 
     def test_no_evolution_to_show(self, trained, tmp_path, capsys):
         assert "train with --track-evolution" in self.fails(capsys, "evolve", trained, "--out", tmp_path)

@@ -102,6 +102,24 @@ def test_a_second_ctrl_c_ends_what_the_first_left(stopped, checkpoint, folder):
     assert partial == ["8 of 12 images ranked", "1 of 2 maps of pool1 projected"]
 
 
+def test_visualize_while_it_checks_the_rules(stopped, checkpoint, folder):
+    words = ("visualize", checkpoint, "--data", folder, "--batch-size", 64, "--maps", 1, "--layers", "pool1")
+    # A batch ranked, a batch of winners, their map; then two images.
+    partial, sections = stopped(*words, at=[1 + 2 + 2])
+    assert partial == ["2 of 5 images compared"]
+    assert list(sections) == ["Block 1", "How far to trust such pictures"]
+    assert len(sections["How far to trust such pictures"]["units"]) == 2
+
+
+def test_sanity(stopped, checkpoint, folder, tmp_path):
+    words = ("sanity", checkpoint, "--data", folder, "--images", 3, "--size", 14, "--stride", 14)
+    partial, sections = stopped(*words, at=[2 * (9 + 1)])  # of each image a batch of places in each of nine nets
+    assert partial == ["2 of 3 images compared"]
+    assert len(sections["How far to trust such pictures"]["units"]) == 2
+    assert (tmp_path / "sanity-02.png").exists()
+    assert not (tmp_path / "sanity-03.png").exists()
+
+
 def test_diagnose(stopped, checkpoint, folder, tmp_path):
     other = tmp_path / "other.safetensors"
     other.write_bytes(checkpoint.read_bytes())

@@ -24,6 +24,7 @@ COMMANDS = (
     "invariance",
     "diagnose",
     "occlude",
+    "sanity",
     "correspond",
     "ablate",
     "features",

@@ -13,6 +13,7 @@ from ..nn import Network, models
 from ..report import Report
 from ..report.sections.ablation import ablation_section
 from ..report.sections.occlusion import add_occlusion
+from ..report.sections.sanity import add_sanity_of_rules
 from ..report.sections.training import training_section
 from ..report.sections.visualization import add_visualization
 from ..training import Linear, Trainer
@@ -66,6 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     _say("2/4 ranking and projecting what excites each map")
     stopped = add_visualization(report, net, split.test, progress=progress)
+    if not stopped:
+        stopped = add_sanity_of_rules(report, net, split.test, progress=progress)
 
     if not stopped:
         _say("3/4 occluding test images")

@@ -6,6 +6,7 @@ import argparse
 
 from ..nn.layers import RULES
 from ..report import Report
+from ..report.sections.sanity import add_sanity_of_rules
 from ..report.sections.visualization import add_visualization
 from . import common
 from .common import Commands, positive
@@ -29,6 +30,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--top", type=positive, default=9, metavar="K", help="winners per map (default: 9)")
     parser.add_argument("--rule", choices=RULES, default="deconvnet", help="how ReLUs are undone (default: deconvnet)")
     parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument(
+        "--no-sanity", action="store_true", help="leave out the check of the rules against a random network"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -41,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"{arguments.rule} rule.",
         common.command_line(arguments),
     )
-    add_visualization(
+    stopped = add_visualization(
         report,
         net,
         dataset,
@@ -52,4 +56,6 @@ def run(arguments: argparse.Namespace) -> int:
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,
     )
+    if not (stopped or arguments.no_sanity):
+        add_sanity_of_rules(report, net, dataset, progress=not arguments.quiet)
     return common.finish(report, directory)

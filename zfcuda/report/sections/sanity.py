@@ -1,0 +1,130 @@
+"""The randomisation check (Adebayo et al. 2018): how far projections and occlusion maps can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from ...analysis import Sanity, sanity
+from ...analysis.figures import new_figure, plain
+from ...analysis.sanity import MEASURES, METHODS
+from ...analysis.source import preprocess_of
+from ...data import Dataset, sample
+from ...nn import Network
+from ...nn.layers import RULES
+from .. import Chart, Note, Report, Section, Shown, Table
+from ..parts import Part
+from ..pictures import from_projection, heat, tile
+from ..shown import class_names, show
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_FEW = 5  # images of the short form
+_TONES = {"depend": "good", "hardly": "warning"}
+_TILE = 112  # pixels that the longer side of a tile has at most
+_GAP = 2
+
+
+def add_sanity(
+    report: Report,
+    net: Network,
+    dataset: Dataset,
+    *,
+    methods: Sequence[str] = METHODS,
+    layer: str | None = None,
+    size: int | None = None,
+    stride: int | None = None,
+    seed: int = 0,
+    pictures: int = 3,
+    progress: bool = True,
+) -> bool:
+    """A sentence for each method, the curves, a table, and the maps of the first few images -> whether Ctrl-C stopped
+    it."""
+    result, stopped = report.kept(
+        sanity,
+        net,
+        dataset,
+        layer=layer,
+        methods=methods,
+        size=size,
+        stride=stride,
+        seed=seed,
+        keep=pictures,
+        progress=progress,
+    )
+    if result is not None:
+        shown = show(dataset, range(min(pictures, len(result.units))), preprocess_of(net))
+        last = result.layer == next(reversed(net.layers))
+        projected = "the class that the net names" if last else f"the strongest unit of {result.layer}"
+        report.add(_section(result, projected, shown, class_names(net, dataset)))
+    return stopped
+
+
+def add_sanity_of_rules(report: Report, net: Network, dataset: Dataset, *, progress: bool = True) -> bool:
+    """The short form, for a page that shows projections: the rules alone, on a few images of the data set."""
+    return add_sanity(report, net, sample(dataset, _FEW), methods=RULES, pictures=1, progress=progress)
+
+
+def _section(result: Sanity, projected: str, shown: dict[int, Shown], classes: Sequence[str]) -> Section:
+    parts: list[Part] = [Note(result.sentence(m), _TONES.get(result.verdict(m), "plain")) for m in result.likeness]
+    parts += [Chart("sanity", result.plot()), _table(result)]
+    for index, image in shown.items():
+        caption = (
+            f"{image.name}, which the net calls {classes[result.labels[index]]}: on the left what it shows as it is, "
+            "to the right the same with random weights in this layer and those above, each map on its own scale"
+        )
+        parts.append(Chart(f"sanity-{index + 1:02d}", _grid(result, index, image), caption))
+    blurb = (
+        "The net's weights are replaced by random ones, from the top down, one layer more each time, and what it shows "
+        f"of {len(result.units)} images is compared with what it showed before. What stays the same was never about "
+        f"what the net has learned. Projected is {projected}; numbers are means over the images."
+    )
+    return Section("How far to trust such pictures", parts, blurb, result.numbers())
+
+
+def _table(result: Sanity) -> Table:
+    """What is left without the upper half of what was learned, and without all of it."""
+    at = sorted({result.half, len(result.randomised)})
+    columns = [f"{words}, random to {result.randomised[step - 1]}" for step in at for words in MEASURES.values()]
+    rows = [
+        [
+            method,
+            *(float(likeness.mean(measure)[step]) for step in at for measure in MEASURES),
+            int(likeness.constant[1:].sum()),
+        ]
+        for method, likeness in result.likeness.items()
+    ]
+    return Table(["maps", *columns, "constant, left out"], rows)
+
+
+def _grid(result: Sanity, index: int, image: Shown) -> Figure:
+    """The maps of one image: a row for each method, with the image itself, then a column for each net."""
+    top, left, height, width = (int(v) for v in result.windows[index])
+    patch = image.picture[top : top + height, left : left + width]
+    scale = _TILE / max(height, width)
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    tiles = []
+    for maps in result.maps.values():
+        pictures = [from_projection(one) if one.ndim == 3 else heat(one) for one in maps[index]]
+        tiles += [_sized(picture, size) for picture in (patch, *pictures)]
+    names = ["image", "as learned", *(plain(name) for name in result.randomised)]
+    grid = tile(tiles, len(names), _GAP)
+    inches = 0.9 * len(names)
+    figure, axes = new_figure(width=inches + 0.8, height=inches * grid.shape[0] / grid.shape[1] + 0.3)
+    axis = axes[0, 0]
+    axis.imshow(grid)
+    axis.set_xticks(np.arange(len(names)) * (size[0] + _GAP) + size[0] / 2, names, fontsize=8)
+    axis.set_yticks(np.arange(len(result.maps)) * (size[1] + _GAP) + size[1] / 2, list(result.maps), fontsize=8)
+    axis.xaxis.tick_top()
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+def _sized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The picture in this (width, height), its pixels as squares where that is larger."""
+    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
