@@ -10,12 +10,16 @@
 
 #include <array>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "binding.h"
 #include "host_pool.h"
 #include "ops.h"
 #if defined(ZFCUDA_KERNELS)
 #include "kernels/conv/tuned_plans_bindings.h"
+#else
+#include "cpu/conv/methods.h"
 #endif
 #if defined(ZFCUDA_EMULATOR)
 #include "simt/debug_bindings.h"
@@ -114,6 +118,26 @@ void bind_others(py::module_& m) {
     bind(m, "local_response_norm_grad", local_response_norm_grad<T>);
 }
 
+#if !defined(ZFCUDA_KERNELS)
+// The names of the CPU's convolution methods, of all or for one shape.
+void bind_conv_methods(py::module_& m) {
+    using namespace conv;
+    py::enum_<Direction>(m, "Direction", py::module_local())
+        .value("fprop", Direction::kFprop)
+        .value("dgrad", Direction::kDgrad)
+        .value("wgrad", Direction::kWgrad);
+    m.def("conv_methods", [] {
+        std::vector<std::pair<Direction, std::string>> names;
+        for (const Method* method : methods())
+            names.emplace_back(method->direction, method->name);
+        return names;
+    });
+    m.def("conv_method", [](const ConvShape& shape, Direction direction, bool in_block) {
+        return choose(shape, direction, in_block).name;
+    });
+}
+#endif
+
 }  // namespace
 
 PYBIND11_MODULE(ZFCUDA_MODULE, m) {
@@ -143,6 +167,8 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     bind(bf16, "cast_from_fp32", cast<float, BFloat16>);
     bind(bf16, "cast_to_fp32", cast<BFloat16, float>);
     conv::bind_plans(m);
+#else
+    bind_conv_methods(m);
 #endif
 
     m.def(

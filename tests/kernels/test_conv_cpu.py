@@ -7,7 +7,7 @@ import pytest
 
 from tests import oracles
 from tests.accuracy import FP32, WEIGHT_GRAD, assert_close
-from zfcuda import backends, ops
+from zfcuda import _cpu, backends, ops
 
 # (N, H, W, C), (K, R, S), stride, padding
 WINOGRAD = [
@@ -21,7 +21,7 @@ WINOGRAD = [
     ((17, 17, 18, 64), (64, 3, 3), 1, 1),  # several chunks of tiles
     ((8, 19, 18, 72), (64, 5, 5), 2, 0),  # four phases
     ((8, 16, 11, 65), (70, 6, 5), 2, 2),
-    ((8, 10, 12, 64), (64, 5, 6), 2, (3, 1)),
+    ((8, 10, 14, 64), (64, 5, 6), 2, (3, 1)),
     ((8, 10, 8, 64), (64, 5, 5), 2, 5),
     ((5, 12, 17, 32), (40, 5, 5), 1, 2),  # other numbers of taps
     ((4, 13, 15, 19), (33, 4, 4), 1, 1),
@@ -40,15 +40,16 @@ FIRST_LAYER = [  # forward by csrc/cpu/conv/winograd/lines.cpp
     ((2, 38, 38, 3), (70, 9, 9), 2, 1),  # five taps a phase
     ((1, 11, 40, 3), (96, 7, 7), 2, 0),  # a single line of tiles
 ]
-DIRECT = [
+DIRECT = [  # no transforms
     ((3, 28, 28, 1), (32, 5, 5), 1, 2),
     ((1, 24, 31, 3), (48, 11, 11), 4, 2),
     ((2, 9, 11, 3), (40, 2, 3), (3, 5), 0),  # strides larger than the filter: phases without taps
     ((2, 12, 10, 40), (33, 1, 1), 1, 0),
     ((1, 12, 10, 40), (33, 1, 1), 2, 0),
-    ((2, 20, 9, 100), (50, 4, 4), 1, 2),  # depth in blocks
+    ((2, 20, 9, 100), (15, 4, 4), 1, 2),  # depth in blocks
     ((1, 6, 6, 20), (300, 3, 3), 1, 1),  # few rows: threads share the panels
 ]
+FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)
 
 
 def pair(value):
@@ -85,8 +86,33 @@ def directions(x_shape, filters, stride, padding, seed=0):
     }
 
 
+def method(layer, direction, in_block=False):
+    """The name of the method that the CPU takes."""
+    x, filters, stride, padding = layer
+    module = _cpu.load()
+    shape = module.ConvShape(x, (*filters, x[3]), pair(stride), pair(padding))
+    return module.conv_method(shape, getattr(module.Direction, direction), in_block)
+
+
+def test_layers_take_their_methods():
+    for layer in WINOGRAD:
+        assert {method(layer, direction) for direction in ("fprop", "dgrad", "wgrad")} == {"winograd"}
+    for layer in FIRST_LAYER:
+        assert method(layer, "fprop") == method(layer, "fprop", in_block=True) == "winograd by lines"
+        assert method(layer, "wgrad") == "windows in place"
+    for layer in DIRECT:
+        assert not any("winograd" in method(layer, direction) for direction in ("fprop", "dgrad", "wgrad"))
+
+
+def test_every_method_is_taken():
+    layers = [*WINOGRAD, *FIRST_LAYER, *DIRECT, FULLY_CONNECTED]
+    for direction, name in _cpu.load().conv_methods():
+        assert name in {method(layer, direction.name) for layer in layers}
+    assert method(FULLY_CONNECTED, "fprop") == "dense" != method(FULLY_CONNECTED, "fprop", in_block=True)
+
+
 @pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
-@pytest.mark.parametrize("layer", WINOGRAD + FIRST_LAYER + DIRECT, ids=str)
+@pytest.mark.parametrize("layer", [*WINOGRAD, *FIRST_LAYER, *DIRECT, FULLY_CONNECTED], ids=str)
 def test_layer(layer, direction):
     call, oracle, tolerance = directions(*layer)[direction]
     with backends.use("cpu"):

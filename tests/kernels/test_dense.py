@@ -1,4 +1,4 @@
-"""Convolutions whose filter covers the whole image: fully connected layers, which the CPU backend does its own way."""
+"""Convolutions whose filter covers the whole image: fully connected layers, on the CPU csrc/cpu/conv/dense.cpp."""
 
 import numpy as np
 import pytest
