@@ -41,6 +41,15 @@ def test_evaluate_uses_the_network_s_own_preprocessing():
     assert evaluate(net, dataset) == evaluate(net, dataset, preprocess=net.preprocess)
 
 
+def test_classes_are_matched_by_name():
+    net, dataset = tiny.network(), tiny.dataset(20)
+    net.preprocess = Preprocess(np.zeros((6, 6, 1), np.float32), crop=(6, 6), scale=0.01)
+    net.classes = tiny.CLASSES
+    kept = dataset.labels > 0
+    part = ArrayDataset(dataset.images[kept], 2 - dataset.labels[kept], ("right", "middle"))
+    assert evaluate(net, part) == evaluate(net, ArrayDataset(part.images, dataset.labels[kept], tiny.CLASSES))
+
+
 def test_what_does_not_fit_is_refused():
     net, dataset = tiny.network(), tiny.dataset(5)
     preprocess = Preprocess(np.zeros((6, 6, 1), np.float32), crop=(6, 6))
@@ -50,6 +59,9 @@ def test_what_does_not_fit_is_refused():
         evaluate(net, dataset, preprocess=Preprocess(preprocess.mean, crop=(5, 6)))
     two = ArrayDataset(dataset.images, np.zeros(5, np.int32), ("a", "b"))
     with pytest.raises(ValueError, match="knows 3 classes, but the data set has 2"):
+        evaluate(net, two, preprocess=preprocess)
+    net.classes = tiny.CLASSES
+    with pytest.raises(ValueError, match="classes that the network does not know: a"):
         evaluate(net, two, preprocess=preprocess)
     with pytest.raises(ValueError, match="batch_size must be at least 1"):
         evaluate(net, dataset, preprocess=preprocess, batch_size=0)

@@ -9,7 +9,7 @@ import pytest
 import safetensors
 
 import zfcuda
-from zfcuda.data import Augmentation, Preprocess
+from zfcuda.data import ArrayDataset, Augmentation, Preprocess
 from zfcuda.training import Linear, Plateau, Trainer, default_preprocess, evaluate
 from zfcuda.training.trainer import CHECKPOINT, METRICS
 
@@ -37,6 +37,21 @@ def test_fit_learns_and_says_how_well():
     assert last["validation_top1"] > 0.9
     assert last["train_loss"] < 0.3 * history[0]["train_loss"]
     assert last["validation_top1"] == evaluate(net, tiny.dataset(20, seed=1)).top1
+    assert net.classes == tiny.CLASSES
+
+
+def test_the_validation_set_is_matched_by_the_names_of_its_classes():
+    """Half of the classes, in another order: what is right stays right."""
+    whole = tiny.dataset(60, seed=1)
+    kept = whole.labels != 1
+    labels = np.where(whole.labels[kept] == 2, 0, 1).astype(np.int32)
+    part = ArrayDataset(whole.images[kept], labels, ("right", "left"))
+    net = tiny.network(dropout=0.0)
+    augmentation = Augmentation(0, flip=False)
+    history = Trainer(net).fit(
+        tiny.dataset(200), part, epochs=12, batch_size=8, augmentation=augmentation, progress=False
+    )
+    assert history[-1]["validation_top1"] > 0.9
     assert net.classes == tiny.CLASSES
 
 

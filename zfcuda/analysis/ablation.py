@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..data import Augmentation, Dataset, Preprocess, mean_image, sample
+from ..data import Augmentation, Dataset, Preprocess, mean_image, relabelled, sample
 from ..errors import DataError
 from ..nn import Architecture, Network
 from ..nn.models import VARIANTS
@@ -167,6 +167,7 @@ def ablation(
         raise ValueError(f"seeds must be different numbers, one or more, got {seeds!r}")
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
+    validation = relabelled(validation, train.classes, len(train.classes))
     mean = mean_image(train)
     jobs = [
         _Job(

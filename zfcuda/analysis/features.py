@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ..backends import to_host
-from ..data import Dataset, Preprocess, Subset, mean_image
+from ..data import Dataset, Preprocess, Subset, mean_image, relabelled
 from ..nn import Network
 from ..nn.architecture import Architecture, FullyConnectedSpec
 from ..training import Trainer, evaluate
@@ -110,10 +110,10 @@ def feature_analysis(
 ) -> FeatureAnalysis:
     """Trains linear classifiers on frozen features, by layer and number of training images (P11, P12).
 
-    train, test: data sets of images as the net takes them (any classes). layers: by default the end of every block but
-    the last. per_class: numbers of training images per class; a class that has fewer gives all. draws: how often the
-    images are drawn anew. kind: "softmax" or "svm". scratch: the budget of the net trained from scratch on the same
-    images, which is left out if None.
+    train, test: data sets of images as the net takes them, of any classes; those of `test` are matched by name with
+    those of `train`. layers: by default the end of every block but the last. per_class: numbers of training images per
+    class; a class that has fewer gives all. draws: how often the images are drawn anew. kind: "softmax" or "svm".
+    scratch: the budget of the net trained from scratch on the same images, which is left out if None.
 
     scikit-learn fits the classifiers; ImportError where it is missing. `Interrupted` by Ctrl-C, with what the draws
     measured by then.
@@ -123,8 +123,7 @@ def feature_analysis(
     if draws < 1:
         raise ValueError(f"draws must be at least 1, got {draws}")
     classifier.check_kind(kind)
-    if train.classes != test.classes:
-        raise ValueError("train and test must have the same classes")
+    test = relabelled(test, train.classes, len(train.classes))
     if layers is None:
         layers = [name for _, name in sorted(net.blocks.items())][:-1]
     for layer in layers:

@@ -161,6 +161,11 @@ def open_half(arguments: argparse.Namespace, net: Network, images: int | None = 
     return data.sample(dataset, images) if images else dataset
 
 
+def labelled(net: Network, dataset: Dataset) -> Dataset:
+    """The data set with labels that count in the network's classes, which are matched by name."""
+    return data.relabelled(dataset, net.classes, net.num_classes)
+
+
 def square(preprocess: Preprocess) -> bool:
     return preprocess.image_shape[0] == preprocess.image_shape[1]
 

@@ -36,7 +36,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
-    chosen = common.open_half(arguments, net, arguments.images)
+    chosen = common.labelled(net, common.open_half(arguments, net, arguments.images))
     raw, labels = chosen.batch(range(len(chosen)))
     images = np.asarray(preprocess_of(net)(raw))
     amounts = {name: paper_amounts(name, net.input_shape[0], arguments.steps).tolist() for name in TRANSFORMS}

@@ -51,13 +51,14 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     dataset = common.open_half(arguments, net)
+    known = common.labelled(net, dataset)
     classes = class_names(net, dataset)
     if arguments.pointing and not isinstance(dataset, Cluttered):
         raise ValueError("--pointing needs --clutter: only there are the boxes of the objects known")
     if arguments.image:
         chosen: Dataset = _files(net, arguments.image, classes, arguments.label)
     else:
-        chosen = sample(dataset, arguments.images)
+        chosen = sample(known, arguments.images)
     directory = common.output(arguments)
     report = Report(
         "Where the network looks",
@@ -70,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     if arguments.pointing and isinstance(dataset, Cluttered) and not stopped:
         at = np.unique(np.linspace(0, len(dataset) - 1, arguments.pointing).astype(int))
-        subset, (size, stride) = Subset(dataset, at), square
+        subset, (size, stride) = Subset(known, at), square
         result, _ = report.kept(
             pointing,
             net,

@@ -4,6 +4,7 @@ from .augmentation import Augmentation
 from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset, sample, stratified
 from .folders import FolderDataset
 from .images import image_size, read_image
+from .labels import relabelled
 from .loading import load_batches
 from .preprocess import Preprocess, mean_image, unit_scale
 from .sources import open
@@ -23,6 +24,7 @@ __all__ = [
     "mean_image",
     "open",
     "read_image",
+    "relabelled",
     "sample",
     "stratified",
     "unit_scale",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backends import Array, array_module
-from ..data import Dataset, Preprocess, load_batches
+from ..data import Dataset, Preprocess, load_batches, relabelled
 from ..nn import Network
 
 
@@ -30,13 +30,14 @@ def evaluate(
 ) -> Evaluation:
     """Classifies every image, by its centre crop or by the mean probability of its ten crops (P2).
 
-    preprocess: what was trained with; by default the network's own. ValueError where the network has none and none is
-    given, or where the data set does not fit the network.
+    preprocess: what was trained with; by default the network's own. Classes are matched by name, see
+    `zfcuda.data.relabelled`. ValueError where the network has no preprocessing and none is given, or where the data set
+    does not fit the network.
     """
     preprocess = preprocess or net.preprocess
     if preprocess is None:
         raise ValueError("preprocess must be given: this network was not trained with zfcuda and has none of its own")
-    check_fit(net, dataset, preprocess)
+    dataset = fitting(net, dataset, preprocess)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     xp = array_module(next(iter(net.parameters().values())))
@@ -66,12 +67,12 @@ def rank_of_label(probabilities: Array, labels: Array) -> Array:
     return before.sum(axis=1)
 
 
-def check_fit(net: Network, dataset: Dataset, preprocess: Preprocess) -> None:
-    """ValueError where the images or the classes of a data set do not fit a network."""
+def fitting(net: Network, dataset: Dataset, preprocess: Preprocess) -> Dataset:
+    """The data set with labels that count in the network's classes (`zfcuda.data.relabelled`); ValueError where its
+    images or its classes do not fit the network."""
     if dataset.image_shape != preprocess.image_shape:
         raise ValueError(f"images must have shape {preprocess.image_shape}, as trained, got {dataset.image_shape}")
     crop = (*preprocess.crop, preprocess.image_shape[2])
     if crop != tuple(net.input_shape):
         raise ValueError(f"the network takes images of {tuple(net.input_shape)}, got crops of {crop}")
-    if len(dataset.classes) != net.num_classes:
-        raise ValueError(f"the network knows {net.num_classes} classes, but the data set has {len(dataset.classes)}")
+    return relabelled(dataset, net.classes, net.num_classes)

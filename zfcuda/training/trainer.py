@@ -20,7 +20,7 @@ from ..nn.capture import Captured, identity
 from ..ops.loss import check_label_range
 from .checkpoint import Progress, load_training, save_training
 from .divergence import describe_divergence
-from .evaluation import check_fit, evaluate, rank_of_label
+from .evaluation import evaluate, fitting, rank_of_label
 from .optimizer import SGD
 from .schedule import Fixed, Schedule
 
@@ -216,12 +216,12 @@ class Trainer:
             self._restore(out / CHECKPOINT)
         else:
             self.net.preprocess = preprocess or default_preprocess(self.net, train)
+            self.net.classes = tuple(train.classes)
         preprocess = self.net.preprocess
         assert preprocess is not None
-        self.net.classes = train.classes
-        for dataset in (train, validation):
-            if dataset is not None:
-                check_fit(self.net, dataset, preprocess)
+        train = fitting(self.net, train, preprocess)
+        if validation is not None:
+            validation = fitting(self.net, validation, preprocess)
         augmentation = augmentation or Augmentation.for_images(preprocess)
         schedule = schedule or Fixed()
         batch_size = min(batch_size, len(train))
