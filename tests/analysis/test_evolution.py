@@ -88,6 +88,18 @@ def test_a_new_training_forgets_what_an_older_one_left(tmp_path):
     assert result.layers["pool1"].epochs.tolist() == [1]
 
 
+def test_looks_of_another_training_play_no_part(tmp_path):
+    """The same folder, other images: what was seen after the third epoch of the first is not the second's."""
+    options = {"maps": 2, "out_dir": tmp_path, **FIT}
+    evolution(Trainer(Network(small())), stripes(64, 0), epochs=3, at=(1, 3), **options)
+    trainer = Trainer(Network(small()))
+    evolution(trainer, stripes(64, 1), epochs=2, at=(1, 2), **options)
+    folder, training = tmp_path / "evolution", trainer.net.origin["training"]
+    assert load_evolution(folder, training).layers["pool1"].epochs.tolist() == [1, 2]
+    with pytest.raises(ValueError, match="nothing to show"):
+        load_evolution(folder, "another")
+
+
 def test_damaged_looks_are_named(tmp_path):
     net = pattern_net()
     tracker = Tracker(net, images_of_patterns(), at=(1,), out_dir=tmp_path)

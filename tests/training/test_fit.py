@@ -276,6 +276,64 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     assert tiny.bits(net) == before
 
 
+@pytest.mark.parametrize("changed", ["images", "labels", "validation"])
+def test_a_checkpoint_of_other_data_is_not_resumed(tmp_path, changed):
+    """What the epochs before have learned and measured is not of these data."""
+    _fit(Trainer(tiny.network()), tmp_path, epochs=1)
+    train, validation = tiny.dataset(), tiny.dataset(20, seed=1)
+    dataset = validation if changed == "validation" else train
+    (dataset.labels if changed == "labels" else dataset.images)[3] ^= 1
+    trainer = Trainer(tiny.network())
+    before = tiny.bits(trainer.net)
+    with pytest.raises(zfcuda.CheckpointError, match=rf"{CHECKPOINT} was t[a-z]+ on other images, labels or classes"):
+        trainer.fit(train, validation, epochs=2, batch_size=8, out_dir=tmp_path, resume=True, progress=False)
+    assert tiny.bits(trainer.net) == before
+
+
+def test_resuming_goes_on_with_the_checkpoints_augmentation(tmp_path):
+    options = {"epochs": 1, "augmentation": Augmentation(1, flip=False)}
+    _fit(Trainer(tiny.network()), tmp_path, **options)
+    whole, resumed = Trainer(tiny.network()), Trainer(tiny.network())
+    _fit(whole, epochs=2, augmentation=options["augmentation"])
+    _fit(resumed, tmp_path, epochs=2, resume=True)
+    assert tiny.bits(resumed.net) == tiny.bits(whole.net)
+    with pytest.raises(zfcuda.CheckpointError, match="was trained with shifts by up to 1 pixel, none mirrored: resume"):
+        _fit(Trainer(tiny.network()), tmp_path, epochs=3, resume=True, augmentation=Augmentation(1))
+
+
+def test_resuming_with_other_settings_says_so(tmp_path, capsys):
+    _fit(Trainer(tiny.network()), tmp_path, epochs=1)
+    _fit(Trainer(tiny.network(), lr=0.5), tmp_path, epochs=2, resume=True, progress=True)
+    assert "resumed with lr 0.5 instead of 0.01\n" in capsys.readouterr().err
+
+
+def test_the_checkpoint_says_how_it_was_trained(tmp_path):
+    options = {"augmentation": Augmentation(1, flip=False), "about": {"data": {"name": "columns"}}}
+    for epochs in (1, 2):
+        _fit(Trainer(tiny.network(), lr=0.02, seed=3), tmp_path, epochs=epochs, resume=True, **options)
+    origin = zfcuda.load(tmp_path / CHECKPOINT).origin
+    assert origin["data"] == {"name": "columns"}
+    assert (origin["images"], origin["epochs"], origin["version"]) == (50, 2, zfcuda.__version__)
+    assert origin["augmentation"] == {"padding": 1, "flip": False}
+    assert origin["settings"].items() >= {"lr": 0.02, "batch_size": 8, "seed": 3, "precision": "fp32"}.items()
+    assert origin["train"] == zfcuda.data.digest(tiny.dataset())
+
+
+def test_ten_crops_are_mirrored_if_training_images_were(tmp_path):
+    preprocess = Preprocess(np.zeros((8, 8, 1), np.float32), crop=(6, 6), scale=0.01)
+    train, found = tiny.dataset(50, size=(8, 8)), {}
+    for flip in (True, False):
+        net = tiny.network()
+        options = {"epochs": 1, "batch_size": 8, "preprocess": preprocess, "progress": False}
+        Trainer(net).fit(train, augmentation=Augmentation(flip=flip), out_dir=tmp_path / str(flip), **options)
+        net = zfcuda.load(tmp_path / str(flip) / CHECKPOINT)
+        crops = preprocess.ten_crops(train.images, flip=flip)
+        expected = np.mean([net.predict(crop) for crop in crops], axis=0)[np.arange(50), train.labels]
+        found[flip] = evaluate(net, train, ten_crop=True).loss
+        assert found[flip] == pytest.approx(-np.log(expected).mean(), rel=1e-5)
+    assert found[True] != found[False]
+
+
 def test_a_checkpoint_cut_short_is_refused(tmp_path):
     _fit(Trainer(tiny.network()), tmp_path, epochs=1)
     content = (tmp_path / CHECKPOINT).read_bytes()
@@ -307,6 +365,11 @@ def _rewrite(path, change):
         (lambda tensors, header: tensors.pop("preprocess/mean"), "how images become inputs"),
         (lambda tensors, header: header["metadata"].update({"zfcuda.training": "{"}), "no training that could go on"),
         (lambda tensors, header: header.update({"preprocess": []}), "does not hold the network"),
+        (lambda tensors, header: header["metadata"].update({"zfcuda.origin": "[1]"}), "does not hold the network"),
+        (
+            lambda tensors, header: header["metadata"].update({"zfcuda.origin": '{"augmentation": {"padding": "x"}}'}),
+            "what the network says of its augmentation is damaged",
+        ),
         (
             lambda tensors, header: tensors.update({"velocity/fc6.bias": np.zeros(3, np.float32)}),
             r"the velocity of fc6\.bias has shape \(3,\)",

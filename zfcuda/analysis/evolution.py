@@ -1,7 +1,8 @@
 """Evolution of features during training (paper 4 and Fig. 4, P5): how a map's strongest projection changes by epoch.
 
 A tracker looks at the network after chosen epochs, as a callback of the trainer. Each look is a file of its own, so
-that a training that was interrupted and resumed keeps what was seen before.
+that a training that was interrupted and resumed keeps what was seen before. It says which training it is of
+(`zfcuda.training.origin`): what another one left in the same folder plays no part.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 PAPER_EPOCHS = (1, 2, 5, 10, 20, 30, 40, 64)
 FOLDER = "evolution"  # beside the checkpoint
 
+_TRAINING = "training"  # among a file's metadata
 _ARRAYS = ("maps", "values", "indices", "frames", "projections")
 
 
@@ -135,6 +137,7 @@ class Tracker:
     ):
         if not at or min(at) < 1:
             raise ValueError(f"at must be epochs of at least 1, one or more, got {at!r}")
+        self._net = net
         self._images = images
         self._at = frozenset(at)
         self._batch_size = batch_size
@@ -162,13 +165,15 @@ class Tracker:
         if self._out_dir is not None:
             self._out_dir.mkdir(parents=True, exist_ok=True)
             contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
-            write_atomically(self._place(epoch), safetensors.numpy.save(contiguous))
+            metadata = {_TRAINING: net.origin.get("training") or ""}
+            write_atomically(self._place(epoch), safetensors.numpy.save(contiguous, metadata))
 
     def result(self) -> Evolution:
         """What was seen so far, also before a training was resumed into the same out_dir. ValueError if nothing was,
         `DataError` if what lies in out_dir is damaged or of other maps."""
         first = min(self._looks, default=max(self._at) + 1)
-        earlier = _read(self._out_dir) if self._out_dir is not None else {}
+        training = self._net.origin.get("training")
+        earlier = _read(self._out_dir, training) if self._out_dir is not None else {}
         looks = {epoch: look for epoch, look in earlier.items() if epoch in self._at and epoch < first} | self._looks
         return _stacked(looks)
 
@@ -177,17 +182,20 @@ class Tracker:
         return self._out_dir / f"epoch-{epoch:04d}.safetensors"
 
 
-def load_evolution(directory: str | os.PathLike) -> Evolution:
-    """What a tracker left in its out_dir. ValueError if that is nothing, `DataError` if it is damaged."""
-    return _stacked(_read(Path(directory)))
+def load_evolution(directory: str | os.PathLike, training: str | None = None) -> Evolution:
+    """What a tracker left in its out_dir. training: only of the training that a network's `origin` calls this.
+    ValueError if there is nothing, `DataError` if it is damaged."""
+    return _stacked(_read(Path(directory), training))
 
 
-def _read(directory: Path) -> dict[int, dict[str, np.ndarray]]:
-    """Every look in a folder: epoch -> "layer/array" -> array."""
+def _read(directory: Path, training: str | None) -> dict[int, dict[str, np.ndarray]]:
+    """Every look of a training, or of any, in a folder: epoch -> "layer/array" -> array."""
     looks = {}
     for path in sorted(directory.glob("epoch-*.safetensors")):
         try:
-            looks[int(path.stem.removeprefix("epoch-"))] = safetensors.numpy.load_file(path)
+            with safetensors.safe_open(path, framework="numpy") as file:
+                if training is None or (file.metadata() or {}).get(_TRAINING) == training:
+                    looks[int(path.stem.removeprefix("epoch-"))] = safetensors.numpy.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise DataError(f"{path} is damaged ({error}); remove it") from error
     return looks

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..analysis import load_evolution
 from ..analysis.evolution import FOLDER
+from ..errors import DataError
 from ..nn import load
 from ..report import Report
 from ..report.sections.evolution import evolution_section
@@ -26,12 +27,16 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    load(arguments.checkpoint)
+    net = load(arguments.checkpoint)
     folder = Path(arguments.checkpoint).parent / FOLDER
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not there: train with --track-evolution to fill it")
     report = Report(
         "How features evolved", f"Seen while {arguments.checkpoint} was trained.", common.command_line(arguments)
     )
-    report.add(evolution_section(load_evolution(folder)))
+    try:
+        seen = load_evolution(folder, net.origin.get("training"))
+    except ValueError as error:
+        raise DataError(f"{folder} holds no looks at the training of {arguments.checkpoint} ({error})") from error
+    report.add(evolution_section(seen))
     return common.finish(report, common.output(arguments))

@@ -2,6 +2,7 @@
 
 from .augmentation import Augmentation
 from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset, sample, stratified
+from .digest import digest
 from .folders import FolderDataset
 from .images import image_size, read_image
 from .labels import relabelled
@@ -19,6 +20,7 @@ __all__ = [
     "Skipped",
     "Split",
     "Subset",
+    "digest",
     "image_size",
     "load_batches",
     "mean_image",

@@ -31,6 +31,12 @@ class Augmentation:
         height, width, _ = preprocess.image_shape
         return cls(min(height, width) // 16 if (height, width) == tuple(preprocess.crop) else None, flip)
 
+    def __str__(self) -> str:
+        where = "crops of the corners and the centre"
+        if self.padding is not None:
+            where = f"shifts by up to {self.padding} pixel{'s' * (self.padding != 1)}" if self.padding else "no shifts"
+        return f"{where}, {'every other image mirrored' if self.flip else 'none mirrored'}"
+
     def draw(self, rng: np.random.Generator, n: int, preprocess: Preprocess) -> tuple[np.ndarray, np.ndarray]:
         """corners int32 (n,2) and flips uint8 (n,) for `Preprocess.crops`."""
         if self.padding is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
@@ -12,6 +13,7 @@ from ..errors import DataError
 from .names import printable
 
 _LISTED = 5  # files in a message
+_CHUNK, _CHUNK_BYTES = 512, 2**27  # of a data set that is read from end to end
 
 
 class Skipped(NamedTuple):
@@ -172,6 +174,14 @@ def stratified(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.n
         second.append(members[:held])
         first.append(members[held:])
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
+
+
+def chunks(dataset: Dataset, indices: np.ndarray | None = None) -> Iterator[np.ndarray]:
+    """All indices, or these, in order: as many at a time as have images of 128 MiB together, and at most 512."""
+    indices = np.arange(len(dataset)) if indices is None else indices
+    size = max(1, min(_CHUNK, _CHUNK_BYTES // math.prod(dataset.image_shape)))
+    for start in range(0, len(indices), size):
+        yield indices[start : start + size]
 
 
 def sample(dataset: Dataset, count: int, seed: int = 0) -> Dataset:

@@ -9,9 +9,9 @@ import numpy as np
 
 from .. import ops
 from ..backends import Array, array_module
-from .dataset import Dataset
+from .dataset import Dataset, chunks
 
-_CHUNK = 512
+_LOOKED_AT = 4096
 
 
 @dataclass(frozen=True)
@@ -100,18 +100,18 @@ def _form(shape: Sequence[int]) -> str:
 def mean_image(dataset: Dataset) -> np.ndarray:
     """The per-pixel mean of all images: float32 (H,W,C), 0..255, exact before it is rounded."""
     total = np.zeros(dataset.image_shape, np.int64)
-    for start in range(0, len(dataset), _CHUNK):
-        images, _ = dataset.batch(range(start, min(start + _CHUNK, len(dataset))))
+    for indices in chunks(dataset):
+        images, _ = dataset.batch(indices)
         total += images.sum(axis=0, dtype=np.int64)
     return (total / len(dataset)).astype(np.float32)
 
 
 def unit_scale(dataset: Dataset, mean: np.ndarray) -> float:
     """The factor that gives (images - mean) a root mean square of 1 over the first 4,096 images drawn evenly."""
-    indices = np.linspace(0, len(dataset) - 1, min(len(dataset), 8 * _CHUNK)).astype(np.intp)
+    indices = np.linspace(0, len(dataset) - 1, min(len(dataset), _LOOKED_AT)).astype(np.intp)
     total = 0.0
-    for start in range(0, len(indices), _CHUNK):
-        images, _ = dataset.batch(indices[start : start + _CHUNK])
+    for some in chunks(dataset, indices):
+        images, _ = dataset.batch(some)
         total += float(np.square(images - mean, dtype=np.float64).mean(axis=(1, 2, 3)).sum())
     deviation = float(np.sqrt(total / len(indices)))
     return 1 / deviation if deviation > 0 else 1.0

@@ -31,6 +31,7 @@ __all__ = ["Checkpoint", "read_checkpoint"]
 _KEY = "zfcuda"
 _FORMAT = 1
 _MEAN = "preprocess/mean"
+ORIGIN = "zfcuda.origin"  # among the further metadata
 
 PathLike = str | os.PathLike[str]
 
@@ -45,6 +46,11 @@ class Checkpoint:
     classes: tuple[str, ...] | None = None
     tensors: dict[str, Array] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What the network was trained on and how, {} if that is not known."""
+        return dict(json.loads(self.metadata.get(ORIGIN, "{}")))
 
     def write(self, path: PathLike) -> None:
         """Atomically."""
@@ -98,7 +104,9 @@ def _checkpoint(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Check
     preprocess = header["preprocess"]
     if preprocess is not None:
         preprocess = _preprocess(preprocess, others.pop(_MEAN, None))
-    return Checkpoint(architecture, parameters, preprocess, classes, others, dict(header["metadata"]))
+    checkpoint = Checkpoint(architecture, parameters, preprocess, classes, others, dict(header["metadata"]))
+    _ = checkpoint.origin  # or an error
+    return checkpoint
 
 
 def _preprocess(description: dict[str, Any], mean: np.ndarray | None) -> Preprocess:

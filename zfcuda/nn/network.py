@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Hashable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from ..backends import Array
 from . import window
 from .architecture import Architecture
 from .capture import Captured, identity
-from .checkpoint import Checkpoint, PathLike, read_checkpoint
+from .checkpoint import ORIGIN, Checkpoint, PathLike, read_checkpoint
 from .layers import KINDS, PRECISIONS, RULES, Layer, build_stages
 from .projection import Descent
 from .record import Record, Training
@@ -35,6 +36,7 @@ class Network:
     blocks      the paper's layer number -> the name of the layer that ends it, before normalisation and dropout
     preprocess  how images become inputs, as the training set it; None for a network that was not trained
     classes     the names of the classes, likewise
+    origin      what it was trained on and how, likewise: values that JSON knows, see `zfcuda.training.Trainer.fit`
     """
 
     def __init__(self, architecture: Architecture, *, seed: int = 0, parameters: dict[str, Array] | None = None):
@@ -51,6 +53,7 @@ class Network:
         }
         self.preprocess: Preprocess | None = None
         self.classes: tuple[str, ...] | None = None
+        self.origin: dict[str, Any] = {}
         self._gradients: dict[str, Array] = {}
         self._projection = Captured()
         if parameters is None:
@@ -155,10 +158,11 @@ class Network:
         tensors: Mapping[str, Array] | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
-        """Writes weights, architecture, preprocessing and classes as safetensors, and what else is given with them (see
-        `zfcuda.nn.checkpoint`); a file that was there stays whole until the new one is."""
+        """Writes weights, architecture, preprocessing, classes and origin as safetensors, and what else is given with
+        them (see `zfcuda.nn.checkpoint`); a file that was there stays whole until the new one is."""
         described = (self.architecture, self.parameters(), self.preprocess, self.classes)
-        Checkpoint(*described, dict(tensors or {}), dict(metadata or {})).write(path)
+        origin = {ORIGIN: json.dumps(self.origin)} if self.origin else {}
+        Checkpoint(*described, dict(tensors or {}), origin | dict(metadata or {})).write(path)
 
     def locate(self, layer: str) -> tuple[int, int]:
         """(number of the stage, position in the stage) of a layer; ValueError if there is none of this name."""
@@ -292,5 +296,5 @@ def load(path: PathLike) -> Network:
     """
     saved = read_checkpoint(path)
     network = Network(saved.architecture, parameters=saved.parameters)
-    network.preprocess, network.classes = saved.preprocess, saved.classes
+    network.preprocess, network.classes, network.origin = saved.preprocess, saved.classes, saved.origin
     return network

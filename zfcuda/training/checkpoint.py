@@ -41,7 +41,8 @@ def save_training(path: str | os.PathLike[str], net: Network, velocities: dict[s
 
 
 def load_training(path: str | os.PathLike[str], net: Network, velocities: dict[str, Array]) -> Progress:
-    """Puts a checkpoint's weights, preprocessing and velocities into `net` and `velocities` and returns the progress.
+    """Puts a checkpoint's weights, preprocessing, classes, origin and velocities into `net` and `velocities` and
+    returns the progress.
 
     FileNotFoundError; `CheckpointError` if the file is damaged, is no training's, or is of another architecture: then
     nothing has been changed.
@@ -64,6 +65,7 @@ def load_training(path: str | os.PathLike[str], net: Network, velocities: dict[s
         _copy(velocities[name], stored[name])
     net.preprocess = saved.preprocess
     net.classes = saved.classes
+    net.origin = saved.origin
     return progress
 
 

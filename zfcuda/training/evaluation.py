@@ -9,6 +9,7 @@ import numpy as np
 from ..backends import Array, array_module
 from ..data import Dataset, Preprocess, load_batches, relabelled
 from ..nn import Network
+from .origin import augmentation_of
 
 
 class Evaluation(NamedTuple):
@@ -28,7 +29,8 @@ def evaluate(
     batch_size: int = 128,
     preprocess: Preprocess | None = None,
 ) -> Evaluation:
-    """Classifies every image, by its centre crop or by the mean probability of its ten crops (P2).
+    """Classifies every image, by its centre crop or by the mean probability of its ten crops (P2), of the five
+    that are not mirrored where the network was trained without mirrored images.
 
     preprocess: what was trained with; by default the network's own. Classes are matched by name, see
     `zfcuda.data.relabelled`. ValueError where the network has no preprocessing and none is given, or where the data set
@@ -40,12 +42,14 @@ def evaluate(
     dataset = fitting(net, dataset, preprocess)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    augmentation = augmentation_of(net.origin)
+    mirrored = augmentation is None or augmentation.flip
     xp = array_module(next(iter(net.parameters().values())))
     batches = np.split(np.arange(len(dataset)), range(batch_size, len(dataset), batch_size))
     ranks, losses = [], []
     for images, labels in load_batches(dataset, batches):
         images, labels = xp.asarray(images), xp.asarray(labels)
-        crops = preprocess.ten_crops(images) if ten_crop else preprocess(images)[None]
+        crops = preprocess.ten_crops(images, flip=mirrored) if ten_crop else preprocess(images)[None]
         probabilities = sum(net.predict(x) for x in crops) / len(crops)
         ranks.append(rank_of_label(probabilities, labels))
         of_label = probabilities[xp.arange(len(labels)), labels]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -15,13 +15,14 @@ from tqdm import tqdm
 from ..backends import Array, array_module, resolve
 from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, unit_scale
 from ..files import write_atomically
-from ..nn import Network
+from ..nn import Network, read_checkpoint
 from ..nn.capture import Captured, identity
 from ..ops.loss import check_label_range
 from .checkpoint import Progress, load_training, save_training
 from .divergence import describe_divergence
 from .evaluation import evaluate, fitting, rank_of_label
 from .optimizer import SGD
+from .origin import augmentation_of, changes, check_resumable, data_of, describe
 from .schedule import Fixed, Schedule
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -181,6 +182,7 @@ class Trainer:
         out_dir: str | Path | None = None,
         resume: bool = False,
         callbacks: Sequence[Callback] = (),
+        about: Mapping[str, Any] | None = None,
         progress: bool = True,
     ) -> list[Metrics]:
         """Trains until `epochs` epochs are done, and returns the metrics of each.
@@ -190,12 +192,15 @@ class Trainer:
         in another thread, ahead of their use.
 
         preprocess    by default `default_preprocess(net, train)`; kept in `net.preprocess`
-        augmentation  by default P2's crops where images are larger than the network's input, else shifts; with flips
+        augmentation  by default P2's crops where images are larger than the network's input, else shifts; with flips.
+                      A training that resumes goes on with its own
         schedule      factors on `lr`, epoch by epoch (`zfcuda.training.Fixed`, `Step`, `Linear`, `Plateau`)
         out_dir       gets checkpoint.safetensors after every epoch, and metrics.jsonl, a JSON object per epoch
-        resume        goes on from the checkpoint in `out_dir`, bit for bit as if it had never stopped; starts anew
-                      where there is none yet
+        resume        goes on from the checkpoint in `out_dir`, on the same data, bit for bit as if it had never
+                      stopped; starts anew where there is none yet
         callbacks     called as callback(trainer, metrics) after every epoch, before its checkpoint is written
+        about         what else `net.origin` is to say, such as where the data are; values that JSON knows. The rest is
+                      in `zfcuda.training.origin.describe`
 
         Metrics: epoch (from 1), step, lr, train_loss and train_top1 (of the augmented images, while they were trained
         on), validation_loss, validation_top1, validation_top5 (shares, 0..1), seconds, images_per_second.
@@ -212,7 +217,10 @@ class Trainer:
         out = Path(out_dir) if out_dir is not None else None
         if out is not None:
             out.mkdir(parents=True, exist_ok=True)
+        data, saved = data_of(train, validation, saved=out is not None), {}
         if resume and out is not None and (out / CHECKPOINT).exists():
+            saved = read_checkpoint(out / CHECKPOINT).origin
+            check_resumable(out / CHECKPOINT, saved, data, augmentation)
             self._restore(out / CHECKPOINT)
         else:
             self.net.preprocess = preprocess or default_preprocess(self.net, train)
@@ -222,9 +230,11 @@ class Trainer:
         train = fitting(self.net, train, preprocess)
         if validation is not None:
             validation = fitting(self.net, validation, preprocess)
-        augmentation = augmentation or Augmentation.for_images(preprocess)
+        augmentation = augmentation or augmentation_of(saved) or Augmentation.for_images(preprocess)
         schedule = schedule or Fixed()
         batch_size = min(batch_size, len(train))
+        now = describe(self.net, data, augmentation, self._settings(batch_size, schedule), about or {})
+        self.net.origin = {**saved, **now, "training": saved.get("training", now["training"])}
 
         per_epoch = len(train) // batch_size * batch_size
         with tqdm(
@@ -234,6 +244,8 @@ class Trainer:
             disable=None if progress else True,
             dynamic_ncols=True,
         ) as bar:
+            if progress and (changed := changes(saved, now)):
+                bar.write(f"resumed with {', '.join(changed)}", file=sys.stderr)
             try:
                 while len(self.history) < epochs:
                     metrics = self._epoch(train, batch_size, schedule, augmentation, bar)
@@ -251,6 +263,22 @@ class Trainer:
                 bar.write(self._where_to_go_on(out), file=sys.stderr)
                 raise
         return self.history
+
+    def _settings(self, batch_size: int, schedule: Schedule) -> dict[str, Any]:
+        """What else the weights depend on, as JSON knows it."""
+        preprocess, optimizer = self.net.preprocess, self.optimizer
+        assert preprocess is not None
+        return {
+            "lr": self.lr,
+            "momentum": optimizer.momentum,
+            "weight_decay": optimizer.weight_decay,
+            "max_filter_rms": optimizer.max_filter_rms,
+            "batch_size": batch_size,
+            "schedule": repr(schedule),
+            "precision": self.net.precision,
+            "scale": preprocess.scale,
+            "seed": self.seed,
+        }
 
     def _epoch(
         self, train: Dataset, batch_size: int, schedule: Schedule, augmentation: Augmentation, bar: tqdm
@@ -306,6 +334,7 @@ class Trainer:
 
     def _save(self, out: Path) -> None:
         progress = Progress(self.seed, self.steps, self.history)
+        self.net.origin["epochs"] = len(self.history)
         save_training(out / CHECKPOINT, self.net, self.optimizer.velocities, progress)
         lines = "".join(json.dumps(metrics) + "\n" for metrics in self.history)
         write_atomically(out / METRICS, lines.encode())
