@@ -100,6 +100,56 @@ def test_another_budget_is_another_study(tmp_path):
     assert len(list(tmp_path.iterdir())) == 4
 
 
+@pytest.mark.parametrize("changed", ["train", "validation"])
+def test_other_images_are_another_study(tmp_path, changed):
+    """One pixel: rows are made anew, and it is said why."""
+    halves = {"train": stripes(96, 0), "validation": stripes(48, 1)}
+    variants, said = {"without": small(conv=False)}, []
+
+    def study_of(halves):
+        options = {"budget": BUDGET, "out_dir": tmp_path, "progress": False, "say": said.append}
+        return ablation(variants, halves["train"], halves["validation"], **options)
+
+    first = study_of(halves)
+    assert said == []
+    assert study_of(halves) == first
+    assert said.pop() == f"without, seed 0: taken from {next(tmp_path.iterdir())}"
+    halves[changed].images[0, 0, 0] ^= 255
+    study_of(halves)
+    assert len(list(tmp_path.glob("*/row.json"))) == 2
+    half = {"train": "training", "validation": "test"}[changed]
+    assert said.pop().endswith(f"differs in {half} images")
+
+
+def test_test_images_are_measured_anew(tmp_path):
+    """The same training images, other test images: the error is that of these."""
+    variants, train, test = {"with": small()}, stripes(96, 0), stripes(48, 1)
+    wrong = ArrayDataset(test.images, 1 - test.labels, test.classes)
+    rows = [
+        ablation(variants, train, half, budget=BUDGET, out_dir=tmp_path, progress=False).runs[0].validation_error
+        for half in (test, wrong)
+    ]
+    assert rows[0] < 50
+    assert rows[1] == pytest.approx(100 - rows[0])
+
+
+def test_another_version_is_another_study(tmp_path, monkeypatch):
+    study(tmp_path)
+    monkeypatch.setattr(sys.modules["zfcuda.analysis.ablation"], "__version__", "0.0.1")
+    said = []
+    study(tmp_path, say=said.append)
+    assert len(list(tmp_path.iterdir())) == 4
+    assert all(line.endswith("differs in version of zfcuda") for line in said)
+
+
+def test_classes_of_the_test_images_are_matched_by_name():
+    test = stripes(48, 1)
+    turned = ArrayDataset(test.images, 1 - test.labels, test.classes[::-1])
+    options = {"budget": BUDGET, "progress": False}
+    one, other = (ablation({"with": small()}, stripes(96, 0), half, **options).runs[0] for half in (test, turned))
+    assert one.validation_error == other.validation_error < 50
+
+
 def test_seeds_give_a_mean_and_a_deviation():
     result = study(seeds=(0, 1), variants={"without": small(conv=False)})
     errors = [run.validation_error for run in result.runs]

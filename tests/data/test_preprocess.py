@@ -99,6 +99,13 @@ def test_unit_scale_of_equal_images():
 # ---- Augmentation ---------------------------------------------------------------------------------------------
 
 
+def test_an_augmentation_says_what_it_does():
+    assert str(data.Augmentation()) == "crops of the corners and the centre, every other image mirrored"
+    assert str(data.Augmentation(1, flip=False)) == "shifts by up to 1 pixel, none mirrored"
+    assert str(data.Augmentation(2)) == "shifts by up to 2 pixels, every other image mirrored"
+    assert str(data.Augmentation(0, flip=False)) == "no shifts, none mirrored"
+
+
 @pytest.mark.parametrize(("crop", "padding"), [((32, 48), 2), ((28, 28), None)])
 def test_images_are_mirrored_only_where_left_and_right_mean_nothing(crop, padding):
     preprocess = data.Preprocess(np.zeros((32, 48, 1), np.float32), crop)

@@ -1,7 +1,8 @@
 """Ablation (paper 5.1, Table 3, P10): variants of a network, each trained from scratch under one budget.
 
 Each run (a variant under a seed) leaves its row as JSON in a folder of its own, beside its checkpoint: a study that was
-interrupted goes on with the run, and the epoch, that it had reached.
+interrupted goes on with the run, and the epoch, that it had reached. A run's folder is that of its data, network,
+settings and version of zfcuda: where one differs, the run is made anew.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..data import Augmentation, Dataset, Preprocess, mean_image, relabelled, sample
+from .._version import __version__
+from ..data import Augmentation, Dataset, Preprocess, digest, mean_image, relabelled, sample
 from ..errors import DataError
 from ..nn import Architecture, Network
 from ..nn.models import VARIANTS
@@ -32,6 +34,9 @@ from .results import Result, to_plain, write_json
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_ROW, _MADE_OF = "row.json", "made-of.json"  # in the folder of a run
+_HASHED = 10  # characters of its name
 
 
 @dataclass(frozen=True)
@@ -152,14 +157,17 @@ def ablation(
     processes: int = 1,
     progress: bool = True,
     on_run: Callable[[Run], None] | None = None,
+    say: Callable[[str], None] | None = None,
 ) -> Ablation:
     """Trains every variant from scratch with the same budget and measures it: Table 3's form (P10).
 
     variants: name -> architecture (see `table3`). The training error is that of the trained net on as many training
     images as there are validation images. device: "cpu" or "cuda". processes: how many runs are trained at a time, each
     in a process of its own with its share of the processor's cores. out_dir: where each run keeps its checkpoint and
-    row; a run that is there, of the same network, data and budget, is taken as it is, one that was interrupted goes on.
-    `DataError` if a row there is damaged; `Interrupted` by Ctrl-C, with the runs that were finished by then.
+    row; a run that is there, of the same images, network, budget, device and version, is taken as it is, one that was
+    interrupted goes on; `say` gets a sentence about each run that is there, the same or not. Classes of `validation`
+    are matched by name. `DataError` if a row there is damaged; `Interrupted` by Ctrl-C, with the runs that were
+    finished by then.
     """
     if not variants:
         raise ValueError("variants is empty: there is nothing to train")
@@ -169,19 +177,23 @@ def ablation(
         raise ValueError(f"processes must be at least 1, got {processes}")
     validation = relabelled(validation, train.classes, len(train.classes))
     mean = mean_image(train)
-    jobs = [
-        _Job(
-            name,
-            architecture,
-            seed,
-            Preprocess(mean, architecture.input_shape[:2], budget.scale),
-            None if out_dir is None else Path(out_dir) / _folder(name, seed, architecture, train, budget),
-            device,
-            progress and processes == 1,
-        )
-        for name, architecture in variants.items()
-        for seed in seeds
-    ]
+    shared = {
+        "training images": digest(train),
+        "test images": digest(validation),
+        "settings": repr(budget),
+        "device": device,
+        "version of zfcuda": __version__,
+    }
+    jobs = []
+    for name, architecture in variants.items():
+        preprocess = Preprocess(mean, architecture.input_shape[:2], budget.scale)
+        made_of = {**shared, "network": architecture.to_dict()}
+        for seed in seeds:
+            place = None if out_dir is None else _place(Path(out_dir), name, seed, made_of)
+            job = _Job(name, architecture, seed, preprocess, made_of, place, device, progress and processes == 1)
+            jobs.append(job)
+            if place is not None and say is not None and (sentence := _what_is_there(job, place)):
+                say(sentence)
     runs: list[Run] = []
     trained = _in_processes(jobs, train, validation, budget, processes)
     label = "variants" if progress and processes > 1 else ""  # a single process shows the bar of its training
@@ -200,6 +212,7 @@ class _Job(NamedTuple):
     architecture: Architecture
     seed: int
     preprocess: Preprocess
+    made_of: dict[str, Any]
     place: Path | None
     device: str
     progress: bool
@@ -241,9 +254,11 @@ def _run(job: _Job, train: Dataset, validation: Dataset, budget: Budget) -> Run:
     """The finished run of the job's folder, or a new one."""
     run = _finished(job.place) if job.place else None
     if run is None:
+        if job.place:
+            write_json(job.place / _MADE_OF, job.made_of)
         run = _train(job, train, validation, budget)
         if job.place:
-            write_json(job.place / "row.json", run)
+            write_json(job.place / _ROW, run)
     return run
 
 
@@ -274,17 +289,30 @@ def _train(job: _Job, train: Dataset, validation: Dataset, budget: Budget) -> Ru
     )
 
 
-def _folder(name: str, seed: int, architecture: Architecture, train: Dataset, budget: Budget) -> str:
-    """A folder's name for a run: readable, and another one where name, seed, network, data or budget differ."""
-    labels = hashlib.sha256(np.ascontiguousarray(train.labels).tobytes()).hexdigest()
-    data = [list(train.image_shape), list(train.classes), labels]
-    text = json.dumps([name, architecture.to_dict(), data, repr(budget)])
+def _place(out_dir: Path, name: str, seed: int, made_of: Mapping[str, Any]) -> Path:
+    """The folder of a run: with a readable name, and another one for other contents."""
+    text = json.dumps([name, made_of])
     readable = re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[:40]
-    return f"{readable}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"
+    return out_dir / f"{readable}-seed{seed}-{hashlib.sha256(text.encode()).hexdigest()[:_HASHED]}"
+
+
+def _what_is_there(job: _Job, place: Path) -> str:
+    """What is done about a run that is there, in words; "" if there is none."""
+    run = f"{job.variant}, seed {job.seed}"
+    if (place / _ROW).exists():
+        return f"{run}: taken from {place}"
+    if place.exists():
+        return f"{run}: goes on in {place}"
+    for other in sorted(place.parent.glob(f"{place.name[:-_HASHED]}*/{_MADE_OF}")):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            then = json.loads(other.read_text(encoding="utf-8"))
+            differing = [words for words, value in to_plain(job.made_of).items() if then.get(words) != value]
+            return f"{run}: trained anew, {other.parent} differs in {' and '.join(differing)}"
+    return ""
 
 
 def _finished(place: Path) -> Run | None:
-    path = place / "row.json"
+    path = place / _ROW
     if not path.exists():
         return None
     try:

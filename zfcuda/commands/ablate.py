@@ -10,12 +10,12 @@ from tqdm import tqdm
 
 from ..analysis import Budget, ablation, table3
 from ..analysis.ablation import Run
-from ..data import Dataset, mean_image, sample
+from ..data import Augmentation, Dataset, Preprocess, mean_image, sample
 from ..nn.models import VARIANTS
 from ..report import Report
 from ..report.sections.ablation import ablation_section
 from . import common
-from .budget import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
+from .budget import MODELS, add_budget, add_flip, architecture_of, input_scale, natural_size, schedule_of
 from .common import Commands, positive
 
 
@@ -26,7 +26,8 @@ def add_parser(commands: Commands) -> None:
         run,
         "train variants from scratch and compare them",
         "Trains variants of a network from scratch under one budget and measures them as the paper's Table 3 does. "
-        "Finished runs stay in --out: the same command goes on where it was interrupted.",
+        "Finished runs stay in --out: the same command goes on where it was interrupted, and what other images, "
+        "settings or versions of zfcuda made is made anew.",
     )
     common.add_data(parser)
     parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
@@ -35,6 +36,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--list", action=_List, nargs=0, help="print the names of the variants and stop")
     add_budget(parser, epochs=10)
+    add_flip(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train each variant with these (default: 0)")
     parser.add_argument("--processes", type=positive, default=1, metavar="N", help="runs at a time (default: 1)")
     parser.add_argument("--images", type=positive, metavar="N", help="train on at most N images (default: all)")
@@ -50,9 +52,13 @@ class _List(argparse.Action):
 
 def run(arguments: argparse.Namespace) -> int:
     split = common.open_data(arguments, natural_size(arguments.model))
-    variants = table3(architecture_of(arguments.model, split), arguments.variants)
+    architecture = architecture_of(arguments.model, split)
+    variants = table3(architecture, arguments.variants)
     directory = common.output(arguments)
     mean = mean_image(split.train)
+    scale = input_scale(arguments.model, split, mean)
+    preprocess = Preprocess(mean, architecture.input_shape[:2], scale)
+    augmentation = Augmentation.for_images(preprocess, flip=arguments.flip)
     budget = Budget(
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
@@ -61,12 +67,13 @@ def run(arguments: argparse.Namespace) -> int:
         weight_decay=arguments.weight_decay,
         max_filter_rms=arguments.max_filter_rms,
         schedule=schedule_of(arguments),
-        scale=input_scale(arguments.model, split, mean),
+        augmentation=augmentation,
+        scale=scale,
     )
     train: Dataset = sample(split.train, arguments.images) if arguments.images else split.train
     report = Report(
         f"Variants of {arguments.model} on {arguments.data}",
-        f"Each trained from scratch for {arguments.epochs} epochs on {len(train):,} images.",
+        f"Each trained from scratch for {arguments.epochs} epochs on {len(train):,} images ({augmentation}).",
         common.command_line(arguments),
     )
     result, _ = report.kept(
@@ -81,6 +88,7 @@ def run(arguments: argparse.Namespace) -> int:
         processes=arguments.processes,
         progress=not arguments.quiet,
         on_run=_say,
+        say=_write,
     )
     if result is not None:
         report.add(ablation_section(result))
@@ -88,5 +96,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _say(run: Run) -> None:
-    line = f"{run.variant}, seed {run.seed}: test error {run.validation_error:.2f} %"
+    _write(f"{run.variant}, seed {run.seed}: test error {run.validation_error:.2f} %")
+
+
+def _write(line: str) -> None:
     tqdm.write(line, file=sys.stderr)

@@ -36,6 +36,16 @@ def add_budget(parser: argparse.ArgumentParser, epochs: int) -> None:
     )
 
 
+def add_flip(parser: argparse.ArgumentParser) -> None:
+    """Whether training images are mirrored."""
+    parser.add_argument(
+        "--no-flip",
+        dest="flip",
+        action="store_false",
+        help="mirror no training images: where left and right tell classes apart (arrows, letters, road signs)",
+    )
+
+
 def schedule_of(arguments: argparse.Namespace) -> Schedule:
     epochs = arguments.epochs
     if arguments.schedule == "step":

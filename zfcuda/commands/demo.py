@@ -8,7 +8,7 @@ import time
 from .. import data
 from ..analysis import Budget, ablation, table3
 from ..analysis.occlusion import square_of
-from ..data import Preprocess, mean_image, sample, unit_scale
+from ..data import Augmentation, Preprocess, mean_image, sample, unit_scale
 from ..nn import Network, models
 from ..report import Report
 from ..report.sections.ablation import ablation_section
@@ -19,6 +19,7 @@ from ..report.sections.visualization import add_visualization
 from ..training import Linear, Trainer
 from ..training.trainer import CHECKPOINT
 from . import common
+from .budget import add_flip
 from .common import Commands, positive
 
 _ABLATED = ("as it is", "without layers 3,4", "without layers 3,4,6,7")
@@ -37,6 +38,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--epochs", type=positive, default=8, metavar="N", help="of the main training (default: 8)")
     parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    add_flip(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -48,6 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     architecture = models.zfnet_small_architecture(len(split.train.classes), split.train.image_shape)
     mean = mean_image(split.train)
     preprocess = Preprocess(mean, architecture.input_shape[:2], unit_scale(split.train, mean))
+    augmentation = Augmentation.for_images(preprocess, flip=arguments.flip)
 
     _say("1/4 training zfnet_small from scratch on 12,000 images of Fashion-MNIST")
     net = Network(architecture, seed=arguments.seed).to(place)
@@ -57,13 +60,14 @@ def run(arguments: argparse.Namespace) -> int:
         epochs=arguments.epochs,
         batch_size=_BATCH,
         schedule=Linear(arguments.epochs),
+        augmentation=augmentation,
         preprocess=preprocess,
         out_dir=directory,
         progress=progress,
     )
     accuracy = 100 * history[-1]["validation_top1"]
     report = Report("What a convnet learned from Fashion-MNIST", command=common.command_line(arguments))
-    report.add(training_section(net, history))
+    report.add(training_section(net, history, [("augmentation", str(augmentation))]))
 
     _say("2/4 ranking and projecting what excites each map")
     stopped = add_visualization(report, net, split.test, progress=progress)
@@ -87,6 +91,7 @@ def run(arguments: argparse.Namespace) -> int:
                 _BATCH,
                 _LEARNING_RATE,
                 schedule=Linear(_ABLATION_EPOCHS),
+                augmentation=augmentation,
                 scale=preprocess.scale,
             ),
             device=place,

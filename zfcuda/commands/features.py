@@ -9,11 +9,12 @@ from ..analysis import Budget, feature_analysis
 from ..analysis.classifier import KINDS
 from ..analysis.features import Fitted
 from ..analysis.source import preprocess_of
-from ..data import Dataset
+from ..data import Augmentation, Dataset
 from ..report import Report
 from ..report.sections.features import features_section
 from ..training import Linear
 from . import common
+from .budget import add_flip
 from .common import Commands, fraction, positive
 
 
@@ -44,6 +45,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--test-images", type=positive, metavar="N", help="test on at most N images (default: all)")
     parser.add_argument("--scratch-epochs", type=positive, metavar="N", help="train the network from scratch as well")
     parser.add_argument("--lr", type=fraction, default=1e-2, help="of the network from scratch (default: 0.01)")
+    add_flip(parser)
     parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
 
 
@@ -54,14 +56,23 @@ def run(arguments: argparse.Namespace) -> int:
     train, test = (_fit(half, preprocess.image_shape) for half in split)
     if arguments.test_images:
         test = data.sample(test, arguments.test_images)
+    augmentation = Augmentation.for_images(preprocess, flip=arguments.flip)
     budget = None
     if arguments.scratch_epochs:
         epochs = arguments.scratch_epochs
-        budget = Budget(epochs, batch_size=32, lr=arguments.lr, schedule=Linear(epochs), scale=preprocess.scale)
+        budget = Budget(
+            epochs,
+            batch_size=32,
+            lr=arguments.lr,
+            schedule=Linear(epochs),
+            augmentation=augmentation,
+            scale=preprocess.scale,
+        )
     directory = common.output(arguments)
     report = Report(
         f"Frozen features on {arguments.data}",
-        f"The network of {arguments.checkpoint}, {len(test.classes)} classes, {len(test):,} test images.",
+        f"The network of {arguments.checkpoint}, {len(test.classes)} classes, {len(test):,} test images."
+        + (f" From scratch: {arguments.scratch_epochs} epochs, {augmentation}." if budget else ""),
         common.command_line(arguments),
     )
     for kind in dict.fromkeys(arguments.classifier):

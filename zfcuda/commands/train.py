@@ -6,16 +6,17 @@ import argparse
 
 from ..analysis import Tracker
 from ..analysis.evolution import FOLDER, PAPER_EPOCHS
-from ..data import Preprocess, mean_image, sample
+from ..data import Augmentation, Preprocess, mean_image, sample
 from ..nn import Network, models
 from ..nn.layers import PRECISIONS
 from ..report import Report
 from ..report.sections.evolution import evolution_section
 from ..report.sections.training import training_section
 from ..training import Trainer, evaluate
+from ..training.origin import augmentation_of
 from ..training.trainer import CHECKPOINT
 from . import common
-from .budget import MODELS, add_budget, architecture_of, input_scale, natural_size, schedule_of
+from .budget import MODELS, add_budget, add_flip, architecture_of, input_scale, natural_size, schedule_of
 from .common import Commands, positive
 
 _TRACKED_IMAGES = 2000
@@ -39,6 +40,7 @@ def add_parser(commands: Commands) -> None:
         help="of the first convolution, such as 11 4 (default: the model's own)",
     )
     add_budget(parser, epochs=20)
+    add_flip(parser)
     parser.add_argument(
         "--precision",
         choices=PRECISIONS,
@@ -81,13 +83,15 @@ def run(arguments: argparse.Namespace) -> int:
         looked_at = sample(split.train, _TRACKED_IMAGES)
         at = arguments.track_evolution or PAPER_EPOCHS
         tracker = Tracker(net, looked_at, at=at, out_dir=directory / FOLDER)
+    preprocess = Preprocess(mean, architecture.input_shape[:2], input_scale(arguments.model, split, mean))
     history = trainer.fit(
         split.train,
         split.test,
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         schedule=schedule_of(arguments),
-        preprocess=Preprocess(mean, architecture.input_shape[:2], input_scale(arguments.model, split, mean)),
+        augmentation=None if arguments.flip else Augmentation.for_images(preprocess, flip=False),
+        preprocess=preprocess,
         out_dir=directory,
         resume=arguments.resume,
         callbacks=[tracker] if tracker else [],
@@ -98,7 +102,7 @@ def run(arguments: argparse.Namespace) -> int:
         f"Trained from scratch on {len(split.train):,} images of {len(split.train.classes)} classes.",
         common.command_line(arguments),
     )
-    extra = []
+    extra = [("augmentation", str(augmentation_of(net.origin)))]
     if arguments.ten_crop:
         extra.append(("test top-1, ten crops", f"{100 * evaluate(net, split.test, ten_crop=True).top1:.2f} %"))
     report.add(training_section(net, history, extra))
