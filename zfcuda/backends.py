@@ -29,6 +29,8 @@ NAMES = ("cpu", "cuda", "emulated")
 
 _host_backend = contextvars.ContextVar("zfcuda_host_backend", default="cpu")
 
+_used_cuda: set[int] = set()  # the processes that have: this one, or those it is a fork of
+
 _ON_HOST = {np.ndarray, type(None)}
 
 
@@ -42,10 +44,16 @@ def get(name: str) -> Backend:
         module = _load(os.environ.get("ZFCUDA_EMULATED_MODULE", "_emulated"), "emulated")
         return CheckedBackend(module) if module.debug.checks_accesses() else HostBackend("emulated", module)
     if name == "cuda":
+        if _used_cuda - {os.getpid()}:
+            raise BackendError(
+                "the CUDA backend cannot run in a fork of a process that has used it: start it by multiprocessing's "
+                '"spawn" or "forkserver"'
+            )
         module = _load("_cuda", "cuda")
         reason = module.unavailable_reason()
         if reason:
             raise BackendError(f"the CUDA backend cannot run: {reason}")
+        _used_cuda.add(os.getpid())
         try:
             import cupy
         except ImportError as error:
@@ -56,6 +64,10 @@ def get(name: str) -> Backend:
         plans.load(backend)
         return backend
     raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {name!r}")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=get.cache_clear)
 
 
 def _load(module: str, name: str) -> ModuleType:

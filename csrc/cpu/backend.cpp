@@ -1,5 +1,8 @@
-// What the CPU backend says of itself.
+// What the CPU backend says of itself, and what it does when the process forks.
 #include <omp.h>
+#if defined(__linux__)
+#include <pthread.h>
+#endif
 
 #include "../ops.h"
 
@@ -8,6 +11,17 @@
 #endif
 
 namespace zfcuda {
+namespace {
+
+#if defined(__linux__) && defined(__GNUC__) && !defined(__clang__)
+// A forked child has none of its parent's threads, but GCC's OpenMP would wait for those of the
+// thread that forks. They end before the fork; parent and child start new ones when they compute.
+// (LLVM's does so by itself.)
+[[maybe_unused]] const int kForks = pthread_atfork(
+    [] { omp_pause_resource(omp_pause_soft, omp_get_initial_device()); }, nullptr, nullptr);
+#endif
+
+}  // namespace
 
 std::string unavailable_reason() {
 #if defined(__x86_64__)

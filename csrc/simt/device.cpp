@@ -1,6 +1,6 @@
 // Launches: the limits of the device, the host threads that run blocks, the options and the list of
 // variants.
-#include <unistd.h>
+#include <pthread.h>
 
 #include <algorithm>
 #include <atomic>
@@ -96,14 +96,10 @@ std::uint64_t greatest_common_divisor(std::uint64_t a, std::uint64_t b) {
 class Device {
   public:
     static Device& instance() {
-        static std::mutex mutex;
-        static Device* device = nullptr;
-        static pid_t owner = 0;
-        std::lock_guard<std::mutex> lock(mutex);
-        if (owner != getpid()) {
-            device = new Device;
-            owner = getpid();
-        }
+        static std::atomic<Device*> device = [] {
+            pthread_atfork(nullptr, nullptr, [] { device = new Device; });
+            return new Device;
+        }();
         return *device;
     }
 

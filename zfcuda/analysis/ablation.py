@@ -226,7 +226,7 @@ def _in_processes(
         for job in jobs:
             yield _run(job, train, validation, budget)
         return
-    # Fresh processes: a fork of one that has started OpenMP's threads may hang.
+    # Fresh processes: in a fork of one that has used a GPU, CUDA does not run.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         with _threads_of_children(max(1, (os.cpu_count() or 1) // processes)):
             futures = [pool.submit(_run, job, train, validation, budget) for job in jobs]
