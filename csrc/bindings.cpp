@@ -111,6 +111,7 @@ void bind_others(py::module_& m) {
     bind(m, "max_pool2d", max_pool2d<T>);
     bind(m, "max_unpool2d", max_unpool2d<T>);
     bind(m, "spatial_max", spatial_max<T>);
+    bind(m, "add", add<T>);
     bind(m, "relu", relu<T>);
     bind(m, "relu_grad", relu_grad<T>);
     bind(m, "dropout", dropout<T>);
@@ -153,6 +154,8 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     bind(m, "renormalize_filters", renormalize_filters);
     bind(m, "crop_images", crop_images);
     bind(m, "cut_windows", cut_windows);
+    bind(m, "copy_channels", copy_channels);
+    bind(m, "permute_channels", permute_channels);
 
     py::module_ fp32 = m.def_submodule("fp32", "float32 arrays.");
     bind_convolutions<Fp32>(fp32);

@@ -157,9 +157,25 @@ template <class T>
 void dropout(std::int64_t size, const T* x, float probability, std::uint64_t seed,
              const std::uint64_t* offset, T* y, Stream stream);
 
+// y = a + b, through ReLU if `relu`. y may be a or b.
+template <class T>
+void add(std::int64_t size, const T* a, const T* b, bool relu, T* y, Stream stream);
+
 // y = x, rounded to nearest even where BFloat16 is made of float. On the CPU NumPy does it.
 template <class From, class To>
 void cast(std::int64_t size, const From* x, To* y, Stream stream);
+
+// ---- Channels: concatenation, its way back, and shuffles -----------------------------------------
+
+// out[row, target + i] = x[row, source + i] for i < channels; what else is in out stays. x is (rows,
+// x_channels), out (rows, out_channels). Elements of any kind, by their size, 2 or 4 bytes.
+void copy_channels(std::int64_t rows, int x_channels, int source, int out_channels, int target,
+                   int channels, int bytes, const void* x, void* out, Stream stream);
+
+// y[row, i] = x[row, order[i]], zero (all bits) where order[i] is no channel; x and y are (rows,
+// channels). Elements of any kind, by their size, 2 or 4 bytes.
+void permute_channels(std::int64_t rows, int channels, int bytes, const void* x,
+                      const std::int32_t* order, void* y, Stream stream);
 
 // ---- Local response normalisation across channels (Krizhevsky et al. 2012, P1) ------------------
 

@@ -1,41 +1,17 @@
-// ReLU and dropout on the CPU.
+// Sums, ReLU and dropout on the CPU.
 //
-// ReLU and its gradient are bound by memory: a pass in vectors, past the caches where the result is
-// too large to stay in them. Dropout is bound by the ten rounds of Philox, which the compiler
+// Sums, ReLU and its gradient are bound by memory: a pass in vectors. Dropout is bound by the ten rounds of Philox, which the compiler
 // vectorises across counters.
 #include <algorithm>
 
 #include "../ops.h"
 #include "../philox.h"
-#include "blocking.h"
+#include "element_wise.h"
 #include "parallel.h"
 #include "simd.h"
 
 namespace zfcuda {
 namespace {
-
-// result[i] = f(V, i) for all i; f gives the vector (or float) that belongs to elements i and up.
-template <typename F>
-void element_wise(std::int64_t size, float* result, bool in_place, F f) {
-    using simd::kLanes;
-    const bool stream = !in_place && size * 4 > kStreamBytes && simd::is_aligned(result);
-    const std::int64_t vectors = size / kLanes;
-#pragma omp parallel if (worth_threads(size))
-    {
-        if (stream) {
-#pragma omp for schedule(static) nowait
-            for (std::int64_t i = 0; i < vectors; ++i)
-                simd::stream(result + i * kLanes, f(simd::Vec{}, i * kLanes));
-            simd::stream_fence();
-        } else {
-#pragma omp for schedule(static) nowait
-            for (std::int64_t i = 0; i < vectors; ++i)
-                simd::store_as(result + i * kLanes, f(simd::Vec{}, i * kLanes));
-        }
-    }
-    for (std::int64_t i = vectors * kLanes; i < size; ++i)
-        result[i] = f(float{}, i);
-}
 
 // Philox counters of one batch, each good for 4 elements.
 constexpr int kCounters = 16;
@@ -75,6 +51,22 @@ void relu_grad(std::int64_t size, const T* dy, const T* y, T* dx, Stream) {
 }
 
 template <class T>
+void add(std::int64_t size, const T* a, const T* b, bool relu, T* y, Stream) {
+    const bool in_place = a == y || b == y;
+    const auto sum = [=](auto vector, std::int64_t i) {
+        using V = decltype(vector);
+        return simd::load_as<V>(a + i) + simd::load_as<V>(b + i);
+    };
+    if (relu)
+        element_wise(size, y, in_place, [=](auto vector, std::int64_t i) {
+            const auto value = sum(vector, i);
+            return simd::select(simd::less(value, vector), vector, value);
+        });
+    else
+        element_wise(size, y, in_place, sum);
+}
+
+template <class T>
 void dropout(std::int64_t size, const T* x, float probability, std::uint64_t seed,
              const std::uint64_t* offset, T* y, Stream) {
     const auto threshold = static_cast<std::uint32_t>(dropout_threshold(probability));
@@ -95,6 +87,7 @@ void dropout(std::int64_t size, const T* x, float probability, std::uint64_t see
 
 template decltype(relu<float>) relu<float>;
 template decltype(relu_grad<float>) relu_grad<float>;
+template decltype(add<float>) add<float>;
 template decltype(dropout<float>) dropout<float>;
 
 }  // namespace zfcuda

@@ -1,4 +1,4 @@
-// ReLU, dropout and the conversions between float32 and bfloat16: the choice of kernel.
+// Sums, ReLU, dropout and the conversions between float32 and bfloat16: the choice of kernel.
 #include "activation.cuh"
 
 #include "dispatch.h"
@@ -22,6 +22,16 @@ void relu_grad(std::int64_t size, const T* dy, const T* y, T* dx, Stream stream)
         simt::launch<relu_grad_kernel<T, aligned>>(Threads::grid(size), Threads::block(), 0, stream,
                                                    size, dy, y, dx);
     });
+}
+
+template <typename T>
+void add(std::int64_t size, const T* a, const T* b, bool relu, T* y, Stream stream) {
+    with_constants(relu, aligned_for_vectors<kVectorWidth<T>>(a, b, y),
+                   [&](auto relu, auto aligned) {
+                       using Threads = Run<kVectorWidth<T>, aligned>;
+                       simt::launch<add_kernel<T, relu, aligned>>(
+                           Threads::grid(size), Threads::block(), 0, stream, size, a, b, y);
+                   });
 }
 
 template <typename T>
@@ -50,6 +60,8 @@ template decltype(relu<float>) relu<float>;
 template decltype(relu<BFloat16>) relu<BFloat16>;
 template decltype(relu_grad<float>) relu_grad<float>;
 template decltype(relu_grad<BFloat16>) relu_grad<BFloat16>;
+template decltype(add<float>) add<float>;
+template decltype(add<BFloat16>) add<BFloat16>;
 template decltype(dropout<float>) dropout<float>;
 template decltype(dropout<BFloat16>) dropout<BFloat16>;
 template decltype(cast<float, BFloat16>) cast<float, BFloat16>;

@@ -1,13 +1,14 @@
-// ReLU, its gradient, dropout and casts.
+// Sums, ReLU, its gradient, dropout and casts.
 //
+//   add        y = a + b, or max(a + b, 0)
 //   relu       y = max(x, 0); NaN stays NaN
 //   relu_grad  dx = y > 0 ? dy : 0
 //   dropout    y = x / (1 - probability) where the element's Philox word keeps it, else 0
 //   cast       y = x, between float32 and bfloat16
 //
 // Work: a vector of 16 bytes a thread, loaded and stored with one access; each group of four
-// elements takes the four words of one Philox counter. Bound: memory, 2, 3 and 2 times the size of
-// an element (4 bytes, or 2 in bfloat16). At 256 threads a block and full occupancy an SM has 32 KB
+// elements takes the four words of one Philox counter. Bound: memory, as many times the size of an
+// element (4 bytes, or 2 in bfloat16) as there are arrays. At 256 threads a block and full occupancy an SM has 32 KB
 // of loads in flight, more than its share of bandwidth times latency.
 #pragma once
 
@@ -41,6 +42,22 @@ __global__ void relu_grad_kernel(std::int64_t size, const T* dy, const T* y, T* 
     for (int j = 0; j < kWidth; ++j)
         gradient.at[j] = output.at[j] > 0.0f ? gradient.at[j] : 0.0f;
     run.store(dx, gradient);
+}
+
+// y may be a or b.
+template <typename T, bool Relu, bool Aligned>
+__global__ void add_kernel(std::int64_t size, const T* a, const T* b, T* y) {
+    constexpr int kWidth = kVectorWidth<T>;
+    const Run<kWidth, Aligned> run(size);
+    if (run.count == 0) return;
+    auto value = run.load(a);
+    const auto other = run.load(b);
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+        value.at[j] += other.at[j];
+        if (Relu) value.at[j] = value.at[j] < 0.0f ? 0.0f : value.at[j];
+    }
+    run.store(y, value);
 }
 
 // y may be x.

@@ -1,4 +1,4 @@
-"""ReLU and dropout: csrc/kernels/activation.cuh and csrc/cpu/activation.cpp."""
+"""Sums, ReLU and dropout: csrc/kernels/activation.cuh and csrc/cpu/activation.cpp."""
 
 import itertools
 
@@ -28,6 +28,18 @@ def test_relu_grad(case, dtype):
     y = np.maximum(rng.standard_normal(shape, dtype=np.float32), 0).astype(dtype)
     dx = case.device.numpy(ops.relu_grad(case.device.array(dy), case.device.array(y)))
     assert_same(dx, np.where(y > 0, dy, np.zeros((), dtype)))
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_add(case, dtype):
+    rng = case.rng
+    shape = random_shape(rng, case.device.max_size)
+    a, b = (rng.standard_normal(shape, dtype=np.float32).astype(dtype) for _ in range(2))
+    a[rng.random(shape) < 0.1] = rng.choice([np.nan, np.inf, -np.inf])
+    relu = bool(rng.random() < 0.5)
+    y = case.device.numpy(ops.add(case.device.array(a), case.device.array(b), relu=relu))
+    exact = a.astype(np.float32) + b.astype(np.float32)
+    assert_same(y, (np.maximum(exact, 0) if relu else exact).astype(dtype))
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS)
@@ -118,6 +130,8 @@ def test_in_place(device, size, dtype):
     gate = device.array(np.roll(x, 1))
     for run in (
         lambda a, out: ops.relu(a, out=out),
+        lambda a, out: ops.add(a, gate, out=out),
+        lambda a, out: ops.add(gate, a, relu=True, out=out),
         lambda a, out: ops.relu_grad(a, gate, out=out),
         lambda a, out: ops.dropout(a, probability=0.5, seed=3, out=out),
     ):
@@ -141,6 +155,9 @@ X = np.zeros((3, 4), np.float32)
         (ValueError, "x is empty", lambda: ops.relu(X[:0])),
         (ValueError, "out must have shape", lambda: ops.relu(X, out=X[:1])),
         (ValueError, "share memory", lambda: ops.relu(X[:2], out=X[1:])),
+        (ValueError, r"b must have shape \(3, 4\), got \(4,\)", lambda: ops.add(X, X[0])),
+        (TypeError, "b must be float32, got bfloat16", lambda: ops.add(X, X.astype(BF16))),
+        (ValueError, "share memory", lambda: ops.add(X[:2], X[:2].copy(), out=X[1:])),
         (ValueError, "y must have shape", lambda: ops.relu_grad(X, X[:2])),
         (ValueError, r"probability must be in \[0, 1\), got 1", lambda: ops.dropout(X, probability=1.0, seed=0)),
         (ValueError, "probability must be in", lambda: ops.dropout(X, probability=float("nan"), seed=0)),

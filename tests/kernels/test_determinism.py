@@ -33,6 +33,9 @@ PRODUCTS = {
     ),
 }
 OTHERS = {
+    "add": lambda to: ops.add(to(MAPS), to(-MAPS), relu=True),
+    "copy_channels": lambda to: ops.copy_channels(to(MAPS), to(MAPS), source=3, target=1, channels=29),
+    "permute_channels": lambda to: ops.permute_channels(to(MAPS), range(32, -1, -1)),
     "conv2d_bias_grad": lambda to: ops.conv2d_bias_grad(to(PIXELS)),
     "cast": lambda to: ops.cast(to(MAPS), BF16 if to(MAPS).dtype == np.float32 else np.float32),
     "cut_windows": lambda to: ops.cut_windows(to(MAPS), to(CORNERS), size=5),

@@ -8,7 +8,19 @@ import pytest
 from tests.conftest import CASES
 from zfcuda import backends, ops
 
-FAMILIES = ("activation", "block", "conv", "conv_variants", "image", "loss", "norm", "optimizer", "pool", "window")
+FAMILIES = (
+    "activation",
+    "block",
+    "channels",
+    "conv",
+    "conv_variants",
+    "image",
+    "loss",
+    "norm",
+    "optimizer",
+    "pool",
+    "window",
+)
 
 
 @pytest.fixture

@@ -44,8 +44,21 @@ def relu_grad(to, dtype=np.float32):
     return ops.relu_grad(to(normal(9, 7, dtype=dtype)), to(normal(7, 9, dtype=dtype).T.copy()))
 
 
+def add(to, dtype=np.float32):
+    return ops.add(to(normal(9, 7, dtype=dtype)), to(normal(7, 9, dtype=dtype).T.copy()))
+
+
+def copy_channels(to, dtype=np.float32):
+    return ops.copy_channels(
+        to(normal(5, 24, dtype=dtype)), to(np.zeros((5, 32), dtype)), source=8, target=16, channels=8
+    )
+
+
 # On float32 and, but for the optimiser, on bfloat16.
 CALLS = {
+    "add": add,
+    "copy_channels": copy_channels,
+    "permute_channels": lambda to, dtype: ops.permute_channels(to(normal(9, 16, dtype=dtype)), range(15, -1, -1)),
     "relu": lambda to, dtype: ops.relu(to(normal(9, 7, dtype=dtype))),
     "relu_grad": relu_grad,
     "dropout": lambda to, dtype: ops.dropout(to(normal(9, 7, dtype=dtype)), probability=0.5, seed=1),

@@ -18,9 +18,10 @@ Errors: ValueError for shapes and values, TypeError for dtypes, kinds of arrays 
 the argument, what it was and what is allowed.
 """
 
-from .activation import cast, dropout, relu, relu_grad
+from .activation import add, cast, dropout, relu, relu_grad
 from .arguments import Precision as Precision
 from .block import conv2d_relu_pool, unpool_conv2d_weight_grad, unpool_conv_transpose2d
+from .channels import copy_channels, permute_channels
 from .conv import conv2d, conv2d_bias_grad, conv2d_weight_grad, conv_transpose2d
 from .image import crop_images
 from .loss import softmax, softmax_cross_entropy, softmax_cross_entropy_grad
@@ -30,12 +31,14 @@ from .pool import max_pool2d, max_unpool2d, spatial_max
 from .window import cut_windows
 
 __all__ = [
+    "add",
     "cast",
     "conv2d",
     "conv2d_bias_grad",
     "conv2d_relu_pool",
     "conv2d_weight_grad",
     "conv_transpose2d",
+    "copy_channels",
     "crop_images",
     "cut_windows",
     "dropout",
@@ -43,6 +46,7 @@ __all__ = [
     "local_response_norm_grad",
     "max_pool2d",
     "max_unpool2d",
+    "permute_channels",
     "relu",
     "relu_grad",
     "renormalize_filters",

@@ -1,4 +1,4 @@
-"""ReLU, dropout and casts: one element after the other."""
+"""Sums, ReLU, dropout and casts: one element after the other."""
 
 from __future__ import annotations
 
@@ -33,6 +33,18 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     dx = check_output(backend, out, dy.shape, (dy, y), dtype=dtype, may_alias=True)
     call(backend, kernels_for(backend, dtype).relu_grad, dy.size, dy, y, results=(dx,))
     return dx
+
+
+def add(a: Array, b: Array, *, relu: bool = False, out: Array | None = None) -> Array:
+    """a + b of one shape, float32 or bfloat16; through ReLU if `relu`. `out` may be a or b."""
+    backend, (a, b, out) = resolve(a=a, b=b, out=out)
+    dtype = element_type("a", a)
+    a = check_input(backend, "a", a, None, dtype)
+    b = check_input(backend, "b", b, None, dtype)
+    expect_shape("b", b, a.shape)
+    y = check_output(backend, out, a.shape, (a, b), dtype=dtype, may_alias=True)
+    call(backend, kernels_for(backend, dtype).add, a.size, a, b, bool(relu), results=(y,))
+    return y
 
 
 def dropout(x: Array, *, probability: float, seed: int, offset: int | Array = 0, out: Array | None = None) -> Array:

@@ -27,6 +27,12 @@ def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dty
     return backend.xp.ascontiguousarray(array)
 
 
+def check_indexable(name: str, array: Array) -> None:
+    """Checks that 32-bit integers, with which kernels count the elements, can: before it is copied."""
+    if array.size >= 2**31:
+        raise ValueError(f"{name} has {array.size} elements; at most {2**31 - 1} are allowed")
+
+
 def element_type(name: str, array: Array, precision: str = "fp32") -> np.dtype:
     """The dtype of the first array of an operation on float32 or bfloat16, which its other arrays must share."""
     if array.dtype not in (np.float32, BFLOAT16):
