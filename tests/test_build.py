@@ -1,0 +1,125 @@
+"""What the build says of CUDA: which nvcc was tried, what it answered, what to do. Configured, never compiled."""
+
+import os
+import runpy
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pybind11
+import pytest
+
+SOURCE = Path(__file__).parents[1]
+CMAKE, NINJA = shutil.which("cmake"), shutil.which("ninja")
+
+pytestmark = pytest.mark.skipif(not (CMAKE and NINJA), reason="needs cmake and ninja: pip install 'zfcuda[test]'")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("build")
+
+
+@pytest.fixture
+def configure(folder, tmp_path):
+    """Configures a build -> (exit status, what CMake printed, in one line); nvcc: a shell script on the PATH."""
+
+    def run(setting="AUTO", nvcc=None, **environment):
+        path = [str(tmp_path), *(p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists())]
+        environment = {**os.environ, "CUDACXX": "", "PATH": os.pathsep.join(path), **environment}
+        if nvcc:
+            script(tmp_path / "nvcc", nvcc)
+        command = [
+            CMAKE,
+            "-G",
+            "Ninja",
+            f"-DCMAKE_MAKE_PROGRAM={NINJA}",
+            "-S",
+            SOURCE,
+            "-B",
+            folder,
+            f"-DPython_EXECUTABLE={sys.executable}",
+        ]
+        command += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DZFCUDA_CUDA={setting}"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        return done.returncode, " ".join((done.stdout + done.stderr).split())
+
+    return run
+
+
+def script(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return path
+
+
+def built(folder):
+    """What `zfcuda info` would say."""
+    return runpy.run_path(str(folder / "_build_info.py"))["BUILT"]["cuda"]
+
+
+_RELEASE = "echo 'Cuda compilation tools, release {}, V1'"
+
+
+@pytest.mark.parametrize("setting", ["OFF", "off", "no", "0", "false", "N", ""])
+def test_off(configure, folder, setting):
+    status, _ = configure(setting, nvcc="exit 1")
+    assert status == 0
+    assert built(folder) == "no (ZFCUDA_CUDA=OFF)"
+
+
+@pytest.mark.parametrize("setting", ["ON", "on", "yes", "1", "True"])
+def test_on_stops_where_it_cannot_be(configure, setting):
+    status, said = configure(setting)
+    assert status != 0
+    assert f"ZFCUDA_CUDA is {setting}, but the CUDA backend cannot be built: no nvcc on the PATH: install" in said
+
+
+def test_another_word(configure):
+    status, said = configure("maybe")
+    assert status != 0
+    assert 'ZFCUDA_CUDA must be ON, OFF or AUTO, got "maybe"' in said
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "says"),
+    [
+        (None, "no nvcc on the PATH: install the CUDA toolkit, put its nvcc on the PATH or set CUDACXX to it"),
+        (
+            r"""printf '%s\n' 'nvcc: error while loading "libm.so\1"' >&2; exit 3""",
+            "/nvcc, which the PATH names, does not run: --version failed (3) and said: nvcc: error while loading "
+            r'"libm.so\1". Repair it',
+        ),
+        ("exit 1", "does not run: --version failed (1) and said: nothing."),
+        ("echo 'clang version 16'", "is no nvcc: --version says: clang version 16. Have the PATH name an nvcc"),
+        (
+            _RELEASE.format("11.8"),
+            "is of CUDA 11.8, and 12.0 is the oldest that can build zfcuda: install a newer CUDA toolkit, have the "
+            "PATH name its nvcc, then install again",
+        ),
+        (
+            f"test $1 = --version && {_RELEASE.format('12.4')} && exit\n"
+            "echo 'In file included from a.cu:1:'; echo 'config.h:143: error: unsupported GNU version! gcc 15'; exit 1",
+            "cannot compile a kernel: it failed (1) and said: config.h:143: error: unsupported GNU version! gcc 15. "
+            "Repair it (CUDAHOSTCXX names the host compiler that it uses)",
+        ),
+        (_RELEASE.format("12.4"), "nvcc works, but CMake "),
+    ],
+    ids=["none", "broken", "silent", "another compiler", "old", "host compiler", "only seems to work"],
+)
+def test_what_nvcc_answers(configure, folder, nvcc, says):
+    status, said = configure(nvcc=nvcc)
+    assert status == 0
+    assert says in built(folder)
+    assert f"cuda: {built(folder)}" in said
+
+
+def test_cudacxx(configure, folder, tmp_path):
+    other = tmp_path / "no nvcc"
+    assert configure(nvcc="exit 1", CUDACXX=f"'{other}' -O1")[0] == 0
+    assert built(folder) == f"no ({other}, which CUDACXX names, is not there: correct CUDACXX, then install again)"
+    script(other, "echo nvcc: fatal $1; exit 1")
+    assert configure(nvcc="exit 1", CUDACXX=f"'{other}' -O1")[0] == 0
+    assert f"({other}, which CUDACXX names, does not run: --version failed (1) and said: nvcc: fatal" in built(folder)
