@@ -29,7 +29,7 @@ def add_parser(commands: Commands) -> None:
         "Finished runs stay in --out: the same command goes on where it was interrupted, and what other images, "
         "settings or versions of zfcuda made is made anew.",
     )
-    common.add_data(parser)
+    common.add_data(parser, required=True)
     parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
     parser.add_argument(
         "--variants", nargs="+", metavar="NAME", help='Table 3\'s changes, such as "without layers 3,4" (default: all)'

@@ -45,15 +45,11 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a network that `zfcuda train` saved")
 
 
-def add_data(parser: argparse.ArgumentParser, default: str | None = None) -> None:
-    """--data and how its images are read."""
-    parser.add_argument(
-        "--data",
-        metavar="DATA",
-        default=default,
-        required=default is None,
-        help="fashion-mnist (in the package), cifar10, a folder of class folders, or a zip or tar of one",
-    )
+def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """--data and how its images are read; where it is not required, a network's own data stand in (`open_half`)."""
+    what = "fashion-mnist (in the package), cifar10, a folder of class folders, or a zip or tar of one"
+    default = "" if required else " (default: what the network was trained on)"
+    parser.add_argument("--data", metavar="DATA", required=required, help=what + default)
     parser.add_argument("--image-size", type=positive, metavar="N", help="images of a folder are scaled to N x N")
     parser.add_argument("--skip-damaged", action="store_true", help="leave damaged files out instead of stopping")
     parser.add_argument(
@@ -133,6 +129,34 @@ def open_network(arguments: argparse.Namespace) -> Network:
     return net
 
 
+def described_data(arguments: argparse.Namespace) -> dict[str, Any]:
+    """--data and how it is read, for the `origin` of a network that is trained on it."""
+    named = arguments.data in (data.FASHION_MNIST, data.CIFAR10)
+    return {
+        "name": arguments.data if named else os.path.abspath(arguments.data),
+        "clutter": arguments.clutter,
+        "skip_damaged": arguments.skip_damaged,
+    }
+
+
+def choose_data(arguments: argparse.Namespace, net: Network) -> None:
+    """Where there is no --data, makes it what the network was trained on, read as it was then. ValueError where the
+    network does not say, FileNotFoundError where that is no longer there."""
+    if arguments.data is not None:
+        return
+    own = net.origin.get("data")
+    if not isinstance(own, dict) or not isinstance(own.get("name"), str):
+        raise ValueError(f"--data is needed: {arguments.checkpoint} does not say what it was trained on")
+    if not data.is_there(own["name"]):
+        raise FileNotFoundError(
+            f"--data is needed: {arguments.checkpoint} was trained on {data.printable(own['name'])}, which is not there"
+        )
+    arguments.data = own["name"]
+    arguments.skip_damaged = arguments.skip_damaged or own.get("skip_damaged") is True
+    if arguments.clutter is None and isinstance(own.get("clutter"), int):
+        arguments.clutter = own["clutter"]
+
+
 def open_data(arguments: argparse.Namespace, image_size: int | None = None, *, in_memory: bool = True) -> data.Split:
     """Both halves of --data, decoded now or when they are looked at; tells about files that were left out."""
     try:
@@ -153,6 +177,7 @@ def open_data(arguments: argparse.Namespace, image_size: int | None = None, *, i
 
 def open_half(arguments: argparse.Namespace, net: Network, images: int | None = None) -> Dataset:
     """The half of --data that --split names, in the size that the network was trained on; at most so many images."""
+    choose_data(arguments, net)
     preprocess = preprocess_of(net)
     size = preprocess.image_shape[0] if square(preprocess) else None
     # One look at one half: what is not looked at need not be decoded. A canvas looks at ten images and more.

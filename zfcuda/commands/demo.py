@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = common.output(arguments)
     print(f"report: {(directory / 'report.html').resolve()} (when it is done)")
     progress, place = not arguments.quiet, common.device(arguments)
-    split = data.open("fashion-mnist")
+    split = data.open(data.FASHION_MNIST)
     architecture = models.zfnet_small_architecture(len(split.train.classes), split.train.image_shape)
     mean = mean_image(split.train)
     preprocess = Preprocess(mean, architecture.input_shape[:2], unit_scale(split.train, mean))
@@ -63,6 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
         augmentation=augmentation,
         preprocess=preprocess,
         out_dir=directory,
+        about={"data": {"name": data.FASHION_MNIST}},
         progress=progress,
     )
     accuracy = 100 * history[-1]["validation_top1"]

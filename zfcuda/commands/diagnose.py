@@ -26,17 +26,20 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    opened = {}
+    for path in dict.fromkeys(arguments.checkpoints):
+        of_one = argparse.Namespace(**vars(arguments) | {"checkpoint": path})
+        net = common.open_network(of_one)
+        opened[path] = (net, common.open_half(of_one, net, arguments.images))
     directory = common.output(arguments)
-    report = Report("Diagnosis", f"Measured on images of {arguments.data}.", common.command_line(arguments))
+    measured = f"Measured on images of {arguments.data or 'what each was trained on'}."
+    report = Report("Diagnosis", measured, common.command_line(arguments))
     results: dict[str, Diagnosis] = {}
-    for number, path in enumerate(dict.fromkeys(arguments.checkpoints), start=1):
-        arguments.checkpoint = path
-        net = common.open_network(arguments)
-        dataset = common.open_half(arguments, net, arguments.images)
+    for number, (path, (net, dataset)) in enumerate(opened.items(), start=1):
         result, stopped = report.kept(diagnosis, net, dataset, progress=not arguments.quiet)
         if result is not None:
             results[path] = result
-            report.add(diagnosis_section(net, result, path if len(arguments.checkpoints) > 1 else "", number))
+            report.add(diagnosis_section(net, result, path if len(opened) > 1 else "", number))
         if stopped:
             break
     if len(results) > 1:

@@ -52,6 +52,7 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     preprocess = preprocess_of(net)
+    common.choose_data(arguments, net)
     split = common.open_data(arguments, preprocess.image_shape[0] if common.square(preprocess) else None)
     train, test = (_fit(half, preprocess.image_shape) for half in split)
     if arguments.test_images:

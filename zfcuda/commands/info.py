@@ -1,4 +1,4 @@
-"""`zfcuda info`: what is built, what can run here, why the rest cannot, and what to do about it."""
+"""`zfcuda info`: what is built, what can run here, why the rest cannot, and what to do; what a checkpoint is."""
 
 from __future__ import annotations
 
@@ -8,6 +8,11 @@ import platform
 
 from .. import backends, plans
 from .._version import __version__
+from ..data import printable
+from ..nn import load
+from ..report import Facts, Report, Table
+from ..report.sections.network import network_section
+from . import common
 from .common import Commands
 
 _PACKAGES = (
@@ -28,13 +33,20 @@ _ADVICE = {
 def add_parser(commands: Commands) -> None:
     parser = commands.add_parser(
         "info",
-        help="backends built and usable, devices and versions",
-        description="Says which backends are built and usable, why one is not, and what to do about it.",
+        help="backends built and usable, devices and versions; or what a checkpoint is",
+        description="Says which backends are built and usable, why one is not, and what to do about it. Of a "
+        "checkpoint: its layers, classes, preprocessing, and what it was trained on.",
     )
     parser.set_defaults(run=run)
+    parser.add_argument("checkpoint", metavar="CHECKPOINT", nargs="?", help="a network that `zfcuda train` saved")
+    parser.add_argument("--out", metavar="DIR", help="also leave a report of the checkpoint here")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.checkpoint is not None:
+        return _describe(arguments)
+    if arguments.out is not None:
+        raise ValueError("--out needs CHECKPOINT: a report is of a network")
     print(f"zfcuda {__version__}, Python {platform.python_version()}, {platform.platform()}")
     print()
     for name, reason in backends.status().items():
@@ -49,6 +61,29 @@ def run(arguments: argparse.Namespace) -> int:
     versions = ((package, _version(package)) for package in _PACKAGES)
     print(", ".join(f"{package} {version}" for package, version in versions if version))
     return 0
+
+
+def _describe(arguments: argparse.Namespace) -> int:
+    section = network_section(load(arguments.checkpoint))
+    print(printable(arguments.checkpoint))
+    for part in section.parts:
+        if isinstance(part, Facts):
+            print("\n".join(f"{name:14} {printable(value)}" for name, value in part.facts))
+        elif isinstance(part, Table):
+            print(f"\n{_aligned(part)}")
+    if arguments.out is None:
+        return 0
+    report = Report("A network", printable(arguments.checkpoint), common.command_line(arguments))
+    report.add(section)
+    return common.finish(report, common.output(arguments))
+
+
+def _aligned(table: Table) -> str:
+    """A table as lines of text."""
+    rows = [list(table.columns), *([cell["text"] for cell in row] for row in table.shown()["rows"])]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
 
 
 def _tuned(backend: backends.Backend) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 from ..analysis import Cluttered, pointing
 from ..analysis.occlusion import square_of
 from ..analysis.source import preprocess_of, to_device
-from ..data import ArrayDataset, Dataset, Subset, read_image, sample
+from ..data import ArrayDataset, Dataset, Subset, listed, read_image, sample
 from ..nn import Network
 from ..report import Report
 from ..report.sections.occlusion import add_occlusion
@@ -33,7 +34,13 @@ def add_parser(commands: Commands) -> None:
     common.add_checkpoint(parser)
     common.add_data(parser)
     common.add_split(parser, images=8)
-    parser.add_argument("--image", nargs="+", metavar="FILE", default=[], help="image files, instead of the data's own")
+    parser.add_argument(
+        "--image",
+        nargs="+",
+        metavar="FILE",
+        default=[],
+        help="image files, instead of a data set's; needs no --data",
+    )
     parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
     parser.add_argument(
         "--pointing",
@@ -50,13 +57,14 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
-    dataset = common.open_half(arguments, net)
-    known = common.labelled(net, dataset)
-    classes = class_names(net, dataset)
+    if arguments.label is not None and not arguments.image:
+        raise ValueError("--label needs --image: images of a data set have labels of their own")
+    dataset = None if arguments.image and arguments.data is None else common.open_half(arguments, net)
     if arguments.pointing and not isinstance(dataset, Cluttered):
         raise ValueError("--pointing needs --clutter: only there are the boxes of the objects known")
-    if arguments.image:
-        chosen: Dataset = _files(net, arguments.image, classes, arguments.label)
+    known = None if dataset is None else common.labelled(net, dataset)
+    if known is None or arguments.image:
+        chosen: Dataset = _files(net, arguments.image, class_names(net, known), arguments.label)
     else:
         chosen = sample(known, arguments.images)
     directory = common.output(arguments)
@@ -69,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     stopped = add_occlusion(
         report, net, chosen, dataset, square=square, layer=arguments.layer, progress=not arguments.quiet
     )
-    if arguments.pointing and isinstance(dataset, Cluttered) and not stopped:
+    if known is not None and isinstance(dataset, Cluttered) and arguments.pointing and not stopped:
         at = np.unique(np.linspace(0, len(dataset) - 1, arguments.pointing).astype(int))
         subset, (size, stride) = Subset(known, at), square
         result, _ = report.kept(
@@ -89,9 +97,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: str | None) -> ArrayDataset:
     preprocess = preprocess_of(net)
-    images = np.stack([read_image(Path(path), preprocess.image_shape) for path in paths])
     if label is not None and label not in classes:
-        raise ValueError(f"--label must be one of {', '.join(classes)}; got {label!r}")
+        like = listed(difflib.get_close_matches(label, classes))
+        hint = f", which is like {like}" if like else ""
+        raise ValueError(f"--label must be one of {listed(classes, most=100)}; got {label!r}{hint}")
+    images = np.stack([read_image(Path(path), preprocess.image_shape) for path in paths])
     if label is not None:
         labels = np.full(len(images), classes.index(label), np.int32)
     else:

@@ -30,7 +30,7 @@ def add_parser(commands: Commands) -> None:
         "train a network from scratch",
         "Trains a network from scratch, checkpoint by checkpoint. Ctrl-C loses one epoch at most: --resume goes on.",
     )
-    common.add_data(parser)
+    common.add_data(parser, required=True)
     parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
     parser.add_argument(
         "--first-layer",
@@ -95,6 +95,7 @@ def run(arguments: argparse.Namespace) -> int:
         out_dir=directory,
         resume=arguments.resume,
         callbacks=[tracker] if tracker else [],
+        about={"data": common.described_data(arguments)},
         progress=not arguments.quiet,
     )
     report = Report(

@@ -7,10 +7,13 @@ from .folders import FolderDataset
 from .images import image_size, read_image
 from .labels import relabelled
 from .loading import load_batches
+from .names import listed, printable
 from .preprocess import Preprocess, mean_image, unit_scale
-from .sources import open
+from .sources import CIFAR10, FASHION_MNIST, is_there, open
 
 __all__ = [
+    "CIFAR10",
+    "FASHION_MNIST",
     "ArrayDataset",
     "Augmentation",
     "DamagedFiles",
@@ -22,9 +25,12 @@ __all__ = [
     "Subset",
     "digest",
     "image_size",
+    "is_there",
+    "listed",
     "load_batches",
     "mean_image",
     "open",
+    "printable",
     "read_image",
     "relabelled",
     "sample",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -84,6 +85,15 @@ def open(
         seed=seed,
         in_memory=in_memory,
     )
+
+
+def is_there(data: str) -> bool:
+    """Whether `open` would find something for this word or path."""
+    if data != CIFAR10:
+        return data == FASHION_MNIST or Path(data).exists()
+    with contextlib.suppress(FileNotFoundError):
+        return find_cifar10().exists()
+    return False
 
 
 def find_cifar10() -> Path:

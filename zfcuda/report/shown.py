@@ -43,7 +43,7 @@ def short(name: str) -> str:
     return "/".join(name.replace("\\", "/").split("/")[-2:])
 
 
-def class_names(net: Network, dataset: Dataset) -> tuple[str, ...]:
+def class_names(net: Network, dataset: Dataset | None = None) -> tuple[str, ...]:
     """The names of the network's classes, from the network or the data set."""
-    names = net.classes or dataset.classes
+    names = net.classes or (dataset.classes if dataset is not None else ())
     return tuple(names) if names else tuple(f"class {label}" for label in range(net.num_classes))

@@ -32,21 +32,21 @@ def add_occlusion(
     report: Report,
     net: Network,
     chosen: Dataset,
-    others: Dataset,
+    others: Dataset | None,
     *,
     square: tuple[int, int],
     layer: str | None = None,
     progress: bool = True,
 ) -> bool:
-    """Explorers of all images of `chosen`, and a table; `others` are where the strongest map's best images are ->
-    whether Ctrl-C stopped it."""
-    preprocess, classes = preprocess_of(net), class_names(net, others)
+    """Explorers of all images of `chosen`, and a table; `others` are where the strongest map's best images are, if
+    they are to be shown -> whether Ctrl-C stopped it."""
+    preprocess, classes = preprocess_of(net), class_names(net, chosen)
     size, stride = square
     results, stopped = report.kept(_occlude, net, chosen, square, layer, progress)
     if results is None:
         return True
     tops: list[np.ndarray] = []
-    if not stopped:
+    if others is not None and not stopped:
         top, stopped = report.kept(top_activations, net, others, results[0].layer, progress=progress)
         if top is not None:
             found, cut_short = report.kept(_tops, net, others, top, [r.feature_map for r in results], progress)

@@ -1,0 +1,155 @@
+"""What a net was trained on is where commands look by default; image files need no data; `info` tells about a net."""
+
+import shutil
+
+import pytest
+
+from zfcuda import load
+from zfcuda.nn import Network, models
+
+from .conftest import numbers_of, run, write_fruit
+
+SQUARE = ("--size", 14, "--stride", 14, "--quiet")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("visualize", ("--layers", "pool1", "--maps", 1, "--no-sanity")),
+        ("invariance", ("--images", 1, "--steps", 1)),
+        ("diagnose", ("--images", 4)),
+        ("occlude", ("--images", 1, "--size", 14, "--stride", 14)),
+        ("sanity", ("--images", 1, "--layer", "conv1", "--size", 14, "--stride", 14)),
+        ("features", ("--per-class", 2, "--draws", 1, "--layers", "pool1", "--test-images", 4)),
+    ],
+)
+def test_data_are_those_of_the_training(command, words, fruit_net, fruit, tmp_path):
+    assert run(command, fruit_net, *words, "--quiet", "--out", tmp_path) == 0
+    assert numbers_of(tmp_path)
+
+
+def test_cluttered_as_they_were(tmp_path):
+    fruit = write_fruit(tmp_path / "fruit", {"train": 2, "test": 2})
+    words = ("--data", fruit, "--clutter", 40, "--epochs", 1, "--batch-size", 8, "--quiet", "--out", tmp_path)
+    assert run("train", *words) == 0
+    words = ("--images", 1, "--pointing", 2, *SQUARE, "--out", tmp_path / "occlude")
+    assert run("occlude", tmp_path / "checkpoint.safetensors", *words) == 0
+    assert len(numbers_of(tmp_path / "occlude")["Pointing"]["hits"]) == 2
+
+
+def test_a_relative_path_is_found_from_anywhere(tmp_path, monkeypatch):
+    write_fruit(tmp_path / "fruit", {"train": 2, "test": 1})
+    monkeypatch.chdir(tmp_path)
+    assert run("train", "--data", "fruit", "--epochs", 1, "--batch-size", 4, "--quiet", "--out", "net") == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    words = ("--images", 1, "--steps", 1, "--quiet", "--out", tmp_path)
+    assert run("invariance", tmp_path / "net" / "checkpoint.safetensors", *words) == 0
+
+
+class TestWhereThereAreNone:
+    def line(self, capsys, *words):
+        assert run(*words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    def test_moved(self, tmp_path, capsys):
+        fruit = write_fruit(tmp_path / "fruit", {"train": 2, "test": 1})
+        words = ("--epochs", 1, "--batch-size", 4, "--quiet", "--out", tmp_path)
+        assert run("train", "--data", fruit, *words) == 0
+        shutil.rmtree(fruit)
+        capsys.readouterr()
+        line = self.line(capsys, "diagnose", tmp_path / "checkpoint.safetensors", "--out", tmp_path / "out")
+        assert "--data is needed" in line
+        assert f"was trained on {fruit}, which is not there" in line
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize("origin", [{}, {"data": "x"}, {"data": {"name": 3}}])
+    def test_not_known(self, origin, fruit_net, tmp_path, capsys):
+        net = load(fruit_net)
+        net.origin = origin
+        net.save(tmp_path / "net.safetensors")
+        line = self.line(capsys, "visualize", tmp_path / "net.safetensors", "--out", tmp_path)
+        assert "--data is needed" in line
+        assert "does not say what it was trained on" in line
+
+
+class TestImageFiles:
+    def test_the_label_is_what_the_net_says(self, fruit, fruit_net, tmp_path, monkeypatch):
+        monkeypatch.setattr("zfcuda.data.open", None)  # no data set is opened
+        images = [fruit / "test" / name / "1.png" for name in ("date", "berry")]
+        assert run("occlude", fruit_net, "--image", *images, *SQUARE, "--out", tmp_path) == 0
+        assert [one["label"] for one in numbers_of(tmp_path)["Occlusion"]] == [3, 1]
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "date/1.png: date" in page
+
+    def test_or_what_is_asked_for(self, fruit, fruit_net, tmp_path):
+        words = ("--image", fruit / "test" / "date" / "1.png", "--label", "cherry", *SQUARE, "--out", tmp_path)
+        assert run("occlude", fruit_net, *words) == 0
+        assert [one["label"] for one in numbers_of(tmp_path)["Occlusion"]] == [2]
+
+    def test_with_data_the_strongest_map_is_shown_elsewhere(self, fruit, fruit_net, tmp_path):
+        words = ("--image", fruit / "test" / "date" / "1.png", "--data", fruit, *SQUARE, "--out", tmp_path)
+        assert run("occlude", fruit_net, *words) == 0
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (
+                ("--image", "x.png", "--label", "cherri"),
+                "one of apple, berry, cherry, date; got 'cherri', which is like",
+            ),
+            (("--label", "date"), "--label needs --image"),
+            (("--image", "x.png", "--pointing", "3"), "--pointing needs --clutter"),
+            (("--image", "nowhere.png"), "nowhere.png"),
+        ],
+    )
+    def test_errors(self, words, message, fruit_net, tmp_path, capsys):
+        assert run("occlude", fruit_net, *words, "--out", tmp_path / "out") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert message in line
+        assert not (tmp_path / "out").exists()
+
+
+class TestInfo:
+    def test_a_checkpoint(self, fruit, fruit_net, tmp_path, capsys):
+        assert run("info", fruit_net, "--out", tmp_path) == 0
+        text = capsys.readouterr().out
+        assert f"trained on     {fruit}, 96 images" in text
+        assert "apple, berry, cherry, date" in text
+        lines = {line.split()[0]: line.split() for line in text.splitlines() if line}
+        weight = load(fruit_net).layers["conv1"].weight
+        assert lines["conv1"][1] == "conv"
+        assert f"{weight.size + len(weight):,}" in lines["conv1"]
+        numbers = numbers_of(tmp_path)["Network"]
+        assert numbers["input_shape"] == [28, 28, 3]
+        assert numbers["parameters"] == sum(array.size for array in load(fruit_net).parameters().values())
+        assert numbers["classes"] == ["apple", "berry", "cherry", "date"]
+        assert numbers["origin"]["epochs"] == 6
+        by_name = {layer["name"]: layer for layer in numbers["layers"]}
+        assert by_name["fc8"]["output_shape"] == [4]
+        assert by_name["conv1"]["sees"] == list(weight.shape[1:3])
+        assert by_name["fc6"]["sees"] == [28, 28]
+        assert "<!doctype html>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+    def test_a_network_that_nobody_has_trained(self, tmp_path, capsys):
+        Network(models.zfnet_small_architecture(2, (28, 28, 3))).save(tmp_path / "net.safetensors")
+        assert run("info", tmp_path / "net.safetensors") == 0
+        text = capsys.readouterr().out
+        assert "trained on     not known" in text
+        assert "2 classes      without names" in text
+        assert [path.name for path in tmp_path.iterdir()] == ["net.safetensors"]
+
+    @pytest.mark.parametrize("origin", [{"data": 3}, {"augmentation": {"x": 1}}, {"settings": "fast"}])
+    def test_what_it_says_may_be_damaged(self, origin, fruit_net, tmp_path, capsys):
+        net = load(fruit_net)
+        net.origin = origin
+        net.save(tmp_path / "net.safetensors")
+        assert run("info", tmp_path / "net.safetensors") == 0
+        assert "trained on     cannot be read" in capsys.readouterr().out
+
+    def test_errors(self, tmp_path, capsys):
+        assert run("info", tmp_path / "none") == 2
+        assert "no checkpoint at" in capsys.readouterr().err
+        assert run("info", "--out", tmp_path) == 2
+        assert "--out needs CHECKPOINT" in capsys.readouterr().err
