@@ -306,8 +306,8 @@ class TestErrors:
         ("words", "message"),
         [
             (("--layer", "conv9"), "layer must be one of conv1"),
-            (("--seed", -1), "seed must not be negative"),
-            (("--size", 40), "size must be at most"),
+            (("--seed", -1), "--seed: must be"),
+            (("--size", 40), "--size must be at most 28"),
         ],
     )
     def test_sanity(self, words, message, trained, folder, tmp_path, capsys):
@@ -353,7 +353,7 @@ class TestErrors:
 
     def test_a_square_larger_than_the_image(self, trained, folder, tmp_path, capsys):
         words = ("--size", 40, "--out", tmp_path, "--quiet")
-        assert "size must be at most" in self.fails(capsys, "occlude", trained, "--data", folder, *words)
+        assert "--size must be at most 28" in self.fails(capsys, "occlude", trained, "--data", folder, *words)
 
     def test_out_is_a_file(self, trained, folder, tmp_path, capsys):
         (tmp_path / "file").write_text("")
@@ -377,7 +377,7 @@ class TestErrors:
         assert run("info") == 130
         assert capsys.readouterr().err == "zfcuda info: interrupted\n"
 
-    @pytest.mark.parametrize("words", [(), ("fly",), ("train",), ("train", "--data", "x", "--epochs", "0")])
+    @pytest.mark.parametrize("words", [(), ("fly",), ("train",)])
     def test_usage(self, words, capsys):
         assert run(*words) == 2
         assert "usage: zfcuda" in capsys.readouterr().err

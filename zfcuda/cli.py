@@ -12,6 +12,7 @@ import io
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ._version import __version__
 from .errors import BackendError
@@ -39,9 +40,17 @@ around it. Start with `zfcuda demo`. Each command leaves report.html, its pictur
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line for an option that is wrong; the usage too where something is missing or unknown."""
+        if message.startswith("argument -"):
+            self.exit(2, f"{self.prog}: {message}\n")
+        super().error(message)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each is added by its module's `add_parser`."""
-    parser = argparse.ArgumentParser(prog="zfcuda", description=_DESCRIPTION)
+    parser = _Parser(prog="zfcuda", description=_DESCRIPTION)
     parser.add_argument("--version", action="version", version=f"zfcuda {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name in COMMANDS:
@@ -61,6 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return arguments.run(arguments)
     except (ValueError, BackendError, ImportError, OSError) as error:  # DataError, CheckpointError are ValueErrors
         return _fail(arguments.command, error, 2)
+    except MemoryError as error:
+        return _fail(arguments.command, f"there is not enough memory for this: {error}".removesuffix(": "), 2)
     except FloatingPointError as error:
         return _fail(arguments.command, error, 1)
     except KeyboardInterrupt:
@@ -68,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _fail(command: str, error: Exception, status: int) -> int:
+def _fail(command: str, error: Exception | str, status: int) -> int:
     message = " ".join(str(error).split()) or type(error).__name__
     print(f"zfcuda {command}: {message}", file=sys.stderr)
     return status

@@ -195,7 +195,7 @@ def ablation(
             if place is not None and say is not None and (sentence := _what_is_there(job, place)):
                 say(sentence)
     runs: list[Run] = []
-    trained = _in_processes(jobs, train, validation, budget, processes)
+    trained = _in_processes(jobs, train, validation, budget, min(processes, len(jobs)))
     label = "variants" if progress and processes > 1 else ""  # a single process shows the bar of its training
     with Steps(len(jobs), unit="runs finished", label=label) as steps:
         for _, run in zip(steps, trained, strict=True):

@@ -16,7 +16,8 @@ from ..report import Report
 from ..report.sections.ablation import ablation_section
 from . import common
 from .budget import MODELS, add_budget, add_flip, architecture_of, input_scale, natural_size, schedule_of
-from .common import Commands, positive
+from .common import Commands
+from .numbers import COUNT, PROCESSES, SEED
 
 
 def add_parser(commands: Commands) -> None:
@@ -37,9 +38,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--list", action=_List, nargs=0, help="print the names of the variants and stop")
     add_budget(parser, epochs=10)
     add_flip(parser)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="train each variant with these (default: 0)")
-    parser.add_argument("--processes", type=positive, default=1, metavar="N", help="runs at a time (default: 1)")
-    parser.add_argument("--images", type=positive, metavar="N", help="train on at most N images (default: all)")
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[0], help="train each variant with these (default: 0)")
+    parser.add_argument("--processes", type=PROCESSES, default=1, metavar="N", help="runs at a time (default: 1)")
+    parser.add_argument("--images", type=COUNT, metavar="N", help="train on at most N images (default: all)")
 
 
 class _List(argparse.Action):
@@ -51,6 +52,8 @@ class _List(argparse.Action):
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if len(set(arguments.seeds)) < len(arguments.seeds):
+        raise ValueError(f"--seeds must be different numbers, got {' '.join(map(str, arguments.seeds))}")
     split = common.open_data(arguments, natural_size(arguments.model))
     architecture = architecture_of(arguments.model, split)
     variants = table3(architecture, arguments.variants)

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import Any
 
 from ..data import Split, unit_scale
-from ..nn import models
+from ..nn import Architecture, models
 from ..training import Fixed, Linear, Plateau, Schedule, Step
-from .common import fraction, positive
+from .numbers import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, RMS
 
 MODELS = ("zfnet_small", "zfnet", "alexnet")
 _FULL_SIZE, _FULL_CROP = 256, 224  # the paper's images and crops
+_MOST_PARAMETERS = 2**30  # 4 GiB of weights, and as much again for gradients and for velocities
 
 
 def add_budget(parser: argparse.ArgumentParser, epochs: int) -> None:
     """How long and how fast to train."""
-    parser.add_argument("--epochs", type=positive, default=epochs, metavar="N", help=f"default: {epochs}")
-    parser.add_argument("--batch-size", type=positive, default=128, metavar="N", help="default: 128")
-    parser.add_argument("--lr", type=fraction, default=1e-2, help="learning rate (default: 0.01)")
-    parser.add_argument("--momentum", type=float, default=0.9, help="default: 0.9")
-    parser.add_argument("--weight-decay", type=float, default=5e-4, help="default: 5e-4")
+    parser.add_argument("--epochs", type=EPOCHS, default=epochs, metavar="N", help=f"default: {epochs}")
+    parser.add_argument("--batch-size", type=BATCH, default=128, metavar="N", help="default: 128")
+    parser.add_argument("--lr", type=RATE, default=1e-2, help="learning rate (default: 0.01)")
+    parser.add_argument("--momentum", type=MOMENTUM, default=0.9, help="default: 0.9")
+    parser.add_argument("--weight-decay", type=DECAY, default=5e-4, help="default: 5e-4")
     parser.add_argument(
         "--max-filter-rms",
-        type=fraction,
+        type=RMS,
         metavar="RMS",
         help="scale filters with a larger root mean square back to this (the paper's 0.1)",
     )
@@ -59,12 +61,19 @@ def natural_size(model: str) -> int | None:
     return None if model == "zfnet_small" else _FULL_SIZE
 
 
-def architecture_of(model: str, split: Split) -> Any:
+def architecture_of(model: str, split: Split) -> Architecture:
     """The model's architecture for this data set."""
     classes = len(split.train.classes)
-    if model == "zfnet_small":
-        return models.zfnet_small_architecture(classes, split.train.image_shape)
     height, width, channels = split.train.image_shape
+    if model == "zfnet_small":
+        architecture = models.zfnet_small_architecture(classes, split.train.image_shape)
+        parameters = sum(math.prod(shape) for shape in architecture.parameter_shapes().values())
+        if parameters > _MOST_PARAMETERS:
+            raise ValueError(
+                f"--model {model} would have {parameters:,} parameters for images of {height} x {width}: a smaller "
+                "--image-size or --clutter makes them fewer"
+            )
+        return architecture
     if min(height, width) < _FULL_CROP or channels != 3:
         raise ValueError(
             f"--model {model} takes colour images of {_FULL_CROP} x {_FULL_CROP} or more, but the data set's are "

@@ -12,11 +12,13 @@ from typing import Any
 
 from .. import backends, data
 from ..analysis import Cluttered
+from ..analysis.occlusion import square_of as default_square
 from ..analysis.source import preprocess_of
 from ..data import Dataset, Preprocess
 from ..errors import BackendError, CheckpointError
 from ..nn import Network, load
 from ..report import Report
+from .numbers import CANVAS, COUNT, SIDE
 
 Commands = Any  # argparse's own type of sub-parsers is private
 
@@ -50,10 +52,10 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None
     what = "fashion-mnist (in the package), cifar10, a folder of class folders, or a zip or tar of one"
     default = "" if required else " (default: what the network was trained on)"
     parser.add_argument("--data", metavar="DATA", required=required, help=what + default)
-    parser.add_argument("--image-size", type=positive, metavar="N", help="images of a folder are scaled to N x N")
+    parser.add_argument("--image-size", type=SIDE, metavar="N", help="images of a folder are scaled to N x N")
     parser.add_argument("--skip-damaged", action="store_true", help="leave damaged files out instead of stopping")
     parser.add_argument(
-        "--clutter", type=positive, metavar="N", help="put each image on a cluttered canvas of N x N pixels"
+        "--clutter", type=CANVAS, metavar="N", help="put each image on a cluttered canvas of N x N pixels"
     )
 
 
@@ -64,27 +66,11 @@ def add_split(parser: argparse.ArgumentParser, images: int | None = None) -> Non
     )
     parser.add_argument(
         "--images",
-        type=positive,
+        type=COUNT,
         default=images,
         metavar="N",
         help=f"at most N images, the same share of each class (default: {images or 'all'})",
     )
-
-
-def positive(text: str) -> int:
-    """An argument that is a whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
-def fraction(text: str) -> float:
-    """An argument that is a positive number."""
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
-    return value
 
 
 # ---- What the options open -------------------------------------------------------------------------------------
@@ -171,6 +157,9 @@ def open_data(arguments: argparse.Namespace, image_size: int | None = None, *, i
     for skipped in (*split.train.skipped, *split.test.skipped):
         print(f"left out {skipped.path}: {skipped.reason}", file=sys.stderr)
     if arguments.clutter:
+        height, width, _ = split.train.image_shape
+        if arguments.clutter <= max(height, width):
+            raise ValueError(f"--clutter must be larger than the images of {height} x {width}, got {arguments.clutter}")
         return data.Split(*(Cluttered(half, arguments.clutter, seed) for seed, half in enumerate(split)))
     return split
 
@@ -193,6 +182,15 @@ def labelled(net: Network, dataset: Dataset) -> Dataset:
 
 def square(preprocess: Preprocess) -> bool:
     return preprocess.image_shape[0] == preprocess.image_shape[1]
+
+
+def square_of(arguments: argparse.Namespace, net: Network) -> tuple[int, int]:
+    """The side of the square that occludes, and its steps: --size and --stride, or what stands for them."""
+    height, width, _ = net.input_shape
+    most = min(height, width)
+    if arguments.size is not None and arguments.size > most:
+        raise ValueError(f"--size must be at most {most}, as images are {height} x {width}; got {arguments.size}")
+    return default_square(net, arguments.size, arguments.stride)
 
 
 def finish(report: Report, directory: Path) -> int:

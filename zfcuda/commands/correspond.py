@@ -19,8 +19,10 @@ from ..report import Report
 from ..report.sections.correspondence import correspondence_section
 from ..report.shown import seen
 from . import common
-from .common import Commands, positive
+from .common import Commands
+from .numbers import MANY, SEED
 
+_FARTHEST = 10**6  # pixels
 _FORM = '{"face1.jpg": {"left eye": [top, left, height, width], "nose": [...]}, "face2.jpg": {...}}'
 
 
@@ -41,8 +43,8 @@ def add_parser(commands: Commands) -> None:
         ),
     )
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the last with maps and the last hidden")
-    parser.add_argument("--draws", type=positive, default=10, metavar="N", help="of random masks (default: 10)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random masks (default: 0)")
+    parser.add_argument("--draws", type=MANY, default=10, metavar="N", help="of random masks (default: 10)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the random masks (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -101,8 +103,12 @@ def read_parts(path: Path, preprocess: Preprocess) -> tuple[list[Path], dict[str
 def _mapped(what: str, box: list[Any], size: tuple[int, int], preprocess: Preprocess) -> Window:
     """A box in pixels of the file -> in pixels of the input: the image is scaled to cover the data's shape, its centre
     kept, and the network sees the centre crop of that."""
-    if len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
-        raise DataError(f"{what} must be [top, left, height, width], got {box}")
+    numbers = len(box) == 4 and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in box)
+    if not numbers or not all(abs(v) <= _FARTHEST for v in box) or min(box[2:]) <= 0:  # NaN is not, either
+        raise DataError(
+            f"{what} must be [top, left, height, width] in pixels, height and width more than 0, all at most "
+            f"{_FARTHEST:,}; got {str(box)[:100]}"
+        )
     scale = max(target / have for target, have in zip(preprocess.image_shape[:2], size, strict=True))
     edges = []
     for axis in (0, 1):

@@ -20,7 +20,8 @@ from ..training import Linear, Trainer
 from ..training.trainer import CHECKPOINT
 from . import common
 from .budget import add_flip
-from .common import Commands, positive
+from .common import Commands
+from .numbers import EPOCHS, SEED
 
 _ABLATED = ("as it is", "without layers 3,4", "without layers 3,4,6,7")
 _ABLATION_IMAGES, _ABLATION_EPOCHS = 4000, 3
@@ -36,8 +37,8 @@ def add_parser(commands: Commands) -> None:
         "Trains zfnet_small from scratch on a subset of Fashion-MNIST, projects what excites every block, occludes "
         "test images, and compares three variants. About three minutes on two processor cores.",
     )
-    parser.add_argument("--epochs", type=positive, default=8, metavar="N", help="of the main training (default: 8)")
-    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--epochs", type=EPOCHS, default=8, metavar="N", help="of the main training (default: 8)")
+    parser.add_argument("--seed", type=SEED, default=0, help="default: 0")
     add_flip(parser)
 
 

@@ -15,7 +15,8 @@ from ..report.sections.features import features_section
 from ..training import Linear
 from . import common
 from .budget import add_flip
-from .common import Commands, fraction, positive
+from .common import Commands
+from .numbers import COUNT, EPOCHS, MANY, RATE, SEED
 
 
 def add_parser(commands: Commands) -> None:
@@ -32,21 +33,21 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the end of every block but the last")
     parser.add_argument(
         "--per-class",
-        type=positive,
+        type=COUNT,
         nargs="+",
         default=[5, 15, 30, 60],
         metavar="N",
         help="training images per class (default: 5 15 30 60)",
     )
-    parser.add_argument("--draws", type=positive, default=3, metavar="N", help="of the training images (default: 3)")
+    parser.add_argument("--draws", type=MANY, default=3, metavar="N", help="of the training images (default: 3)")
     parser.add_argument(
         "--classifier", choices=KINDS, nargs="+", default=["softmax"], help="one or both (default: softmax)"
     )
-    parser.add_argument("--test-images", type=positive, metavar="N", help="test on at most N images (default: all)")
-    parser.add_argument("--scratch-epochs", type=positive, metavar="N", help="train the network from scratch as well")
-    parser.add_argument("--lr", type=fraction, default=1e-2, help="of the network from scratch (default: 0.01)")
+    parser.add_argument("--test-images", type=COUNT, metavar="N", help="test on at most N images (default: all)")
+    parser.add_argument("--scratch-epochs", type=EPOCHS, metavar="N", help="train the network from scratch as well")
+    parser.add_argument("--lr", type=RATE, default=1e-2, help="of the network from scratch (default: 0.01)")
     add_flip(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the draws (default: 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the draws (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,8 @@ from ..report import Report
 from ..report.sections.invariance import invariance_section
 from ..report.shown import short
 from . import common
-from .common import Commands, positive
+from .common import Commands
+from .numbers import MANY
 
 
 def add_parser(commands: Commands) -> None:
@@ -31,7 +32,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--layers", nargs="+", metavar="LAYER", help="default: the first block and the last hidden layer"
     )
-    parser.add_argument("--steps", type=positive, default=31, metavar="N", help="amounts per transform (default: 31)")
+    parser.add_argument("--steps", type=MANY, default=31, metavar="N", help="amounts per transform (default: 31)")
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 
 from ..analysis import Cluttered, pointing
-from ..analysis.occlusion import square_of
 from ..analysis.source import preprocess_of, to_device
 from ..data import ArrayDataset, Dataset, Subset, listed, read_image, sample
 from ..nn import Network
@@ -19,7 +18,8 @@ from ..report.sections.occlusion import add_occlusion
 from ..report.sections.pointing import pointing_section
 from ..report.shown import class_names
 from . import common
-from .common import Commands, positive
+from .common import Commands
+from .numbers import COUNT, SIDE
 
 
 def add_parser(commands: Commands) -> None:
@@ -44,19 +44,20 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
     parser.add_argument(
         "--pointing",
-        type=positive,
+        type=COUNT,
         metavar="N",
         help="with --clutter: how often the lowest probability falls in the object's box, over N images",
     )
     parser.add_argument(
-        "--size", type=positive, metavar="PIXELS", help="side of the square (default: a quarter of the image)"
+        "--size", type=SIDE, metavar="PIXELS", help="side of the square (default: a quarter of the image)"
     )
-    parser.add_argument("--stride", type=positive, metavar="PIXELS", help="its steps (default: a quarter of its side)")
+    parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
     parser.add_argument("--layer", help="whose strongest map is followed (default: the last with maps)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
+    square = common.square_of(arguments, net)
     if arguments.label is not None and not arguments.image:
         raise ValueError("--label needs --image: images of a data set have labels of their own")
     dataset = None if arguments.image and arguments.data is None else common.open_half(arguments, net)
@@ -73,12 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
         "A grey square slides over each image; what the network says is drawn at the square's place.",
         common.command_line(arguments),
     )
-    square = square_of(net, arguments.size, arguments.stride)
     stopped = add_occlusion(
         report, net, chosen, dataset, square=square, layer=arguments.layer, progress=not arguments.quiet
     )
     if known is not None and isinstance(dataset, Cluttered) and arguments.pointing and not stopped:
-        at = np.unique(np.linspace(0, len(dataset) - 1, arguments.pointing).astype(int))
+        at = np.unique(np.linspace(0, len(dataset) - 1, min(arguments.pointing, len(dataset))).astype(int))
         subset, (size, stride) = Subset(known, at), square
         result, _ = report.kept(
             pointing,

@@ -7,7 +7,8 @@ import argparse
 from ..report import Report
 from ..report.sections.sanity import add_sanity
 from . import common
-from .common import Commands, positive
+from .common import Commands
+from .numbers import SEED, SIDE
 
 
 def add_parser(commands: Commands) -> None:
@@ -26,14 +27,15 @@ def add_parser(commands: Commands) -> None:
         "--layer", help="whose strongest unit is projected (default: the last, so the class that the network names)"
     )
     parser.add_argument(
-        "--size", type=positive, metavar="PIXELS", help="side of the occluding square (default: a quarter of the image)"
+        "--size", type=SIDE, metavar="PIXELS", help="side of the occluding square (default: a quarter of the image)"
     )
-    parser.add_argument("--stride", type=positive, metavar="PIXELS", help="its steps (default: a quarter of its side)")
-    parser.add_argument("--seed", type=int, default=0, help="of the random weights (default: 0)")
+    parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the random weights (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
+    size, stride = common.square_of(arguments, net)
     dataset = common.open_half(arguments, net, arguments.images)
     directory = common.output(arguments)
     report = Report(
@@ -46,8 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         net,
         dataset,
         layer=arguments.layer,
-        size=arguments.size,
-        stride=arguments.stride,
+        size=size,
+        stride=stride,
         seed=arguments.seed,
         progress=not arguments.quiet,
     )

@@ -7,7 +7,7 @@ import argparse
 from ..analysis import Tracker
 from ..analysis.evolution import FOLDER, PAPER_EPOCHS
 from ..data import Augmentation, Preprocess, mean_image, sample
-from ..nn import Network, models
+from ..nn import Architecture, Network, models
 from ..nn.layers import PRECISIONS
 from ..report import Report
 from ..report.sections.evolution import evolution_section
@@ -17,7 +17,8 @@ from ..training.origin import augmentation_of
 from ..training.trainer import CHECKPOINT
 from . import common
 from .budget import MODELS, add_budget, add_flip, architecture_of, input_scale, natural_size, schedule_of
-from .common import Commands, positive
+from .common import Commands
+from .numbers import EPOCHS, SEED, SIDE
 
 _TRACKED_IMAGES = 2000
 
@@ -34,7 +35,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
     parser.add_argument(
         "--first-layer",
-        type=positive,
+        type=SIDE,
         nargs=2,
         metavar=("KERNEL", "STRIDE"),
         help="of the first convolution, such as 11 4 (default: the model's own)",
@@ -52,20 +53,23 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--ten-crop", action="store_true", help="test with ten crops of each image, as the paper does")
     parser.add_argument(
         "--track-evolution",
-        type=positive,
+        type=EPOCHS,
         nargs="*",
         metavar="EPOCH",
         help="project the strongest activation of some maps after these epochs (default: 1 2 5 10 20 30 40 64)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights, dropout, crops and order (default: 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of weights, dropout, crops and order (default: 0)")
 
 
 def run(arguments: argparse.Namespace) -> int:
+    late = [epoch for epoch in arguments.track_evolution or () if epoch > arguments.epochs]
+    if late:
+        raise ValueError(f"--track-evolution must be epochs up to {arguments.epochs}, the last, got {late[0]}")
     place = common.device(arguments)
     split = common.open_data(arguments, natural_size(arguments.model))
     architecture = architecture_of(arguments.model, split)
     if arguments.first_layer:
-        architecture = models.change_first_layer(architecture, *arguments.first_layer)
+        architecture = _with_first_layer(architecture, *arguments.first_layer)
     directory = common.output(arguments)
     net = Network(architecture, seed=arguments.seed).to(place)
     mean = mean_image(split.train)
@@ -111,3 +115,13 @@ def run(arguments: argparse.Namespace) -> int:
         report.add(evolution_section(tracker.result()))
     print(f"checkpoint: {(directory / CHECKPOINT).resolve()}")
     return common.finish(report, directory)
+
+
+def _with_first_layer(architecture: Architecture, kernel: int, stride: int) -> Architecture:
+    most = min(architecture.input_shape[:2])
+    if max(kernel, stride) > most:
+        raise ValueError(f"--first-layer must be numbers up to {most}, the image's side; got {kernel} {stride}")
+    try:
+        return models.change_first_layer(architecture, kernel, stride)
+    except ValueError as error:
+        raise ValueError(f"--first-layer {kernel} {stride} does not fit: {error}") from error

@@ -10,7 +10,8 @@ from ..nn import load
 from ..nn.layers import PRECISIONS
 from ..plans import Plan
 from . import common
-from .common import Commands, positive
+from .common import Commands
+from .numbers import BATCH
 
 
 def add_parser(commands: Commands) -> None:
@@ -27,7 +28,7 @@ def add_parser(commands: Commands) -> None:
     parser.set_defaults(run=run)
     common.add_checkpoint(parser)
     parser.add_argument(
-        "--batch-size", type=positive, nargs="+", default=[128], metavar="N", help="plans are for these (default: 128)"
+        "--batch-size", type=BATCH, nargs="+", default=[128], metavar="N", help="plans are for these (default: 128)"
     )
     parser.add_argument(
         "--precision", choices=PRECISIONS, nargs="+", default=["fp32"], help="and for these (default: fp32)"

@@ -9,7 +9,8 @@ from ..report import Report
 from ..report.sections.sanity import add_sanity_of_rules
 from ..report.sections.visualization import add_visualization
 from . import common
-from .common import Commands, positive
+from .common import Commands
+from .numbers import BATCH, MANY
 
 
 def add_parser(commands: Commands) -> None:
@@ -25,11 +26,11 @@ def add_parser(commands: Commands) -> None:
     common.add_split(parser)
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the end of every block with maps")
     parser.add_argument(
-        "--maps", type=positive, default=16, metavar="N", help="show the N strongest maps of a layer (default: 16)"
+        "--maps", type=MANY, default=16, metavar="N", help="show the N strongest maps of a layer (default: 16)"
     )
-    parser.add_argument("--top", type=positive, default=9, metavar="K", help="winners per map (default: 9)")
+    parser.add_argument("--top", type=MANY, default=9, metavar="K", help="winners per map (default: 9)")
     parser.add_argument("--rule", choices=RULES, default="deconvnet", help="how ReLUs are undone (default: deconvnet)")
-    parser.add_argument("--batch-size", type=positive, default=64, metavar="N", help="images at a time (default: 64)")
+    parser.add_argument("--batch-size", type=BATCH, default=64, metavar="N", help="images at a time (default: 64)")
     parser.add_argument(
         "--no-sanity", action="store_true", help="leave out the check of the rules against a random network"
     )
