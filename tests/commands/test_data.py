@@ -74,6 +74,14 @@ class TestWhereThereAreNone:
         assert "does not say what it was trained on" in line
 
 
+@pytest.mark.parametrize("command", ["visualize", "occlude", "invariance", "diagnose", "sanity"])
+def test_images_of_another_shape(command, fruit_net, tmp_path, capsys):
+    assert run(command, fruit_net, "--data", "fashion-mnist", "--quiet", "--out", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "--data fashion-mnist has images of 28 x 28 x 1, but the network was trained on 28 x 28 x 3" in line
+    assert not (tmp_path / "out").exists()
+
+
 class TestImageFiles:
     def test_the_label_is_what_the_net_says(self, fruit, fruit_net, tmp_path, monkeypatch):
         monkeypatch.setattr("zfcuda.data.open", None)  # no data set is opened

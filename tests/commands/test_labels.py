@@ -21,6 +21,14 @@ def test_occlude(fruit_net, part, tmp_path):
     assert min(one["baseline"] for one in found) > 0.5
 
 
+def test_a_folder_of_test_images_alone(fruit_net, part, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "test").symlink_to(part / "train")
+    words = ("--data", tmp_path / "data", "--split", "train", "--images", 3, *SQUARE, "--out", tmp_path / "out")
+    assert run("occlude", fruit_net, *words) == 0
+    assert [one["label"] for one in numbers_of(tmp_path / "out")["Occlusion"]] == [1, 2, 3]
+
+
 def test_invariance(fruit_net, part, tmp_path):
     words = ("--images", 6, "--steps", 3, "--quiet", "--out", tmp_path)
     assert run("invariance", fruit_net, "--data", part, *words) == 0

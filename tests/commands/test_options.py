@@ -99,6 +99,17 @@ def test_options_that_do_not_fit_each_other_or_the_data(words, named, fruit, tmp
     assert not (tmp_path / "out").exists()
 
 
+def test_epochs_to_track_that_are_over(tmp_path, capsys):
+    fruit = write_fruit(tmp_path / "fruit", {"train": 2, "test": 1})
+    words = ("--data", fruit, "--batch-size", 8, "--quiet", "--out", tmp_path / "net")
+    assert run("train", *words, "--epochs", 2) == 0
+    capsys.readouterr()
+    assert run("train", *words, "--epochs", 3, "--resume", "--track-evolution", 1, 2) == 2
+    assert "--track-evolution must have an epoch after 2" in capsys.readouterr().err
+    assert run("train", *words, "--epochs", 3, "--resume", "--track-evolution", 2, 3) == 0
+    assert numbers_of(tmp_path / "net")["Evolution"]["pool1"]["epochs"] == [3]
+
+
 @pytest.mark.parametrize("command", ["occlude", "sanity"])
 def test_a_square_larger_than_the_image(command, fruit_net, tmp_path, capsys):
     assert run(command, fruit_net, "--size", 29, "--out", tmp_path / "out") == 2

@@ -172,6 +172,9 @@ def open_half(arguments: argparse.Namespace, net: Network, images: int | None = 
     # One look at one half: what is not looked at need not be decoded. A canvas looks at ten images and more.
     split = open_data(arguments, size, in_memory=arguments.clutter is not None)
     dataset = split.test if arguments.split == "test" else split.train
+    if dataset.image_shape != preprocess.image_shape:
+        has, takes = (" x ".join(map(str, shape)) for shape in (dataset.image_shape, preprocess.image_shape))
+        raise ValueError(f"--data {arguments.data} has images of {has}, but the network was trained on {takes}")
     return data.sample(dataset, images) if images else dataset
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..analysis import Tracker
 from ..analysis.evolution import FOLDER, PAPER_EPOCHS
 from ..data import Augmentation, Preprocess, mean_image, sample
-from ..nn import Architecture, Network, models
+from ..nn import Architecture, Network, models, read_checkpoint
 from ..nn.layers import PRECISIONS
 from ..report import Report
 from ..report.sections.evolution import evolution_section
@@ -62,9 +63,8 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    late = [epoch for epoch in arguments.track_evolution or () if epoch > arguments.epochs]
-    if late:
-        raise ValueError(f"--track-evolution must be epochs up to {arguments.epochs}, the last, got {late[0]}")
+    if arguments.track_evolution is not None:
+        _check_tracked(arguments)
     place = common.device(arguments)
     split = common.open_data(arguments, natural_size(arguments.model))
     architecture = architecture_of(arguments.model, split)
@@ -125,3 +125,16 @@ def _with_first_layer(architecture: Architecture, kernel: int, stride: int) -> A
         return models.change_first_layer(architecture, kernel, stride)
     except ValueError as error:
         raise ValueError(f"--first-layer {kernel} {stride} does not fit: {error}") from error
+
+
+def _check_tracked(arguments: argparse.Namespace) -> None:
+    """ValueError where there would be nothing to see after the epochs of --track-evolution."""
+    last = max(arguments.track_evolution or (epoch for epoch in PAPER_EPOCHS if epoch <= arguments.epochs))
+    if last > arguments.epochs:
+        raise ValueError(f"--track-evolution must be epochs up to {arguments.epochs}, the last, got {last}")
+    checkpoint, looks = Path(arguments.out) / CHECKPOINT, Path(arguments.out) / FOLDER
+    if not arguments.resume or not checkpoint.exists() or looks.exists():
+        return
+    done = read_checkpoint(checkpoint).origin.get("epochs", 0)
+    if last <= done:
+        raise ValueError(f"--track-evolution must have an epoch after {done}, where the checkpoint is, got {last}")
