@@ -158,6 +158,7 @@ def ablation(
     progress: bool = True,
     on_run: Callable[[Run], None] | None = None,
     say: Callable[[str], None] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Ablation:
     """Trains every variant from scratch with the same budget and measures it: Table 3's form (P10).
 
@@ -166,8 +167,8 @@ def ablation(
     in a process of its own with its share of the processor's cores. out_dir: where each run keeps its checkpoint and
     row; a run that is there, of the same images, network, budget, device and version, is taken as it is, one that was
     interrupted goes on; `say` gets a sentence about each run that is there, the same or not. Classes of `validation`
-    are matched by name. `DataError` if a row there is damaged; `Interrupted` by Ctrl-C, with the runs that were
-    finished by then.
+    are matched by name. about: as in `Trainer.fit`. `DataError` if a row there is damaged; `Interrupted` by Ctrl-C,
+    with the runs that were finished by then.
     """
     if not variants:
         raise ValueError("variants is empty: there is nothing to train")
@@ -190,7 +191,7 @@ def ablation(
         made_of = {**shared, "network": architecture.to_dict()}
         for seed in seeds:
             place = None if out_dir is None else _place(Path(out_dir), name, seed, made_of)
-            job = _Job(name, architecture, seed, preprocess, made_of, place, device, progress and processes == 1)
+            job = _Job(name, architecture, seed, preprocess, made_of, about, place, device, progress and processes == 1)
             jobs.append(job)
             if place is not None and say is not None and (sentence := _what_is_there(job, place)):
                 say(sentence)
@@ -213,6 +214,7 @@ class _Job(NamedTuple):
     seed: int
     preprocess: Preprocess
     made_of: dict[str, Any]
+    about: Mapping[str, Any] | None
     place: Path | None
     device: str
     progress: bool
@@ -274,6 +276,7 @@ def _train(job: _Job, train: Dataset, validation: Dataset, budget: Budget) -> Ru
         preprocess=job.preprocess,
         out_dir=job.place,
         resume=job.place is not None,
+        about=job.about,
         progress=job.progress,
     )
     seen = evaluate(net, sample(train, len(validation)))

@@ -152,9 +152,10 @@ def invariance(
 ) -> Invariance:
     """Transforms each image and measures how far its features move (P6).
 
-    images: float32 (N,H,W,C) as the net takes them, labels: their N classes. amounts: transform -> amounts, by default
-    the paper's ranges for all three. layers: by default the end of block 1 and the last hidden layer. `Interrupted` by
-    Ctrl-C, with the curves of the images done by then.
+    images: float32 (N,H,W,C) as the net takes them, labels: their N classes, as the net counts
+    (`zfcuda.data.relabelled`). amounts: transform -> amounts, by default the paper's ranges for all three. layers: by
+    default the end of block 1 and the last hidden layer. `Interrupted` by Ctrl-C, with the curves of the images done by
+    then.
     """
     source = as_source(net, images)
     if len(labels) != len(source):

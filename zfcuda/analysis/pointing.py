@@ -118,8 +118,8 @@ def pointing(
 ) -> Pointing:
     """Occludes every image and compares where the probability falls with the object's box (top, left, height, width).
 
-    images: a data set or float32 (N,H,W,C); labels (N,), boxes (N,4). size, stride, fill: see `occlusion`.
-    `Interrupted` by Ctrl-C, with the images done by then.
+    images: a data set or float32 (N,H,W,C); labels (N,), as the net counts (`zfcuda.data.relabelled`); boxes (N,4).
+    size, stride, fill: see `occlusion`. `Interrupted` by Ctrl-C, with the images done by then.
     """
     source = as_source(net, images)
     if not len(source) == len(labels) == len(boxes):

@@ -92,6 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
         on_run=_say,
         say=_write,
+        about={"data": common.described_data(arguments)},
     )
     if result is not None:
         report.add(ablation_section(result))
