@@ -195,7 +195,7 @@ class TestErrors:
 
     def test_activations_that_are_not_finite(self):
         images = np.stack([with_pattern(0, 4, 4)] * 3)
-        images[1] = np.nan
+        images[1] = 3e38
         with pytest.raises(ValueError, match=r"'pool1' has activations that are not finite for image 1"):
             top_activations(self.net, images, "pool1", batch_size=2)
 

@@ -296,7 +296,7 @@ class TestErrors:
     def test_weights_that_are_not_finite(self):
         net = deep_net()
         net.layers["conv2"].weight[0, 0, 0, 0] = np.nan
-        with pytest.raises(ValueError, match=r"parameter conv2\.weight has values that are not finite"):
+        with pytest.raises(ValueError, match=r"the network's conv2\.weight has values that are not finite"):
             sanity(net, self.images)
 
     @pytest.mark.filterwarnings("ignore:overflow")
@@ -304,5 +304,5 @@ class TestErrors:
     def test_activations_that_are_not_finite(self, layer, named):
         net = deep_net()
         net.layers["fc4"].weight[...] = 3e38
-        with pytest.raises(ValueError, match=f"{named} has activations that are not finite for image 0"):
+        with pytest.raises(ValueError, match=f"layer '{named}' has activations that are not finite for image 0"):
             sanity(net, self.images, layer=layer)

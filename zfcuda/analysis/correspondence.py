@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..backends import to_host
+from ..nn.finite import check_activations
 from .figures import new_figure, plain
 from .geometry import Window
 from .occlusion import last_map_layer
@@ -176,5 +177,5 @@ def _features(net: Network, images: np.ndarray, layers: Sequence[str]) -> dict[s
     for step in Steps(len(images), _BATCH):
         trace = net.forward(to_device(net, images[step.start : step.stop]))
         for layer in layers:
-            parts[layer].append(to_host(trace[layer]).reshape(len(step), -1))
+            parts[layer].append(to_host(check_activations(trace[layer], layer, step.start)).reshape(len(step), -1))
     return {layer: np.concatenate(found) for layer, found in parts.items()}

@@ -16,6 +16,7 @@ import numpy as np
 from .. import ops
 from ..backends import array_module, to_host
 from ..errors import Interrupted
+from ..nn.finite import check_activations
 from .geometry import field_of
 from .progress import Steps
 from .results import Result
@@ -84,9 +85,7 @@ class Ranking:
         ValueError if one is not finite: a ranking of NaN would be silent nonsense.
         """
         values, places, width = strongest(activations)
-        if not np.isfinite(values).all():
-            image = first_index + int(np.argwhere(~np.isfinite(values))[0, 0])
-            raise ValueError(f"layer {self.layer!r} has activations that are not finite for image {image}")
+        check_activations(values, self.layer, first_index)
         positions = np.stack(np.divmod(places, width), axis=-1).astype(np.int32)
         indices = np.repeat(np.arange(first_index, first_index + len(values))[:, None], values.shape[1], axis=1)
         columns = (values, indices, positions)

@@ -21,6 +21,7 @@ import safetensors.numpy
 from ..data import Dataset
 from ..errors import DataError
 from ..files import write_atomically
+from ..nn.finite import is_finite
 from ..training import Trainer
 from .deconvnet import block_layers, rank_layers, visualize
 from .figures import new_figure
@@ -198,6 +199,10 @@ def _read(directory: Path, training: str | None) -> dict[int, dict[str, np.ndarr
                     looks[int(path.stem.removeprefix("epoch-"))] = safetensors.numpy.load_file(path)
         except (safetensors.SafetensorError, OSError, ValueError) as error:
             raise DataError(f"{path} is damaged ({error}); remove it") from error
+    for epoch, look in looks.items():
+        for name, array in look.items():
+            if not is_finite(array):
+                raise DataError(f"{directory}: {name} has values that are not finite in epoch {epoch}; remove it")
     return looks
 
 

@@ -17,6 +17,7 @@ from ..backends import to_host
 from ..data import Dataset, Preprocess, Subset, mean_image, relabelled
 from ..nn import Network
 from ..nn.architecture import Architecture, FullyConnectedSpec
+from ..nn.finite import check_activations
 from ..training import Trainer, evaluate
 from . import classifier
 from .ablation import Budget
@@ -201,10 +202,10 @@ def extract(net: Network, images: Any, layers: Sequence[str], batch_size: int = 
     """The features of every layer: float32 (N, D), maps flattened."""
     parts: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
     source = as_source(net, images)
-    for _, batch in batches(net, source, Steps(len(source), batch_size)):
+    for start, batch in batches(net, source, Steps(len(source), batch_size)):
         trace = net.forward(batch)
         for layer in layers:
-            parts[layer].append(to_host(trace[layer]).reshape(len(batch), -1))
+            parts[layer].append(to_host(check_activations(trace[layer], layer, start)).reshape(len(batch), -1))
     return {layer: np.concatenate(found) for layer, found in parts.items()}
 
 
@@ -217,7 +218,7 @@ def _count_right(
         trace = net.forward(batch)
         labels = test.labels[start : start + len(batch)]
         for layer, fitted in fits.items():
-            found = fitted.predict(to_host(trace[layer]).reshape(len(batch), -1))
+            found = fitted.predict(to_host(check_activations(trace[layer], layer, start)).reshape(len(batch), -1))
             right[layer] += int((found == labels).sum())
     return right
 

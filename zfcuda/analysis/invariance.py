@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..backends import to_host
+from ..nn.finite import check_activations
 from .figures import COLORS, new_figure, plain
 from .progress import Steps
 from .results import Result
@@ -178,7 +179,7 @@ def invariance(
             image, label = source.read([i])[0], int(labels[i])
             per_image.append(
                 {
-                    transform: _curves_of_one(net, image, label, transform, those, layers, batch_size)
+                    transform: _curves_of_one(net, image, i, label, transform, those, layers, batch_size)
                     for transform, those in amounts.items()
                 }
             )
@@ -204,23 +205,27 @@ def first_and_last_hidden(net: Network) -> tuple[str, ...]:
 def _curves_of_one(
     net: Network,
     image: np.ndarray,
+    number: int,
     label: int,
     transform: str,
     amounts: Sequence[float],
     layers: Sequence[str],
     batch_size: int,
 ) -> tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]:
-    """Distances (T,) and norm of the features per layer, and the label's probability (T,), for one image."""
+    """Distances (T,) and norm of the features per layer, and the label's probability (T,), for one image,
+    the `number`-th."""
     still = net.forward(to_device(net, image[None]))
-    original = {layer: _flat(still[layer])[0] for layer in layers}
+    original = {layer: _flat(check_activations(still[layer], layer, number))[0] for layer in layers}
     distances: dict[str, list[np.ndarray]] = {layer: [] for layer in layers}
     probabilities = []
     for start in range(0, len(amounts), batch_size):
         batch = np.stack([transformed(image, transform, amount) for amount in amounts[start : start + batch_size]])
         trace = net.forward(to_device(net, batch))
         for layer in layers:
-            distances[layer].append(np.linalg.norm(_flat(trace[layer]) - original[layer], axis=1))
-        probabilities.append(to_host(net.predict(to_device(net, batch)))[:, label])
+            (moved,) = check_activations(trace[layer][None], layer, number)  # all of them are of one image
+            distances[layer].append(np.linalg.norm(_flat(moved) - original[layer], axis=1))
+        (found,) = check_activations(net.predict(to_device(net, batch))[None], "output", number)
+        probabilities.append(to_host(found)[:, label])
     norms = {layer: float(np.linalg.norm(original[layer])) for layer in layers}
     return {layer: np.concatenate(parts) for layer, parts in distances.items()}, norms, np.concatenate(probabilities)
 

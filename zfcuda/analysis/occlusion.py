@@ -9,6 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import to_host
+from ..nn.finite import check_activations, check_weights, is_finite
 from ..pairs import IntPair, check_pair
 from .deconvnet import block_layers
 from .figures import new_figure
@@ -108,10 +109,11 @@ def occlusion(
     if not np.isfinite(fill):
         raise ValueError(f"fill must be finite, got {fill}")
     layer = last_map_layer(net) if layer is None else _check_map_layer(net, layer)
+    check_weights(net)
     trace = net.forward(to_device(net, image[None]))
-    probabilities = to_host(ops.softmax(trace.output))[0]
+    probabilities = to_host(ops.softmax(check_activations(trace.output, "output")))[0]
     label = _check_label(label, len(probabilities))
-    maps = to_host(trace[layer])[0]
+    maps = to_host(check_activations(trace[layer], layer))[0]
     sums = maps.sum(axis=(0, 1), dtype=np.float64)
     chosen = int(sums.argmax()) if feature_map is None else _check_map(feature_map, maps.shape[2])
 
@@ -124,6 +126,8 @@ def occlusion(
     ]
     probability = np.concatenate([f.probabilities for f in found])
     activation = np.concatenate([f.activations for f in found])
+    if not (is_finite(probability) and is_finite(activation)):
+        raise ValueError(f"fill must leave activations finite, got {fill}")
 
     alone = np.zeros_like(maps)
     alone[..., chosen] = maps[..., chosen]

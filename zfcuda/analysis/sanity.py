@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..backends import Array, to_host
+from ..nn.finite import check_activations, check_weights
 from ..nn.layers import RULES
 from ..nn.network import Network
 from .deconvnet import cut, one_hot
@@ -226,14 +227,13 @@ def randomised(net: Network, layers: Sequence[str], seed: int = 0) -> Network:
     square of those that they replace. The others' arrays are the net's own. ValueError if one is not finite."""
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
+    check_weights(net)
     parameters = net.parameters()
     for layer in layers:
         net.locate(layer)
         rng = np.random.default_rng([seed, *f"random {layer}".encode()])
         for name in (f"{layer}.{parameter}" for parameter in net.layers[layer].parameter_shapes):
             own = to_host(parameters[name])
-            if not np.isfinite(own).all():
-                raise ValueError(f"parameter {name} has values that are not finite")
             values = rng.standard_normal(own.shape, np.float32)
             values *= np.float32(np.sqrt(np.mean(np.square(own, dtype=np.float64))))
             parameters[name] = to_device(net, values)
@@ -273,9 +273,7 @@ class _Found(NamedTuple):
 
 def _strongest(activations: Array, name: str, index: int) -> tuple[int, int, int]:
     """(map, row, column) of the strongest of one image's activations (1,H,W,C) or (1,C)."""
-    values = to_host(activations)[0]
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name} has activations that are not finite for image {index}")
+    values = to_host(check_activations(activations, name, index))[0]
     *place, feature_map = (int(i) for i in np.unravel_index(int(values.argmax()), values.shape))
     row, column = place or (0, 0)
     return feature_map, row, column

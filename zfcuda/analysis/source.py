@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ..backends import array_module, to_host
+from ..nn.finite import check_weights, is_finite
 from .progress import Steps
 
 if TYPE_CHECKING:
@@ -40,7 +41,11 @@ class _Array:
         return len(self._images)
 
     def read(self, indices: Indices) -> np.ndarray:
-        return to_host(self._images[np.asarray(indices, np.intp)])
+        images = to_host(self._images[np.asarray(indices, np.intp)])
+        for index, image in zip(indices, images, strict=True):
+            if not is_finite(image):
+                raise ValueError(f"image {index} has values that are not finite")
+        return images
 
 
 class _Prepared:
@@ -62,7 +67,9 @@ Images = Any  # float32 (N,H,W,C), a Dataset (which the net's own preprocessing 
 
 
 def as_source(net: Network, images: Images) -> Source:
-    """Images of any kind as a source. TypeError for other kinds and dtypes, ValueError where they do not fit."""
+    """Images of any kind as a source. TypeError for other kinds and dtypes, ValueError where they do not fit, or where
+    the net's weights are not finite."""
+    check_weights(net)
     source: Source
     if hasattr(images, "batch"):
         preprocess = preprocess_of(net)
@@ -112,6 +119,6 @@ def check_image(net: Network, image: Any, name: str = "image") -> np.ndarray:
         raise TypeError(f"{name} must be a float32 array (H,W,C), got {kind}")
     if image.shape != tuple(net.input_shape):
         raise ValueError(f"{name} must have the net's input shape {tuple(net.input_shape)}, got {image.shape}")
-    if not np.isfinite(image).all():
+    if not is_finite(image):
         raise ValueError(f"{name} has values that are not finite")
     return image

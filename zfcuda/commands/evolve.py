@@ -9,6 +9,7 @@ from ..analysis import load_evolution
 from ..analysis.evolution import FOLDER
 from ..errors import DataError
 from ..nn import load
+from ..nn.finite import check_weights
 from ..report import Report
 from ..report.sections.evolution import evolution_section
 from . import common
@@ -28,6 +29,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     net = load(arguments.checkpoint)
+    check_weights(net)
     folder = Path(arguments.checkpoint).parent / FOLDER
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not there: train with --track-evolution to fill it")

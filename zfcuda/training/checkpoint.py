@@ -16,6 +16,7 @@ from typing import Any
 from ..backends import Array
 from ..errors import CheckpointError
 from ..nn import Network, read_checkpoint
+from ..nn.finite import is_finite
 
 _VELOCITY = "velocity/"
 _TRAINING_KEY = "zfcuda.training"
@@ -60,6 +61,9 @@ def load_training(path: str | os.PathLike[str], net: Network, velocities: dict[s
     for name, array in velocities.items():
         if stored[name].shape != tuple(array.shape) or stored[name].dtype != array.dtype:
             raise CheckpointError(f"{path} is damaged: the velocity of {name} has shape {stored[name].shape}")
+    for name, array in {**saved.parameters, **{f"the velocity of {name}": stored[name] for name in stored}}.items():
+        if not is_finite(array):
+            raise CheckpointError(f"{path} cannot go on training: {name} has values that are not finite")
     for name, array in net.parameters().items():
         _copy(array, saved.parameters[name])
         _copy(velocities[name], stored[name])

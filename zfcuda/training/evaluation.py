@@ -9,6 +9,7 @@ import numpy as np
 from ..backends import Array, array_module
 from ..data import Dataset, Preprocess, load_batches, relabelled
 from ..nn import Network
+from ..nn.finite import check_activations, check_weights
 from .origin import augmentation_of
 
 
@@ -33,8 +34,8 @@ def evaluate(
     that are not mirrored where the network was trained without mirrored images.
 
     preprocess: what was trained with; by default the network's own. Classes are matched by name, see
-    `zfcuda.data.relabelled`. ValueError where the network has no preprocessing and none is given, or where the data set
-    does not fit the network.
+    `zfcuda.data.relabelled`. ValueError where the network has no preprocessing and none is given, where the data set
+    does not fit the network, or where weights or probabilities are not finite.
     """
     preprocess = preprocess or net.preprocess
     if preprocess is None:
@@ -42,15 +43,17 @@ def evaluate(
     dataset = fitting(net, dataset, preprocess)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    check_weights(net)
     augmentation = augmentation_of(net.origin)
     mirrored = augmentation is None or augmentation.flip
     xp = array_module(next(iter(net.parameters().values())))
     batches = np.split(np.arange(len(dataset)), range(batch_size, len(dataset), batch_size))
     ranks, losses = [], []
-    for images, labels in load_batches(dataset, batches):
+    for indices, (images, labels) in zip(batches, load_batches(dataset, batches), strict=True):
         images, labels = xp.asarray(images), xp.asarray(labels)
         crops = preprocess.ten_crops(images, flip=mirrored) if ten_crop else preprocess(images)[None]
         probabilities = sum(net.predict(x) for x in crops) / len(crops)
+        check_activations(probabilities, "output", int(indices[0]))
         ranks.append(rank_of_label(probabilities, labels))
         of_label = probabilities[xp.arange(len(labels)), labels]
         losses.append(-xp.log(xp.maximum(of_label, np.finfo(np.float32).tiny)))

@@ -17,6 +17,7 @@ from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, 
 from ..files import write_atomically
 from ..nn import Network, read_checkpoint
 from ..nn.capture import Captured, identity
+from ..nn.finite import check_weights
 from ..ops.loss import check_label_range
 from .checkpoint import Progress, load_training, save_training
 from .divergence import describe_divergence
@@ -249,6 +250,7 @@ class Trainer:
             try:
                 while len(self.history) < epochs:
                     metrics = self._epoch(train, batch_size, schedule, augmentation, bar)
+                    self._check_weights()
                     if validation is not None:
                         result = evaluate(self.net, validation, batch_size=batch_size)
                         metrics |= {f"validation_{name}": value for name, value in result._asdict().items()}
@@ -308,6 +310,13 @@ class Trainer:
             "seconds": round(seconds, 3),
             "images_per_second": round(order.size / seconds, 1),
         }
+
+    def _check_weights(self) -> None:
+        """No epoch ends with weights that are not finite: the last step's are in no loss."""
+        try:
+            check_weights(self.net)
+        except ValueError as error:
+            raise FloatingPointError(f"{error} after step {self.steps - 1}; a smaller learning rate may help") from None
 
     def _launch_all(
         self, inputs: Iterable[tuple[Array, Array]], factor: float
