@@ -89,7 +89,7 @@ def occlusion(
     fill: float = 0.0,
     layer: str | None = None,
     feature_map: int | None = None,
-    batch_size: int = 64,
+    batch_size: int = 128,
     progress: bool = False,
 ) -> Occlusion:
     """Slides a square over one image and records the label's probability, the prediction and a map's activation (P8).

@@ -11,15 +11,21 @@ from __future__ import annotations
 from typing import Any
 
 from .. import ops
-from ..backends import Array
+from ..backends import Array, resolve
 
 __all__ = ["data_grad", "forward", "weight_grad"]
+
+# From so many rows on, a processor has the product sooner in tiles, as the pixels of one image, than by streaming W
+# past each of a few images: 1.25 times as fast at 128 rows of 9216 and 4096 units, 1.6 times at 784 (AVX-512).
+_MANY_ROWS = 96
 
 
 def forward(x: Array, w: Array, b: Array, *, relu: bool = False, precision: ops.Precision = "fp32") -> Array:
     """x (N, ...) w (out, in) b (out,) -> (N, out), rectified if `relu`."""
-    x = x.reshape(x.shape[0], -1)
-    return ops.conv2d(_pixels(x), _pixels(w), b, relu=relu, precision=precision).reshape(x.shape[0], -1)
+    rows = x.reshape(x.shape[0], -1)
+    tiles = len(rows) >= _MANY_ROWS and resolve(x=rows)[0].on_host
+    pixels = rows[None, :, None] if tiles else _pixels(rows)
+    return ops.conv2d(pixels, _pixels(w), b, relu=relu, precision=precision).reshape(len(rows), -1)
 
 
 def data_grad(dy: Array, w: Array, *, precision: ops.Precision = "fp32") -> Array:

@@ -1,0 +1,75 @@
+"""The incremental forward pass of an image that is painted over; `test_occlusion.py` has the one of squares."""
+
+import numpy as np
+import pytest
+
+from zfcuda.analysis.geometry import Window
+from zfcuda.analysis.incremental import PatchedForward
+from zfcuda.nn import Network
+from zfcuda.nn.architecture import Architecture, FullyConnectedSpec
+
+from .nets import deep_net, noise
+
+
+def scattered(shape, count, seed):
+    """Windows of all sizes and places, overlapping, out to the edges, one of nothing; the last one is all."""
+    rng = np.random.default_rng(seed)
+    windows = [Window(0, 0, 1, 1), Window(shape[0] - 1, shape[1] - 1, 1, 1), Window(3, 3, 0, 2)]
+    for _ in range(count):
+        top, left = rng.integers(0, shape[0]), rng.integers(0, shape[1])
+        height, width = rng.integers(1, 9, 2)
+        windows.append(Window(top, left, min(height, shape[0] - top), min(width, shape[1] - left)))
+    return [*(windows[i] for i in rng.permutation(len(windows))), Window(0, 0, *shape[:2])]
+
+
+def painted(image, windows, pixels):
+    """Every state of the image, (n,H,W,C)."""
+    states, now = [], image.copy()
+    for top, left, height, width in windows:
+        now[top : top + height, left : left + width] = pixels[top : top + height, left : left + width]
+        states.append(now.copy())
+    return np.stack(states)
+
+
+@pytest.mark.parametrize("shape", [(29, 26, 3), (33, 41, 1), (24, 24, 2)])
+@pytest.mark.parametrize("at_a_time", [1, 7, 100])
+def test_every_step_is_that_of_the_whole_image(shape, at_a_time):
+    net, image, pixels = deep_net(shape), noise(shape, 1), noise(shape, 2)
+    windows = scattered(shape, 40, seed=3)
+    patched = PatchedForward(net, image)
+    found = [patched.advance(windows[i : i + at_a_time], pixels) for i in range(0, len(windows), at_a_time)]
+    expected = net.predict(painted(image, windows, pixels))
+    assert len(np.unique(expected[:, 0])) > 10  # the steps do change something
+    np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-5)
+
+
+def test_a_net_without_maps():
+    shape = (6, 5, 1)
+    net = Network(Architecture(shape, (FullyConnectedSpec("fc1", 3),), initial="lecun"))
+    image, pixels, windows = noise(shape, 1), noise(shape, 2), [Window(0, 0, 2, 2), Window(4, 3, 2, 2)]
+    found = PatchedForward(net, image).advance(windows, pixels)
+    np.testing.assert_allclose(found, net.predict(painted(image, windows, pixels)), rtol=1e-5)
+
+
+def test_a_fork_goes_its_own_way():
+    net = deep_net()
+    image, pixels = noise(net.input_shape, 1), noise(net.input_shape, 2)
+    windows = scattered(net.input_shape, 6, seed=4)
+    patched = PatchedForward(net, image)
+    patched.advance(windows[:3], pixels)
+    first, second = patched.fork(), patched.fork()
+    one = first.advance(windows[3:], pixels)
+    np.testing.assert_array_equal(second.advance(windows[3:], pixels), one)
+    assert (patched.advance([Window(0, 0, 1, 1)], pixels) != one[-1:]).any()
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_precisions(precision):
+    net = deep_net()
+    net.precision = precision
+    image, pixels = noise(net.input_shape, 1), noise(net.input_shape, 2)
+    windows = scattered(net.input_shape, 6, seed=4)
+    found = PatchedForward(net, image).advance(windows, pixels)
+    np.testing.assert_allclose(
+        found, net.predict(painted(image, windows, pixels)), rtol=1e-5 if precision == "tf32" else 3e-2
+    )
