@@ -49,6 +49,16 @@ PoolShape make_pool_shape(std::array<int, 4> x, Pair window, Pair stride, Pair p
     return shape;
 }
 
+AvgPoolShape make_avg_pool_shape(std::array<int, 4> x, Pair window, Pair stride,
+                                 std::array<int, 4> padding, bool ceil_mode,
+                                 bool count_include_pad) {
+    const AvgPoolShape shape{
+        x[0],      x[1],       x[2],       x[3],       window[0],  window[1], stride[0],
+        stride[1], padding[0], padding[1], padding[2], padding[3], ceil_mode, count_include_pad};
+    shape.check();
+    return shape;
+}
+
 CropShape make_crop_shape(std::array<int, 4> images, Pair size) {
     const CropShape shape{images[0], images[1], images[2], images[3], size[0], size[1]};
     shape.check();
@@ -72,6 +82,12 @@ void bind_shapes(py::module_& m) {
         .def(py::init(&make_pool_shape), py::arg("x"), py::arg("window"), py::arg("stride"),
              py::arg("padding"))
         .def_property_readonly("output", [](const PoolShape& s) {
+            return std::array<int, 4>{s.n, s.p(), s.q(), s.c};
+        });
+    py::class_<AvgPoolShape>(m, "AvgPoolShape", py::module_local())
+        .def(py::init(&make_avg_pool_shape), py::arg("x"), py::arg("window"), py::arg("stride"),
+             py::arg("padding"), py::arg("ceil_mode"), py::arg("count_include_pad"))
+        .def_property_readonly("output", [](const AvgPoolShape& s) {
             return std::array<int, 4>{s.n, s.p(), s.q(), s.c};
         });
     py::class_<CropShape>(m, "CropShape", py::module_local())
@@ -111,6 +127,8 @@ void bind_others(py::module_& m) {
     bind(m, "max_pool2d", max_pool2d<T>);
     bind(m, "max_unpool2d", max_unpool2d<T>);
     bind(m, "spatial_max", spatial_max<T>);
+    bind(m, "avg_pool2d", avg_pool2d<T>);
+    bind(m, "avg_pool2d_grad", avg_pool2d_grad<T>);
     bind(m, "add", add<T>);
     bind(m, "relu", relu<T>);
     bind(m, "relu_grad", relu_grad<T>);
@@ -146,6 +164,7 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     m.def("description", &description);
     bind_shapes(m);
     bind(m, "conv2d_bias_grad_workspace", conv2d_bias_grad_workspace);
+    bind(m, "avg_pool2d_workspace", avg_pool2d_workspace);
     bind(m, "softmax", softmax);
     bind(m, "softmax_cross_entropy", softmax_cross_entropy);
     bind(m, "softmax_cross_entropy_workspace", softmax_cross_entropy_workspace);

@@ -111,6 +111,18 @@ template <class T>
 void spatial_max(int n, int h, int w, int c, const T* x, T* values, std::int32_t* positions,
                  Stream stream);
 
+// ---- Average pooling ----------------------------------------------------------------------------
+
+// y = sum over each window's cells in x / count; count = the cells of x and of the padding, or
+// those of x alone (AvgPoolShape::count_include_pad).
+template <class T>
+void avg_pool2d(const AvgPoolShape& shape, const T* x, T* y, void* workspace, Stream stream);
+std::size_t avg_pool2d_workspace(const AvgPoolShape& shape);
+
+// dx = sum over the windows that cover the pixel of dy / count.
+template <class T>
+void avg_pool2d_grad(const AvgPoolShape& shape, const T* dy, T* dx, Stream stream);
+
 // ---- The block: convolution, ReLU and max pooling as one operation (decision 6) -----------------
 
 // max_pool2d(conv2d(x, w, b, relu = true)); `pool`'s input is `conv`'s output. `b` may be null.

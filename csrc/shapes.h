@@ -119,6 +119,90 @@ struct PoolShape {
     }
 };
 
+// The cells of x, in one direction, that a window of an average meets, and how many it divides by.
+struct Averaged {
+    int begin, end, count;
+};
+
+// x (n, h, w, c) -> y (n, p, q, c), with padding of its own on each of the four sides.
+//
+// In ceil mode a window may hang over the end, so that none of x is left out, as long as it begins
+// in x or in the padding before it; what it hangs over beyond the padding does not count.
+struct AvgPoolShape {
+    int n, h, w, c;
+    int window_h, window_w;
+    int stride_h, stride_w;
+    int top, bottom, left, right;
+    bool ceil_mode, count_include_pad;
+
+    ZFCUDA_HOST_DEVICE int p() const { return windows(h, window_h, stride_h, top, bottom); }
+    ZFCUDA_HOST_DEVICE int q() const { return windows(w, window_w, stride_w, left, right); }
+
+    ZFCUDA_HOST_DEVICE Averaged rows(int p) const {
+        return averaged(p * stride_h - top, window_h, h, bottom);
+    }
+    ZFCUDA_HOST_DEVICE Averaged columns(int q) const {
+        return averaged(q * stride_w - left, window_w, w, right);
+    }
+
+    // Whether one window meets all of x.
+    bool is_global() const {
+        return p() == 1 && q() == 1 && rows(0).end == h && columns(0).end == w;
+    }
+
+    void check() const {
+        using namespace shapes;
+        require_at_least("batch size", n, 1);
+        require_at_least("input height", h, 1);
+        require_at_least("input width", w, 1);
+        require_at_least("input channels", c, 1);
+        check_direction("height", h, window_h, stride_h, {"top", "bottom"}, {top, bottom});
+        check_direction("width", w, window_w, stride_w, {"left", "right"}, {left, right});
+        require_indexable("x", n, h, w, c);
+        require_indexable("y", n, p(), q(), c);
+    }
+
+  private:
+    // Sums of two such numbers fit an int.
+    static constexpr long long kMaxPaddedSize = 1 << 30;
+
+    ZFCUDA_HOST_DEVICE int windows(int size, int window, int stride, int before, int after) const {
+        const long long span = static_cast<long long>(size) + before + after - window;
+        const long long last = (span + (ceil_mode ? stride - 1 : 0)) / stride;
+        return static_cast<int>(ceil_mode && last * stride >= size + before ? last : last + 1);
+    }
+
+    ZFCUDA_HOST_DEVICE Averaged averaged(int start, int window, int size, int after) const {
+        const int padded_end = start + window < size + after ? start + window : size + after;
+        const int begin = start > 0 ? start : 0;
+        const int end = padded_end < size ? padded_end : size;
+        return {begin, end, count_include_pad ? padded_end - start : end - begin};
+    }
+
+    static void check_direction(const std::string& name, int size, int window, int stride,
+                                const char* const (&sides)[2], const int (&pads)[2]) {
+        using namespace shapes;
+        require_at_least(("window " + name).c_str(), window, 1);
+        require_at_least(("stride " + name).c_str(), stride, 1);
+        for (int i = 0; i < 2; ++i) {
+            const std::string padding = std::string("padding at the ") + sides[i];
+            require_at_least(padding.c_str(), pads[i], 0);
+            // Then every window holds at least one cell of x.
+            require(pads[i] < window, padding + " must be smaller than the window " + name + " " +
+                                          std::to_string(window) + ", got " +
+                                          std::to_string(pads[i]));
+        }
+        const long long padded = static_cast<long long>(size) + pads[0] + pads[1];
+        require(window <= padded, "window " + name + " " + std::to_string(window) +
+                                      " is larger than the padded input, " +
+                                      std::to_string(pads[0]) + " + " + std::to_string(size) +
+                                      " + " + std::to_string(pads[1]));
+        require(padded < kMaxPaddedSize, "padded input " + name + " must be less than " +
+                                             std::to_string(kMaxPaddedSize) + ", got " +
+                                             std::to_string(padded));
+    }
+};
+
 // images (n, h, w, c) -> y (n, out_h, out_w, c).
 struct CropShape {
     int n, h, w, c;

@@ -86,6 +86,42 @@ def max_unpool2d(y, switches, *, window, stride, padding=(0, 0), output_size):
     return x
 
 
+def _averaged(size, window, stride, before, after, ceil_mode):
+    """For each window in one direction: its cells in x, and how many there are with the padding."""
+    padded = size + before + after
+    starts = range(0, padded - window + (stride if ceil_mode else 1), stride)
+    for start in starts:
+        if start < size + before:  # not in the padding behind x
+            inside = range(max(start - before, 0), min(start + window - before, size))
+            yield inside, min(start + window, padded) - start
+
+
+def _averages(shape, window, stride, padding, ceil_mode, count_include_pad):
+    """Each window's (p, q), its rows and columns of x, and how many cells it divides by."""
+    top, bottom, left, right = padding
+    rows = _averaged(shape[1], window[0], stride[0], top, bottom, ceil_mode)
+    for p, (h, height) in enumerate(rows):
+        for q, (w, width) in enumerate(_averaged(shape[2], window[1], stride[1], left, right, ceil_mode)):
+            count = height * width if count_include_pad else len(h) * len(w)
+            yield (p, q), np.s_[:, h.start : h.stop, w.start : w.stop], count
+
+
+def avg_pool2d(x, *, window, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_include_pad=True):
+    found = list(_averages(x.shape, window, stride, padding, ceil_mode, count_include_pad))
+    (p, q), _, _ = found[-1]
+    y = np.empty((x.shape[0], p + 1, q + 1, x.shape[3]))
+    for (p, q), cells, count in found:
+        y[:, p, q] = x[cells].astype(np.float64).sum((1, 2)) / count
+    return y
+
+
+def avg_pool2d_grad(dy, *, window, stride, padding=(0, 0, 0, 0), ceil_mode=False, count_include_pad=True, output_size):
+    dx = np.zeros((dy.shape[0], *output_size, dy.shape[3]))
+    for (p, q), cells, count in _averages(dx.shape, window, stride, padding, ceil_mode, count_include_pad):
+        dx[cells] += dy[:, p : p + 1, q : q + 1].astype(np.float64) / count
+    return dx
+
+
 def local_response_norm(x, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
     x = x.astype(np.float64)
     channels = x.shape[-1]

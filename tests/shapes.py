@@ -87,6 +87,40 @@ def random_pool(rng, max_size):
             return pool
 
 
+@dataclass(frozen=True)
+class AvgPool:
+    """x (N,H,W,C), with window, stride and padding (top, bottom, left, right)."""
+
+    x: tuple[int, int, int, int]
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    ceil_mode: bool
+    count_include_pad: bool
+
+    @property
+    def options(self):
+        return {key: value for key, value in vars(self).items() if key != "x"}
+
+
+def random_avg_pool(rng, max_size):
+    """Now and then over the whole map, which may be so large that its pixels are summed in several ranges."""
+    while True:
+        x = (_size(rng, 4), _size(rng, 23), _size(rng, 23), int(rng.choice(CHANNELS)))
+        if is_global := rng.random() < 0.3:
+            x = (_size(rng, 3), *(int(v) for v in rng.integers(1, 50, 2)), int(rng.choice(CHANNELS)))
+        window = x[1:3] if is_global else tuple(int(v) for v in rng.integers(1, 6, 2))
+        sides = [int(rng.integers(0, k)) for k in window for _ in range(2)]
+        padding = tuple(sides) if rng.random() < (0.2 if is_global else 0.7) else (0, 0, 0, 0)
+        stride = tuple(int(v) for v in rng.integers(1, 7, 2))
+        fits = all(
+            size + before + after >= k
+            for size, k, before, after in zip(x[1:3], window, padding[::2], padding[1::2], strict=True)
+        )
+        if fits and np.prod(x) <= max_size:
+            return AvgPool(x, window, stride, padding, bool(rng.random() < 0.5), bool(rng.random() < 0.5))
+
+
 def random_block(rng, max_work):
     """A convolution and the pool that reads its output."""
     while True:

@@ -1,10 +1,11 @@
-"""Sizes that are an int or (height, width)."""
+"""Sizes that are an int or (height, width), and paddings that may have a number for each side."""
 
 from __future__ import annotations
 
 import operator
 
 IntPair = int | tuple[int, int]
+Padding = int | tuple[int, int] | tuple[int, int, int, int]
 
 
 def check_pair(name: str, value: IntPair) -> tuple[int, int]:
@@ -21,6 +22,19 @@ def check_pair(name: str, value: IntPair) -> tuple[int, int]:
     if any(abs(v) >= 2**31 for v in pair):
         raise ValueError(f"{name} is out of range: {value!r}")
     return pair
+
+
+def check_padding(name: str, value: Padding) -> tuple[int, int, int, int]:
+    """(top, bottom, left, right), from an int, a pair or all four."""
+    if isinstance(value, (tuple, list)) and len(value) == 4:
+        (top, left), (bottom, right) = check_pair(name, value[::2]), check_pair(name, value[1::2])
+        return top, bottom, left, right
+    try:
+        height, width = check_pair(name, value)
+    except TypeError:
+        message = f"{name} must be an int, (height, width) or (top, bottom, left, right), got {value!r}"
+        raise TypeError(message) from None
+    return height, height, width, width
 
 
 def as_pair(value: IntPair) -> tuple[int, int]:

@@ -37,6 +37,8 @@ OTHERS = {
     "copy_channels": lambda to: ops.copy_channels(to(MAPS), to(MAPS), source=3, target=1, channels=29),
     "permute_channels": lambda to: ops.permute_channels(to(MAPS), range(32, -1, -1)),
     "conv2d_bias_grad": lambda to: ops.conv2d_bias_grad(to(PIXELS)),
+    "avg_pool2d": lambda to: ops.avg_pool2d(to(PIXELS).reshape(1, 50, 30, 8), window=(50, 30), stride=1),
+    "avg_pool2d_grad": lambda to: ops.avg_pool2d_grad(to(POOLED), output_size=(9, 8), **POOL),
     "cast": lambda to: ops.cast(to(MAPS), BF16 if to(MAPS).dtype == np.float32 else np.float32),
     "cut_windows": lambda to: ops.cut_windows(to(MAPS), to(CORNERS), size=5),
     "dropout": lambda to: ops.dropout(to(MAPS), probability=0.5, seed=1),

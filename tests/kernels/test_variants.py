@@ -10,6 +10,7 @@ from zfcuda import backends, ops
 
 FAMILIES = (
     "activation",
+    "avg_pool",
     "block",
     "channels",
     "conv",

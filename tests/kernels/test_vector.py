@@ -54,11 +54,18 @@ def copy_channels(to, dtype=np.float32):
     )
 
 
+def avg_pool_and_back(to, dtype=np.float32):
+    y = ops.avg_pool2d(to(normal(2, 7, 6, 8, dtype=dtype)), **POOL)
+    return ops.avg_pool2d_grad(to(y), **POOL, output_size=(7, 6))
+
+
 # On float32 and, but for the optimiser, on bfloat16.
 CALLS = {
     "add": add,
     "copy_channels": copy_channels,
     "permute_channels": lambda to, dtype: ops.permute_channels(to(normal(9, 16, dtype=dtype)), range(15, -1, -1)),
+    "avg_pool2d and its gradient": avg_pool_and_back,
+    "average of a map": lambda to, dtype: ops.avg_pool2d(to(normal(2, 5, 4, 8, dtype=dtype)), window=(5, 4), stride=1),
     "relu": lambda to, dtype: ops.relu(to(normal(9, 7, dtype=dtype))),
     "relu_grad": relu_grad,
     "dropout": lambda to, dtype: ops.dropout(to(normal(9, 7, dtype=dtype)), probability=0.5, seed=1),

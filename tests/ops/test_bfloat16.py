@@ -48,6 +48,11 @@ CALLS = {
         np.float32,
     ),
     "add": (lambda to: ops.add(to(X), to(X[::-1]), relu=True), BF16),
+    "avg_pool2d": (lambda to: ops.avg_pool2d(to(X), window=3, stride=2, padding=1), BF16),
+    "avg_pool2d_grad": (
+        lambda to: ops.avg_pool2d_grad(to(DY), window=3, stride=2, padding=1, output_size=(9, 8)),
+        BF16,
+    ),
     "copy_channels": (lambda to: ops.copy_channels(to(X), to(X[::-1].copy()), source=1, target=2, channels=3), BF16),
     "permute_channels": (lambda to: ops.permute_channels(to(X), [4, 2, 0, 1, 3]), BF16),
     "relu": (lambda to: ops.relu(to(X)), BF16),

@@ -20,6 +20,7 @@ the argument, what it was and what is allowed.
 
 from .activation import add, cast, dropout, relu, relu_grad
 from .arguments import Precision as Precision
+from .avg_pool import avg_pool2d, avg_pool2d_grad
 from .block import conv2d_relu_pool, unpool_conv2d_weight_grad, unpool_conv_transpose2d
 from .channels import copy_channels, permute_channels
 from .conv import conv2d, conv2d_bias_grad, conv2d_weight_grad, conv_transpose2d
@@ -32,6 +33,8 @@ from .window import cut_windows
 
 __all__ = [
     "add",
+    "avg_pool2d",
+    "avg_pool2d_grad",
     "cast",
     "conv2d",
     "conv2d_bias_grad",

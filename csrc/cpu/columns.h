@@ -1,0 +1,145 @@
+// Rows of channels: sums over them for each channel, in an order that depends on nothing but the
+// shape, and work whose parameters are the channels'. In vectors of channels.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+#include "blocking.h"
+#include "parallel.h"
+#include "simd.h"
+
+namespace zfcuda {
+
+// How a term loads what belongs to its channels: whole vectors, or what is left of a row, with zeros
+// behind it.
+struct LoadVector {
+    simd::Vec operator()(const float* p) const { return simd::load(p); }
+};
+struct LoadRest {
+    int count;
+    simd::Vec operator()(const float* p) const { return simd::load_partial(p, count); }
+};
+
+// Floats from one sum of the channels to the next: whole vectors.
+inline int sum_pitch(int channels) {
+    return round_up(channels, simd::kLanes);
+}
+
+// sums[s][c] += the terms of the rows first <= row < end; term(load, row, c, sum) adds those of the
+// channels c and up of one row to sum[kSums].
+template <int kSums, typename Term>
+void add_rows(std::int64_t first, std::int64_t end, int channels, float* sums, const Term& term) {
+    using simd::kLanes, simd::Vec;
+    constexpr int kRows = 4;  // at a time, so that a sum is loaded and stored once for them
+    const int pitch = sum_pitch(channels);
+    const auto add = [&](const auto& load, std::int64_t row, int rows, int c) {
+        Vec sum[kSums];
+        for (int s = 0; s < kSums; ++s)
+            sum[s] = simd::load(sums + s * pitch + c);
+        for (int r = 0; r < rows; ++r)
+            term(load, row + r, c, sum);
+        for (int s = 0; s < kSums; ++s)
+            simd::store(sums + s * pitch + c, sum[s]);
+    };
+    const auto add_all = [&](std::int64_t row, auto rows) {
+        int c = 0;
+        for (; c + kLanes <= channels; c += kLanes)
+            add(LoadVector(), row, rows, c);
+        if (c < channels) add(LoadRest{channels - c}, row, rows, c);
+    };
+    std::int64_t row = first;
+    for (; row + kRows <= end; row += kRows)
+        add_all(row, std::integral_constant<int, kRows>());
+    for (; row < end; ++row)
+        add_all(row, std::integral_constant<int, 1>());
+}
+
+// The parts that the rows of `images` arrays (rows, channels) are cut into: sums of kBiasRows rows
+// are added up, which keeps float32 accurate however many rows there are.
+struct ColumnParts {
+    int images;
+    std::int64_t rows;  // of an image
+    int channels, parts;
+
+    ColumnParts(int images, std::int64_t rows, int channels)
+        : images(images),
+          rows(rows),
+          channels(channels),
+          parts(static_cast<int>(
+              std::clamp<std::int64_t>((rows + kBiasRows - 1) / kBiasRows, 1, kBiasParts))) {}
+
+    std::size_t workspace(int sums) const {
+        return sizeof(float) * 2 * sums * images * parts *
+               static_cast<std::size_t>(sum_pitch(channels));
+    }
+};
+
+// finish(image, channel, sum[kSums]) for all images and channels. Rows are counted through all
+// images.
+template <int kSums, typename Term, typename Finish>
+void sum_columns(const ColumnParts& cut, void* workspace, const Term& term, const Finish& finish) {
+    const int C = cut.channels, parts = cut.parts, pitch = sum_pitch(C);
+    const std::int64_t distance = std::int64_t{2} * kSums * pitch;  // from one part to the next
+    float* const all = static_cast<float*>(workspace);
+#pragma omp parallel num_threads(threads()) if (worth_threads(cut.images * cut.rows * C))
+    {
+#pragma omp for
+        for (std::int64_t task = 0; task < std::int64_t{cut.images} * parts; ++task) {
+            const int part = static_cast<int>(task % parts);
+            const std::int64_t image_row = task / parts * cut.rows;
+            float* const sums = all + task * distance;
+            float* const block = sums + kSums * pitch;
+            simd::clear(sums, kSums * pitch);
+            const std::int64_t end = image_row + part_begin(cut.rows, parts, part + 1);
+            for (std::int64_t row = image_row + part_begin(cut.rows, parts, part); row < end;) {
+                const std::int64_t block_end = std::min(end, row + kBiasRows);
+                simd::clear(block, kSums * pitch);
+                add_rows<kSums>(row, block_end, C, block, term);
+                for (int i = 0; i < kSums * pitch; i += simd::kLanes)
+                    simd::store(sums + i, simd::load(sums + i) + simd::load(block + i));
+                row = block_end;
+            }
+        }
+#pragma omp for
+        for (std::int64_t i = 0; i < std::int64_t{cut.images} * C; ++i) {
+            const std::int64_t image = i / C;
+            const int c = static_cast<int>(i % C);
+            float total[kSums] = {};
+            for (int part = 0; part < parts; ++part)
+                for (int s = 0; s < kSums; ++s)
+                    total[s] += all[(image * parts + part) * distance + s * pitch + c];
+            finish(image, c, total);
+        }
+    }
+}
+
+// result[row, c] = f(load, row * channels + c, c) for all rows, past the caches where it is large.
+template <typename F>
+void by_channel(std::int64_t rows, int channels, float* result, bool in_place, const F& f) {
+    const bool stream = !in_place && rows * channels * 4 > kStreamBytes &&
+                        channels % simd::kLanes == 0 && simd::is_aligned(result);
+#pragma omp parallel if (worth_threads(rows * channels))
+    {
+#pragma omp for schedule(static) nowait
+        for (std::int64_t row = 0; row < rows; ++row) {
+            const std::int64_t first = row * channels;
+            int c = 0;
+            for (; c + simd::kLanes <= channels; c += simd::kLanes) {
+                const simd::Vec value = f(LoadVector(), first + c, c);
+                if (stream)
+                    simd::stream(result + first + c, value);
+                else
+                    simd::store(result + first + c, value);
+            }
+            if (c < channels)
+                simd::store_partial(result + first + c, f(LoadRest{channels - c}, first + c, c),
+                                    channels - c);
+        }
+        simd::stream_fence();
+    }
+}
+
+}  // namespace zfcuda
