@@ -135,6 +135,9 @@ void bind_others(py::module_& m) {
     bind(m, "dropout", dropout<T>);
     bind(m, "local_response_norm", local_response_norm<T>);
     bind(m, "local_response_norm_grad", local_response_norm_grad<T>);
+    bind(m, "batch_norm", batch_norm<T>);
+    bind(m, "batch_norm_statistics", batch_norm_statistics<T>);
+    bind(m, "batch_norm_grad", batch_norm_grad<T>);
 }
 
 #if !defined(ZFCUDA_KERNELS)
@@ -165,6 +168,8 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     bind_shapes(m);
     bind(m, "conv2d_bias_grad_workspace", conv2d_bias_grad_workspace);
     bind(m, "avg_pool2d_workspace", avg_pool2d_workspace);
+    bind(m, "batch_norm_statistics_workspace", batch_norm_statistics_workspace);
+    bind(m, "batch_norm_grad_workspace", batch_norm_grad_workspace);
     bind(m, "softmax", softmax);
     bind(m, "softmax_cross_entropy", softmax_cross_entropy);
     bind(m, "softmax_cross_entropy_workspace", softmax_cross_entropy_workspace);

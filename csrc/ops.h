@@ -200,6 +200,31 @@ template <class T>
 void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
                               float k, const T* dy, const T* x, T* dx, Stream stream);
 
+// ---- Batch normalisation (Ioffe and Szegedy 2015) -----------------------------------------------
+
+// y = act((x - mean[c]) / sqrt(variance[c] + eps) * weight[c] + bias[c]); act is ReLU if `relu`,
+// else the identity. x is (rows, channels).
+template <class T>
+void batch_norm(std::int64_t rows, int channels, const T* x, const float* mean,
+                const float* variance, const float* weight, const float* bias, float eps, bool relu,
+                T* y, Stream stream);
+
+// mean[c] and variance[c] of x[., c]; the variance is that of the rows themselves: divided by rows.
+template <class T>
+void batch_norm_statistics(std::int64_t rows, int channels, const T* x, float* mean,
+                           float* variance, void* workspace, Stream stream);
+std::size_t batch_norm_statistics_workspace(std::int64_t rows, int channels);
+
+// The gradients of batch_norm where mean and variance are the statistics of x: with scale = 1 /
+// sqrt(variance + eps) and x' = (x - mean) * scale,
+//   dbias = sum of dy, dweight = sum of dy * x',
+//   dx = weight * scale * (dy - dbias / rows - x' * dweight / rows).
+template <class T>
+void batch_norm_grad(std::int64_t rows, int channels, const T* dy, const T* x, const float* mean,
+                     const float* variance, const float* weight, float eps, T* dx, float* dweight,
+                     float* dbias, void* workspace, Stream stream);
+std::size_t batch_norm_grad_workspace(std::int64_t rows, int channels);
+
 // ---- Loss ---------------------------------------------------------------------------------------
 
 // probabilities = softmax of each row of logits (n, classes).

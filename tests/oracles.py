@@ -122,6 +122,29 @@ def avg_pool2d_grad(dy, *, window, stride, padding=(0, 0, 0, 0), ceil_mode=False
     return dx
 
 
+def batch_norm_statistics(x):
+    rows = x.astype(np.float64).reshape(-1, x.shape[-1])
+    return rows.mean(0), rows.var(0)
+
+
+def batch_norm(x, mean, variance, weight, bias, *, eps=1e-5, relu=False):
+    x, mean, variance, weight, bias = (a.astype(np.float64) for a in (x, mean, variance, weight, bias))
+    y = (x - mean) / np.sqrt(variance + eps) * weight + bias
+    return np.maximum(y, 0) if relu else y
+
+
+def batch_norm_grad(dy, x, mean, variance, weight, *, eps=1e-5):
+    """Channel by channel with the Jacobians of the normalised x by x and by both statistics."""
+    dy, x, mean, variance, weight = (a.astype(np.float64) for a in (dy, x, mean, variance, weight))
+    axes, rows = tuple(range(x.ndim - 1)), x.size // x.shape[-1]
+    scale = 1 / np.sqrt(variance + eps)
+    signal = dy * weight
+    by_variance = (signal * (x - mean) * -0.5 * scale**3).sum(axes)
+    by_mean = -(signal * scale).sum(axes)  # variance does not change with the mean: the deviations add up to 0
+    dx = signal * scale + by_variance * 2 * (x - mean) / rows + by_mean / rows
+    return dx, (dy * (x - mean) * scale).sum(axes), dy.sum(axes)
+
+
 def local_response_norm(x, *, size=5, alpha=1e-4, beta=0.75, k=2.0):
     x = x.astype(np.float64)
     channels = x.shape[-1]

@@ -109,6 +109,10 @@ constexpr int kGroupBytes = 4 << 20;
 constexpr int kBiasRows = 256;
 constexpr int kBiasParts = 64;
 
+// Floats of a block of rows that the statistics of batch_norm (batch_norm.cpp) go over twice: 64 KB,
+// in the second-level cache.
+constexpr int kMomentFloats = 16 * 1024;
+
 // Channels of one task of spatial_max (pool.cpp): maxima and their places take 1 KB.
 constexpr int kMaximaChannels = 128;
 

@@ -19,6 +19,12 @@ BLOCK = CONV | {"window": 3, "pool_stride": 2, "pool_padding": 1}
     oracles.max_pool2d(maps, window=(3, 3), stride=(2, 2), padding=(1, 1)) for maps in (MAPS, DY)
 )
 
+
+def parameters(to, channels):
+    """Four float32 arrays for batch_norm."""
+    return [ops.cast(to(LOGITS[i, :channels] ** 2), np.float32) for i in range(4)]
+
+
 # With arrays of the dtype that `to` gives them. Small maps with a long depth: the sums of products are split.
 PRODUCTS = {
     "conv2d": lambda to, **o: ops.conv2d(to(X), to(W), **CONV, **o),
@@ -39,6 +45,9 @@ OTHERS = {
     "conv2d_bias_grad": lambda to: ops.conv2d_bias_grad(to(PIXELS)),
     "avg_pool2d": lambda to: ops.avg_pool2d(to(PIXELS).reshape(1, 50, 30, 8), window=(50, 30), stride=1),
     "avg_pool2d_grad": lambda to: ops.avg_pool2d_grad(to(POOLED), output_size=(9, 8), **POOL),
+    "batch_norm": lambda to: ops.batch_norm(to(MAPS), *parameters(to, 33)),
+    "batch_norm_grad": lambda to: ops.batch_norm_grad(to(PIXELS), to(-PIXELS), *parameters(to, 8)[:3]),
+    "batch_norm_statistics": lambda to: ops.batch_norm_statistics(to(PIXELS)),
     "cast": lambda to: ops.cast(to(MAPS), BF16 if to(MAPS).dtype == np.float32 else np.float32),
     "cut_windows": lambda to: ops.cut_windows(to(MAPS), to(CORNERS), size=5),
     "dropout": lambda to: ops.dropout(to(MAPS), probability=0.5, seed=1),

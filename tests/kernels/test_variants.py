@@ -11,6 +11,7 @@ from zfcuda import backends, ops
 FAMILIES = (
     "activation",
     "avg_pool",
+    "batch_norm",
     "block",
     "channels",
     "conv",

@@ -59,6 +59,17 @@ def avg_pool_and_back(to, dtype=np.float32):
     return ops.avg_pool2d_grad(to(y), **POOL, output_size=(7, 6))
 
 
+def batch_norm(to, dtype=np.float32):
+    x = to(normal(9, 16, dtype=dtype))
+    mean, variance = ops.batch_norm_statistics(x)
+    return ops.batch_norm(x, to(mean), to(variance), to(normal(16)), to(normal(16)))
+
+
+def batch_norm_grad(to, dtype=np.float32):
+    of_channels = [to(abs(normal(16))) for _ in range(3)]
+    return ops.batch_norm_grad(to(normal(9, 16, dtype=dtype)), to(-normal(9, 16, dtype=dtype)), *of_channels)[0]
+
+
 # On float32 and, but for the optimiser, on bfloat16.
 CALLS = {
     "add": add,
@@ -66,6 +77,8 @@ CALLS = {
     "permute_channels": lambda to, dtype: ops.permute_channels(to(normal(9, 16, dtype=dtype)), range(15, -1, -1)),
     "avg_pool2d and its gradient": avg_pool_and_back,
     "average of a map": lambda to, dtype: ops.avg_pool2d(to(normal(2, 5, 4, 8, dtype=dtype)), window=(5, 4), stride=1),
+    "batch_norm": batch_norm,
+    "batch_norm_grad": batch_norm_grad,
     "relu": lambda to, dtype: ops.relu(to(normal(9, 7, dtype=dtype))),
     "relu_grad": relu_grad,
     "dropout": lambda to, dtype: ops.dropout(to(normal(9, 7, dtype=dtype)), probability=0.5, seed=1),

@@ -22,6 +22,7 @@ def wide(array):
 
 
 X, W, B = normal(2, 9, 8, 5), normal(4, 3, 3, 5), wide(normal(4))
+OF_CHANNELS = np.abs(wide(normal(4, 5)))  # mean, variance, weight, bias
 DY = normal(2, 5, 4, 4)  # of conv2d(X, W)
 POOLED, SWITCHES = oracles.max_pool2d(wide(DY), window=(3, 3), stride=(2, 2), padding=(1, 1))
 POOLED = POOLED.astype(BF16)
@@ -53,6 +54,9 @@ CALLS = {
         lambda to: ops.avg_pool2d_grad(to(DY), window=3, stride=2, padding=1, output_size=(9, 8)),
         BF16,
     ),
+    "batch_norm": (lambda to: ops.batch_norm(to(X), *OF_CHANNELS), BF16),
+    "batch_norm_statistics": (lambda to: ops.batch_norm_statistics(to(X))[1], np.float32),
+    "batch_norm_grad": (lambda to: ops.batch_norm_grad(to(X), to(X[::-1]), *OF_CHANNELS[:3])[0], BF16),
     "copy_channels": (lambda to: ops.copy_channels(to(X), to(X[::-1].copy()), source=1, target=2, channels=3), BF16),
     "permute_channels": (lambda to: ops.permute_channels(to(X), [4, 2, 0, 1, 3]), BF16),
     "relu": (lambda to: ops.relu(to(X)), BF16),

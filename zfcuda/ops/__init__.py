@@ -21,6 +21,7 @@ the argument, what it was and what is allowed.
 from .activation import add, cast, dropout, relu, relu_grad
 from .arguments import Precision as Precision
 from .avg_pool import avg_pool2d, avg_pool2d_grad
+from .batch_norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from .block import conv2d_relu_pool, unpool_conv2d_weight_grad, unpool_conv_transpose2d
 from .channels import copy_channels, permute_channels
 from .conv import conv2d, conv2d_bias_grad, conv2d_weight_grad, conv_transpose2d
@@ -35,6 +36,9 @@ __all__ = [
     "add",
     "avg_pool2d",
     "avg_pool2d_grad",
+    "batch_norm",
+    "batch_norm_grad",
+    "batch_norm_statistics",
     "cast",
     "conv2d",
     "conv2d_bias_grad",
