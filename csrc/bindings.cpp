@@ -132,6 +132,11 @@ void bind_others(py::module_& m) {
     bind(m, "add", add<T>);
     bind(m, "relu", relu<T>);
     bind(m, "relu_grad", relu_grad<T>);
+    bind(m, "leaky_relu", leaky_relu<T>);
+    bind(m, "leaky_relu_grad", leaky_relu_grad<T>);
+    bind(m, "prelu_weight_grad", prelu_weight_grad<T>);
+    bind(m, "clip", clip<T>);
+    bind(m, "clip_grad", clip_grad<T>);
     bind(m, "dropout", dropout<T>);
     bind(m, "local_response_norm", local_response_norm<T>);
     bind(m, "local_response_norm_grad", local_response_norm_grad<T>);
@@ -170,6 +175,7 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     bind(m, "avg_pool2d_workspace", avg_pool2d_workspace);
     bind(m, "batch_norm_statistics_workspace", batch_norm_statistics_workspace);
     bind(m, "batch_norm_grad_workspace", batch_norm_grad_workspace);
+    bind(m, "prelu_weight_grad_workspace", prelu_weight_grad_workspace);
     bind(m, "softmax", softmax);
     bind(m, "softmax_cross_entropy", softmax_cross_entropy);
     bind(m, "softmax_cross_entropy_workspace", softmax_cross_entropy_workspace);

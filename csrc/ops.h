@@ -173,6 +173,32 @@ void dropout(std::int64_t size, const T* x, float probability, std::uint64_t see
 template <class T>
 void add(std::int64_t size, const T* a, const T* b, bool relu, T* y, Stream stream);
 
+// y = x > 0 ? x : x * slope; the slope is slopes[channel], or `slope` where `slopes` is null. x is
+// (rows, channels). y may be x.
+template <class T>
+void leaky_relu(std::int64_t rows, int channels, const T* x, const float* slopes, float slope, T* y,
+                Stream stream);
+
+// dx = x > 0 ? dy : dy * slope. dx may be dy.
+template <class T>
+void leaky_relu_grad(std::int64_t rows, int channels, const T* dy, const T* x, const float* slopes,
+                     float slope, T* dx, Stream stream);
+
+// dslope[channel] = sum over rows of x > 0 ? 0 : dy * x; if `shared`, dslope[0] = their sum.
+template <class T>
+void prelu_weight_grad(std::int64_t rows, int channels, bool shared, const T* dy, const T* x,
+                       float* dslope, void* workspace, Stream stream);
+std::size_t prelu_weight_grad_workspace(std::int64_t rows, int channels);
+
+// y = min(max(x, low), high), NaN stays NaN. y may be x.
+template <class T>
+void clip(std::int64_t size, const T* x, float low, float high, T* y, Stream stream);
+
+// dx = low < x && x < high ? dy : 0. dx may be dy.
+template <class T>
+void clip_grad(std::int64_t size, const T* dy, const T* x, float low, float high, T* dx,
+               Stream stream);
+
 // y = x, rounded to nearest even where BFloat16 is made of float. On the CPU NumPy does it.
 template <class From, class To>
 void cast(std::int64_t size, const From* x, To* y, Stream stream);

@@ -1,9 +1,9 @@
 """What every operation must compute: a few obvious lines of NumPy in float64 each.
 
 Shapes and names as in zfcuda.ops; `stride`, `padding`, `window` are (height, width). What is an expression of NumPy's
-(add, relu, relu_grad, cast, copy_channels, permute_channels, conv2d_bias_grad, spatial_max, softmax_cross_entropy), or
-of the functions here (conv2d_relu_pool, unpool_conv_transpose2d, unpool_conv2d_weight_grad), stands in its test in
-tests/kernels.
+(add, relu, relu_grad, leaky_relu, leaky_relu_grad, prelu_weight_grad, clip, clip_grad, cast, copy_channels,
+permute_channels, conv2d_bias_grad, spatial_max, softmax_cross_entropy), or of the functions here (conv2d_relu_pool,
+unpool_conv_transpose2d, unpool_conv2d_weight_grad), stands in its test in tests/kernels.
 """
 
 import numpy as np

@@ -1,6 +1,6 @@
-// Sums, ReLU and dropout on the CPU.
+// Sums, ReLU, clipping and dropout on the CPU.
 //
-// Sums, ReLU and its gradient are bound by memory: a pass in vectors. Dropout is bound by the ten rounds of Philox, which the compiler
+// All but dropout are bound by memory: a pass in vectors. Dropout is bound by the ten rounds of Philox, which the compiler
 // vectorises across counters.
 #include <algorithm>
 
@@ -51,6 +51,27 @@ void relu_grad(std::int64_t size, const T* dy, const T* y, T* dx, Stream) {
 }
 
 template <class T>
+void clip(std::int64_t size, const T* x, float low, float high, T* y, Stream) {
+    element_wise(size, y, x == y, [=](auto vector, std::int64_t i) {
+        using V = decltype(vector);
+        const V least = V{} + low, most = V{} + high;
+        V value = simd::load_as<V>(x + i);
+        value = simd::select(simd::less(value, least), least, value);
+        return simd::select(simd::less(most, value), most, value);
+    });
+}
+
+template <class T>
+void clip_grad(std::int64_t size, const T* dy, const T* x, float low, float high, T* dx, Stream) {
+    element_wise(size, dx, dy == dx, [=](auto vector, std::int64_t i) {
+        using V = decltype(vector);
+        const V value = simd::load_as<V>(x + i), gradient = simd::load_as<V>(dy + i);
+        const V above = simd::select(simd::less(V{} + low, value), gradient, V{});
+        return simd::select(simd::less(value, V{} + high), above, V{});
+    });
+}
+
+template <class T>
 void add(std::int64_t size, const T* a, const T* b, bool relu, T* y, Stream) {
     const bool in_place = a == y || b == y;
     const auto sum = [=](auto vector, std::int64_t i) {
@@ -88,6 +109,8 @@ void dropout(std::int64_t size, const T* x, float probability, std::uint64_t see
 template decltype(relu<float>) relu<float>;
 template decltype(relu_grad<float>) relu_grad<float>;
 template decltype(add<float>) add<float>;
+template decltype(clip<float>) clip<float>;
+template decltype(clip_grad<float>) clip_grad<float>;
 template decltype(dropout<float>) dropout<float>;
 
 }  // namespace zfcuda

@@ -1,4 +1,4 @@
-// Sums, ReLU, dropout and the conversions between float32 and bfloat16: the choice of kernel.
+// Sums, ReLU, clipping, dropout and the conversions between float32 and bfloat16: the choice of kernel.
 #include "activation.cuh"
 
 #include "dispatch.h"
@@ -21,6 +21,25 @@ void relu_grad(std::int64_t size, const T* dy, const T* y, T* dx, Stream stream)
         using Threads = Run<kVectorWidth<T>, aligned>;
         simt::launch<relu_grad_kernel<T, aligned>>(Threads::grid(size), Threads::block(), 0, stream,
                                                    size, dy, y, dx);
+    });
+}
+
+template <typename T>
+void clip(std::int64_t size, const T* x, float low, float high, T* y, Stream stream) {
+    with_constant(aligned_for_vectors<kVectorWidth<T>>(x, y), [&](auto aligned) {
+        using Threads = Run<kVectorWidth<T>, aligned>;
+        simt::launch<clip_kernel<T, aligned>>(Threads::grid(size), Threads::block(), 0, stream,
+                                              size, x, low, high, y);
+    });
+}
+
+template <typename T>
+void clip_grad(std::int64_t size, const T* dy, const T* x, float low, float high, T* dx,
+               Stream stream) {
+    with_constant(aligned_for_vectors<kVectorWidth<T>>(dy, x, dx), [&](auto aligned) {
+        using Threads = Run<kVectorWidth<T>, aligned>;
+        simt::launch<clip_grad_kernel<T, aligned>>(Threads::grid(size), Threads::block(), 0, stream,
+                                                   size, dy, x, low, high, dx);
     });
 }
 
@@ -62,6 +81,10 @@ template decltype(relu_grad<float>) relu_grad<float>;
 template decltype(relu_grad<BFloat16>) relu_grad<BFloat16>;
 template decltype(add<float>) add<float>;
 template decltype(add<BFloat16>) add<BFloat16>;
+template decltype(clip<float>) clip<float>;
+template decltype(clip<BFloat16>) clip<BFloat16>;
+template decltype(clip_grad<float>) clip_grad<float>;
+template decltype(clip_grad<BFloat16>) clip_grad<BFloat16>;
 template decltype(dropout<float>) dropout<float>;
 template decltype(dropout<BFloat16>) dropout<BFloat16>;
 template decltype(cast<float, BFloat16>) cast<float, BFloat16>;

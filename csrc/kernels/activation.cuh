@@ -1,8 +1,10 @@
-// Sums, ReLU, its gradient, dropout and casts.
+// Sums, ReLU, clipping, their gradients, dropout and casts.
 //
 //   add        y = a + b, or max(a + b, 0)
 //   relu       y = max(x, 0); NaN stays NaN
 //   relu_grad  dx = y > 0 ? dy : 0
+//   clip       y = min(max(x, low), high); NaN stays NaN
+//   clip_grad  dx = low < x && x < high ? dy : 0
 //   dropout    y = x / (1 - probability) where the element's Philox word keeps it, else 0
 //   cast       y = x, between float32 and bfloat16
 //
@@ -41,6 +43,36 @@ __global__ void relu_grad_kernel(std::int64_t size, const T* dy, const T* y, T* 
 #pragma unroll
     for (int j = 0; j < kWidth; ++j)
         gradient.at[j] = output.at[j] > 0.0f ? gradient.at[j] : 0.0f;
+    run.store(dx, gradient);
+}
+
+// y may be x.
+template <typename T, bool Aligned>
+__global__ void clip_kernel(std::int64_t size, const T* x, float low, float high, T* y) {
+    constexpr int kWidth = kVectorWidth<T>;
+    const Run<kWidth, Aligned> run(size);
+    if (run.count == 0) return;
+    auto value = run.load(x);
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j) {
+        value.at[j] = value.at[j] < low ? low : value.at[j];
+        value.at[j] = value.at[j] > high ? high : value.at[j];
+    }
+    run.store(y, value);
+}
+
+// dx may be dy.
+template <typename T, bool Aligned>
+__global__ void clip_grad_kernel(std::int64_t size, const T* dy, const T* x, float low, float high,
+                                 T* dx) {
+    constexpr int kWidth = kVectorWidth<T>;
+    const Run<kWidth, Aligned> run(size);
+    if (run.count == 0) return;
+    auto gradient = run.load(dy);
+    const auto input = run.load(x);
+#pragma unroll
+    for (int j = 0; j < kWidth; ++j)
+        gradient.at[j] = low < input.at[j] && input.at[j] < high ? gradient.at[j] : 0.0f;
     run.store(dx, gradient);
 }
 

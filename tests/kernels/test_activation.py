@@ -1,4 +1,4 @@
-"""Sums, ReLU and dropout: csrc/kernels/activation.cuh and csrc/cpu/activation.cpp."""
+"""Sums, ReLU, clipping and dropout: csrc/kernels/activation.cuh and csrc/cpu/activation.cpp."""
 
 import itertools
 
@@ -40,6 +40,31 @@ def test_add(case, dtype):
     y = case.device.numpy(ops.add(case.device.array(a), case.device.array(b), relu=relu))
     exact = a.astype(np.float32) + b.astype(np.float32)
     assert_same(y, (np.maximum(exact, 0) if relu else exact).astype(dtype))
+
+
+def random_clip(case, dtype):
+    """x, some of it on the bounds, and the bounds."""
+    rng = case.rng
+    x = rng.standard_normal(random_shape(rng, case.device.max_size), dtype=np.float32).astype(dtype)
+    low, high = [(0.0, 6.0), (-0.5, 0.5), (0.25, 0.25), (-np.inf, 0.5), (0.0, np.inf)][rng.integers(0, 5)]
+    x[rng.random(x.shape) < 0.2] = rng.choice([np.nan, np.inf, -np.inf, low, high])
+    return x, low, high
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_clip(case, dtype):
+    x, low, high = random_clip(case, dtype)
+    y = case.device.numpy(ops.clip(case.device.array(x), low, high))
+    assert_same(y, np.clip(x.astype(np.float32), low, high).astype(dtype))
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_clip_grad(case, dtype):
+    x, low, high = random_clip(case, dtype)
+    dy = case.rng.standard_normal(x.shape, dtype=np.float32).astype(dtype)
+    dx = case.device.numpy(ops.clip_grad(case.device.array(dy), case.device.array(x), low, high))
+    wide = x.astype(np.float32)
+    assert_same(dx, np.where((low < wide) & (wide < high), dy, np.zeros((), dtype)))
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS)
@@ -130,6 +155,8 @@ def test_in_place(device, size, dtype):
     gate = device.array(np.roll(x, 1))
     for run in (
         lambda a, out: ops.relu(a, out=out),
+        lambda a, out: ops.clip(a, -0.5, 0.5, out=out),
+        lambda a, out: ops.clip_grad(a, gate, -0.5, 0.5, out=out),
         lambda a, out: ops.add(a, gate, out=out),
         lambda a, out: ops.add(gate, a, relu=True, out=out),
         lambda a, out: ops.relu_grad(a, gate, out=out),
@@ -155,6 +182,9 @@ X = np.zeros((3, 4), np.float32)
         (ValueError, "x is empty", lambda: ops.relu(X[:0])),
         (ValueError, "out must have shape", lambda: ops.relu(X, out=X[:1])),
         (ValueError, "share memory", lambda: ops.relu(X[:2], out=X[1:])),
+        (ValueError, "low must not be above high, got low=2, high=1", lambda: ops.clip(X, 2, 1)),
+        (ValueError, "low must not be above high", lambda: ops.clip_grad(X, X, float("nan"), 1)),
+        (ValueError, "dy must have shape", lambda: ops.clip_grad(X, X[:2], 0, 1)),
         (ValueError, r"b must have shape \(3, 4\), got \(4,\)", lambda: ops.add(X, X[0])),
         (TypeError, "b must be float32, got bfloat16", lambda: ops.add(X, X.astype(BF16))),
         (ValueError, "share memory", lambda: ops.add(X[:2], X[:2].copy(), out=X[1:])),

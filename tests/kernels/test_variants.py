@@ -17,6 +17,7 @@ FAMILIES = (
     "conv",
     "conv_variants",
     "image",
+    "leaky_relu",
     "loss",
     "norm",
     "optimizer",

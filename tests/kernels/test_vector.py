@@ -70,6 +70,10 @@ def batch_norm_grad(to, dtype=np.float32):
     return ops.batch_norm_grad(to(normal(9, 16, dtype=dtype)), to(-normal(9, 16, dtype=dtype)), *of_channels)[0]
 
 
+def prelu_weight_grad(to, dtype=np.float32):
+    return ops.prelu_weight_grad(to(normal(9, 16, dtype=dtype)), to(-normal(9, 16, dtype=dtype)), channels=16)
+
+
 # On float32 and, but for the optimiser, on bfloat16.
 CALLS = {
     "add": add,
@@ -79,6 +83,11 @@ CALLS = {
     "average of a map": lambda to, dtype: ops.avg_pool2d(to(normal(2, 5, 4, 8, dtype=dtype)), window=(5, 4), stride=1),
     "batch_norm": batch_norm,
     "batch_norm_grad": batch_norm_grad,
+    "clip": lambda to, dtype: ops.clip(to(normal(9, 7, dtype=dtype)), 0.0, 1.0),
+    "clip_grad": lambda to, dtype: ops.clip_grad(to(normal(9, 7, dtype=dtype)), to(-normal(9, 7, dtype=dtype)), 0, 1),
+    "leaky_relu": lambda to, dtype: ops.leaky_relu(to(normal(9, 7, dtype=dtype)), 0.1),
+    "leaky_relu by channel": lambda to, dtype: ops.leaky_relu(to(normal(9, 16, dtype=dtype)), to(normal(16))),
+    "prelu_weight_grad": prelu_weight_grad,
     "relu": lambda to, dtype: ops.relu(to(normal(9, 7, dtype=dtype))),
     "relu_grad": relu_grad,
     "dropout": lambda to, dtype: ops.dropout(to(normal(9, 7, dtype=dtype)), probability=0.5, seed=1),

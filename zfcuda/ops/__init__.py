@@ -18,7 +18,7 @@ Errors: ValueError for shapes and values, TypeError for dtypes, kinds of arrays 
 the argument, what it was and what is allowed.
 """
 
-from .activation import add, cast, dropout, relu, relu_grad
+from .activation import add, cast, clip, clip_grad, dropout, relu, relu_grad
 from .arguments import Precision as Precision
 from .avg_pool import avg_pool2d, avg_pool2d_grad
 from .batch_norm import batch_norm, batch_norm_grad, batch_norm_statistics
@@ -26,6 +26,7 @@ from .block import conv2d_relu_pool, unpool_conv2d_weight_grad, unpool_conv_tran
 from .channels import copy_channels, permute_channels
 from .conv import conv2d, conv2d_bias_grad, conv2d_weight_grad, conv_transpose2d
 from .image import crop_images
+from .leaky_relu import leaky_relu, leaky_relu_grad, prelu_weight_grad
 from .loss import softmax, softmax_cross_entropy, softmax_cross_entropy_grad
 from .norm import local_response_norm, local_response_norm_grad
 from .optimizer import renormalize_filters, sgd_step
@@ -40,6 +41,8 @@ __all__ = [
     "batch_norm_grad",
     "batch_norm_statistics",
     "cast",
+    "clip",
+    "clip_grad",
     "conv2d",
     "conv2d_bias_grad",
     "conv2d_relu_pool",
@@ -49,11 +52,14 @@ __all__ = [
     "crop_images",
     "cut_windows",
     "dropout",
+    "leaky_relu",
+    "leaky_relu_grad",
     "local_response_norm",
     "local_response_norm_grad",
     "max_pool2d",
     "max_unpool2d",
     "permute_channels",
+    "prelu_weight_grad",
     "relu",
     "relu_grad",
     "renormalize_filters",

@@ -1,4 +1,4 @@
-"""Sums, ReLU, dropout and casts: one element after the other."""
+"""Sums, ReLU, clipping, dropout and casts: one element after the other."""
 
 from __future__ import annotations
 
@@ -45,6 +45,38 @@ def add(a: Array, b: Array, *, relu: bool = False, out: Array | None = None) -> 
     y = check_output(backend, out, a.shape, (a, b), dtype=dtype, may_alias=True)
     call(backend, kernels_for(backend, dtype).add, a.size, a, b, bool(relu), results=(y,))
     return y
+
+
+def clip(x: Array, low: float, high: float, *, out: Array | None = None) -> Array:
+    """min(max(x, low), high), any shape, float32 or bfloat16; NaN stays NaN. low <= high, which may be infinite. `out`
+    may be x."""
+    backend, (x, out) = resolve(x=x, out=out)
+    dtype = element_type("x", x)
+    x = check_input(backend, "x", x, None, dtype)
+    bounds = _check_bounds(low, high)
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    call(backend, kernels_for(backend, dtype).clip, x.size, x, *bounds, results=(y,))
+    return y
+
+
+def clip_grad(dy: Array, x: Array, low: float, high: float, *, out: Array | None = None) -> Array:
+    """The gradient of `clip`, from its input x: dy where low < x < high, zero elsewhere, as of PyTorch's hardtanh and
+    relu6. float32 or bfloat16; `out` may be dy."""
+    backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
+    dtype = element_type("dy", dy)
+    dy = check_input(backend, "dy", dy, None, dtype)
+    x = check_input(backend, "x", x, None, dtype)
+    expect_shape("dy", dy, x.shape)
+    bounds = _check_bounds(low, high)
+    dx = check_output(backend, out, x.shape, (dy, x), dtype=dtype, may_alias=True)
+    call(backend, kernels_for(backend, dtype).clip_grad, x.size, dy, x, *bounds, results=(dx,))
+    return dx
+
+
+def _check_bounds(low: float, high: float) -> tuple[float, float]:
+    if not low <= high:
+        raise ValueError(f"low must not be above high, got low={low}, high={high}")
+    return float(low), float(high)
 
 
 def dropout(x: Array, *, probability: float, seed: int, offset: int | Array = 0, out: Array | None = None) -> Array:
