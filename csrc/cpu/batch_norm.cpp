@@ -37,7 +37,7 @@ class Moments {
         std::fill(mean, mean + 2 * pitch_, 0.0);
         const std::int64_t begin = part_begin(cut_.rows, cut_.parts, part);
         const std::int64_t end = part_begin(cut_.rows, cut_.parts, part + 1);
-        const std::int64_t rows = std::clamp<std::int64_t>(kMomentFloats / C, 16, kBiasRows);
+        const std::int64_t rows = std::clamp<std::int64_t>(kMomentFloats / C, 16, kSumRows);
         for (std::int64_t row = begin; row < end; row += rows) {
             const std::int64_t block_end = std::min(end, row + rows);
             const float* const origin = x + row * C;

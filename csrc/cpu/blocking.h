@@ -104,10 +104,10 @@ constexpr int kDenseGradFloats = 32 * 1024;
 // the last-level cache, which keeps the filters and scratch of the convolution too.
 constexpr int kGroupBytes = 4 << 20;
 
-// A bias gradient (conv/bias_grad.cpp) adds this many rows at a time, which keeps float32 accurate
-// however many there are, in at most so many parts.
-constexpr int kBiasRows = 256;
-constexpr int kBiasParts = 64;
+// Sums over rows (columns.h) add this many rows at a time, which keeps float32 accurate however many
+// there are, in at most so many parts.
+constexpr int kSumRows = 256;
+constexpr int kSumParts = 64;
 
 // Floats of a block of rows that the statistics of batch_norm (batch_norm.cpp) go over twice: 64 KB,
 // in the second-level cache.

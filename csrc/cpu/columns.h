@@ -57,7 +57,7 @@ void add_rows(std::int64_t first, std::int64_t end, int channels, float* sums, c
         add_all(row, std::integral_constant<int, 1>());
 }
 
-// The parts that the rows of `images` arrays (rows, channels) are cut into: sums of kBiasRows rows
+// The parts that the rows of `images` arrays (rows, channels) are cut into: sums of kSumRows rows
 // are added up, which keeps float32 accurate however many rows there are.
 struct ColumnParts {
     int images;
@@ -69,7 +69,7 @@ struct ColumnParts {
           rows(rows),
           channels(channels),
           parts(static_cast<int>(
-              std::clamp<std::int64_t>((rows + kBiasRows - 1) / kBiasRows, 1, kBiasParts))) {}
+              std::clamp<std::int64_t>((rows + kSumRows - 1) / kSumRows, 1, kSumParts))) {}
 
     std::size_t workspace(int sums) const {
         return sizeof(float) * 2 * sums * images * parts *
@@ -95,7 +95,7 @@ void sum_columns(const ColumnParts& cut, void* workspace, const Term& term, cons
             simd::clear(sums, kSums * pitch);
             const std::int64_t end = image_row + part_begin(cut.rows, parts, part + 1);
             for (std::int64_t row = image_row + part_begin(cut.rows, parts, part); row < end;) {
-                const std::int64_t block_end = std::min(end, row + kBiasRows);
+                const std::int64_t block_end = std::min(end, row + kSumRows);
                 simd::clear(block, kSums * pitch);
                 add_rows<kSums>(row, block_end, C, block, term);
                 for (int i = 0; i < kSums * pitch; i += simd::kLanes)

@@ -1,3 +1,5 @@
+import ctypes
+
 import pytest
 
 from tests.accuracy import ARITHMETICS
@@ -32,6 +34,18 @@ def force_plan(monkeypatch):
     for name in ("emulated", "cuda"):
         if not backends.status()[name]:
             backends.get(name).module.clear_plans()
+
+
+@pytest.fixture
+def set_threads():
+    """Call it with a number of threads for the CPU's operations."""
+    try:
+        openmp = ctypes.CDLL("libgomp.so.1")
+    except OSError:
+        pytest.skip("the OpenMP library is not libgomp")
+    before = openmp.omp_get_max_threads()
+    yield openmp.omp_set_num_threads
+    openmp.omp_set_num_threads(before)
 
 
 @pytest.fixture(autouse=True)
