@@ -134,6 +134,55 @@ def test_missing_bias_is_zero(network):
     assert not network.layers["conv2"].bias.any()
 
 
+def test_functions_between_the_layers_are_not_seen(network):
+    """A module may pool and rectify by functions, or by one module for all layers."""
+    layers = interop.to_module(network)
+    module = torch.nn.ModuleDict(
+        {
+            name: child
+            for name, child in layers.named_children()
+            if isinstance(child, (torch.nn.Conv2d, torch.nn.Linear))
+        }
+    )
+    module["rectify"], module["drop"], module["pool"] = layers.relu1, torch.nn.Dropout(0.1), layers.pool1
+    other = models.zfnet_small(7, (24, 20, 3), seed=9)
+    interop.load_weights(other, module)
+    for name, array in network.parameters().items():
+        np.testing.assert_array_equal(other.parameters()[name], array)
+
+
+POOL = {"kernel_size": 3, "stride": 2, "padding": 1}
+
+
+def first_conv(**options):
+    return torch.nn.Conv2d(3, 32, 5, **{"padding": 2, **options})
+
+
+class Doubled(torch.nn.Conv2d):
+    """A convolution that does something more."""
+
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+def with_parameter(network):
+    module = interop.to_module(network)
+    module.scale = torch.nn.Parameter(torch.ones(1))
+    return module
+
+
+def tied(network):
+    module = interop.to_module(network)
+    module.conv5.weight = module.conv4.weight
+    return module
+
+
+def with_weight(network, change):
+    module = interop.to_module(network)
+    module.conv1.weight = torch.nn.Parameter(change(module.conv1.weight.detach()), requires_grad=False)
+    return module
+
+
 def replaced(network, name, child):
     module = interop.to_module(network)
     setattr(module, name, child)
@@ -158,6 +207,64 @@ def replaced(network, name, child):
         ),
         ("layer fc8 must match fc8: kind must be Linear", lambda net: replaced(net, "fc8", torch.nn.Conv2d(1, 1, 1))),
         ("layer fc8 must match fc8: weight", lambda net: replaced(net, "fc8", torch.nn.Linear(512, 8))),
+        *(
+            (f"layer conv1 must match conv1: {word}", lambda net, what=what: replaced(net, "conv1", first_conv(**what)))
+            for word, what in {
+                "padding_mode must be zeros, got circular": {"padding_mode": "circular"},
+                r"stride must be \(1, 1\), got \(2, 1\)": {"stride": (2, 1)},
+                r"dilation must be \(1, 1\), got \(1, 2\)": {"dilation": (1, 2)},
+                r"padding must be \(2, 2\), got same": {"padding": "same"},
+            }.items()
+        ),
+        (
+            "layer conv3 must match conv3: weight must be",
+            lambda net: replaced(net, "conv3", torch.nn.Conv2d(64, 128, 3, padding=1, groups=2)),
+        ),
+        *(
+            (
+                f"layer pool1 must match a layer of the network, such as pool1: {word}",
+                lambda net, what=what: replaced(net, "pool1", torch.nn.MaxPool2d(**{**POOL, **what})),
+            )
+            for word, what in {
+                "ceil_mode must be False, got True": {"ceil_mode": True},
+                "return_indices must be False, got True": {"return_indices": True},
+                r"dilation must be \(1, 1\), got \(2, 2\)": {"dilation": 2},
+                r"kernel_size must be \(3, 3\), got \(2, 2\)": {"kernel_size": 2},
+            }.items()
+        ),
+        (
+            "layer norm1 must match a layer of the network, such as norm1: alpha must be",
+            lambda net: replaced(net, "norm1", torch.nn.LocalResponseNorm(5, 1e-4, 0.75, 2.0)),
+        ),
+        *(
+            (
+                f"layer {name} is a {type(child).__name__}, which no layer of the network does",
+                lambda net, name=name, child=child: replaced(net, name, child),
+            )
+            for name, child in {
+                "conv2": torch.nn.ConvTranspose2d(32, 64, 3),
+                "pool2": torch.nn.AvgPool2d(3, 2, count_include_pad=False),
+                "norm1": torch.nn.BatchNorm2d(32),
+                "relu3": torch.nn.LeakyReLU(),
+                "softmax": torch.nn.Softmax(dim=1),
+            }.items()
+        ),
+        (
+            r"layer conv1 must match conv1: kind must be Conv2d, got .*\.Doubled",
+            lambda net: replaced(net, "conv1", Doubled(3, 32, 5, padding=2)),
+        ),
+        ("module's scale has no place in the network", lambda net: with_parameter(net)),
+        (r"module's conv5\.weight is that of conv4\.weight", lambda net: tied(net)),
+        *(
+            (f"module's conv1.weight {word}", lambda net, change=change: with_weight(net, change))
+            for word, change in {
+                "must be a dense tensor of real .*complex64": lambda weight: weight.to(torch.complex64),
+                "must be a dense tensor of real .*torch.int32": lambda weight: weight.int(),
+                "must be a dense tensor of real .*sparse_coo": lambda weight: weight.to_sparse(),
+                "must be a dense tensor of real .*on meta": lambda weight: weight.to("meta"),
+                "has values that are not finite in float32": lambda weight: weight.double() * 1e300,
+            }.items()
+        ),
     ],
 )
 def test_another_architecture_changes_nothing(network, message, change):

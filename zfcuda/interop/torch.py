@@ -18,6 +18,7 @@ from torch import nn
 from .. import backends
 from ..backends import Array
 from ..nn import Network
+from ..nn.finite import is_finite
 from ..nn.layers import Layer
 from ..pairs import as_pair
 
@@ -73,43 +74,109 @@ def load_weights(network: Network, module: nn.Module) -> None:
     """Copies the weights of a module of the same architecture into a network, on the network's device.
 
     The module's Conv2d and Linear layers, in the order of `module.modules()`, are matched with the network's conv and
-    fully connected layers. ValueError, before anything is changed, if their number, shapes, strides or paddings differ.
-    What the module does between them (ReLU, pools, normalisation) is not seen here, and must be the same.
+    fully connected layers; every other module in it (ReLU, pools, normalisation, with all their attributes) must do
+    what some layer of the network does. ValueError, before anything is changed, that names the module and the attribute
+    where that is not so, or where a parameter has no place in the network, is shared by two, or is not finite in
+    float32. What the module does in `forward` between them is not seen here, and must be the same.
     """
-    layers = [layer for layer in network.layers.values() if layer.product is not None]
-    sources = [(name, source) for name, source in module.named_modules() if isinstance(source, (nn.Conv2d, nn.Linear))]
-    if len(layers) != len(sources):
-        raise ValueError(
-            f"module has {len(sources)} Conv2d and Linear layers, the network {len(layers)} conv and fc layers"
-        )
+    matched = _matched(network, module)
     parameters: dict[str, np.ndarray] = {}
-    for layer, (name, source) in zip(layers, sources, strict=True):
-        _check_geometry(layer, name, source)
-        parameters[f"{layer.name}.weight"] = _weight_from_torch(layer, _to_numpy(source.weight))
-        bias = np.zeros(layer.parameter_shapes["bias"], np.float32) if source.bias is None else _to_numpy(source.bias)
-        parameters[f"{layer.name}.bias"] = bias
+    for layer, (name, source) in matched:
+        parameters[f"{layer.name}.weight"] = _weight_from_torch(layer, _to_numpy(f"{name}.weight", source.weight))
+        bias = np.zeros(layer.parameter_shapes["bias"], np.float32)
+        parameters[f"{layer.name}.bias"] = bias if source.bias is None else _to_numpy(f"{name}.bias", source.bias)
     backend, _ = backends.resolve(**network.parameters())
     network.set_parameters({name: backend.xp.asarray(array) for name, array in parameters.items()})
 
 
-def _check_geometry(layer: Layer, name: str, source: Any) -> None:
-    expected, actual = (
-        {
-            "kind": type(module).__name__,
-            "weight": tuple(module.weight.shape),
-            **{field: getattr(module, field, None) for field in ("stride", "padding", "dilation", "groups")},
-        }
-        for module in (_module_of(layer), source)
+_Named = tuple[str, Any]
+
+
+def _matched(network: Network, module: nn.Module) -> list[tuple[Layer, _Named]]:
+    """Each layer with weights, and the module (with its name) that they come from."""
+    layers = [layer for layer in network.layers.values() if layer.product is not None]
+    leaves = [(name, leaf) for name, leaf in module.named_modules() if not any(leaf.children())]
+    sources = [(name, leaf) for name, leaf in leaves if isinstance(leaf, (nn.Conv2d, nn.Linear))]
+    others = [(layer.name, _module_of(layer)) for layer in network.layers.values() if layer.product is None]
+    for name, leaf in leaves:
+        if not isinstance(leaf, (nn.Conv2d, nn.Linear, *_NOTHING_AT_TEST_TIME)):
+            _check_other(name, leaf, others)
+    if len(layers) != len(sources):
+        raise ValueError(
+            f"module has {len(sources)} Conv2d and Linear layers, the network {len(layers)} conv and fc layers"
+        )
+    placed: dict[int, str] = {}
+    for layer, (name, source) in zip(layers, sources, strict=True):
+        difference = _difference(_module_of(layer), source)
+        if difference:
+            raise ValueError(f"module's layer {name} must match {layer.name}: {difference}")
+        for field in ("weight", "bias"):
+            parameter = getattr(source, field)
+            if parameter is not None and placed.setdefault(id(parameter), f"{name}.{field}") != f"{name}.{field}":
+                raise ValueError(f"module's {name}.{field} is that of {placed[id(parameter)]}; layers share no weights")
+    for name, values in [*module.named_parameters(), *module.named_buffers()]:
+        if id(values) not in placed:
+            raise ValueError(f"module's {name} has no place in the network, whose layers have a weight and a bias")
+    return list(zip(layers, sources, strict=True))
+
+
+# At test time they pass on what comes in. (Whether maps are flattened is seen in the shapes of weights.)
+_NOTHING_AT_TEST_TIME = (nn.Identity, nn.Flatten, nn.Dropout, nn.Dropout2d)
+_PLAIN = ("inplace", "in_channels", "out_channels", "in_features", "out_features")  # no matter, or seen in the weight
+
+
+def _check_other(name: str, leaf: nn.Module, others: list[_Named]) -> None:
+    """ValueError if a module without weights does what none of these does, by name."""
+    alike = {known: _difference(other, leaf) for known, other in others if type(other) is type(leaf)}
+    if not alike:
+        raise ValueError(f"module's layer {name} is a {_kind(leaf)}, which no layer of the network does")
+    if all(alike.values()):
+        known, difference = next(iter(alike.items()))
+        raise ValueError(f"module's layer {name} must match a layer of the network, such as {known}: {difference}")
+
+
+def _difference(expected: Any, actual: Any) -> str:
+    """In what one module does something else than another of its kind; "" if in nothing."""
+    if type(actual) is not type(expected):
+        return f"kind must be {_kind(expected)}, got {_kind(actual)}"
+    wanted, found = _attributes(expected), _attributes(actual)
+    return next(
+        (
+            f"{field} must be {wanted[field]}, got {found[field]}"
+            for field in wanted
+            if not _same(wanted[field], found[field])
+        ),
+        "",
     )
-    for field, value in expected.items():
-        if actual[field] != value:
-            raise ValueError(
-                f"module's layer {name} must match {layer.name}: {field} must be {value}, got {actual[field]}"
-            )
 
 
-def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
-    return tensor.detach().float().cpu().numpy().copy()
+def _attributes(module: Any) -> dict[str, Any]:
+    """What PyTorch itself takes for the module's constants, an int for two sides as a pair."""
+    attributes = {"weight": tuple(module.weight.shape)} if hasattr(module, "weight") else {}
+    for field in module.__constants__:
+        value = getattr(module, field, None)
+        pair = field in ("kernel_size", "stride", "padding", "dilation") and isinstance(value, int)
+        attributes |= {} if field in _PLAIN else {field: (value, value) if pair else value}
+    return attributes
+
+
+def _same(wanted: Any, found: Any) -> bool:
+    return math.isclose(wanted, found) if isinstance(wanted, float) and isinstance(found, float) else wanted == found
+
+
+def _kind(module: nn.Module) -> str:
+    kind = type(module)
+    return kind.__name__ if kind is getattr(nn, kind.__name__, None) else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _to_numpy(name: str, tensor: torch.Tensor) -> np.ndarray:
+    if tensor.layout != torch.strided or tensor.is_meta or not tensor.dtype.is_floating_point:
+        held = f"{tensor.layout}, {tensor.dtype} on {tensor.device}"
+        raise ValueError(f"module's {name} must be a dense tensor of real floating-point numbers, got {held}")
+    values = tensor.detach().float().cpu().numpy().copy()
+    if not is_finite(values):
+        raise ValueError(f"module's {name} has values that are not finite in float32")
+    return values
 
 
 def _weight_from_torch(layer: Any, weight: np.ndarray) -> np.ndarray:
