@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 import zfcuda
-from zfcuda import data
+from zfcuda import cli, data
 
 from . import pictures
+
+PICTURE = pictures.png(pictures.solid((1, 2, 3), 0))
 
 
 def _write(root, names):
@@ -21,7 +23,7 @@ def _write(root, names):
         path = os.path.join(os.fsencode(root), name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with open(path, "wb") as file:
-            file.write(pictures.png(pictures.solid((1, 2, 3), 0)))
+            file.write(PICTURE)
     return root
 
 
@@ -93,21 +95,83 @@ def test_names_that_a_program_gives_are_shown_too():
     assert [dataset.identifier(i) for i in range(2)] == [REPLACED, f"x{REPLACED}[31m"]
 
 
-def test_reports_of_names_of_any_bytes(tmp_path):
-    """All the way: progress lines, messages, the checkpoint, report.html and report.json, from and to such a path."""
-    path = _hostile(tmp_path)
-    out = Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), b"\xfe")))
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Data, parts of its pictures and a checkpoint, at paths that are not UTF-8."""
+    root = tmp_path_factory.mktemp("names")
+    path = _hostile(root)
+    out = os.path.join(os.fsencode(root), b"\xfe")
     with open(os.path.join(os.fsencode(path), b"train/caf\xe9/\xfe.png"), "wb") as file:
         file.write(b"no picture")
-    for command in (
-        ["train", "--epochs", "1", "--skip-damaged", "--out", out / "net"],
-        ["occlude", out / "net" / "checkpoint.safetensors", "--images", "1", "--out", out / "maps"],
-    ):
-        words = [sys.executable, "-m", "zfcuda.cli", *command, "--data", path]
-        done = subprocess.run(words, capture_output=True, check=False)
+    boxes = {os.fsdecode(b"train/caf\xe9/x\xe8%d.png" % i): {"ear": [0, 0, 9, 9]} for i in range(2)}
+    Path(path, "parts.json").write_text(json.dumps(boxes))
+    words = ["--epochs", "2", "--batch-size", "4", "--image-size", "28", "--track-evolution", "--quiet"]
+    net = os.fsdecode(os.path.join(out, b"net"))
+    assert cli.main(["train", "--data", path, "--skip-damaged", *words, "--out", net]) == 0
+    return path, net
+
+
+COMMANDS = {
+    "train": "--epochs 1 --batch-size 4 --image-size 28",
+    "visualize": "NET --maps 2 --no-sanity",
+    "evolve": "NET",
+    "invariance": "NET --images 1 --steps 2",
+    "diagnose": "NET",
+    "occlude": "NET --images 1",
+    "sanity": "NET --images 1 --size 14 --stride 14",
+    "correspond": "NET PARTS",
+    "features": "NET --per-class 2 --draws 1 --layers pool5",
+    "ablate": "--epochs 1 --batch-size 4 --image-size 28 --variants --processes 2 --seeds 0 1",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_reports_of_names_of_any_bytes(trained, tmp_path, capsysbinary, monkeypatch, command):
+    """All the way, for every command: progress, messages, report.html and the JSON, from and to such paths."""
+    path, net = trained
+    out = os.fsdecode(os.path.join(os.fsencode(tmp_path), b"caf\xe9"))
+    named = {"NET": [f"{net}/checkpoint.safetensors"], "PARTS": [f"{path}/parts.json"]}
+    words = [word for given in COMMANDS[command].split() for word in named.get(given, [given])]
+    if command == "ablate":
+        words.insert(words.index("--variants") + 1, "as it is")
+    words += [] if command in ("evolve", "correspond") else ["--data", path, "--skip-damaged"]
+    monkeypatch.setattr(sys, "argv", ["zfcuda", command, *words, "--out", out])  # for the report's foot
+    assert cli.main() == 0
+    assert cli.main(["study", out, "--out", f"{out}/study"]) == 0
+    printed, errors = (text.decode() for text in capsysbinary.readouterr())
+    assert "report: " in printed
+    assert ("left out" in errors) == ("--skip-damaged" in words)
+    for directory in (out, f"{out}/study"):
+        shown = Path(directory, "report.html").read_text(encoding="utf-8")
+        numbers = Path(directory, "report.json").read_text(encoding="utf-8")
+        assert json.loads(numbers)
+        assert "\\ud" not in shown + numbers
+        assert REPLACED in shown
+        assert REPLACED in numbers
+
+
+def test_labels_and_messages_of_names_of_any_bytes(trained, tmp_path, capsys):
+    path, net = trained
+    picture = os.fsdecode(os.path.join(os.fsencode(path), b"test/caf\xe9/x\xe80.png"))
+    words = ["occlude", f"{net}/checkpoint.safetensors", "--size", "14", "--out", str(tmp_path), "--quiet"]
+    assert cli.main([*words, "--image", picture, "--label", os.fsdecode(b"caf\xe9")]) == 0
+    assert f"caf{REPLACED}" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    missing = os.fsdecode(b"nowhere\xff.png")
+    for wrong in (["--image", picture, "--label", os.fsdecode(b"t\xe9")], ["--image", missing], ["--data", missing]):
+        capsys.readouterr()
+        assert cli.main([*words, *wrong]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.encode()
+
+
+def test_the_command_line_itself(trained, tmp_path):
+    """Without a test's own standard output between: what is printed is text, in any encoding of the terminal."""
+    path, net = trained
+    for encoding in ("utf-8", "ascii"):
+        out = os.path.join(os.fsencode(tmp_path), b"\xfe")
+        words = [net + "/checkpoint.safetensors", "--data", path, "--skip-damaged", "--images", "1", "--out", out]
+        command = [sys.executable, "-m", "zfcuda.cli", "occlude", *words]
+        environment = {**os.environ, "PYTHONIOENCODING": encoding}
+        done = subprocess.run(command, capture_output=True, check=False, env=environment)
         assert done.returncode == 0, done.stderr
-        assert done.stdout.decode() + done.stderr.decode()
-    assert zfcuda.load(out / "net" / "checkpoint.safetensors").classes[0] == f"caf{REPLACED}"
-    for name in ("net", "maps"):
-        assert json.loads((out / name / "report.json").read_text(encoding="utf-8"))
-    assert f"caf{REPLACED}" in (out / "maps" / "report.html").read_text(encoding="utf-8")
+        assert (done.stdout + done.stderr).decode(encoding)

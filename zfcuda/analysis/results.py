@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..files import write_atomically
+from ..files import utf8, write_atomically
 
 
 class Result:
@@ -48,4 +48,4 @@ def to_plain(value: Any) -> Any:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `to_plain(value)`, whole or not at all."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(to_plain(value), indent=1, ensure_ascii=False) + "\n").encode(errors="replace"))
+    write_atomically(path, utf8(json.dumps(to_plain(value), indent=1, ensure_ascii=False) + "\n"))

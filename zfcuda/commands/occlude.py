@@ -11,7 +11,7 @@ import numpy as np
 
 from ..analysis import Cluttered, pointing
 from ..analysis.source import preprocess_of, to_device
-from ..data import ArrayDataset, Dataset, Subset, listed, read_image, sample
+from ..data import ArrayDataset, Dataset, Subset, listed, printable, read_image, sample
 from ..nn import Network
 from ..report import Report
 from ..report.sections.occlusion import add_occlusion
@@ -97,6 +97,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: str | None) -> ArrayDataset:
     preprocess = preprocess_of(net)
+    label = label if label is None or label in classes else printable(label)  # as the names of classes are shown
     if label is not None and label not in classes:
         like = listed(difflib.get_close_matches(label, classes))
         hint = f", which is like {like}" if like else ""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from .._version import __version__
 from ..analysis.results import to_plain, write_json
 from ..errors import Interrupted
-from ..files import write_atomically
+from ..files import utf8, write_atomically
 from .parts import Chart, Part
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class Report:
         write_json(directory / NUMBERS, {**about, "sections": numbers})
         shown = self.shown()
         write_json(directory / SHOWN, shown)
-        write_atomically(directory / PAGE, self._html(shown).encode(errors="replace"))  # paths may be any bytes
+        write_atomically(directory / PAGE, utf8(self._html(shown)))
         return directory / PAGE
 
 
