@@ -1,7 +1,11 @@
-"""Ctrl-C during every command that takes long: the report that it leaves, which says that it is partial."""
+"""Ctrl-C during every command that takes long: the report that it leaves, which says that it is partial. Other ends of
+a process: what they leave is whole."""
 
+import contextlib
 import json
+import multiprocessing.resource_tracker
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +19,9 @@ from PIL import Image
 from zfcuda import cli
 from zfcuda.analysis import progress
 from zfcuda.data import Preprocess
-from zfcuda.nn import Network, models
+from zfcuda.files import write_atomically
+from zfcuda.nn import Network, load, models
+from zfcuda.report import page
 
 CLASSES = ("cat", "dog")
 CTRL_C = 130
@@ -246,3 +252,194 @@ def test_a_real_signal(checkpoint, folder, tmp_path):
     about = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert about["partial"] == ["8 of 12 images ranked"]
     assert len(about["sections"]) == 5
+
+
+# ---- Processes that end, in whatever way -------------------------------------------------------------------------
+
+_SOON = 20  # seconds on a busy machine; the training that is stopped would go on for minutes
+linux = pytest.mark.skipif(sys.platform != "linux", reason="finds processes as Linux shows them")
+
+
+def started(*words):
+    """The command in a process of its own, which is the only one to get a signal that is sent to it."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "zfcuda.cli", *map(str, words)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def descendants(pid):
+    """The processes that a process has started, and those that they have."""
+    parents = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{name}/stat") as file:
+            parents[int(name)] = int(file.read().rpartition(")")[2].split()[1])
+    found, below = set(), {pid}
+    while below := {child for child, parent in parents.items() if parent in below} - found:
+        found |= below
+    return found
+
+
+def until(condition, what, process=None, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process is None or process.poll() is None, f"the command has ended: {process.communicate()}"
+        assert time.monotonic() < end, f"{what}: not within {seconds} seconds"
+        time.sleep(0.02)
+
+
+def ended(pid):
+    """Whether a process is no more, or waits for nobody but init to notice."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+ABLATE = ("--epochs", 400, "--batch-size", 8, "--variants", "as it is", "--seeds", 0, 1, "--processes", 2, "--quiet")
+
+
+@linux
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_whatever_ends_ablate_ends_its_processes(folder, tmp_path, number):
+    """At once, and what they have written is whole: a second run goes on with it."""
+    process = started("ablate", "--data", folder, "--out", tmp_path, *ABLATE)
+    until(lambda: len(list(tmp_path.glob("runs/*/metrics.jsonl"))) == 2, "two runs with an epoch", process)
+    children = descendants(process.pid)
+    assert len(children) >= 2
+    process.send_signal(number)
+    errors = process.communicate(timeout=_SOON)[1]
+    until(lambda: all(map(ended, children)), "the end of its processes", seconds=_SOON)
+    assert process.returncode == (CTRL_C if number == signal.SIGINT else -number)
+    if number == signal.SIGINT:
+        assert errors == "interrupted: 0 of 2 runs finished\nzfcuda ablate: interrupted\n"
+    before = {path: path.read_text() for path in tmp_path.glob("runs/*/metrics.jsonl")}
+    assert all(1 <= len(text.splitlines()) < 400 for text in before.values())
+
+    process = started("ablate", "--data", folder, "--out", tmp_path, *ABLATE)
+    until(lambda: all(len(path.read_text()) > len(text) for path, text in before.items()), "epochs", process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=_SOON)
+    for path, text in before.items():
+        assert path.read_text().startswith(text)  # the epochs that were done are not done again
+        load(path.with_name("checkpoint.safetensors"))
+
+
+@linux
+def test_ctrl_c_between_two_runs_ends_the_others(folder, tmp_path, monkeypatch):
+    """While the parent does something else than wait."""
+    multiprocessing.resource_tracker.ensure_running()  # which lives as long as this process
+    seen, before = [], descendants(os.getpid())
+
+    def pressed(run):
+        seen.append(descendants(os.getpid()) - before)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("zfcuda.commands.ablate._say", pressed)
+    words = ("--epochs", 1, "--batch-size", 8, "--seeds", 0, 1, 2, 3, 4, 5, "--processes", 2, "--quiet")
+    words = ("ablate", "--data", folder, "--variants", "as it is", *words, "--out", tmp_path)
+    assert cli.main([str(word) for word in words]) == CTRL_C
+    until(lambda: all(map(ended, seen[1])), "the end of its processes", seconds=_SOON)
+    assert len(list(tmp_path.glob("runs/*/row.json"))) < 6
+    assert json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))["partial"] == ["1 of 6 runs finished"]
+
+
+# ---- While a report is being written --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_ctrl_c_while_a_report_is_being_written(checkpoint, folder, tmp_path, monkeypatch, presses):
+    """The first waits until it is there; a second one leaves what was there before."""
+    words = ["diagnose", str(checkpoint), "--data", str(folder), "--out", str(tmp_path), "--quiet"]
+    assert cli.main(words) == 0
+    before = (tmp_path / "report.html").read_text(encoding="utf-8")
+    whole = page.write_json
+
+    def pressed(path, value):
+        monkeypatch.setattr(page, "write_json", whole)
+        for _ in range(presses):
+            signal.raise_signal(signal.SIGINT)
+        whole(path, value)
+
+    monkeypatch.setattr(page, "write_json", pressed)
+    assert cli.main([*words, "--images", "2"]) == CTRL_C
+    after = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert (after == before) == (presses == 2)
+    assert after.rstrip().endswith("</html>")
+    json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert not list(tmp_path.glob(".*"))
+
+
+_WRITES = """
+import os, sys
+from zfcuda.files import write_atomically
+def fsync(descriptor):  # killed when all is in the file, but the file not yet in its place
+    os.kill(os.getpid(), 9)
+os.fsync = fsync
+write_atomically(sys.argv[1], b"new")
+"""
+
+
+def test_what_a_killed_process_leaves_is_taken_away_by_the_next(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_bytes(b"old and longer")
+    for _ in range(3):
+        assert subprocess.run([sys.executable, "-c", _WRITES, path]).returncode == -signal.SIGKILL
+        assert path.read_bytes() == b"old and longer"
+        assert len(list(tmp_path.iterdir())) == 2
+    write_atomically(path, b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+_MANY = """
+import sys
+from zfcuda.files import write_atomically
+for i in range(200):
+    write_atomically(sys.argv[1], sys.argv[2].encode() * 10_000)
+"""
+
+
+def test_two_processes_that_write_one_file(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"a")
+    writers = [subprocess.Popen([sys.executable, "-c", _MANY, path, letter]) for letter in "ab"]
+    while any(writer.poll() is None for writer in writers):
+        found = path.read_bytes()
+        assert found in (b"a", b"a" * 10_000, b"b" * 10_000)
+    assert [writer.returncode for writer in writers] == [0, 0]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+_LIMITED = """
+import resource, sys
+from zfcuda import cli
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]),) * 2)
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("limit", "words", "name"),
+    [
+        (100_000, ("train", "--epochs", "1", "--batch-size", "8"), "checkpoint.safetensors"),
+        (1000, ("diagnose", "NET"), "diagnosis-01.png"),
+        (20_000, ("diagnose", "NET"), "report.html"),
+    ],
+)
+def test_an_error_of_the_disk_names_the_file(checkpoint, folder, tmp_path, limit, words, name):
+    """A limit on the size of files, as from a quota or a full disk."""
+    words = [str(checkpoint) if word == "NET" else word for word in words]
+    command = [sys.executable, "-c", _LIMITED, str(limit), *words, "--data", folder, "--out", tmp_path, "--quiet"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert re.fullmatch(rf"zfcuda {words[0]}: \[Errno \d+\] File too large: '{re.escape(str(tmp_path))}/[^/]*'", line)
+    assert not list(tmp_path.glob(".*"))
+    assert not (tmp_path / name).exists()

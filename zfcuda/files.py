@@ -3,35 +3,77 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
-import tempfile
+import signal
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Writes a file whole or not at all: beside, flushed to the disk, then renamed. OSError if it cannot."""
+    """Writes a file whole or not at all: beside, flushed to the disk, then renamed. OSError with the path if it cannot.
+
+    What a killed process leaves beside has a name of its own for each path, so that the next write takes it away.
+    """
     path = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+        with os.fdopen(_opened_alone(temporary), "wb") as file:
+            try:
+                file.truncate()
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+                raise
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _opened_alone(path: Path) -> int:
+    """A descriptor of the file, new or old, that no other process writes to before this one has closed it."""
+    while True:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT, 0o666)
+        try:
+            with contextlib.suppress(OSError):  # where there are no locks
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            with contextlib.suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)  # whoever had it has renamed it meanwhile
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits for the end of this context. A second one does not."""
+    if threading.current_thread() is not threading.main_thread():  # which alone gets it
+        yield
+        return
+    pressed: list[Any] = []
+
+    def wait(number: int, frame: Any) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(frame)
+
+    before = signal.signal(signal.SIGINT, wait)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed and callable(before):
+        before(signal.SIGINT, pressed[0])
 
 
 def utf8(text: str) -> bytes:
     """Text as UTF-8. U+FFFD stands for what is none: names may be any bytes, which Python reads as surrogates."""
     return re.sub("[\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", text).encode()
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

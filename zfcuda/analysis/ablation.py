@@ -14,13 +14,17 @@ import math
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import signal
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from .._version import __version__
 from ..data import Augmentation, Dataset, Preprocess, digest, mean_image, relabelled, sample
@@ -198,7 +202,7 @@ def ablation(
     runs: list[Run] = []
     trained = _in_processes(jobs, train, validation, budget, min(processes, len(jobs)))
     label = "variants" if progress and processes > 1 else ""  # a single process shows the bar of its training
-    with Steps(len(jobs), unit="runs finished", label=label) as steps:
+    with Steps(len(jobs), unit="runs finished", label=label) as steps, contextlib.closing(trained):
         for _, run in zip(steps, trained, strict=True):
             runs.append(run)
             if on_run is not None:
@@ -222,22 +226,39 @@ class _Job(NamedTuple):
 
 def _in_processes(
     jobs: Sequence[_Job], train: Dataset, validation: Dataset, budget: Budget, processes: int
-) -> Iterator[Run]:
+) -> Generator[Run]:
     """The runs in the order of the jobs, each as soon as it and those before it are done."""
     if processes == 1:
         for job in jobs:
             yield _run(job, train, validation, budget)
         return
     # Fresh processes: in a fork of one that has used a GPU, CUDA does not run.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
-        with _threads_of_children(max(1, (os.cpu_count() or 1) // processes)):
-            futures = [pool.submit(_run, job, train, validation, budget) for job in jobs]
+    context = multiprocessing.get_context("spawn")
+    waits, lives = context.Pipe(duplex=False)
+    with waits, ProcessPoolExecutor(processes, context, _end_with_parent, (waits,)) as pool:
         try:
+            with _threads_of_children(max(1, (os.cpu_count() or 1) // processes)):
+                futures = [pool.submit(_run, job, train, validation, budget) for job in jobs]
             for future in futures:
                 yield future.result()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            lives.close()
             raise
+    lives.close()
+
+
+def _end_with_parent(waits: Connection) -> None:
+    """In a child: Ctrl-C is the parent's. When that closes its end of the pipe, or ends in whatever way, this process
+    ends at once: what it has written is whole, and a later one goes on with it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    tqdm.set_lock(threading.RLock())  # the bars here are not shown; tqdm's own lock would be left in the system
+
+    def wait() -> None:
+        with contextlib.suppress(EOFError, OSError):
+            waits.recv_bytes()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 @contextlib.contextmanager

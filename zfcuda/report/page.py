@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from .._version import __version__
 from ..analysis.results import to_plain, write_json
 from ..errors import Interrupted
-from ..files import utf8, write_atomically
+from ..files import uninterrupted, utf8, write_atomically
 from .parts import Chart, Part
 
 if TYPE_CHECKING:
@@ -87,18 +87,19 @@ class Report:
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Writes report.html, report.json (the numbers), page.json (what the page shows, for a study) and the pictures
-        as PNG into the directory; returns the page's path."""
+        as PNG into the directory; returns the page's path. Ctrl-C waits until all of it is there."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
-        for section in self.sections:
-            for part in section.parts:
-                part.save(directory)
-        numbers = {section.title: section.numbers for section in self.sections if section.numbers is not None}
-        about = {"title": self.title, "command": self.command, "partial": self.partial}
-        write_json(directory / NUMBERS, {**about, "sections": numbers})
-        shown = self.shown()
-        write_json(directory / SHOWN, shown)
-        write_atomically(directory / PAGE, utf8(self._html(shown)))
+        with uninterrupted():
+            for section in self.sections:
+                for part in section.parts:
+                    part.save(directory)
+            numbers = {section.title: section.numbers for section in self.sections if section.numbers is not None}
+            about = {"title": self.title, "command": self.command, "partial": self.partial}
+            write_json(directory / NUMBERS, {**about, "sections": numbers})
+            shown = self.shown()
+            write_json(directory / SHOWN, shown)
+            write_atomically(directory / PAGE, utf8(self._html(shown)))
         return directory / PAGE
 
 

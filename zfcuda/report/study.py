@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..analysis.results import write_json
 from ..errors import DataError
-from ..files import utf8, write_atomically
+from ..files import uninterrupted, utf8, write_atomically
 from .page import NUMBERS, PAGE, SHOWN, Report, render, render_sections
 
 
@@ -44,6 +44,7 @@ def join(directories: Sequence[str | os.PathLike], out: str | os.PathLike, title
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     report = Report(title, f"{len(runs)} runs in one page.")
-    write_json(out / NUMBERS, {"title": title, "runs": [run.numbers for run in runs]})
-    write_atomically(out / PAGE, utf8(render("study.html.j2", report=report, runs=runs)))
+    with uninterrupted():
+        write_json(out / NUMBERS, {"title": title, "runs": [run.numbers for run in runs]})
+        write_atomically(out / PAGE, utf8(render("study.html.j2", report=report, runs=runs)))
     return out / PAGE
