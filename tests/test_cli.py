@@ -2,6 +2,7 @@
 
 import html
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -265,6 +266,16 @@ def test_study_joins_reports(trained, tmp_path, capsys):
 def test_help(command, capsys):
     assert run(*filter(None, [command]), "--help") == 0
     assert "usage: zfcuda" in capsys.readouterr().out
+
+
+def test_files_that_are_left_out_are_listed_once(trained, folder, tmp_path, capsys):
+    data, other = tmp_path / "data", tmp_path / "other.safetensors"
+    shutil.copytree(folder, data)
+    (data / "test" / "red <b>" / "x.png").write_bytes(b"no picture")
+    shutil.copy(trained, other)
+    words = ("--data", data, "--skip-damaged", "--quiet", "--out", tmp_path / "out")
+    assert run("diagnose", trained, other, *words) == 0
+    assert capsys.readouterr().err.count("left out") == 1
 
 
 class TestErrors:

@@ -222,6 +222,15 @@ def _flat(root: Path) -> Path:
     return root
 
 
+def _flat_test(root: Path) -> Path:
+    """As ImageNet's validation and test images are unpacked."""
+    _set(root / "train")
+    _set(root / "val")
+    (root / "test").mkdir()
+    (root / "test" / "x.png").write_bytes(_GOOD)
+    return root
+
+
 def _idx(images: bytes, packed: bool = True):
     def make(root: Path) -> Path:
         root.mkdir()
@@ -261,6 +270,7 @@ CASES = {
     "terabyte": (_sparse("a/x.png", 2**40), _DAMAGED + ".*holds 1,099,511,627,776 bytes"),
     "train is test": (_halves("train", "test"), "test: is the same folder as .*train, by a link"),
     "flat halves": (_flat, "train: has no class folders"),
+    "flat test, labelled val": (_flat_test, [8, 8]),
     "two trainings": (_halves("train", "Train", "test"), "which of these is which half"),
     # Pictures.
     "nothing": (_with(b""), _DAMAGED),

@@ -154,8 +154,11 @@ def open_data(arguments: argparse.Namespace, image_size: int | None = None, *, i
         )
     except data.DamagedFiles as error:
         raise error.advising("--skip-damaged") from None
+    told = vars(arguments).setdefault("told", set())
     for skipped in (*split.train.skipped, *split.test.skipped):
-        print(f"left out {skipped.path}: {skipped.reason}", file=sys.stderr)
+        if skipped not in told:
+            print(f"left out {skipped.path}: {skipped.reason}", file=sys.stderr)
+            told.add(skipped)
     if arguments.clutter:
         height, width, _ = split.train.image_shape
         if arguments.clutter <= max(height, width):

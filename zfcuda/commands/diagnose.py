@@ -27,6 +27,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     opened = {}
+    arguments.told = set()  # of files that are left out, once for all networks
     for path in dict.fromkeys(arguments.checkpoints):
         of_one = argparse.Namespace(**vars(arguments) | {"checkpoint": path})
         net = common.open_network(of_one)
