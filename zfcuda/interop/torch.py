@@ -97,7 +97,8 @@ def _matched(network: Network, module: nn.Module) -> list[tuple[Layer, _Named]]:
     layers = [layer for layer in network.layers.values() if layer.product is not None]
     leaves = [(name, leaf) for name, leaf in module.named_modules() if not any(leaf.children())]
     sources = [(name, leaf) for name, leaf in leaves if isinstance(leaf, (nn.Conv2d, nn.Linear))]
-    others = [(layer.name, _module_of(layer)) for layer in network.layers.values() if layer.product is None]
+    rest = [layer for layer in network.layers.values() if layer.product is None and layer.kind in _MODULES]
+    others = [(layer.name, _module_of(layer)) for layer in rest]
     for name, leaf in leaves:
         if not isinstance(leaf, (nn.Conv2d, nn.Linear, *_NOTHING_AT_TEST_TIME)):
             _check_other(name, leaf, others)
