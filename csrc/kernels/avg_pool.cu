@@ -25,7 +25,7 @@ void avg_pool2d(const AvgPoolShape& shape, const T* x, T* y, void* workspace, St
         constexpr int kWidth = vectors ? kVector : 1;
         if (shape.is_global()) {
             const double cells = static_cast<double>(shape.rows(0).count) * shape.columns(0).count;
-            const FinishScaledSum<T> finish{y, shape.c, static_cast<float>(1 / cells)};
+            const FinishAverage<T> finish{y, shape.c, static_cast<float>(1 / cells)};
             reduce_columns<kWidth>(pixels(shape), SumColumns<T>(x, shape.c), finish, workspace,
                                    stream);
             return;

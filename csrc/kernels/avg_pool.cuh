@@ -88,4 +88,21 @@ __global__ void avg_pool2d_grad_kernel(AvgPoolShape shape, RowTiles tiles, FastD
           from_floats<T>(sum));
 }
 
+// y[image, c] = sum * scale.
+template <typename T>
+struct FinishAverage {
+    T* y;
+    int channels;
+    float scale;
+
+    template <int Width>
+    __device__ void operator()(int image, int c, const ColumnParts<1, Width>& sum) const {
+        Vector<T, Width> average;
+#pragma unroll
+        for (int j = 0; j < Width; ++j)
+            average.at[j] = from_float<T>(sum.part[0].at[j] * scale);
+        store(y + image * channels + c, average);
+    }
+};
+
 }  // namespace zfcuda

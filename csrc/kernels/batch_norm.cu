@@ -19,8 +19,8 @@ void batch_norm(std::int64_t rows, int channels, const T* x, const float* mean,
                 const float* variance, const float* weight, const float* bias, float eps, bool relu,
                 T* y, Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
-    const bool in_vectors =
-        channels % kVector == 0 && aligned_for_vectors<kVector>(x, y, mean, variance, weight, bias);
+    const bool in_vectors = channels % kVector == 0 && aligned_for_vectors<kVector>(x, y) &&
+                            aligned_for_vectors(mean, variance, weight, bias);
     with_constants(in_vectors, relu, [&](auto vectors, auto relu) {
         constexpr int kWidth = vectors ? kVector : 1;
         const RowGroups<kWidth> groups(rows, channels);
@@ -34,8 +34,8 @@ template <typename T>
 void batch_norm_statistics(std::int64_t rows, int channels, const T* x, float* mean,
                            float* variance, void* workspace, Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
-    const bool in_vectors =
-        channels % kVector == 0 && aligned_for_vectors<kVector>(x, mean, variance);
+    const bool in_vectors = channels % kVector == 0 && aligned_for_vectors<kVector>(x) &&
+                            aligned_for_vectors(mean, variance);
     with_constant(in_vectors, [&](auto vectors) {
         constexpr int kWidth = vectors ? kVector : 1;
         reduce_columns<kWidth>({1, rows, channels}, MomentColumns<T>(x, channels),
@@ -49,9 +49,8 @@ void batch_norm_grad(std::int64_t rows, int channels, const T* dy, const T* x, c
                      float* dbias, void* workspace, Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
     const BatchNormParameters parameters{mean, variance, weight, eps};
-    const bool in_vectors =
-        channels % kVector == 0 &&
-        aligned_for_vectors<kVector>(dy, x, mean, variance, weight, dx, dweight, dbias);
+    const bool in_vectors = channels % kVector == 0 && aligned_for_vectors<kVector>(dy, x, dx) &&
+                            aligned_for_vectors(mean, variance, weight, dweight, dbias);
     with_constant(in_vectors, [&](auto vectors) {
         constexpr int kWidth = vectors ? kVector : 1;
         reduce_columns<kWidth>({1, rows, channels}, BatchNormGradColumns<T>(dy, x, mean, channels),

@@ -214,20 +214,13 @@ struct SumColumns : JoinSums<1> {
     }
 };
 
-// y[image, c] = sum * scale.
-template <typename T>
-struct FinishScaledSum {
-    T* y;
-    int channels;
-    float scale;
+// out[c] = sum, of one image.
+struct FinishSum {
+    float* out;
 
     template <int Width>
-    __device__ void operator()(int image, int c, const ColumnParts<1, Width>& sum) const {
-        Vector<T, Width> scaled;
-#pragma unroll
-        for (int j = 0; j < Width; ++j)
-            scaled.at[j] = from_float<T>(sum.part[0].at[j] * scale);
-        store(y + image * channels + c, scaled);
+    __device__ void operator()(int, int c, const ColumnParts<1, Width>& sum) const {
+        store_floats(out + c, sum.part[0]);
     }
 };
 

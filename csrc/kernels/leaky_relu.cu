@@ -37,8 +37,7 @@ void leaky_relu_grad(std::int64_t rows, int channels, const T* dy, const T* x, c
         });
         return;
     }
-    const bool in_vectors =
-        aligned && channels % kVector == 0 && aligned_for_vectors<kVector>(slopes);
+    const bool in_vectors = aligned && channels % kVector == 0 && aligned_for_vectors(slopes);
     with_constant(in_vectors, [&](auto vectors) {
         constexpr int kWidth = vectors ? kVector : 1;
         const RowGroups<kWidth> groups(rows, channels);
@@ -65,15 +64,16 @@ void prelu_weight_grad(std::int64_t rows, int channels, bool shared, const T* dy
     const SlopeGradWorkspace layout(rows, channels);
     void* partial = static_cast<char*>(workspace) + layout.sums;
     float* sums = shared ? static_cast<float*>(workspace) : dslope;
-    const bool in_vectors = channels % kVector == 0 && aligned_for_vectors<kVector>(dy, x, sums);
+    const bool in_vectors =
+        channels % kVector == 0 && aligned_for_vectors<kVector>(dy, x) && aligned_for_vectors(sums);
     with_constant(in_vectors, [&](auto vectors) {
         constexpr int kWidth = vectors ? kVector : 1;
         reduce_columns<kWidth>(layout.by_channel, SlopeGradColumns<T>(dy, x, channels),
-                               FinishScaledSum<float>{sums, channels, 1.0f}, partial, stream);
+                               FinishSum{sums}, partial, stream);
     });
     if (shared) {
-        reduce_columns<1>(layout.of_channels, SumColumns<float>(sums, 1),
-                          FinishScaledSum<float>{dslope, 1, 1.0f}, partial, stream);
+        reduce_columns<1>(layout.of_channels, SumColumns<float>(sums, 1), FinishSum{dslope},
+                          partial, stream);
     }
 }
 

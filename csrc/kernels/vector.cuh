@@ -36,6 +36,35 @@ __device__ inline void store(T* target, const Vector<T, Width>& value) {
     *reinterpret_cast<Vector<T, Width>*>(target) = value;
 }
 
+// The same of float32 arrays that go with vectors of bfloat16: 16 bytes at a time, which is all that
+// their addresses are multiples of.
+template <int Width>
+__device__ inline Vector<float, Width> load_floats(const float* source) {
+    constexpr int kPiece = Width < 4 ? Width : 4;
+    Vector<float, Width> result;
+#pragma unroll
+    for (int i = 0; i < Width; i += kPiece) {
+        const auto piece = load<kPiece>(source + i);
+#pragma unroll
+        for (int j = 0; j < kPiece; ++j)
+            result.at[i + j] = piece.at[j];
+    }
+    return result;
+}
+
+template <int Width>
+__device__ inline void store_floats(float* target, const Vector<float, Width>& value) {
+    constexpr int kPiece = Width < 4 ? Width : 4;
+#pragma unroll
+    for (int i = 0; i < Width; i += kPiece) {
+        Vector<float, kPiece> piece;
+#pragma unroll
+        for (int j = 0; j < kPiece; ++j)
+            piece.at[j] = value.at[i + j];
+        store(target + i, piece);
+    }
+}
+
 // ---- Elements as floats -------------------------------------------------------------------------
 
 __device__ inline float to_float(float x) {

@@ -77,6 +77,7 @@ def prelu_weight_grad(to, dtype=np.float32):
 # On float32 and, but for the optimiser, on bfloat16.
 CALLS = {
     "add": add,
+    "add and relu": lambda to, dtype: ops.add(to(normal(9, 7, dtype=dtype)), to(normal(9, 7, dtype=dtype)), relu=True),
     "copy_channels": copy_channels,
     "permute_channels": lambda to, dtype: ops.permute_channels(to(normal(9, 16, dtype=dtype)), range(15, -1, -1)),
     "avg_pool2d and its gradient": avg_pool_and_back,

@@ -14,11 +14,12 @@ template <class T>
 void conv2d_bias_grad(std::int64_t rows, int channels, const T* dy, float* db, void* workspace,
                       Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
-    const bool in_vectors = channels % kVector == 0 && aligned_for_vectors<kVector>(dy, db);
+    const bool in_vectors =
+        channels % kVector == 0 && aligned_for_vectors<kVector>(dy) && aligned_for_vectors(db);
     with_constant(in_vectors, [&](auto vectors) {
         constexpr int kWidth = vectors ? kVector : 1;
-        reduce_columns<kWidth>({1, rows, channels}, SumColumns<T>(dy, channels),
-                               FinishScaledSum<float>{db, channels, 1.0f}, workspace, stream);
+        reduce_columns<kWidth>({1, rows, channels}, SumColumns<T>(dy, channels), FinishSum{db},
+                               workspace, stream);
     });
 }
 
