@@ -116,6 +116,20 @@ class Norm(Case):
     channels: int
 
 
+class Average(Pool):
+    directions = ("average", "average grad")
+
+
+class BatchNorm(Norm):
+    directions = ("batchnorm", "batchnorm training", "batchnorm grad")
+
+
+class Joint(Norm):
+    """Two maps of x's shape that become one."""
+
+    directions = ("add", "concat")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Dense(Case):
     """A fully connected layer."""
@@ -298,6 +312,11 @@ CASES: list[Case] = [
         _conv("layer3", 14, 256, 256, 3, 1, 1),
         _conv("layer4.0", 14, 256, 512, 3, 2, 1),
         _conv("layer4", 7, 512, 512, 3, 1, 1),
+        BatchNorm(layer="bn1", size=112, channels=64),
+        BatchNorm(layer="layer1.bn", size=56, channels=64),
+        BatchNorm(layer="layer4.bn", size=7, channels=512),
+        Joint(layer="layer1.sum", size=56, channels=64),
+        Average(layer="avgpool", size=7, channels=512, window=7, stride=1, padding=0),
         _dense("fc", 512, 1000),
     ),
     *_family(
@@ -322,6 +341,8 @@ CASES: list[Case] = [
         _conv("3a.conv3", 28, 96, 128, 3, 1, 1),
         _conv("3a.conv5", 28, 16, 32, 5, 1, 2),
         _pool("3a.pool", 28, 192, 3, 1, 1),
+        Joint(layer="3b.join", size=28, channels=240),
+        Average(layer="aux.pool", size=14, channels=512, window=5, stride=3, padding=0),
         _conv("4b.conv1", 14, 512, 160, 1),
         _conv("4d.conv3", 14, 144, 288, 3, 1, 1),
         _pool("4e.pool", 14, 528, 3, 1, 1),
@@ -377,6 +398,8 @@ CASES: list[Case] = [
         _conv("row", 17, 100, 60, (1, 7), 1, (0, 3)),
         _conv("wide.1x1", (31, 45), 129, 65, 1),
         _pool("channels", (53, 47), 43),
+        Average(layer="map", size=(121, 97), channels=43, window=(121, 97), stride=1, padding=0),
+        BatchNorm(layer="bn", size=(53, 47), channels=43),
         _pool("square4", 60, 21, 4, 4),
         _pool("dense5", 28, 50, 5, 1, 2),
         _dense("primes", 1021, 509),

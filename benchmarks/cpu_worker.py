@@ -14,6 +14,7 @@ from multiprocessing.connection import Connection
 
 import cases
 import cpu_device
+import graph_layers
 import layers
 import memory
 import networks
@@ -21,7 +22,7 @@ import torch
 from harness import Ceilings, Name, Row, measure
 from setting import CPU
 
-MAKERS = layers.MAKERS | networks.MAKERS
+MAKERS = layers.MAKERS | graph_layers.MAKERS | networks.MAKERS
 
 
 @dataclass(frozen=True)

@@ -80,12 +80,13 @@ def run_tests(seconds: float) -> tuple[bool, str]:
 
 
 def make(problem: cases.Problem, setting: Any) -> harness.Calls:
+    import graph_layers
     import layers
     import networks
     import torch
 
     torch.manual_seed(0)
-    makers: dict[str, Callable[..., harness.Calls]] = layers.MAKERS | networks.MAKERS
+    makers: dict[str, Callable[..., harness.Calls]] = layers.MAKERS | graph_layers.MAKERS | networks.MAKERS
     return makers[problem.direction](setting, problem.case)
 
 

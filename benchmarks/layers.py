@@ -21,7 +21,7 @@ SWITCH = 1
 aten = torch.ops.aten
 
 
-def _against(
+def against(
     setting: Setting, call: Call, theirs: Callable[..., Any], *tensors: torch.Tensor, tolerance: float, **work: float
 ) -> Calls:
     """Our call against PyTorch's of these tensors, which is the reference too."""
@@ -63,7 +63,7 @@ def fprop(setting: Setting, case: cases.Conv) -> Calls:
     def call() -> Any:
         return ops.conv2d(x, w, b, **of.options)
 
-    return _against(setting, call, of.forward, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
+    return against(setting, call, of.forward, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
 
 
 def dgrad(setting: Setting, case: cases.Conv) -> Calls:
@@ -79,7 +79,7 @@ def dgrad(setting: Setting, case: cases.Conv) -> Calls:
     def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return backward(dy, x, w)[0]
 
-    return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
+    return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
 
 
 def wgrad(setting: Setting, case: cases.Conv) -> Calls:
@@ -95,7 +95,7 @@ def wgrad(setting: Setting, case: cases.Conv) -> Calls:
         return backward(dy, x, w)[1]
 
     tolerance = setting.weight_grad_tolerance
-    return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
+    return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
 
 
 # ---- Fully connected layers: ours are convolutions of one pixel ------------------------------------------------------
@@ -121,7 +121,7 @@ def dense_fprop(setting: Setting, case: cases.Dense) -> Calls:
     def call() -> Any:
         return ops.conv2d(x, w, b, **setting.options).reshape(case.n, case.units)
 
-    return _against(setting, call, functional.linear, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
+    return against(setting, call, functional.linear, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
 
 
 def dense_dgrad(setting: Setting, case: cases.Dense) -> Calls:
@@ -131,7 +131,7 @@ def dense_dgrad(setting: Setting, case: cases.Dense) -> Calls:
     def call() -> Any:
         return ops.conv_transpose2d(dy, w, output_size=1, **setting.options).reshape(case.n, case.inputs)
 
-    return _against(setting, call, torch.mm, of.dy, of.w, tolerance=setting.tolerance, **of.work)
+    return against(setting, call, torch.mm, of.dy, of.w, tolerance=setting.tolerance, **of.work)
 
 
 def dense_wgrad(setting: Setting, case: cases.Dense) -> Calls:
@@ -144,7 +144,7 @@ def dense_wgrad(setting: Setting, case: cases.Dense) -> Calls:
     def theirs(dy: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
         return dy.T @ x
 
-    return _against(setting, call, theirs, of.dy, of.x, tolerance=setting.weight_grad_tolerance, **of.work)
+    return against(setting, call, theirs, of.dy, of.x, tolerance=setting.weight_grad_tolerance, **of.work)
 
 
 # ---- Pooling, normalisation ------------------------------------------------------------------------------------------
@@ -228,7 +228,7 @@ def norm(setting: Setting, case: cases.Norm) -> Calls:
     def call() -> Any:
         return ops.local_response_norm(x)
 
-    return _against(setting, call, _their_norm, tensor, tolerance=setting.tolerance, moved=2.0 * tensor.nbytes)
+    return against(setting, call, _their_norm, tensor, tolerance=setting.tolerance, moved=2.0 * tensor.nbytes)
 
 
 def norm_grad(setting: Setting, case: cases.Norm) -> Calls:
