@@ -112,6 +112,27 @@ def test_occlude_images_of_the_data(trained, folder, tmp_path):
     assert page.count('class="explorer"') == 2
 
 
+def test_faithfulness(trained, folder, tmp_path):
+    words = ("--images", 3, "--size", 14, "--stride", 14, "--patch", 7, "--orders", 2, "--quiet", "--out", tmp_path)
+    assert run("faithfulness", trained, "--data", folder, "--maps", "occlusion", "guided", *words) == 0
+    page, numbers = report(tmp_path)
+    assert list(numbers["Faithfulness"]) == ["occlusion", "guided"]
+    for found in numbers["Faithfulness"].values():
+        assert np.shape(found["curves"]["insertion"]) == (3, 17)
+        assert np.shape(found["random"]["deletion"]) == (3, 2, 17)
+    assert "4 x 4 patches of 7 x 7 pixels" in page
+    assert {path.name for path in tmp_path.glob("*.png")} == {"faithfulness.png", "faithfulness-maps.png"}
+
+
+def test_faithfulness_of_a_file(trained, folder, tmp_path):
+    image = folder / "test" / "red <b>" / "3.png"
+    words = ("--image", image, "--maps", "gradient", "--patch", 14, "--fill", "blur", "--quiet", "--out", tmp_path)
+    assert run("faithfulness", trained, "--data", folder, *words) == 0
+    page, numbers = report(tmp_path)
+    assert np.shape(numbers["Faithfulness"]["gradient"]["orders"]) == (1, 4)
+    assert "paints them over with the blurred image" in page
+
+
 def test_sanity(trained, folder, tmp_path):
     before = trained.read_bytes()
     words = ("--images", 4, "--size", 14, "--stride", 14, "--quiet", "--out", tmp_path)
@@ -324,6 +345,20 @@ class TestErrors:
     def test_sanity(self, words, message, trained, folder, tmp_path, capsys):
         words += ("--out", tmp_path, "--quiet")
         assert message in self.fails(capsys, "sanity", trained, "--data", folder, *words)
+
+    @pytest.mark.parametrize(
+        ("words", "message"),
+        [
+            (("--patch", 29), "patch must be from 1 to the image's 28 x 28, got 29"),
+            (("--seed", -1), "seed must not be negative"),
+            (("--orders", -1), "orders must not be negative"),
+            (("--fill", "nan"), "fill must be finite"),
+            (("--size", 40), "size must be at most"),
+        ],
+    )
+    def test_faithfulness(self, words, message, trained, folder, tmp_path, capsys):
+        words += ("--out", tmp_path, "--quiet")
+        assert message in self.fails(capsys, "faithfulness", trained, "--data", folder, *words)
 
     def test_no_evolution_to_show(self, trained, tmp_path, capsys):
         assert "train with --track-evolution" in self.fails(capsys, "evolve", trained, "--out", tmp_path)

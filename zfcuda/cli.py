@@ -25,6 +25,7 @@ COMMANDS = (
     "invariance",
     "diagnose",
     "occlude",
+    "faithfulness",
     "sanity",
     "correspond",
     "ablate",

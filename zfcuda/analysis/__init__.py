@@ -13,6 +13,7 @@ from .deconvnet import (
 )
 from .diagnosis import Diagnosis, diagnosis
 from .evolution import Evolution, Tracker, evolution, load_evolution
+from .faithfulness import Faithfulness, faithfulness
 from .features import FeatureAnalysis, feature_analysis
 from .invariance import Invariance, invariance
 from .occlusion import Occlusion, occlusion
@@ -26,6 +27,7 @@ __all__ = [
     "Correspondence",
     "Diagnosis",
     "Evolution",
+    "Faithfulness",
     "FeatureAnalysis",
     "Invariance",
     "Occlusion",
@@ -39,6 +41,7 @@ __all__ = [
     "correspondence",
     "diagnosis",
     "evolution",
+    "faithfulness",
     "feature_analysis",
     "invariance",
     "load_evolution",

@@ -60,6 +60,16 @@ class Occlusion(Result):
         row, column = np.unravel_index(int(self.probability.argmin()), self.probability.shape)
         return int(row), int(column)
 
+    def relevance(self) -> np.ndarray:
+        """How much a pixel counts: by how much the probability falls where the square covers it, the mean over these
+        positions, float64 (H,W); 0 where none does."""
+        falls, counts = np.zeros((2, *self.projection.shape[:2]))
+        for row, column in np.ndindex(self.probability.shape):
+            top, left, height, width = self.window(row, column)
+            falls[top : top + height, left : left + width] += self.baseline - float(self.probability[row, column])
+            counts[top : top + height, left : left + width] += 1
+        return falls / np.maximum(counts, 1)
+
     def numbers(self) -> dict[str, Any]:
         """All but the projection."""
         return {name: value for name, value in vars(self).items() if name != "projection"}

@@ -68,3 +68,4 @@ RATE = Real(0, 1e15, excluded=True)
 MOMENTUM = Real(0, 1, below=True)
 DECAY = Real(0, 1)
 RMS = Real(0, 1e6, excluded=True)
+VALUE = Real(-1e6, 1e6)  # of a pixel

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
 from ..analysis import Cluttered, pointing
-from ..analysis.source import preprocess_of, to_device
-from ..data import ArrayDataset, Dataset, Subset, listed, printable, read_image, sample
-from ..nn import Network
+from ..data import Subset
 from ..report import Report
 from ..report.sections.occlusion import add_occlusion
 from ..report.sections.pointing import pointing_section
-from ..report.shown import class_names
 from . import common
+from .chosen import add_chosen, open_chosen
 from .common import Commands
 from .numbers import COUNT, SIDE
 
@@ -33,15 +28,7 @@ def add_parser(commands: Commands) -> None:
     )
     common.add_checkpoint(parser)
     common.add_data(parser)
-    common.add_split(parser, images=8)
-    parser.add_argument(
-        "--image",
-        nargs="+",
-        metavar="FILE",
-        default=[],
-        help="image files, instead of a data set's; needs no --data",
-    )
-    parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
+    add_chosen(parser, images=8)
     parser.add_argument(
         "--pointing",
         type=COUNT,
@@ -58,16 +45,9 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     square = common.square_of(arguments, net)
-    if arguments.label is not None and not arguments.image:
-        raise ValueError("--label needs --image: images of a data set have labels of their own")
-    dataset = None if arguments.image and arguments.data is None else common.open_half(arguments, net)
+    chosen, dataset, known = open_chosen(arguments, net)
     if arguments.pointing and not isinstance(dataset, Cluttered):
         raise ValueError("--pointing needs --clutter: only there are the boxes of the objects known")
-    known = None if dataset is None else common.labelled(net, dataset)
-    if known is None or arguments.image:
-        chosen: Dataset = _files(net, arguments.image, class_names(net, known), arguments.label)
-    else:
-        chosen = sample(known, arguments.images)
     directory = common.output(arguments)
     report = Report(
         "Where the network looks",
@@ -93,19 +73,3 @@ def run(arguments: argparse.Namespace) -> int:
         if result is not None:
             report.add(pointing_section(result))
     return common.finish(report, directory)
-
-
-def _files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: str | None) -> ArrayDataset:
-    preprocess = preprocess_of(net)
-    label = label if label is None or label in classes else printable(label)  # as the names of classes are shown
-    if label is not None and label not in classes:
-        like = listed(difflib.get_close_matches(label, classes))
-        hint = f", which is like {like}" if like else ""
-        raise ValueError(f"--label must be one of {listed(classes, most=100)}; got {label!r}{hint}")
-    images = np.stack([read_image(Path(path), preprocess.image_shape) for path in paths])
-    if label is not None:
-        labels = np.full(len(images), classes.index(label), np.int32)
-    else:
-        probabilities = net.predict(to_device(net, preprocess(images)))
-        labels = np.asarray(probabilities.argmax(axis=1).tolist(), np.int32)
-    return ArrayDataset(images, labels, classes, list(paths))

@@ -1,0 +1,286 @@
+"""Deletion and insertion curves: is what a map calls relevant what the net needs?
+
+The image is cut into patches, which a map ranks. Deletion (pixel flipping: Bach et al. 2015, Samek et al. 2017; RISE:
+Petsiuk et al. 2018) paints one patch after another over, the most relevant first: the better the map, the sooner the
+class is gone, and the smaller the area under the curve of its probability. Insertion begins with all of the image
+painted over and brings the patches back: the better the map, the larger the area. Random orders say what a map that
+knows nothing gets.
+
+Each step is evaluated exactly, computing only what its patch changes (`incremental`). And insertion in one order is
+deletion in the opposite order, read backwards: all curves of an image start from one forward pass, and random orders
+serve both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..backends import to_host
+from ..pairs import IntPair, check_pair
+from .figures import new_figure, plain
+from .geometry import Window
+from .incremental import PatchedForward
+from .occlusion import Occlusion
+from .progress import Steps
+from .results import Result
+from .source import Images, as_source, check_image, to_device
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from ..nn.network import Network
+
+MODES = ("deletion", "insertion")
+FILLS = ("mean", "blur")
+_PATCHES = 16  # along the image's shorter side, by default
+_BLUR = 22  # the shorter side, in deviations of the Gaussian: 10 pixels at 224 (Fong and Vedaldi 2017)
+
+
+@dataclass(frozen=True)
+class Faithfulness(Result):
+    """Deletion and insertion curves of N images in P patches, the map's and those of R random orders.
+
+    labels int64 (N,): the class whose probability is followed. curves: by mode, float32 (N, P + 1): the probability
+    after 0, 1, ... P patches, the most relevant first. random: by mode, float32 (N, R, P + 1). orders int64 (N, P):
+    the patches as the map ranks them, numbered row by row. patch: (height, width) in pixels, clipped by the image's
+    edge; grid: (rows, columns) of patches. fill: with what they are painted over.
+    """
+
+    labels: np.ndarray
+    curves: Mapping[str, np.ndarray]
+    random: Mapping[str, np.ndarray]
+    orders: np.ndarray
+    patch: tuple[int, int]
+    grid: tuple[int, int]
+    fill: float | str
+
+    def areas(self, mode: str) -> np.ndarray:
+        """The area under each image's curve, the mean probability on the way, float64 (N,)."""
+        return _areas(self.curves[mode])
+
+    def random_areas(self, mode: str) -> np.ndarray:
+        """Those of the random orders, float64 (N, R)."""
+        return _areas(self.random[mode])
+
+    def gain(self, mode: str) -> np.ndarray:
+        """By how much the map's area is better (in deletion smaller, in insertion larger) than the mean of the random
+        orders', float64 (N,); NaN without random orders."""
+        random = self.random_areas(mode)
+        if not random.shape[1]:
+            return np.full(len(random), np.nan)
+        difference = self.areas(mode) - random.mean(axis=1)
+        return -difference if mode == "deletion" else difference
+
+    def ranks(self) -> np.ndarray:
+        """The map as the patches see it: P - 1 for the most relevant patch down to 0, int64 (N, rows, columns)."""
+        ranks = np.empty_like(self.orders)
+        np.put_along_axis(ranks, self.orders, np.arange(self.orders.shape[1])[None, ::-1], axis=1)
+        return ranks.reshape(-1, *self.grid)
+
+    def numbers(self) -> dict[str, Any]:
+        """Everything, and the areas."""
+        return {
+            **vars(self),
+            "areas": {mode: self.areas(mode) for mode in self.curves},
+            "random_areas": {mode: self.random_areas(mode) for mode in self.curves},
+            "gain": {mode: self.gain(mode) for mode in self.curves},
+        }
+
+    def plot(self) -> Figure:
+        """A panel per mode: the mean curve over the images, beside that of the random orders."""
+        return plot_curves({"map": self})
+
+
+def plot_curves(results: Mapping[str, Faithfulness]) -> Figure:
+    """The mean curves of several maps of the same images in the same modes, and of the first one's random orders."""
+    first = next(iter(results.values()))
+    figure, axes = new_figure(columns=len(first.curves), width=4.8 * len(first.curves), height=3.6)
+    changed = np.linspace(0, 100, len(first.orders[0]) + 1)
+    for axis, mode in zip(axes[0], first.curves, strict=True):
+        for name, result in results.items():
+            area = result.areas(mode).mean()
+            axis.plot(changed, result.curves[mode].mean(axis=0), label=f"{plain(name)}, area {area:.3f}")
+        random = first.random[mode].mean(axis=0)
+        if len(random):
+            label = f"{len(random)} random orders, area {first.random_areas(mode).mean():.3f}"
+            axis.plot(changed, random.mean(axis=0), color="#7a7a7a", linestyle="--", label=label)
+            axis.fill_between(changed, random.min(axis=0), random.max(axis=0), color="#7a7a7a", alpha=0.15, lw=0)
+        axis.set_title(mode, fontsize=9)
+        axis.set_xlabel("patches painted over, %" if mode == "deletion" else "patches brought back, %")
+        axis.set_ylabel("probability of the class")
+        axis.set_ylim(bottom=0)
+        axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def faithfulness(
+    net: Network,
+    images: Images,
+    labels: Sequence[int] | np.ndarray,
+    maps: Sequence[Occlusion | np.ndarray],
+    *,
+    patch: IntPair | None = None,
+    modes: Sequence[str] = MODES,
+    fill: float | str = 0.0,
+    orders: int = 3,
+    seed: int = 0,
+    batch_size: int = 1024,
+    progress: bool = False,
+) -> Faithfulness:
+    """Deletion and insertion curves of maps that rank the parts of images by relevance (see the module).
+
+    images: float32 (N,H,W,C) as the net takes them, or a data set. labels (N,): the class whose probability is
+    followed. maps: one for each image: an `Occlusion`, whose `relevance` counts; an array (H,W), larger where it is
+    more relevant; or signed pixels (H,W,C) such as a projection, whose magnitude counts. patch: the size of the patches
+    in pixels, an int or (height, width), by default a sixteenth of the image; the last ones are clipped by the edge.
+    modes: "deletion", "insertion" or both. fill: what is painted over: a number (0 is the mean of images whose mean is
+    subtracted), "mean" (of the image, by channel) or "blur" (the image, blurred). orders: how many random orders. seed:
+    of these, and of the order of patches that are equally relevant. batch_size: how many steps are evaluated at a time.
+    ValueError, TypeError for what does not fit. `Interrupted` by Ctrl-C, with the images evaluated by then.
+    """
+    source = as_source(net, images)
+    if not len(source) == len(labels) == len(maps):
+        raise ValueError(f"images, labels and maps must be as many: {len(source)}, {len(labels)}, {len(maps)}")
+    if not modes or not set(modes) <= set(MODES):
+        raise ValueError(f"modes must be one or both of {', '.join(MODES)}; got {', '.join(modes) or 'none'}")
+    if isinstance(fill, str) and fill not in FILLS:
+        raise ValueError(f"fill must be a number or one of {', '.join(FILLS)}; got {fill!r}")
+    if not isinstance(fill, str) and not np.isfinite(fill):
+        raise ValueError(f"fill must be finite, got {fill}")
+    if orders < 0:
+        raise ValueError(f"orders must not be negative, got {orders}")
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    wanted = _check_labels(labels, net.num_classes)
+    size = _patch_size(patch, source.image_shape)
+    grid, windows = _patches(size, source.image_shape)
+
+    found: list[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]] = []
+    with Steps(len(source), unit="images evaluated", label="faithfulness" if progress else "") as steps:
+        for (index,) in steps:
+            image = check_image(net, source.read([index])[0], f"image {index}")
+            relevance = _relevance(maps[index], source.image_shape, index)
+            rng = np.random.default_rng([seed, index])
+            random = [rng.permutation(len(windows)) for _ in range(orders)]
+            order = np.lexsort((rng.random(len(windows)), -_by_patch(relevance, size)))
+            deletion = _Deletion(net, image, int(wanted[index]), windows, _filled(image, fill), batch_size)
+            curves = {mode: deletion(order) if mode == "deletion" else deletion(order[::-1])[::-1] for mode in modes}
+            shape = (orders, len(windows) + 1)
+            found.append((order, curves, np.array([deletion(one) for one in random], np.float32).reshape(shape)))
+    random_curves = np.stack([random for _, _, random in found])
+    return steps.finish(
+        Faithfulness(
+            labels=wanted[: len(found)],
+            curves={mode: np.stack([curves[mode] for _, curves, _ in found]) for mode in modes},
+            random={mode: random_curves[..., :: 1 if mode == "deletion" else -1] for mode in modes},
+            orders=np.stack([order for order, _, _ in found]),
+            patch=size,
+            grid=grid,
+            fill=fill if isinstance(fill, str) else float(fill),
+        )
+    )
+
+
+class _Deletion:
+    """Deletion curves of one image in any order of its patches."""
+
+    def __init__(
+        self,
+        net: Network,
+        image: np.ndarray,
+        label: int,
+        windows: Sequence[Window],
+        filled: np.ndarray,
+        batch_size: int,
+    ):
+        self._whole = PatchedForward(net, image)
+        self._before = to_host(net.predict(to_device(net, image[None])))[:, label]
+        self._label, self._windows, self._filled, self._batch_size = label, windows, filled, batch_size
+
+    def __call__(self, order: np.ndarray) -> np.ndarray:
+        """The probability after 0, 1, ... patches in this order, float32 (P + 1,)."""
+        patched, parts = self._whole.fork(), [self._before]
+        for start in range(0, len(order), self._batch_size):
+            windows = [self._windows[number] for number in order[start : start + self._batch_size]]
+            parts.append(patched.advance(windows, self._filled)[:, self._label])
+        return np.concatenate(parts)
+
+
+def _check_labels(labels: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:
+    """Class numbers as int64 (N,). TypeError and ValueError if they are none."""
+    array = np.asarray(to_host(labels) if hasattr(labels, "get") else labels)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be class numbers (N,), got {array.dtype} of shape {array.shape}")
+    if array.min() < 0 or array.max() >= classes:
+        raise ValueError(f"labels must be in [0, {classes}), got {array.min()} to {array.max()}")
+    return array.astype(np.int64)
+
+
+def _patch_size(patch: IntPair | None, shape: tuple[int, ...]) -> tuple[int, int]:
+    size = check_pair("patch", max(1, round(min(shape[:2]) / _PATCHES)) if patch is None else patch)
+    if min(size) < 1 or size[0] > shape[0] or size[1] > shape[1]:
+        raise ValueError(f"patch must be from 1 to the image's {shape[0]} x {shape[1]}, got {patch!r}")
+    return size
+
+
+def _patches(size: tuple[int, int], shape: tuple[int, ...]) -> tuple[tuple[int, int], list[Window]]:
+    """((rows, columns), the patches row by row) of an image."""
+    tops, lefts = (range(0, side, step) for side, step in zip(shape[:2], size, strict=True))
+    windows = [
+        Window(top, left, min(size[0], shape[0] - top), min(size[1], shape[1] - left)) for top in tops for left in lefts
+    ]
+    return (len(tops), len(lefts)), windows
+
+
+def _relevance(one: Any, shape: tuple[int, ...], index: int) -> np.ndarray:
+    """The relevance of every pixel by the map of image `index`, float64 (H,W)."""
+    values = one.relevance() if isinstance(one, Occlusion) else to_host(one) if hasattr(one, "get") else one
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
+        raise TypeError(f"map {index} must be an Occlusion or an array of numbers, got {type(one).__name__}")
+    if values.shape not in (tuple(shape[:2]), tuple(shape)):
+        raise ValueError(f"map {index} must have shape {tuple(shape[:2])} or {tuple(shape)}, got {values.shape}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"map {index} has values that are not finite")
+    values = values.astype(np.float64)
+    return values if values.ndim == 2 else np.abs(values).sum(axis=2)
+
+
+def _by_patch(relevance: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The mean relevance of each patch, row by row."""
+    sums = [np.ones_like(relevance), relevance]
+    for axis, step in enumerate(size):
+        sums = [np.add.reduceat(one, np.arange(0, relevance.shape[axis], step), axis=axis) for one in sums]
+    return (sums[1] / sums[0]).ravel()
+
+
+def _filled(image: np.ndarray, fill: float | str) -> np.ndarray:
+    """What the image (H,W,C) is painted over with, likewise."""
+    if fill == "blur":
+        return _blurred(image, min(image.shape[:2]) / _BLUR)
+    if fill == "mean":
+        return np.broadcast_to(image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32), image.shape)
+    return np.full_like(image, fill)
+
+
+def _blurred(image: np.ndarray, deviation: float) -> np.ndarray:
+    """The image under a Gaussian, its edge continued."""
+    reach = int(np.ceil(3 * deviation))
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
+    weights /= weights.sum()
+    blurred = image.astype(np.float64)
+    for axis in (0, 1):
+        padded = np.pad(blurred, [(reach, reach) if axis == one else (0, 0) for one in range(3)], mode="edge")
+        blurred = np.lib.stride_tricks.sliding_window_view(padded, len(weights), axis=axis) @ weights
+    return blurred.astype(np.float32)
+
+
+def _areas(curves: np.ndarray) -> np.ndarray:
+    """The areas under curves (..., P + 1) from 0 to 1, by trapezoids."""
+    curves = curves.astype(np.float64)
+    return (curves[..., 1:] + curves[..., :-1]).mean(axis=-1) / 2

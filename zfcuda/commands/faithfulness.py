@@ -1,0 +1,82 @@
+"""`zfcuda faithfulness`: whether what maps call relevant is what the network needs (Petsiuk et al. 2018)."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..analysis.faithfulness import FILLS
+from ..analysis.sanity import METHODS
+from ..report import Report
+from ..report.sections.faithfulness import add_faithfulness
+from . import common
+from .chosen import add_chosen, open_chosen
+from .common import Commands
+from .numbers import MANY, SEED, SIDE, VALUE
+
+
+def add_parser(commands: Commands) -> None:
+    parser = common.add_command(
+        commands,
+        "faithfulness",
+        run,
+        "whether what maps call relevant is what the network needs",
+        "Paints images over patch by patch, the most relevant by a map first, and follows the probability of the class "
+        "(deletion); then brings the patches back in that order (insertion). Random orders are measured beside it.",
+    )
+    common.add_checkpoint(parser)
+    common.add_data(parser)
+    add_chosen(parser, images=8)
+    parser.add_argument(
+        "--maps",
+        nargs="+",
+        choices=METHODS,
+        default=["occlusion", "gradient"],
+        metavar="METHOD",
+        help=f"some of {', '.join(METHODS)}: occlusion, or the class projected to pixels by a rule "
+        "(default: occlusion gradient)",
+    )
+    parser.add_argument(
+        "--patch", type=SIDE, metavar="PIXELS", help="side of the patches (default: a sixteenth of the image)"
+    )
+    parser.add_argument(
+        "--fill",
+        type=_fill,
+        default=0.0,
+        metavar="FILL",
+        help="what is painted over: a number (0 is the data's mean image), mean (of the image) or blur (default: 0)",
+    )
+    parser.add_argument("--orders", type=MANY, default=3, metavar="N", help="random orders beside it (default: 3)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the random orders (default: 0)")
+    parser.add_argument(
+        "--size", type=SIDE, metavar="PIXELS", help="side of the occluding square (default: a quarter of the image)"
+    )
+    parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
+
+
+def _fill(text: str) -> float | str:
+    return text if text in FILLS else VALUE(text)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    net = common.open_network(arguments)
+    square = common.square_of(arguments, net)
+    chosen = open_chosen(arguments, net).images
+    directory = common.output(arguments)
+    report = Report(
+        "Do maps show what the network needs?",
+        "Images are painted over patch by patch, in the order in which a map calls them relevant.",
+        common.command_line(arguments),
+    )
+    add_faithfulness(
+        report,
+        net,
+        chosen,
+        methods=list(dict.fromkeys(arguments.maps)),
+        square=square,
+        patch=arguments.patch,
+        fill=arguments.fill,
+        orders=arguments.orders,
+        seed=arguments.seed,
+        progress=not arguments.quiet,
+    )
+    return common.finish(report, directory)
