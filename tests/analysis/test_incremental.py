@@ -37,7 +37,7 @@ def test_every_step_is_that_of_the_whole_image(shape, at_a_time):
     net, image, pixels = deep_net(shape), noise(shape, 1), noise(shape, 2)
     windows = scattered(shape, 40, seed=3)
     patched = PatchedForward(net, image)
-    found = [patched.advance(windows[i : i + at_a_time], pixels) for i in range(0, len(windows), at_a_time)]
+    found = [patched.advance([windows[i : i + at_a_time]], pixels) for i in range(0, len(windows), at_a_time)]
     expected = net.predict(painted(image, windows, pixels))
     assert len(np.unique(expected[:, 0])) > 10  # the steps do change something
     np.testing.assert_allclose(np.concatenate(found), expected, rtol=1e-5)
@@ -47,8 +47,21 @@ def test_a_net_without_maps():
     shape = (6, 5, 1)
     net = Network(Architecture(shape, (FullyConnectedSpec("fc1", 3),), initial="lecun"))
     image, pixels, windows = noise(shape, 1), noise(shape, 2), [Window(0, 0, 2, 2), Window(4, 3, 2, 2)]
-    found = PatchedForward(net, image).advance(windows, pixels)
+    found = PatchedForward(net, image).advance([windows], pixels)
     np.testing.assert_allclose(found, net.predict(painted(image, windows, pixels)), rtol=1e-5)
+
+
+def test_chains_at_once_start_alike_and_the_last_one_stays():
+    net = deep_net()
+    image, pixels = noise(net.input_shape, 1), noise(net.input_shape, 2)
+    before, *chains = (scattered(net.input_shape, count, seed=count)[:-1] for count in (3, 6, 1, 9))
+    patched = PatchedForward(net, image)
+    patched.advance([before], pixels)
+    start = painted(image, before, pixels)[-1]
+    expected = net.predict(np.concatenate([painted(start, chain, pixels) for chain in chains]))
+    np.testing.assert_allclose(patched.advance(chains, pixels), expected, rtol=1e-5)
+    after = net.predict(painted(image, [*before, *chains[-1], chains[0][0]], pixels)[-1:])
+    np.testing.assert_allclose(patched.advance([chains[0][:1]], pixels), after, rtol=1e-5)
 
 
 def test_a_fork_goes_its_own_way():
@@ -56,11 +69,11 @@ def test_a_fork_goes_its_own_way():
     image, pixels = noise(net.input_shape, 1), noise(net.input_shape, 2)
     windows = scattered(net.input_shape, 6, seed=4)
     patched = PatchedForward(net, image)
-    patched.advance(windows[:3], pixels)
+    patched.advance([windows[:3]], pixels)
     first, second = patched.fork(), patched.fork()
-    one = first.advance(windows[3:], pixels)
-    np.testing.assert_array_equal(second.advance(windows[3:], pixels), one)
-    assert (patched.advance([Window(0, 0, 1, 1)], pixels) != one[-1:]).any()
+    one = first.advance([windows[3:]], pixels)
+    np.testing.assert_array_equal(second.advance([windows[3:]], pixels), one)
+    assert (patched.advance([[Window(0, 0, 1, 1)]], pixels) != one[-1:]).any()
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
@@ -69,7 +82,7 @@ def test_precisions(precision):
     net.precision = precision
     image, pixels = noise(net.input_shape, 1), noise(net.input_shape, 2)
     windows = scattered(net.input_shape, 6, seed=4)
-    found = PatchedForward(net, image).advance(windows, pixels)
+    found = PatchedForward(net, image).advance([windows], pixels)
     np.testing.assert_allclose(
         found, net.predict(painted(image, windows, pixels)), rtol=1e-5 if precision == "tf32" else 3e-2
     )

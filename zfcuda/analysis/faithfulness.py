@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 
     from ..nn.network import Network
 
-MODES = ("deletion", "insertion")
+_WAYS = {"deletion": 1, "insertion": -1}  # in which a curve is read
+MODES = tuple(_WAYS)
 FILLS = ("mean", "blur")
 _PATCHES = 16  # along the image's shorter side, by default
 _BLUR = 22  # the shorter side, in deviations of the Gaussian: 10 pixels at 224 (Fong and Vedaldi 2017)
@@ -161,7 +162,7 @@ def faithfulness(
     size = _patch_size(patch, source.image_shape)
     grid, windows = _patches(size, source.image_shape)
 
-    found: list[tuple[np.ndarray, dict[str, np.ndarray], np.ndarray]] = []
+    found: list[tuple[np.ndarray, np.ndarray]] = []  # of each image: the map's order, curves
     with Steps(len(source), unit="images evaluated", label="faithfulness" if progress else "") as steps:
         for (index,) in steps:
             image = check_image(net, source.read([index])[0], f"image {index}")
@@ -169,17 +170,18 @@ def faithfulness(
             rng = np.random.default_rng([seed, index])
             random = [rng.permutation(len(windows)) for _ in range(orders)]
             order = np.lexsort((rng.random(len(windows)), -_by_patch(relevance, size)))
-            deletion = _Deletion(net, image, int(wanted[index]), windows, _filled(image, fill), batch_size)
-            curves = {mode: deletion(order) if mode == "deletion" else deletion(order[::-1])[::-1] for mode in modes}
-            shape = (orders, len(windows) + 1)
-            found.append((order, curves, np.array([deletion(one) for one in random], np.float32).reshape(shape)))
-    random_curves = np.stack([random for _, _, random in found])
+            ways = [order[:: _WAYS[mode]] for mode in modes]
+            filled = _filled(image, fill)
+            curves = _deletion(net, image, int(wanted[index]), windows, filled, [*ways, *random], batch_size)
+            found.append((order, curves))
+    curves = np.stack([curves for _, curves in found])
+    of_modes, random_curves = curves[:, : len(modes)], curves[:, len(modes) :]
     return steps.finish(
         Faithfulness(
             labels=wanted[: len(found)],
-            curves={mode: np.stack([curves[mode] for _, curves, _ in found]) for mode in modes},
-            random={mode: random_curves[..., :: 1 if mode == "deletion" else -1] for mode in modes},
-            orders=np.stack([order for order, _, _ in found]),
+            curves={mode: of_modes[:, place, :: _WAYS[mode]] for place, mode in enumerate(modes)},
+            random={mode: random_curves[..., :: _WAYS[mode]] for mode in modes},
+            orders=np.stack([order for order, _ in found]),
             patch=size,
             grid=grid,
             fill=fill if isinstance(fill, str) else float(fill),
@@ -187,29 +189,28 @@ def faithfulness(
     )
 
 
-class _Deletion:
-    """Deletion curves of one image in any order of its patches."""
-
-    def __init__(
-        self,
-        net: Network,
-        image: np.ndarray,
-        label: int,
-        windows: Sequence[Window],
-        filled: np.ndarray,
-        batch_size: int,
-    ):
-        self._whole = PatchedForward(net, image)
-        self._before = to_host(net.predict(to_device(net, image[None])))[:, label]
-        self._label, self._windows, self._filled, self._batch_size = label, windows, filled, batch_size
-
-    def __call__(self, order: np.ndarray) -> np.ndarray:
-        """The probability after 0, 1, ... patches in this order, float32 (P + 1,)."""
-        patched, parts = self._whole.fork(), [self._before]
-        for start in range(0, len(order), self._batch_size):
-            windows = [self._windows[number] for number in order[start : start + self._batch_size]]
-            parts.append(patched.advance(windows, self._filled)[:, self._label])
-        return np.concatenate(parts)
+def _deletion(
+    net: Network,
+    image: np.ndarray,
+    label: int,
+    windows: Sequence[Window],
+    filled: np.ndarray,
+    orders: Sequence[np.ndarray],
+    batch_size: int,
+) -> np.ndarray:
+    """The probability after 0, 1, ... P patches in each of the orders, float32 (orders, P + 1)."""
+    whole, length = PatchedForward(net, image), len(windows)
+    curves = np.empty((len(orders), length + 1), np.float32)
+    curves[:, 0] = to_host(net.predict(to_device(net, image[None])))[0, label]
+    # Several whole orders at once, or else one in parts.
+    at_once = max(1, batch_size // length)
+    for some in np.array_split(np.arange(len(orders)), -(-len(orders) // at_once)):
+        patched = whole.fork()
+        for start in range(0, length, batch_size):
+            parts = [[windows[number] for number in orders[one][start : start + batch_size]] for one in some]
+            answers = patched.advance(parts, filled)[:, label].reshape(len(some), -1)
+            curves[some, start + 1 : start + 1 + answers.shape[1]] = answers
+    return curves
 
 
 def _check_labels(labels: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:

@@ -2,11 +2,11 @@
 
 A pixel reaches only a window of each feature map. With the activations of the whole image at hand, a layer's changed
 window follows from the changed window of its input, so each layer is evaluated on a patch: its input around the
-window. Patches change the image each alone (`occlude`: a square at many places), or one after another, for good
-(`advance`: an image that is painted over). Either way a layer is evaluated for all of them at once, in batches of
-windows of one size: where a cell of a window has its value from, the map as it was or which of the patches, follows
-from the places alone. So the cells of a map are rows of one array, and a window is a selection of rows. From the first
-fully connected layer on everything changes, and the rest runs as usual.
+window. Patches change the image each alone (`occlude`: a square at many places), or one after another (`advance`: an
+image that is painted over). Either way a layer is evaluated for all of them at once, in batches of windows of one size:
+where a cell of a window has its value from, the map as it was or which of the patches, follows from the places alone.
+So the cells of a map are rows of one array, and a window is a selection of rows. From the first fully connected layer
+on everything changes, and the rest runs as usual.
 
 No approximation: the result is that of a full forward pass but for the order of additions. A square of 50 at stride 16
 on ZFNet's 224 needs 6 % of the first convolution, 15 % of the second, and about a third of the arithmetic of all.
@@ -15,7 +15,7 @@ on ZFNet's 224 needs 6 % of the first convolution, 15 % of the second, and about
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -40,10 +40,11 @@ class Occluded(NamedTuple):
 
 
 class _Changes(NamedTuple):
-    """What n patches change of a map: the window of each, and where the values are: for each cell of the window the
-    number of a row of `rows` (m,C)."""
+    """What n patches change of a map: the window of each; whether it finds the map as it was, and not as the patch
+    before it left it; and where its values are: for each cell the number of a row of all `rows` (m,C)."""
 
     windows: Sequence[Window]
+    starts: Sequence[bool]
     rows: Sequence[Array]
     numbers: Sequence[np.ndarray]
 
@@ -89,19 +90,17 @@ class _Cells:
         self.numbers = np.arange(height * width).reshape(height, width)
         self._places = [_place(window, whole.rows, whole.columns) for window in changes.windows]
         self._changed = [numbers + height * width for numbers in changes.numbers]
-        self.windows = changes.windows
+        self.windows, self.starts = changes.windows, changes.starts
 
-    def each_alone(self) -> Iterator[np.ndarray]:
-        """The numbers with each of the changes and no other."""
-        for place, changed in zip(self._places, self._changed, strict=True):
-            before = self.numbers[place].copy()
-            self.numbers[place] = changed
-            yield self.numbers
-            self.numbers[place] = before
-
-    def one_after_another(self) -> Iterator[np.ndarray]:
-        """The numbers with the first change, with the first two, and so on; in the end with all."""
-        for place, changed in zip(self._places, self._changed, strict=True):
+    def in_turn(self) -> Iterator[np.ndarray]:
+        """The numbers with each of the changes in turn, and with those before it from the last start on."""
+        whole, made = self.numbers.copy(), list[Any]()
+        for start, place, changed in zip(self.starts, self._places, self._changed, strict=True):
+            if start:
+                for one in made:
+                    self.numbers[one] = whole[one]
+                made.clear()
+            made.append(place)
             self.numbers[place] = changed
             yield self.numbers
 
@@ -152,12 +151,11 @@ class PatchedForward:
         changes = self._squares(corners, size, fill)
         sums: np.ndarray | None = None
         for number, step in enumerate(self._steps):
-            changes = _advance(step, _Cells(self._maps[number], changes), _Cells.each_alone)
+            changes = _advance(step, _Cells(self._maps[number], changes))
             if self._layer in step.names:
                 sums = _Cells(self._maps[number + 1], changes).sums(feature_map)
         assert sums is not None
-        answers = self._answers(_Cells(self._maps[-1], changes), _Cells.each_alone)
-        return Occluded(answers, sums.astype(np.float32))
+        return Occluded(self._answers(_Cells(self._maps[-1], changes)), sums.astype(np.float32))
 
     def fork(self) -> PatchedForward:
         """Another one in the same state, to be advanced by itself."""
@@ -165,20 +163,23 @@ class PatchedForward:
         other._maps = list(self._maps)
         return other
 
-    def advance(self, windows: Sequence[Window], pixels: np.ndarray) -> np.ndarray:
-        """Changes the image to what is in `pixels` (H,W,C), in one window after another and for good: probabilities
-        (n, classes) after each of them."""
+    def advance(self, chains: Sequence[Sequence[Window]], pixels: np.ndarray) -> np.ndarray:
+        """Changes the image to what is in `pixels` (H,W,C), in one window of a chain after another: probabilities
+        (n, classes) after each of them. Every chain starts with the image as it is now, and the last one's end stays.
+        """
         xp = array_module(self._maps[0].cells)
         height, width, channels = pixels.shape
         numbers = np.arange(height * width).reshape(height, width)
+        windows = [window for chain in chains for window in chain]
+        starts = [index == 0 for chain in chains for index in range(len(chain))]
         rows = self._enter(xp.asarray(pixels)).reshape(-1, channels)
-        changes = _Changes(windows, [rows], [numbers[_place(window)] for window in windows])
+        changes = _Changes(windows, starts, [rows], [numbers[_place(window)] for window in windows])
         for number, step in enumerate(self._steps):
             cells = _Cells(self._maps[number], changes)
-            changes = _advance(step, cells, _Cells.one_after_another)
+            changes = _advance(step, cells)
             self._maps[number] = cells.now()
         cells = _Cells(self._maps[-1], changes)
-        answers = self._answers(cells, _Cells.one_after_another)
+        answers = self._answers(cells)
         self._maps[-1] = cells.now()
         return answers
 
@@ -191,17 +192,16 @@ class PatchedForward:
             for top, left in corners
         ]
         painted = array_module(whole).full_like(whole[:1, 0], fill)
-        return _Changes(windows, [painted], [np.zeros(window[2:], np.intp) for window in windows])
+        return _Changes(
+            windows, [True] * len(windows), [painted], [np.zeros(window[2:], np.intp) for window in windows]
+        )
 
-    def _answers(self, cells: _Cells, order: _Order) -> np.ndarray:
+    def _answers(self, cells: _Cells) -> np.ndarray:
         """Probabilities (n, classes) from the last map with windows."""
-        x = cells.take([numbers.copy() for numbers in order(cells)])
+        x = cells.take([numbers.copy() for numbers in cells.in_turn()])
         for layer in self._rest:
             x = layer.forward(layer.enter(x))
         return to_host(ops.softmax(x.reshape(len(x), -1)))
-
-
-_Order = Callable[[_Cells], Iterator[np.ndarray]]
 
 
 def _make_step(layers: list[Layer], keep: str) -> _Step:
@@ -211,14 +211,14 @@ def _make_step(layers: list[Layer], keep: str) -> _Step:
     return _Step((layer.name, *(one.name for one in following if relu)), layer, relu)
 
 
-def _advance(step: _Step, cells: _Cells, order: _Order) -> _Changes:
+def _advance(step: _Step, cells: _Cells) -> _Changes:
     """The changes of a layer's input -> the changes of its output, windows of one size at a time."""
     down, across = step.layer.spans
     rows = _reached(down, [(window.top, window.height) for window in cells.windows])
     columns = _reached(across, [(window.left, window.width) for window in cells.windows])
     windows = [Window(top, left, height, width) for (top, height), (left, width) in zip(rows, columns, strict=True)]
     groups: dict[tuple[int, ...], tuple[list[int], list[np.ndarray]]] = {}
-    for index, (window, numbers) in enumerate(zip(windows, order(cells), strict=True)):
+    for index, (window, numbers) in enumerate(zip(windows, cells.in_turn(), strict=True)):
         top, left, height, width = window
         sees = Window(top * down.stride, left * across.stride, down.reach(height), across.reach(width))
         members, seen = groups.setdefault((height, width), ([], []))
@@ -233,7 +233,7 @@ def _advance(step: _Step, cells: _Cells, order: _Order) -> _Changes:
         numbers_of |= zip(members, np.arange(start, stop).reshape(-1, *size), strict=True)
         values.append(part.reshape(stop - start, -1))
         start = stop
-    return _Changes(windows, values, [numbers_of[index] for index in range(len(windows))])
+    return _Changes(windows, cells.starts, values, [numbers_of[index] for index in range(len(windows))])
 
 
 def _reached(span: Span, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
