@@ -1,10 +1,10 @@
 // Average pooling, and its gradient, on the CPU: bound by memory where maps are large.
 //
-// y = sum over the window's cells / count, and back. Both gather: a task is a row of the result, a
-// few vectors of channels of one pixel stay in registers while the cells or windows pass. A window
-// that meets all of x sums its pixels as other sums of all rows are made (columns.h): in parts, so
-// that one large map keeps all threads busy.
-#include <algorithm>
+// y = sum over the window's cells / count, and back. Both gather: a task is a row of the result, and
+// as many channels of one pixel as there are registers for stay in them while its cells or windows
+// pass. A window that meets all of x sums its pixels as other sums of all rows are made (columns.h):
+// in parts, so that one large map keeps all threads busy.
+#include <type_traits>
 
 #include "../ops.h"
 #include "blocking.h"
@@ -27,15 +27,23 @@ float average_scale(const Averaged& rows, const Averaged& columns) {
 }
 
 // Calls body(load, number of vectors, channel, floats of the last vector) until all channels are
-// done.
+// done: at once where they are one of the usual numbers, so that pixels are read in order.
 template <typename Body>
 void for_channels(int channels, const Body& body) {
-    constexpr int kVectors = 4;
+    constexpr int kMost = kLanes == 16 ? 16 : 8;  // half of the registers
     int c = 0;
-    for (; c + kVectors * kLanes <= channels; c += kVectors * kLanes)
-        body(LoadVector(), std::integral_constant<int, kVectors>(), c, kLanes);
-    for (; c + kLanes <= channels; c += kLanes)
-        body(LoadVector(), std::integral_constant<int, 1>(), c, kLanes);
+    const auto in_vectors = [&](auto... counts) {
+        const auto in_some = [&](auto vectors) {
+            if constexpr (vectors <= kMost)
+                for (; c <= channels - vectors * kLanes; c += vectors * kLanes)
+                    body(LoadVector(), vectors, c, kLanes);
+        };
+        (in_some(counts), ...);
+    };
+    in_vectors(std::integral_constant<int, 16>(), std::integral_constant<int, 12>(),
+               std::integral_constant<int, 8>(), std::integral_constant<int, 6>(),
+               std::integral_constant<int, 4>(), std::integral_constant<int, 3>(),
+               std::integral_constant<int, 2>(), std::integral_constant<int, 1>());
     if (c < channels)
         body(LoadRest{channels - c}, std::integral_constant<int, 1>(), c, channels - c);
 }
@@ -103,13 +111,10 @@ void avg_pool2d(const AvgPoolShape& sh, const T* x, T* y, void* workspace, Strea
                 for_channels(C, [&](const auto& load, auto vectors, int c, int last) {
                     Vec sum[vectors] = {};
                     for (int h = rows.begin; h < rows.end; ++h) {
-                        Vec row_sum[vectors] = {};
                         const float* cell = image + h * x_row + std::int64_t{columns.begin} * C + c;
                         for (int w = columns.begin; w < columns.end; ++w, cell += C)
                             for (int i = 0; i < vectors; ++i)
-                                row_sum[i] += load(cell + i * kLanes);
-                        for (int i = 0; i < vectors; ++i)
-                            sum[i] += row_sum[i];
+                                sum[i] += load(cell + i * kLanes);
                     }
                     for (int i = 0; i < vectors; ++i)
                         sum[i] *= scale;

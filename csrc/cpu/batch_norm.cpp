@@ -47,7 +47,7 @@ class Moments {
                             sum[0] += load(x + row * C + c) - load(origin + c);
                         });
             const float share = 1.0f / static_cast<float>(block_end - row);
-            for (int c = 0; c < C; c += kLanes)
+            for (std::int64_t c = 0; c < C; c += kLanes)
                 simd::store(block_mean + c, simd::load(block_mean + c) * share);
             add_rows<1>(row, block_end, C, block_squares,
                         [=](const auto& load, std::int64_t row, int c, Vec* sum) {
@@ -102,7 +102,7 @@ class Moments {
     }
 
     ColumnParts cut_;
-    int pitch_;
+    std::int64_t pitch_;
 };
 
 // 1 / sqrt(variance + eps) of each channel.

@@ -37,6 +37,10 @@ constexpr std::int64_t kStreamBytes = 16 << 20;
 // An argument of more bytes than this is read from memory, not from a cache.
 constexpr std::int64_t kCacheBytes = 32 << 20;
 
+// A page of memory. The processor foresees one stream in each: what is read from it should be read
+// in order.
+constexpr int kPageFloats = 1024;
+
 // ---- Products (gemm.h) --------------------------------------------------------------------------
 
 // Depth of a block of gathered rows: its panel of filters, 32 x 384 floats or 48 KB, is read once

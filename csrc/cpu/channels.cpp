@@ -37,7 +37,7 @@ void copy_channels(std::int64_t rows, int x_channels, int source, int out_channe
                        length = std::int64_t{channels} * bytes;
     const auto* from = static_cast<const std::uint8_t*>(x) + std::int64_t{source} * bytes;
     auto* to = static_cast<std::uint8_t*>(out) + std::int64_t{target} * bytes;
-    const bool stream = rows * length > kStreamBytes && simd::is_aligned(to) &&
+    const bool stream = rows * out_pitch > kStreamBytes && simd::is_aligned(to) &&
                         out_pitch % kVector == 0 && length % kVector == 0;
 #pragma omp parallel if (worth_threads(rows * length / 4))
     {

@@ -317,11 +317,11 @@ inline void clear_spilling(float* to, int count) {
         store(to + i, Vec{});
 }
 
-inline void clear(float* to, int count) {
-    int i = 0;
+inline void clear(float* to, std::int64_t count) {
+    std::int64_t i = 0;
     for (; i + kLanes <= count; i += kLanes)
         store(to + i, Vec{});
-    if (i < count) store_partial(to + i, Vec{}, count - i);
+    if (i < count) store_partial(to + i, Vec{}, static_cast<int>(count - i));
 }
 
 }  // namespace zfcuda::simd
