@@ -2,8 +2,9 @@
 
 import importlib
 from types import ModuleType
+from typing import Any
 
-from . import backends, models, nn, ops
+from . import backends, display, models, nn, ops
 from ._version import __version__ as __version__
 from .errors import BackendError, CheckpointError, DataError, Interrupted
 from .nn import Network, load
@@ -18,6 +19,7 @@ __all__ = [
     "load",
     "models",
     "nn",
+    "open_report",
     "ops",
 ]
 
@@ -29,6 +31,22 @@ def __getattr__(name: str) -> ModuleType:
     if name in _LAZY:
         return importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _notebook() -> Any:
+    return importlib.import_module(".report.notebook", __name__)
+
+
+display.register(lambda result: _notebook().result_html(result))
+
+
+def open_report(shown: Any) -> Any:
+    """Opens a report in the browser; in a notebook it returns what shows it there.
+
+    shown: a command's --out directory or the report.html in it, a `zfcuda.report.Report`, or the result of an analysis.
+    FileNotFoundError if there is no report at a path, TypeError for anything else.
+    """
+    return _notebook().open_report(shown)
 
 
 def __dir__() -> list[str]:

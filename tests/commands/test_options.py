@@ -15,8 +15,17 @@ HOSTILE = ("-1", "0", "1e999", "-1e999", "nan", "inf", "1" + 30 * "0", "9" * 500
 # Where zero is a number like others, and where 1.5e3 is.
 ZERO = {"--seed", "--seeds", "--momentum", "--weight-decay"}
 REAL = {"--lr", "--max-filter-rms"}
-WORDS = {"--model", "--schedule", "--precision", "--device", "--split", "--rule", "--classifier"}  # one of a list
-TEXTS = {"--data", "--out", "--layers", "--layer", "--image", "--label", "--variants", "--title"}
+WORDS = {
+    "--model",
+    "--schedule",
+    "--precision",
+    "--device",
+    "--split",
+    "--rule",
+    "--classifier",
+    "--methods",
+}  # one of a list
+TEXTS = {"--data", "--out", "--layers", "--layer", "--image", "--label", "--variants", "--title", "--fill"}
 
 
 def parsers():
@@ -65,6 +74,13 @@ def test_what_is_no_number_or_out_of_range(command, option, count, tmp_path, cap
             assert len(line) < 200
     assert not (tmp_path / "out").exists()
     assert time.perf_counter() - started < 5
+
+
+@pytest.mark.parametrize("text", ["grey", "nan", "1e999", "-1e7", ""])
+def test_what_is_no_fill(text, tmp_path, capsys):
+    assert run("faithfulness", *needed("faithfulness"), "--out", tmp_path / "out", f"--fill={text}") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("zfcuda faithfulness: argument --fill: must be a number, "), line
 
 
 @pytest.mark.parametrize("command", parsers())

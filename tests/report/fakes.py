@@ -61,6 +61,7 @@ def make_occlusion(seed=0):
         layer="pool1",
         feature_map=2,
         projection=rng.standard_normal((16, 16, 3)).astype(np.float32),
+        image=rng.standard_normal((16, 16, 3)).astype(np.float32),
         label=1,
         baseline=0.9,
         baseline_prediction=1,

@@ -127,6 +127,7 @@ class Ablation(Result):
         axis.set_yticks(places, [plain(row.variant) for row in rows])
         axis.invert_yaxis()
         axis.set_xlabel("top-1 error, %")
+        axis.set_ylabel("variant")
         axis.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0.0, 1.0))
         return figure
 

@@ -81,6 +81,7 @@ class Correspondence(Result):
             )
             axis.invert_yaxis()
             axis.set_xlabel(f"inconsistency in {layer}")
+            axis.set_ylabel("masked")
         return figure
 
 

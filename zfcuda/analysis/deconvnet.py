@@ -17,13 +17,18 @@ from .. import ops
 from ..backends import array_module, to_host
 from ..errors import Interrupted
 from ..nn.finite import check_activations
+from .figures import new_figure, plain
 from .geometry import field_of
 from .progress import Steps
 from .results import Result
 from .source import Images, as_source, batches, to_device
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..nn.network import Network, Trace
+
+_PLOTTED = 8  # maps in a figure
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,15 @@ class TopActivations(Result):
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return iter((self.values, self.indices, self.positions))
+
+    def plot(self) -> Figure:
+        """The winners of all maps, ordered by the strongest: a line per rank, the first on top."""
+        figure, axes = new_figure()
+        order = np.argsort(-self.values[:, 0], kind="stable")
+        axes[0, 0].plot(np.arange(len(order)), self.values[order], linewidth=1)
+        axes[0, 0].set_xlabel(f"maps of {plain(self.layer)}, strongest first")
+        axes[0, 0].set_ylabel(f"activation in its {self.values.shape[1]} best images")
+        return figure
 
 
 @dataclass(frozen=True)
@@ -67,6 +81,25 @@ class Visualization(Result):
         """All but the pixels."""
         names = ("layer", "maps", "values", "indices", "positions", "windows")
         return {name: getattr(self, name) for name in names}
+
+    def plot(self) -> Figure:
+        """A row for each of the first maps: its projections, strongest first, then the patches that they came from."""
+        rows = min(len(self.maps), _PLOTTED)
+        figure, axes = new_figure(columns=2, rows=rows, width=9.0, height=1.0 + 0.9 * rows)
+        for index, (left, right) in enumerate(axes):
+            # Projections are signed: zero is mid grey.
+            swings = [np.abs(one).max() or 1 for one in self.projections[index]]
+            projected = [0.5 + one / (2 * swing) for one, swing in zip(self.projections[index], swings, strict=True)]
+            low, high = self.patches[index].min(), self.patches[index].max()
+            seen = (self.patches[index] - low) / (high - low if high > low else 1)
+            for axis, tiles in ((left, projected), (right, seen)):
+                axis.imshow(np.concatenate(list(tiles), axis=1).squeeze(), cmap="gray", vmin=0, vmax=1)
+                axis.set_xticks([])
+                axis.set_yticks([])
+            left.set_ylabel(f"map {self.maps[index]}")
+        axes[-1, 0].set_xlabel(f"projections from {plain(self.layer)}")
+        axes[-1, 1].set_xlabel("patches that the map sees")
+        return figure
 
 
 class Ranking:

@@ -126,6 +126,7 @@ class Diagnosis(Result):
         axes[0, 1].legend(frameon=False)
         for axis in axes[0]:
             axis.set_yticks(places, names)
+            axis.set_ylabel("layer")
             axis.invert_yaxis()
         return figure
 

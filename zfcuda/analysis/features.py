@@ -91,6 +91,7 @@ class FeatureAnalysis(Result):
         most = [self.score(layer, self.counts[-1]).accuracy for layer in self.layers]
         axes[0, 1].bar(self.layers, most)
         axes[0, 1].set_ylabel(f"test accuracy, %, {self.counts[-1]} per class")
+        axes[0, 1].set_xlabel("features of")
         axes[0, 1].tick_params(axis="x", labelrotation=45)
         return figure
 

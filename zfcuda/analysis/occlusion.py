@@ -31,8 +31,9 @@ class Occlusion(Result):
     The square's corner stands at (row * stride, column * stride); the last ones are clipped by the image's edge.
     probability float32 (rows, columns): of `label`; prediction int64 (rows, columns): the most probable class;
     activation float32 (rows, columns): the sum over map `feature_map` of `layer`, the one whose sum is largest in the
-    whole image; projection float32 (H,W,C): that map of the whole image, projected to pixels. baseline is the
-    probability, baseline_prediction the class and baseline_activation the sum without a square.
+    whole image; projection float32 (H,W,C): that map of the whole image, projected to pixels; image float32 (H,W,C):
+    what the net was given. baseline is the probability, baseline_prediction the class and baseline_activation the sum
+    without a square.
     """
 
     probability: np.ndarray
@@ -41,6 +42,7 @@ class Occlusion(Result):
     layer: str
     feature_map: int
     projection: np.ndarray
+    image: np.ndarray
     label: int
     baseline: float
     baseline_prediction: int
@@ -71,8 +73,8 @@ class Occlusion(Result):
         return falls / np.maximum(counts, 1)
 
     def numbers(self) -> dict[str, Any]:
-        """All but the projection."""
-        return {name: value for name, value in vars(self).items() if name != "projection"}
+        """All but the pixels."""
+        return {name: value for name, value in vars(self).items() if name not in ("projection", "image")}
 
     def plot(self) -> Figure:
         """Probability, prediction and activation by the square's position."""
@@ -85,7 +87,8 @@ class Occlusion(Result):
         for axis, (title, values) in zip(axes[0], panels, strict=True):
             figure.colorbar(axis.imshow(values), ax=axis, shrink=0.8)
             axis.set_title(title, fontsize=9)
-            axis.set_axis_off()
+            axis.set_xlabel("column of the square")
+            axis.set_ylabel("row")
         return figure
 
 
@@ -149,6 +152,7 @@ def occlusion(
         layer=layer,
         feature_map=chosen,
         projection=projection,
+        image=image,
         label=label,
         baseline=float(probabilities[label]),
         baseline_prediction=int(probabilities.argmax()),

@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data import Dataset
+from .figures import new_figure
 from .occlusion import occlusion
 from .progress import Steps
 from .results import Result
 from .source import as_source
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from ..nn import Network
 
 _PIECES = 10  # of other images on a canvas
@@ -99,6 +102,19 @@ class Pointing(Result):
     def rate_of_right(self) -> float:
         """The same among the images that the net gets right, NaN if there is none."""
         return float(self.hits[self.right].mean()) if self.right.any() else float("nan")
+
+    def plot(self) -> Figure:
+        """How often the square points into the box, and how far the probability falls inside and outside of it."""
+        figure, axes = new_figure(columns=2, width=9.0, height=3.2)
+        rates = {"the net": self.rate, "where it is right": self.rate_of_right, "by chance": self.chance}
+        axes[0, 0].bar(list(rates), [100 * rate for rate in rates.values()])
+        axes[0, 0].set_xlabel("pointing into the box")
+        axes[0, 0].set_ylabel("images, %")
+        axes[0, 1].hist([self.inside, self.outside], bins=20, label=["centre in the box", "beyond it"])
+        axes[0, 1].set_xlabel("mean fall of the probability")
+        axes[0, 1].set_ylabel("images")
+        axes[0, 1].legend(frameon=False)
+        return figure
 
     def numbers(self) -> dict[str, Any]:
         """Everything."""

@@ -7,15 +7,26 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .. import display
 from ..files import utf8, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Result:
-    """What an analysis found: a dataclass."""
+    """What an analysis found: a dataclass, which a notebook shows as a report does."""
+
+    def plot(self) -> Figure:
+        """The result as a Matplotlib figure."""
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str | None:
+        return display.html(self)
 
     def numbers(self) -> dict[str, Any]:
         """What is worth a file: its fields, where a result does not say otherwise."""

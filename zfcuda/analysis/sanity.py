@@ -159,6 +159,7 @@ class Sanity(Result):
             axis.set_title(title, fontsize=9)
             axis.set_xticks(steps, ["nothing", *(plain(name) for name in self.randomised)], rotation=90)
             axis.set_xlabel("random from the top down to")
+        axes[0, 0].set_ylabel("likeness to the maps as learned")
         low = min(axis.get_ylim()[0] for axis in axes[0])
         for axis in axes[0]:
             axis.set_ylim(low, 1.05)

@@ -27,7 +27,7 @@ def add_parser(commands: Commands) -> None:
     common.add_data(parser)
     add_chosen(parser, images=8)
     parser.add_argument(
-        "--maps",
+        "--methods",
         nargs="+",
         choices=METHODS,
         default=["occlusion", "gradient"],
@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
         report,
         net,
         chosen,
-        methods=list(dict.fromkeys(arguments.maps)),
+        methods=list(dict.fromkeys(arguments.methods)),
         square=square,
         patch=arguments.patch,
         fill=arguments.fill,

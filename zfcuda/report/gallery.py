@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..analysis.deconvnet import Visualization, cut
 from . import pictures
@@ -61,7 +60,7 @@ class Gallery(Part):
             self._tiles.append((self._tiled(projections), self._tiled(patches)))
         for index in sorted(set(visualization.indices.ravel().tolist()) - set(self._images)):
             shown = images[index]
-            small = shown._replace(picture=_at_most(shown.picture, _LARGEST_IMAGE))
+            small = shown._replace(picture=pictures.at_most(shown.picture, _LARGEST_IMAGE))
             self._images[index] = small, shown.picture.shape[:2]
 
     def numbers(self) -> dict[str, Any]:
@@ -117,7 +116,7 @@ class Gallery(Part):
         longest = int(math.sqrt(_IMAGE_PIXELS / len(self._images)))
         images = {
             str(index): {
-                "uri": pictures.data_uri(_at_most(shown.picture, longest), photo=True),
+                "uri": pictures.data_uri(pictures.at_most(shown.picture, longest), photo=True),
                 "size": list(size),
                 "name": shown.name,
                 "label": shown.label,
@@ -141,23 +140,15 @@ class Gallery(Part):
     def _reduced(self) -> list[list[np.ndarray]]:
         """Of each map the projections and the patches, as large as the page shows them."""
         longest = self._across(self._shown_tile)
-        return [[_at_most(side, longest) for side in pair] for pair in self._tiles]
+        return [[pictures.at_most(side, longest) for side in pair] for pair in self._tiles]
 
     def _tiled(self, tiles: Sequence[np.ndarray]) -> np.ndarray:
         """The winners of a map as one picture, no larger than they are shown."""
-        return _at_most(pictures.tile(tiles, self._columns, _GAP), self._across(_LARGEST_TILE))
+        return pictures.at_most(pictures.tile(tiles, self._columns, _GAP), self._across(_LARGEST_TILE))
 
     def _across(self, side: int) -> int:
         """The length of a map's winners as one picture, if a winner is `side` long."""
         return self._columns * (side + _GAP) - _GAP
-
-
-def _at_most(picture: np.ndarray, longest: int) -> np.ndarray:
-    factor = longest / max(picture.shape[:2])
-    if factor >= 1:
-        return picture
-    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
-    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def weight_tiles(weight: np.ndarray, columns: int | None = None) -> np.ndarray:

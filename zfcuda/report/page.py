@@ -76,14 +76,14 @@ class Report:
         ]
         return to_plain({"partial": self.partial, "sections": sections})
 
-    def html(self) -> str:
+    def html(self, template: str = "page.html.j2") -> str:
         """The page: one self-contained HTML document."""
-        return self._html(self.shown())
+        return self._html(self.shown(), template)
 
-    def _html(self, shown: Mapping[str, Any]) -> str:
+    def _html(self, shown: Mapping[str, Any], template: str = "page.html.j2") -> str:
         charts = {part.name: part.svg for section in self.sections for part in section.parts if isinstance(part, Chart)}
         content = render_sections(shown["sections"], self.partial, charts=charts)
-        return render("page.html.j2", report=self, content=content)
+        return render(template, report=self, content=content)
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Writes report.html, report.json (the numbers), page.json (what the page shows, for a study) and the pictures

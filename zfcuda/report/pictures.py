@@ -99,6 +99,15 @@ def enlarge(picture: np.ndarray, least: int) -> np.ndarray:
     return picture.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
+def at_most(picture: np.ndarray, longest: int) -> np.ndarray:
+    """The picture, reduced so that its longer side has at most `longest` pixels."""
+    factor = longest / max(picture.shape[:2])
+    if factor >= 1:
+        return picture
+    height, width = (max(1, round(side * factor)) for side in picture.shape[:2])
+    return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
+
+
 def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1, color: Sequence[int] = GAP_COLOR) -> np.ndarray:
     """Pictures (H,W,3), of one size or several, row by row -> one picture; cells are as large as the largest."""
     if not pictures:

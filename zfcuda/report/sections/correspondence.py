@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 
 from ...analysis import Correspondence
@@ -13,8 +15,10 @@ from ..pictures import enlarge, from_range, tile
 _MASK = 128
 
 
-def correspondence_section(result: Correspondence, images: np.ndarray, parts: dict[str, list[Window]]) -> Section:
-    """Table 1's form, a chart, and the images with each part masked; images uint8 (N,H,W,C)."""
+def correspondence_section(
+    result: Correspondence, images: np.ndarray | None = None, parts: Mapping[str, Sequence[Window]] | None = None
+) -> Section:
+    """Table 1's form, a chart, and, if there are images, uint8 (N,H,W,C), these with each part masked."""
     rows = [
         [
             part,
@@ -25,6 +29,22 @@ def correspondence_section(result: Correspondence, images: np.ndarray, parts: di
         ]
         for part in result.parts
     ]
+    shown: list[Part] = [
+        Table(
+            ("masked", *result.layers), rows, "Mean normalised Hamming distance ± its deviation over pairs of images."
+        ),
+        Chart("correspondence", result.plot()),
+    ]
+    if images is not None:
+        shown.append(_masked(images, parts or {}))
+    blurb = (
+        "How differently a mask changes the features of two images, 0 for alike. Parts that the network knows lie "
+        "below random masks of the same size."
+    )
+    return Section("Correspondence", shown, blurb, result.numbers())
+
+
+def _masked(images: np.ndarray, parts: Mapping[str, Sequence[Window]]) -> Picture:
     tiles = [enlarge(from_range(image), 96) for image in images]
     for boxes in parts.values():
         masked = images.copy()
@@ -32,15 +52,4 @@ def correspondence_section(result: Correspondence, images: np.ndarray, parts: di
             image[box.top : box.top + box.height, box.left : box.left + box.width] = _MASK
         tiles += [enlarge(from_range(image), 96) for image in masked]
     caption = f"The images, then with these masked: {', '.join(parts)}"
-    shown: list[Part] = [
-        Table(
-            ("masked", *result.layers), rows, "Mean normalised Hamming distance ± its deviation over pairs of images."
-        ),
-        Chart("correspondence", result.plot()),
-        Picture("correspondence-images", tile(tiles, len(images), gap=2), caption),
-    ]
-    blurb = (
-        "How differently a mask changes the features of two images, 0 for alike. Parts that the network knows lie "
-        "below random masks of the same size."
-    )
-    return Section("Correspondence", shown, blurb, result.numbers())
+    return Picture("correspondence-images", tile(tiles, len(images), gap=2), caption)

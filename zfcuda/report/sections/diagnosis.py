@@ -11,8 +11,8 @@ from ..parts import Part
 from .filters import filters
 
 
-def diagnosis_section(net: Network, result: Diagnosis, name: str = "", number: int = 1) -> Section:
-    """A verdict per layer, the measures behind it, and the pictures a person would look at."""
+def diagnosis_section(net: Network | None, result: Diagnosis, name: str = "", number: int = 1) -> Section:
+    """A verdict per layer, the measures behind it, and, if there is a network, the pictures a person would look at."""
     rows = [
         [
             layer.layer,
@@ -32,7 +32,8 @@ def diagnosis_section(net: Network, result: Diagnosis, name: str = "", number: i
     note = Note("; ".join(unusual), "warning") if unusual else Note("Nothing unusual in any layer.", "good")
     suffix = f"-{number}" if number > 1 else ""
     parts: list[Part] = [note, Table(columns, rows, decimals=1), Chart(f"diagnosis{suffix}", result.plot())]
-    parts += filters(net, suffix)
+    if net is not None:
+        parts += filters(net, suffix)
     blurb = (
         f"Over {result.images:,} images. Dead maps never fire; high frequencies are above 1/4 cycle a pixel; aliased "
         "is what a stride folds back into false patterns; outliers are filters three times as strong as the median."

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ...analysis import Evolution
 from ...analysis.evolution import LayerEvolution
 from .. import Chart, Picture, Section, Slider, Table
 from ..parts import Part, file_name
-from ..pictures import GAP_COLOR, enlarge, from_projection, tile
+from ..pictures import GAP_COLOR, at_most, enlarge, from_projection, tile
 
 _CHANGED = (224, 52, 47)
 _LEAST = 48  # pixels that a projection is shown with
+_PIXELS = 1.5e6  # of all projections, which a page has twice: below 15 MB if all is noise
 
 
 def evolution_section(evolution: Evolution) -> Section:
@@ -33,12 +36,13 @@ def evolution_section(evolution: Evolution) -> Section:
         ),
         Chart("evolution", evolution.plot()),
     ]
+    side = max(_LEAST, int(math.sqrt(_PIXELS / sum(layer.values.size for layer in evolution.layers.values()))))
     for name, layer in evolution.layers.items():
         labels = [f"epoch {epoch}" for epoch in layer.epochs]
-        frames = [_maps_at(layer, column) for column in range(len(labels))]
+        frames = [_maps_at(layer, column, side) for column in range(len(labels))]
         parts.append(Slider(f"evolution-{file_name(name)}", f"{name}, by epoch", frames, labels))
         caption = f"{name}: rows are maps {_listed(layer.maps)}, columns are epochs {_listed(layer.epochs)}"
-        parts.append(Picture(f"evolution-{file_name(name)}-grid", _grid(layer), caption))
+        parts.append(Picture(f"evolution-{file_name(name)}-grid", _grid(layer, side), caption))
     blurb = (
         "For each map, its strongest activation over the images, projected to pixels after chosen epochs. A red frame "
         "marks that another image took the top. A layer has settled when its projections stay like the last ones."
@@ -46,8 +50,8 @@ def evolution_section(evolution: Evolution) -> Section:
     return Section("Evolution", parts, blurb, evolution.numbers())
 
 
-def _tile(layer: LayerEvolution, row: int, column: int) -> np.ndarray:
-    picture = enlarge(from_projection(layer.projections[row, column]), _LEAST)
+def _tile(layer: LayerEvolution, row: int, column: int, side: int) -> np.ndarray:
+    picture = enlarge(at_most(from_projection(layer.projections[row, column]), side), _LEAST)
     color = _CHANGED if layer.changed[row, column] else GAP_COLOR
     framed = np.empty((picture.shape[0] + 4, picture.shape[1] + 4, 3), np.uint8)
     framed[...] = color
@@ -55,12 +59,12 @@ def _tile(layer: LayerEvolution, row: int, column: int) -> np.ndarray:
     return framed
 
 
-def _maps_at(layer: LayerEvolution, column: int) -> np.ndarray:
-    return tile([_tile(layer, row, column) for row in range(len(layer.maps))], columns=8, gap=2)
+def _maps_at(layer: LayerEvolution, column: int, side: int) -> np.ndarray:
+    return tile([_tile(layer, row, column, side) for row in range(len(layer.maps))], columns=8, gap=2)
 
 
-def _grid(layer: LayerEvolution) -> np.ndarray:
-    tiles = [_tile(layer, row, column) for row in range(len(layer.maps)) for column in range(len(layer.epochs))]
+def _grid(layer: LayerEvolution, side: int) -> np.ndarray:
+    tiles = [_tile(layer, row, column, side) for row in range(len(layer.maps)) for column in range(len(layer.epochs))]
     return tile(tiles, columns=len(layer.epochs), gap=2)
 
 

@@ -13,7 +13,7 @@ from ...data import Dataset
 from ...nn import Network
 from .. import Explorer, Report, Section, Table
 from ..parts import Part
-from ..pictures import from_projection, tile
+from ..pictures import from_projection, from_range, tile
 from ..shown import class_names, show
 
 _COLUMNS = (
@@ -63,6 +63,18 @@ def add_occlusion(
     )
     report.add(Section("Occlusion", parts, blurb, [result.numbers() for result in results]))
     return stopped
+
+
+def occlusion_section(result: Occlusion) -> Section:
+    """The explorer of one image, of classes that have no names."""
+    classes = [f"class {label}" for label in range(1 + max(int(result.prediction.max()), result.label))]
+    (height, width), (down, across) = result.size, result.stride
+    blurb = (
+        f"A square of {height} x {width} pixels at steps of {down} and {across}. Without it the probability of class "
+        f"{result.label} is {result.baseline:.3f}, at least {float(result.probability.min()):.3f} with it."
+    )
+    explorer = Explorer("occlusion", classes[result.label], result, from_range(result.image), classes)
+    return Section("Occlusion", [explorer], blurb, result.numbers())
 
 
 def _occlude(

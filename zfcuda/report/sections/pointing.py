@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...analysis import Pointing
-from .. import Facts, Section
+from .. import Chart, Facts, Section
 
 
 def pointing_section(result: Pointing) -> Section:
@@ -17,4 +17,4 @@ def pointing_section(result: Pointing) -> Section:
         ("images", f"{len(result.hits)}, {int(result.right.sum())} right"),
     ]
     blurb = "Whether the square that lowers the true class's probability most has its centre in the object's box."
-    return Section("Pointing", [Facts(facts)], blurb, result.numbers())
+    return Section("Pointing", [Facts(facts), Chart("pointing", result.plot())], blurb, result.numbers())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,7 +60,7 @@ def add_sanity(
         shown = show(dataset, range(min(pictures, len(result.units))), preprocess_of(net))
         last = result.layer == next(reversed(net.layers))
         projected = "the class that the net names" if last else f"the strongest unit of {result.layer}"
-        report.add(_section(result, projected, shown, class_names(net, dataset)))
+        report.add(sanity_section(result, projected, shown, class_names(net, dataset)))
     return stopped
 
 
@@ -69,19 +69,25 @@ def add_sanity_of_rules(report: Report, net: Network, dataset: Dataset, *, progr
     return add_sanity(report, net, sample(dataset, _FEW), methods=RULES, pictures=1, progress=progress)
 
 
-def _section(result: Sanity, projected: str, shown: dict[int, Shown], classes: Sequence[str]) -> Section:
+def sanity_section(
+    result: Sanity, projected: str = "", shown: Mapping[int, Shown] | None = None, classes: Sequence[str] = ()
+) -> Section:
+    """The sentences, the curves, the table, and the maps of some images, beside these if they are there."""
     parts: list[Part] = [Note(result.sentence(m), _TONES.get(result.verdict(m), "plain")) for m in result.likeness]
     parts += [Chart("sanity", result.plot()), _table(result)]
-    for index, image in shown.items():
+    for index in range(min(len(maps) for maps in result.maps.values())):
+        image, label = (shown or {}).get(index), result.labels[index]
         caption = (
-            f"{image.name}, which the net calls {classes[result.labels[index]]}: on the left what it shows as it is, "
+            f"{image.name if image else f'Image {index}'}, which the net calls "
+            f"{classes[label] if classes else f'class {label}'}: on the left what it shows as it is, "
             "to the right the same with random weights in this layer and those above, each map on its own scale"
         )
         parts.append(Chart(f"sanity-{index + 1:02d}", _grid(result, index, image), caption))
     blurb = (
         "The net's weights are replaced by random ones, from the top down, one layer more each time, and what it shows "
         f"of {len(result.units)} images is compared with what it showed before. What stays the same was never about "
-        f"what the net has learned. Projected is {projected}; numbers are means over the images."
+        f"what the net has learned. Projected is {projected or f'the strongest unit of {result.layer}'}; numbers are "
+        "means over the images."
     )
     return Section("How far to trust such pictures", parts, blurb, result.numbers())
 
@@ -101,17 +107,17 @@ def _table(result: Sanity) -> Table:
     return Table(["maps", *columns, "constant, left out"], rows)
 
 
-def _grid(result: Sanity, index: int, image: Shown) -> Figure:
-    """The maps of one image: a row for each method, with the image itself, then a column for each net."""
+def _grid(result: Sanity, index: int, image: Shown | None) -> Figure:
+    """The maps of one image: a row for each method; the image itself, if it is there, then a column for each net."""
     top, left, height, width = (int(v) for v in result.windows[index])
-    patch = image.picture[top : top + height, left : left + width]
+    patch = [image.picture[top : top + height, left : left + width]] if image else []
     scale = _TILE / max(height, width)
     size = max(1, round(scale * width)), max(1, round(scale * height))
     tiles = []
     for maps in result.maps.values():
         pictures = [from_projection(one) if one.ndim == 3 else heat(one) for one in maps[index]]
-        tiles += [_sized(picture, size) for picture in (patch, *pictures)]
-    names = ["image", "as learned", *(plain(name) for name in result.randomised)]
+        tiles += [_sized(picture, size) for picture in (*patch, *pictures)]
+    names = [*(["image"] if image else []), "as learned", *(plain(name) for name in result.randomised)]
     grid = tile(tiles, len(names), _GAP)
     inches = 0.9 * len(names)
     figure, axes = new_figure(width=inches + 0.8, height=inches * grid.shape[0] / grid.shape[1] + 0.3)

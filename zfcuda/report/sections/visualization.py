@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from ...analysis import TopActivations, block_layers, rank_layers, strongest_maps, visualize
+import numpy as np
+
+from ...analysis import TopActivations, Visualization, block_layers, rank_layers, strongest_maps, visualize
 from ...analysis.geometry import field_of
 from ...analysis.progress import Steps
 from ...analysis.source import preprocess_of
 from ...data import Dataset
 from ...nn import Network
-from .. import Gallery, Note, Report, Section
+from .. import Chart, Gallery, Note, Picture, Report, Section, Table
 from ..parts import Part
+from ..pictures import at_most, beside, from_projection, from_range, tile
 from ..shown import show
 from .filters import filters
+
+_LISTED = 24  # maps of a result without its images
+_TILE = 64  # pixels that the longer side of its tiles has at most
 
 
 def add_visualization(
@@ -67,6 +74,45 @@ def add_visualization(
         else:
             report.add(Section(_title(net, layer), [*parts, gallery], _blurb(net, top), gallery.numbers()))
     return partly_ranked or stopped
+
+
+def top_section(result: TopActivations) -> Section:
+    """The ranking of a layer's maps as a chart and a table, without a look at the images."""
+    order = np.argsort(-result.values[:, 0], kind="stable")[:_LISTED]
+    rows = [
+        [
+            int(number),
+            float(result.values[number, 0]),
+            int(result.indices[number, 0]),
+            *result.positions[number, 0].tolist(),
+        ]
+        for number in order
+    ]
+    columns = ("map", "strongest activation", "in image", "at row", "column")
+    fires = int((result.values[:, 0] > 0).sum())
+    blurb = f"{fires} of {len(result.values)} maps of {result.layer} fire for some image. Listed are at most {_LISTED}."
+    return Section(
+        f"Strongest activations of {result.layer}", [Chart("top", result.plot()), Table(columns, rows)], blurb
+    )
+
+
+def winners_section(result: Visualization) -> Section:
+    """The projections and patches of a layer's maps, as the net sees them, without a look at the images."""
+    shown = range(min(len(result.maps), _LISTED))
+    columns = math.ceil(math.sqrt(result.values.shape[1]))
+    pairs = []
+    for row in shown:
+        low, high = float(result.patches[row].min()), float(result.patches[row].max())
+        projections = [at_most(from_projection(one), _TILE) for one in result.projections[row]]
+        patches = [at_most(from_range(one, low, high), _TILE) for one in result.patches[row]]
+        pairs.append(beside(tile(projections, columns), tile(patches, columns)))
+    numbers = ", ".join(str(result.maps[row]) for row in shown)
+    caption = f"Maps {numbers}: on the left projections, on the right what the map sees, the strongest first"
+    picture = tile(pairs, max(1, round(math.sqrt(len(pairs) / 2))), gap=8)
+    rows = [[int(result.maps[row]), float(result.values[row, 0]), float(result.values[row, -1])] for row in shown]
+    table = Table(("map", "strongest activation", f"of the {result.values.shape[1]} shown the weakest"), rows)
+    blurb = f"{len(result.maps)} maps of {result.layer}, of which at most {_LISTED} are shown."
+    return Section(f"Maps of {result.layer}", [Picture("maps", picture, caption, least=800), table], blurb)
 
 
 def _gallery(
