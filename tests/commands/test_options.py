@@ -15,6 +15,7 @@ HOSTILE = ("-1", "0", "1e999", "-1e999", "nan", "inf", "1" + 30 * "0", "9" * 500
 # Where zero is a number like others, and where 1.5e3 is.
 ZERO = {"--seed", "--seeds", "--momentum", "--weight-decay"}
 REAL = {"--lr", "--max-filter-rms"}
+# One of a list.
 WORDS = {
     "--model",
     "--schedule",
