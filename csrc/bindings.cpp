@@ -9,6 +9,7 @@
 #include <pybind11/stl.h>
 
 #include <array>
+#include <cstdint>
 #include <string>
 #include <utility>
 #include <vector>
@@ -30,9 +31,25 @@ using namespace zfcuda;
 
 namespace {
 
-using Pair = std::array<int, 2>;
+// Sizes as Python gives them, and as the shapes hold them.
+template <std::size_t N>
+using Sizes = std::array<std::int64_t, N>;
+using Pair = Sizes<2>;
 
-ConvShape make_conv_shape(std::array<int, 4> x, std::array<int, 4> w, Pair stride, Pair padding) {
+template <std::size_t N>
+std::array<int, N> narrow(const char* name, const Sizes<N>& sizes) {
+    std::array<int, N> narrowed;
+    for (std::size_t i = 0; i < N; ++i) {
+        narrowed[i] = static_cast<int>(sizes[i]);
+        shapes::require(narrowed[i] == sizes[i],
+                        std::string(name) + " is out of range: " + std::to_string(sizes[i]));
+    }
+    return narrowed;
+}
+
+ConvShape make_conv_shape(Sizes<4> x_sizes, Sizes<4> w_sizes, Pair strides, Pair paddings) {
+    const auto x = narrow("x", x_sizes), w = narrow("w", w_sizes);
+    const auto stride = narrow("stride", strides), padding = narrow("padding", paddings);
     shapes::require(x[3] == w[3], "w has " + std::to_string(w[3]) +
                                       " input channels (its last axis), but x has " +
                                       std::to_string(x[3]));
@@ -42,16 +59,21 @@ ConvShape make_conv_shape(std::array<int, 4> x, std::array<int, 4> w, Pair strid
     return shape;
 }
 
-PoolShape make_pool_shape(std::array<int, 4> x, Pair window, Pair stride, Pair padding) {
+PoolShape make_pool_shape(Sizes<4> x_sizes, Pair windows, Pair strides, Pair paddings) {
+    const auto x = narrow("x", x_sizes);
+    const auto window = narrow("window", windows), stride = narrow("stride", strides);
+    const auto padding = narrow("padding", paddings);
     const PoolShape shape{x[0],      x[1],      x[2],      x[3],       window[0],
                           window[1], stride[0], stride[1], padding[0], padding[1]};
     shape.check();
     return shape;
 }
 
-AvgPoolShape make_avg_pool_shape(std::array<int, 4> x, Pair window, Pair stride,
-                                 std::array<int, 4> padding, bool ceil_mode,
-                                 bool count_include_pad) {
+AvgPoolShape make_avg_pool_shape(Sizes<4> x_sizes, Pair windows, Pair strides, Sizes<4> paddings,
+                                 bool ceil_mode, bool count_include_pad) {
+    const auto x = narrow("x", x_sizes);
+    const auto window = narrow("window", windows), stride = narrow("stride", strides);
+    const auto padding = narrow("padding", paddings);
     const AvgPoolShape shape{
         x[0],      x[1],       x[2],       x[3],       window[0],  window[1], stride[0],
         stride[1], padding[0], padding[1], padding[2], padding[3], ceil_mode, count_include_pad};
@@ -59,14 +81,19 @@ AvgPoolShape make_avg_pool_shape(std::array<int, 4> x, Pair window, Pair stride,
     return shape;
 }
 
-CropShape make_crop_shape(std::array<int, 4> images, Pair size) {
+CropShape make_crop_shape(Sizes<4> images_sizes, Pair sizes) {
+    const auto images = narrow("images", images_sizes);
+    const auto size = narrow("size", sizes);
     const CropShape shape{images[0], images[1], images[2], images[3], size[0], size[1]};
     shape.check();
     return shape;
 }
 
-WindowShape make_window_shape(std::array<int, 4> x, int windows, Pair size, int bytes) {
-    const WindowShape shape{x[0], x[1], x[2], x[3], windows, size[0], size[1], bytes};
+WindowShape make_window_shape(Sizes<4> x_sizes, std::int64_t windows, Pair sizes, int bytes) {
+    const auto x = narrow("x", x_sizes);
+    const auto size = narrow("size", sizes);
+    const auto count = narrow("the number of windows", Sizes<1>{windows});
+    const WindowShape shape{x[0], x[1], x[2], x[3], count[0], size[0], size[1], bytes};
     shape.check();
     return shape;
 }

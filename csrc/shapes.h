@@ -1,8 +1,8 @@
 // The geometry of convolutions, pooling and crops: small structs that compute and check themselves.
 //
 // `check` throws std::invalid_argument, which Python sees as ValueError, with the field, its value
-// and what is allowed. Kernels index with 32-bit integers, so no array may have 2^31 elements or
-// more.
+// and what is allowed. Kernels index with 32-bit integers: the limits below, checked in 64 bits
+// before anything is computed, are what keeps all of their arithmetic within these.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,13 @@ namespace zfcuda {
 
 namespace shapes {
 
+// Of the elements of an array, and of an image with its padding: the last tile of a kernel may
+// count a little beyond.
+constexpr long long kMaxElements = (1LL << 31) - (1 << 16);
+
+// Of a stride or a padding: times the few channels of the methods for first layers it fits, too.
+constexpr long long kMaxStep = 1 << 24;
+
 inline void require(bool ok, const std::string& message) {
     if (!ok) throw std::invalid_argument(message);
 }
@@ -28,17 +35,23 @@ inline void require_at_least(const char* name, long long value, long long least)
                                 ", got " + std::to_string(value));
 }
 
+inline void require_between(const char* name, long long value, long long least, long long most) {
+    require_at_least(name, value, least);
+    require(value <= most, std::string(name) + " must be at most " + std::to_string(most) +
+                               ", got " + std::to_string(value));
+}
+
 inline void require_indexable(const char* name, long long a, long long b, long long c,
                               long long d) {
     const double size = static_cast<double>(a) * b * c * d;
-    require(size < 2147483648.0, std::string(name) + " has " + std::to_string(a) + " x " +
-                                     std::to_string(b) + " x " + std::to_string(c) + " x " +
-                                     std::to_string(d) +
-                                     " elements; at most 2147483647 are allowed");
+    require(size <= kMaxElements, std::string(name) + " has " + std::to_string(a) + " x " +
+                                      std::to_string(b) + " x " + std::to_string(c) + " x " +
+                                      std::to_string(d) + " elements; at most " +
+                                      std::to_string(kMaxElements) + " are allowed");
 }
 
 // How many windows of `window` cells fit at `stride` into `size` cells with `pad` more on either
-// side.
+// side, of a shape that has been checked.
 ZFCUDA_HOST_DEVICE inline int output_size(int size, int window, int stride, int pad) {
     return (size + 2 * pad - window) / stride + 1;
 }
@@ -70,14 +83,15 @@ struct ConvShape {
         require_at_least("output channels", k, 1);
         require_at_least("kernel height", r, 1);
         require_at_least("kernel width", s, 1);
-        require_at_least("stride height", stride_h, 1);
-        require_at_least("stride width", stride_w, 1);
-        require_at_least("padding height", pad_h, 0);
-        require_at_least("padding width", pad_w, 0);
+        require_between("stride height", stride_h, 1, kMaxStep);
+        require_between("stride width", stride_w, 1, kMaxStep);
+        require_between("padding height", pad_h, 0, kMaxStep);
+        require_between("padding width", pad_w, 0, kMaxStep);
         require_window("kernel height", r, h, pad_h);
         require_window("kernel width", s, w, pad_w);
         require_indexable("x", n, h, w, c);
         require_indexable("w", k, r, s, c);
+        require_indexable("an image with its padding", 1, h + 2LL * pad_h, w + 2LL * pad_w, c);
         require_indexable("y", n, p(), q(), k);
     }
 };
@@ -100,21 +114,22 @@ struct PoolShape {
         require_at_least("input channels", c, 1);
         require_at_least("window height", window_h, 1);
         require_at_least("window width", window_w, 1);
-        require_at_least("stride height", stride_h, 1);
-        require_at_least("stride width", stride_w, 1);
-        require_at_least("padding height", pad_h, 0);
-        require_at_least("padding width", pad_w, 0);
+        require_between("pool stride height", stride_h, 1, kMaxStep);
+        require_between("pool stride width", stride_w, 1, kMaxStep);
+        require_between("pool padding height", pad_h, 0, kMaxStep);
+        require_between("pool padding width", pad_w, 0, kMaxStep);
         require(static_cast<long long>(window_h) * window_w <= 256,
                 "window " + std::to_string(window_h) + " x " + std::to_string(window_w) +
                     " has more than 256 cells, which a one-byte switch cannot address");
         // Then every window holds at least one cell of x.
         require(pad_h < window_h && pad_w < window_w,
-                "padding (" + std::to_string(pad_h) + ", " + std::to_string(pad_w) +
+                "pool padding (" + std::to_string(pad_h) + ", " + std::to_string(pad_w) +
                     ") must be smaller than the window (" + std::to_string(window_h) + ", " +
                     std::to_string(window_w) + ")");
         require_window("window height", window_h, h, pad_h);
         require_window("window width", window_w, w, pad_w);
         require_indexable("x", n, h, w, c);
+        require_indexable("an image with its padding", 1, h + 2LL * pad_h, w + 2LL * pad_w, c);
         require_indexable("y", n, p(), q(), c);
     }
 };

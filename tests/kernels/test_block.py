@@ -113,7 +113,9 @@ BLOCK = {"stride": 1, "padding": 0, "window": 2, "pool_stride": 2}
     [
         (ValueError, "x must have 4", lambda: ops.conv2d_relu_pool(X[0], W, B, **BLOCK)),
         (ValueError, "window height 9 is larger", lambda: ops.conv2d_relu_pool(X, W, B, **BLOCK | {"window": 9})),
-        (ValueError, "stride height", lambda: ops.conv2d_relu_pool(X, W, B, **BLOCK | {"pool_stride": 0})),
+        (ValueError, "pool stride height", lambda: ops.conv2d_relu_pool(X, W, B, **BLOCK | {"pool_stride": 0})),
+        (TypeError, "pool_stride must be", lambda: ops.conv2d_relu_pool(X, W, B, **BLOCK | {"pool_stride": True})),
+        (TypeError, "pool_padding must be", lambda: ops.conv2d_relu_pool(X, W, B, **BLOCK, pool_padding=0.5)),
         (ValueError, r"b must have shape \(4,\)", lambda: ops.conv2d_relu_pool(X, W, B[:3], **BLOCK)),
         (ValueError, "y must have shape", lambda: ops.unpool_conv_transpose2d(Y, S, W, **BLOCK, output_size=20)),
         (TypeError, "switches must be uint8", lambda: ops.unpool_conv_transpose2d(Y, Y, W, **BLOCK, output_size=8)),

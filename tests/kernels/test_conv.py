@@ -96,7 +96,13 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
         (ValueError, "stride width must be at least 1, got -2", lambda: ops.conv2d(X, W, stride=(1, -2))),
         (ValueError, "padding height must be at least 0, got -1", lambda: ops.conv2d(X, W, padding=-1)),
         (ValueError, "kernel width 3 is larger than the padded input", lambda: ops.conv2d(X[:, :, :2], W)),
+        (ValueError, "padding height must be at most 16777216", lambda: ops.conv2d(X, W, padding=(2**31 - 1, 0))),
+        (ValueError, "stride width must be at most 16777216", lambda: ops.conv2d(X, W, stride=(1, 2**31 - 1))),
+        (ValueError, "an image with its padding has .* elements", lambda: ops.conv2d(X, W, padding=2**24)),
+        (ValueError, "output_size is out of range", lambda: ops.conv_transpose2d(Y, W, output_size=2**31)),
+        (ValueError, "at most", lambda: ops.conv2d(np.broadcast_to(X[:1, :1, :1], (2**20, 2**20, 1, 3)), W)),
         (TypeError, "stride must be an int or", lambda: ops.conv2d(X, W, stride=1.5)),
+        (TypeError, "stride must be an int or", lambda: ops.conv2d(X, W, stride=True)),
         (TypeError, "padding must be an int or", lambda: ops.conv2d(X, W, padding=(1, 2, 3))),
         (ValueError, "stride is out of range", lambda: ops.conv2d(X, W, stride=2**40)),
         (ValueError, r"b must have shape \(4,\)", lambda: ops.conv2d(X, W, W[0, 0, 0])),
@@ -163,5 +169,5 @@ def test_read_only_out():
 
 def test_arrays_too_large_to_index():
     module = backends.get("cpu").module
-    with pytest.raises(ValueError, match="at most 2147483647"):
+    with pytest.raises(ValueError, match="at most 2147418112"):
         module.ConvShape((3, 30000, 30000, 1), (1, 1, 1, 1), (1, 1), (0, 0))

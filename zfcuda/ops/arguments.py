@@ -15,6 +15,9 @@ from ..pairs import IntPair, check_pair
 
 Precision = Literal["fp32", "tf32"]
 
+# Of the elements of an array whose axes have a meaning: kernels index with 32 bits (csrc/shapes.h).
+MAX_ELEMENTS = 2**31 - 2**16
+
 
 def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = np.float32) -> Array:
     """The argument, contiguous, after checks of its dtype, rank and size."""
@@ -24,6 +27,8 @@ def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dty
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {tuple(array.shape)}")
     if array.size == 0:
         raise ValueError(f"{name} is empty: shape {tuple(array.shape)}")
+    if ndim is not None and array.size > MAX_ELEMENTS:
+        raise ValueError(f"{name} has shape {tuple(array.shape)}; at most {MAX_ELEMENTS} elements are allowed")
     return backend.xp.ascontiguousarray(array)
 
 
@@ -86,10 +91,12 @@ def conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: I
     return backend.module.ConvShape(tuple(x), tuple(w), check_pair("stride", stride), check_pair("padding", padding))
 
 
-def pool_shape(backend: Backend, x: tuple, window: IntPair, stride: IntPair, padding: IntPair) -> Any:
-    return backend.module.PoolShape(
-        tuple(x), check_pair("window", window), check_pair("stride", stride), check_pair("padding", padding)
-    )
+def pool_shape(
+    backend: Backend, x: tuple, window: IntPair, stride: IntPair, padding: IntPair, *, prefix: str = ""
+) -> Any:
+    """`prefix`: of the names that stride and padding have as arguments."""
+    pairs = check_pair(f"{prefix}stride", stride), check_pair(f"{prefix}padding", padding)
+    return backend.module.PoolShape(tuple(x), check_pair("window", window), *pairs)
 
 
 def check_bias(backend: Backend, b: Array | None, channels: int) -> Array | None:

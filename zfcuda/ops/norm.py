@@ -10,12 +10,15 @@ from .arguments import check_input, check_output, element_type, expect_shape
 from .call import call, kernels_for
 
 
-def _check_norm(size: int, alpha: float, beta: float, k: float) -> tuple[int, float, float, float]:
+def _check_norm(size: int, alpha: float, beta: float, k: float, channels: int) -> tuple[int, float, float, float]:
+    if isinstance(size, bool):
+        raise TypeError(f"size must be an int, got {size}")
     if operator.index(size) < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     if not (k > 0 and alpha >= 0 and math.isfinite(k + alpha) and math.isfinite(beta)):
         raise ValueError(f"k must be positive, alpha not negative, all finite; got k={k}, alpha={alpha}, beta={beta}")
-    return int(size), float(alpha), float(beta), float(k)
+    # Twice the channels reach from any of them to all others.
+    return min(int(size), 2 * channels), float(alpha), float(beta), float(k)
 
 
 def local_response_norm(
@@ -35,9 +38,9 @@ def local_response_norm(
     backend, (x, out) = resolve(x=x, out=out)
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, None, dtype)
-    parameters = _check_norm(size, alpha, beta, k)
-    y = check_output(backend, out, x.shape, (x,), dtype=dtype)
     channels = x.shape[-1] if x.ndim else 1
+    parameters = _check_norm(size, alpha, beta, k, channels)
+    y = check_output(backend, out, x.shape, (x,), dtype=dtype)
     kernels = kernels_for(backend, dtype)
     call(backend, kernels.local_response_norm, x.size // channels, channels, *parameters, x, results=(y,))
     return y
@@ -60,9 +63,9 @@ def local_response_norm_grad(
     dy = check_input(backend, "dy", dy, None, dtype)
     x = check_input(backend, "x", x, None, dtype)
     expect_shape("dy", dy, x.shape)
-    parameters = _check_norm(size, alpha, beta, k)
-    dx = check_output(backend, out, x.shape, (dy, x), dtype=dtype)
     channels = x.shape[-1] if x.ndim else 1
+    parameters = _check_norm(size, alpha, beta, k, channels)
+    dx = check_output(backend, out, x.shape, (dy, x), dtype=dtype)
     kernels = kernels_for(backend, dtype)
     call(backend, kernels.local_response_norm_grad, x.size // channels, channels, *parameters, dy, x, results=(dx,))
     return dx

@@ -194,8 +194,10 @@ void dgrad(const Call& call) {
         const Gather gather{call.y, call.images, s.p(), s.q(), s.k,       h.pixels, w.pixels,
                             h.taps, w.taps,      1,     1,     -h.origin, -w.origin};
         float* first = call.out + h.first * line + static_cast<std::int64_t>(w.first) * s.c;
-        multiply_all(gather, call.workspace + before, s.c, nullptr, false,
-                     {first, s.h * line, s.stride_h * line, s.stride_w * s.c}, scratch);
+        multiply_all(
+            gather, call.workspace + before, s.c, nullptr, false,
+            {first, s.h * line, s.stride_h * line, static_cast<std::int64_t>(s.stride_w) * s.c},
+            scratch);
     });
 }
 
