@@ -32,9 +32,8 @@ def conv2d(
     x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y (N,P,Q,K), P = floor((H + 2*padding - R) / stride) + 1.
     x, w and y float32 or bfloat16; b float32.
 
-    On the CPU, Winograd's method makes a tile of neighbouring results together, with small maps of a batch side by
-    side: an infinity or NaN can then reach results a few pixels beyond its windows, also at the edge of another image,
-    here as in the operations that contain a convolution.
+    On the CPU, Winograd's method makes a tile of neighbouring results together: an infinity or NaN can then reach
+    results of its image a few pixels beyond its windows, here as in the operations that contain a convolution.
     """
     backend, (x, w, b, out) = resolve(x=x, w=w, b=b, out=out)
     dtype = element_type("x", x, precision)

@@ -7,8 +7,11 @@
 //
 // Transformed filters and tiles stay in the last-level cache. The transforms cost memory traffic
 // that is shared by all channels on the other side. Where maps are small, neighbouring images of a
-// batch share tiles (grid.h): results stay within the tolerance of their own size, but an infinity
-// or NaN in one image can reach its neighbour's edge.
+// batch share tiles (grid.h): results stay within the tolerance of their own size. An infinity or
+// NaN in one image would reach its neighbour's edge, so that a batch that has one is computed
+// again, image by image.
+#include <atomic>
+
 #include "tiles.h"
 
 namespace zfcuda::conv {
@@ -77,23 +80,37 @@ void multiply(const Plan& plan, int frequency, int tiles, int panel0, int panel1
     }
 }
 
-// All steps after the filters; write(position, row) transforms back and writes one tile.
+// All steps after the filters; write(position, row) transforms back and writes one tile. Returns
+// whether the source is finite.
 template <typename Write>
-void run(const Plan& plan, const TileSource& source, const Write& write) {
+bool run(const Plan& plan, const TileSource& source, const Write& write) {
     std::fill(plan.zeros, plan.zeros + plan.padded_channels, 0.0f);
+    std::atomic<bool> finite = true;
     for_chunks(
         plan.chunks, ceil_div(plan.columns, kPanel),
         [&](int tile, int row) {
-            transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, [&](int d) {
+            const auto place = [&](int d) {
                 const std::int64_t at =
                     static_cast<std::int64_t>(d / plan.block_depth) * plan.chunks.tiles + row;
                 return plan.data + at * kRowStride + d % plan.block_depth;
-            });
+            };
+            if (!transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, place))
+                finite.store(false, std::memory_order_relaxed);
         },
         [&](int frequency, int, int tiles, int panel0, int panel1) {
             multiply(plan, frequency, tiles, panel0, panel1);
         },
         [&](int tile, int row) { write(TilePosition(plan.grid, tile), row); });
+    return finite;
+}
+
+// run(first image, images): the batch at once, and image by image if that says that the source is
+// not finite.
+template <typename Run>
+void for_images(int images, const Run& run) {
+    if (run(0, images) || images == 1) return;
+    for (int n = 0; n < images; ++n)
+        run(n, 1);
 }
 
 // ---- Fprop --------------------------------------------------------------------------------------
@@ -112,32 +129,38 @@ void pack_fprop(const Call& call) {
 }
 
 template <int M>
-void write_outputs(const Call& call, const Plan& plan, const TilePosition& position, int row) {
+void write_outputs(const Call& call, const Plan& plan, const TilePosition& position, int row,
+                   float* out) {
     Epilogue epilogue;
     epilogue.relu = call.relu;
     float* to[M][M];
-    output_pixels<M, float>(call.shape, position, call.out, nullptr, to);
+    output_pixels<M, float>(call.shape, position, out, nullptr, to);
     for (int k = 0; k < call.shape.k; k += kLanes) {
         const int count = call.shape.k - k;
-        Vec out[M][M];
-        transform_products<M>(plan.product(row, k), plan.product_stride, count, out);
+        Vec y[M][M];
+        transform_products<M>(plan.product(row, k), plan.product_stride, count, y);
         const Vec bias = call.bias ? load_up_to(call.bias + k, count) : Vec{};
         for (int i = 0; i < M; ++i)
             for (int j = 0; j < M; ++j) {
                 if (!to[i][j]) continue;
-                write_result(out[i][j], bias, epilogue, count, to[i][j] + k);
+                write_result(y[i][j], bias, epilogue, count, to[i][j] + k);
             }
     }
 }
 
 void fprop(const Call& call) {
     const ConvShape& s = call.shape;
-    const Plan plan = fprop_plan(s, call.images, call.workspace);
+    const std::int64_t x_image = static_cast<std::int64_t>(s.h) * s.w * s.c;
+    const std::int64_t y_image = static_cast<std::int64_t>(s.p()) * s.q() * s.k;
     with_taps(s, [&](auto taps) {
-        run(plan, {call.x, s.c, s.stride_h, s.stride_w, plan.zeros},
-            [&](const TilePosition& position, int row) {
-                write_outputs<tile_size(taps)>(call, plan, position, row);
-            });
+        for_images(call.images, [&](int first, int images) {
+            const Plan plan = fprop_plan(s, images, call.workspace);
+            return run(plan, {call.x + first * x_image, s.c, s.stride_h, s.stride_w, plan.zeros},
+                       [&](const TilePosition& position, int row) {
+                           write_outputs<tile_size(taps)>(call, plan, position, row,
+                                                          call.out + first * y_image);
+                       });
+        });
     });
 }
 
@@ -222,10 +245,16 @@ void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& posi
 
 void dgrad(const Call& call) {
     const ConvShape& s = call.shape;
-    const Plan plan = dgrad_plan(s, call.images, call.workspace);
+    const std::int64_t x_image = static_cast<std::int64_t>(s.h) * s.w * s.c;
+    const std::int64_t y_image = static_cast<std::int64_t>(s.p()) * s.q() * s.k;
     with_taps(s, [&](auto taps) {
-        run(plan, {call.y, s.k, 1, 1, plan.zeros}, [&](const TilePosition& position, int row) {
-            write_phases<tile_size(taps)>(s, plan, position, row, call.out);
+        for_images(call.images, [&](int first, int images) {
+            const Plan plan = dgrad_plan(s, images, call.workspace);
+            return run(plan, {call.y + first * y_image, s.k, 1, 1, plan.zeros},
+                       [&](const TilePosition& position, int row) {
+                           write_phases<tile_size(taps)>(s, plan, position, row,
+                                                         call.out + first * x_image);
+                       });
         });
     });
 }

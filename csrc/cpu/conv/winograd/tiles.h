@@ -190,10 +190,11 @@ struct TileSource {
 };
 
 // B^T x B of one tile: to(d) + frequency * stride, for d = phase * round_up(channels, kLanes) +
-// channel, a vector at a time.
+// channel, a vector at a time. Returns whether all of it is finite.
 template <typename Place>
-inline void transform_source(const TileSource& source, const TilePosition& position,
+inline bool transform_source(const TileSource& source, const TilePosition& position,
                              std::int64_t stride, const Place& to) {
+    Vec zeros{};  // NaN after a value that is not finite
     for (int phase = 0; phase < source.phases_h * source.phases_w; ++phase) {
         const float* pixels[kPoints][kPoints];
         for (int i = 0; i < kPoints; ++i)
@@ -210,9 +211,13 @@ inline void transform_source(const TileSource& source, const TilePosition& posit
                 for (int j = 0; j < kPoints; ++j)
                     x[i][j] = load_up_to(pixels[i][j] + c, source.channels - c);
             transform_2d<kPoints, kPoints, transform_data>(x, v);
+            // Every pixel takes part in one of the corners.
+            constexpr int kLast = kPoints - 1;
+            zeros += 0.0f * ((v[0][0] + v[0][kLast]) + (v[kLast][0] + v[kLast][kLast]));
             store_frequencies(v, to(phase * round_up(source.channels, kLanes) + c), stride);
         }
     }
+    return simd::sum(zeros) == 0.0f;
 }
 
 // ---- Outputs ------------------------------------------------------------------------------------
