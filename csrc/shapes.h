@@ -198,10 +198,10 @@ struct AvgPoolShape {
                                 const char* const (&sides)[2], const int (&pads)[2]) {
         using namespace shapes;
         require_at_least(("window " + name).c_str(), window, 1);
-        require_at_least(("stride " + name).c_str(), stride, 1);
+        require_between(("stride " + name).c_str(), stride, 1, kMaxStep);
         for (int i = 0; i < 2; ++i) {
             const std::string padding = std::string("padding at the ") + sides[i];
-            require_at_least(padding.c_str(), pads[i], 0);
+            require_between(padding.c_str(), pads[i], 0, kMaxStep);
             // Then every window holds at least one cell of x.
             require(pads[i] < window, padding + " must be smaller than the window " + name + " " +
                                           std::to_string(window) + ", got " +

@@ -218,13 +218,10 @@ def averaged(calls, size):
     good = not any(isinstance(v, bool) for v in numbers) and min(*window, *stride) >= 1 and min(sides) >= 0
     for length, cells, before, after in zip(size, window, sides[::2], sides[1::2], strict=True):
         good = good and max(before, after) < cells <= length + before + after
-    # Beyond this, sums of two of them would not fit 32 bits.
-    good = good and max(numbers) <= 2**29
+    good = good and max(*stride, *sides) <= LARGEST_STEP
     flags = (bool(flag) for flag in calls.rng.integers(0, 2, 2))
-    options = dict(
-        zip(("window", "stride", "padding", "ceil_mode", "count_include_pad"), (window, stride, sides, *flags))
-    )
-    return options, good
+    names = ("window", "stride", "padding", "ceil_mode", "count_include_pad")
+    return dict(zip(names, (window, stride, sides, *flags), strict=True)), good
 
 
 def avg_pool2d(calls):
