@@ -1,11 +1,11 @@
-"""Sizes that are an int or (height, width), and paddings that may have a number for each side."""
+"""Sizes that are an int or (height, width), and paddings, which may also be (top, bottom, left, right)."""
 
 from __future__ import annotations
 
 import operator
 
 IntPair = int | tuple[int, int]
-Padding = int | tuple[int, int] | tuple[int, int, int, int]
+Padding = IntPair | tuple[int, int, int, int]
 
 
 def check_pair(name: str, value: IntPair) -> tuple[int, int]:
@@ -40,3 +40,11 @@ def check_padding(name: str, value: Padding) -> tuple[int, int, int, int]:
 def as_pair(value: IntPair) -> tuple[int, int]:
     """(height, width) of one that has been checked."""
     return (value, value) if isinstance(value, int) else value
+
+
+def as_sides(value: Padding) -> tuple[tuple[int, int], tuple[int, int]]:
+    """((top, bottom), (left, right)) of a padding that has been checked."""
+    if isinstance(value, tuple) and len(value) == 4:
+        return (value[0], value[1]), (value[2], value[3])
+    height, width = as_pair(value)
+    return (height, height), (width, width)

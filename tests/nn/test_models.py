@@ -193,7 +193,7 @@ def test_architectures_that_cannot_be():
     with pytest.raises(ValueError, match="input_shape must be"):
         Architecture((4, 0, 1), (ReLUSpec("relu1"),))
     with pytest.raises(ValueError, match="initial must be"):
-        Architecture((4, 4, 1), (ReLUSpec("relu1"),), initial="he")
+        Architecture((4, 4, 1), (ReLUSpec("relu1"),), initial="xavier")
     for layers, message in [
         ((ReLUSpec("relu1"),), "needs a conv or fc layer, got relu1"),
         ((ConvSpec("conv1", 0, 3),), "conv1: maps must be at least 1, got 0"),

@@ -9,23 +9,63 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from ..backends import Array
-from .layers import KINDS, ConvSpec, DropoutSpec, FullyConnectedSpec, LayerSpec, MaxPoolSpec, NormSpec, ReLUSpec
+from .layers import (
+    KINDS,
+    AddSpec,
+    AvgPoolSpec,
+    BatchNormSpec,
+    ClipSpec,
+    ConcatSpec,
+    ConvSpec,
+    DropoutSpec,
+    FlattenSpec,
+    FullyConnectedSpec,
+    LayerSpec,
+    LeakyReLUSpec,
+    MaxPoolSpec,
+    NormSpec,
+    PermuteSpec,
+    PReLUSpec,
+    ReLUSpec,
+)
 from .span import Shape
 
-__all__ = ["Architecture", "ConvSpec", "DropoutSpec", "FullyConnectedSpec", "MaxPoolSpec", "NormSpec", "ReLUSpec"]
+__all__ = [
+    "AddSpec",
+    "Architecture",
+    "AvgPoolSpec",
+    "BatchNormSpec",
+    "ClipSpec",
+    "ConcatSpec",
+    "ConvSpec",
+    "DropoutSpec",
+    "FlattenSpec",
+    "FullyConnectedSpec",
+    "LeakyReLUSpec",
+    "MaxPoolSpec",
+    "NormSpec",
+    "PReLUSpec",
+    "PermuteSpec",
+    "ReLUSpec",
+]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """`input_shape` (H, W, C), the layers in order, and how weights start, by their standard deviation:
-    "gaussian" (the paper's 1e-2 everywhere) or "lecun" (1 / sqrt(inputs of a unit); LeCun et al. 1998)."""
+    """A graph of layers over images of `input_shape` (H, W, C).
+
+    layers   in an order in which each comes after what it reads (its `inputs`; by default the layer before); the first
+             reads the image, the last one's output is the network's, and what each other one makes is read
+    initial  how weights start, by their standard deviation: "gaussian" (the paper's 1e-2 everywhere), "lecun"
+             (1 / sqrt(inputs of a unit); LeCun et al. 1998) or "he" (sqrt(2 / inputs); He et al. 2015)
+    """
 
     input_shape: tuple[int, int, int]
     layers: tuple[LayerSpec, ...]
@@ -35,8 +75,8 @@ class Architecture:
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
         if len(self.input_shape) != 3 or min(self.input_shape) < 1:
             raise ValueError(f"input_shape must be (height, width, channels), all positive, got {self.input_shape}")
-        if self.initial not in ("gaussian", "lecun"):
-            raise ValueError(f"initial must be 'gaussian' or 'lecun', got {self.initial!r}")
+        if self.initial not in ("gaussian", "lecun", "he"):
+            raise ValueError(f"initial must be 'gaussian', 'lecun' or 'he', got {self.initial!r}")
         names = [layer.name for layer in self.layers]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"layers must have different names, and be one or more; got {names}")
@@ -48,6 +88,31 @@ class Architecture:
                 )
             if layer.block is not None and (type(layer.block) is not int or layer.block < 0):
                 raise ValueError(f"{layer.name}: block must be a number, 0 or more, or None; got {layer.block!r}")
+        self._check_graph()
+
+    def _check_graph(self) -> None:
+        before: list[str] = ["input"]
+        unread: dict[str, None] = {}
+        for layer, inputs in zip(self.layers, self.inputs(), strict=True):
+            for name in inputs:
+                if name not in before:
+                    raise ValueError(f'{layer.name}: inputs must be "input" or layers before it, got {name!r}')
+                unread.pop(name, None)
+            if (len(inputs) > 1) != layer.joins:
+                expected = "two inputs or more" if layer.joins else "one input"
+                raise ValueError(f"{layer.name}: a layer of kind {layer.kind} reads {expected}, got {inputs}")
+            before.append(layer.name)
+            unread[layer.name] = None
+        if self.layers[0].joins:
+            raise ValueError(f"{self.layers[0].name}: the first layer must read the image alone")
+        if len(unread) > 1:
+            *others, _ = unread
+            raise ValueError(f"nothing reads the output of {', '.join(others)}; only the last layer's is the network's")
+
+    def inputs(self) -> list[tuple[str, ...]]:
+        """The names of what each layer reads."""
+        previous = ["input", *(layer.name for layer in self.layers)]
+        return [layer.inputs or (name,) for layer, name in zip(self.layers, previous, strict=False)]
 
     def numbers(self) -> list[int | None]:
         """The paper's number of each layer: its `block`, or where it has none that of the layer before it. If no layer
@@ -70,32 +135,40 @@ class Architecture:
 
     def shapes(self) -> list[Shape]:
         """The output shape of each layer, without the batch. ValueError, naming the layer, where one cannot be."""
-        shapes: list[Shape] = []
-        shape: Shape = self.input_shape
-        for layer in self.layers:
-            shape = layer.output_shape(shape)
-            shapes.append(shape)
+        found: dict[str, Shape] = {"input": self.input_shape}
+        for layer, inputs in zip(self.layers, self.inputs(), strict=True):
+            found[layer.name] = layer.joined_shape([found[name] for name in inputs])
         if not any(layer.weighted for layer in self.layers):
             raise ValueError(
                 f"a network needs a conv or fc layer, got {', '.join(layer.name for layer in self.layers)}"
             )
-        return shapes
+        return [found[layer.name] for layer in self.layers]
 
-    def inputs(self) -> list[tuple[LayerSpec, Shape]]:
-        """Each layer with the shape of its input; errors as in `shapes`."""
-        return list(zip(self.layers, [self.input_shape, *self.shapes()[:-1]], strict=True))
+    def input_shapes(self) -> list[tuple[Shape, ...]]:
+        """The shapes of what each layer reads; errors as in `shapes`."""
+        found: dict[str, Shape] = {"input": self.input_shape}
+        found |= {layer.name: shape for layer, shape in zip(self.layers, self.shapes(), strict=True)}
+        return [tuple(found[name] for name in inputs) for inputs in self.inputs()]
 
     def parameter_shapes(self) -> dict[str, Shape]:
-        """ "conv1.weight", "conv1.bias", ... -> the shape, in the order of the layers."""
+        """What is learned: "conv1.weight", "conv1.bias", ... -> the shape, in the order of the layers."""
+        return self._of_each_layer(lambda layer, shape: layer.parameter_shapes(shape))
+
+    def state_shapes(self) -> dict[str, Shape]:
+        """What training keeps besides, likewise: "bn1.running_mean", ..."""
+        return self._of_each_layer(lambda layer, shape: layer.state_shapes(shape))
+
+    def _of_each_layer(self, arrays: Callable[[LayerSpec, Shape], dict[str, Shape]]) -> dict[str, Shape]:
         return {
-            f"{layer.name}.{parameter}": shape
-            for layer, inputs in self.inputs()
-            for parameter, shape in layer.parameter_shapes(inputs).items()
+            f"{layer.name}.{array}": shape
+            for layer, inputs in zip(self.layers, self.input_shapes(), strict=True)
+            for array, shape in arrays(layer, inputs[0]).items()
         }
 
     def check_parameters(self, parameters: Mapping[str, Array]) -> None:
-        """ValueError if one is missing, unknown or of another shape, TypeError if one is not float32."""
-        expected = self.parameter_shapes()
+        """Of parameters and state: ValueError if one is missing, unknown or of another shape, TypeError if one is not
+        float32."""
+        expected = self.parameter_shapes() | self.state_shapes()
         wrong = sorted(expected.keys() ^ parameters.keys())
         if wrong:
             raise ValueError(f"parameters must be exactly those of the network; missing or unknown: {', '.join(wrong)}")

@@ -33,12 +33,15 @@ _FORMAT = 1
 _MEAN = "preprocess/mean"
 ORIGIN = "zfcuda.origin"  # among the further metadata
 
+HEADS = ("softmax", "sigmoid", "none")
+
 PathLike = str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a file holds of a network, its other tensors ("prefix/name" -> array) and its other metadata."""
+    """What a file holds of a network (parameters: also its state), its other tensors ("prefix/name" -> array) and its
+    other metadata."""
 
     architecture: Architecture
     parameters: dict[str, Array]
@@ -46,6 +49,7 @@ class Checkpoint:
     classes: tuple[str, ...] | None = None
     tensors: dict[str, Array] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
+    head: str = "softmax"
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -63,6 +67,7 @@ class Checkpoint:
             "architecture": self.architecture.to_dict(),
             "preprocess": None,
             "classes": self.classes,
+            "head": self.head,
             "metadata": self.metadata,
         }
         if self.preprocess is not None:
@@ -104,7 +109,10 @@ def _checkpoint(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Check
     preprocess = header["preprocess"]
     if preprocess is not None:
         preprocess = _preprocess(preprocess, others.pop(_MEAN, None))
-    checkpoint = Checkpoint(architecture, parameters, preprocess, classes, others, dict(header["metadata"]))
+    head = header.get("head", "softmax")
+    if head not in HEADS:
+        raise ValueError(f"its head is {head!r}, and not one of {', '.join(HEADS)}")
+    checkpoint = Checkpoint(architecture, parameters, preprocess, classes, others, dict(header["metadata"]), head)
     _ = checkpoint.origin  # or an error
     return checkpoint
 

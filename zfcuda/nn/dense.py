@@ -20,8 +20,8 @@ __all__ = ["data_grad", "forward", "weight_grad"]
 _MANY_ROWS = 96
 
 
-def forward(x: Array, w: Array, b: Array, *, relu: bool = False, precision: ops.Precision = "fp32") -> Array:
-    """x (N, ...) w (out, in) b (out,) -> (N, out), rectified if `relu`."""
+def forward(x: Array, w: Array, b: Array | None, *, relu: bool = False, precision: ops.Precision = "fp32") -> Array:
+    """x (N, ...) w (out, in) b (out,) or None -> (N, out), rectified if `relu`."""
     rows = x.reshape(x.shape[0], -1)
     tiles = len(rows) >= _MANY_ROWS and resolve(x=rows)[0].on_host
     pixels = rows[None, :, None] if tiles else _pixels(rows)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Hashable, Iterator, Mapping
+import math
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +16,8 @@ from ..backends import Array
 from . import window
 from .architecture import Architecture
 from .capture import Captured, identity
-from .checkpoint import ORIGIN, Checkpoint, PathLike, read_checkpoint
-from .layers import KINDS, PRECISIONS, RULES, Layer, build_stages
+from .checkpoint import HEADS, ORIGIN, Checkpoint, PathLike, read_checkpoint
+from .layers import KINDS, PRECISIONS, RULES, Layer, Stage, build_stages
 from .projection import Descent
 from .record import Record, Training
 from .trace import Trace
@@ -37,12 +39,16 @@ class Network:
     preprocess  how images become inputs, as the training set it; None for a network that was not trained
     classes     the names of the classes, likewise
     origin      what it was trained on and how, likewise: values that JSON knows, see `zfcuda.training.Trainer.fit`
+    head        what `predict` makes of the last layer's output: "softmax", "sigmoid", or "none", the output itself
     """
 
     def __init__(self, architecture: Architecture, *, seed: int = 0, parameters: dict[str, Array] | None = None):
         self.architecture = architecture
+        self._head = "softmax"
+        read = zip(architecture.layers, architecture.inputs(), architecture.input_shapes(), strict=True)
         self.layers: dict[str, Layer] = {
-            spec.name: KINDS[spec.kind](spec, shape, index) for index, (spec, shape) in enumerate(architecture.inputs())
+            spec.name: KINDS[spec.kind](dataclasses.replace(spec, inputs=inputs), shapes, index)
+            for index, (spec, inputs, shapes) in enumerate(read)
         }
         self.stages = build_stages(list(self.layers.values()))
         self._precision = "fp32"
@@ -55,6 +61,8 @@ class Network:
         self.classes: tuple[str, ...] | None = None
         self.origin: dict[str, Any] = {}
         self._gradients: dict[str, Array] = {}
+        self._statistics: dict[str, tuple[Array, float]] = {}
+        self._learned = _learned_from(self.stages)
         self._projection = Captured()
         if parameters is None:
             self._initialise(seed)
@@ -75,12 +83,22 @@ class Network:
 
     @property
     def num_classes(self) -> int:
-        return next(reversed(self.layers.values())).output_shape[-1]
+        return math.prod(next(reversed(self.layers.values())).output_shape)
 
     @property
     def blocks(self) -> dict[int, str]:
         """{1: "pool1", 3: "relu3", ..., 8: "fc8"}: where the paper's layer 1, 3, ... 8 ends."""
         return self.architecture.blocks()
+
+    @property
+    def head(self) -> str:
+        return self._head
+
+    @head.setter
+    def head(self, value: str) -> None:
+        if value not in HEADS:
+            raise ValueError(f"head must be one of {', '.join(HEADS)}; got {value!r}")
+        self._head = value
 
     @property
     def precision(self) -> str:
@@ -108,13 +126,13 @@ class Network:
     @contextlib.contextmanager
     def _holding_filters(self) -> Iterator[None]:
         """Within this context the weights do not change, and are rounded to bfloat16 once."""
-        for layer in self.layers.values():
-            layer.hold()
+        for stage in self.stages:
+            stage.hold()
         try:
             yield
         finally:
-            for layer in self.layers.values():
-                layer.release()
+            for stage in self.stages:
+                stage.release()
 
     def parameters(self) -> dict[str, Array]:
         """ "conv1.weight", "conv1.bias", ... -> the arrays themselves, in the order of the layers."""
@@ -124,9 +142,17 @@ class Network:
             for parameter in layer.parameter_shapes
         }
 
+    def state(self) -> dict[str, Array]:
+        """What training keeps besides parameters, likewise: "bn1.running_mean", "bn1.running_var", ..."""
+        return {
+            f"{layer.name}.{array}": getattr(layer, array)
+            for layer in self.layers.values()
+            for array in layer.state_shapes
+        }
+
     def set_parameters(self, parameters: dict[str, Array]) -> None:
-        """Puts these arrays (not copies) in the place of all parameters. ValueError if one is missing, unknown or of
-        another shape, TypeError if one is not float32."""
+        """Puts these arrays (not copies) in the place of all parameters, and of all state. ValueError if one is
+        missing, unknown or of another shape, TypeError if one is not float32."""
         self.architecture.check_parameters(parameters)
         for name, array in parameters.items():
             layer, _, parameter = name.rpartition(".")
@@ -146,7 +172,7 @@ class Network:
             move: Any = backends.get("cuda").xp.asarray
         else:
             move = backends.to_host
-        self.set_parameters({name: move(array) for name, array in self.parameters().items()})
+        self.set_parameters({name: move(array) for name, array in (self.parameters() | self.state()).items()})
         self._gradients = {}
         self._projection = Captured()
         return self
@@ -160,9 +186,9 @@ class Network:
     ) -> None:
         """Writes weights, architecture, preprocessing, classes and origin as safetensors, and what else is given with
         them (see `zfcuda.nn.checkpoint`); a file that was there stays whole until the new one is."""
-        described = (self.architecture, self.parameters(), self.preprocess, self.classes)
+        described = (self.architecture, self.parameters() | self.state(), self.preprocess, self.classes)
         origin = {ORIGIN: json.dumps(self.origin)} if self.origin else {}
-        Checkpoint(*described, dict(tensors or {}), origin | dict(metadata or {})).write(path)
+        Checkpoint(*described, dict(tensors or {}), origin | dict(metadata or {}), self.head).write(path)
 
     def locate(self, layer: str) -> tuple[int, int]:
         """(number of the stage, position in the stage) of a layer; ValueError if there is none of this name."""
@@ -178,23 +204,45 @@ class Network:
         return Trace(self, self._forward(self._check_images("x", x), None))
 
     def predict(self, x: Array) -> Array:
-        """x float32 (N,H,W,C) -> softmax probabilities (N, classes); any N, a bounded number goes forward at a time."""
+        """x float32 (N,H,W,C) -> probabilities (N, classes), or what else `head` says; any N, a bounded number goes
+        forward at a time."""
         x = self._check_images("x", x)
         xp = backends.array_module(x)
         parts = []
         with self._holding_filters():
             for start in range(0, len(x), _PREDICT_BATCH):
-                signal = x[start : start + _PREDICT_BATCH]
-                for stage in self.stages:
-                    signal = stage.forward(stage.enter(signal))["y"]
-                parts.append(ops.softmax(signal))
+                parts.append(self._answer(self._output(x[start : start + _PREDICT_BATCH])))
         return parts[0] if len(parts) == 1 else xp.concatenate(parts)
+
+    def _output(self, x: Array) -> Array:
+        """The last layer's output; what no later stage reads is let go."""
+        last_reader = {name: i for i, stage in enumerate(self.stages) for name in stage.inputs}
+        signals = {"input": x}
+        for i, stage in enumerate(self.stages):
+            inputs = [stage.enter(signals[name]) for name in stage.inputs]
+            for name in set(stage.inputs):
+                if last_reader[name] == i:
+                    del signals[name]
+            signals[stage.name] = stage.forward(inputs)["y"]
+        return signals[stage.name]
+
+    def _answer(self, output: Array) -> Array:
+        output = ops.cast(output, np.float32).reshape(len(output), -1)
+        if self.head == "softmax":
+            return ops.softmax(output)
+        if self.head == "sigmoid":
+            # Of the magnitude, which cannot overflow.
+            xp: Any = backends.array_module(output)
+            small = xp.exp(-xp.abs(output))
+            return xp.where(output < 0, small, 1) / (1 + small)
+        return output
 
     def _forward(self, x: Array, training: Training | None) -> list[Record]:
         records = []
+        signals = {"input": x}
         for stage in self.stages:
-            records.append(stage.forward(stage.enter(x), training))
-            x = records[-1]["y"]
+            records.append(stage.forward([stage.enter(signals[name]) for name in stage.inputs], training))
+            signals[stage.name] = records[-1]["y"]
         return records
 
     def _check_images(self, name: str, x: Array) -> Array:
@@ -216,10 +264,13 @@ class Network:
         """Carries activations of a layer back to pixels (paper 2.1, P3): trace of N images, activations float32 of
         the shape of trace[layer], zero but for what is looked at -> pixels (N,H,W,C).
 
-        Every layer from `layer` itself down to the first is undone. A pool: each value goes where its switch says. A
-        conv or fc layer: its transpose, without bias. What a ReLU and a normalisation do is the rule:
+        Every layer from `layer` itself down to the first is undone. A pool: each value goes where its switch says. What
+        is linear (conv and fc layers, averages, concatenations, sums, batch normalisation at test time): its transpose,
+        without bias; where a layer is read by several, their signals add. What a rectifier and local response
+        normalisation do is the rule:
 
-        "deconvnet"  a ReLU rectifies the signal (whatever the forward activation was), normalisation is skipped
+        "deconvnet"  a ReLU rectifies the signal (whatever the forward activation was), as does one that clips; a leaky
+                     one sends it through the same function; normalisation is skipped
         "gradient"   the derivative of sum(activations * trace[layer]) with respect to the pixels: a ReLU masks the
                      signal where its forward output is 0, normalisation gives its gradient
         "guided"     like "gradient", and a ReLU rectifies as well (Springenberg et al. 2015)
@@ -259,7 +310,8 @@ class Network:
 
         Dropout is active; its masks are a pure function of `dropout_seed`, `step` (below 2^48; a number, or a uint64
         array of shape ()) and the layer. The network keeps the arrays of gradients: the next call overwrites them. The
-        gradient of the images is not computed.
+        gradient of the images is not computed. Batch normalisation is by the batch's statistics, which change running
+        averages only by `update_state`.
         """
         x = self._check_images("x", x)
         with self._holding_filters():
@@ -267,18 +319,40 @@ class Network:
 
     def _loss_and_gradients(self, x: Array, labels: Array, training: Training) -> tuple[Array, Array, dict[str, Array]]:
         records = self._forward(x, training)
-        loss, probabilities = ops.softmax_cross_entropy(records[-1]["y"], labels)
-        signal: Any = ops.softmax_cross_entropy_grad(probabilities, labels)
-        first = next(i for i, stage in enumerate(self.stages) if any(layer.parameter_shapes for layer in stage.layers))
+        logits = records[-1]["y"].reshape(len(x), -1)
+        loss, probabilities = ops.softmax_cross_entropy(logits, labels)
+        signal: Any = ops.softmax_cross_entropy_grad(probabilities, labels).reshape(records[-1]["y"].shape)
+        del logits
         for stage, record in zip(self.stages, records, strict=True):
             if "y" not in stage.reads("gradient"):
                 record.forget("y")
-        for i in range(len(self.stages) - 1, first - 1, -1):
+        arriving = {self.stages[-1].name: signal}
+        del signal
+        for stage in reversed(self.stages):
             # The record dies here, and its arrays serve the next layers' gradients.
             record = records.pop()
-            signal = self.stages[i].enter(signal)
-            signal = self.stages[i].backward(signal, record, training, need_dx=i > first)
+            if stage.name not in self._learned:
+                continue
+            dy = stage.enter(arriving.pop(stage.name))
+            if stage.overwrites and _is_among(dy, arriving.values()):
+                dy = dy.copy()
+            need_dx = any(name in self._learned for name in stage.inputs)
+            parts = stage.backward(dy, record, training, need_dx)
+            for name, part in zip(stage.inputs, parts, strict=need_dx):
+                if name in self._learned:
+                    arriving[name] = _accumulated(arriving, name, part)
+        self._statistics = training.statistics
         return loss, probabilities, training.gradients
+
+    def update_state(self, *, guard: Array | None = None) -> None:
+        """Moves the running averages towards the statistics of the batch of the last `loss_and_gradients`; not at all
+        where `guard` (as in `ops.sgd_step`) is not finite. In place."""
+        averages = self.state()
+        for name, (found, share) in self._statistics.items():
+            average = averages[name]
+            # A step of gradient descent on half the squared distance.
+            velocity = backends.array_module(average).zeros_like(average)
+            ops.sgd_step(average, average - found, velocity, lr=share, momentum=0.0, weight_decay=0.0, guard=guard)
 
     def _gradient_arrays(self) -> dict[str, Array]:
         parameters = self.parameters()
@@ -286,6 +360,30 @@ class Network:
             backend, _ = backends.resolve(**parameters)
             self._gradients = {name: backend.empty(array.shape) for name, array in parameters.items()}
         return self._gradients
+
+
+def _learned_from(stages: Sequence[Stage]) -> set[str]:
+    """The stages at or before which there are parameters: a gradient goes no further down than to these."""
+    learned: set[str] = set()
+    for stage in stages:
+        if any(layer.parameter_shapes for layer in stage.layers) or not learned.isdisjoint(stage.inputs):
+            learned.add(stage.name)
+    return learned
+
+
+def _is_among(array: Array, others: Iterable[Array]) -> bool:
+    return any(array is other for other in others)
+
+
+def _accumulated(arriving: Mapping[str, Array], name: str, part: Array) -> Array:
+    """The gradient that arrives at a layer with one more part of it, in the memory of that part if it is nobody
+    else's."""
+    if name not in arriving:
+        return part
+    there = arriving[name]
+    if there.dtype != part.dtype:
+        there, part = ops.cast(there, np.float32), ops.cast(part, np.float32)
+    return ops.add(part, there, out=None if _is_among(part, arriving.values()) else part)
 
 
 def load(path: PathLike) -> Network:
@@ -296,5 +394,6 @@ def load(path: PathLike) -> Network:
     """
     saved = read_checkpoint(path)
     network = Network(saved.architecture, parameters=saved.parameters)
-    network.preprocess, network.classes, network.origin = saved.preprocess, saved.classes, saved.origin
+    network.preprocess, network.classes = saved.preprocess, saved.classes
+    network.origin, network.head = saved.origin, saved.head
     return network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from .. import ops
@@ -14,11 +14,14 @@ __all__ = ["Record", "Training"]
 @dataclass(frozen=True)
 class Training:
     """What makes a pass one of training. The same seed and step (a number, or an array of the device, uint64 of shape
-    ()) give the same dropout masks; gradients: where those of the parameters go, by names such as "conv1.weight"."""
+    ()) give the same dropout masks; gradients: where those of the parameters go, by names such as "conv1.weight";
+    statistics: what the batch says of running averages, by names such as "bn1.running_mean", each with the share of
+    the average that it is to replace."""
 
     seed: int
     step: int | Array
     gradients: dict[str, Array]
+    statistics: dict[str, tuple[Array, float]] = field(default_factory=dict)
 
     def offset(self, layer_index: int) -> int | Array:
         """A Philox offset of its own for every step and layer (up to 2^16 layers, 2^48 steps)."""
@@ -43,6 +46,11 @@ class Record:
         if self._windows is not None:
             return ops.cut_windows(array, images=self._images, **self._windows)
         return array if self._images is None else array_module(array).take(array, self._images, axis=0)
+
+    @property
+    def arrays(self) -> dict[str, Array]:
+        """All of them, by name."""
+        return {name: self[name] for name in self._arrays}
 
     def select(self, images: Array) -> Record:
         """The record of these images; `images` index the batch that went forward, not an earlier selection."""

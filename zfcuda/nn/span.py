@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..pairs import IntPair, as_pair
+from ..pairs import IntPair, Padding, as_pair, as_sides
 
 __all__ = ["Shape", "Span", "window_spans"]
 
@@ -13,10 +13,12 @@ Shape = tuple[int, ...]  # of one image or activation, without the batch: (H, W,
 
 @dataclass(frozen=True)
 class Span:
-    """One layer along one axis: windows of `kernel` cells at `stride` over `size` cells padded by `padding`.
+    """One layer along one axis: windows of `kernel` cells, `dilation` apart, at `stride` over `size` cells with
+    `padding` more before them and `after` behind (None: as many).
 
     A layer that keeps positions (ReLU, normalisation, dropout) has kernel 1, stride 1; `whole` means that every
-    output sees every input (fully connected layers). Ranges are half-open.
+    output sees every input (fully connected layers). Ranges are half-open, and hold the cells between a dilated
+    window's own. With `ceil` the last window may reach beyond the padding, if it starts before it (as in PyTorch).
     """
 
     size: int
@@ -24,10 +26,34 @@ class Span:
     stride: int = 1
     padding: int = 0
     whole: bool = False
+    after: int | None = None
+    dilation: int = 1
+    ceil: bool = False
+
+    @property
+    def extent(self) -> int:
+        """From the first to the last cell of a window."""
+        return (self.kernel - 1) * self.dilation + 1
+
+    @property
+    def padded(self) -> int:
+        """The cells with the padding on either side."""
+        return self.size + self.padding + (self.padding if self.after is None else self.after)
 
     @property
     def outputs(self) -> int:
-        return 1 if self.whole else (self.size + 2 * self.padding - self.kernel) // self.stride + 1
+        if self.whole:
+            return 1
+        steps = self.padded - self.extent
+        if not self.ceil:
+            return steps // self.stride + 1
+        last = -(-steps // self.stride)
+        return last + 1 if last * self.stride < self.size + self.padding else last
+
+    @property
+    def overhang(self) -> int:
+        """How many cells behind its own the last window reads."""
+        return max(0, self.start(self.outputs - 1) + self.extent - self.size)
 
     def start(self, output: int) -> int:
         """The first input that an output sees; below 0 where that is padding."""
@@ -35,7 +61,7 @@ class Span:
 
     def reach(self, outputs: int) -> int:
         """How many inputs so many neighbouring outputs see, padding included."""
-        return self.size if self.whole else (outputs - 1) * self.stride + self.kernel
+        return self.size if self.whole else (outputs - 1) * self.stride + self.extent
 
     def inputs_of(self, start: int, stop: int) -> tuple[int, int]:
         """The inputs that the outputs [start, stop) see."""
@@ -46,24 +72,37 @@ class Span:
         """The outputs that see an input of [start, stop); empty (start == stop) if none does."""
         if self.whole:
             return (0, 1) if stop > start else (0, 0)
-        first = max(0, -(-(start + self.padding - self.kernel + 1) // self.stride))
+        first = max(0, -(-(start + self.padding - self.extent + 1) // self.stride))
         last = min(self.outputs - 1, (stop - 1 + self.padding) // self.stride)
         return (first, last + 1) if stop > start and last >= first else (first, first)
 
 
-def window_spans(name: str, shape: Shape, window: IntPair, stride: IntPair, padding: IntPair) -> tuple[Span, Span]:
+def window_spans(
+    name: str,
+    shape: Shape,
+    window: IntPair,
+    stride: IntPair,
+    padding: Padding,
+    *,
+    dilation: IntPair = 1,
+    ceil_mode: bool = False,
+) -> tuple[Span, Span]:
     """The spans (down, across) of layer `name`, whose windows must fit into the (padded) map."""
     if len(shape) != 3:
         raise ValueError(f"{name} needs an input of shape (H, W, C), got {shape}")
-    axes = tuple(zip(shape[:2], as_pair(window), as_pair(stride), as_pair(padding), strict=True))
-    for size, cells, step, pad in axes:
-        if cells < 1 or step < 1 or pad < 0:
+    axes = zip(shape[:2], as_pair(window), as_pair(stride), as_sides(padding), as_pair(dilation), strict=True)
+    spans = []
+    for size, cells, step, (before, after), apart in axes:
+        if min(cells, step, apart) < 1 or min(before, after) < 0:
             raise ValueError(
-                f"{name}: window and stride must be positive, padding not negative; got {cells, step, pad}"
+                f"{name}: window and stride must be positive, dilation too, padding not negative; got "
+                f"{cells, step, apart, (before, after)}"
             )
-        if cells > size + 2 * pad:
+        span = Span(size, cells, step, before, False, after, apart, ceil_mode)
+        if span.extent > span.padded:
             raise ValueError(
-                f"{name}: its window of {cells} is larger than its padded input, {size} + 2 * {pad}; "
+                f"{name}: its window of {span.extent} is larger than its padded input, {size} + {before} + {after}; "
                 "the network needs a larger image"
             )
-    return Span(*axes[0]), Span(*axes[1])
+        spans.append(span)
+    return spans[0], spans[1]

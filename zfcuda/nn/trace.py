@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import Array
-from .layers import Stage, build_stages
+from .layers import Stage, build_stages, needed_for
 from .record import Record
 
 __all__ = ["Trace"]
@@ -56,16 +56,22 @@ class Trace:
         return self._records
 
     def upto(self, name: str) -> tuple[list[Stage], list[Record]]:
-        """The stages that end with this layer, and their records. Where a longer stage goes on beyond it, what it did
-        not keep is computed again from its input."""
+        """The stages that this layer is made by, it being the last one's, and their records. Where a longer stage goes
+        on beyond it, what it did not keep is computed again from its inputs."""
         number, position = self.network.locate(name)
-        stages, records = self.network.stages[: number + 1], self.records[: number + 1]
-        if stages[-1].name != name:
-            x = records.pop()["x"]
-            for stage in build_stages(stages.pop().layers[: position + 1]):
+        everything = dict(zip(self.network.stages, self.records, strict=True))
+        last = self.network.stages[number]
+        stages = needed_for(last, self.network.stages[: number + 1])
+        records = [everything[stage] for stage in stages]
+        if last.name != name:
+            stages.pop()
+            signals = {"input": self._records[0], **{stage.name: record for stage, record in everything.items()}}
+            inputs = [signals[one]["x" if one == "input" else "y"] for one in last.inputs]
+            records.pop()
+            for stage in build_stages(last.layers[: position + 1]):
                 stages.append(stage)
-                records.append(stage.forward(x))
-                x = records[-1]["y"]
+                records.append(stage.forward([stage.enter(x) for x in inputs]))
+                inputs = [records[-1]["y"]]
         return stages, records
 
     @property

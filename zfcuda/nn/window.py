@@ -11,7 +11,7 @@ waits for a GPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,10 +20,25 @@ from .. import ops
 from ..backends import Array, array_module, resolve, to_host
 from .span import Span
 
-__all__ = ["Windows", "find"]
+__all__ = ["Origin", "Windows", "find"]
 
 # More nonzero activations an image than this are not looked at one by one.
 _MOST_NONZERO = 64
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where windows come from: corners that are nowhere kept, `steps` * these - `offsets` being those of the windows.
+    What has one start and equal steps lies at distances that are known without a look at the corners."""
+
+    start: object = field(default_factory=object)
+    steps: tuple[int, int] = (1, 1)
+    offsets: tuple[int, int] = (0, 0)
+
+    def moved(self, down: Span, across: Span) -> Origin:
+        (rows, columns), (top, left) = self.steps, self.offsets
+        offsets = top * down.stride + down.padding, left * across.stride + across.padding
+        return Origin(self.start, (rows * down.stride, columns * across.stride), offsets)
 
 
 @dataclass(frozen=True)
@@ -31,7 +46,8 @@ class Windows:
     """A signal that is zero outside one window per image.
 
     signal (N, h, w, C), the windows; corners int32 (N, 2), their top and left in maps of (height, width), negative
-    where a window begins outside; single: an image has at most one nonzero value, and its window is that one cell.
+    where a window begins outside; single: an image has at most one nonzero value, and its window is that one cell;
+    origin: of the corners.
     """
 
     signal: Array
@@ -39,6 +55,7 @@ class Windows:
     height: int
     width: int
     single: bool
+    origin: Origin = field(default_factory=Origin)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -58,7 +75,27 @@ class Windows:
         corners = array_module(self.corners).empty_like(self.corners)
         for axis, span in enumerate(spans):
             corners[:, axis] = self.corners[:, axis] * span.stride - span.padding
-        return Windows(signal, corners, down.size, across.size, False)
+        return Windows(signal, corners, down.size, across.size, False, self.origin.moved(down, across))
+
+    def plus(self, other: Windows) -> Windows | None:
+        """The sum of two signals of one map, on the windows that hold both; None if their distance is not known, or too
+        far for one window."""
+        if self.origin.start is not other.origin.start or self.origin.steps != other.origin.steps:
+            return None
+        distance = [mine - theirs for mine, theirs in zip(self.origin.offsets, other.origin.offsets, strict=True)]
+        first = [min(0, d) for d in distance]
+        size = [max(h, d + o) - f for h, d, o, f in zip(self.size, distance, other.size, first, strict=True)]
+        if size[0] * size[1] > 2 * max(self.size[0] * self.size[1], other.size[0] * other.size[1]):
+            return None
+        xp: Any = array_module(self.signal)
+        n, channels = len(self.signal), self.signal.shape[3]
+        signal = xp.zeros((n, *size, channels), np.float32)
+        for part, (row, column) in ((self, (0, 0)), (other, distance)):
+            top, left = row - first[0], column - first[1]
+            signal[:, top : top + part.size[0], left : left + part.size[1]] += ops.cast(part.signal, np.float32)
+        corners = self.corners + xp.asarray(first, np.int32)
+        top, left = (offset - f for offset, f in zip(self.origin.offsets, first, strict=True))
+        return Windows(signal, corners, self.height, self.width, False, replace(self.origin, offsets=(top, left)))
 
     def paste(self) -> Array:
         """The signal in whole maps, (N, height, width, C)."""

@@ -67,6 +67,8 @@ def load_training(path: str | os.PathLike[str], net: Network, velocities: dict[s
     for name, array in net.parameters().items():
         _copy(array, saved.parameters[name])
         _copy(velocities[name], stored[name])
+    for name, array in net.state().items():
+        _copy(array, saved.parameters[name])
     net.preprocess = saved.preprocess
     net.classes = saved.classes
     net.origin = saved.origin

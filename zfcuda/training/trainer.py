@@ -149,6 +149,7 @@ class Trainer:
             # NaN from the first loss on that is not finite. The weights then stay as they are, until the host knows.
             self._guard += 0 * loss
         self.optimizer.update(self.net.parameters(), gradients, lr, guard=self._guard)
+        self.net.update_state(guard=self._guard)
         return loss, probabilities
 
     def _identity(self) -> Hashable:

@@ -7,7 +7,7 @@ many networks. The layer is state: settings and weights on a device, in one netw
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -28,14 +28,22 @@ Spec = TypeVar("Spec", bound="LayerSpec")
 @dataclass(frozen=True)
 class LayerSpec:
     """A layer without its arrays. name: any string that a module path can be, such as "conv1" or "layer1.0.conv1";
-    block: the paper's number of the layer, None if it is that of the layer before it (`Architecture.numbers`)."""
+    inputs: the names of the layers that it reads, "input" being the image, or nothing for the layer before it; block:
+    the paper's number of the layer, None if it is that of the layer before it (`Architecture.numbers`)."""
 
     kind: ClassVar[str]
     weighted: ClassVar[bool] = False  # one of those that the paper counts as its layers
     ends_block: ClassVar[bool] = True  # its output may stand for the block (normalisation and dropout come after)
+    joins: ClassVar[bool] = False  # reads several layers, two or more
 
     name: str
+    inputs: tuple[str, ...] = field(default=(), kw_only=True)
     block: int | None = field(default=None, kw_only=True)
+
+    def joined_shape(self, shapes: Sequence[Shape]) -> Shape:
+        """As `output_shape`, from the shapes of all inputs."""
+        (shape,) = shapes
+        return self.output_shape(shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         """Of one image, from its input's. ValueError, naming the layer, if there is none."""
@@ -50,9 +58,18 @@ class LayerSpec:
         """What is learned, by the name of the layer's attribute."""
         return {}
 
+    def state_shapes(self, shape: Shape) -> dict[str, Shape]:
+        """What training keeps besides, such as running averages, likewise."""
+        return {}
+
     def scaled(self: Spec, factor: float) -> Spec:
         """With so many times the maps or units, if their number is the specification's to say."""
         return self
+
+
+def require_flat_or_map(name: str, shape: Shape) -> None:
+    if len(shape) not in (1, 3):
+        raise ValueError(f"{name} needs an input of shape (H, W, C) or (units,), got {shape}")
 
 
 def require_positive(name: str, field: str, value: int) -> None:
@@ -73,7 +90,8 @@ class Layer:
     """A layer in a network: the fields of its specification are its attributes, `index` is its place among the layers.
 
     What it is given has the dtype of its precision (`enter`), which the network sets. A kind must say `forward` and
-    `undo`; one that says nothing else has no parameters, and runs by itself and on whole maps only.
+    `undo` (one that joins layers, `run` and `distribute`); one that says nothing else has no parameters, and runs by
+    itself and on whole maps only.
     """
 
     spec_type: ClassVar[type[LayerSpec]]
@@ -84,18 +102,23 @@ class Layer:
     """What lies in the padding of the input."""
     fusions: ClassVar[Mapping[tuple[str, ...], Any]] = {}
     """The kinds that may follow in one stage, the longest run first -> the class of that `Stage`."""
+    overwrites: ClassVar[bool] = False
+    """Whether `backward` may write over the `dy` that it is given."""
 
     name: str
+    inputs: tuple[str, ...]
     block: int | None
     precision = "fp32"
 
-    def __init__(self, spec: LayerSpec, input_shape: Shape, index: int):
+    def __init__(self, spec: LayerSpec, input_shapes: Sequence[Shape], index: int):
         vars(self).update({field.name: getattr(spec, field.name) for field in dataclasses.fields(spec)})
         self.index = index
-        self.input_shape = input_shape
-        self.output_shape = spec.output_shape(input_shape)
-        self.spans = spec.spans(input_shape)
-        self.parameter_shapes = spec.parameter_shapes(input_shape)
+        self.input_shapes = tuple(input_shapes)
+        self.input_shape = self.input_shapes[0]
+        self.output_shape = spec.joined_shape(input_shapes)
+        self.spans = spec.spans(self.input_shape)
+        self.parameter_shapes = spec.parameter_shapes(self.input_shape)
+        self.state_shapes = spec.state_shapes(self.input_shape)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name}: {self.input_shape} -> {self.output_shape}>"
@@ -144,10 +167,15 @@ class Layer:
         """The same on an x, or on patches of it, with the padding (of `border`) already around it."""
         return self.forward(x)
 
-    def run(self, x: Array, training: Training | None) -> dict[str, Array]:
-        """The operation with all that the way back may read but x: "y", and what the kind adds. `training` is None at
+    def run(self, inputs: Sequence[Array], training: Training | None) -> dict[str, Array]:
+        """The operation with all that the way back may read: "x", "y", and what the kind adds. `training` is None at
         test time."""
-        return {"y": self.forward(x)}
+        (x,) = inputs
+        return {"x": x, "y": self.forward(x)}
+
+    def run_rectified(self, inputs: Sequence[Array], training: Training | None) -> dict[str, Array]:
+        """The same, and the ReLU behind it, of the kinds that a `Rectified` stage may begin with."""
+        raise NotImplementedError
 
     # ---- Back ------------------------------------------------------------------------------------------------
 
@@ -159,12 +187,19 @@ class Layer:
         """Carries a signal from the layer's output to its input (`Network.project` says how, by each rule)."""
         raise NotImplementedError
 
+    def distribute(self, signal: Array, rule: str, record: Record) -> list[Array]:
+        """The same to each of the layer's inputs."""
+        return [self.undo(signal, rule, record)]
+
     def undo_windows(self, windows: Windows, rule: str, record: Record) -> Windows:
         """The same on windows; the record is of what lies in them. As it stands here for layers that keep each value at
         its place, and each zero."""
         return dataclasses.replace(windows, signal=self.undo(windows.signal, rule, record))
 
-    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Array | None:
-        """The training pass: writes the gradients of the parameters and returns that of the input, None if it is not
-        needed. `dy` may be overwritten, and what the record forgets serves others."""
-        return self.undo(dy, "gradient", record) if need_dx else None
+    def distribute_windows(self, windows: Windows, rule: str, record: Record) -> list[Windows]:
+        return [self.undo_windows(windows, rule, record)]
+
+    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Sequence[Array]:
+        """The training pass: writes the gradients of the parameters and returns those of the inputs, none if they are
+        not needed. What the record forgets serves others, and where the kind `overwrites`, so does `dy`."""
+        return self.distribute(dy, "gradient", record) if need_dx else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -31,19 +32,21 @@ class Dropout(Layer):
 
     spec_type = DropoutSpec
     on_windows = True
+    overwrites = True
     probability: float
 
     def forward(self, x: Array) -> Array:
         return x
 
-    def run(self, x: Array, training: Training | None) -> dict[str, Array]:
-        return {"y": x if training is None else self._drop(x, training)}
+    def run(self, inputs: Sequence[Array], training: Training | None) -> dict[str, Array]:
+        (x,) = inputs
+        return {"x": x, "y": x if training is None else self._drop(x, training)}
 
     def undo(self, signal: Array, rule: str, record: Record) -> Array:
         return signal
 
-    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Array | None:
-        return self._drop(dy, training, out=dy)
+    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Sequence[Array]:
+        return [self._drop(dy, training, out=dy)]
 
     def _drop(self, x: Array, training: Training, out: Array | None = None) -> Array:
         offset = training.offset(self.index)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -9,28 +10,29 @@ import numpy as np
 
 from ... import ops
 from ...backends import Array, array_module
-from ...pairs import IntPair
+from ...pairs import IntPair, Padding
 from ..record import Record, Training
 from ..span import Shape, Span, window_spans
-from ..window import Windows
+from ..window import Origin, Windows
 from .base import Layer, LayerSpec
 
 
 @dataclass(frozen=True)
 class MaxPoolSpec(LayerSpec):
-    """The maximum of each `window` (int or (height, width)) of each map."""
+    """The maximum of each `window` (int or (height, width)) of each map. ceil_mode: as in `ops.max_pool2d`."""
 
     kind: ClassVar[str] = "pool"
     window: IntPair = 3
     stride: IntPair = 2
-    padding: IntPair = 0
+    padding: Padding = 0
+    ceil_mode: bool = False
 
     def output_shape(self, shape: Shape) -> Shape:
         down, across = self.spans(shape)
         return (down.outputs, across.outputs, shape[2])
 
     def spans(self, shape: Shape) -> tuple[Span, Span]:
-        return window_spans(self.name, shape, self.window, self.stride, self.padding)
+        return window_spans(self.name, shape, self.window, self.stride, self.padding, ceil_mode=self.ceil_mode)
 
 
 class MaxPool(Layer):
@@ -41,11 +43,13 @@ class MaxPool(Layer):
     border = -np.inf
     window: IntPair
     stride: IntPair
-    padding: IntPair
+    padding: Padding
+    ceil_mode: bool
 
     @property
     def geometry(self) -> dict[str, Any]:
-        return {"window": self.window, "stride": self.stride, "padding": self.padding}
+        geometry = {"window": self.window, "stride": self.stride, "padding": self.padding}
+        return geometry | ({"ceil_mode": True} if self.ceil_mode else {})  # TEMP
 
     def forward(self, x: Array) -> Array:
         return ops.max_pool2d(x, **self.geometry)[0]
@@ -53,9 +57,10 @@ class MaxPool(Layer):
     def forward_padded(self, x: Array) -> Array:
         return ops.max_pool2d(x, window=self.window, stride=self.stride)[0]
 
-    def run(self, x: Array, training: Training | None) -> dict[str, Array]:
+    def run(self, inputs: Sequence[Array], training: Training | None) -> dict[str, Array]:
+        (x,) = inputs
         y, switches = ops.max_pool2d(x, **self.geometry)
-        return {"y": y, "switches": switches}
+        return {"x": x, "y": y, "switches": switches}
 
     def reads(self, rule: str) -> set[str]:
         return {"switches"}
@@ -81,4 +86,4 @@ class MaxPool(Layer):
         moved = windows.moved(self.spans, windows.signal)
         moved.corners[:, 0] += offsets // self.spans[1].kernel
         moved.corners[:, 1] += offsets % self.spans[1].kernel
-        return replace(moved, single=True)
+        return replace(moved, single=True, origin=Origin())  # each went its own way

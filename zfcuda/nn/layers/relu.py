@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ class ReLUSpec(LayerSpec):
 class ReLU(Layer):
     spec_type = ReLUSpec
     on_windows = True
+    overwrites = True
 
     def forward(self, x: Array) -> Array:
         return ops.relu(x)
@@ -35,5 +37,5 @@ class ReLU(Layer):
         masked = ops.relu_grad(signal, record["y"])
         return masked if rule == "gradient" else ops.relu(masked, out=masked)
 
-    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Array | None:
-        return ops.relu_grad(dy, record["y"], out=dy)
+    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Sequence[Array]:
+        return [ops.relu_grad(dy, record["y"], out=dy)]

@@ -1,12 +1,13 @@
 """Stages: runs of layers that work as one fused operation, forward, backward and down to the pixels.
 
-Which runs there are, the kinds say (`Layer.fusions`); any other layer is a stage of its own. A stage's forward pass
-leaves a `Record`, which is all that its way back needs.
+Which runs there are, the kinds say (`Layer.fusions`); any other layer is a stage of its own. Within a run each layer
+reads the one before and nobody else does. A stage's forward pass leaves a `Record`, which is all that its way back
+needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...backends import Array
@@ -24,36 +25,60 @@ class Stage:
 
     pool: Any = None  # the pool that is one operation with the stage's product
 
+    @classmethod
+    def fits(cls, layers: Sequence[Layer]) -> bool:
+        """Whether the fused operation can be all that these layers, which are of its kinds, are."""
+        return True
+
     def __init__(self, *layers: Layer):
         self.layers = layers
 
     @property
     def name(self) -> str:
+        """Of what it makes: its last layer's."""
         return self.layers[-1].name
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of what it reads."""
+        return self.layers[0].inputs
+
+    @property
+    def overwrites(self) -> bool:
+        return any(layer.overwrites for layer in self.layers)
+
+    def hold(self) -> None:
+        """As `Layer.hold`."""
+        for layer in self.layers:
+            layer.hold()
+
+    def release(self) -> None:
+        for layer in self.layers:
+            layer.release()
 
     def enter(self, signal: Array) -> Array:
         """What this stage is to carry, forward or back, in its dtype."""
         return self.layers[0].enter(signal)
 
-    def forward(self, x: Array, training: Training | None = None) -> Record:
-        return Record({"x": x, **self.layers[0].run(x, training)})
+    def forward(self, inputs: Sequence[Array], training: Training | None = None) -> Record:
+        return Record(self.layers[0].run(inputs, training))
 
     def reads(self, rule: str) -> set[str]:
         """Which arrays of its record `project` looks at."""
         return {name for layer in self.layers for name in layer.reads(rule)}
 
-    def project(self, signal: Array, record: Record, rule: str) -> Array:
-        """Carries a signal from the stage's output down to its input."""
-        for layer in reversed(self.layers):
+    def project(self, signal: Array, record: Record, rule: str) -> Sequence[Array]:
+        """Carries a signal from the stage's output down to each of its inputs."""
+        for layer in reversed(self.layers[1:]):
             signal = layer.undo(signal, rule, record)
-        return signal
+        return self.layers[0].distribute(signal, rule, record)
 
-    def project_windows(self, windows: Windows, record: Record, rule: str) -> Windows:
+    def project_windows(self, windows: Windows, record: Record, rule: str) -> Sequence[Windows]:
         """As `project`, with windows in any dtype."""
         windows = windows.within_maps(self.enter(windows.signal))
-        for layer in reversed(self.layers):
+        for layer in reversed(self.layers[1:]):
             windows = layer.undo_windows(windows, rule, record.within(windows.corners, windows.size))
-        return windows
+        return self.layers[0].distribute_windows(windows, rule, record.within(windows.corners, windows.size))
 
     def pays_on(self, windows: Windows) -> bool:
         """Whether `project_windows` can be, and saves enough of the work."""
@@ -64,33 +89,54 @@ class Stage:
         map_height, map_width = self.layers[0].output_shape[:2]
         return height * width <= _LARGEST_SHARE * map_height * map_width
 
-    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Array | None:
+    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Sequence[Array]:
         """As `Layer.backward`, through all layers."""
-        signal: Any = dy
-        for layer in reversed(self.layers):
-            signal = layer.backward(signal, record, training, need_dx or layer is not self.layers[0])
-        return signal
+        for layer in reversed(self.layers[1:]):
+            (dy,) = layer.backward(dy, record, training, True)
+        return self.layers[0].backward(dy, record, training, need_dx)
 
 
 class Rectified(Stage):
-    """A layer whose `forward` rectifies its result on request, and the ReLU after it."""
+    """A layer that rectifies its result on request, and the ReLU after it."""
 
-    def forward(self, x: Array, training: Training | None = None) -> Record:
-        weighted: Any = self.layers[0]
-        return Record({"x": x, "y": weighted.forward(x, relu=True)})
+    def forward(self, inputs: Sequence[Array], training: Training | None = None) -> Record:
+        return Record(self.layers[0].run_rectified(inputs, training))
 
 
 def build_stages(layers: Sequence[Layer]) -> list[Stage]:
-    """Cuts a network's layers into stages, each as long as a fused operation allows."""
+    """Cuts a network's layers into stages, each as long as a fused operation allows. A stage stands where its first
+    layer does, so that what it reads is there, and what reads it comes later."""
+    readers: dict[str, list[Layer]] = {layer.name: [] for layer in layers}
+    for layer in layers:
+        for name in layer.inputs:
+            if name in readers:
+                readers[name].append(layer)
     stages: list[Stage] = []
-    i = 0
-    while i < len(layers):
-        stage = Stage(layers[i])
-        for followers, fused in layers[i].fusions.items():
-            run = layers[i : i + 1 + len(followers)]
-            if tuple(layer.kind for layer in run[1:]) == followers:
-                stage = fused(*run)
-                break
-        stages.append(stage)
-        i += len(stage.layers)
+    taken: set[str] = set()
+    for layer in layers:
+        if layer.name not in taken:
+            stages.append(_longest_stage(layer, readers))
+            taken.update(one.name for one in stages[-1].layers)
     return stages
+
+
+def _longest_stage(layer: Layer, readers: Mapping[str, Sequence[Layer]]) -> Stage:
+    chain = [layer]
+    while len(following := readers[chain[-1].name]) == 1 and len(following[0].inputs) == 1:
+        chain.append(following[0])
+    for followers, fused in layer.fusions.items():
+        run = chain[: 1 + len(followers)]
+        if tuple(one.kind for one in run[1:]) == followers and fused.fits(run):
+            return fused(*run)
+    return Stage(layer)
+
+
+def needed_for(last: Stage, stages: Sequence[Stage]) -> list[Stage]:
+    """Those of a network's stages, in their order, without which this one's output cannot be."""
+    wanted = {last.name}
+    found: list[Stage] = []
+    for stage in reversed(stages):
+        if stage.name in wanted:
+            found.append(stage)
+            wanted.update(stage.inputs)
+    return found[::-1]

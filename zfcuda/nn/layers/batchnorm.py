@@ -1,0 +1,91 @@
+"""Batch normalisation (Ioffe and Szegedy 2015)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ... import ops
+from ...backends import Array, array_module
+from ..record import Record, Training
+from ..span import Shape
+from .base import Layer, LayerSpec, require_flat_or_map
+from .stage import Rectified
+
+
+@dataclass(frozen=True)
+class BatchNormSpec(LayerSpec):
+    """(x - mean) / sqrt(variance + eps) * weight + bias of each map: over the batch in training, by running averages of
+    those at test time. momentum: what share of a running average each batch replaces (as in PyTorch)."""
+
+    kind: ClassVar[str] = "batchnorm"
+    ends_block: ClassVar[bool] = False
+    eps: float = 1e-5
+    momentum: float = 0.1
+
+    def output_shape(self, shape: Shape) -> Shape:
+        require_flat_or_map(self.name, shape)
+        if not self.eps >= 0 or not 0 <= self.momentum <= 1:
+            raise ValueError(
+                f"{self.name}: eps must not be negative, and momentum be in [0, 1]; got {self.eps, self.momentum}"
+            )
+        return shape
+
+    def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
+        return {"weight": shape[-1:], "bias": shape[-1:]}
+
+    def state_shapes(self, shape: Shape) -> dict[str, Shape]:
+        return {"running_mean": shape[-1:], "running_var": shape[-1:]}
+
+
+class BatchNorm(Layer):
+    """weight, bias (learned), running_mean and running_var (unbiased, as PyTorch keeps it), all float32 (C,)."""
+
+    spec_type = BatchNormSpec
+    on_windows = True
+    fusions: ClassVar = {("relu",): Rectified}
+    eps: float
+    momentum: float
+    weight: Array
+    bias: Array
+    running_mean: Array
+    running_var: Array
+
+    def initialise(self, rng: np.random.Generator, initial: str) -> None:
+        (channels,) = self.parameter_shapes["weight"]
+        self.weight, self.running_var = np.ones(channels, np.float32), np.ones(channels, np.float32)
+        self.bias, self.running_mean = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
+
+    def forward(self, x: Array, *, relu: bool = False) -> Array:
+        return self._normalise(x, self.running_mean, self.running_var, relu)
+
+    def run(self, inputs: Sequence[Array], training: Training | None, *, relu: bool = False) -> dict[str, Array]:
+        (x,) = inputs
+        if training is None:
+            return {"x": x, "y": self.forward(x, relu=relu)}
+        mean, variance = ops.batch_norm_statistics(x)
+        count = x.size // x.shape[-1]
+        training.statistics[f"{self.name}.running_mean"] = mean, self.momentum
+        unbiased = variance * np.float32(count / max(1, count - 1))
+        training.statistics[f"{self.name}.running_var"] = unbiased, self.momentum
+        return {"x": x, "y": self._normalise(x, mean, variance, relu), "mean": mean, "variance": variance}
+
+    def run_rectified(self, inputs: Sequence[Array], training: Training | None) -> dict[str, Array]:
+        return self.run(inputs, training, relu=True)
+
+    def _normalise(self, x: Array, mean: Array, variance: Array, relu: bool) -> Array:
+        return ops.batch_norm(x, mean, variance, self.weight, self.bias, eps=self.eps, relu=relu)
+
+    def undo(self, signal: Array, rule: str, record: Record) -> Array:
+        """At test time the layer is linear: its transpose is its scale, under each rule."""
+        zero = array_module(self.weight).zeros_like(self.weight)
+        return ops.batch_norm(signal, zero, self.running_var, self.weight, zero, eps=self.eps)
+
+    def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Sequence[Array]:
+        found: Any = ops.batch_norm_grad(dy, record["x"], record["mean"], record["variance"], self.weight, eps=self.eps)
+        dx, training.gradients[f"{self.name}.weight"][...], training.gradients[f"{self.name}.bias"][...] = found
+        record.forget("x")
+        return [dx]
