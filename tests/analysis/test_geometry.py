@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zfcuda.analysis.geometry import Field, Span, field_of, receptive_frame, receptive_range
+from zfcuda.analysis.geometry import Field, Node, Span, field_of, receptive_frame, receptive_range
 
 from .nets import deep_net, noise
 
@@ -18,6 +18,12 @@ def seen(spans, position):
     return marks
 
 
+def chain(spans):
+    """As the nodes of layers each of which reads the one before."""
+    names = ["input", *map(str, range(len(spans)))]
+    return [Node(name, (before,), span) for before, name, span in zip(names, names[1:], spans, strict=False)]
+
+
 def random_chain(rng):
     spans, size = [], int(rng.integers(8, 60))
     for _ in range(rng.integers(1, 6)):
@@ -32,7 +38,7 @@ def random_chain(rng):
 def test_receptive_ranges_are_what_spreads(seed):
     spans = random_chain(np.random.default_rng(seed))
     for position in range(spans[-1].outputs):
-        start, stop = receptive_range(spans, position)
+        start, stop = receptive_range(chain(spans), position)
         marks = seen(spans, position)
         assert (start, stop) == ((min(marks), max(marks) + 1) if marks else (start, start))
 
@@ -40,10 +46,10 @@ def test_receptive_ranges_are_what_spreads(seed):
 @pytest.mark.parametrize("seed", range(60))
 def test_frames_hold_the_range_and_have_one_size(seed):
     spans = random_chain(np.random.default_rng(seed))
-    frames = [receptive_frame(spans, position) for position in range(spans[-1].outputs)]
+    frames = [receptive_frame(chain(spans), position) for position in range(spans[-1].outputs)]
     assert len({size for _, size in frames}) == 1
     for position, (start, size) in enumerate(frames):
-        first, stop = receptive_range(spans, position)
+        first, stop = receptive_range(chain(spans), position)
         if stop > first:
             assert start <= first
             assert stop <= start + size
@@ -69,8 +75,8 @@ def test_outputs_of_inverts_inputs_of(seed):
 
 def test_fully_connected_layers_see_everything():
     spans = [Span(10, 3, 2), Span(4, whole=True), Span(1)]
-    assert receptive_range(spans, 0) == (0, 9)  # the last pixel is left over by the stride
-    assert receptive_frame(spans, 0) == (0, 9)
+    assert receptive_range(chain(spans), 0) == (0, 9)  # the last pixel is left over by the stride
+    assert receptive_frame(chain(spans), 0) == (0, 9)
 
 
 def test_a_net_is_blind_outside_the_window_and_not_inside():

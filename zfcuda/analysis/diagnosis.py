@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import array_module, to_host
-from ..nn.layers import Conv, ReLU
+from ..nn.layers import BatchNorm, Conv, ReLU
 from ..pairs import as_pair
 from .deconvnet import Ranking
 from .figures import new_figure
@@ -162,8 +162,8 @@ def diagnosis(
             trace = net.forward(batch)
             if start == 0:
                 for name, layer in convolutions.items():
-                    before = _before(net, name)
-                    inputs = batch if before is None else trace[before]
+                    (before,) = layer.inputs
+                    inputs = batch if before == "input" else trace[before]
                     aliased[name] = _aliased(layer, to_host(inputs[:_DENSE_IMAGES]))
             seen = {name: one.including(trace[outputs[name]], start) for name, one in seen.items()}
     found = []
@@ -201,15 +201,12 @@ class _Seen(NamedTuple):
 
 
 def _rectified(net: Network, name: str) -> str:
-    """The ReLU right behind a convolution, or the convolution itself."""
-    names = list(net.layers)
-    after = names.index(name) + 1
-    return names[after] if after < len(names) and isinstance(net.layers[names[after]], ReLU) else name
-
-
-def _before(net: Network, name: str) -> str | None:
-    names = list(net.layers)
-    return names[names.index(name) - 1] if names[0] != name else None
+    """The ReLU right behind a convolution or its normalisation, or the convolution itself."""
+    readers = [layer for layer in net.layers.values() if name in layer.inputs]
+    if len(readers) == 1 and isinstance(readers[0], BatchNorm):
+        after = _rectified(net, readers[0].name)
+        return name if after == readers[0].name else after
+    return readers[0].name if len(readers) == 1 and isinstance(readers[0], ReLU) else name
 
 
 def _radius(height: int, width: int) -> np.ndarray:
@@ -239,7 +236,9 @@ def _aliased(layer: Conv, inputs: np.ndarray) -> np.ndarray:
     above, total = np.zeros(count), np.zeros(count)
     for one in inputs:
         response = to_host(
-            ops.conv2d(array_module(layer.weight).asarray(one[None]), layer.weight, padding=layer.padding)
+            ops.conv2d(
+                array_module(layer.weight).asarray(one[None]), layer.weight, padding=layer.padding, **layer.sparsity
+            )
         )[0]
         response = response.astype(np.float64) - response.mean(axis=(0, 1), dtype=np.float64)
         # The window's soft edges keep the image's own edge from looking like high frequencies.

@@ -6,7 +6,7 @@ they are exact: padding in the middle of a net holds no pixels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..nn.span import Span
@@ -26,14 +26,23 @@ class Window(NamedTuple):
     width: int
 
 
-class Field(NamedTuple):
-    """The way from the image to one layer, as spans down and across."""
+class Node(NamedTuple):
+    """A layer along one axis: its name, the names of what it reads ("input" is the image), and its span."""
 
-    down: tuple[Span, ...]
-    across: tuple[Span, ...]
+    name: str
+    inputs: tuple[str, ...]
+    span: Span
+
+
+class Field(NamedTuple):
+    """The ways from the image to one layer, which is the last node, down and across."""
+
+    down: tuple[Node, ...]
+    across: tuple[Node, ...]
 
     def window(self, row: int, column: int) -> Window:
-        """Exactly the pixels that this position of the layer sees, clipped by the image's edge."""
+        """The pixels that this position of the layer sees, clipped by the image's edge: exactly, but that what lies
+        between the cells of dilated windows, or of branches, counts."""
         top, bottom = receptive_range(self.down, row)
         left, right = receptive_range(self.across, column)
         return Window(top, left, bottom - top, right - left)
@@ -45,25 +54,43 @@ class Field(NamedTuple):
         return Window(top, left, height, width)
 
 
-def receptive_range(spans: Sequence[Span], position: int) -> Pair:
+def receptive_range(nodes: Sequence[Node], position: int) -> Pair:
     """The pixels [start, stop) that one position of the last layer sees, clipped by the image's edge."""
-    start, stop = position, position + 1
-    for span in reversed(spans):
-        start, stop = span.inputs_of(start, stop)
-    return start, stop
+    return _pixels(nodes, position, lambda span, start, stop: span.inputs_of(start, stop))
 
 
-def receptive_frame(spans: Sequence[Span], position: int) -> Pair:
+def receptive_frame(nodes: Sequence[Node], position: int) -> Pair:
     """(start, size) of what the position would see if the image had no edge; the image where that is as large."""
-    start, size = position, 1
-    for span in reversed(spans):
-        start, size = span.start(start), span.reach(size)
-    image = spans[0].size if spans else 1
-    return (start, size) if size < image else (0, image)
+
+    def without_edge(span: Span, start: int, stop: int) -> Pair:
+        first = span.start(start)
+        return first, first + span.reach(stop - start)
+
+    start, stop = _pixels(nodes, position, without_edge)
+    image = next(node.span.size for node in nodes if "input" in node.inputs)
+    return (start, stop - start) if stop - start < image else (0, image)
+
+
+def _pixels(nodes: Sequence[Node], position: int, inputs: Callable[[Span, int, int], Pair]) -> Pair:
+    """What the position sees, by what a range of a layer sees of its inputs; of several ways, what holds all."""
+    seen = {nodes[-1].name: (position, position + 1)}
+    for node in reversed(nodes):
+        if node.name in seen:
+            part = inputs(node.span, *seen.pop(node.name))
+            for name in node.inputs:
+                seen[name] = _hull(seen[name], part) if name in seen else part
+    return seen["input"]
+
+
+def _hull(first: Pair, second: Pair) -> Pair:
+    """What holds both ranges; an empty one needs no room."""
+    whole = [one for one in (first, second) if one[1] > one[0]] or [first]
+    return min(start for start, _ in whole), max(stop for _, stop in whole)
 
 
 def field_of(net: Network, layer: str) -> Field:
     """The receptive field of a layer of this network."""
-    names = list(net.layers)
-    spans = [net.layers[name].spans for name in names[: names.index(layer) + 1]]
-    return Field(tuple(down for down, _ in spans), tuple(across for _, across in spans))
+    layers = list(net.layers.values())
+    layers = layers[: list(net.layers).index(layer) + 1]
+    down, across = (tuple(Node(one.name, one.inputs, one.spans[axis]) for one in layers) for axis in (0, 1))
+    return Field(down, across)

@@ -225,7 +225,8 @@ def sanity(
 
 def randomised(net: Network, layers: Sequence[str], seed: int = 0) -> Network:
     """A copy of the net with random weights and biases in these layers: Gaussian, of mean zero and of the root mean
-    square of those that they replace. The others' arrays are the net's own. ValueError if one is not finite."""
+    square of those that they replace. The others' arrays, and running averages, are the net's own. ValueError if one
+    is not finite."""
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     check_weights(net)
@@ -242,8 +243,9 @@ def randomised(net: Network, layers: Sequence[str], seed: int = 0) -> Network:
 
 
 def _with_parameters(net: Network, parameters: dict[str, Array]) -> Network:
-    other = Network(net.architecture, parameters=parameters)
+    other = Network(net.architecture, parameters=parameters | net.state())
     other.precision, other.preprocess, other.classes = net.precision, net.preprocess, net.classes
+    other.head = net.head
     return other
 
 
