@@ -1,5 +1,6 @@
 """Pictures, charts and the HTML report of a run."""
 
+from .drawing import Drawing
 from .explorer import Explorer
 from .gallery import Gallery, weight_tiles
 from .page import Report, Section
@@ -8,6 +9,7 @@ from .shown import Shown
 
 __all__ = [
     "Chart",
+    "Drawing",
     "Explorer",
     "Facts",
     "Gallery",

@@ -13,7 +13,7 @@ from ...analysis.progress import Steps
 from ...analysis.source import preprocess_of
 from ...data import Dataset
 from ...nn import Network
-from .. import Chart, Gallery, Note, Picture, Report, Section, Table
+from .. import Chart, Drawing, Gallery, Note, Picture, Report, Section, Table
 from ..parts import Part
 from ..pictures import at_most, beside, from_projection, from_range, tile
 from ..shown import show
@@ -43,6 +43,8 @@ def add_visualization(
     tops, partly_ranked = report.kept(rank_layers, net, dataset, layers, k, batch_size=batch_size, progress=progress)
     if tops is None:
         return True
+    shown = [layer for layer in layers if strongest_maps(tops[layer], maps)]
+    report.add(Section("The network", [Drawing(net, shown, "A framed box leads to its layer's maps.")]))
     stopped = False
     for layer in layers:
         top = tops[layer]

@@ -45,6 +45,16 @@
   addEventListener("hashchange", unfold);
   unfold();
 
+  // ---- A box of the drawn network leads to its layer's gallery, in the same run
+  for (const link of all(document, ".drawing a")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const run = link.closest("details") || document;
+      const gallery = all(run, ".gallery").find((one) => one.dataset.layer === link.dataset.layer);
+      if (gallery) gallery.scrollIntoView();
+    });
+  }
+
   // ---- Search over galleries: every word must occur in the map's layer, number or classes
   const search = document.querySelector(".search");
   search.hidden = !document.querySelector(".gallery");
