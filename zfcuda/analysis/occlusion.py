@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .. import ops
 from ..backends import to_host
 from ..nn.finite import check_activations, check_weights, is_finite
 from ..pairs import IntPair, check_pair
@@ -124,7 +123,7 @@ def occlusion(
     layer = last_map_layer(net) if layer is None else _check_map_layer(net, layer)
     check_weights(net)
     trace = net.forward(to_device(net, image[None]))
-    probabilities = to_host(ops.softmax(check_activations(trace.output, "output")))[0]
+    probabilities = to_host(net.answer(check_activations(trace.output, "output")))[0]
     label = _check_label(label, len(probabilities))
     maps = to_host(check_activations(trace[layer], layer))[0]
     sums = maps.sum(axis=(0, 1), dtype=np.float64)

@@ -211,7 +211,7 @@ class Network:
         parts = []
         with self._holding_filters():
             for start in range(0, len(x), _PREDICT_BATCH):
-                parts.append(self._answer(self._output(x[start : start + _PREDICT_BATCH])))
+                parts.append(self.answer(self._output(x[start : start + _PREDICT_BATCH])))
         return parts[0] if len(parts) == 1 else xp.concatenate(parts)
 
     def _output(self, x: Array) -> Array:
@@ -226,7 +226,8 @@ class Network:
             signals[stage.name] = stage.forward(inputs)["y"]
         return signals[stage.name]
 
-    def _answer(self, output: Array) -> Array:
+    def answer(self, output: Array) -> Array:
+        """What `predict` says, from the last layer's output of N images: (N, classes), as `head` has it."""
         output = ops.cast(output, np.float32).reshape(len(output), -1)
         if self.head == "softmax":
             return ops.softmax(output)

@@ -93,6 +93,10 @@ class Trainer:
             raise ValueError(f"lr must be positive and finite, got {lr}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {seed}")
+        if net.head != "softmax":
+            raise ValueError(
+                f"net must end with a softmax to be trained by cross-entropy, but its head is {net.head!r}"
+            )
         if precision is not None:
             net.precision = precision
         self.net = net
