@@ -15,7 +15,7 @@ from ..nn.models import VARIANTS
 from ..report import Report
 from ..report.sections.ablation import ablation_section
 from . import common
-from .budget import MODELS, add_budget, add_flip, architecture_of, input_scale, natural_size, schedule_of
+from .budget import add_budget, add_flip, add_model, architecture_of, input_scale, natural_size, schedule_of
 from .common import Commands
 from .numbers import COUNT, PROCESSES, SEED
 
@@ -31,7 +31,7 @@ def add_parser(commands: Commands) -> None:
         "settings or versions of zfcuda made is made anew.",
     )
     common.add_data(parser, required=True)
-    parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
+    add_model(parser)
     parser.add_argument(
         "--variants", nargs="+", metavar="NAME", help='Table 3\'s changes, such as "without layers 3,4" (default: all)'
     )
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     variants = table3(architecture, arguments.variants)
     directory = common.output(arguments)
     mean = mean_image(split.train)
-    scale = input_scale(arguments.model, split, mean)
+    scale = input_scale(architecture, split, mean)
     preprocess = Preprocess(mean, architecture.input_shape[:2], scale)
     augmentation = Augmentation.for_images(preprocess, flip=arguments.flip)
     budget = Budget(

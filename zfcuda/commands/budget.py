@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
+from pathlib import Path
 from typing import Any
 
 from ..data import Split, unit_scale
@@ -11,9 +13,49 @@ from ..nn import Architecture, models
 from ..training import Fixed, Linear, Plateau, Schedule, Step
 from .numbers import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, RMS
 
-MODELS = ("zfnet_small", "zfnet", "alexnet")
 _FULL_SIZE, _FULL_CROP = 256, 224  # the paper's images and crops
 _MOST_PARAMETERS = 2**30  # 4 GiB of weights, and as much again for gradients and for velocities
+_FULL = {
+    "zfnet": models.zfnet_architecture,
+    "alexnet": models.alexnet_architecture,
+    "vgg16": models.vgg16_architecture,
+    "resnet18": models.resnet18_architecture,
+    "resnet50": models.resnet50_architecture,
+}
+MODELS = ("zfnet_small", *_FULL)
+_ANY_SIZE = ("vgg16", "resnet18", "resnet50")  # these take small images, too, from `_LEAST_SIZE` on
+_LEAST_SIZE = 32
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """What to train: one of `MODELS` or a file."""
+    parser.add_argument(
+        "--model",
+        type=_model,
+        default="zfnet_small",
+        metavar="MODEL",
+        help=f"{', '.join(MODELS)}, or a network of your own described in a JSON file (default: zfnet_small)",
+    )
+
+
+def _model(text: str) -> str:
+    if text in MODELS:
+        return text
+    if not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(MODELS)} or a .json file, got {text!r}")
+    try:
+        _described(text)
+    except (OSError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
+    return text
+
+
+def _described(path: str) -> Architecture:
+    """The architecture in a JSON file, as `Architecture.to_dict` writes it. OSError, ValueError."""
+    description = json.loads(Path(path).read_text(encoding="utf-8"))
+    if not isinstance(description, dict):
+        raise ValueError(f"not the description of a network, but a {type(description).__name__}")
+    return Architecture.from_dict({"initial": "he", **description})
 
 
 def add_budget(parser: argparse.ArgumentParser, epochs: int) -> None:
@@ -58,31 +100,52 @@ def schedule_of(arguments: argparse.Namespace) -> Schedule:
 
 def natural_size(model: str) -> int | None:
     """The size to which a model's images are scaled, None for that of the data."""
-    return None if model == "zfnet_small" else _FULL_SIZE
+    if model in MODELS:
+        return None if model == "zfnet_small" else _FULL_SIZE
+    height, width, _ = _described(model).input_shape
+    return height if height == width else None
 
 
 def architecture_of(model: str, split: Split) -> Architecture:
-    """The model's architecture for this data set."""
+    """The model's architecture for this data set. ValueError where it does not take it."""
     classes = len(split.train.classes)
     height, width, channels = split.train.image_shape
     if model == "zfnet_small":
-        architecture = models.zfnet_small_architecture(classes, split.train.image_shape)
-        parameters = sum(math.prod(shape) for shape in architecture.parameter_shapes().values())
-        if parameters > _MOST_PARAMETERS:
-            raise ValueError(
-                f"--model {model} would have {parameters:,} parameters for images of {height} x {width}: a smaller "
-                "--image-size or --clutter makes them fewer"
-            )
-        return architecture
-    if min(height, width) < _FULL_CROP or channels != 3:
+        return _of_bounded_size(model, models.zfnet_small_architecture(classes, split.train.image_shape))
+    if model not in MODELS:
+        described = _described(model)
+        _check_fit(model, described, classes, split.train.image_shape)
+        return _of_bounded_size(model, described)
+    least = _LEAST_SIZE if model in _ANY_SIZE else _FULL_CROP
+    if min(height, width) < least or channels != 3:
         raise ValueError(
-            f"--model {model} takes colour images of {_FULL_CROP} x {_FULL_CROP} or more, but the data set's are "
+            f"--model {model} takes colour images of {least} x {least} or more, but the data set's are "
             f"{height} x {width} x {channels}; --model zfnet_small takes these"
         )
-    build = models.zfnet_architecture if model == "zfnet" else models.alexnet_architecture
-    return build(classes, _FULL_CROP)
+    return _FULL[model](classes, min(height, width, _FULL_CROP))
 
 
-def input_scale(model: str, split: Split, mean: Any) -> float:
-    """The factor on the pixels: the paper's range for the paper's nets, a standard deviation of 1 for the small one."""
-    return unit_scale(split.train, mean) if model == "zfnet_small" else 1.0
+def _of_bounded_size(model: str, architecture: Architecture) -> Architecture:
+    parameters = sum(math.prod(shape) for shape in architecture.parameter_shapes().values())
+    if parameters > _MOST_PARAMETERS:
+        height, width, _ = architecture.input_shape
+        raise ValueError(
+            f"--model {model} would have {parameters:,} parameters for images of {height} x {width}: a smaller "
+            "--image-size or --clutter makes them fewer"
+        )
+    return architecture
+
+
+def _check_fit(model: str, architecture: Architecture, classes: int, image: tuple[int, int, int]) -> None:
+    shape = architecture.input_shape
+    if image[0] < shape[0] or image[1] < shape[1] or image[2] != shape[2]:
+        expected, found = (" x ".join(map(str, sizes)) for sizes in (shape, image))
+        raise ValueError(f"--model {model} takes images of {expected} or larger, but the data set's are {found}")
+    outputs = math.prod(architecture.shapes()[-1])
+    if outputs != classes:
+        raise ValueError(f"--model {model} has {outputs} outputs, but the data set has {classes} classes")
+
+
+def input_scale(architecture: Architecture, split: Split, mean: Any) -> float:
+    """The factor on the pixels: the paper's range for the paper's nets, a standard deviation of 1 for the others."""
+    return 1.0 if architecture.initial == "gaussian" else unit_scale(split.train, mean)

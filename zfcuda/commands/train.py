@@ -17,7 +17,7 @@ from ..training import Trainer, evaluate
 from ..training.origin import augmentation_of
 from ..training.trainer import CHECKPOINT
 from . import common
-from .budget import MODELS, add_budget, add_flip, architecture_of, input_scale, natural_size, schedule_of
+from .budget import add_budget, add_flip, add_model, architecture_of, input_scale, natural_size, schedule_of
 from .common import Commands
 from .numbers import EPOCHS, SEED, SIDE
 
@@ -33,7 +33,7 @@ def add_parser(commands: Commands) -> None:
         "Trains a network from scratch, checkpoint by checkpoint. Ctrl-C loses one epoch at most: --resume goes on.",
     )
     common.add_data(parser, required=True)
-    parser.add_argument("--model", choices=MODELS, default="zfnet_small", help="default: zfnet_small")
+    add_model(parser)
     parser.add_argument(
         "--first-layer",
         type=SIDE,
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         looked_at = sample(split.train, _TRACKED_IMAGES)
         at = arguments.track_evolution or PAPER_EPOCHS
         tracker = Tracker(net, looked_at, at=at, out_dir=directory / FOLDER)
-    preprocess = Preprocess(mean, architecture.input_shape[:2], input_scale(arguments.model, split, mean))
+    preprocess = Preprocess(mean, architecture.input_shape[:2], input_scale(architecture, split, mean))
     history = trainer.fit(
         split.train,
         split.test,
