@@ -59,6 +59,12 @@ class BatchNorm(Layer):
         self.weight, self.running_var = np.ones(channels, np.float32), np.ones(channels, np.float32)
         self.bias, self.running_mean = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
 
+    @property
+    def scale(self) -> Array:
+        """What the layer multiplies each channel by at test time, float32 (C,)."""
+        xp: Any = array_module(self.weight)
+        return self.weight / xp.sqrt(self.running_var + xp.float32(self.eps))
+
     def forward(self, x: Array, *, relu: bool = False) -> Array:
         return self._normalise(x, self.running_mean, self.running_var, relu)
 

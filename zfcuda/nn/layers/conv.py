@@ -13,7 +13,7 @@ from ..span import Shape, Span, window_spans
 from ..window import Windows
 from .base import Product, require_positive
 from .block import Block
-from .normalised import Normalised, fold
+from .normalised import Normalised
 from .stage import Rectified
 from .weighted import Weighted, WeightedSpec
 
@@ -129,8 +129,9 @@ class FoldedConv(Conv):
 
     @property
     def weight(self) -> Array:  # type: ignore[override]
-        return fold(self.conv.weight, self.conv.bias, self.norm)[0]
+        return self.conv.weight * self.norm.scale[:, None, None, None]
 
     @property
     def bias(self) -> Array:  # type: ignore[override]
-        return fold(self.conv.weight, self.conv.bias, self.norm)[1]
+        bias, mean = self.conv.bias, self.norm.running_mean
+        return self.norm.bias + ((0 if bias is None else bias) - mean) * self.norm.scale

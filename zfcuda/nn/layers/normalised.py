@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from ... import ops
-from ...backends import Array, array_module
+from ...backends import Array
 from ..record import Record, Training
 from ..window import Windows
+from .base import Layer
 from .stage import Stage, build_stages
 
 
@@ -29,6 +30,11 @@ class Normalised(Stage):
     @classmethod
     def fits(cls, layers: Sequence[Any]) -> bool:
         return len(layers) < 4 or not layers[0].sparsity
+
+    def parts(self) -> Sequence[Layer]:
+        folded = self.conv.folded(self.norm)
+        folded.hold()
+        return [folded, *self.layers[2:]]
 
     def hold(self) -> None:
         self._test.hold()
@@ -69,11 +75,3 @@ class Normalised(Stage):
         (dy,) = self.norm.backward(dy, Record({**record.arrays, "x": record["convolved"]}), training, True)
         record.forget("convolved")
         return self.conv.backward(dy, record, training, need_dx)
-
-
-def fold(weight: Array, bias: Array | None, norm: Any) -> tuple[Array, Array]:
-    """Filters (K,R,S,C) and bias of a convolution -> those that also do what its normalisation does at test time."""
-    xp: Any = array_module(weight)
-    scale = norm.weight / xp.sqrt(norm.running_var + xp.float32(norm.eps))
-    shift = norm.bias - norm.running_mean * scale
-    return weight * scale[:, None, None, None], shift if bias is None else shift + bias * scale

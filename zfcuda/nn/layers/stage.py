@@ -47,6 +47,10 @@ class Stage:
     def overwrites(self) -> bool:
         return any(layer.overwrites for layer in self.layers)
 
+    def parts(self) -> Sequence[Layer]:
+        """The layers that one after another do at test time what the stage does, with the weights of now."""
+        return self.layers
+
     def hold(self) -> None:
         """As `Layer.hold`."""
         for layer in self.layers:
