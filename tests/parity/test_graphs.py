@@ -8,7 +8,8 @@ torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[
 from tests.accuracy import relative_error  # noqa: E402
 from tests.parity.graphs import NETS  # noqa: E402
 from tests.parity.reference import Reference  # noqa: E402
-from zfcuda import Network, backends, load, training  # noqa: E402
+from zfcuda import Network, analysis, backends, load, training  # noqa: E402
+from zfcuda.analysis.geometry import field_of  # noqa: E402
 from zfcuda.nn import window  # noqa: E402
 from zfcuda.nn.layers import RULES, stage  # noqa: E402
 
@@ -146,3 +147,35 @@ def test_other_precisions(name, precision):
     loss, _, gradients = net.loss_and_gradients(images, np.array([0, 2, 1], np.int32))
     assert np.isfinite(loss)
     assert all(np.isfinite(gradient).all() for gradient in gradients.values())
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_occlusion_is_that_of_whole_passes(name):
+    net, images = make(name)
+    size, stride = (min(5, net.input_shape[0]), 5), (3, 4)
+    for layer in [name for name, one in net.layers.items() if len(one.output_shape) == 3]:
+        found = analysis.occlusion(net, images[0], 1, size=size, stride=stride, layer=layer, fill=0.5)
+        rows, columns = found.probability.shape
+        covered = np.repeat(images[:1], rows * columns, axis=0)
+        for number, image in enumerate(covered):
+            top, left = stride[0] * (number // columns), stride[1] * (number % columns)
+            image[top : top + size[0], left : left + size[1]] = 0.5
+        trace = net.forward(covered)
+        np.testing.assert_allclose(found.probability.reshape(-1), net.predict(covered)[:, 1], rtol=1e-4)
+        sums = trace[layer][..., found.feature_map].sum(axis=(1, 2))
+        np.testing.assert_allclose(found.activation.reshape(-1), sums, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_receptive_fields_are_what_changes(name):
+    net, images = make(name)
+    image = images[:1]
+    for layer, one in net.layers.items():
+        if len(one.output_shape) != 3:
+            continue
+        row, column = one.output_shape[0] // 2, one.output_shape[1] // 2
+        top, left, height, width = field_of(net, layer).window(row, column)
+        other = np.random.default_rng(5).standard_normal(image.shape).astype(np.float32)
+        other[:, top : top + height, left : left + width] = image[:, top : top + height, left : left + width]
+        before, after = net.forward(image)[layer], net.forward(other)[layer]
+        np.testing.assert_allclose(after[:, row, column], before[:, row, column], rtol=1e-4, atol=1e-5)

@@ -68,6 +68,9 @@ class BatchNorm(Layer):
     def forward(self, x: Array, *, relu: bool = False) -> Array:
         return self._normalise(x, self.running_mean, self.running_var, relu)
 
+    def forward_padded(self, x: Array, *, relu: bool = False) -> Array:
+        return self.forward(x, relu=relu)
+
     def run(self, inputs: Sequence[Array], training: Training | None, *, relu: bool = False) -> dict[str, Array]:
         (x,) = inputs
         if training is None:
