@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..backends import BFLOAT16, Array, Backend
-from ..pairs import IntPair, check_pair
+from ..pairs import IntPair, Padding, check_padding, check_pair
 
 Precision = Literal["fp32", "tf32"]
 
@@ -87,16 +87,25 @@ def check_output(
     return out
 
 
-def conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: IntPair) -> Any:
-    return backend.module.ConvShape(tuple(x), tuple(w), check_pair("stride", stride), check_pair("padding", padding))
+def conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: Padding) -> Any:
+    """padding: the same on opposite sides."""
+    return backend.module.ConvShape(tuple(x), tuple(w), check_pair("stride", stride), _before("padding", padding))
 
 
 def pool_shape(
-    backend: Backend, x: tuple, window: IntPair, stride: IntPair, padding: IntPair, *, prefix: str = ""
+    backend: Backend, x: tuple, window: IntPair, stride: IntPair, padding: Padding, *, prefix: str = ""
 ) -> Any:
-    """`prefix`: of the names that stride and padding have as arguments."""
-    pairs = check_pair(f"{prefix}stride", stride), check_pair(f"{prefix}padding", padding)
+    """padding: the same on opposite sides; prefix: of the names that stride and padding have as arguments."""
+    pairs = check_pair(f"{prefix}stride", stride), _before(f"{prefix}padding", padding)
     return backend.module.PoolShape(tuple(x), check_pair("window", window), *pairs)
+
+
+def _before(name: str, padding: Padding) -> tuple[int, int]:
+    """The padding at the top and on the left."""
+    if isinstance(padding, (tuple, list)) and len(padding) == 4:
+        top, _, left, _ = check_padding(name, padding)
+        return top, left
+    return check_pair(name, padding)
 
 
 def check_bias(backend: Backend, b: Array | None, channels: int) -> Array | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from ..backends import Array, resolve
-from ..pairs import IntPair, check_pair
+from ..pairs import IntPair, Padding, check_pair
 from .arguments import (
     Precision,
     check_bias,
@@ -14,6 +16,7 @@ from .arguments import (
     expect_shape,
 )
 from .call import call, kernels_for
+from .composed import Composition, joined
 
 
 def conv2d(
@@ -22,15 +25,18 @@ def conv2d(
     b: Array | None = None,
     *,
     stride: IntPair = 1,
-    padding: IntPair = 0,
+    padding: Padding = 0,
+    groups: int = 1,
+    dilation: IntPair = 1,
     relu: bool = False,
     precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
     """Convolution (cross-correlation, as in every convnet), with bias and ReLU if wanted (paper Fig. 3, P1).
 
-    x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y (N,P,Q,K), P = floor((H + 2*padding - R) / stride) + 1.
-    x, w and y float32 or bfloat16; b float32.
+    x (N,H,W,C), w (K,R,S,C / groups), b (K,) or None -> y (N,P,Q,K), P = floor((H + 2*padding - E) / stride) + 1 with
+    E = (R - 1) * dilation + 1. `padding` may also be (top, bottom, left, right). The filters of group g, K / groups of
+    them, read the channels of group g. x, w and y float32 or bfloat16; b float32.
 
     On the CPU, Winograd's method makes a tile of neighbouring results together: an infinity or NaN can then reach
     results of its image a few pixels beyond its windows, here as in the operations that contain a convolution.
@@ -39,6 +45,17 @@ def conv2d(
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
+    composition = Composition.of(padding, groups, dilation)
+    if composition is not None:
+        composition.check_channels(x.shape[3], w.shape[3], w.shape[0])
+        b = check_bias(backend, b, w.shape[0])
+        how: Any = {"stride": stride, "padding": composition.even, "relu": relu, "precision": precision}
+        filters = composition.spread(backend, w)
+        parts = [
+            conv2d(part, composition.of_group(filters, i), composition.of_group(b, i), **how)
+            for i, part in enumerate(composition.split(backend, composition.padded(backend, x)))
+        ]
+        return joined(backend, parts, out, (x, w, b))
     shape = conv_shape(backend, x.shape, w.shape, stride, padding)
     b = check_bias(backend, b, w.shape[0])
     y = check_output(backend, out, shape.output, (x, w, b), dtype=dtype)
@@ -52,21 +69,37 @@ def conv_transpose2d(
     w: Array,
     *,
     stride: IntPair = 1,
-    padding: IntPair = 0,
+    padding: Padding = 0,
+    groups: int = 1,
+    dilation: IntPair = 1,
     output_size: IntPair,
     precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
     """The transpose of `conv2d`: the deconvnet's filtering (paper 2.1, P3), and the gradient of x.
 
-    y (N,P,Q,K), w (K,R,S,C) -> x (N,H,W,C) with (H, W) = `output_size`, which must be a size that `conv2d` maps
-    to (P, Q).
+    y (N,P,Q,K), w (K,R,S,C / groups) -> x (N,H,W,C) with (H, W) = `output_size`, which must be a size that `conv2d`
+    maps to (P, Q).
     """
     backend, (y, w, out) = resolve(y=y, w=w, out=out)
     dtype = element_type("y", y, precision)
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     height, width = check_pair("output_size", output_size)
+    composition = Composition.of(padding, groups, dilation)
+    if composition is not None:
+        composition.check_channels(w.shape[3] * composition.groups, w.shape[3], w.shape[0])
+        if y.shape[3] != w.shape[0]:
+            raise ValueError(f"y must have {w.shape[0]} channels, as many as there are filters, got {y.shape[3]}")
+        how: Any = {"stride": stride, "padding": composition.even, "precision": precision}
+        how["output_size"] = composition.padded_size(height, width)
+        filters = composition.spread(backend, w)
+        parts = [
+            conv_transpose2d(part, composition.of_group(filters, i), **how)
+            for i, part in enumerate(composition.split(backend, y))
+        ]
+        parts = [composition.unpadded(backend, part, (height, width)) for part in parts]
+        return joined(backend, parts, out, (y, w))
     shape = conv_shape(backend, (y.shape[0], height, width, w.shape[3]), w.shape, stride, padding)
     expect_shape("y", y, tuple(shape.output))
     x = check_output(backend, out, (y.shape[0], height, width, w.shape[3]), (y, w), dtype=dtype)
@@ -82,16 +115,33 @@ def conv2d_weight_grad(
     *,
     kernel_size: IntPair,
     stride: IntPair = 1,
-    padding: IntPair = 0,
+    padding: Padding = 0,
+    groups: int = 1,
+    dilation: IntPair = 1,
     precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
-    """The gradient of `conv2d`'s filters. x (N,H,W,C), dy (N,P,Q,K) -> dw (K,R,S,C), (R, S) = `kernel_size`."""
+    """The gradient of `conv2d`'s filters. x (N,H,W,C), dy (N,P,Q,K) -> dw (K,R,S,C / groups), (R, S) = `kernel_size`,
+    float32."""
     backend, (x, dy, out) = resolve(x=x, dy=dy, out=out)
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     dy = check_input(backend, "dy", dy, 4, dtype)
-    filters = (dy.shape[3], *check_pair("kernel_size", kernel_size), x.shape[3])
+    kernel = check_pair("kernel_size", kernel_size)
+    composition = Composition.of(padding, groups, dilation)
+    if composition is not None:
+        count = x.shape[3] // composition.groups
+        composition.check_channels(x.shape[3], count, dy.shape[3])
+        how: Any = {"stride": stride, "padding": composition.even, "precision": precision}
+        how["kernel_size"] = composition.extent(kernel)
+        dw = check_output(backend, out, (dy.shape[3], *kernel, count), (x, dy))
+        signals = composition.split(backend, dy)
+        for i, part in enumerate(composition.split(backend, composition.padded(backend, x))):
+            found = conv2d_weight_grad(part, signals[i], **how)
+            of_group: Any = composition.of_group(dw, i)
+            of_group[...] = composition.gathered(backend, found)
+        return dw
+    filters = (dy.shape[3], *kernel, x.shape[3])
     shape = conv_shape(backend, x.shape, filters, stride, padding)
     expect_shape("dy", dy, tuple(shape.output))
     dw = check_output(backend, out, filters, (x, dy))

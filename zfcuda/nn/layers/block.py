@@ -23,14 +23,15 @@ class Block(Stage):
 
     @classmethod
     def fits(cls, layers: Sequence[Any]) -> bool:
-        """Blocks are of dense filters."""
-        return not layers[0].sparsity
+        """Blocks are of dense filters and of padding that is even, with pools that stay within it."""
+        conv, pool = layers[0], layers[-1]
+        return conv.product is not None and pool.is_plain
 
     @property
     def geometry(self) -> dict[str, Any]:
         pool = self.pool
         geometry = {"window": pool.window, "pool_stride": pool.stride, "pool_padding": pool.padding}
-        return self.conv.geometry | geometry | ({"pool_ceil_mode": True} if pool.ceil_mode else {})  # TEMP
+        return self.conv.geometry | geometry
 
     def forward(self, inputs: Sequence[Array], training: Training | None = None) -> Record:
         conv, (x,) = self.conv, inputs

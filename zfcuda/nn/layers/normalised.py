@@ -10,6 +10,7 @@ from ...backends import Array
 from ..record import Record, Training
 from ..window import Windows
 from .base import Layer
+from .block import Block
 from .stage import Stage, build_stages
 
 
@@ -29,7 +30,7 @@ class Normalised(Stage):
 
     @classmethod
     def fits(cls, layers: Sequence[Any]) -> bool:
-        return len(layers) < 4 or not layers[0].sparsity
+        return len(layers) < 4 or Block.fits(layers)
 
     def parts(self) -> Sequence[Layer]:
         folded = self.conv.folded(self.norm)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import ops
 from ...backends import Array, array_module
-from ...pairs import IntPair, Padding
+from ...pairs import IntPair, Padding, as_sides
 from ..record import Record, Training
 from ..span import Shape, Span, window_spans
 from ..window import Origin, Windows
@@ -49,7 +49,13 @@ class MaxPool(Layer):
     @property
     def geometry(self) -> dict[str, Any]:
         geometry = {"window": self.window, "stride": self.stride, "padding": self.padding}
-        return geometry | ({"ceil_mode": True} if self.ceil_mode else {})  # TEMP
+        return geometry | {"ceil_mode": self.ceil_mode}
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its windows stay within a padding that is the same on opposite sides."""
+        (top, bottom), (left, right) = as_sides(self.padding)
+        return not self.ceil_mode and top == bottom and left == right
 
     def forward(self, x: Array) -> Array:
         return ops.max_pool2d(x, **self.geometry)[0]
