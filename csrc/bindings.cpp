@@ -81,6 +81,20 @@ AvgPoolShape make_avg_pool_shape(Sizes<4> x_sizes, Pair windows, Pair strides, S
     return shape;
 }
 
+DepthwiseShape make_depthwise_shape(Sizes<4> x_sizes, Sizes<4> w_sizes, Pair strides,
+                                    Sizes<4> paddings, Pair dilations) {
+    const auto x = narrow("x", x_sizes), w = narrow("w", w_sizes);
+    const auto stride = narrow("stride", strides), dilation = narrow("dilation", dilations);
+    const auto padding = narrow("padding", paddings);
+    shapes::require(w[3] == 1,
+                    "w must have 1 input channel (its last axis), got " + std::to_string(w[3]));
+    const DepthwiseShape shape{x[0],       x[1],       x[2],       x[3],        w[0],
+                               w[1],       w[2],       stride[0],  stride[1],   padding[0],
+                               padding[1], padding[2], padding[3], dilation[0], dilation[1]};
+    shape.check();
+    return shape;
+}
+
 CropShape make_crop_shape(Sizes<4> images_sizes, Pair sizes) {
     const auto images = narrow("images", images_sizes);
     const auto size = narrow("size", sizes);
@@ -117,6 +131,12 @@ void bind_shapes(py::module_& m) {
         .def_property_readonly("output", [](const AvgPoolShape& s) {
             return std::array<int, 4>{s.n, s.p(), s.q(), s.c};
         });
+    py::class_<DepthwiseShape>(m, "DepthwiseShape", py::module_local())
+        .def(py::init(&make_depthwise_shape), py::arg("x"), py::arg("w"), py::arg("stride"),
+             py::arg("padding"), py::arg("dilation"))
+        .def_property_readonly("output", [](const DepthwiseShape& s) {
+            return std::array<int, 4>{s.n, s.p(), s.q(), s.k};
+        });
     py::class_<CropShape>(m, "CropShape", py::module_local())
         .def(py::init(&make_crop_shape), py::arg("images"), py::arg("size"))
         .def_property_readonly("output", [](const CropShape& s) {
@@ -151,6 +171,9 @@ void bind_convolutions(py::module_& m) {
 template <class T>
 void bind_others(py::module_& m) {
     bind(m, "conv2d_bias_grad", conv2d_bias_grad<T>);
+    bind(m, "depthwise_conv2d", depthwise_conv2d<T>);
+    bind(m, "depthwise_conv2d_data_grad", depthwise_conv2d_data_grad<T>);
+    bind(m, "depthwise_conv2d_weight_grad", depthwise_conv2d_weight_grad<T>);
     bind(m, "max_pool2d", max_pool2d<T>);
     bind(m, "max_unpool2d", max_unpool2d<T>);
     bind(m, "spatial_max", spatial_max<T>);
@@ -199,6 +222,9 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     m.def("description", &description);
     bind_shapes(m);
     bind(m, "conv2d_bias_grad_workspace", conv2d_bias_grad_workspace);
+    bind(m, "depthwise_conv2d_workspace", depthwise_conv2d_workspace);
+    bind(m, "depthwise_conv2d_data_grad_workspace", depthwise_conv2d_data_grad_workspace);
+    bind(m, "depthwise_conv2d_weight_grad_workspace", depthwise_conv2d_weight_grad_workspace);
     bind(m, "avg_pool2d_workspace", avg_pool2d_workspace);
     bind(m, "batch_norm_statistics_workspace", batch_norm_statistics_workspace);
     bind(m, "batch_norm_grad_workspace", batch_norm_grad_workspace);

@@ -91,6 +91,28 @@ void conv2d_bias_grad(std::int64_t rows, int channels, const T* dy, float* db, v
                       Stream stream);
 std::size_t conv2d_bias_grad_workspace(std::int64_t rows, int channels);
 
+// ---- Depthwise convolution: each filter sees one channel -----------------------------------------
+
+// y[n,p,q,k] = act(b[k] + sum over r,s of x[n, p*stride_h - top + r*dilation_h, q*stride_w - left +
+// s*dilation_w, k / multiplier] * w[k,r,s]), zero outside x; act is ReLU if `relu`, else the
+// identity. `b` may be null.
+template <class T>
+void depthwise_conv2d(const DepthwiseShape& shape, const T* x, const T* w, const float* b,
+                      bool relu, T* y, void* workspace, Stream stream);
+std::size_t depthwise_conv2d_workspace(const DepthwiseShape& shape);
+
+// The transpose of depthwise_conv2d without bias.
+template <class T>
+void depthwise_conv2d_data_grad(const DepthwiseShape& shape, const T* y, const T* w, T* x,
+                                void* workspace, Stream stream);
+std::size_t depthwise_conv2d_data_grad_workspace(const DepthwiseShape& shape);
+
+// dw[k,r,s] = sum over n,p,q of dy[n,p,q,k] times what w[k,r,s] is multiplied by in y[n,p,q,k].
+template <class T>
+void depthwise_conv2d_weight_grad(const DepthwiseShape& shape, const T* x, const T* dy, float* dw,
+                                  void* workspace, Stream stream);
+std::size_t depthwise_conv2d_weight_grad_workspace(const DepthwiseShape& shape);
+
 // ---- Max pooling with switches (P1, P3) ---------------------------------------------------------
 
 // y = maximum over each window, cells outside x ignored; switches = r * window_w + s of the first

@@ -218,6 +218,95 @@ struct AvgPoolShape {
     }
 };
 
+// x (n, h, w, c) * w (k, r, s, 1) -> y (n, p, q, k): output channel i reads input channel i /
+// multiplier(). With padding of its own on each of the four sides.
+struct DepthwiseShape {
+    int n, h, w, c;
+    int k, r, s;
+    int stride_h, stride_w;
+    int top, bottom, left, right;
+    int dilation_h, dilation_w;
+
+    ZFCUDA_HOST_DEVICE int p() const {
+        return windows(h, top, bottom, extent(r, dilation_h), stride_h);
+    }
+    ZFCUDA_HOST_DEVICE int q() const {
+        return windows(w, left, right, extent(s, dilation_w), stride_w);
+    }
+    ZFCUDA_HOST_DEVICE int multiplier() const { return k / c; }
+    ZFCUDA_HOST_DEVICE int taps() const { return r * s; }
+
+    // Where the strides are 1: the convolution that takes y to x with mirrored filters.
+    DepthwiseShape mirrored() const {
+        const int below = (r - 1) * dilation_h, beside = (s - 1) * dilation_w;
+        return {n,
+                p(),
+                q(),
+                k,
+                c,
+                r,
+                s,
+                1,
+                1,
+                below - top,
+                below - bottom,
+                beside - left,
+                beside - right,
+                dilation_h,
+                dilation_w};
+    }
+
+    void check() const {
+        using namespace shapes;
+        require_at_least("batch size", n, 1);
+        require_at_least("input height", h, 1);
+        require_at_least("input width", w, 1);
+        require_at_least("input channels", c, 1);
+        require_at_least("output channels", k, 1);
+        require(k % c == 0, "output channels must be a multiple of the " + std::to_string(c) +
+                                " input channels, got " + std::to_string(k));
+        check_direction("height", h, r, stride_h, dilation_h, {"top", "bottom"}, {top, bottom});
+        check_direction("width", w, s, stride_w, dilation_w, {"left", "right"}, {left, right});
+        require_indexable("x", n, h, w, c);
+        require_indexable("w", k, r, s, 1);
+        require_indexable("y", n, p(), q(), k);
+    }
+
+  private:
+    // Sums of two such numbers fit an int.
+    static constexpr long long kMaxPaddedSize = 1 << 30;
+
+    // Cells from a filter's first to its last.
+    ZFCUDA_HOST_DEVICE static long long extent(int taps, int dilation) {
+        return (taps - 1LL) * dilation + 1;
+    }
+
+    ZFCUDA_HOST_DEVICE static int windows(int size, int before, int after, long long extent,
+                                          int stride) {
+        return static_cast<int>((static_cast<long long>(size) + before + after - extent) / stride) +
+               1;
+    }
+
+    static void check_direction(const std::string& name, int size, int taps, int stride,
+                                int dilation, const char* const (&sides)[2], const int (&pads)[2]) {
+        using namespace shapes;
+        require_at_least(("kernel " + name).c_str(), taps, 1);
+        require_at_least(("stride " + name).c_str(), stride, 1);
+        require_at_least(("dilation " + name).c_str(), dilation, 1);
+        for (int i = 0; i < 2; ++i)
+            require_at_least((std::string("padding at the ") + sides[i]).c_str(), pads[i], 0);
+        const long long padded = static_cast<long long>(size) + pads[0] + pads[1];
+        require(extent(taps, dilation) <= padded,
+                "kernel " + name + " " + std::to_string(taps) + " at dilation " +
+                    std::to_string(dilation) + " is larger than the padded input, " +
+                    std::to_string(pads[0]) + " + " + std::to_string(size) + " + " +
+                    std::to_string(pads[1]));
+        require(padded < kMaxPaddedSize, "padded input " + name + " must be less than " +
+                                             std::to_string(kMaxPaddedSize) + ", got " +
+                                             std::to_string(padded));
+    }
+};
+
 // images (n, h, w, c) -> y (n, out_h, out_w, c).
 struct CropShape {
     int n, h, w, c;

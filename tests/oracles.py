@@ -56,6 +56,49 @@ def conv2d_weight_grad(x, dy, *, kernel_size, stride=(1, 1), padding=(0, 0)):
     return dw
 
 
+def _dilated_taps(filters, stride, dilation, output):
+    for r, s in np.ndindex(*filters):
+        first = r * dilation[0], s * dilation[1]
+        yield r, s, (slice(None), *(slice(f, f + d * n, d) for f, d, n in zip(first, stride, output, strict=True)))
+
+
+def depthwise_conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), relu=False):
+    top, bottom, left, right = padding
+    padded = np.pad(x.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
+    padded = padded.repeat(w.shape[0] // x.shape[3], axis=3)
+    p, q = (
+        (size - (k - 1) * d - 1) // step + 1
+        for size, k, step, d in zip(padded.shape[1:3], w.shape[1:3], stride, dilation, strict=True)
+    )
+    y = np.zeros((x.shape[0], p, q, w.shape[0]))
+    for r, s, cells in _dilated_taps(w.shape[1:3], stride, dilation, (p, q)):
+        y += padded[cells] * w[:, r, s, 0].astype(np.float64)
+    if b is not None:
+        y += b
+    return np.maximum(y, 0) if relu else y
+
+
+def depthwise_conv2d_data_grad(
+    y, w, *, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1), output_size, channels=None
+):
+    (height, width), (top, bottom, left, right) = output_size, padding
+    padded = np.zeros((y.shape[0], top + height + bottom, left + width + right, y.shape[3]))
+    for r, s, cells in _dilated_taps(w.shape[1:3], stride, dilation, y.shape[1:3]):
+        padded[cells] += y.astype(np.float64) * w[:, r, s, 0].astype(np.float64)
+    x = padded[:, top : top + height, left : left + width]
+    return x.reshape(*x.shape[:3], channels or y.shape[3], -1).sum(-1)
+
+
+def depthwise_conv2d_weight_grad(x, dy, *, kernel_size, stride=(1, 1), padding=(0, 0, 0, 0), dilation=(1, 1)):
+    top, bottom, left, right = padding
+    padded = np.pad(x.astype(np.float64), ((0, 0), (top, bottom), (left, right), (0, 0)))
+    padded = padded.repeat(dy.shape[3] // x.shape[3], axis=3)
+    dw = np.zeros((dy.shape[3], *kernel_size, 1))
+    for r, s, cells in _dilated_taps(kernel_size, stride, dilation, dy.shape[1:3]):
+        dw[:, r, s, 0] = (padded[cells] * dy.astype(np.float64)).sum((0, 1, 2))
+    return dw
+
+
 def max_pool2d(x, *, window, stride, padding=(0, 0)):
     """Also the switches. In the input's own dtype: a maximum rounds nothing."""
     p, q = output_size(x.shape[1:3], window, stride, padding)

@@ -121,6 +121,53 @@ def random_avg_pool(rng, max_size):
             return AvgPool(x, window, stride, padding, bool(rng.random() < 0.5), bool(rng.random() < 0.5))
 
 
+@dataclass(frozen=True)
+class Depthwise:
+    """x (N,H,W,C) and w (K,R,S,1) with stride, padding (top, bottom, left, right) and dilation."""
+
+    x: tuple[int, int, int, int]
+    w: tuple[int, int, int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int, int, int]
+    dilation: tuple[int, int]
+
+    @property
+    def options(self):
+        return {"stride": self.stride, "padding": self.padding, "dilation": self.dilation}
+
+    @property
+    def output(self):
+        spatial = (
+            (a + before + after - (k - 1) * d - 1) // s + 1
+            for a, k, s, before, after, d in zip(
+                self.x[1:3], self.w[1:3], self.stride, self.padding[::2], self.padding[1::2], self.dilation, strict=True
+            )
+        )
+        return (self.x[0], *spatial, self.w[0])
+
+    @property
+    def work(self):
+        return int(np.prod(self.output, dtype=np.int64) * np.prod(self.w[1:], dtype=np.int64))
+
+
+def random_depthwise(rng, max_work):
+    """Often the filters that are compiled in: 3 x 3 at stride 1 or 2."""
+    while True:
+        compiled = rng.random() < 0.5
+        kernel = (3, 3) if compiled else tuple(int(v) for v in rng.integers(1, 8, 2))
+        channels = int(rng.choice(CHANNELS))
+        multiplier = 1 if rng.random() < 0.7 else int(rng.integers(2, 4))
+        case = Depthwise(
+            x=(_size(rng, 4), _size(rng, 23), _size(rng, 23), channels),
+            w=(channels * multiplier, *kernel, 1),
+            stride=(int(rng.integers(1, 3)),) * 2 if compiled else tuple(int(v) for v in rng.integers(1, 5, 2)),
+            padding=tuple(int(rng.integers(0, k + (rng.random() < 0.2))) for k in kernel for _ in range(2)),
+            dilation=(1, 1) if compiled or rng.random() < 0.5 else tuple(int(v) for v in rng.integers(1, 4, 2)),
+        )
+        if min(case.output[1:3]) >= 1 and case.work <= max_work and np.prod(case.x) <= max_work // 4:
+            return case
+
+
 def random_block(rng, max_work):
     """A convolution and the pool that reads its output."""
     while True:

@@ -102,6 +102,15 @@ constexpr int kDenseColumns = 128;
 // Floats of x that a thread packs for the weight gradient (128 KB).
 constexpr int kDenseGradFloats = 32 * 1024;
 
+// ---- Depthwise convolution (depthwise.cpp) -------------------------------------------------------
+
+// Channels of a task: four cache lines of a pixel; their 3 x 3 filters take 2.3 KB of the
+// first-level cache.
+constexpr int kDepthwiseChannels = 64;
+
+// Tasks that a weight gradient is cut into at least, eight for each of 8 threads.
+constexpr int kDepthwiseTasks = 64;
+
 // ---- Blocks, pools and others -------------------------------------------------------------------
 
 // The map of a group of images between a convolution and its pool (conv/block.cpp): a quarter of

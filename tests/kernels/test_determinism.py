@@ -10,6 +10,7 @@ from zfcuda import ops
 
 RNG = np.random.default_rng(1)
 X, W, DY = (RNG.standard_normal(shape, np.float32) for shape in ((1, 7, 6, 72), (72, 3, 3, 72), (1, 7, 6, 72)))
+DEPTHWISE = RNG.standard_normal((72, 3, 3, 1), np.float32)
 MAPS, PIXELS = RNG.standard_normal((2, 9, 8, 33), np.float32), RNG.standard_normal((1500, 8), np.float32)
 IMAGES, CORNERS = RNG.integers(0, 256, (2, 9, 8, 3), np.uint8), np.array([(1, -2), (0, 3)], np.int32)
 LOGITS, LABELS = RNG.standard_normal((70, 33), np.float32), RNG.integers(0, 33, 70, np.int32)
@@ -52,6 +53,13 @@ OTHERS = {
     "clip": lambda to: ops.clip(to(MAPS), 0.0, 1.0),
     "clip_grad": lambda to: ops.clip_grad(to(MAPS), to(-MAPS), 0.0, 1.0),
     "cut_windows": lambda to: ops.cut_windows(to(MAPS), to(CORNERS), size=5),
+    "depthwise_conv2d": lambda to: ops.depthwise_conv2d(to(X), to(DEPTHWISE), **CONV),
+    "depthwise_conv2d_data_grad": lambda to: ops.depthwise_conv2d_data_grad(
+        to(DY), to(DEPTHWISE), output_size=(7, 6), **CONV
+    ),
+    "depthwise_conv2d_weight_grad": lambda to: ops.depthwise_conv2d_weight_grad(
+        to(PIXELS).reshape(2, 50, 15, 8), to(-PIXELS[::-1]).reshape(2, 50, 15, 8), kernel_size=3, **CONV
+    ),
     "dropout": lambda to: ops.dropout(to(MAPS), probability=0.5, seed=1),
     "leaky_relu": lambda to: ops.leaky_relu(to(MAPS), 0.1),
     "leaky_relu_grad": lambda to: ops.leaky_relu_grad(to(MAPS), to(-MAPS), 0.1),

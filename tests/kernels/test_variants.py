@@ -16,6 +16,7 @@ FAMILIES = (
     "channels",
     "conv",
     "conv_variants",
+    "depthwise",
     "image",
     "leaky_relu",
     "loss",

@@ -59,6 +59,17 @@ def avg_pool_and_back(to, dtype=np.float32):
     return ops.avg_pool2d_grad(to(y), **POOL, output_size=(7, 6))
 
 
+def depthwise_and_back(to, dtype=np.float32):
+    w = to(normal(16, 3, 3, 1, dtype=dtype))
+    y = ops.depthwise_conv2d(to(normal(2, 7, 6, 16, dtype=dtype)), w, to(normal(16)), stride=2, padding=1)
+    return ops.depthwise_conv2d_data_grad(to(y), w, stride=2, padding=1, output_size=(7, 6))
+
+
+def depthwise_weight_grad(to, dtype=np.float32):
+    x, dy = normal(2, 7, 6, 16, dtype=dtype), normal(2, 5, 4, 16, dtype=dtype)
+    return ops.depthwise_conv2d_weight_grad(to(x), to(dy), kernel_size=3)
+
+
 def batch_norm(to, dtype=np.float32):
     x = to(normal(9, 16, dtype=dtype))
     mean, variance = ops.batch_norm_statistics(x)
@@ -84,6 +95,8 @@ CALLS = {
     "average of a map": lambda to, dtype: ops.avg_pool2d(to(normal(2, 5, 4, 8, dtype=dtype)), window=(5, 4), stride=1),
     "batch_norm": batch_norm,
     "batch_norm_grad": batch_norm_grad,
+    "depthwise_conv2d and its transpose": depthwise_and_back,
+    "depthwise_conv2d_weight_grad": depthwise_weight_grad,
     "clip": lambda to, dtype: ops.clip(to(normal(9, 7, dtype=dtype)), 0.0, 1.0),
     "clip_grad": lambda to, dtype: ops.clip_grad(to(normal(9, 7, dtype=dtype)), to(-normal(9, 7, dtype=dtype)), 0, 1),
     "leaky_relu": lambda to, dtype: ops.leaky_relu(to(normal(9, 7, dtype=dtype)), 0.1),

@@ -22,6 +22,7 @@ def wide(array):
 
 
 X, W, B = normal(2, 9, 8, 5), normal(4, 3, 3, 5), wide(normal(4))
+DEPTHWISE = normal(5, 3, 3, 1)
 OF_CHANNELS = np.abs(wide(normal(4, 5)))  # mean, variance, weight, bias
 DY = normal(2, 5, 4, 4)  # of conv2d(X, W)
 POOLED, SWITCHES = oracles.max_pool2d(wide(DY), window=(3, 3), stride=(2, 2), padding=(1, 1))
@@ -53,6 +54,15 @@ CALLS = {
     "avg_pool2d_grad": (
         lambda to: ops.avg_pool2d_grad(to(DY), window=3, stride=2, padding=1, output_size=(9, 8)),
         BF16,
+    ),
+    "depthwise_conv2d": (lambda to: ops.depthwise_conv2d(to(X), to(DEPTHWISE), OF_CHANNELS[0], **CONV), BF16),
+    "depthwise_conv2d_data_grad": (
+        lambda to: ops.depthwise_conv2d_data_grad(to(X), to(DEPTHWISE), padding=1, output_size=(9, 8)),
+        BF16,
+    ),
+    "depthwise_conv2d_weight_grad": (
+        lambda to: ops.depthwise_conv2d_weight_grad(to(X), to(X[::-1]), kernel_size=3, padding=1),
+        np.float32,
     ),
     "batch_norm": (lambda to: ops.batch_norm(to(X), *OF_CHANNELS), BF16),
     "batch_norm_statistics": (lambda to: ops.batch_norm_statistics(to(X))[1], np.float32),

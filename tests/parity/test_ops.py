@@ -38,6 +38,23 @@ def test_average_pools(seed):
     assert_close(images_to_torch(dx).numpy(), x.grad.numpy(), what=(window, geometry))
 
 
+@pytest.mark.parametrize("multiplier", [1, 3])
+@pytest.mark.parametrize("geometry", [(3, 1, 1, 1), (3, 2, 1, 1), (5, 1, 4, 2)])
+def test_depthwise_convolution(geometry, multiplier):
+    kernel, stride, padding, dilation = geometry
+    of = {"stride": stride, "padding": padding, "dilation": dilation}
+    rng = np.random.default_rng(0)
+    (x, our_x), (w, our_w) = tensors(rng, 2, 5, 9, 8), tensors(rng, 5 * multiplier, 1, kernel, kernel)
+    expected = functional.conv2d(x, w, groups=5, **of)
+    assert_close(images_to_torch(ops.depthwise_conv2d(our_x, our_w, **of)).numpy(), expected.detach().numpy())
+    dy, our_dy = tensors(rng, *expected.shape)
+    expected.backward(dy.detach())
+    dx = ops.depthwise_conv2d_data_grad(our_dy, our_w, **of, output_size=(9, 8), channels=5)
+    dw = ops.depthwise_conv2d_weight_grad(our_x, our_dy, **of, kernel_size=kernel)
+    assert_close(images_to_torch(dx).numpy(), x.grad.numpy())
+    assert_close(images_to_torch(dw).numpy(), w.grad.numpy(), WEIGHT_GRAD)
+
+
 def test_batch_norm_in_training():
     rng = np.random.default_rng(0)
     x, ours = tensors(rng, 4, 5, 6, 7)

@@ -25,6 +25,7 @@ from .batch_norm import batch_norm, batch_norm_grad, batch_norm_statistics
 from .block import conv2d_relu_pool, unpool_conv2d_weight_grad, unpool_conv_transpose2d
 from .channels import copy_channels, permute_channels
 from .conv import conv2d, conv2d_bias_grad, conv2d_weight_grad, conv_transpose2d
+from .depthwise import depthwise_conv2d, depthwise_conv2d_data_grad, depthwise_conv2d_weight_grad
 from .image import crop_images
 from .leaky_relu import leaky_relu, leaky_relu_grad, prelu_weight_grad
 from .loss import softmax, softmax_cross_entropy, softmax_cross_entropy_grad
@@ -51,6 +52,9 @@ __all__ = [
     "copy_channels",
     "crop_images",
     "cut_windows",
+    "depthwise_conv2d",
+    "depthwise_conv2d_data_grad",
+    "depthwise_conv2d_weight_grad",
     "dropout",
     "leaky_relu",
     "leaky_relu_grad",

@@ -1,0 +1,176 @@
+"""Depthwise convolution: csrc/kernels/depthwise.cuh and csrc/cpu/depthwise.cpp."""
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from tests.accuracy import WEIGHT_GRAD, assert_close, assert_same
+from tests.shapes import BF16, ELEMENTS, Depthwise, random_depthwise
+from zfcuda import ops
+
+
+def normal(rng, shape, dtype):
+    return rng.standard_normal(shape, dtype=np.float32).astype(dtype)
+
+
+def check_forward(device, rng, problem, dtype):
+    x, w = normal(rng, problem.x, dtype), normal(rng, problem.w, dtype)
+    b = None if rng.random() < 0.3 else normal(rng, problem.w[0], np.float32)
+    options = problem.options | {"relu": bool(rng.random() < 0.5)}
+    y = ops.depthwise_conv2d(device.array(x), device.array(w), None if b is None else device.array(b), **options)
+    assert_close(device.numpy(y), oracles.depthwise_conv2d(x, w, b, **options), what=problem)
+
+
+def check_data_grad(device, rng, problem, dtype):
+    y, w = normal(rng, problem.output, dtype), normal(rng, problem.w, dtype)
+    options = problem.options | {"output_size": problem.x[1:3], "channels": problem.x[3]}
+    x = ops.depthwise_conv2d_data_grad(device.array(y), device.array(w), **options)
+    assert_close(device.numpy(x), oracles.depthwise_conv2d_data_grad(y, w, **options), what=problem)
+
+
+def check_weight_grad(device, rng, problem, dtype):
+    x, dy = normal(rng, problem.x, dtype), normal(rng, problem.output, dtype)
+    options = problem.options | {"kernel_size": problem.w[1:3]}
+    dw = device.numpy(ops.depthwise_conv2d_weight_grad(device.array(x), device.array(dy), **options))
+    assert dw.dtype == np.float32
+    assert_close(dw, oracles.depthwise_conv2d_weight_grad(x, dy, **options), WEIGHT_GRAD, what=problem)
+
+
+CHECKS = (check_forward, check_data_grad, check_weight_grad)
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_depthwise_conv2d(case, dtype):
+    check_forward(case.device, case.rng, random_depthwise(case.rng, case.device.max_size * 4), dtype)
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_depthwise_conv2d_data_grad(case, dtype):
+    check_data_grad(case.device, case.rng, random_depthwise(case.rng, case.device.max_size * 4), dtype)
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_depthwise_conv2d_weight_grad(case, dtype):
+    check_weight_grad(case.device, case.rng, random_depthwise(case.rng, case.device.max_size * 4), dtype)
+
+
+SHAPES = {
+    "strips": ((2, 9, 11, 24), 3, 1, 1, 1),
+    "strips at stride 2": ((1, 9, 10, 80), 3, 2, 1, 1),
+    "one pixel": ((1, 1, 1, 16), 3, 1, 1, 1),
+    "all in the padding but one": ((1, 1, 1, 3), 3, 4, 5, 1),
+    "stride beyond the filter": ((2, 13, 11, 8), 2, 5, 0, 1),
+    "dilated": ((1, 11, 10, 8), 3, 1, 3, 3),
+    "large filters": ((1, 12, 9, 8), 7, 1, 3, 1),
+    "a large map": ((1, 48, 33, 8), 3, 1, 1, 1),  # whose windows a weight gradient sums in several ranges
+}
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+@pytest.mark.parametrize("multiplier", [1, 2])
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes(device, name, multiplier, dtype):
+    x, kernel, stride, padding, dilation = SHAPES[name]
+    w = (x[3] * multiplier, kernel, kernel, 1)
+    problem = Depthwise(x, w, (stride,) * 2, (padding,) * 4, (dilation,) * 2)
+    for check in CHECKS:
+        check(device, np.random.default_rng(0), problem, dtype)
+
+
+def test_results_that_go_past_the_caches(device):
+    """On the CPU: more than 16 MB."""
+    if device.name == "emulated":
+        pytest.skip("a large map")
+    rng = np.random.default_rng(0)
+    for stride in (1, 2):
+        problem = Depthwise((1, 132, 130, 320), (320, 3, 3, 1), (stride,) * 2, (1,) * 4, (1, 1))
+        check_forward(device, rng, problem, np.float32)
+        check_data_grad(device, rng, problem, np.float32)
+
+
+def test_filters_never_meet_what_is_outside(device):
+    """Not even as zeros, which would make a NaN of an infinite tap."""
+    w = device.array(np.full((8, 3, 3, 1), np.inf, np.float32))
+    x = device.array(np.ones((1, 4, 5, 8), np.float32))
+    for stride in (1, 2):
+        y = ops.depthwise_conv2d(x, w, stride=stride, padding=1)
+        assert np.isposinf(device.numpy(y)).all()
+
+
+def test_nan_passes_the_relu(device):
+    x = np.ones((1, 4, 4, 8), np.float32)
+    x[0, 1, 1, 3] = np.nan
+    y = device.numpy(ops.depthwise_conv2d(device.array(x), device.array(-np.ones((8, 1, 1, 1), np.float32)), relu=True))
+    assert np.isnan(y[0, 1, 1, 3])
+    assert np.nansum(y) == 0
+
+
+def test_out(device):
+    x, w = np.ones((1, 4, 4, 3), np.float32), np.ones((3, 1, 1, 1), np.float32)
+    out, back = (device.array(np.full(x.shape, np.nan, np.float32)) for _ in range(2))
+    assert ops.depthwise_conv2d(device.array(x), device.array(w), out=out) is out
+    assert ops.depthwise_conv2d_data_grad(out, device.array(w), output_size=4, out=back) is back
+    dw = device.array(np.full(w.shape, np.nan, np.float32))
+    assert ops.depthwise_conv2d_weight_grad(out, back, kernel_size=1, out=dw) is dw
+    assert_same(device.numpy(back), x)
+    assert_same(device.numpy(dw), 16 * w)
+
+
+X, W = np.zeros((1, 5, 5, 2), np.float32), np.zeros((4, 3, 3, 1), np.float32)
+
+
+def conv(x=X, w=W, b=None, **options):
+    return ops.depthwise_conv2d(x, w, b, **options)
+
+
+@pytest.mark.parametrize(
+    ("error", "message", "call"),
+    [
+        (ValueError, "x must have 4 dimensions", lambda: conv(X[0])),
+        (TypeError, "x must be float32 or bfloat16, got float64", lambda: conv(X.astype(float))),
+        (TypeError, "w must be float32, got bfloat16", lambda: conv(w=W.astype(BF16))),
+        (ValueError, "x is empty", lambda: conv(X[:0])),
+        (ValueError, r"w must have 1 input channel \(its last axis\), got 2", lambda: conv(w=W.reshape(2, 3, 3, 2))),
+        (ValueError, "output channels must be a multiple of the 2 input channels, got 3", lambda: conv(w=W[:3])),
+        (ValueError, r"b must have shape \(4,\), got \(2,\)", lambda: conv(b=X[0, 0, 0])),
+        (ValueError, "stride height must be at least 1, got 0", lambda: conv(stride=0)),
+        (ValueError, "dilation width must be at least 1, got 0", lambda: conv(dilation=(1, 0))),
+        (ValueError, "padding at the left must be at least 0, got -1", lambda: conv(padding=(0, 0, -1, 0))),
+        (
+            ValueError,
+            r"kernel width 3 at dilation 4 is larger than the padded input, 1 \+ 5 \+ 2",
+            lambda: conv(dilation=(1, 4), padding=(0, 0, 1, 2)),
+        ),
+        (ValueError, "kernel height 3 at dilation 2147483647 is larger", lambda: conv(dilation=(2**31 - 1, 1))),
+        (ValueError, "padded input height must be less than 1073741824", lambda: conv(padding=(2**30, 0, 0, 0))),
+        (
+            ValueError,
+            "y has 1 x 1073741821 x 3 x 4 elements",
+            lambda: conv(padding=(2**30 - 6, 0, 0, 0)),
+        ),
+        (ValueError, "share memory", lambda: conv(w=W[:2, :1, :1], out=X)),
+        (
+            ValueError,
+            r"y must have shape \(1, 6, 6, 2\), got \(1, 5, 5, 2\)",
+            lambda: ops.depthwise_conv2d_data_grad(X, W[:2], output_size=8),
+        ),
+        (
+            ValueError,
+            "output channels must be a multiple of the 3 input channels, got 4",
+            lambda: ops.depthwise_conv2d_data_grad(X, W, output_size=7, channels=3),
+        ),
+        (
+            ValueError,
+            "input channels must be at least 1, got 0",
+            lambda: ops.depthwise_conv2d_data_grad(X, W, output_size=7, channels=0),
+        ),
+        (
+            ValueError,
+            r"dy must have shape \(1, 3, 3, 2\), got \(1, 5, 5, 2\)",
+            lambda: ops.depthwise_conv2d_weight_grad(X, X, kernel_size=3),
+        ),
+    ],
+)
+def test_errors(error, message, call):
+    with pytest.raises(error, match=message):
+        call()
