@@ -80,6 +80,20 @@ class Conv(Case):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Depthwise(Case):
+    """x (n, *size, channels) * w (channels, 3, 3, 1), padded by 1."""
+
+    directions = ("depthwise fprop", "depthwise dgrad", "depthwise wgrad")
+    size: int
+    channels: int
+    stride: int
+
+    @property
+    def output(self) -> tuple[int, int]:
+        return _windows(self.size, 3, self.stride, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pool(Case):
     """Max pooling of x (n, *size, channels)."""
 
@@ -348,6 +362,19 @@ CASES: list[Case] = [
         _pool("4e.pool", 14, 528, 3, 1, 1),
         _conv("5b.conv5", 7, 48, 128, 5, 1, 2),
         _dense("fc", 1024, 1000),
+    ),
+    *_family(
+        "mobilenet",
+        16,
+        *(
+            Depthwise(layer=f"depthwise{size}.{stride}", size=size, channels=channels, stride=stride)
+            for size, channels, stride in zip(
+                (112, 112, 56, 56, 28, 28, 14, 14, 7),
+                (32, 64, 128, 128, 256, 256, 512, 512, 1024),
+                (1, 2, 1, 2, 1, 2, 1, 2, 1),
+                strict=True,
+            )
+        ),
     ),
     *_family(
         "squeezenet",

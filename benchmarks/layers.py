@@ -98,6 +98,69 @@ def wgrad(setting: Setting, case: cases.Conv) -> Calls:
     return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
 
 
+# ---- Depthwise convolutions ------------------------------------------------------------------------------------------
+
+
+class _Depthwise:
+    def __init__(self, setting: Setting, case: cases.Depthwise):
+        self.case = case
+        self.x = setting.normal(case.n, case.channels, case.size, case.size)
+        self.dy = setting.normal(case.n, case.channels, *case.output)
+        self.w, self.b = setting.normal(case.channels, 1, 3, 3, scale=1 / 3), setting.normal(case.channels)
+        self.geometry: dict[str, Any] = {"stride": case.stride, "padding": 1}
+        self.work = {"flops": 18.0 * self.dy.numel(), "moved": float(self.x.nbytes + self.dy.nbytes)}
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return functional.conv2d(x, w, b, groups=self.case.channels, **self.geometry)
+
+    def backward(self, *, of_x: bool = False, of_w: bool = False) -> Callable[..., list[torch.Tensor]]:
+        """PyTorch's gradients of (dy, x, w): of x, w and the bias, None where not asked for."""
+        stride = pair(self.case.stride)
+        geometry = None, stride, [1, 1], [1, 1], False, [0, 0], self.case.channels, [of_x, of_w, False]
+        return lambda dy, x, w: aten.convolution_backward.default(dy, x, w, *geometry)
+
+
+def depthwise_fprop(setting: Setting, case: cases.Depthwise) -> Calls:
+    of = _Depthwise(setting, case)
+    x, w, b = ours(of.x), ours(of.w), ours(of.b.float())
+
+    def call() -> Any:
+        return ops.depthwise_conv2d(x, w, b, **of.geometry)
+
+    return _against(setting, call, of.forward, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
+
+
+def depthwise_dgrad(setting: Setting, case: cases.Depthwise) -> Calls:
+    of = _Depthwise(setting, case)
+    dy, w = ours(of.dy), ours(of.w)
+
+    def call() -> Any:
+        return ops.depthwise_conv2d_data_grad(dy, w, output_size=case.size, **of.geometry)
+
+    backward = of.backward(of_x=True)
+
+    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return backward(dy, x, w)[0]
+
+    return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
+
+
+def depthwise_wgrad(setting: Setting, case: cases.Depthwise) -> Calls:
+    of = _Depthwise(setting, case)
+    x, dy = ours(of.x), ours(of.dy)
+
+    def call() -> Any:
+        return ops.depthwise_conv2d_weight_grad(x, dy, kernel_size=3, **of.geometry)
+
+    backward = of.backward(of_w=True)
+
+    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return backward(dy, x, w)[1]
+
+    tolerance = setting.weight_grad_tolerance
+    return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
+
+
 # ---- Fully connected layers: ours are convolutions of one pixel ------------------------------------------------------
 
 
@@ -309,6 +372,9 @@ MAKERS = {
     "dgrad": dgrad,
     "image dgrad": dgrad,
     "wgrad": wgrad,
+    "depthwise fprop": depthwise_fprop,
+    "depthwise dgrad": depthwise_dgrad,
+    "depthwise wgrad": depthwise_wgrad,
     "dense fprop": dense_fprop,
     "dense dgrad": dense_dgrad,
     "dense wgrad": dense_wgrad,

@@ -111,6 +111,7 @@ LAYERS = cases._family(
     cases.Average(layer="average", size=7, channels=5, window=3, stride=2, padding=1),
     cases.BatchNorm(layer="batchnorm", size=6, channels=5),
     cases.Joint(layer="joint", size=6, channels=5),
+    cases.Depthwise(layer="depthwise", size=9, channels=5, stride=2),
 )
 WHOLE = [cases.Net(family="zfnet", n=2), cases.Update(family="zfnet")]
 
@@ -149,6 +150,7 @@ def problems(*parts):
     ("part", "count"),
     [
         ("conv", 18),
+        ("depthwise", 3),
         ("dense", 9),
         ("pool", 4),
         ("norm", 5),
