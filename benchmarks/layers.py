@@ -127,7 +127,7 @@ def depthwise_fprop(setting: Setting, case: cases.Depthwise) -> Calls:
     def call() -> Any:
         return ops.depthwise_conv2d(x, w, b, **of.geometry)
 
-    return _against(setting, call, of.forward, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
+    return against(setting, call, of.forward, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
 
 
 def depthwise_dgrad(setting: Setting, case: cases.Depthwise) -> Calls:
@@ -142,7 +142,7 @@ def depthwise_dgrad(setting: Setting, case: cases.Depthwise) -> Calls:
     def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
         return backward(dy, x, w)[0]
 
-    return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
+    return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
 
 
 def depthwise_wgrad(setting: Setting, case: cases.Depthwise) -> Calls:
@@ -158,7 +158,7 @@ def depthwise_wgrad(setting: Setting, case: cases.Depthwise) -> Calls:
         return backward(dy, x, w)[1]
 
     tolerance = setting.weight_grad_tolerance
-    return _against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
+    return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
 
 
 # ---- Fully connected layers: ours are convolutions of one pixel ------------------------------------------------------

@@ -47,24 +47,41 @@ std::array<int, N> narrow(const char* name, const Sizes<N>& sizes) {
     return narrowed;
 }
 
-ConvShape make_conv_shape(Sizes<4> x_sizes, Sizes<4> w_sizes, Pair strides, Pair paddings) {
+// (top, bottom, left, right), from these or from (height, width).
+std::array<int, 4> narrow_padding(const std::vector<std::int64_t>& padding) {
+    if (padding.size() == 2)
+        return narrow<4>("padding", {padding[0], padding[0], padding[1], padding[1]});
+    shapes::require(padding.size() == 4, "padding must have 2 or 4 numbers");
+    return narrow<4>("padding", {padding[0], padding[1], padding[2], padding[3]});
+}
+
+ConvShape make_conv_shape(Sizes<4> x_sizes, Sizes<4> w_sizes, Pair strides,
+                          const std::vector<std::int64_t>& paddings) {
     const auto x = narrow("x", x_sizes), w = narrow("w", w_sizes);
-    const auto stride = narrow("stride", strides), padding = narrow("padding", paddings);
+    const auto stride = narrow("stride", strides);
+    const auto padding = narrow_padding(paddings);
     shapes::require(x[3] == w[3], "w has " + std::to_string(w[3]) +
                                       " input channels (its last axis), but x has " +
                                       std::to_string(x[3]));
-    const ConvShape shape{x[0], x[1],      x[2],      x[3],       w[0],      w[1],
-                          w[2], stride[0], stride[1], padding[0], padding[1]};
+    const ConvShape shape{x[0],      x[1],      x[2],       x[3],       w[0],       w[1],      w[2],
+                          stride[0], stride[1], padding[0], padding[1], padding[2], padding[3]};
     shape.check();
     return shape;
 }
 
-PoolShape make_pool_shape(Sizes<4> x_sizes, Pair windows, Pair strides, Pair paddings) {
+PoolShape make_pool_shape(Sizes<4> x_sizes, Pair windows, Pair strides,
+                          const std::vector<std::int64_t>& paddings, bool ceil_mode) {
     const auto x = narrow("x", x_sizes);
     const auto window = narrow("window", windows), stride = narrow("stride", strides);
-    const auto padding = narrow("padding", paddings);
-    const PoolShape shape{x[0],      x[1],      x[2],      x[3],       window[0],
-                          window[1], stride[0], stride[1], padding[0], padding[1]};
+    auto padding = narrow_padding(paddings);
+    for (int axis = 0; axis < 2 && ceil_mode; ++axis) {
+        const int before = padding[2 * axis];
+        int& after = padding[2 * axis + 1];
+        after = narrow<1>("padding", {shapes::ceil_padding(x[1 + axis], window[axis], stride[axis],
+                                                           before, after)})[0];
+    }
+    const PoolShape shape{x[0],      x[1],      x[2],       x[3],       window[0],  window[1],
+                          stride[0], stride[1], padding[0], padding[1], padding[2], padding[3]};
     shape.check();
     return shape;
 }
@@ -121,7 +138,7 @@ void bind_shapes(py::module_& m) {
         });
     py::class_<PoolShape>(m, "PoolShape", py::module_local())
         .def(py::init(&make_pool_shape), py::arg("x"), py::arg("window"), py::arg("stride"),
-             py::arg("padding"))
+             py::arg("padding"), py::arg("ceil_mode") = false)
         .def_property_readonly("output", [](const PoolShape& s) {
             return std::array<int, 4>{s.n, s.p(), s.q(), s.c};
         });

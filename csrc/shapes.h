@@ -5,6 +5,7 @@
 // before anything is computed, are what keeps all of their arithmetic within these.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <stdexcept>
 #include <string>
@@ -50,16 +51,35 @@ inline void require_indexable(const char* name, long long a, long long b, long l
                                       std::to_string(kMaxElements) + " are allowed");
 }
 
-// How many windows of `window` cells fit at `stride` into `size` cells with `pad` more on either
-// side, of a shape that has been checked.
-ZFCUDA_HOST_DEVICE inline int output_size(int size, int window, int stride, int pad) {
-    return (size + 2 * pad - window) / stride + 1;
+// How many windows of `window` cells fit at `stride` into `size` cells with `before` and `after`
+// more at its ends, of a shape that has been checked.
+ZFCUDA_HOST_DEVICE inline int output_size(int size, int window, int stride, int before, int after) {
+    return (size + before + after - window) / stride + 1;
 }
 
-inline void require_window(const char* name, int window, int size, int pad) {
-    require(window <= size + 2LL * pad, std::string(name) + " " + std::to_string(window) +
-                                            " is larger than the padded input, " +
-                                            std::to_string(size) + " + 2 * " + std::to_string(pad));
+// The padding `after` an axis with which its windows are as many as PyTorch's `ceil_mode` makes
+// them: the last one may hang over the edge, but begins in the input or in the padding before it.
+inline long long ceil_padding(long long size, long long window, long long stride, long long before,
+                              long long after) {
+    const long long over = size + before + after - window + stride - 1;
+    if (window < 1 || stride < 1 || over < 0) return after;  // to be refused
+    long long last = over / stride * stride;                 // where the last window begins
+    if (last >= size + before) last -= stride;
+    return std::max(after, last + window - size - before);
+}
+
+// The paddings of an axis, by names that tell its ends apart only where they differ.
+inline void require_padding(const char* axis, const char* name_before, int before,
+                            const char* name_after, int after) {
+    require_between(before == after ? axis : name_before, before, 0, kMaxStep);
+    require_between(name_after, after, 0, kMaxStep);
+}
+
+inline void require_window(const char* name, long long window, int size, int before, int after) {
+    require(window <= static_cast<long long>(size) + before + after,
+            std::string(name) + " " + std::to_string(window) +
+                " is larger than the padded input, " + std::to_string(before) + " + " +
+                std::to_string(size) + " + " + std::to_string(after));
 }
 
 }  // namespace shapes
@@ -69,10 +89,14 @@ struct ConvShape {
     int n, h, w, c;
     int k, r, s;
     int stride_h, stride_w;
-    int pad_h, pad_w;
+    int pad_top, pad_bottom, pad_left, pad_right;
 
-    ZFCUDA_HOST_DEVICE int p() const { return shapes::output_size(h, r, stride_h, pad_h); }
-    ZFCUDA_HOST_DEVICE int q() const { return shapes::output_size(w, s, stride_w, pad_w); }
+    ZFCUDA_HOST_DEVICE int p() const {
+        return shapes::output_size(h, r, stride_h, pad_top, pad_bottom);
+    }
+    ZFCUDA_HOST_DEVICE int q() const {
+        return shapes::output_size(w, s, stride_w, pad_left, pad_right);
+    }
 
     void check() const {
         using namespace shapes;
@@ -85,13 +109,14 @@ struct ConvShape {
         require_at_least("kernel width", s, 1);
         require_between("stride height", stride_h, 1, kMaxStep);
         require_between("stride width", stride_w, 1, kMaxStep);
-        require_between("padding height", pad_h, 0, kMaxStep);
-        require_between("padding width", pad_w, 0, kMaxStep);
-        require_window("kernel height", r, h, pad_h);
-        require_window("kernel width", s, w, pad_w);
+        require_padding("padding height", "padding top", pad_top, "padding bottom", pad_bottom);
+        require_padding("padding width", "padding left", pad_left, "padding right", pad_right);
+        require_window("kernel height", r, h, pad_top, pad_bottom);
+        require_window("kernel width", s, w, pad_left, pad_right);
         require_indexable("x", n, h, w, c);
         require_indexable("w", k, r, s, c);
-        require_indexable("an image with its padding", 1, h + 2LL * pad_h, w + 2LL * pad_w, c);
+        require_indexable("an image with its padding", 1, h + 0LL + pad_top + pad_bottom,
+                          w + 0LL + pad_left + pad_right, c);
         require_indexable("y", n, p(), q(), k);
     }
 };
@@ -101,10 +126,14 @@ struct PoolShape {
     int n, h, w, c;
     int window_h, window_w;
     int stride_h, stride_w;
-    int pad_h, pad_w;
+    int pad_top, pad_bottom, pad_left, pad_right;
 
-    ZFCUDA_HOST_DEVICE int p() const { return shapes::output_size(h, window_h, stride_h, pad_h); }
-    ZFCUDA_HOST_DEVICE int q() const { return shapes::output_size(w, window_w, stride_w, pad_w); }
+    ZFCUDA_HOST_DEVICE int p() const {
+        return shapes::output_size(h, window_h, stride_h, pad_top, pad_bottom);
+    }
+    ZFCUDA_HOST_DEVICE int q() const {
+        return shapes::output_size(w, window_w, stride_w, pad_left, pad_right);
+    }
 
     void check() const {
         using namespace shapes;
@@ -116,20 +145,25 @@ struct PoolShape {
         require_at_least("window width", window_w, 1);
         require_between("pool stride height", stride_h, 1, kMaxStep);
         require_between("pool stride width", stride_w, 1, kMaxStep);
-        require_between("pool padding height", pad_h, 0, kMaxStep);
-        require_between("pool padding width", pad_w, 0, kMaxStep);
+        require_padding("pool padding height", "pool padding top", pad_top, "pool padding bottom",
+                        pad_bottom);
+        require_padding("pool padding width", "pool padding left", pad_left, "pool padding right",
+                        pad_right);
         require(static_cast<long long>(window_h) * window_w <= 256,
                 "window " + std::to_string(window_h) + " x " + std::to_string(window_w) +
                     " has more than 256 cells, which a one-byte switch cannot address");
         // Then every window holds at least one cell of x.
-        require(pad_h < window_h && pad_w < window_w,
-                "pool padding (" + std::to_string(pad_h) + ", " + std::to_string(pad_w) +
-                    ") must be smaller than the window (" + std::to_string(window_h) + ", " +
-                    std::to_string(window_w) + ")");
-        require_window("window height", window_h, h, pad_h);
-        require_window("window width", window_w, w, pad_w);
+        require(
+            std::max(pad_top, pad_bottom) < window_h && std::max(pad_left, pad_right) < window_w,
+            "pool padding (" + std::to_string(std::max(pad_top, pad_bottom)) + ", " +
+                std::to_string(std::max(pad_left, pad_right)) +
+                ") must be smaller than the window (" + std::to_string(window_h) + ", " +
+                std::to_string(window_w) + ")");
+        require_window("window height", window_h, h, pad_top, pad_bottom);
+        require_window("window width", window_w, w, pad_left, pad_right);
         require_indexable("x", n, h, w, c);
-        require_indexable("an image with its padding", 1, h + 2LL * pad_h, w + 2LL * pad_w, c);
+        require_indexable("an image with its padding", 1, h + 0LL + pad_top + pad_bottom,
+                          w + 0LL + pad_left + pad_right, c);
         require_indexable("y", n, p(), q(), c);
     }
 };

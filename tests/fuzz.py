@@ -50,15 +50,19 @@ class Skip(Exception):
     """The call is allowed, but would make too large an array to compare."""
 
 
-def windows(size, window, stride, padding):
+def padding_of(calls, most):
+    return (calls.pair(0, most) + calls.pair(0, most)) if calls.rng.random() < 0.3 else calls.pair(0, most)
+
+
+def windows(size, window, stride, padding, ceil_mode=False):
     """The output's size, where all of these are plausible; None where the call must be refused."""
     numbers = (*window, *stride, *padding)
     if any(isinstance(v, bool) for v in numbers) or min(*window, *stride) < 1 or min(padding) < 0:
         return None
     if max(*stride, *padding) > LARGEST_STEP:
         return None
-    output = oracles.output_size(size, window, stride, padding)
-    return output if all(w <= a + 2 * p for a, w, p in zip(size, window, padding, strict=True)) else None
+    output = oracles.output_size(size, window, stride, padding, ceil_mode=ceil_mode)
+    return output if min(output) >= 1 else None
 
 
 def limit(*shape):
@@ -72,22 +76,25 @@ def limit(*shape):
 
 
 def pooled(calls, size):
-    """Window, stride and padding of a pool over maps of this size, and the pooled size (None: must be refused)."""
-    window, stride, padding = calls.pair(1, 4), calls.pair(1, 4), calls.pair(0, 2)
-    output = windows(size, window, stride, padding)
-    if output and (window[0] * window[1] > 256 or any(p >= w for p, w in zip(padding, window, strict=True))):
-        output = None
-    return window, stride, padding, output
+    """The options of a pool over maps of this size, and the pooled size (None: must be refused)."""
+    pool = {"window": calls.pair(1, 4), "stride": calls.pair(1, 4), "padding": padding_of(calls, 2)}
+    pool["ceil_mode"] = bool(calls.rng.random() < 0.3)
+    output = windows(size, **pool)
+    if output:
+        (height, width), (top, bottom, left, right) = pool["window"], oracles.sides(pool["padding"])
+        if height * width > 256 or max(top, bottom) >= height or max(left, right) >= width:
+            output = None
+    return pool, output
 
 
 def convolution(calls, kernel=None):
     """x, w, the options of a convolution, and its output's size (None: must be refused)."""
     n, h, w, c = calls.shape()
     kernel = kernel or tuple(int(v) for v in calls.rng.integers(1, 5, 2))
-    options = {"stride": calls.pair(1, 4), "padding": calls.pair(0, 3)}
+    options = {"stride": calls.pair(1, 4), "padding": padding_of(calls, 3)}
     filters = calls.normal(int(calls.rng.integers(1, 9)), *kernel, c)
     x = calls.normal(n, h, w, c)
-    return x, filters, options, windows((h, w), kernel, **{"stride": options["stride"], "padding": options["padding"]})
+    return x, filters, options, windows((h, w), kernel, **options)
 
 
 # Each returns the call, and what it must yield: None if it must be refused.
@@ -107,7 +114,7 @@ def conv_transpose2d(calls):
     if calls.rng.random() < 0.1:
         size, output = (calls.size(1, 8), EXTREMES[calls.rng.integers(len(EXTREMES))]), None
     y = calls.normal(len(x), *(output if output and limit(*output) else (2, 1)), len(w))
-    if output is None and windows(size, w.shape[1:3], options["stride"], options["padding"]) == y.shape[1:3]:
+    if output is None and windows(size, w.shape[1:3], **options) == y.shape[1:3]:
         limit(len(x), *size, w.shape[3])
         raise Skip
     options["output_size"] = size
@@ -119,11 +126,11 @@ def conv2d_weight_grad(calls):
     kernel = w.shape[1:3]
     if calls.rng.random() < 0.2:
         kernel = calls.pair(1, 9)
-        output = windows(x.shape[1:3], kernel, options["stride"], options["padding"])
+        output = windows(x.shape[1:3], kernel, **options)
     dy = calls.normal(len(x), *(output if output and limit(*output) else (2, 1)), len(w))
     if output:
         limit(len(w), *kernel, x.shape[3])
-    elif windows(x.shape[1:3], kernel, options["stride"], options["padding"]) == dy.shape[1:3]:
+    elif windows(x.shape[1:3], kernel, **options) == dy.shape[1:3]:
         raise Skip
     options["kernel_size"] = kernel
     return lambda: ops.conv2d_weight_grad(x, dy, **options), output and (
@@ -136,11 +143,10 @@ def block(calls):
     x, w, conv, output = convolution(calls)
     if output is None or not limit(len(x), *output, len(w)):
         raise Skip  # as for conv2d
-    window, stride, padding, size = pooled(calls, output)
+    pool, size = pooled(calls, output)
     if size and not limit(len(x), *size, len(w)):
         size = None
-    pool = {"window": window, "stride": stride, "padding": padding}
-    own = {**conv, "window": window, "pool_stride": stride, "pool_padding": padding}
+    own = {**conv, **{name if name == "window" else f"pool_{name}": value for name, value in pool.items()}}
     return x, w, conv, output, pool, own, size
 
 
@@ -183,18 +189,16 @@ def unpool_conv2d_weight_grad(calls):
 
 def max_pool2d(calls):
     x = calls.normal(*calls.shape())
-    window, stride, padding, output = pooled(calls, x.shape[1:3])
-    pool = {"window": window, "stride": stride, "padding": padding}
+    pool, output = pooled(calls, x.shape[1:3])
     return lambda: ops.max_pool2d(x, **pool)[0], output and (lambda: oracles.max_pool2d(x, **pool)[0])
 
 
 def max_unpool2d(calls):
     n, h, w, c = calls.shape()
-    window, stride, padding, output = pooled(calls, (h, w))
-    pool = {"window": window, "stride": stride, "padding": padding}
+    pool, output = pooled(calls, (h, w))
     y, switches = signal(calls, (h, w), output, pool, n, c)
     back = {"output_size": (h, w)}
-    if output is None and windows((h, w), window, stride, padding) == (2, 1):
+    if output is None and windows((h, w), **pool) == (2, 1):
         raise Skip
     expected = output and (lambda: oracles.max_unpool2d(y, switches, **pool, **back))
     return lambda: ops.max_unpool2d(y, switches, **pool, **back), expected

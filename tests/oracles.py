@@ -1,6 +1,7 @@
 """What every operation must compute: a few obvious lines of NumPy in float64 each.
 
-Shapes and names as in zfcuda.ops; `stride`, `padding`, `window` are (height, width). What is an expression of NumPy's
+Shapes and names as in zfcuda.ops; `stride`, `dilation` and `window` are (height, width), `padding` is that or (top,
+bottom, left, right). What is an expression of NumPy's
 (add, relu, relu_grad, leaky_relu, leaky_relu_grad, prelu_weight_grad, clip, clip_grad, cast, copy_channels,
 permute_channels, conv2d_bias_grad, spatial_max, softmax_cross_entropy), or of the functions here (conv2d_relu_pool,
 unpool_conv_transpose2d, unpool_conv2d_weight_grad), stands in its test in tests/kernels.
@@ -9,50 +10,71 @@ unpool_conv_transpose2d, unpool_conv2d_weight_grad), stands in its test in tests
 import numpy as np
 
 
-def _taps(filters, stride, output):
+def sides(padding):
+    """(top, bottom, left, right)."""
+    return tuple(padding) if len(padding) == 4 else (padding[0], padding[0], padding[1], padding[1])
+
+
+def _taps(filters, stride, output, dilation=(1, 1)):
     """Each filter tap (r, s) with the slice of the padded input that it meets."""
     (rows, columns), (p, q) = filters, output
     for r in range(rows):
         for s in range(columns):
-            yield r, s, np.s_[:, r : r + stride[0] * p : stride[0], s : s + stride[1] * q : stride[1]]
+            top, left = r * dilation[0], s * dilation[1]
+            yield r, s, np.s_[:, top : top + stride[0] * p : stride[0], left : left + stride[1] * q : stride[1]]
+
+
+def _groups(channels, groups):
+    """The channels of each group."""
+    size = channels // groups
+    return [slice(g * size, (g + 1) * size) for g in range(groups)]
 
 
 def _pad(x, padding, value=0.0):
-    (ph, pw) = padding
-    return np.pad(x, ((0, 0), (ph, ph), (pw, pw), (0, 0)), constant_values=value)
+    top, bottom, left, right = sides(padding)
+    return np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=value)
 
 
-def output_size(size, window, stride, padding):
-    return tuple((a + 2 * p - k) // s + 1 for a, k, s, p in zip(size, window, stride, padding, strict=True))
+def output_size(size, window, stride, padding, dilation=(1, 1), ceil_mode=False):
+    top, bottom, left, right = sides(padding)
+    found = []
+    for a, k, s, d, before, after in zip(size, window, stride, dilation, (top, left), (bottom, right), strict=True):
+        room = a + before + after - (k - 1) * d - 1
+        count = (-(-room // s) if ceil_mode else room // s) + 1
+        found.append(count - (ceil_mode and (count - 1) * s >= a + before))
+    return tuple(found)
 
 
-def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), relu=False):
+def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, relu=False):
     x, w = x.astype(np.float64), w.astype(np.float64)
-    p, q = output_size(x.shape[1:3], w.shape[1:3], stride, padding)
+    p, q = output_size(x.shape[1:3], w.shape[1:3], stride, padding, dilation)
     padded = _pad(x, padding)
     y = np.zeros((x.shape[0], p, q, w.shape[0]))
-    for r, s, cells in _taps(w.shape[1:3], stride, (p, q)):
-        y += padded[cells] @ w[:, r, s, :].T
+    for c, k in zip(_groups(x.shape[3], groups), _groups(w.shape[0], groups), strict=True):
+        for r, s, cells in _taps(w.shape[1:3], stride, (p, q), dilation):
+            y[..., k] += padded[cells][..., c] @ w[k, r, s, :].T
     if b is not None:
         y += b
     return np.maximum(y, 0) if relu else y
 
 
-def conv_transpose2d(y, w, *, stride=(1, 1), padding=(0, 0), output_size):
+def conv_transpose2d(y, w, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, output_size):
     y, w = y.astype(np.float64), w.astype(np.float64)
-    (height, width), (ph, pw) = output_size, padding
-    padded = np.zeros((y.shape[0], height + 2 * ph, width + 2 * pw, w.shape[3]))
-    for r, s, cells in _taps(w.shape[1:3], stride, y.shape[1:3]):
-        padded[cells] += y @ w[:, r, s, :]
-    return padded[:, ph : ph + height, pw : pw + width, :]
+    (height, width), (top, bottom, left, right) = output_size, sides(padding)
+    padded = np.zeros((y.shape[0], height + top + bottom, width + left + right, w.shape[3] * groups))
+    for c, k in zip(_groups(w.shape[3] * groups, groups), _groups(w.shape[0], groups), strict=True):
+        for r, s, cells in _taps(w.shape[1:3], stride, y.shape[1:3], dilation):
+            padded[cells][..., c] += y[..., k] @ w[k, r, s, :]
+    return padded[:, top : top + height, left : left + width, :]
 
 
-def conv2d_weight_grad(x, dy, *, kernel_size, stride=(1, 1), padding=(0, 0)):
+def conv2d_weight_grad(x, dy, *, kernel_size, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1):
     x, dy = x.astype(np.float64), dy.astype(np.float64)
     padded = _pad(x, padding)
-    dw = np.zeros((dy.shape[3], *kernel_size, x.shape[3]))
-    for r, s, cells in _taps(kernel_size, stride, dy.shape[1:3]):
-        dw[:, r, s, :] = np.tensordot(dy, padded[cells], axes=([0, 1, 2], [0, 1, 2]))
+    dw = np.zeros((dy.shape[3], *kernel_size, x.shape[3] // groups))
+    for c, k in zip(_groups(x.shape[3], groups), _groups(dy.shape[3], groups), strict=True):
+        for r, s, cells in _taps(kernel_size, stride, dy.shape[1:3], dilation):
+            dw[k, r, s, :] = np.tensordot(dy[..., k], padded[cells][..., c], axes=([0, 1, 2], [0, 1, 2]))
     return dw
 
 
@@ -99,9 +121,18 @@ def depthwise_conv2d_weight_grad(x, dy, *, kernel_size, stride=(1, 1), padding=(
     return dw
 
 
-def max_pool2d(x, *, window, stride, padding=(0, 0)):
+def _pool_padding(size, window, stride, padding, ceil_mode):
+    """The padding (top, bottom, left, right) with which windows rounded down are those of `ceil_mode`."""
+    top, bottom, left, right = sides(padding)
+    p, q = output_size(size, window, stride, padding, ceil_mode=ceil_mode)
+    over = (p - 1) * stride[0] + window[0] - size[0] - top, (q - 1) * stride[1] + window[1] - size[1] - left
+    return top, max(bottom, over[0]), left, max(right, over[1])
+
+
+def max_pool2d(x, *, window, stride, padding=(0, 0), ceil_mode=False):
     """Also the switches. In the input's own dtype: a maximum rounds nothing."""
-    p, q = output_size(x.shape[1:3], window, stride, padding)
+    p, q = output_size(x.shape[1:3], window, stride, padding, ceil_mode=ceil_mode)
+    padding = _pool_padding(x.shape[1:3], window, stride, padding, ceil_mode)
     inside = _pad(np.ones(x.shape, bool), padding, False)
     padded = _pad(x, padding)
     y = np.zeros((x.shape[0], p, q, x.shape[3]), x.dtype)
@@ -117,13 +148,14 @@ def max_pool2d(x, *, window, stride, padding=(0, 0)):
     return y, switches
 
 
-def max_unpool2d(y, switches, *, window, stride, padding=(0, 0), output_size):
-    (height, width), (ph, pw) = output_size, padding
+def max_unpool2d(y, switches, *, window, stride, padding=(0, 0), ceil_mode=False, output_size):
+    """`ceil_mode` says no more than the shape of y does."""
+    (height, width), (top, _, left, _) = output_size, sides(padding)
     n, p, q, c = y.shape
     x = np.zeros((n, height, width, c))
     for i, a, b, j in np.ndindex(n, p, q, c):
         r, s = divmod(int(switches[i, a, b, j]), window[1])
-        h, v = a * stride[0] - ph + r, b * stride[1] - pw + s
+        h, v = a * stride[0] - top + r, b * stride[1] - left + s
         if r < window[0] and 0 <= h < height and 0 <= v < width:
             x[i, h, v, j] += y[i, a, b, j]
     return x

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import ml_dtypes
 import numpy as np
 
+from tests import oracles
+
 # The tiles of csrc/kernels/conv/tiles.cuh.
 CONV_TILES = ("128x128", "128x96", "128x64", "64x32", "64x64", "128x32", "256x4", "96x160", "256x96")
 BF16 = ml_dtypes.bfloat16
@@ -15,19 +17,20 @@ CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65, 96)
 
 @dataclass(frozen=True)
 class Conv:
-    """x (N,H,W,C) and w (K,R,S,C) with stride and padding."""
+    """x (N,H,W,C) and w (K,R,S,C) with stride and padding, of two or four sides."""
 
     x: tuple[int, int, int, int]
     w: tuple[int, int, int, int]
     stride: tuple[int, int]
-    padding: tuple[int, int]
+    padding: tuple[int, ...]
+
+    @property
+    def options(self):
+        return {"stride": self.stride, "padding": self.padding}
 
     @property
     def output(self):
-        spatial = (
-            (a + 2 * p - k) // s + 1
-            for a, k, s, p in zip(self.x[1:3], self.w[1:3], self.stride, self.padding, strict=True)
-        )
+        spatial = oracles.output_size(self.x[1:3], self.w[1:3], **self.options)
         return (self.x[0], *spatial, self.w[0])
 
     @property
@@ -37,20 +40,21 @@ class Conv:
 
 @dataclass(frozen=True)
 class Pool:
-    """x (N,H,W,C), with window, stride and padding."""
+    """x (N,H,W,C), with window, stride and padding, of two or four sides."""
 
     x: tuple[int, int, int, int]
     window: tuple[int, int]
     stride: tuple[int, int]
-    padding: tuple[int, int]
+    padding: tuple[int, ...]
+    ceil_mode: bool
+
+    @property
+    def options(self):
+        return {"window": self.window, "stride": self.stride, "padding": self.padding, "ceil_mode": self.ceil_mode}
 
     @property
     def output(self):
-        spatial = (
-            (a + 2 * p - k) // s + 1
-            for a, k, s, p in zip(self.x[1:3], self.window, self.stride, self.padding, strict=True)
-        )
-        return (self.x[0], *spatial, self.x[3])
+        return (self.x[0], *oracles.output_size(self.x[1:3], **self.options), self.x[3])
 
 
 def _size(rng, largest):
@@ -58,11 +62,18 @@ def _size(rng, largest):
     return 1 if rng.random() < 0.15 else int(rng.integers(1, largest + 1))
 
 
+def _padding(rng, ends):
+    """Below these numbers: of the axes, or one time in three of each side."""
+    if rng.random() < 0.33:
+        ends = np.repeat(ends, 2)
+    return tuple(int(rng.integers(0, end)) for end in ends)
+
+
 def random_conv(rng, max_work):
     while True:
         kernel = (3, 3) if rng.random() < 0.3 else tuple(int(v) for v in rng.integers(1, 8, 2))
         stride = (1, 1) if rng.random() < 0.4 else tuple(int(v) for v in rng.integers(1, 5, 2))
-        padding = tuple(int(rng.integers(0, k + (rng.random() < 0.2))) for k in kernel)
+        padding = _padding(rng, [k + (rng.random() < 0.2) for k in kernel])
         conv = Conv(
             x=(_size(rng, 5), _size(rng, 33), _size(rng, 33), int(rng.choice(CHANNELS))),
             w=(int(rng.choice(CHANNELS)), *kernel, 0),
@@ -81,7 +92,8 @@ def random_pool(rng, max_size):
             x=(_size(rng, 4), _size(rng, 23), _size(rng, 23), int(rng.choice(CHANNELS))),
             window=window,
             stride=(2, 2) if rng.random() < 0.3 else tuple(int(v) for v in rng.integers(1, 7, 2)),
-            padding=tuple(int(rng.integers(0, k)) for k in window),
+            padding=_padding(rng, window),
+            ceil_mode=bool(rng.random() < 0.3),
         )
         if min(pool.output[1:3]) >= 1 and np.prod(pool.x) <= max_size:
             return pool
@@ -177,7 +189,8 @@ def random_block(rng, max_work):
             x=conv.output,
             window=window,
             stride=(2, 2) if rng.random() < 0.5 else tuple(int(v) for v in rng.integers(1, 5, 2)),
-            padding=tuple(int(rng.integers(0, k)) for k in window),
+            padding=_padding(rng, window),
+            ceil_mode=bool(rng.random() < 0.3),
         )
         if min(pool.output[1:3]) >= 1:
             return conv, pool

@@ -23,7 +23,7 @@ from .backends import BFLOAT16, Array, Backend
 from .errors import BackendError
 from .files import write_atomically
 from .nn import Network
-from .pairs import check_pair
+from .pairs import as_pair, as_sides
 from .plans import Plan, Problem
 
 __all__ = ["problems", "save", "tune"]
@@ -54,8 +54,9 @@ def problems(network: Network, batch_size: int) -> list[Problem]:
         geometry: Any = ((batch_size, *product.x), product.filters, product.stride, product.padding)
         products = ("conv2d", "conv_transpose2d", "conv2d_weight_grad")
         found += [Problem(operation, layer.precision, *geometry) for operation in products]
-        if pool is not None:
-            own: Any = [check_pair("pool", value) for value in (pool.window, pool.stride, pool.padding)]
+        if pool is not None and pool.is_plain:
+            (top, _), (left, _) = as_sides(pool.padding)
+            own: Any = [as_pair(pool.window), as_pair(pool.stride), (top, left)]
             # After what they may be composed of.
             blocks = ("conv2d_relu_pool", "unpool_conv2d_weight_grad")
             found += [Problem(operation, layer.precision, *geometry, *own) for operation in blocks]

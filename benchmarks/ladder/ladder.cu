@@ -46,8 +46,8 @@ struct Corner {
     __device__ Corner(const Product& of, int row) {
         const int pixels = of.p * of.q, pixel = row % pixels;
         image = row / pixels;
-        h = row < of.rows ? pixel / of.q * of.shape.stride_h - of.shape.pad_h : -(1 << 30);
-        w = pixel % of.q * of.shape.stride_w - of.shape.pad_w;
+        h = row < of.rows ? pixel / of.q * of.shape.stride_h - of.shape.pad_top : -(1 << 30);
+        w = pixel % of.q * of.shape.stride_w - of.shape.pad_left;
     }
 };
 

@@ -1,6 +1,6 @@
 // Max pooling with switches, and unpooling, on the CPU.
 //
-// y[n,p,q,c] = max over r,s of x[n, p*stride_h - pad_h + r, q*stride_w - pad_w + s, c], and back.
+// y[n,p,q,c] = max over r,s of x[n, p*stride_h - pad_top + r, q*stride_w - pad_left + s, c], and back.
 //
 // Both are bound by memory where the map is large, and by the vector units where it is in a cache.
 // Pooling walks the rows of y in order, so that the rows of x that two windows share are still in
@@ -30,7 +30,7 @@ struct Cells {
 
     Cells(const PoolShape& sh, int first_row, int end_row, int q)
         : first_row(first_row), end_row(end_row) {
-        const int corner = q * sh.stride_w - sh.pad_w;
+        const int corner = q * sh.stride_w - sh.pad_left;
         first = std::max(0, -corner);
         end = std::min(sh.window_w, sh.w - corner);
         x_column = corner + first;
@@ -253,20 +253,20 @@ void max_pool_row(const PoolShape& sh, const float* const* rows, int first_row, 
 void max_unpool_row(const PoolShape& sh, int h, const float* y, const std::uint8_t* switches,
                     float* x, bool stream) {
     Windows rows, columns;
-    rows.move_to(h, sh.pad_h, sh.window_h, sh.stride_h, sh.p());
+    rows.move_to(h, sh.pad_top, sh.window_h, sh.stride_h, sh.p());
     const int Q = sh.q();
     const std::int64_t y_row = static_cast<std::int64_t>(Q) * sh.c;
     // Of a large map, the next row of windows comes from memory.
     const std::int64_t next = stream && rows.end < sh.p() ? y_row : 0;
     Fetch<float> fetch_y(y + rows.end * y_row, next, sh.w);
     Fetch<std::uint8_t> fetch_switches(switches + rows.end * y_row, next, sh.w);
-    const int r = h + sh.pad_h - rows.first * sh.stride_h;
+    const int r = h + sh.pad_top - rows.first * sh.stride_h;
     for (int v = 0; v < sh.w; ++v, x += sh.c) {
         fetch_y.step();
         fetch_switches.step();
-        columns.move_to(v, sh.pad_w, sh.window_w, sh.stride_w, Q);
+        columns.move_to(v, sh.pad_left, sh.window_w, sh.stride_w, Q);
         const std::int64_t first = rows.first * y_row + columns.first * sh.c;
-        const int s = v + sh.pad_w - columns.first * sh.stride_w;
+        const int s = v + sh.pad_left - columns.first * sh.stride_w;
         const Covers covers{rows.count(), columns.count(),    y + first, switches + first, y_row,
                             sh.c,         r * sh.window_w + s};
         const auto unpool = [&](auto known_rows, auto known_columns) {
@@ -304,7 +304,7 @@ void max_pool2d(const PoolShape& sh, const T* x, T* y, std::uint8_t* switches, S
     {
 #pragma omp for schedule(static) nowait
         for (int row = 0; row < sh.n * P; ++row) {
-            const int n = row / P, corner = row % P * sh.stride_h - sh.pad_h;
+            const int n = row / P, corner = row % P * sh.stride_h - sh.pad_top;
             const int first = std::max(0, -corner), end = std::min(sh.window_h, sh.h - corner);
             const float* rows[kMaxCells];
             for (int r = first; r < end; ++r)

@@ -44,8 +44,8 @@ __global__ void max_pool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor v
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
     const int q = at.column / vectors, c = at.column % vectors * Width;
-    const int top = at.row * shape.stride_h - shape.pad_h;
-    const int left = q * shape.stride_w - shape.pad_w;
+    const int top = at.row * shape.stride_h - shape.pad_top;
+    const int left = q * shape.stride_w - shape.pad_left;
     const int window_h = Window == kAnyWindow ? shape.window_h : Window;
     const int window_w = Window == kAnyWindow ? shape.window_w : Window;
     const T* image = x + at.image * (shape.h * shape.w * shape.c) + c;
@@ -112,8 +112,8 @@ __global__ void max_unpool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
     const int w = at.column / vectors, c = at.column % vectors * Width;
-    const int padded_h = at.row + shape.pad_h;
-    const int padded_w = w + shape.pad_w;
+    const int padded_h = at.row + shape.pad_top;
+    const int padded_w = w + shape.pad_left;
     const int height = shape.p();
     const int width = shape.q();
     const Covering rows = covering(padded_h, shape.window_h, stride_h, height);

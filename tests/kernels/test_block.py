@@ -12,22 +12,21 @@ from zfcuda import ops
 
 def options_of(conv, pool):
     own = {
-        "stride": conv.stride,
-        "padding": conv.padding,
+        **conv.options,
         "window": pool.window,
         "pool_stride": pool.stride,
         "pool_padding": pool.padding,
+        "pool_ceil_mode": pool.ceil_mode,
     }
-    conv_options = {"stride": conv.stride, "padding": conv.padding}
-    pool_options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
-    return own, conv_options, pool_options
+    return own, conv.options, pool.options
 
 
 def value_at_switch(maps, switches, pool):
     """maps[n, h, w, c] at the cell that each switch names; NaN where it names none."""
     n, p, q, c = np.indices(switches.shape)
     r, s = np.divmod(switches.astype(int), pool.window[1])
-    h, w = p * pool.stride[0] - pool.padding[0] + r, q * pool.stride[1] - pool.padding[1] + s
+    top, _, left, _ = oracles.sides(pool.padding)
+    h, w = p * pool.stride[0] - top + r, q * pool.stride[1] - left + s
     valid = (r < pool.window[0]) & (h >= 0) & (h < maps.shape[1]) & (w >= 0) & (w < maps.shape[2])
     return np.where(valid, maps[n, np.where(valid, h, 0), np.where(valid, w, 0), c], np.nan)
 

@@ -19,7 +19,7 @@ def test_conv2d(case, arithmetic):
     x, w = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.w)
     b = normal(rng, conv.w[0]) if rng.random() < 0.7 else None
     relu = bool(rng.random() < 0.5)
-    options = {"stride": conv.stride, "padding": conv.padding, "relu": relu}
+    options = {**conv.options, "relu": relu}
     to = case.device.array
     y = ops.conv2d(to(x), to(w), None if b is None else to(b), **options, **arithmetic.options)
     assert_close(y, oracles.conv2d(x, w, b, **options), arithmetic.tolerance, (conv, relu))
@@ -29,7 +29,7 @@ def test_conv_transpose2d(case, arithmetic):
     rng = case.rng
     conv = random_conv(rng, case.device.max_work)
     y, w = arithmetic.normal(rng, conv.output), arithmetic.normal(rng, conv.w)
-    options = {"stride": conv.stride, "padding": conv.padding, "output_size": conv.x[1:3]}
+    options = {**conv.options, "output_size": conv.x[1:3]}
     x = ops.conv_transpose2d(case.device.array(y), case.device.array(w), **options, **arithmetic.options)
     assert_close(x, oracles.conv_transpose2d(y, w, **options), arithmetic.tolerance, conv)
 
@@ -38,7 +38,7 @@ def test_conv2d_weight_grad(case, arithmetic):
     rng = case.rng
     conv = random_conv(rng, case.device.max_work)
     x, dy = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.output)
-    options = {"kernel_size": conv.w[1:3], "stride": conv.stride, "padding": conv.padding}
+    options = {**conv.options, "kernel_size": conv.w[1:3]}
     dw = ops.conv2d_weight_grad(case.device.array(x), case.device.array(dy), **options, **arithmetic.options)
     assert_close(dw, oracles.conv2d_weight_grad(x, dy, **options), arithmetic.weight_grad_tolerance, conv)
 
@@ -95,6 +95,7 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
         (ValueError, "stride height must be at least 1, got 0", lambda: ops.conv2d(X, W, stride=0)),
         (ValueError, "stride width must be at least 1, got -2", lambda: ops.conv2d(X, W, stride=(1, -2))),
         (ValueError, "padding height must be at least 0, got -1", lambda: ops.conv2d(X, W, padding=-1)),
+        (ValueError, "padding bottom must be at least 0, got -1", lambda: ops.conv2d(X, W, padding=(1, -1, 0, 0))),
         (ValueError, "kernel width 3 is larger than the padded input", lambda: ops.conv2d(X[:, :, :2], W)),
         (ValueError, "padding height must be at most 16777216", lambda: ops.conv2d(X, W, padding=(2**31 - 1, 0))),
         (ValueError, "stride width must be at most 16777216", lambda: ops.conv2d(X, W, stride=(1, 2**31 - 1))),
@@ -103,7 +104,11 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
         (ValueError, "at most", lambda: ops.conv2d(np.broadcast_to(X[:1, :1, :1], (2**20, 2**20, 1, 3)), W)),
         (TypeError, "stride must be an int or", lambda: ops.conv2d(X, W, stride=1.5)),
         (TypeError, "stride must be an int or", lambda: ops.conv2d(X, W, stride=True)),
-        (TypeError, "padding must be an int or", lambda: ops.conv2d(X, W, padding=(1, 2, 3))),
+        (
+            TypeError,
+            r"padding must be an int, \(height, width\) or",
+            lambda: ops.conv2d(X, W, padding=(1, 2, 3)),
+        ),
         (ValueError, "stride is out of range", lambda: ops.conv2d(X, W, stride=2**40)),
         (ValueError, r"b must have shape \(4,\)", lambda: ops.conv2d(X, W, W[0, 0, 0])),
         (ValueError, "b must have 1 dim", lambda: ops.conv2d(X, W, W)),

@@ -29,7 +29,7 @@ def test_max_pool2d(case, dtype):
     rng = case.rng
     pool = random_pool(rng, case.device.max_size)
     x = maps(rng, pool.x, dtype)
-    options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
+    options = pool.options
     y, switches = ops.max_pool2d(case.device.array(x), **options)
     expected, expected_switches = oracles.max_pool2d(x, **options)
     assert_same(case.device.numpy(y), expected, str(pool))
@@ -41,7 +41,7 @@ def test_max_pool2d(case, dtype):
 def test_max_unpool2d(case, dtype):
     rng = case.rng
     pool = random_pool(rng, case.device.max_size // 4)
-    options = {"window": pool.window, "stride": pool.stride, "padding": pool.padding}
+    options = pool.options
     _, switches = oracles.max_pool2d(maps(rng, pool.x), **options)
     # Small whole numbers: their sums are exact in any order (and in bfloat16 up to 256, so that few are rounded).
     y = rng.integers(-50, 50, switches.shape).astype(dtype)
@@ -89,6 +89,31 @@ def test_corner_in_the_padding_counts(device):
     y, switches = ops.max_pool2d(device.array(x), window=3, stride=2, padding=1)
     assert device.numpy(y).ravel().tolist() == [1]
     assert device.numpy(switches).ravel().tolist() == [4]
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding", "expected"),
+    [
+        (55, 3, 2, 0, 27),  # as without
+        (56, 3, 2, 0, 28),  # the last one hangs over by one
+        (112, 3, 2, 1, 57),
+        (5, 2, 3, 0, 2),
+        (4, 2, 3, 1, 2),  # the third would begin in the padding behind the map
+        (2, 3, 2, 0, 1),  # the only one hangs over
+    ],
+)
+def test_ceil_mode(device, size, window, stride, padding, expected):
+    """As many windows as PyTorch has, and their maxima."""
+    x = np.random.default_rng(size).standard_normal((1, size, size, 2), dtype=np.float32)
+    options = {"window": (window, window), "stride": (stride, stride), "padding": (padding, padding), "ceil_mode": True}
+    y, switches = ops.max_pool2d(device.array(x), **options)
+    assert y.shape == (1, expected, expected, 2)
+    reference, reference_switches = oracles.max_pool2d(x, **options)
+    assert_same(device.numpy(y), reference)
+    np.testing.assert_array_equal(device.numpy(switches), reference_switches)
+    back = device.numpy(ops.max_unpool2d(y, switches, **options, output_size=size))
+    expected = oracles.max_unpool2d(reference, reference_switches, **options, output_size=(size, size))
+    np.testing.assert_allclose(back, expected, rtol=1e-6)
 
 
 def test_first_maximum_wins_a_tie(device):

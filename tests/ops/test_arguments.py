@@ -5,6 +5,7 @@ import pytest
 
 from zfcuda import backends
 from zfcuda.ops import arguments
+from zfcuda.pairs import check_padding
 
 BACKEND = backends.get("cpu")
 
@@ -28,6 +29,20 @@ def test_what_is_no_pair(value):
 def test_a_pair_out_of_range(value):
     with pytest.raises(ValueError, match="padding is out of range"):
         arguments.check_pair("padding", value)
+
+
+@pytest.mark.parametrize(
+    ("value", "sides"),
+    [(2, (2, 2, 2, 2)), ((1, 3), (1, 1, 3, 3)), ((0, 1, 2, 3), (0, 1, 2, 3)), ([1] * 4, (1, 1, 1, 1))],
+)
+def test_a_padding(value, sides):
+    assert check_padding("padding", value) == sides
+
+
+@pytest.mark.parametrize("value", [1.5, True, (1,), (1, 2, 3), (1, 2, 3, True), (1, 2, 3, 4.0), None])
+def test_what_is_no_padding(value):
+    with pytest.raises(TypeError, match="padding must be an int"):
+        check_padding("padding", value)
 
 
 def test_a_number_where_the_arrays_are():

@@ -88,24 +88,23 @@ def check_output(
 
 
 def conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: Padding) -> Any:
-    """padding: the same on opposite sides."""
-    return backend.module.ConvShape(tuple(x), tuple(w), check_pair("stride", stride), _before("padding", padding))
+    sizes = check_pair("stride", stride), check_padding("padding", padding)
+    return backend.module.ConvShape(tuple(x), tuple(w), *sizes)
 
 
 def pool_shape(
-    backend: Backend, x: tuple, window: IntPair, stride: IntPair, padding: Padding, *, prefix: str = ""
+    backend: Backend,
+    x: tuple,
+    window: IntPair,
+    stride: IntPair,
+    padding: Padding,
+    ceil_mode: bool,
+    *,
+    prefix: str = "",
 ) -> Any:
-    """padding: the same on opposite sides; prefix: of the names that stride and padding have as arguments."""
-    pairs = check_pair(f"{prefix}stride", stride), _before(f"{prefix}padding", padding)
-    return backend.module.PoolShape(tuple(x), check_pair("window", window), *pairs)
-
-
-def _before(name: str, padding: Padding) -> tuple[int, int]:
-    """The padding at the top and on the left."""
-    if isinstance(padding, (tuple, list)) and len(padding) == 4:
-        top, _, left, _ = check_padding(name, padding)
-        return top, left
-    return check_pair(name, padding)
+    """`prefix`: of the names that stride and padding have as arguments."""
+    sizes = check_pair(f"{prefix}stride", stride), check_padding(f"{prefix}padding", padding)
+    return backend.module.PoolShape(tuple(x), check_pair("window", window), *sizes, bool(ceil_mode))
 
 
 def check_bias(backend: Backend, b: Array | None, channels: int) -> Array | None:

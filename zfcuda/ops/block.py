@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import Array, resolve
-from ..pairs import IntPair, check_pair
+from ..pairs import IntPair, Padding, check_pair
 from .arguments import (
     Precision,
     check_bias,
@@ -26,10 +26,11 @@ def conv2d_relu_pool(
     b: Array | None,
     *,
     stride: IntPair,
-    padding: IntPair,
+    padding: Padding,
     window: IntPair,
     pool_stride: IntPair,
-    pool_padding: IntPair = 0,
+    pool_padding: Padding = 0,
+    pool_ceil_mode: bool = False,
     precision: Precision = "fp32",
 ) -> tuple[Array, Array]:
     """One block of the convnet, `max_pool2d(conv2d(x, w, b, relu=True))`, without storing the map between.
@@ -42,7 +43,7 @@ def conv2d_relu_pool(
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     conv = conv_shape(backend, x.shape, w.shape, stride, padding)
-    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, prefix="pool_")
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     b = check_bias(backend, b, w.shape[0])
     y = backend.empty(tuple(pool.output), dtype)
     switches = backend.empty(tuple(pool.output), np.uint8)
@@ -58,10 +59,11 @@ def unpool_conv_transpose2d(
     w: Array,
     *,
     stride: IntPair,
-    padding: IntPair,
+    padding: Padding,
     window: IntPair,
     pool_stride: IntPair,
-    pool_padding: IntPair = 0,
+    pool_padding: Padding = 0,
+    pool_ceil_mode: bool = False,
     output_size: IntPair,
     rectify: bool = False,
     precision: Precision = "fp32",
@@ -80,7 +82,7 @@ def unpool_conv_transpose2d(
     switches = check_switches(backend, y, switches)
     size = (y.shape[0], *check_pair("output_size", output_size), w.shape[3])
     conv = conv_shape(backend, size, w.shape, stride, padding)
-    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, prefix="pool_")
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     expect_shape("y", y, tuple(pool.output))
     x = check_output(backend, out, size, (y, switches, w), dtype=dtype)
     kernels = kernels_for(backend, dtype, precision)
@@ -97,10 +99,11 @@ def unpool_conv2d_weight_grad(
     *,
     kernel_size: IntPair,
     stride: IntPair,
-    padding: IntPair,
+    padding: Padding,
     window: IntPair,
     pool_stride: IntPair,
-    pool_padding: IntPair = 0,
+    pool_padding: Padding = 0,
+    pool_ceil_mode: bool = False,
     precision: Precision = "fp32",
     out: Array | None = None,
 ) -> Array:
@@ -117,7 +120,7 @@ def unpool_conv2d_weight_grad(
     switches = check_switches(backend, dy, switches)
     filters = (dy.shape[3], *check_pair("kernel_size", kernel_size), x.shape[3])
     conv = conv_shape(backend, x.shape, filters, stride, padding)
-    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, prefix="pool_")
+    pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     expect_shape("dy", dy, tuple(pool.output))
     dw = check_output(backend, out, filters, (x, dy, switches))
     kernels = kernels_for(backend, dtype, precision)

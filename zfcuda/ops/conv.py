@@ -17,6 +17,7 @@ from .arguments import (
 )
 from .call import call, kernels_for
 from .composed import Composition, joined
+from .depthwise import depthwise_conv2d, depthwise_conv2d_data_grad, depthwise_conv2d_weight_grad
 
 
 def conv2d(
@@ -45,15 +46,17 @@ def conv2d(
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
-    composition = Composition.of(padding, groups, dilation)
+    composition = Composition.of(groups, dilation)
     if composition is not None:
         composition.check_channels(x.shape[3], w.shape[3], w.shape[0])
         b = check_bias(backend, b, w.shape[0])
-        how: Any = {"stride": stride, "padding": composition.even, "relu": relu, "precision": precision}
+        how: Any = {"stride": stride, "padding": padding, "relu": relu}
+        if w.shape[3] == 1:
+            return depthwise_conv2d(x, w, b, dilation=dilation, out=out, **how)
         filters = composition.spread(backend, w)
         parts = [
-            conv2d(part, composition.of_group(filters, i), composition.of_group(b, i), **how)
-            for i, part in enumerate(composition.split(backend, composition.padded(backend, x)))
+            conv2d(part, composition.of_group(filters, i), composition.of_group(b, i), precision=precision, **how)
+            for i, part in enumerate(composition.split(backend, x))
         ]
         return joined(backend, parts, out, (x, w, b))
     shape = conv_shape(backend, x.shape, w.shape, stride, padding)
@@ -86,19 +89,19 @@ def conv_transpose2d(
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     height, width = check_pair("output_size", output_size)
-    composition = Composition.of(padding, groups, dilation)
+    composition = Composition.of(groups, dilation)
     if composition is not None:
         composition.check_channels(w.shape[3] * composition.groups, w.shape[3], w.shape[0])
         if y.shape[3] != w.shape[0]:
             raise ValueError(f"y must have {w.shape[0]} channels, as many as there are filters, got {y.shape[3]}")
-        how: Any = {"stride": stride, "padding": composition.even, "precision": precision}
-        how["output_size"] = composition.padded_size(height, width)
+        how: Any = {"stride": stride, "padding": padding, "output_size": output_size}
+        if w.shape[3] == 1:
+            return depthwise_conv2d_data_grad(y, w, dilation=dilation, channels=composition.groups, out=out, **how)
         filters = composition.spread(backend, w)
         parts = [
-            conv_transpose2d(part, composition.of_group(filters, i), **how)
+            conv_transpose2d(part, composition.of_group(filters, i), precision=precision, **how)
             for i, part in enumerate(composition.split(backend, y))
         ]
-        parts = [composition.unpadded(backend, part, (height, width)) for part in parts]
         return joined(backend, parts, out, (y, w))
     shape = conv_shape(backend, (y.shape[0], height, width, w.shape[3]), w.shape, stride, padding)
     expect_shape("y", y, tuple(shape.output))
@@ -128,18 +131,20 @@ def conv2d_weight_grad(
     x = check_input(backend, "x", x, 4, dtype)
     dy = check_input(backend, "dy", dy, 4, dtype)
     kernel = check_pair("kernel_size", kernel_size)
-    composition = Composition.of(padding, groups, dilation)
+    composition = Composition.of(groups, dilation)
     if composition is not None:
         count = x.shape[3] // composition.groups
         composition.check_channels(x.shape[3], count, dy.shape[3])
-        how: Any = {"stride": stride, "padding": composition.even, "precision": precision}
-        how["kernel_size"] = composition.extent(kernel)
+        how: Any = {"stride": stride, "padding": padding}
+        if count == 1:
+            return depthwise_conv2d_weight_grad(x, dy, kernel_size=kernel, dilation=dilation, out=out, **how)
         dw = check_output(backend, out, (dy.shape[3], *kernel, count), (x, dy))
         signals = composition.split(backend, dy)
-        for i, part in enumerate(composition.split(backend, composition.padded(backend, x))):
-            found = conv2d_weight_grad(part, signals[i], **how)
-            of_group: Any = composition.of_group(dw, i)
-            of_group[...] = composition.gathered(backend, found)
+        for i, part in enumerate(composition.split(backend, x)):
+            found = conv2d_weight_grad(
+                part, signals[i], kernel_size=composition.extent(kernel), precision=precision, **how
+            )
+            composition.of_group(dw, i)[...] = composition.gathered(found)
         return dw
     filters = (dy.shape[3], *kernel, x.shape[3])
     shape = conv_shape(backend, x.shape, filters, stride, padding)

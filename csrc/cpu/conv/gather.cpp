@@ -17,7 +17,7 @@ void Gather::pack(std::int64_t m0, int count, int d0, int d1, float* out, int st
     const std::int64_t line_size = static_cast<std::int64_t>(w) * c;
 
     for_rows(m0, count, [&](int row, std::int64_t image, int i, int j) {
-        const int top = i * step_h - pad_h, left = j * step_w - pad_w;
+        const int top = i * step_h - pad_top, left = j * step_w - pad_left;
         const bool inside = top + r0 >= 0 && top + r1 <= h && left >= 0 && left + taps_w <= w;
         // The part of each run that lies inside x.
         const int inside0 = std::clamp(-left, 0, taps_w) * c;

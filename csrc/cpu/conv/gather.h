@@ -1,7 +1,7 @@
 // The rows of a convolution's matrix, gathered from an image batch (im2col) a block at a time.
 //
-// Row m = (n, i, j) of the matrix holds the window of x whose corner is (i * step_h - pad_h,
-// j * step_w - pad_w), taps in the order (r, s, c), zero outside x. In NHWC the taps (s, c) of one
+// Row m = (n, i, j) of the matrix holds the window of x whose corner is (i * step_h - pad_top,
+// j * step_w - pad_left), taps in the order (r, s, c), zero outside x. In NHWC the taps (s, c) of one
 // r are a contiguous run, so that a row is a few copies. conv2d's matrix is one of these; so is
 // that of each phase of conv_transpose2d, where x is the small map, the step 1 and pad possibly
 // negative.
@@ -19,7 +19,7 @@ struct Gather {
     int grid_h, grid_w;  // windows per image
     int taps_h, taps_w;
     int step_h, step_w;
-    int pad_h, pad_w;
+    int pad_top, pad_left;
 
     std::int64_t rows() const { return static_cast<std::int64_t>(n) * grid_h * grid_w; }
     int depth() const { return taps_h * taps_w * c; }
@@ -47,8 +47,8 @@ struct Gather {
 
 // The windows of a convolution of `images` images x.
 inline Gather windows(const ConvShape& s, int images, const float* x) {
-    return {x,   images, s.h,        s.w,        s.c,     s.p(),  s.q(),
-            s.r, s.s,    s.stride_h, s.stride_w, s.pad_h, s.pad_w};
+    return {x,   images, s.h,        s.w,        s.c,       s.p(),     s.q(),
+            s.r, s.s,    s.stride_h, s.stride_w, s.pad_top, s.pad_left};
 }
 
 }  // namespace zfcuda::conv

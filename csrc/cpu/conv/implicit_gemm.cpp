@@ -162,8 +162,8 @@ std::int64_t for_phases(const ConvShape& s, const Body& body) {
     std::int64_t panels = 0;
     for (int row = 0; row < phase_count(s.h, s.stride_h); ++row)
         for (int col = 0; col < phase_count(s.w, s.stride_w); ++col) {
-            const PhaseAxis h(row, s.h, s.r, s.stride_h, s.pad_h);
-            const PhaseAxis w(col, s.w, s.s, s.stride_w, s.pad_w);
+            const PhaseAxis h(row, s.h, s.r, s.stride_h, s.pad_top);
+            const PhaseAxis w(col, s.w, s.s, s.stride_w, s.pad_left);
             body(h, w, panels);
             panels += panels_size(static_cast<std::int64_t>(h.taps) * w.taps * s.k, s.c);
         }

@@ -34,9 +34,9 @@ int input_lines(const ConvShape& s, int output_lines) {
 
 // The lines that the output lines [p0, p1) read, with padding.
 void pad_lines(const ConvShape& s, const float* x, int n, int p0, int p1, float* out) {
-    const int size = line_floats(s), margin = std::min(s.pad_w * s.c, size);
+    const int size = line_floats(s), margin = std::min(s.pad_left * s.c, size);
     const int inside = std::min(size - margin, s.w * s.c);
-    const int first = p0 * s.stride_h - s.pad_h;
+    const int first = p0 * s.stride_h - s.pad_top;
     for (int i = 0; i < input_lines(s, p1 - p0); ++i, out += size) {
         const int h = first + i;
         if (h < 0 || h >= s.h) {

@@ -36,9 +36,9 @@ void pool_lines(const LineMaker& maker, const Call& call, const Ring& ring, int 
     const ConvShape& s = call.shape;
     const PoolShape& pool = *call.pool;
     const std::int64_t row_floats = static_cast<std::int64_t>(pool.q()) * pool.c;
-    int next = std::max(0, p0 * pool.stride_h - pool.pad_h) / ring.step * ring.step;
+    int next = std::max(0, p0 * pool.stride_h - pool.pad_top) / ring.step * ring.step;
     for (int p = p0; p < p1; ++p) {
-        const int corner = p * pool.stride_h - pool.pad_h;
+        const int corner = p * pool.stride_h - pool.pad_top;
         const int first = std::max(0, -corner), end = std::min(pool.window_h, pool.h - corner);
         for (; next < corner + end; next += ring.step)
             maker.make(call, n, next, std::min(next + ring.step, s.p()), false,

@@ -41,7 +41,7 @@ struct Plan {
 
     // One padded line of the image, and the spill of its last window.
     static std::int64_t turn_floats(const ConvShape& s) {
-        const int width = std::max((s.q() - 1) * s.stride_w + s.s, s.w + s.pad_w);
+        const int width = std::max((s.q() - 1) * s.stride_w + s.s, s.w + s.pad_left);
         return static_cast<std::int64_t>(width) * s.c + simd::kLanes;
     }
     std::int64_t thread_floats() const {
@@ -69,21 +69,21 @@ void add_taps(const ConvShape& s, const Plan& plan, int h, const float* products
     std::fill(turns, turns + plan.turns * turn_floats, 0.0f);
 
     // Products of the lines p with h = p * stride - pad + r, from the smallest p on.
-    const int last_p = std::min((h + s.pad_h) / s.stride_h, s.p() - 1);
-    const int first_p = std::max(0, ceil_div(h + s.pad_h - s.r + 1, s.stride_h));
+    const int last_p = std::min((h + s.pad_top) / s.stride_h, s.p() - 1);
+    const int first_p = std::max(0, ceil_div(h + s.pad_top - s.r + 1, s.stride_h));
     for (int q = 0; q < s.q(); ++q) {
         float* to = turns + q % plan.turns * turn_floats + static_cast<std::int64_t>(q) * step;
         for (int i = 0; i < run; i += simd::kLanes) {
             simd::Vec sum{};
             for (int p = first_p; p <= last_p; ++p) {
-                const int r = h + s.pad_h - p * s.stride_h;
+                const int r = h + s.pad_top - p * s.stride_h;
                 sum += simd::load(products + p % plan.ring * plan.product_floats +
                                   q * plan.product_stride + r * run + i);
             }
             simd::store_up_to(to + i, sum, run - i);
         }
     }
-    const float* from = turns + s.pad_w * s.c;
+    const float* from = turns + s.pad_left * s.c;
     for (int i = 0; i < s.w * s.c; i += simd::kLanes) {
         simd::Vec sum = simd::load(from + i);
         for (int turn = 1; turn < plan.turns; ++turn)
@@ -113,9 +113,9 @@ void run(const Call& call) {
                    float* map = turns + plan.line_floats;
                    const int h0 = part_begin(s.h, plan.strips, strip),
                              h1 = part_begin(s.h, plan.strips, strip + 1);
-                   int next_p = std::max(0, ceil_div(h0 + s.pad_h - s.r + 1, s.stride_h));
+                   int next_p = std::max(0, ceil_div(h0 + s.pad_top - s.r + 1, s.stride_h));
                    for (int h = h0; h < h1; ++h) {
-                       const int last_p = std::min((h + s.pad_h) / s.stride_h, s.p() - 1);
+                       const int last_p = std::min((h + s.pad_top) / s.stride_h, s.p() - 1);
                        for (; next_p <= last_p; ++next_p)
                            multiply_line(s, plan, read_lines(call, n, next_p, 1, map), panels,
                                          products + next_p % plan.ring * plan.product_floats,

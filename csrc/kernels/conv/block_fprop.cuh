@@ -133,8 +133,8 @@ struct Region {
         tile_n = tile % tiling.tiles_n;
         i0 = b % tiling.down * tiling.height;
         j0 = a % tiling.across * tiling.width;
-        p0 = i0 * pool.stride_h - pool.pad_h;
-        q0 = j0 * pool.stride_w - pool.pad_w;
+        p0 = i0 * pool.stride_h - pool.pad_top;
+        q0 = j0 * pool.stride_w - pool.pad_left;
     }
 };
 
@@ -209,8 +209,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         const int p = region.p0 + dp, q = region.q0 + dq;
         rows[i] = no_window_row();
         if (dp < tiling.region_h && inside(p, pool.h) && inside(q, pool.w)) {
-            rows[i] = window_row(region.n, p * shape.stride_h - shape.pad_h,
-                                 q * shape.stride_w - shape.pad_w, shape.h, shape.w, shape.c,
+            rows[i] = window_row(region.n, p * shape.stride_h - shape.pad_top,
+                                 q * shape.stride_w - shape.pad_left, shape.h, shape.w, shape.c,
                                  shape.s, i * Memory::kMapPitch);
         }
     }

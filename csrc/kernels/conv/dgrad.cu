@@ -1,7 +1,7 @@
 // Transposed convolution: the data gradient, and the deconvnet's filtering.
 //
-//   x[n,h,w,c] = sum of y[n,p,q,k] * w[k,r,s,c] over h = p*stride_h - pad_h + r,
-//                                                    w = q*stride_w - pad_w + s
+//   x[n,h,w,c] = sum of y[n,p,q,k] * w[k,r,s,c] over h = p*stride_h - pad_top + r,
+//                                                    w = q*stride_w - pad_left + s
 //
 // Cut by phases (conv_phases.h), each of which is a dense convolution of stride 1 over y: the
 // operand is the same `Windows` as in the forward direction. Each phase is a product: its pixels
@@ -50,8 +50,8 @@ struct Phase {
     PhaseAxis h, w;
 
     __device__ Phase(const ConvShape& s, const PhaseGrid& grid, int phase_h, int phase_w)
-        : h(phase_h, s.h, s.r, grid.stride_h, s.pad_h),
-          w(phase_w, s.w, s.s, grid.stride_w, s.pad_w) {}
+        : h(phase_h, s.h, s.r, grid.stride_h, s.pad_top),
+          w(phase_w, s.w, s.s, grid.stride_w, s.pad_left) {}
 
     __device__ int pixels(int n) const { return n * h.pixels * w.pixels; }
     __device__ int depth(int k) const { return h.taps * w.taps * k; }

@@ -1,7 +1,7 @@
 // Convolution, forward:
 //
 //   y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, h, w, c] * w[k,r,s,c])
-//                h = p*stride_h - pad_h + r,  w = q*stride_w - pad_w + s
+//                h = p*stride_h - pad_top + r,  w = q*stride_w - pad_left + s
 //
 // as the product of the windows of x, one per output pixel (rows: N*P*Q), with the filters (cols:
 // K) over the depth R*S*C. A block computes one tile; blocks that share windows are neighbours in
@@ -77,8 +77,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         rows[i] = no_window_row();
         if (pixel < pixels) {
             const int row = pixel / Q, n = row / P, p = row - n * P, q = pixel - row * Q;
-            rows[i] = window_row(n, p * shape.stride_h - shape.pad_h,
-                                 q * shape.stride_w - shape.pad_w, shape.h, shape.w, shape.c,
+            rows[i] = window_row(n, p * shape.stride_h - shape.pad_top,
+                                 q * shape.stride_w - shape.pad_left, shape.h, shape.w, shape.c,
                                  shape.s, static_cast<std::uint32_t>(pixel) * shape.k);
         }
     }

@@ -40,8 +40,8 @@ struct UnpooledMap {
     template <int V>
     __device__ Vector<float, V> at(int n, int p, int q, int k) const {
         constexpr int kNever = 256;  // no switch
-        const int last_i = (p + pool.pad_h) / stride_h;
-        const int last_j = (q + pool.pad_w) / stride_w;
+        const int last_i = (p + pool.pad_top) / stride_h;
+        const int last_j = (q + pool.pad_left) / stride_w;
         Vector<T, V> values[kCover * kCover];
         Vector<std::uint8_t, V> named[kCover * kCover];
         int cell[kCover * kCover];
@@ -49,8 +49,8 @@ struct UnpooledMap {
         for (int window = 0; window < kCover * kCover; ++window) {
             const int i = last_i - (kCover - 1) + window / kCover;
             const int j = last_j - (kCover - 1) + window % kCover;
-            const int r = p + pool.pad_h - i * pool.stride_h;
-            const int s = q + pool.pad_w - j * pool.stride_w;
+            const int r = p + pool.pad_top - i * pool.stride_h;
+            const int s = q + pool.pad_left - j * pool.stride_w;
             const bool covers =
                 inside(i, height) & inside(j, width) & (r < pool.window_h) & (s < pool.window_w);
             cell[window] = covers ? r * pool.window_w + s : kNever;

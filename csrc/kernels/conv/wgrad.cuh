@@ -1,7 +1,7 @@
 // Weight gradient of a convolution:
 //
 //   dw[k,r,s,c] = sum over n,p,q of x[n, h, w, c] * dy[n,p,q,k]
-//                 h = p*stride_h - pad_h + r,  w = q*stride_w - pad_w + s
+//                 h = p*stride_h - pad_top + r,  w = q*stride_w - pad_left + s
 //
 // as the product of dy transposed (rows: K) with the windows of x (cols: R*S*C) over the depth
 // N*P*Q. The result is small and the depth is huge, so the depth is split over many blocks, whose
@@ -74,10 +74,10 @@ class PixelWindows {
         const int column = first + Copy::row();
         const int tap = column / shape.c;
         r_ = tap / shape.s;
-        s_ = tap - r_ * shape.s - shape.pad_w;
+        s_ = tap - r_ * shape.s - shape.pad_left;
         c_ = column - tap * shape.c;
         // A column past the last is given a row of no image.
-        r_ = r_ < shape.r ? r_ - shape.pad_h : kOutside;
+        r_ = r_ < shape.r ? r_ - shape.pad_top : kOutside;
     }
 
     __device__ void load(Element* k_tile) {

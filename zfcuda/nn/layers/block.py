@@ -23,15 +23,14 @@ class Block(Stage):
 
     @classmethod
     def fits(cls, layers: Sequence[Any]) -> bool:
-        """Blocks are of dense filters and of padding that is even, with pools that stay within it."""
-        conv, pool = layers[0], layers[-1]
-        return conv.product is not None and pool.is_plain
+        """Blocks are of dense filters."""
+        return not layers[0].sparsity
 
     @property
     def geometry(self) -> dict[str, Any]:
         pool = self.pool
         geometry = {"window": pool.window, "pool_stride": pool.stride, "pool_padding": pool.padding}
-        return self.conv.geometry | geometry
+        return self.conv.geometry | geometry | {"pool_ceil_mode": pool.ceil_mode}
 
     def forward(self, inputs: Sequence[Array], training: Training | None = None) -> Record:
         conv, (x,) = self.conv, inputs
@@ -59,7 +58,7 @@ class Block(Stage):
                 followed = replace(followed, signal=ops.relu(followed.signal))
             return conv.distribute_windows(followed, rule, record)
         size = windows.reach(pool.spans, conv.spans)
-        here = {"output_size": size, "padding": 0, "pool_padding": 0}
+        here = {"output_size": size, "padding": 0, "pool_padding": 0, "pool_ceil_mode": False}
         signal = self._undo(windows.signal, record["switches"], rectify=rectify, **here)
         return [windows.moved(pool.spans, windows.signal).moved(conv.spans, signal)]
 

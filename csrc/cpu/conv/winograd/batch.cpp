@@ -177,8 +177,8 @@ Axis dgrad_axis(int size, int outputs, int stride, int pad, int taps) {
 }
 
 Plan dgrad_plan(const ConvShape& s, int images, float* workspace) {
-    const Grid grid(dgrad_axis(s.h, s.p(), s.stride_h, s.pad_h, phase_taps(s)),
-                    dgrad_axis(s.w, s.q(), s.stride_w, s.pad_w, phase_taps(s)), images);
+    const Grid grid(dgrad_axis(s.h, s.p(), s.stride_h, s.pad_top, phase_taps(s)),
+                    dgrad_axis(s.w, s.q(), s.stride_w, s.pad_left, phase_taps(s)), images);
     return Plan(grid, s.k, 1, s.stride_h * s.stride_w * round_up(s.c, kLanes), workspace);
 }
 
@@ -217,17 +217,17 @@ void pack_dgrad(const Call& call) {
 template <int M>
 void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& position, int row,
                   float* x) {
-    const int first_h = first_output(s.stride_h, s.pad_h),
-              first_w = first_output(s.stride_w, s.pad_w);
+    const int first_h = first_output(s.stride_h, s.pad_top),
+              first_w = first_output(s.stride_w, s.pad_left);
     for (int phase = 0; phase < s.stride_h * s.stride_w; ++phase) {
         float* to[M][M];
         for (int i = 0; i < M; ++i)
             for (int j = 0; j < M; ++j) {
                 const int n = position.output_image(i, j);
                 const int h =
-                    (position.rows.u[i] + first_h) * s.stride_h + phase / s.stride_w - s.pad_h;
+                    (position.rows.u[i] + first_h) * s.stride_h + phase / s.stride_w - s.pad_top;
                 const int v =
-                    (position.cols.u[j] + first_w) * s.stride_w + phase % s.stride_w - s.pad_w;
+                    (position.cols.u[j] + first_w) * s.stride_w + phase % s.stride_w - s.pad_left;
                 const bool inside = n >= 0 && h >= 0 && h < s.h && v >= 0 && v < s.w;
                 to[i][j] = inside ? x + ((static_cast<std::int64_t>(n) * s.h + h) * s.w + v) * s.c
                                   : nullptr;

@@ -69,8 +69,8 @@ void gather_phases(const ConvShape& s, const Plan& plan, const float* x, int n, 
                 // What a run spills is written over by the next one.
                 float* to =
                     out + static_cast<std::int64_t>(place) * plan.padded_depth + phase * run;
-                const int h = (p0 + i) * s.stride_h + phase - s.pad_h;
-                const int first = place * run - s.pad_w * s.c;
+                const int h = (p0 + i) * s.stride_h + phase - s.pad_top;
+                const int first = place * run - s.pad_left * s.c;
                 if (h < 0 || h >= s.h) {
                     simd::clear_spilling(to, run);
                     continue;

@@ -141,8 +141,8 @@ inline void transform_filters(const ConvShape& s, const float* w, int pitch,
 // The tiles of x, or of the output, which lie alike.
 inline Grid source_grid(const ConvShape& s, int images) {
     const int taps = phase_taps(s);
-    return Grid({s.p(), s.h, s.stride_h, -s.pad_h, taps}, {s.q(), s.w, s.stride_w, -s.pad_w, taps},
-                images);
+    return Grid({s.p(), s.h, s.stride_h, -s.pad_top, taps},
+                {s.q(), s.w, s.stride_w, -s.pad_left, taps}, images);
 }
 
 // Tiles that are transformed, multiplied and transformed back together.
