@@ -102,7 +102,7 @@ constexpr int kDenseColumns = 128;
 // Floats of x that a thread packs for the weight gradient (128 KB).
 constexpr int kDenseGradFloats = 32 * 1024;
 
-// ---- Depthwise convolution (depthwise.cpp) -------------------------------------------------------
+// ---- Depthwise convolution (depthwise/) -------------------------------------------------------
 
 // Channels of a task: four cache lines of a pixel; their 3 x 3 filters take 2.3 KB of the
 // first-level cache.

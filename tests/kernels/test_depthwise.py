@@ -1,4 +1,4 @@
-"""Depthwise convolution: csrc/kernels/depthwise.cuh and csrc/cpu/depthwise.cpp."""
+"""Depthwise convolution: csrc/kernels/depthwise.cuh and csrc/cpu/depthwise/."""
 
 import numpy as np
 import pytest
