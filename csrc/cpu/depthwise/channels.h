@@ -29,6 +29,13 @@ struct RestOfChannels {
 };
 struct GatheredChannels {
     int count, channel[kLanes];
+
+    // `of`: the channel of a lane.
+    template <typename Channel>
+    GatheredChannels(int count, const Channel& of) : count(count) {
+        for (int i = 0; i < count; ++i)
+            channel[i] = of(i);
+    }
     Vec operator()(const float* pixel) const {
         Vec v{};
         for (int i = 0; i < count; ++i)
@@ -49,9 +56,8 @@ void for_channels(int begin, int end, int divisor, const Body& body) {
         return;
     }
     for (; k < end; k += kLanes) {
-        GatheredChannels load{std::min(kLanes, end - k), {}};
-        for (int i = 0; i < load.count; ++i)
-            load.channel[i] = (k + i) / divisor;
+        const GatheredChannels load(std::min(kLanes, end - k),
+                                    [&](int i) { return (k + i) / divisor; });
         body(load, k, load.count);
     }
 }

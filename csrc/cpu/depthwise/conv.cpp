@@ -22,7 +22,7 @@ using simd::Vec;
 
 // ---- Convolution --------------------------------------------------------------------------------
 
-// Neighbours of a row that are computed together.
+// Neighbours of a row that are computed together; of maps with fewer, one at a time.
 constexpr int kOutputs = 4;
 
 // The stride of compiled filters, or of those that read the shape instead.
@@ -104,14 +104,15 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
             else
                 outputs(q, count, std::false_type());
         };
-        if (Q < kOutputs) {
-            for (int q = 0; q < Q; ++q)
-                outputs_from(q, std::integral_constant<int, 1>());
-        } else {
-            // The last four may repeat some of those before them.
-            for (int q = 0; q < Q; q += kOutputs)
-                outputs_from(std::min(q, Q - kOutputs), std::integral_constant<int, kOutputs>());
-        }
+        // The last four may repeat some of those before them.
+        const auto all_outputs = [&](auto count) {
+            for (int q = 0; q < Q; q += count)
+                outputs_from(std::min<int>(q, Q - count), count);
+        };
+        if (Q >= kOutputs)
+            all_outputs(std::integral_constant<int, kOutputs>());
+        else
+            all_outputs(std::integral_constant<int, 1>());
     }
 }
 
@@ -173,7 +174,7 @@ void gather(const DepthwiseShape& sh, const float* y, const float* packed, float
         const Windows rows = down.at(at.row);
         for (int w = 0; w < sh.w; ++w) {
             const Windows columns = across.at(w);
-            const auto add = [&](auto vectors, int c, int count) {
+            const auto add = [&](const auto& load, auto vectors, int c, int count) {
                 Vec sum[vectors] = {};
                 for (int i = 0; i < rows.count; ++i)
                     for (int j = 0; j < columns.count; ++j) {
@@ -181,28 +182,30 @@ void gather(const DepthwiseShape& sh, const float* y, const float* packed, float
                         const int s = columns.tap + j * across.tap_step;
                         const float* from =
                             image + (rows.window - i * down.window_step) * y_row +
-                            std::int64_t{columns.window - j * across.window_step} * K;
+                            std::int64_t{columns.window - j * across.window_step} * K +
+                            c * multiplier;
                         const float* taps = packed + (r * sh.s + s) * distance + c;
                         for (int m = 0; m < multiplier; ++m, taps += plane)
-                            for (int v = 0; v < vectors; ++v) {
-                                Vec value{};
-                                if (multiplier == 1)
-                                    value = simd::load_up_to(from + c + v * kLanes, count);
-                                else
-                                    for (int lane = 0; lane < count; ++lane)
-                                        value[lane] =
-                                            from[(c + v * kLanes + lane) * multiplier + m];
-                                sum[v] += value * simd::load(taps + v * kLanes);
-                            }
+                            for (int v = 0; v < vectors; ++v)
+                                sum[v] +=
+                                    load(from + v * kLanes + m) * simd::load(taps + v * kLanes);
                     }
                 for (int v = 0; v < vectors; ++v)
                     store(row + std::int64_t{w} * C + c + v * kLanes, sum[v], count, stream);
             };
+            const std::integral_constant<int, 1> one;
             int c = at.begin;
-            for (; c + kVectors * kLanes <= at.end; c += kVectors * kLanes)
-                add(std::integral_constant<int, kVectors>(), c, kLanes);
-            for (; c < at.end; c += kLanes)
-                add(std::integral_constant<int, 1>(), c, std::min(kLanes, at.end - c));
+            if (multiplier == 1) {
+                for (; c + kVectors * kLanes <= at.end; c += kVectors * kLanes)
+                    add(WholeChannels{0}, std::integral_constant<int, kVectors>(), c, kLanes);
+                for (; c + kLanes <= at.end; c += kLanes)
+                    add(WholeChannels{0}, one, c, kLanes);
+                if (c < at.end) add(RestOfChannels{0, at.end - c}, one, c, at.end - c);
+            }
+            for (; multiplier > 1 && c < at.end; c += kLanes) {
+                const int count = std::min(kLanes, at.end - c);
+                add(GatheredChannels(count, [&](int i) { return i * multiplier; }), one, c, count);
+            }
         }
     }
 }
