@@ -56,15 +56,20 @@ std::array<int, 4> narrow_padding(const std::vector<std::int64_t>& padding) {
 }
 
 ConvShape make_conv_shape(Sizes<4> x_sizes, Sizes<4> w_sizes, Pair strides,
-                          const std::vector<std::int64_t>& paddings) {
+                          const std::vector<std::int64_t>& paddings, Pair dilations,
+                          std::int64_t all_groups) {
     const auto x = narrow("x", x_sizes), w = narrow("w", w_sizes);
-    const auto stride = narrow("stride", strides);
+    const auto stride = narrow("stride", strides), dilation = narrow("dilation", dilations);
     const auto padding = narrow_padding(paddings);
-    shapes::require(x[3] == w[3], "w has " + std::to_string(w[3]) +
-                                      " input channels (its last axis), but x has " +
-                                      std::to_string(x[3]));
-    const ConvShape shape{x[0],      x[1],      x[2],       x[3],       w[0],       w[1],      w[2],
-                          stride[0], stride[1], padding[0], padding[1], padding[2], padding[3]};
+    const int groups = narrow<1>("groups", {all_groups})[0];
+    shapes::require_at_least("groups", groups, 1);
+    shapes::require(x[3] == static_cast<std::int64_t>(w[3]) * groups,
+                    "w has " + std::to_string(w[3]) + " input channels (its last axis)" +
+                        (groups == 1 ? "" : " in " + std::to_string(groups) + " groups") +
+                        ", but x has " + std::to_string(x[3]));
+    const ConvShape shape{x[0],       x[1],        x[2],        x[3],       w[0],       w[1],
+                          w[2],       stride[0],   stride[1],   padding[0], padding[1], padding[2],
+                          padding[3], dilation[0], dilation[1], groups};
     shape.check();
     return shape;
 }
@@ -132,7 +137,7 @@ WindowShape make_window_shape(Sizes<4> x_sizes, std::int64_t windows, Pair sizes
 void bind_shapes(py::module_& m) {
     py::class_<ConvShape>(m, "ConvShape", py::module_local())
         .def(py::init(&make_conv_shape), py::arg("x"), py::arg("w"), py::arg("stride"),
-             py::arg("padding"))
+             py::arg("padding"), py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1)
         .def_property_readonly("output", [](const ConvShape& s) {
             return std::array<int, 4>{s.n, s.p(), s.q(), s.k};
         });

@@ -59,17 +59,18 @@ std::string description();
 
 // ---- Convolution (paper 2.1, P1, P3) ------------------------------------------------------------
 
-// y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, p*stride_h - pad_top + r, q*stride_w - pad_left + s, c]
-// * w[k,r,s,c]), zero outside x; act is ReLU if `relu`, else the identity. `b` may be null.
+// y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n,h,w,c] * w[k,r,s,c]), zero outside x, with
+// h = p*stride_h - pad_top + r*dilation_h and w = q*stride_w - pad_left + s*dilation_w; act is ReLU
+// if `relu`, else the identity. `b` may be null. In groups, here and below, c runs over the channels
+// of the group of filter k.
 template <class Precision>
 void conv2d(const ConvShape& shape, const Element<Precision>* x, const Element<Precision>* w,
             const float* b, bool relu, Element<Precision>* y, void* workspace, Stream stream);
 template <class Precision>
 std::size_t conv2d_workspace(const ConvShape& shape);
 
-// The transpose of conv2d without bias: x[n,h,w,c] = sum of y[n,p,q,k] * w[k,r,s,c] over all
-// p,q,r,s with h = p*stride_h - pad_top + r and w = q*stride_w - pad_left + s. The deconvnet's filtering
-// and the data gradient.
+// The transpose of conv2d without bias: x[n,h,w,c] = sum of y[n,p,q,k] * w[k,r,s,c] over all k and
+// all p,q,r,s that meet h and w. The deconvnet's filtering and the data gradient.
 template <class Precision>
 void conv_transpose2d(const ConvShape& shape, const Element<Precision>* y,
                       const Element<Precision>* w, Element<Precision>* x, void* workspace,
@@ -77,8 +78,7 @@ void conv_transpose2d(const ConvShape& shape, const Element<Precision>* y,
 template <class Precision>
 std::size_t conv_transpose2d_workspace(const ConvShape& shape);
 
-// dw[k,r,s,c] = sum over n,p,q of x[n, p*stride_h - pad_top + r, q*stride_w - pad_left + s, c] *
-// dy[n,p,q,k].
+// dw[k,r,s,c] = sum over n,p,q of x[n,h,w,c] * dy[n,p,q,k].
 template <class Precision>
 void conv2d_weight_grad(const ConvShape& shape, const Element<Precision>* x,
                         const Element<Precision>* dy, float* dw, void* workspace, Stream stream);

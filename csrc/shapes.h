@@ -27,6 +27,9 @@ constexpr long long kMaxElements = (1LL << 31) - (1 << 16);
 // Of a stride or a padding: times the few channels of the methods for first layers it fits, too.
 constexpr long long kMaxStep = 1 << 24;
 
+// Of a kernel's extent: kernels take rows this far outside for none.
+constexpr long long kMaxExtent = 1 << 29;
+
 inline void require(bool ok, const std::string& message) {
     if (!ok) throw std::invalid_argument(message);
 }
@@ -82,21 +85,43 @@ inline void require_window(const char* name, long long window, int size, int bef
                 std::to_string(size) + " + " + std::to_string(after));
 }
 
+// The same of a kernel whose taps lie `dilation` apart.
+inline void require_extent(const std::string& name, long long taps, long long dilation, int size,
+                           int before, int after) {
+    const long long extent = (taps - 1) * dilation + 1;
+    require_between(name.c_str(), extent, 1, kMaxExtent);
+    require_window((dilation == 1 ? name : name + ", dilated,").c_str(), extent, size, before,
+                   after);
+}
+
 }  // namespace shapes
 
-// x (n, h, w, c) * w (k, r, s, c) -> y (n, p, q, k).
+// x (n, h, w, c) * w (k, r, s, c / groups) -> y (n, p, q, k). The first c / groups channels meet the
+// first k / groups filters, and so on.
 struct ConvShape {
     int n, h, w, c;
     int k, r, s;
     int stride_h, stride_w;
     int pad_top, pad_bottom, pad_left, pad_right;
+    int dilation_h, dilation_w;
+    int groups;
 
+    // Cells that a window spans.
+    ZFCUDA_HOST_DEVICE int extent_h() const { return (r - 1) * dilation_h + 1; }
+    ZFCUDA_HOST_DEVICE int extent_w() const { return (s - 1) * dilation_w + 1; }
     ZFCUDA_HOST_DEVICE int p() const {
-        return shapes::output_size(h, r, stride_h, pad_top, pad_bottom);
+        return shapes::output_size(h, extent_h(), stride_h, pad_top, pad_bottom);
     }
     ZFCUDA_HOST_DEVICE int q() const {
-        return shapes::output_size(w, s, stride_w, pad_left, pad_right);
+        return shapes::output_size(w, extent_w(), stride_w, pad_left, pad_right);
     }
+
+    // Channels and filters of a group.
+    ZFCUDA_HOST_DEVICE int group_c() const { return c / groups; }
+    ZFCUDA_HOST_DEVICE int group_k() const { return k / groups; }
+
+    // Whether windows have no gaps, and filters see all channels.
+    bool is_dense() const { return dilation_h == 1 && dilation_w == 1 && groups == 1; }
 
     void check() const {
         using namespace shapes;
@@ -111,10 +136,16 @@ struct ConvShape {
         require_between("stride width", stride_w, 1, kMaxStep);
         require_padding("padding height", "padding top", pad_top, "padding bottom", pad_bottom);
         require_padding("padding width", "padding left", pad_left, "padding right", pad_right);
-        require_window("kernel height", r, h, pad_top, pad_bottom);
-        require_window("kernel width", s, w, pad_left, pad_right);
+        require_between("dilation height", dilation_h, 1, kMaxStep);
+        require_between("dilation width", dilation_w, 1, kMaxStep);
+        require(groups >= 1 && c % groups == 0 && k % groups == 0,
+                "groups must divide the input channels, " + std::to_string(c) +
+                    ", and the output channels, " + std::to_string(k) + "; got " +
+                    std::to_string(groups));
+        require_extent("kernel height", r, dilation_h, h, pad_top, pad_bottom);
+        require_extent("kernel width", s, dilation_w, w, pad_left, pad_right);
         require_indexable("x", n, h, w, c);
-        require_indexable("w", k, r, s, c);
+        require_indexable("w", k, r, s, group_c());
         require_indexable("an image with its padding", 1, h + 0LL + pad_top + pad_bottom,
                           w + 0LL + pad_left + pad_right, c);
         require_indexable("y", n, p(), q(), k);
@@ -325,10 +356,11 @@ struct DepthwiseShape {
                                 int dilation, const char* const (&sides)[2], const int (&pads)[2]) {
         using namespace shapes;
         require_at_least(("kernel " + name).c_str(), taps, 1);
-        require_at_least(("stride " + name).c_str(), stride, 1);
-        require_at_least(("dilation " + name).c_str(), dilation, 1);
+        require_between(("stride " + name).c_str(), stride, 1, kMaxStep);
+        require_between(("dilation " + name).c_str(), dilation, 1, kMaxStep);
         for (int i = 0; i < 2; ++i)
-            require_at_least((std::string("padding at the ") + sides[i]).c_str(), pads[i], 0);
+            require_between((std::string("padding at the ") + sides[i]).c_str(), pads[i], 0,
+                            kMaxStep);
         const long long padded = static_cast<long long>(size) + pads[0] + pads[1];
         require(extent(taps, dilation) <= padded,
                 "kernel " + name + " " + std::to_string(taps) + " at dilation " +

@@ -54,14 +54,14 @@ def padding_of(calls, most):
     return (calls.pair(0, most) + calls.pair(0, most)) if calls.rng.random() < 0.3 else calls.pair(0, most)
 
 
-def windows(size, window, stride, padding, ceil_mode=False):
+def windows(size, window, stride, padding, dilation=(1, 1), groups=1, ceil_mode=False):
     """The output's size, where all of these are plausible; None where the call must be refused."""
-    numbers = (*window, *stride, *padding)
-    if any(isinstance(v, bool) for v in numbers) or min(*window, *stride) < 1 or min(padding) < 0:
+    numbers = (*window, *stride, *padding, *dilation, groups)
+    if any(isinstance(v, bool) for v in numbers) or min(*window, *stride, *dilation) < 1 or min(padding) < 0:
         return None
-    if max(*stride, *padding) > LARGEST_STEP:
+    if max(*stride, *padding, *dilation) > LARGEST_STEP or groups not in range(1, 9):
         return None
-    output = oracles.output_size(size, window, stride, padding, ceil_mode=ceil_mode)
+    output = oracles.output_size(size, window, stride, padding, dilation, ceil_mode)
     return output if min(output) >= 1 else None
 
 
@@ -92,9 +92,18 @@ def convolution(calls, kernel=None):
     n, h, w, c = calls.shape()
     kernel = kernel or tuple(int(v) for v in calls.rng.integers(1, 5, 2))
     options = {"stride": calls.pair(1, 4), "padding": padding_of(calls, 3)}
-    filters = calls.normal(int(calls.rng.integers(1, 9)), *kernel, c)
-    x = calls.normal(n, h, w, c)
-    return x, filters, options, windows((h, w), kernel, **options)
+    groups = 1
+    if calls.rng.random() < 0.4:
+        options["dilation"] = calls.pair(1, 3)
+    if calls.rng.random() < 0.4:
+        options["groups"] = calls.size(1, 8)
+        groups = options["groups"] if options["groups"] in range(1, 9) else 1  # an extreme one fits no arrays
+    filters = calls.normal(groups * int(calls.rng.integers(1, 5)), *kernel, c)
+    x = calls.normal(n, h, w, c * groups)
+    output = windows((h, w), kernel, **options)
+    if output and options.get("groups", 1) != groups:
+        output = None
+    return x, filters, options, output
 
 
 # Each returns the call, and what it must yield: None if it must be refused.
@@ -115,10 +124,47 @@ def conv_transpose2d(calls):
         size, output = (calls.size(1, 8), EXTREMES[calls.rng.integers(len(EXTREMES))]), None
     y = calls.normal(len(x), *(output if output and limit(*output) else (2, 1)), len(w))
     if output is None and windows(size, w.shape[1:3], **options) == y.shape[1:3]:
-        limit(len(x), *size, w.shape[3])
         raise Skip
     options["output_size"] = size
     return lambda: ops.conv_transpose2d(y, w, **options), output and (lambda: oracles.conv_transpose2d(y, w, **options))
+
+
+def depthwise(calls):
+    """x, w, the options of a depthwise convolution, and its output's size (None: must be refused)."""
+    n, h, w, c = calls.shape()
+    kernel = tuple(int(v) for v in calls.rng.integers(1, 5, 2))
+    options = {"stride": calls.pair(1, 4), "padding": tuple(calls.size(0, 2) for _ in range(4))}
+    options["dilation"] = calls.pair(1, 3)
+    filters = calls.normal(c * int(calls.rng.integers(1, 4)), *kernel, 1)
+    return calls.normal(n, h, w, c), filters, options, windows((h, w), kernel, **options)
+
+
+def depthwise_conv2d(calls):
+    x, w, options, output = depthwise(calls)
+    if output and not limit(len(x), *output, len(w)):
+        output = None
+    return lambda: ops.depthwise_conv2d(x, w, **options), output and (lambda: oracles.depthwise_conv2d(x, w, **options))
+
+
+def depthwise_conv2d_data_grad(calls):
+    x, w, options, output = depthwise(calls)
+    if output is None or not limit(len(x), *output, len(w)):
+        raise Skip  # as for depthwise_conv2d
+    y = calls.normal(len(x), *output, len(w))
+    options |= {"output_size": x.shape[1:3], "channels": x.shape[3]}
+    return lambda: ops.depthwise_conv2d_data_grad(y, w, **options), lambda: oracles.depthwise_conv2d_data_grad(
+        y, w, **options
+    )
+
+
+def depthwise_conv2d_weight_grad(calls):
+    x, w, options, output = depthwise(calls)
+    if output is None or not limit(len(x), *output, len(w)):
+        raise Skip  # as for depthwise_conv2d
+    dy, kernel = calls.normal(len(x), *output, len(w)), {"kernel_size": w.shape[1:3]}
+    return lambda: ops.depthwise_conv2d_weight_grad(
+        x, dy, **kernel, **options
+    ), lambda: oracles.depthwise_conv2d_weight_grad(x, dy, **kernel, **options)
 
 
 def conv2d_weight_grad(calls):

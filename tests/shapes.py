@@ -12,25 +12,33 @@ from tests import oracles
 CONV_TILES = ("128x128", "128x96", "128x64", "64x32", "64x64", "128x32", "256x4", "96x160", "256x96")
 BF16 = ml_dtypes.bfloat16
 ELEMENTS = (np.float32, BF16)
+GROUPS, GROUP_CHANNELS = (2, 3, 4, 7, 8), (1, 2, 3, 4, 5, 8, 12, 16, 17)
 CHANNELS = (1, 2, 3, 4, 5, 7, 8, 12, 15, 16, 17, 24, 31, 32, 33, 48, 64, 65, 96)
 
 
 @dataclass(frozen=True)
 class Conv:
-    """x (N,H,W,C) and w (K,R,S,C) with stride and padding, of two or four sides."""
+    """x (N,H,W,C) and w (K,R,S,C/groups) with stride, padding of two or four sides, and dilation."""
 
     x: tuple[int, int, int, int]
     w: tuple[int, int, int, int]
     stride: tuple[int, int]
     padding: tuple[int, ...]
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
 
     @property
     def options(self):
-        return {"stride": self.stride, "padding": self.padding}
+        dense = {"stride": self.stride, "padding": self.padding}
+        return dense if self.is_dense else dense | {"dilation": self.dilation, "groups": self.groups}
+
+    @property
+    def is_dense(self):
+        return self.dilation == (1, 1) and self.groups == 1
 
     @property
     def output(self):
-        spatial = oracles.output_size(self.x[1:3], self.w[1:3], **self.options)
+        spatial = oracles.output_size(self.x[1:3], self.w[1:3], self.stride, self.padding, self.dilation)
         return (self.x[0], *spatial, self.w[0])
 
     @property
@@ -74,13 +82,22 @@ def random_conv(rng, max_work):
         kernel = (3, 3) if rng.random() < 0.3 else tuple(int(v) for v in rng.integers(1, 8, 2))
         stride = (1, 1) if rng.random() < 0.4 else tuple(int(v) for v in rng.integers(1, 5, 2))
         padding = _padding(rng, [k + (rng.random() < 0.2) for k in kernel])
+        dilation, groups, channels, filters = (1, 1), 1, int(rng.choice(CHANNELS)), int(rng.choice(CHANNELS))
+        if rng.random() < 0.25:
+            dilation = tuple(int(v) for v in rng.integers(1, 5, 2))
+        if rng.random() < 0.3:
+            groups = int(rng.choice(GROUPS))
+            channels, filters = (int(v) for v in rng.choice(GROUP_CHANNELS, 2))
+        elif rng.random() < 0.2:
+            groups, channels, filters = channels, 1, int(rng.choice((1, 1, 2, 3)))
         conv = Conv(
-            x=(_size(rng, 5), _size(rng, 33), _size(rng, 33), int(rng.choice(CHANNELS))),
-            w=(int(rng.choice(CHANNELS)), *kernel, 0),
+            x=(_size(rng, 5), _size(rng, 33), _size(rng, 33), groups * channels),
+            w=(groups * filters, *kernel, channels),
             stride=stride,
             padding=padding,
+            dilation=dilation,
+            groups=groups,
         )
-        conv = Conv(conv.x, (*conv.w[:3], conv.x[3]), stride, padding)
         if min(conv.output[1:3]) >= 1 and conv.work <= max_work:
             return conv
 

@@ -25,24 +25,29 @@ __all__ = ["Plan", "Problem", "cache_path", "gpu_name", "load", "read", "to_json
 @dataclass(frozen=True)
 class Problem:
     """What a plan is for: an operation of `zfcuda.ops` that has one, a precision ("fp32", "tf32", "bf16"), the shapes
-    of images (N,H,W,C) and filters (K,R,S,C), strides and paddings; for a block also those of its pool."""
+    of images (N,H,W,C) and filters (K,R,S,C/groups), strides, paddings, of two or four sides, and dilations; for a
+    block also those of its pool."""
 
     operation: str
     precision: str
     x: tuple[int, int, int, int]
     w: tuple[int, int, int, int]
     stride: tuple[int, int]
-    padding: tuple[int, int]
+    padding: tuple[int, ...]
     window: tuple[int, int] | None = None
     pool_stride: tuple[int, int] | None = None
-    pool_padding: tuple[int, int] | None = None
+    pool_padding: tuple[int, ...] | None = None
+    pool_ceil_mode: bool = False
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
 
     def key(self, backend: Backend) -> tuple[Any, ...]:
         """The arguments with which a backend's functions on plans begin. ValueError for an impossible geometry."""
-        conv = backend.module.ConvShape(self.x, self.w, self.stride, self.padding)
+        conv = backend.module.ConvShape(self.x, self.w, self.stride, self.padding, self.dilation, self.groups)
         pool = None
         if self.window is not None and self.pool_stride is not None and self.pool_padding is not None:
-            pool = backend.module.PoolShape(conv.output, self.window, self.pool_stride, self.pool_padding)
+            own = self.window, self.pool_stride, self.pool_padding, self.pool_ceil_mode
+            pool = backend.module.PoolShape(conv.output, *own)
         return self.operation, self.precision, conv, pool
 
     def __str__(self) -> str:
@@ -50,6 +55,10 @@ class Problem:
             return "x".join(map(str, sizes))
 
         text = f"{self.operation} {self.precision}, images {by(self.x)}, filters {by(self.w)}, stride {by(self.stride)}"
+        if self.dilation != (1, 1):
+            text += f", dilation {by(self.dilation)}"
+        if self.groups > 1:
+            text += f", {self.groups} groups"
         return text if self.window is None else f"{text}, pool {by(self.window)}"
 
 

@@ -185,7 +185,8 @@ def _operation(backend: Backend, problem: Problem) -> Callable[[], tuple[Array, 
     def normal(*shape: int) -> Array:
         return ops.cast(rng.standard_normal(shape, dtype=np.float32), dtype)
 
-    geometry: dict[str, Any] = {"stride": problem.stride, "padding": problem.padding}
+    names = ("stride", "padding", "dilation", "groups")
+    geometry: dict[str, Any] = {name: getattr(problem, name) for name in names}
     if problem.precision == "tf32":
         geometry["precision"] = "tf32"
     (_, h, w, _), (k, r, s, _) = problem.x, problem.w
@@ -194,6 +195,7 @@ def _operation(backend: Backend, problem: Problem) -> Callable[[], tuple[Array, 
             "window": problem.window,
             "pool_stride": problem.pool_stride,
             "pool_padding": problem.pool_padding,
+            "pool_ceil_mode": problem.pool_ceil_mode,
         }
     bias = rng.standard_normal((k,), dtype=np.float32)
     if problem.operation == "conv2d":

@@ -16,11 +16,12 @@ CHANNELS = ((8, 16), (3, 16), (8, 5), (3, 5))
 POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
 
 
-def check_all(device, arithmetic, n, size, c, k, kernel, stride, padding):
-    """Every operation on a convolution and on its block, against float64."""
+def check_all(device, arithmetic, n, size, c, k, kernel, stride, padding, **sparse):
+    """Every operation on a convolution and on its block, against float64; `sparse`: dilation and groups."""
     rng = np.random.default_rng(c * 100 + k)
-    x, w, b = arithmetic.normal(rng, (n, *size, c)), arithmetic.normal(rng, (k, *kernel, c)), normal(rng, k)
-    conv = {"stride": stride, "padding": padding}
+    x, b = arithmetic.normal(rng, (n, *size, c)), normal(rng, k)
+    w = arithmetic.normal(rng, (k, *kernel, c // sparse.get("groups", 1)))
+    conv = {"stride": stride, "padding": padding, **sparse}
     asked = conv | arithmetic.options
     own = asked | {"window": POOL["window"], "pool_stride": POOL["stride"], "pool_padding": POOL["padding"]}
     to = device.array
@@ -66,6 +67,26 @@ def test_ragged(kernels, arithmetic, force_plan, tile, c, k):
 def test_more_than_one_tile(kernels, arithmetic, force_plan, tile):
     force_plan(with_tile(tile))
     check_all(kernels, arithmetic, 1, (26, 24), 40, 136, kernel=(1, 2), stride=(1, 1), padding=(0, 1))
+
+
+@pytest.mark.parametrize("tile", CONV_TILES)
+@pytest.mark.parametrize(("c", "k"), CHANNELS)
+def test_groups_and_dilation(kernels, arithmetic, force_plan, tile, c, k):
+    force_plan(with_tile(tile))
+    geometry = {"kernel": (3, 2), "stride": (2, 1), "padding": (1, 2), "dilation": (2, 3)}
+    check_all(kernels, arithmetic, 2, (13, 12), 3 * c, 3 * k, **geometry, groups=3)
+
+
+def test_split_depth_in_groups(kernels, arithmetic):
+    """Partial sums of all groups, with bias and ReLU after the last."""
+    check_all(kernels, arithmetic, 1, (4, 5), 144, 80, (3, 3), (1, 1), (2, 2), dilation=(2, 2), groups=2)
+
+
+@pytest.mark.parametrize(("stride", "dilation"), [(2, 2), (4, 2), (2, 3), (3, 4), (6, 4), (4, 6)])
+def test_strides_and_dilations_with_common_factors(device, arithmetic, stride, dilation):
+    """Phases of the data gradient without taps, and with every so many of them."""
+    pairs = {"stride": (stride, 1), "dilation": (dilation, dilation)}
+    check_all(device, arithmetic, 1, (23, 17), 4, 3, (4, 3), padding=(3, 1), **pairs)
 
 
 @pytest.mark.parametrize(("c", "k"), [(72, 72), (67, 71)])

@@ -5,6 +5,7 @@ An error names the argument, what it was and what is allowed: ValueError for sha
 
 from __future__ import annotations
 
+import operator
 from numbers import Real
 from typing import Any, Literal
 
@@ -87,9 +88,27 @@ def check_output(
     return out
 
 
-def conv_shape(backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: Padding) -> Any:
-    sizes = check_pair("stride", stride), check_padding("padding", padding)
-    return backend.module.ConvShape(tuple(x), tuple(w), *sizes)
+def conv_shape(
+    backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: Padding, dilation: IntPair, groups: int
+) -> Any:
+    sizes = check_pair("stride", stride), check_padding("padding", padding), check_pair("dilation", dilation)
+    return backend.module.ConvShape(tuple(x), tuple(w), *sizes, check_groups(groups))
+
+
+def check_groups(groups: int) -> int:
+    if isinstance(groups, bool) or not hasattr(groups, "__index__"):
+        raise TypeError(f"groups must be an int, got {groups!r}")
+    if not 1 <= operator.index(groups) < 2**31:
+        raise ValueError(f"groups must be at least 1 and divide the channels, got {groups}")
+    return operator.index(groups)
+
+
+def filters_of(x: Array, dy: Array, kernel_size: IntPair, groups: int) -> tuple[int, int, int, int]:
+    """The shape of the filters between x and dy."""
+    channels, rest = divmod(x.shape[3], check_groups(groups))
+    if rest:
+        raise ValueError(f"groups must divide the channels of x, {x.shape[3]}, got {groups}")
+    return (dy.shape[3], *check_pair("kernel_size", kernel_size), channels)
 
 
 def pool_shape(

@@ -9,12 +9,14 @@ from ..pairs import IntPair, Padding, check_pair
 from .arguments import (
     Precision,
     check_bias,
+    check_groups,
     check_input,
     check_output,
     check_switches,
     conv_shape,
     element_type,
     expect_shape,
+    filters_of,
     pool_shape,
 )
 from .call import call, kernels_for
@@ -27,13 +29,16 @@ def conv2d_relu_pool(
     *,
     stride: IntPair,
     padding: Padding,
+    dilation: IntPair = 1,
+    groups: int = 1,
     window: IntPair,
     pool_stride: IntPair,
     pool_padding: Padding = 0,
     pool_ceil_mode: bool = False,
     precision: Precision = "fp32",
 ) -> tuple[Array, Array]:
-    """One block of the convnet, `max_pool2d(conv2d(x, w, b, relu=True))`, without storing the map between.
+    """One block of the convnet, `max_pool2d(conv2d(x, w, b, relu=True))`, without storing the map between (on a GPU,
+    with `dilation` or `groups`, it is stored: nothing is gained there).
 
     x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y and switches as from `max_pool2d`, both (N,P,Q,K).
     x, w and y float32 or bfloat16; b float32.
@@ -42,7 +47,7 @@ def conv2d_relu_pool(
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
-    conv = conv_shape(backend, x.shape, w.shape, stride, padding)
+    conv = conv_shape(backend, x.shape, w.shape, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     b = check_bias(backend, b, w.shape[0])
     y = backend.empty(tuple(pool.output), dtype)
@@ -60,6 +65,8 @@ def unpool_conv_transpose2d(
     *,
     stride: IntPair,
     padding: Padding,
+    dilation: IntPair = 1,
+    groups: int = 1,
     window: IntPair,
     pool_stride: IntPair,
     pool_padding: Padding = 0,
@@ -80,8 +87,8 @@ def unpool_conv_transpose2d(
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     switches = check_switches(backend, y, switches)
-    size = (y.shape[0], *check_pair("output_size", output_size), w.shape[3])
-    conv = conv_shape(backend, size, w.shape, stride, padding)
+    size = (y.shape[0], *check_pair("output_size", output_size), w.shape[3] * check_groups(groups))
+    conv = conv_shape(backend, size, w.shape, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     expect_shape("y", y, tuple(pool.output))
     x = check_output(backend, out, size, (y, switches, w), dtype=dtype)
@@ -100,6 +107,8 @@ def unpool_conv2d_weight_grad(
     kernel_size: IntPair,
     stride: IntPair,
     padding: Padding,
+    dilation: IntPair = 1,
+    groups: int = 1,
     window: IntPair,
     pool_stride: IntPair,
     pool_padding: Padding = 0,
@@ -118,8 +127,8 @@ def unpool_conv2d_weight_grad(
     x = check_input(backend, "x", x, 4, dtype)
     dy = check_input(backend, "dy", dy, 4, dtype)
     switches = check_switches(backend, dy, switches)
-    filters = (dy.shape[3], *check_pair("kernel_size", kernel_size), x.shape[3])
-    conv = conv_shape(backend, x.shape, filters, stride, padding)
+    filters = filters_of(x, dy, kernel_size, groups)
+    conv = conv_shape(backend, x.shape, filters, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     expect_shape("dy", dy, tuple(pool.output))
     dw = check_output(backend, out, filters, (x, dy, switches))

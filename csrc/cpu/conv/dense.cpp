@@ -115,8 +115,8 @@ std::int64_t gradient_floats(const ConvShape& shape) {
 }
 
 bool applies(const ConvShape& shape) {
-    return shape.h == shape.r && shape.w == shape.s && shape.p() == 1 && shape.q() == 1 &&
-           shape.pad_top == 0 && shape.pad_left == 0;
+    return shape.groups == 1 && shape.h == shape.r && shape.w == shape.s && shape.p() == 1 &&
+           shape.q() == 1 && shape.pad_top == 0 && shape.pad_left == 0;
 }
 
 std::int64_t fprop_workspace(const ConvShape& shape, const PoolShape*) {

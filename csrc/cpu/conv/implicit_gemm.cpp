@@ -116,62 +116,80 @@ std::int64_t scratch_floats() {
 
 // ---- Fprop --------------------------------------------------------------------------------------
 
+// Of one group.
+int fprop_depth(const ConvShape& s) {
+    return s.r * s.s * s.group_c();
+}
+
 std::int64_t filter_floats(const ConvShape& s) {
-    return panels_size(static_cast<std::int64_t>(s.r) * s.s * s.c, s.k);
+    return panels_size(fprop_depth(s), s.group_k());
 }
 
 std::int64_t fprop_workspace(const ConvShape& s, const PoolShape*) {
-    return filter_floats(s) + scratch_floats();
+    return s.groups * filter_floats(s) + scratch_floats();
 }
 
 void pack_fprop(const Call& call) {
     const ConvShape& s = call.shape;
-    pack_filters(call.w, s.k, s.r * s.s * s.c, call.workspace);
+    for (int group = 0; group < s.groups; ++group)
+        pack_filters(call.w + static_cast<std::int64_t>(group) * s.group_k() * fprop_depth(s),
+                     s.group_k(), fprop_depth(s), call.workspace + group * filter_floats(s));
 }
 
 void fprop(const Call& call) {
     const ConvShape& s = call.shape;
     const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
-    multiply_all(windows(s, call.images, call.x), call.workspace, s.k, call.bias, call.relu,
-                 {call.out, s.p() * line, line, s.k}, call.workspace + filter_floats(s));
+    float* scratch = call.workspace + s.groups * filter_floats(s);
+    for (int group = 0; group < s.groups; ++group) {
+        const int first = group * s.group_k();
+        multiply_all(windows(s, call.images, call.x, group),
+                     call.workspace + group * filter_floats(s), s.group_k(),
+                     call.bias ? call.bias + first : nullptr, call.relu,
+                     {call.out + first, s.p() * line, line, s.k}, scratch);
+    }
 }
 
 // ---- Dgrad --------------------------------------------------------------------------------------
 
-// Panels as a phase of dgrad needs them: depth (taps, k), columns c.
+// Panels as a phase of dgrad needs them: depth (taps, k), columns c. `w`: the filters of a group.
 void pack_phase(const ConvShape& s, const float* w, const PhaseTaps& taps, float* panels) {
-    const int panel_count = ceil_div(s.c, kPanel);
-    const int depth = taps.rows * taps.cols * s.k;
+    const int filters = s.group_k(), channels = s.group_c();
+    const int panel_count = ceil_div(channels, kPanel);
+    const int depth = taps.rows * taps.cols * filters;
 #pragma omp parallel for collapse(2) num_threads(threads())
     for (int panel = 0; panel < panel_count; ++panel)
         for (int i = 0; i < taps.rows; ++i)
             for (int j = 0; j < taps.cols; ++j) {
                 const int r = taps.row0 - i * taps.row_step, q = taps.col0 - j * taps.col_step;
-                pack_panel(w + (r * s.s + q) * s.c + panel * kPanel,
-                           static_cast<std::int64_t>(s.r) * s.s * s.c, s.k, s.c - panel * kPanel,
+                pack_panel(w + (r * s.s + q) * channels + panel * kPanel,
+                           static_cast<std::int64_t>(s.r) * s.s * channels, filters,
+                           channels - panel * kPanel,
                            panels + (static_cast<std::int64_t>(panel) * depth +
-                                     (i * taps.cols + j) * s.k) *
+                                     (i * taps.cols + j) * filters) *
                                         kPanel);
             }
 }
 
-// Calls body(rows, columns of the phase, floats of the panels of the phases before it) for all
-// phases; returns the floats of all panels.
+// Calls body(group, rows, columns of the phase, floats of the panels before its own) for all phases
+// of all groups; returns the floats of all panels.
 template <typename Body>
 std::int64_t for_phases(const ConvShape& s, const Body& body) {
     std::int64_t panels = 0;
     for (int row = 0; row < phase_count(s.h, s.stride_h); ++row)
         for (int col = 0; col < phase_count(s.w, s.stride_w); ++col) {
-            const PhaseAxis h(row, s.h, s.r, s.stride_h, s.pad_top);
-            const PhaseAxis w(col, s.w, s.s, s.stride_w, s.pad_left);
-            body(h, w, panels);
-            panels += panels_size(static_cast<std::int64_t>(h.taps) * w.taps * s.k, s.c);
+            const PhaseAxis h(row, s.h, s.r, s.stride_h, s.pad_top, s.dilation_h);
+            const PhaseAxis w(col, s.w, s.s, s.stride_w, s.pad_left, s.dilation_w);
+            for (int group = 0; group < s.groups; ++group) {
+                body(group, h, w, panels);
+                panels += panels_size(static_cast<std::int64_t>(h.taps) * w.taps * s.group_k(),
+                                      s.group_c());
+            }
         }
     return panels;
 }
 
 std::int64_t all_panels(const ConvShape& s) {
-    return for_phases(s, [](const PhaseAxis&, const PhaseAxis&, std::int64_t) {});
+    return for_phases(s, [](int, const PhaseAxis&, const PhaseAxis&, std::int64_t) {});
 }
 
 std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
@@ -180,8 +198,10 @@ std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
 
 void pack_dgrad(const Call& call) {
     const ConvShape& s = call.shape;
-    for_phases(s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
-        pack_phase(s, call.w, {h.tap0, s.stride_h, h.taps, w.tap0, s.stride_w, w.taps},
+    const std::int64_t filters = static_cast<std::int64_t>(s.group_k()) * fprop_depth(s);
+    for_phases(s, [&](int group, const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
+        pack_phase(s, call.w + group * filters,
+                   {h.tap0, h.tap_step, h.taps, w.tap0, w.tap_step, w.taps},
                    call.workspace + before);
     });
 }
@@ -190,12 +210,27 @@ void dgrad(const Call& call) {
     const ConvShape& s = call.shape;
     float* scratch = call.workspace + all_panels(s);
     const std::int64_t line = static_cast<std::int64_t>(s.w) * s.c;
-    for_phases(s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
-        const Gather gather{call.y, call.images, s.p(), s.q(), s.k,       h.pixels, w.pixels,
-                            h.taps, w.taps,      1,     1,     -h.origin, -w.origin};
-        float* first = call.out + h.first * line + static_cast<std::int64_t>(w.first) * s.c;
+    for_phases(s, [&](int group, const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
+        const Gather gather{call.y + group * s.group_k(),
+                            call.images,
+                            s.p(),
+                            s.q(),
+                            s.group_k(),
+                            h.pixels,
+                            w.pixels,
+                            h.taps,
+                            w.taps,
+                            1,
+                            1,
+                            -h.origin,
+                            -w.origin,
+                            h.step,
+                            w.step,
+                            s.k};
+        float* first = call.out + h.first * line + static_cast<std::int64_t>(w.first) * s.c +
+                       group * s.group_c();
         multiply_all(
-            gather, call.workspace + before, s.c, nullptr, false,
+            gather, call.workspace + before, s.group_c(), nullptr, false,
             {first, s.h * line, s.stride_h * line, static_cast<std::int64_t>(s.stride_w) * s.c},
             scratch);
     });

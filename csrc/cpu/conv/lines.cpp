@@ -54,7 +54,8 @@ void pool_lines(const LineMaker& maker, const Call& call, const Ring& ring, int 
 }  // namespace
 
 bool has_near_windows(const ConvShape& s) {
-    return s.c <= 4 && gemm::is_row_stride(s.stride_w * s.c) && s.q() >= gemm::kTileRows / 2;
+    return s.is_dense() && s.c <= 4 && gemm::is_row_stride(s.stride_w * s.c) &&
+           s.q() >= gemm::kTileRows / 2;
 }
 
 std::int64_t lines_workspace(const LineMaker& maker, const ConvShape& s, const PoolShape* pool) {

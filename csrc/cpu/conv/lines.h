@@ -11,7 +11,7 @@
 
 namespace zfcuda::conv {
 
-// Whether neighbouring windows of a line lie one of gemm::kRowStrides floats apart, and fill half a
+// Whether windows are dense, neighbouring ones of a line lie one of gemm::kRowStrides floats apart, and fill half a
 // tile: then a line at a time is faster.
 bool has_near_windows(const ConvShape& shape);
 

@@ -128,13 +128,14 @@ void run(const Call& call) {
 
 }  // namespace
 
-const Method tap_columns_dgrad{"taps as columns",
-                               Direction::kDgrad,
-                               Fusion::kLines,
-                               [](const ConvShape& s) { return 2 * s.c <= simd::kLanes; },
-                               workspace,
-                               pack,
-                               run,
-                               nullptr};
+const Method tap_columns_dgrad{
+    "taps as columns",
+    Direction::kDgrad,
+    Fusion::kLines,
+    [](const ConvShape& s) { return s.is_dense() && 2 * s.c <= simd::kLanes; },
+    workspace,
+    pack,
+    run,
+    nullptr};
 
 }  // namespace zfcuda::conv

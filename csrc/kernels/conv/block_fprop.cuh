@@ -8,8 +8,8 @@
 // written. Price: regions of neighbouring tiles overlap where windows do, and their pixels
 // rarely fill the tile's rows exactly (15 x 17 = 255 pixels of a map yield 7 x 8 pooled ones of 3 x
 // 3 stride 2: of 256 rows, 224 count). Gain: the map, 8 bytes a value written and read again, never
-// exists. `plan_block` weighs the two; where fusing does not pay, or a window does not fit into a
-// tile, the two operations follow each other through the workspace.
+// exists. `plan_block` weighs the two; where fusing does not pay, a window does not fit into a tile, or
+// the convolution is not dense, the two operations follow each other through the workspace.
 #pragma once
 
 #include "fprop.cuh"
@@ -76,6 +76,7 @@ struct BlockMemory {
 // the same. (Devices of compute capability 8.6 and 8.9 have no room for the largest.)
 template <class Math, class Use>
 void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) {
+    if (!conv.is_dense()) return;
     with_list(typename Tiles<Math>::Block{}, false, false, [&](auto tiles) {
         for_each_tile(tiles, [&](auto tile) {
             using Tile = decltype(tile);
@@ -91,6 +92,7 @@ void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) 
 // The cheapest plan of the fused kernel; none where composing is cheaper.
 template <class Math>
 std::optional<Plan> cheapest_block_plan(const ConvShape& conv, const PoolShape& pool) {
+    if (!conv.is_dense()) return std::nullopt;
     double least = 0;
     with_list(typename Tiles<Math>::Fprop{}, true, true,
               [&](auto tiles) { least = cheapest_plan(tiles, fprop_product<Math>(conv)).cost; });

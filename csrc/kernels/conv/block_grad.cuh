@@ -20,6 +20,7 @@ constexpr int kMaxGathers = 3;
 // Whether gathering costs less than a map.
 template <class Math>
 bool should_read_through_switches(const ConvShape& shape, const PoolShape& pool) {
+    if (!shape.is_dense()) return false;
     int gathers = 0;
     const bool vector_x = shape.c % kVectorWidth<Element<Math>> == 0;
     with_list(typename Tiles<Math>::Wgrad{}, true, vector_x, [&](auto tiles) {

@@ -58,16 +58,18 @@ template <class Math>
 std::vector<Choice> candidates(const Problem& problem) {
     const ConvShape& shape = problem.conv;
     constexpr int kWidth = kVectorWidth<Element<Math>>;
-    const bool vector_c = shape.c % kWidth == 0, vector_k = shape.k % kWidth == 0;
+    const bool vector_c = shape.group_c() % kWidth == 0, vector_k = shape.group_k() % kWidth == 0;
     CandidateList found;
     switch (problem.operation) {
         case Operation::kConv2d:
-            found.add_product(typename Tiles<Math>::Fprop{}, fprop_product<Math>(shape), vector_c,
-                              vector_c);
+            with_fprop_tiles<Math>(shape, [&](auto lists) {
+                found.add_product(lists, fprop_product<Math>(shape), vector_c, vector_c);
+            });
             break;
         case Operation::kConvTranspose2d:
-            found.add_product(typename Tiles<Math>::Dgrad{}, dgrad_product<Math>(shape), vector_k,
-                              vector_c);
+            with_dgrad_tiles<Math>(shape, [&](auto lists) {
+                found.add_product(lists, dgrad_product<Math>(shape), vector_k, vector_c);
+            });
             break;
         case Operation::kConv2dWeightGrad:
             found.add_product(typename Tiles<Math>::Wgrad{}, wgrad_product<Math>(shape), vector_k,
@@ -86,7 +88,8 @@ std::vector<Choice> candidates(const Problem& problem) {
                 if (should_read_through_switches<Math>(shape, problem.pool))
                     found.add_cheapest(tiles, product);
                 found.add(Choice{});
-                if (has_small_cover(problem.pool)) found.add_tiles(tiles, product);
+                if (shape.is_dense() && has_small_cover(problem.pool))
+                    found.add_tiles(tiles, product);
             });
             break;
     }

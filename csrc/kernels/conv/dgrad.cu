@@ -1,10 +1,11 @@
 // Transposed convolution: the data gradient, and the deconvnet's filtering.
 //
-//   x[n,h,w,c] = sum of y[n,p,q,k] * w[k,r,s,c] over h = p*stride_h - pad_top + r,
-//                                                    w = q*stride_w - pad_left + s
+//   x[n,h,w,c] = sum of y[n,p,q,k] * w[k,r,s,c] over h = p*stride_h - pad_top + r*dilation_h,
+//                                                    w = q*stride_w - pad_left + s*dilation_w
 //
-// Cut by phases (conv_phases.h), each of which is a dense convolution of stride 1 over y: the
-// operand is the same `Windows` as in the forward direction. Each phase is a product: its pixels
+// Cut by phases (conv_phases.h), each of which is a convolution of stride 1 over y: the operand is
+// the same, `Windows` or `TapWindows`, as in the forward direction. Each phase is a product (in
+// groups, one for each): its pixels
 // (rows) with the channels C (cols) over its taps x K (depth); one without taps has depth 0 and
 // yields zeros. Phases are the fastest index of the grid: those of one region run together and
 // share y in L2. Bound: 2*N*P*Q*K*R*S*C flops; y, w and x once each in bytes.
@@ -21,20 +22,23 @@ namespace conv {
 // How a convolution is cut into phases and their products into tiles: divisors that only the
 // launcher knows, so that a block finds its place without a division, in uniform registers.
 struct PhaseGrid {
-    FastDivisor phases_h, phases_w, stride_h, stride_w, tiles_n;
+    FastDivisor phases_h, phases_w, stride_h, stride_w, tiles_n, tiles_m;
 
-    PhaseGrid(const ConvShape& s, int tile_cols)
+    PhaseGrid(const ConvShape& s, int tile_rows, int tile_cols)
         : phases_h(phase_count(s.h, s.stride_h)),
           phases_w(phase_count(s.w, s.stride_w)),
           stride_h(s.stride_h),
           stride_w(s.stride_w),
-          tiles_n(divide_up(s.c, tile_cols)) {}
+          tiles_n(divide_up(s.group_c(), tile_cols)),
+          tiles_m(divide_up(s.n * divide_up(s.h, s.stride_h) * divide_up(s.w, s.stride_w),
+                            tile_rows)) {}
 };
 
-// The phase and the tile of its product. Phases are the fastest index, then columns, then rows.
-// Phases with fewer pixels leave the last tiles without work.
+// The phase and the tile of its product. Phases are the fastest index, then columns, then rows, then
+// groups. Phases with fewer pixels leave the last tiles without work.
+template <bool Dense>
 struct PhaseTile {
-    int phase_h, phase_w, tile_m, tile_n;
+    int phase_h, phase_w, group, tile_m, tile_n;
 
     __device__ PhaseTile(const PhaseGrid& grid, const TileIndex& index) {
         const int tile = static_cast<int>(index.tile);
@@ -43,21 +47,36 @@ struct PhaseTile {
         phase_h = a % grid.phases_h;
         tile_m = b / grid.tiles_n;
         tile_n = b % grid.tiles_n;
+        group = Dense ? 0 : tile_m / grid.tiles_m;
+        if (!Dense) tile_m = tile_m % grid.tiles_m;
     }
 };
 
+template <bool Dense>
+__device__ inline PhaseAxis phase_axis(int phase, int size, int window, const FastDivisor& stride,
+                                       int pad, int dilation) {
+    if constexpr (Dense)
+        return PhaseAxis(phase, size, window, stride, pad);
+    else
+        return PhaseAxis(phase, size, window, stride.divisor, pad, dilation);
+}
+
+template <bool Dense>
 struct Phase {
     PhaseAxis h, w;
 
     __device__ Phase(const ConvShape& s, const PhaseGrid& grid, int phase_h, int phase_w)
-        : h(phase_h, s.h, s.r, grid.stride_h, s.pad_top),
-          w(phase_w, s.w, s.s, grid.stride_w, s.pad_left) {}
+        : h(phase_axis<Dense>(phase_h, s.h, s.r, grid.stride_h, s.pad_top, s.dilation_h)),
+          w(phase_axis<Dense>(phase_w, s.w, s.s, grid.stride_w, s.pad_left, s.dilation_w)) {}
 
     __device__ int pixels(int n) const { return n * h.pixels * w.pixels; }
     __device__ int depth(int k) const { return h.taps * w.taps * k; }
 
     __device__ PhaseTaps taps(const ConvShape& s) const {
-        return {h.tap0, s.stride_h, h.taps, w.tap0, s.stride_w, w.taps};
+        if constexpr (Dense)
+            return {h.tap0, s.stride_h, h.taps, w.tap0, s.stride_w, w.taps};
+        else
+            return {h.tap0, h.tap_step, h.taps, w.tap0, w.tap_step, w.taps};
     }
 
     // Completes the description of y with the windows of this phase. (The run of a phase without
@@ -69,12 +88,23 @@ struct Phase {
         return y;
     }
 
-    // The window of pixel number `pixel`.
-    __device__ WindowRow window(const ConvShape& s, int pixel) const {
+    // The same tap by tap: `y` from the first channel of a group on, which has `run` of them.
+    template <class T>
+    __device__ TappedImage<T> windows(const ConvShape& s, const T* y, int run) const {
+        return {y, s.p(), s.q(), s.k, h.taps, max(w.taps, 1), h.step, w.step, run};
+    }
+
+    // The window of pixel number `pixel`, whose results begin at channel `first_c`.
+    template <class Image>
+    __device__ WindowRow window(const ConvShape& s, const Image& image, int pixel,
+                                int first_c) const {
         if (pixel >= pixels(s.n)) return no_window_row();
         const PhasePixel at = locate(pixel);
-        return window_row(at.n, at.i + h.origin, at.j + w.origin, s.p(), s.q(), s.k, w.taps,
-                          offset(s, at));
+        const int h0 = at.i + h.origin, w0 = at.j + w.origin;
+        if constexpr (Dense)
+            return window_row(at.n, h0, w0, s.p(), s.q(), s.k, w.taps, offset(s, at));
+        else
+            return tap_window_row(image, at.n, h0, w0, offset(s, at) + first_c);
     }
 
     struct PhasePixel {
@@ -101,13 +131,14 @@ class TransposedFilters {
     using Element = typename Tile::Element;
     using Layout = typename Tile::template MNMajor<Tile::kCols>;
 
-    __device__ TransposedFilters(const ConvShape& shape, const PhaseTaps& taps, const Element* w,
-                                 int first, int depth)
-        : w_(w), taps_(taps), shape_{shape.k, shape.r * shape.s * shape.c, shape.s, shape.c} {
+    // `filters` of `channels` channels, those of a group.
+    __device__ TransposedFilters(const ConvShape& shape, int filters, int channels,
+                                 const PhaseTaps& taps, const Element* w, int first, int depth)
+        : w_(w), taps_(taps), shape_{filters, shape.r * shape.s * channels, shape.s, channels} {
         c_ = first + Copy::row();
         depth += Copy::depth(0);
-        const int tap = depth / shape.k;
-        k_ = depth - tap * shape.k;
+        const int tap = depth / filters;
+        k_ = depth - tap * filters;
         const int i = taps.cols > 0 ? tap / taps.cols : 0;
         r_ = taps.row0 - i * taps.row_step;
         s_ = taps.col0 - (tap - i * taps.cols) * taps.col_step;
@@ -156,46 +187,56 @@ class TransposedFilters {
 
 // ---- The kernel ---------------------------------------------------------------------------------
 
-template <class Tile, int VA, int VB>
+// `Dense`: the shape is.
+template <class Tile, int VA, int VB, bool Dense>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     dgrad_kernel(ConvShape shape, PhaseGrid grid, WindowedImage<typename Tile::Element> y,
                  const typename Tile::Element* w, Epilogue epilogue, typename Tile::Element* x,
                  int k_tiles_per_split) {
-    using A = Windows<Tile, VA>;
+    using A = WindowsOf<Tile, VA, Dense>;
     using B = TransposedFilters<Tile, VB>;
     using Loop = CopyAsyncLoop<Tile, A, B>;
 
     const auto index = TileIndex::of_block();
-    const PhaseTile at(grid, index);
-    const Phase phase(shape, grid, at.phase_h, at.phase_w);
+    const PhaseTile<Dense> at(grid, index);
+    const Phase<Dense> phase(shape, grid, at.phase_h, at.phase_w);
+    const int group_c = Dense ? shape.c : shape.group_c();
+    const int group_k = Dense ? shape.k : shape.group_k();
     const int first_row = at.tile_m * Tile::kRows, first_col = at.tile_n * Tile::kCols;
     if (first_row >= phase.pixels(shape.n)) return;  // a phase smaller than the first
-    const DepthRange range(index, phase.depth(shape.k), Tile::kDepth, k_tiles_per_split);
+    const DepthRange range(index, phase.depth(group_k), Tile::kDepth, k_tiles_per_split);
 
+    const auto image = [&] {
+        if constexpr (Dense)
+            return phase.windows(y, group_k);
+        else
+            return phase.windows(shape, y.data + at.group * group_k, group_k);
+    }();
     auto* rows = simt::dynamic_shared<WindowRow>();
     auto* stages = reinterpret_cast<typename Tile::Element*>(rows + Tile::kRows);
     for (int i = threadIdx.x; i < Tile::kRows; i += Tile::kThreads)
-        rows[i] = phase.window(shape, first_row + i);
+        rows[i] = phase.window(shape, image, first_row + i, at.group * group_c);
     __syncthreads();
 
-    A a(phase.windows(y, shape.k), rows, range.first);
-    B b(shape, phase.taps(shape), w, first_col, range.first);
+    A a(image, rows, range.first);
+    const std::size_t filters = static_cast<std::size_t>(group_k) * shape.r * shape.s * group_c;
+    B b(shape, group_k, group_c, phase.taps(shape), w + at.group * filters, first_col, range.first);
     typename Loop::Accumulators acc;
     Loop::run(a, b, range.k_tiles, stages, acc);
 
     store_split<Loop>(
-        index, acc, [&](int row) { return rows[row].output; }, first_col, shape.c, epilogue, x,
+        index, acc, [&](int row) { return rows[row].output; }, first_col, group_c, epilogue, x,
         static_cast<std::size_t>(shape.n) * shape.h * shape.w * shape.c);
 }
 
-template <class Tile, int VA, int VB, class T>
+template <class Tile, int VA, int VB, bool Dense, class T>
 void launch_dgrad(const ConvShape& shape, const T* y, const T* w, const Launch<T>& launch) {
-    using Loop = CopyAsyncLoop<Tile, Windows<Tile, VA>, TransposedFilters<Tile, VB>>;
+    using Loop = CopyAsyncLoop<Tile, WindowsOf<Tile, VA, Dense>, TransposedFilters<Tile, VB>>;
     const WindowedImage<T> image{y, shape.p(), shape.q() * shape.k, 0, 0};
-    simt::launch<dgrad_kernel<Tile, VA, VB>>(
+    simt::launch<dgrad_kernel<Tile, VA, VB, Dense>>(
         launch.grid, dim3(Tile::kThreads), sizeof(WindowRow) * Tile::kRows + Loop::kBytes,
-        launch.stream, shape, PhaseGrid(shape, Tile::kCols), image, w, launch.epilogue, launch.y,
-        launch.k_tiles_per_split);
+        launch.stream, shape, PhaseGrid(shape, Tile::kRows, Tile::kCols), image, w, launch.epilogue,
+        launch.y, launch.k_tiles_per_split);
 }
 
 }  // namespace conv
@@ -203,23 +244,29 @@ void launch_dgrad(const ConvShape& shape, const T* y, const T* w, const Launch<T
 template <class Math>
 std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
     shape.check();
-    return conv::product_workspace(typename conv::Tiles<Math>::Dgrad{},
-                                   conv::dgrad_product<Math>(shape));
+    std::size_t bytes = 0;
+    conv::with_dgrad_tiles<Math>(shape, [&](auto lists) {
+        bytes = conv::product_workspace(lists, conv::dgrad_product<Math>(shape));
+    });
+    return bytes;
 }
 
 template <class Math>
 void conv_transpose2d(const ConvShape& shape, const Element<Math>* y, const Element<Math>* w,
                       Element<Math>* x, void* workspace, Stream stream) {
     using namespace conv;
-    run_product(typename Tiles<Math>::Dgrad{}, dgrad_product<Math>(shape),
-                is_vectorisable(shape.k, y), is_vectorisable(shape.c, w), nullptr, false, x,
-                workspace, stream, [&](auto tile, auto width_y, auto width_w, const auto& launch) {
-                    using Tile = decltype(tile);
-                    // The filters of a narrow tile are too small a part of its copies for their
-                    // width to matter.
-                    constexpr int kWidthW = Tile::kCols < 32 ? 1 : width_w;
-                    launch_dgrad<Tile, width_y, kWidthW>(shape, y, w, launch);
-                });
+    with_dgrad_tiles<Math>(shape, [&](auto lists) {
+        constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Dgrad>;
+        run_product(lists, dgrad_product<Math>(shape), is_vectorisable(shape.group_k(), y),
+                    is_vectorisable(shape.group_c(), w), nullptr, false, x, workspace, stream,
+                    [&](auto tile, auto width_y, auto width_w, const auto& launch) {
+                        using Tile = decltype(tile);
+                        // The filters of a narrow tile are too small a part of its copies for their
+                        // width to matter.
+                        constexpr int kWidthW = Tile::kCols < 32 ? 1 : width_w;
+                        launch_dgrad<Tile, width_y, kWidthW, kDense>(shape, y, w, launch);
+                    });
+    });
 }
 
 template decltype(conv_transpose2d<Fp32>) conv_transpose2d<Fp32>;

@@ -6,19 +6,25 @@ namespace zfcuda {
 template <class Math>
 std::size_t conv2d_workspace(const ConvShape& shape) {
     shape.check();
-    return conv::product_workspace(typename conv::Tiles<Math>::Fprop{},
-                                   conv::fprop_product<Math>(shape));
+    std::size_t bytes = 0;
+    conv::with_fprop_tiles<Math>(shape, [&](auto lists) {
+        bytes = conv::product_workspace(lists, conv::fprop_product<Math>(shape));
+    });
+    return bytes;
 }
 
 template <class Math>
 void conv2d(const ConvShape& shape, const Element<Math>* x, const Element<Math>* w, const float* b,
             bool relu, Element<Math>* y, void* workspace, Stream stream) {
     using namespace conv;
-    run_product(typename Tiles<Math>::Fprop{}, fprop_product<Math>(shape),
-                is_vectorisable(shape.c, x), is_vectorisable(shape.c, w), b, relu, y, workspace,
-                stream, [&](auto tile, auto width, auto, const auto& launch) {
-                    launch_fprop<decltype(tile), width>(shape, x, w, launch);
-                });
+    with_fprop_tiles<Math>(shape, [&](auto lists) {
+        constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Fprop>;
+        run_product(lists, fprop_product<Math>(shape), is_vectorisable(shape.group_c(), x),
+                    is_vectorisable(shape.group_c(), w), b, relu, y, workspace, stream,
+                    [&](auto tile, auto width, auto, const auto& launch) {
+                        launch_fprop<decltype(tile), width, kDense>(shape, x, w, launch);
+                    });
+    });
 }
 
 template decltype(conv2d<Fp32>) conv2d<Fp32>;

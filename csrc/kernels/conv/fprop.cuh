@@ -1,12 +1,12 @@
 // Convolution, forward:
 //
 //   y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, h, w, c] * w[k,r,s,c])
-//                h = p*stride_h - pad_top + r,  w = q*stride_w - pad_left + s
+//                h = p*stride_h - pad_top + r*dilation_h,  w = q*stride_w - pad_left + s*dilation_w
 //
 // as the product of the windows of x, one per output pixel (rows: N*P*Q), with the filters (cols:
 // K) over the depth R*S*C. A block computes one tile; blocks that share windows are neighbours in
-// launch order, so x is read from DRAM about once. Bound: 2*N*P*Q*K*R*S*C flops; x, w and y once
-// each in bytes.
+// launch order, so x is read from DRAM about once. Groups are as many such products, each of its own
+// channels and filters. Bound: 2*N*P*Q*K*R*S*C flops; x, w and y once each in bytes.
 #pragma once
 
 #include "main_loop.cuh"
@@ -53,22 +53,39 @@ class Filters {
     std::uint32_t offset_;
 };
 
-template <class Tile, int V>
+// `Dense`: the shape is.
+template <class Tile, int V, bool Dense>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     fprop_kernel(ConvShape shape, const typename Tile::Element* x, const typename Tile::Element* w,
                  Epilogue epilogue, typename Tile::Element* y, int k_tiles_per_split) {
-    using A = Windows<Tile, V>;
+    using A = WindowsOf<Tile, V, Dense>;
     using B = Filters<Tile, V>;
     using Loop = CopyAsyncLoop<Tile, A, B>;
 
-    // Where am I: the tile of y, and the range of the depth.
+    // Where am I: the group, the tile of its part of y, and the range of the depth.
     const auto index = TileIndex::of_block();
     const int P = shape.p(), Q = shape.q();
     const int pixels = shape.n * P * Q;
-    const int depth = shape.r * shape.s * shape.c;
-    const int tiles_n = divide_up(shape.k, Tile::kCols);
-    const int tile_m = index.tile / tiles_n, tile_n = index.tile - tile_m * tiles_n;
+    const int group_c = Dense ? shape.c : shape.group_c();
+    const int group_k = Dense ? shape.k : shape.group_k();
+    const int depth = shape.r * shape.s * group_c;
+    const int tiles_n = divide_up(group_k, Tile::kCols);
+    const int tiles = tiles_n * divide_up(pixels, Tile::kRows);
+    const int group = Dense ? 0 : index.tile / tiles;
+    const unsigned tile = index.tile - group * tiles;
+    const int tile_m = tile / tiles_n, tile_n = tile - tile_m * tiles_n;
     const DepthRange range(index, depth, Tile::kDepth, k_tiles_per_split);
+
+    const auto image = [&] {
+        if constexpr (Dense) {
+            return WindowedImage<typename Tile::Element>{x, shape.h, shape.w * shape.c, shape.r,
+                                                         shape.s * shape.c};
+        } else {
+            return TappedImage<typename Tile::Element>{
+                x + group * group_c, shape.h,          shape.w, shape.c, shape.r, shape.s,
+                shape.dilation_h,    shape.dilation_w, group_c};
+        }
+    }();
 
     auto* rows = simt::dynamic_shared<WindowRow>();
     auto* stages = reinterpret_cast<typename Tile::Element*>(rows + Tile::kRows);
@@ -77,28 +94,35 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         rows[i] = no_window_row();
         if (pixel < pixels) {
             const int row = pixel / Q, n = row / P, p = row - n * P, q = pixel - row * Q;
-            rows[i] = window_row(n, p * shape.stride_h - shape.pad_top,
-                                 q * shape.stride_w - shape.pad_left, shape.h, shape.w, shape.c,
-                                 shape.s, static_cast<std::uint32_t>(pixel) * shape.k);
+            const int h0 = p * shape.stride_h - shape.pad_top;
+            const int w0 = q * shape.stride_w - shape.pad_left;
+            const std::uint32_t output =
+                static_cast<std::uint32_t>(pixel) * shape.k + group * group_k;
+            if constexpr (Dense)
+                rows[i] = window_row(n, h0, w0, shape.h, shape.w, shape.c, shape.s, output);
+            else
+                rows[i] = tap_window_row(image, n, h0, w0, output);
         }
     }
     __syncthreads();
 
     // Load and compute.
-    A a({x, shape.h, shape.w * shape.c, shape.r, shape.s * shape.c}, rows, range.first);
-    B b(w, shape.k, depth, tile_n * Tile::kCols, range.first);
+    A a(image, rows, range.first);
+    B b(w + static_cast<std::size_t>(group) * group_k * depth, group_k, depth, tile_n * Tile::kCols,
+        range.first);
     typename Loop::Accumulators acc;
     Loop::run(a, b, range.k_tiles, stages, acc);
 
+    if (epilogue.bias) epilogue.bias += group * group_k;
     store_split<Loop>(
-        index, acc, [&](int row) { return rows[row].output; }, tile_n * Tile::kCols, shape.k,
+        index, acc, [&](int row) { return rows[row].output; }, tile_n * Tile::kCols, group_k,
         epilogue, y, static_cast<std::size_t>(pixels) * shape.k);
 }
 
-template <class Tile, int V, class T>
+template <class Tile, int V, bool Dense, class T>
 void launch_fprop(const ConvShape& shape, const T* x, const T* w, const Launch<T>& launch) {
-    using Loop = CopyAsyncLoop<Tile, Windows<Tile, V>, Filters<Tile, V>>;
-    simt::launch<fprop_kernel<Tile, V>>(
+    using Loop = CopyAsyncLoop<Tile, WindowsOf<Tile, V, Dense>, Filters<Tile, V>>;
+    simt::launch<fprop_kernel<Tile, V, Dense>>(
         launch.grid, dim3(Tile::kThreads), sizeof(WindowRow) * Tile::kRows + Loop::kBytes,
         launch.stream, shape, x, w, launch.epilogue, launch.y, launch.k_tiles_per_split);
 }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <numeric>
 #include <type_traits>
 
 #include "conv_phases.h"
@@ -12,11 +13,13 @@
 
 namespace zfcuda::conv {
 
-// `batches` products of rows x cols x depth. The result is `size` values in rows of `cols`.
+// `batches` products of rows x cols x depth. The result is `size` values in rows of `pitch`, of which
+// a product of one group of a convolution has `cols`.
 struct Product {
     Problem problem;
     int batches, rows, cols, depth;
     std::int64_t size;
+    int pitch;
 };
 
 template <class Math>
@@ -28,33 +31,38 @@ template <class Math>
 Product fprop_product(const ConvShape& s) {
     const int pixels = s.n * s.p() * s.q();
     return {{Operation::kConv2d, kPrecision<Math>, s, {}},
-            1,
+            s.groups,
             pixels,
-            s.k,
-            s.r * s.s * s.c,
-            std::int64_t{pixels} * s.k};
+            s.group_k(),
+            s.r * s.s * s.group_c(),
+            std::int64_t{pixels} * s.k,
+            s.k};
 }
 
 // One for each phase, the largest of which have this many pixels and taps.
 template <class Math>
 Product dgrad_product(const ConvShape& s) {
+    const int step_h = s.stride_h / std::gcd(s.stride_h, s.dilation_h);
+    const int step_w = s.stride_w / std::gcd(s.stride_w, s.dilation_w);
     return {{Operation::kConvTranspose2d, kPrecision<Math>, s, {}},
-            phase_count(s.h, s.stride_h) * phase_count(s.w, s.stride_w),
+            phase_count(s.h, s.stride_h) * phase_count(s.w, s.stride_w) * s.groups,
             s.n * divide_up(s.h, s.stride_h) * divide_up(s.w, s.stride_w),
-            s.c,
-            divide_up(s.r, s.stride_h) * divide_up(s.s, s.stride_w) * s.k,
-            std::int64_t{s.n} * s.h * s.w * s.c};
+            s.group_c(),
+            divide_up(s.r, step_h) * divide_up(s.s, step_w) * s.group_k(),
+            std::int64_t{s.n} * s.h * s.w * s.c,
+            s.c};
 }
 
 template <class Math>
 Product wgrad_product(const ConvShape& s) {
-    const int cols = s.r * s.s * s.c;
+    const int cols = s.r * s.s * s.group_c();
     return {{Operation::kConv2dWeightGrad, kPrecision<Math>, s, {}},
-            1,
-            s.k,
+            s.groups,
+            s.group_k(),
             cols,
             s.n * s.p() * s.q(),
-            std::int64_t{s.k} * cols};
+            std::int64_t{s.k} * cols,
+            cols};
 }
 
 // The same, of a gradient that is read through the switches of a pool.

@@ -67,7 +67,7 @@ void run_product(Lists lists, const Product& product, bool vector_a, bool vector
                              split ? static_cast<T*>(workspace) : y, stream});
         });
         if (split) {
-            add_splits(plan.splits, product.size, product.cols,
+            add_splits(plan.splits, product.size, product.pitch,
                        static_cast<const float*>(workspace), whole, y, stream);
         }
     });

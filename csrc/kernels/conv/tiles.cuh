@@ -39,6 +39,11 @@ struct Tiles<Fp32> {
     using Wgrad = TileLists<WgradList<4, 4>, WgradList<4, 1>, WgradList<1, 1>>;
     using Block = TileLists<BlockList<4, 4>, BlockList<1, 1>>;
 
+    // Windows gathered tap by tap: of dilated filters, and of groups, which have few columns.
+    template <int A, int B>
+    using TapsList = TileList<A, B, Tile128x64, Tile64x32>;
+    using Taps = TileLists<TapsList<4, 4>, TapsList<1, 1>>;
+
     // FMAs that a GPU could do in the time that it moves a byte: 30e12 / 4.3e12 on an H200.
     static constexpr double kFmasPerByte = 7;
 };
@@ -64,6 +69,8 @@ struct TensorTiles {
                             TileList<V, 1, Tile96x160, Tile64x64>, TileList<1, 1, Tile64x64>>;
     using Block =
         TileLists<TileList<V, V, Tile256x96, Tile128x64>, TileList<1, 1, Tile256x96, Tile128x64>>;
+    // Windows gathered tap by tap: of dilated filters, and of groups, which have few columns.
+    using Taps = TileLists<TileList<V, V, Tile64x64, Tile128x32>, TileList<1, 1, Tile64x64>>;
 };
 
 // mma.sync does about 0.6 of what these tensor cores can: 150e12 tf32 and 300e12 bfloat16 FMAs a
@@ -76,5 +83,21 @@ template <>
 struct Tiles<Bf16> : TensorTiles<Bf16> {
     static constexpr double kFmasPerByte = 70;
 };
+
+// use(lists) with the tiles of the two directions that read windows.
+template <class Math, class Use>
+void with_fprop_tiles(const ConvShape& shape, Use use) {
+    if (shape.is_dense())
+        use(typename Tiles<Math>::Fprop{});
+    else
+        use(typename Tiles<Math>::Taps{});
+}
+template <class Math, class Use>
+void with_dgrad_tiles(const ConvShape& shape, Use use) {
+    if (shape.is_dense())
+        use(typename Tiles<Math>::Dgrad{});
+    else
+        use(typename Tiles<Math>::Taps{});
+}
 
 }  // namespace zfcuda::conv

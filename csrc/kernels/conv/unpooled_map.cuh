@@ -77,14 +77,14 @@ class UnpooledPixels {
     using Layout = typename Tile::template MNMajor<Tile::kRows>;
     using Source = UnpooledMap<Element>;
 
-    __device__ UnpooledPixels(const Source& map, const PixelIndex& index, int pixels, int channels,
-                              int first, int pixel)
+    __device__ UnpooledPixels(const Source& map, const PixelIndex& index, int pixels, int,
+                              int first, int end, int pixel)
         : map_(map),
           index_(index),
           pixel_(pixel + Copy::depth(0)),
           pixels_(pixels),
           k_(first + Copy::row()),
-          inside_(k_ < channels) {}
+          inside_(k_ < end) {}
 
     // Not asynchronous: the values must be compared on the way. Other warps cover the wait.
     __device__ void load(Element* k_tile) {

@@ -1,13 +1,13 @@
 // Weight gradient of a convolution:
 //
 //   dw[k,r,s,c] = sum over n,p,q of x[n, h, w, c] * dy[n,p,q,k]
-//                 h = p*stride_h - pad_top + r,  w = q*stride_w - pad_left + s
+//                 h = p*stride_h - pad_top + r*dilation_h,  w = q*stride_w - pad_left + s*dilation_w
 //
 // as the product of dy transposed (rows: K) with the windows of x (cols: R*S*C) over the depth
 // N*P*Q. The result is small and the depth is huge, so the depth is split over many blocks, whose
 // partial sums splits.cu adds in a fixed order: no atomics, the same bits every time. Both operands
 // are MN-major: k-tiles are copied as they lie in memory. Bound: 2*N*P*Q*K*R*S*C flops; x and dy
-// are read once per tile of dw, mostly from L2.
+// are read once per tile of dw, mostly from L2. Groups are as many such products.
 //
 // dy is an operand of its own kind: `Pixels` reads it from memory, `UnpooledPixels`
 // (unpooled_map.cuh) through the switches of a pooled gradient.
@@ -28,13 +28,14 @@ class Pixels {
     using Layout = typename Tile::template MNMajor<Tile::kRows>;
     using Source = const Element*;
 
-    // Begins at depth index `pixel`; there are `pixels`.
-    __device__ Pixels(Source dy, const PixelIndex&, int pixels, int channels, int first, int pixel)
+    // Channels [first, end) of them, from depth index `pixel` on; there are `pixels`.
+    __device__ Pixels(Source dy, const PixelIndex&, int pixels, int channels, int first, int end,
+                      int pixel)
         : dy_(dy),
           pixel_(pixel + Copy::depth(0)),
           pixels_(pixels),
           channels_(channels),
-          inside_(first + Copy::row() < channels),
+          inside_(first + Copy::row() < end),
           offset_(static_cast<std::uint32_t>(pixel_) * channels + first + Copy::row()) {}
 
     __device__ void load(Element* k_tile) {
@@ -69,15 +70,15 @@ class PixelWindows {
     using Layout = typename Tile::template MNMajor<Tile::kCols>;
 
     __device__ PixelWindows(const ConvShape& shape, const PixelIndex& index, const Element* x,
-                            int pixels, int first, int pixel)
+                            int pixels, int group, int first, int pixel)
         : x_(x), shape_(shape), index_(index), pixel_(pixel + Copy::depth(0)), pixels_(pixels) {
-        const int column = first + Copy::row();
-        const int tap = column / shape.c;
+        const int column = first + Copy::row(), channels = shape.group_c();
+        const int tap = column / channels;
         r_ = tap / shape.s;
-        s_ = tap - r_ * shape.s - shape.pad_left;
-        c_ = column - tap * shape.c;
+        s_ = (tap - r_ * shape.s) * shape.dilation_w - shape.pad_left;
+        c_ = group * channels + column - tap * channels;
         // A column past the last is given a row of no image.
-        r_ = r_ < shape.r ? r_ - shape.pad_top : kOutside;
+        r_ = r_ < shape.r ? r_ * shape.dilation_h - shape.pad_top : kOutside;
     }
 
     __device__ void load(Element* k_tile) {
@@ -116,20 +117,23 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
 
     const auto index = TileIndex::of_block();
     const int pixels = shape.n * shape.p() * shape.q();
-    const int cols = shape.r * shape.s * shape.c;
+    const int cols = shape.r * shape.s * shape.group_c();
     const int tiles_n = divide_up(cols, Tile::kCols);
-    const int tile_m = index.tile / tiles_n, tile_n = index.tile - tile_m * tiles_n;
-    const int first_row = tile_m * Tile::kRows, first_col = tile_n * Tile::kCols;
+    const int tiles_m = divide_up(shape.group_k(), Tile::kRows);
+    const int row = index.tile / tiles_n, group = row / tiles_m;
+    const int tile_m = row - group * tiles_m, tile_n = index.tile - row * tiles_n;
+    const int first_k = group * shape.group_k(), end_k = first_k + shape.group_k();
+    const int first_row = first_k + tile_m * Tile::kRows, first_col = tile_n * Tile::kCols;
     const DepthRange range(index, pixels, Tile::kDepth, k_tiles_per_split);
 
-    A a(dy, pixel_index, pixels, shape.k, first_row, range.first);
-    B b(shape, pixel_index, x, pixels, first_col, range.first);
+    A a(dy, pixel_index, pixels, shape.k, first_row, end_k, range.first);
+    B b(shape, pixel_index, x, pixels, group, first_col, range.first);
     typename Loop::Accumulators acc;
     Loop::run(a, b, range.k_tiles, simt::dynamic_shared<typename Tile::Element>(), acc);
 
     const auto offset = [&](int row) {
         const int k = first_row + row;
-        return k < shape.k ? static_cast<std::uint32_t>(k) * cols : kNoRow;
+        return k < end_k ? static_cast<std::uint32_t>(k) * cols : kNoRow;
     };
     store_split<Loop>(index, acc, offset, first_col, cols, epilogue, dw,
                       static_cast<std::size_t>(shape.k) * cols);
@@ -140,8 +144,8 @@ template <class Math, template <class, int> class Gradient, class Source>
 void run_wgrad(const Product& product, const Element<Math>* x, const Source& dy, bool vector_dy,
                float* dw, void* workspace, Stream stream) {
     const ConvShape& shape = product.problem.conv;
-    run_product(typename Tiles<Math>::Wgrad{}, product, vector_dy, is_vectorisable(shape.c, x),
-                nullptr, false, dw, workspace, stream,
+    run_product(typename Tiles<Math>::Wgrad{}, product, vector_dy,
+                is_vectorisable(shape.group_c(), x), nullptr, false, dw, workspace, stream,
                 [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
                     using Tile = decltype(tile);
                     using A = Gradient<Tile, width_dy>;

@@ -33,7 +33,7 @@ inline int phase_taps(const ConvShape& s) {
 
 inline bool has_transforms(const ConvShape& s) {
     const int taps = phase_taps(s);
-    return taps >= 2 && taps <= 5 && ceil_div(s.s, s.stride_w) == taps;
+    return s.is_dense() && taps >= 2 && taps <= 5 && ceil_div(s.s, s.stride_w) == taps;
 }
 
 // body(std::integral_constant of the taps): the one place where their number becomes a constant.
