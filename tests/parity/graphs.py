@@ -17,6 +17,7 @@ from zfcuda.nn import (
     PermuteSpec,
     PReLUSpec,
     ReLUSpec,
+    SliceSpec,
 )
 
 RESIDUAL = Architecture(
@@ -121,4 +122,25 @@ SIGNAL = Architecture(
     initial="he",
 )
 
-NETS = {"residual": RESIDUAL, "inception": INCEPTION, "shuffle": SHUFFLE, "signal": SIGNAL}
+# Images normalised by the network itself, and channels that go different ways.
+SPLIT = Architecture(
+    (11, 13, 3),
+    (
+        BatchNormSpec("normalise", eps=0.0, frozen=True),
+        ConvSpec("conv1", 8, 3, padding=1),
+        BatchNormSpec("fixed", frozen=True),
+        ReLUSpec("relu1"),
+        SliceSpec("left", 0, 3, inputs=("relu1",)),
+        SliceSpec("right", 3, 8, inputs=("relu1",)),
+        ConvSpec("conv2", 5, 3, padding=1),
+        ReLUSpec("relu2"),
+        ConcatSpec("concat", inputs=("left", "relu2")),
+        PermuteSpec("shuffle", (7, 3, 0, 4, 1, 5, 2, 6)),
+        AvgPoolSpec("gap"),
+        FullyConnectedSpec("fc", 6),
+        SliceSpec("some", 2, 5),
+    ),
+    initial="he",
+)
+
+NETS = {"residual": RESIDUAL, "inception": INCEPTION, "shuffle": SHUFFLE, "signal": SIGNAL, "split": SPLIT}

@@ -129,7 +129,7 @@ class Reference:
             return _Skip.apply(x, lambda v: _norm(spec, v)) if rule == "deconvnet" else _norm(spec, x)
         if spec.kind == "batchnorm":
             state = [self._array(spec, name).clone() for name in ("running_mean", "running_var")]
-            y = F.batch_norm(x, *state, weight, bias, self.training, spec.momentum, spec.eps)
+            y = F.batch_norm(x, *state, weight, bias, self.training and not spec.frozen, spec.momentum, spec.eps)
             names = (f"{spec.name}.running_mean", f"{spec.name}.running_var")
             self.statistics |= {name: array.numpy() for name, array in zip(names, state, strict=True)}
             return y
@@ -139,6 +139,8 @@ class Reference:
             return torch.cat(inputs, 1)
         if spec.kind == "permute":
             return x[:, list(spec.order)]
+        if spec.kind == "slice":
+            return x[:, spec.start : spec.stop]
         if spec.kind == "flatten":
             return x.permute(0, 2, 3, 1).flatten(1)
         assert spec.kind == "dropout"

@@ -2,6 +2,7 @@
 
 from . import models
 from .architecture import Architecture
+from .blocks import number_blocks
 from .checkpoint import Checkpoint, read_checkpoint
 from .layers import (
     AddSpec,
@@ -19,6 +20,7 @@ from .layers import (
     PermuteSpec,
     PReLUSpec,
     ReLUSpec,
+    SliceSpec,
 )
 from .network import Network, load
 from .trace import Trace
@@ -42,8 +44,10 @@ __all__ = [
     "PReLUSpec",
     "PermuteSpec",
     "ReLUSpec",
+    "SliceSpec",
     "Trace",
     "load",
     "models",
+    "number_blocks",
     "read_checkpoint",
 ]

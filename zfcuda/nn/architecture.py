@@ -34,6 +34,7 @@ from .layers import (
     PermuteSpec,
     PReLUSpec,
     ReLUSpec,
+    SliceSpec,
 )
 from .span import Shape
 
@@ -54,6 +55,7 @@ __all__ = [
     "PReLUSpec",
     "PermuteSpec",
     "ReLUSpec",
+    "SliceSpec",
 ]
 
 

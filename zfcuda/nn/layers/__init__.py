@@ -19,6 +19,7 @@ from .permute import Permute, PermuteSpec
 from .pool import MaxPool, MaxPoolSpec
 from .prelu import PReLU, PReLUSpec
 from .relu import ReLU, ReLUSpec
+from .slice import Slice, SliceSpec
 from .stage import Stage, build_stages, needed_for
 
 __all__ = [
@@ -57,6 +58,8 @@ __all__ = [
     "PermuteSpec",
     "ReLU",
     "ReLUSpec",
+    "Slice",
+    "SliceSpec",
     "Stage",
     "build_stages",
     "needed_for",
@@ -78,6 +81,7 @@ KINDS: dict[str, type[Layer]] = {
         Add,
         Concat,
         Permute,
+        Slice,
         Flatten,
         Dropout,
     )

@@ -19,12 +19,14 @@ from .stage import Rectified
 @dataclass(frozen=True)
 class BatchNormSpec(LayerSpec):
     """(x - mean) / sqrt(variance + eps) * weight + bias of each map: over the batch in training, by running averages of
-    those at test time. momentum: what share of a running average each batch replaces (as in PyTorch)."""
+    those at test time. momentum: what share of a running average each batch replaces (as in PyTorch). frozen: by the
+    running averages always, and training leaves all of it as it is: a fixed factor and shift of each map."""
 
     kind: ClassVar[str] = "batchnorm"
     ends_block: ClassVar[bool] = False
     eps: float = 1e-5
     momentum: float = 0.1
+    frozen: bool = False
 
     def output_shape(self, shape: Shape) -> Shape:
         require_flat_or_map(self.name, shape)
@@ -35,10 +37,14 @@ class BatchNormSpec(LayerSpec):
         return shape
 
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
-        return {"weight": shape[-1:], "bias": shape[-1:]}
+        return {} if self.frozen else self._arrays(shape, "weight", "bias")
 
     def state_shapes(self, shape: Shape) -> dict[str, Shape]:
-        return {"running_mean": shape[-1:], "running_var": shape[-1:]}
+        learned = ("weight", "bias") if self.frozen else ()
+        return self._arrays(shape, *learned, "running_mean", "running_var")
+
+    def _arrays(self, shape: Shape, *names: str) -> dict[str, Shape]:
+        return {name: shape[-1:] for name in names}
 
 
 class BatchNorm(Layer):
@@ -49,13 +55,14 @@ class BatchNorm(Layer):
     fusions: ClassVar = {("relu",): Rectified}
     eps: float
     momentum: float
+    frozen: bool
     weight: Array
     bias: Array
     running_mean: Array
     running_var: Array
 
     def initialise(self, rng: np.random.Generator, initial: str) -> None:
-        (channels,) = self.parameter_shapes["weight"]
+        (channels,) = self.state_shapes["running_var"]
         self.weight, self.running_var = np.ones(channels, np.float32), np.ones(channels, np.float32)
         self.bias, self.running_mean = np.zeros(channels, np.float32), np.zeros(channels, np.float32)
 
@@ -73,7 +80,7 @@ class BatchNorm(Layer):
 
     def run(self, inputs: Sequence[Array], training: Training | None, *, relu: bool = False) -> dict[str, Array]:
         (x,) = inputs
-        if training is None:
+        if training is None or self.frozen:
             return {"x": x, "y": self.forward(x, relu=relu)}
         mean, variance = ops.batch_norm_statistics(x)
         count = x.size // x.shape[-1]
@@ -94,6 +101,8 @@ class BatchNorm(Layer):
         return ops.batch_norm(signal, zero, self.running_var, self.weight, zero, eps=self.eps)
 
     def backward(self, dy: Array, record: Record, training: Training, need_dx: bool) -> Sequence[Array]:
+        if self.frozen:
+            return super().backward(dy, record, training, need_dx)
         found: Any = ops.batch_norm_grad(dy, record["x"], record["mean"], record["variance"], self.weight, eps=self.eps)
         dx, training.gradients[f"{self.name}.weight"][...], training.gradients[f"{self.name}.bias"][...] = found
         record.forget("x")
