@@ -49,7 +49,9 @@ def test_branches_belong_to_the_layer_where_they_meet(model):
     """ResNet-50's blocks begin with a convolution at the size before."""
     architecture = number_blocks(getattr(models, model)())
     last = 3 if "50" in model else 2
-    ends = [f"layer{group}.{count}.relu{last}" for group, count in enumerate((2, 3, 5, 2) if last == 3 else (1,) * 4, 1)]
+    ends = [
+        f"layer{group}.{count}.relu{last}" for group, count in enumerate((2, 3, 5, 2) if last == 3 else (1,) * 4, 1)
+    ]
     assert architecture.blocks() == dict(enumerate(["relu", *ends, "fc"], start=1))
     numbers = dict(zip((layer.name for layer in architecture.layers), architecture.numbers(), strict=True))
     assert numbers["layer2.0.conv1"] == numbers["layer2.0.downsample.0"] == numbers["layer2.0.add"] == 3

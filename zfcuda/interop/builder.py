@@ -1,0 +1,162 @@
+"""A network in the making: layers one after the other, with their arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..nn import Architecture, Network, number_blocks
+from ..nn.layers import BatchNormSpec, FlattenSpec, LayerSpec, PermuteSpec, SliceSpec
+from ..nn.span import Shape
+from .graph import Unsupported
+from .tensors import Tensor
+
+__all__ = ["Builder"]
+
+
+class Builder:
+    """The layers so far, and their parameters and state. batch: how many images the model works on."""
+
+    def __init__(self, image: Shape, batch: int):
+        self.image = image
+        self.batch = batch
+        self.layers: dict[str, LayerSpec] = {}
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def add(
+        self,
+        kind: type[LayerSpec],
+        name: str,
+        inputs: Sequence[Tensor],
+        arrays: Mapping[str, np.ndarray] | None = None,
+        **fields: Any,
+    ) -> Tensor:
+        """A layer that reads these tensors' layers, with its parameters and state -> what it makes, as usual."""
+        name = self._free_name(name)
+        spec = kind(name=name, inputs=tuple(tensor.layer for tensor in inputs), **fields)
+        shape = spec.joined_shape([tensor.shape for tensor in inputs])
+        expected = spec.parameter_shapes(inputs[0].shape) | spec.state_shapes(inputs[0].shape)
+        for array, numbers in (arrays or {}).items():
+            if numbers.shape != expected[array]:
+                raise Unsupported(
+                    f"its {array} must have shape {expected[array]}, as the input is, got {numbers.shape}"
+                )
+            self.arrays[f"{name}.{array}"] = np.ascontiguousarray(numbers, np.float32)
+        self.layers[name] = spec
+        return Tensor(name, shape)
+
+    def _free_name(self, name: str) -> str:
+        parts = [part for part in re.split(r"[./]", "".join(c for c in name if c.isprintable())) if part]
+        base = ".".join(parts) or "layer"
+        name, count = base, 0
+        while name in self.layers or name == "input":
+            count += 1
+            name = f"{base}_{count}"
+        return name
+
+    def maps(self, tensor: Tensor, name: str = "") -> Tensor:
+        """The tensor (K, H, W) as all that a layer makes, in its order, with a layer more if that is necessary. What is
+        around it (padding) stays."""
+        order = tensor.channel_order()
+        if order is None:
+            raise Unsupported(
+                f"a tensor of {('N', *tensor.dims)} must be maps (N, C, H, W), whole channels of what a layer makes"
+            )
+        return dataclasses.replace(self._some_of(tensor, order, name), padding=tensor.padding, fill=tensor.fill)
+
+    def flat(self, tensor: Tensor, name: str) -> Tensor:
+        """A row (K,) of all that a layer makes, in any order, the layer's output being a row too."""
+        if len(tensor.shape) == 3:
+            made = self.add(FlattenSpec, name, [tensor])
+            tensor = dataclasses.replace(made, table=tensor.places, head=tensor.head).rearranged(tensor.places)
+        return tensor if tensor.is_whole else self.in_order(tensor, name)
+
+    def whole(self, tensor: Tensor, name: str) -> Tensor:
+        """The tensor as all of what a layer makes, in any order."""
+        if tensor.is_whole:
+            return tensor
+        return self.flat(tensor, name) if len(tensor.dims) == 1 else self.maps(tensor.as_maps(), name)
+
+    def by_channel(self, tensor: Tensor, name: str) -> Tensor:
+        """The same, where a number for each channel of the tensor is one for each channel of the layer."""
+        if len(tensor.dims) == 1 and len(tensor.shape) == 3 and tensor.shape[:2] != (1, 1):
+            tensor = self.flat(tensor, name)
+        return self.whole(tensor, name)
+
+    def in_order(self, tensor: Tensor, name: str = "") -> Tensor:
+        """A row (K,) of units as all that a layer makes, in its order."""
+        if len(tensor.dims) != 1 or len(tensor.shape) != 1:
+            raise Unsupported(f"a tensor of {('N', *tensor.dims)} must be a row of units")
+        return dataclasses.replace(self._some_of(tensor, tensor.places, name), head=tensor.head)
+
+    def _some_of(self, tensor: Tensor, order: np.ndarray, name: str) -> Tensor:
+        """These channels (or units) of the tensor's layer, in this order."""
+        made = Tensor(tensor.layer, tensor.shape)
+        channels = tensor.shape[-1]
+        start, count = int(order.min()), len(order)
+        if not np.array_equal(np.sort(order), np.arange(start, start + count)):
+            # What is wanted comes to the front, the others behind it.
+            order = np.concatenate([order, np.setdiff1d(np.arange(channels), order)])
+            made, start = self.add(PermuteSpec, _named(name, "permute"), [made], order=tuple(order.tolist())), 0
+            order = np.arange(count)
+        if count < channels:
+            made = self.add(SliceSpec, _named(name, "slice"), [made], start=start, stop=start + count)
+        if not np.array_equal(order, np.arange(start, start + count)):
+            made = self.add(PermuteSpec, _named(name, "permute"), [made], order=tuple((order - start).tolist()))
+        return made
+
+    # ---- The end ---------------------------------------------------------------------------------------------
+
+    def network(self) -> Network:
+        """The network of the layers so far. ValueError if they are none that can be one."""
+        if not self.layers:
+            raise ValueError("the model has no layers")
+        self._fold()
+        architecture = Architecture(self.image, tuple(self.layers.values()), "he")  # type: ignore[arg-type]
+        return Network(number_blocks(architecture), parameters=self.arrays)
+
+    def _fold(self) -> None:
+        """Puts a fixed factor and shift of each channel into a batch normalisation before it, and a shift into a
+        convolution or fully connected layer without bias, where nothing else reads that."""
+        readers: dict[str, int] = {}
+        for spec in self.layers.values():
+            for name in spec.inputs:
+                readers[name] = readers.get(name, 0) + 1
+        for name in list(self.layers):
+            spec = self.layers[name]
+            before = self.layers.get(spec.inputs[0])
+            if not _is_fixed(spec) or before is None or readers[before.name] > 1:
+                continue
+            scale, shift = self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"]
+            if isinstance(before, BatchNormSpec):
+                self.arrays[f"{before.name}.weight"] = self.arrays[f"{before.name}.weight"] * scale
+                self.arrays[f"{before.name}.bias"] = self.arrays[f"{before.name}.bias"] * scale + shift
+            elif before.weighted and not before.bias and (scale == 1).all():  # type: ignore[attr-defined]
+                self.layers[before.name] = dataclasses.replace(before, bias=True)  # type: ignore[call-arg]
+                self.arrays[f"{before.name}.bias"] = shift
+            else:
+                continue
+            self._remove(name, before.name, readers)
+
+    def _remove(self, name: str, instead: str, readers: dict[str, int]) -> None:
+        del self.layers[name]
+        for array in ("weight", "bias", "running_mean", "running_var"):
+            del self.arrays[f"{name}.{array}"]
+        readers[instead] = readers.pop(name, 0)
+        for other, spec in self.layers.items():
+            if name in spec.inputs:
+                inputs = tuple(instead if one == name else one for one in spec.inputs)
+                self.layers[other] = dataclasses.replace(spec, inputs=inputs)
+
+
+def _is_fixed(spec: LayerSpec) -> bool:
+    """Whether the layer is no more than a factor and a shift of each channel."""
+    return isinstance(spec, BatchNormSpec) and spec.frozen
+
+
+def _named(name: str, what: str) -> str:
+    return f"{name}.{what}" if name else what

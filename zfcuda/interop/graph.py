@@ -1,0 +1,138 @@
+"""A model of another library in common terms: nodes that compute tensors from tensors, in the order of their work.
+
+`zfcuda.interop.onnx` and `zfcuda.interop.torch` translate to it, `zfcuda.interop.reader` makes a network of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+__all__ = ["MALFORMED", "Graph", "Node", "Unsupported"]
+
+
+class Unsupported(Exception):
+    """Why a node cannot be read; the message says what can be."""
+
+
+MALFORMED = (TypeError, AttributeError, IndexError, KeyError, OverflowError)
+"""What reading a node raises whose inputs and attributes are not those of its kind."""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation of the model.
+
+    op: a key of `zfcuda.interop.operations.OPERATIONS`, or None for one that has no name there, and why not: `problem`
+    kind: what the model calls the operation, "Conv" or "aten.conv2d.default"; name: what its layer is to be called
+    inputs: names of tensors, "" for one that is left out
+    """
+
+    op: str | None
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A model with one input.
+
+    dims: of its input without the batch: (C, H, W), a signal's (C, W), or (units,); batch: how many images it works on
+    constants: weights, and whatever else is known before there is an image
+    """
+
+    input: str
+    dims: tuple[int, ...]
+    batch: int
+    nodes: Sequence[Node]
+    constants: dict[str, np.ndarray]
+    outputs: tuple[str, ...]
+
+    def computing(self, output: str | None) -> Graph:
+        """What is needed for one of the outputs, by default the first. ValueError if there is none of this name."""
+        if not self.outputs:
+            raise ValueError("the model has no output")
+        output = self.outputs[0] if output is None else output
+        if output not in self.outputs:
+            raise ValueError(f"output must be one of {', '.join(self.outputs)}; got {output!r}")
+        wanted = {output}
+        needed = []
+        for node in reversed(self.nodes):
+            if wanted.intersection(node.outputs):
+                needed.append(node)
+                wanted.update(node.inputs)
+        return replace(self, nodes=needed[::-1], outputs=(output,))
+
+    def is_channels_last(self) -> bool:
+        """Whether the image is (H, W, C) in the model: everything that reads it transposes it first."""
+        if len(self.dims) != 3:
+            return False
+        following = {self.input}
+        turned = False
+        for node in self.nodes:
+            if not following.intersection(node.inputs):
+                continue
+            if node.op == "transpose" and tuple(node.attributes["order"]) == (0, 3, 1, 2):
+                turned = True
+            elif node.op in ("identity", "add", "sub", "mul", "div"):
+                following.update(node.outputs)
+            else:
+                return False
+        return turned
+
+    def with_norms(self) -> Graph:
+        """With a node for each local response normalisation that is written out as x / (k + alpha * mean(x * x)) **
+        beta, the mean being over neighbouring channels (as PyTorch does)."""
+        makers = {name: node for node in self.nodes for name in node.outputs}
+        nodes = [_as_norm(node, makers, self.constants) or node for node in self.nodes]
+        return replace(self, nodes=nodes).computing(self.outputs[0])
+
+
+_REARRANGING = ("identity", "reshape", "squeeze", "unsqueeze", "pad")
+
+
+def _as_norm(node: Node, makers: Mapping[str, Node], constants: Mapping[str, np.ndarray]) -> Node | None:
+    if node.op != "div":
+        return None
+    x, divisor = node.inputs
+    numbers = []
+    for op in ("pow", "add", "mul"):
+        maker = makers.get(divisor)
+        if maker is None or maker.op != op:
+            return None
+        scalars = [name for name in maker.inputs if name in constants and constants[name].size == 1]
+        others = [name for name in maker.inputs if name not in scalars]
+        if len(scalars) != 1 or len(others) != 1:
+            return None
+        numbers.append(float(constants[scalars[0]].reshape(())))
+        divisor = others[0]
+    beta, k, alpha = numbers
+    average = _behind(divisor, makers)
+    if average is None or average.op != "avgpool":
+        return None
+    window = tuple(average.attributes["window"])
+    if len(window) < 2 or set(window[1:]) != {1}:
+        return None
+    square = _behind(average.inputs[0], makers)
+    if square is None or not (
+        (square.op == "mul" and square.inputs == (x, x)) or (square.op == "pow" and square.inputs[0] == x)
+    ):
+        return None
+    name = f"{node.name[:-3]}norm" if node.name.split(".")[-1] == "div" else node.name
+    attributes = {"size": window[0], "alpha": alpha / window[0], "beta": beta, "k": k}
+    return Node("lrn", node.kind, name, (x,), node.outputs, attributes)
+
+
+def _behind(name: str, makers: Mapping[str, Node]) -> Node | None:
+    """The node that made a tensor, before what only arranges it differently."""
+    node = makers.get(name)
+    while node is not None and node.op in _REARRANGING:
+        node = makers.get(node.inputs[0])
+    return node

@@ -1,0 +1,139 @@
+"""From the common terms of a model (`zfcuda.interop.graph`) to a network.
+
+Each node is read by one function of `zfcuda.interop.operations`, which adds layers to the `Builder` and answers with
+the node's outputs: a `Tensor`, or an array where the output does not depend on the image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..nn import Network
+from ..nn.checkpoint import HEADS
+from .builder import Builder
+from .graph import MALFORMED, Graph, Node, Unsupported
+from .operations import OPERATIONS
+from .tensors import NO_PADDING, Tensor
+from .windows import PADDED
+
+if TYPE_CHECKING:
+    from ..data import Preprocess
+
+__all__ = ["read"]
+
+Operand = Tensor | np.ndarray | None
+
+
+def read(
+    graph: Graph,
+    *,
+    output: str | None = None,
+    preprocess: Preprocess | None = None,
+    classes: Sequence[str] | None = None,
+    head: str | None = None,
+) -> Network:
+    """The network that computes one of the graph's outputs, by default the first.
+
+    head: what `Network.predict` makes of the last layer's output, by default what the model does at its end. ValueError
+    that lists every node which cannot be read, and for classes or preprocessing of another size than the network's.
+    """
+    if head is not None and head not in HEADS:
+        raise ValueError(f"head must be one of {', '.join(HEADS)}; got {head!r}")
+    graph = graph.computing(output).with_norms()
+    reader = _Reader(graph)
+    last = reader.run()
+    network = reader.builder.network()
+    network.head = last.head if head is None else head
+    if classes is not None:
+        network.classes = tuple(classes)
+        if len(network.classes) != network.num_classes:
+            raise ValueError(f"classes must be {network.num_classes} names, one for each output; got {len(classes)}")
+    if preprocess is not None:
+        network.preprocess = preprocess
+        shape = (*preprocess.crop, preprocess.image_shape[2])
+        if shape != network.input_shape:
+            raise ValueError(f"preprocess must make images of {network.input_shape}, got {shape}")
+    return network
+
+
+class _Reader:
+    """Reads nodes one after the other; `values` are the tensors of the model by name."""
+
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        image = _image(graph)
+        self.builder = Builder(image.shape, graph.batch)
+        self.values: dict[str, Operand] = {"": None, **graph.constants, graph.input: image}
+
+    def run(self) -> Tensor:
+        """Reads all nodes -> the output, after the last layer."""
+        problems: list[tuple[Node, str]] = []
+        lost: set[str] = set()  # what stands on nodes that cannot be read
+        for node in self.graph.nodes:
+            missing = [name for name in node.inputs if name not in self.values]
+            try:
+                if node.op is None:
+                    raise Unsupported(node.problem)
+                if not missing:
+                    self._read(node)
+                    continue
+                if not lost.issuperset(missing):
+                    raise Unsupported(f"it reads {', '.join(missing)}, which is no output that is read")
+            except (Unsupported, ValueError) as problem:
+                problems.append((node, str(problem)))
+            except MALFORMED as problem:
+                problems.append((node, f"has inputs or attributes that are not those of its kind ({problem})"))
+            lost.update(node.outputs)
+        if problems:
+            raise ValueError(_message(problems, len(self.graph.nodes)))
+        return self._finish(self.values.get(self.graph.outputs[0]))
+
+    def _read(self, node: Node) -> None:
+        operands = [self.values[name] for name in node.inputs]
+        assert node.op is not None
+        for operand in operands:
+            if isinstance(operand, Tensor) and operand.padding != NO_PADDING and node.op not in PADDED:
+                raise Unsupported("maps are padded in front of a convolution or a pool only")
+            if isinstance(operand, Tensor) and operand.head != "none" and node.op not in _BEHIND_THE_HEAD:
+                raise Unsupported(f"{operand.head} is read at the end of a model only")
+        results = OPERATIONS[node.op](self.builder, node, operands)
+        results = results if isinstance(results, list) else [results]
+        self.values.update(zip(node.outputs, results, strict=False))
+
+    def _finish(self, output: Operand) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise ValueError("the model's output does not depend on its input")
+        last: Tensor = output
+        try:
+            if math.prod(last.dims) == max(last.dims):
+                row = last.rearranged(last.places.reshape(-1))
+                last = self.builder.in_order(self.builder.flat(row, "flatten"), "permute")
+            else:
+                last = self.builder.maps(last)
+        except Unsupported as problem:
+            raise ValueError(f"the output of the model cannot be read: {problem}") from None
+        if last.padding != NO_PADDING:
+            raise ValueError("the output of the model cannot be read: maps are padded in front of layers only")
+        return last
+
+
+def _image(graph: Graph) -> Tensor:
+    dims = graph.dims
+    if len(dims) == 3 and graph.is_channels_last():
+        return Tensor("input", dims).rearranged(np.arange(math.prod(dims), dtype=np.int32).reshape(dims))
+    if len(dims) == 3:
+        return Tensor("input", (dims[1], dims[2], dims[0]))
+    image = Tensor("input", (1, math.prod(dims[1:]), dims[0]))
+    return image.rearranged(image.places.reshape(dims))
+
+
+_BEHIND_THE_HEAD = ("identity", "reshape", "flatten", "squeeze", "unsqueeze")
+
+
+def _message(problems: Sequence[tuple[Node, str]], count: int) -> str:
+    lines = [f"  {node.name} ({node.kind}): {problem}" for node, problem in problems]
+    return f"{len(problems)} of the model's {count} nodes cannot be read:\n" + "\n".join(lines)

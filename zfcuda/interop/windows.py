@@ -1,0 +1,261 @@
+"""Convolutions, pools, means and padding of a model, as layers.
+
+Signals, (N, C, W) in a model, are maps of height 1 here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..nn.layers import AvgPoolSpec, ClipSpec, ConvSpec, LayerSpec, MaxPoolSpec
+from .builder import Builder
+from .graph import Node, Unsupported
+from .rearranging import floats, integers, known, tensor_of
+from .tensors import NO_PADDING, Tensor
+
+__all__ = ["PADDED", "WINDOWS", "as_it_was"]
+
+PADDED = ("conv", "maxpool", "avgpool", "identity")  # which take maps with padding around them
+
+Sides = tuple[int, int, int, int]  # top, bottom, left, right
+
+_SWITCHES = 256  # cells of a max pool's window
+
+
+def _conv(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    x, weight, *rest = operands
+    signal = len(tensor_of(x).dims) == 2
+    x = builder.maps(tensor_of(x).as_maps(), node.name)
+    weight = floats(weight, "the weight")
+    if weight.ndim != (3 if signal else 4):
+        raise Unsupported(f"convolutions of one and two dimensions are read; the weight has shape {weight.shape}")
+    weight = weight[:, :, None] if signal else weight
+    bias = floats(rest[0], "the bias") if rest and rest[0] is not None else None
+    kernel = weight.shape[2:]
+    stride, dilation = (_two(node.attributes.get(name, 1), signal) for name in ("stride", "dilation"))
+    padding = _padding(node, x, kernel, stride, dilation, signal)
+    if any(x.padding) and x.fill != 0:
+        raise Unsupported(f"in front of a convolution maps are padded with zeros, not {x.fill:g}")
+    padding = _both(padding, x.padding)
+    fields = {"kernel": _short(kernel), "stride": _short(stride), "dilation": _short(dilation)}
+    fields |= {"padding": _short_padding(padding), "groups": node.attributes.get("groups", 1)}
+    arrays = {"weight": weight.transpose(0, 2, 3, 1)} | ({} if bias is None else {"bias": bias})
+    made = builder.add(ConvSpec, node.name, [x], arrays, maps=len(weight), bias=bias is not None, **fields)
+    return as_it_was(made, signal)
+
+
+def _maxpool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    signal = len(tensor_of(operands[0]).dims) == 2
+    x = builder.maps(tensor_of(operands[0]).as_maps(), node.name)
+    window, stride, padding = _pooling(node, x, signal)
+    if set(_two(node.attributes.get("dilation", 1), signal)) != {1}:
+        raise Unsupported("a max pool must have a dilation of 1")
+    if math.prod(window) > _SWITCHES:
+        raise Unsupported(f"a max pool's window has at most {_SWITCHES} cells, got {window[0]} x {window[1]}")
+    if any(x.padding):
+        if x.fill > -1e30 and not (x.fill == 0 and _is_rectified(builder, x.layer)):
+            raise Unsupported(
+                f"in front of a max pool maps are padded with -inf, or behind a ReLU with zeros; not {x.fill:g}"
+            )
+        padding = _both(padding, x.padding)
+    return _pooled(builder, MaxPoolSpec, node, x, window, stride, padding, signal)
+
+
+def _avgpool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    signal = len(tensor_of(operands[0]).dims) == 2
+    x = builder.maps(tensor_of(operands[0]).as_maps(), node.name)
+    window, stride, padding = _pooling(node, x, signal)
+    counts = bool(node.attributes.get("count_include_pad", False))
+    if node.attributes.get("divisor") is not None:
+        raise Unsupported("an average divides by the cells of its window, not by a number of its own")
+    if set(_two(node.attributes.get("dilation", 1), signal)) != {1}:
+        raise Unsupported("an average pool must have a dilation of 1")
+    if any(x.padding):
+        if x.fill != 0 or (any(padding) and not counts) or node.attributes.get("ceil_mode"):
+            raise Unsupported("in front of an average pool maps are padded with zeros that count, without ceil_mode")
+        padding, counts = _both(padding, x.padding), True
+    if not any(padding):
+        counts = True
+    return _pooled(builder, AvgPoolSpec, node, x, window, stride, padding, signal, count_include_pad=counts)
+
+
+def _pooled(
+    builder: Builder,
+    kind: type[LayerSpec],
+    node: Node,
+    x: Tensor,
+    window: tuple[int, int],
+    stride: tuple[int, int],
+    padding: Sides,
+    signal: bool,
+    **fields: Any,
+) -> Tensor:
+    if max(padding[:2]) >= window[0] or max(padding[2:]) >= window[1]:
+        raise Unsupported(f"a pool's padding must be smaller than its window {window}, got {padding}")
+    fields |= {"window": _short(window), "stride": _short(stride), "padding": _short_padding(padding)}
+    made = builder.add(kind, node.name, [x], ceil_mode=bool(node.attributes.get("ceil_mode", False)), **fields)
+    return as_it_was(made, signal)
+
+
+def _adaptive_pool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    """Adaptive average (attribute `mean`) or max pooling to `size`, None for a side that stays."""
+    signal = len(tensor_of(operands[0]).dims) == 2
+    x = builder.maps(tensor_of(operands[0]).as_maps(), node.name)
+    size = node.attributes["size"]
+    size = (size, size) if isinstance(size, int) else (1, *size) if signal else tuple(size)
+    size = tuple(have if want is None else want for want, have in zip(size, x.shape[:2], strict=True))
+    if min(size) < 1 or any(have % want for have, want in zip(x.shape[:2], size, strict=True)):
+        raise Unsupported(f"an adaptive pool's size must divide that of the maps; {size} does not divide {x.shape[:2]}")
+    window = (x.shape[0] // size[0], x.shape[1] // size[1])
+    if window == (1, 1):
+        return as_it_was(x, signal)
+    if not node.attributes["mean"]:
+        if math.prod(window) > _SWITCHES:
+            raise Unsupported(f"a max pool's window has at most {_SWITCHES} cells, got {window[0]} x {window[1]}")
+        made = builder.add(MaxPoolSpec, node.name, [x], window=_short(window), stride=_short(window))
+    elif size == (1, 1):
+        made = builder.add(AvgPoolSpec, node.name, [x])
+    else:
+        made = builder.add(AvgPoolSpec, node.name, [x], window=_short(window))
+    return as_it_was(made, signal)
+
+
+def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    """Over whole maps."""
+    x, *rest = operands
+    x = tensor_of(x)
+    axes = rest[0] if rest and rest[0] is not None else None
+    rank = len(x.dims) + 1
+    chosen = set(range(rank)) if axes is None else {axis % rank for axis in integers(axes, "the axes")}
+    if node.attributes.get("spatial"):
+        chosen = set(range(2, rank))
+    if 0 in chosen:
+        raise Unsupported("a mean must leave the images of a batch apart")
+    reduced = sorted(axis - 1 for axis in chosen)
+    kept = [axis for axis in range(len(x.dims)) if axis not in reduced]
+    places = x.places.transpose([*kept, *reduced]).reshape(*(x.dims[axis] for axis in kept), -1)
+    channels = x.shape[-1]
+    pixels = math.prod(x.shape[:-1]) if len(x.shape) == 3 else 0
+    rows = np.sort(places.reshape(-1, places.shape[-1]), axis=1)
+    order = rows[:, 0]
+    whole = np.arange(pixels, dtype=np.int32) * channels
+    if rows.shape[1] != pixels or not np.array_equal(rows, order[:, None] + whole):
+        raise Unsupported("means are read over height and width together, of all of a map")
+    made = builder.add(AvgPoolSpec, node.name, [Tensor(x.layer, x.shape)])
+    dims = tuple(1 if axis in reduced else size for axis, size in enumerate(x.dims))
+    dims = dims if node.attributes.get("keepdims") else tuple(x.dims[axis] for axis in kept)
+    return made.rearranged(order.astype(np.int32).reshape(dims or (1,)))
+
+
+def _pad(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    """Padding that the next layer does. operands: x, (begin of each axis, end of each axis), the number in it, axes."""
+    x, pads, *rest = operands
+    x = tensor_of(x)
+    rank = len(x.dims) + 1
+    numbers = integers(pads, "the padding")
+    fill = float(known(rest[0], "what is padded with").reshape(())) if rest and rest[0] is not None else 0.0
+    axes = integers(rest[1], "the axes") if len(rest) > 1 and rest[1] is not None else list(range(rank))
+    if node.attributes.get("mode", "constant") != "constant":
+        raise Unsupported(f"padding must be by a constant, not {node.attributes['mode']}")
+    sides = {axis: (0, 0) for axis in range(rank)}
+    sides |= {axis % rank: (numbers[i], numbers[i + len(axes)]) for i, axis in enumerate(axes)}
+    if rank not in (3, 4) or any(any(sides[axis]) for axis in (0, 1)) or min(numbers) < 0:
+        raise Unsupported("padding must be of the height and width of maps, not negative")
+    if not any(numbers):
+        return x
+    if x.padding != NO_PADDING and x.fill != fill:
+        raise Unsupported("maps are padded twice, with different numbers")
+    around = sides[rank - 2] if rank == 4 else (0, 0)
+    padding = _both(x.padding, (*around, *sides[rank - 1]))
+    return dataclasses.replace(x, padding=padding, fill=fill)
+
+
+def _is_rectified(builder: Builder, layer: str) -> bool:
+    """Whether a layer's output is never negative."""
+    spec = builder.layers.get(layer)
+    if spec is None:
+        return False
+    if isinstance(spec, ClipSpec):
+        return spec.low >= 0
+    if spec.kind in ("pool", "avgpool", "dropout", "concat", "add", "permute", "slice", "flatten"):
+        return all(_is_rectified(builder, name) for name in spec.inputs)
+    return spec.kind == "relu"
+
+
+def _two(value: Any, signal: bool) -> tuple[int, int]:
+    """(height, width), from a number or a list; of a signal (1, width)."""
+    values = [int(one) for one in value] if isinstance(value, (list, tuple)) else [int(value)]
+    if signal and len(values) == 1:
+        return 1, values[0]
+    if len(values) == 1:
+        return values[0], values[0]
+    if len(values) != 2 or signal:
+        raise Unsupported(f"convolutions and pools of one and two dimensions are read, got {values}")
+    return values[0], values[1]
+
+
+def _pooling(node: Node, x: Tensor, signal: bool) -> tuple[tuple[int, int], tuple[int, int], Sides]:
+    window = _two(node.attributes["window"], signal)
+    stride = _two(node.attributes.get("stride") or node.attributes["window"], signal)
+    return window, stride, _padding(node, x, window, stride, (1, 1), signal)
+
+
+def _padding(
+    node: Node,
+    x: Tensor,
+    kernel: Sequence[int],
+    stride: tuple[int, int],
+    dilation: tuple[int, int],
+    signal: bool,
+) -> Sides:
+    """(top, bottom, left, right), from the numbers at the begin of all axes and then at their end, one for each axis,
+    or a word that says how large the output is to be."""
+    value = node.attributes.get("padding", 0)
+    if value in ("same_upper", "same_lower"):
+        sides = []
+        for size, cells, step, apart in zip(x.shape[:2], kernel, stride, dilation, strict=True):
+            total = max(0, (-(-size // step) - 1) * step + (cells - 1) * apart + 1 - size)
+            sides += [total // 2, total - total // 2] if value == "same_upper" else [total - total // 2, total // 2]
+        return tuple(sides)  # type: ignore[return-value]
+    values = [int(one) for one in value] if isinstance(value, (list, tuple)) else [int(value)]
+    if min(values) < 0:
+        raise Unsupported(f"padding must not be negative, got {values}")
+    if signal and len(values) <= 2:
+        return 0, 0, values[0], values[-1]
+    if len(values) == 4 and not signal:
+        return values[0], values[2], values[1], values[3]
+    height, width = _two(values, signal)
+    return height, height, width, width
+
+
+def _both(one: Sides, other: Sides) -> Sides:
+    return tuple(a + b for a, b in zip(one, other, strict=True))  # type: ignore[return-value]
+
+
+def _short(pair: Sequence[int]) -> Any:
+    """One number where both are the same."""
+    return int(pair[0]) if pair[0] == pair[1] else (int(pair[0]), int(pair[1]))
+
+
+def _short_padding(padding: Sequence[int]) -> Any:
+    top, bottom, left, right = padding
+    return _short((top, left)) if (top, left) == (bottom, right) else (top, bottom, left, right)
+
+
+def as_it_was(made: Tensor, signal: bool) -> Tensor:
+    return made.rearranged(made.places[:, 0]) if signal else made
+
+
+WINDOWS: dict[str, Callable[[Any, Node, Sequence[Any]], Any]] = {
+    "conv": _conv,
+    "maxpool": _maxpool,
+    "avgpool": _avgpool,
+    "adaptive_pool": _adaptive_pool,
+    "mean": _mean,
+    "pad": _pad,
+}
