@@ -388,7 +388,11 @@ def test_on_the_emulated_backend(tmp_path):
 
 SMALL = {"w": w(4, 3, 3, 3)}
 UNREADABLE = {
-    "an operation": ("c = Conv (x, w)\ny = Gelu (c)", SMALL, r"c? ?\(Gelu\): is no operation that is read; .*Conv, "),
+    "an operation": (
+        "c = Conv (x, w)\ny = Gelu (c)",
+        SMALL,
+        r"c? ?\(Gelu\): is no operation that is read\noperations that are read: .*Conv, ",
+    ),
     "of others": ("y = com.microsoft.FusedConv (x, w)", SMALL, r"\(com.microsoft.FusedConv\): is no operation"),
     "a product": ("c = Conv (x, w)\ny = Mul (c, c)", SMALL, r"\(Mul\): products are read of a tensor and constants"),
     "quantised": (
@@ -461,7 +465,7 @@ def test_all_that_cannot_be_read_is_in_one_error(tmp_path):
     nodes = "a = Conv (x, w)\nb = Gelu (a)\nc = Conv (b, w)\nd = Mish (x)\ny = Add (c, d)"
     with pytest.raises(CheckpointError, match="2 of the model's 5 nodes cannot be read") as error:
         read(model(nodes, SMALL, opset=20), tmp_path)
-    assert [line.partition(":")[0].strip() for line in str(error.value).splitlines()[1:]] == [
+    assert [line.partition(":")[0].strip() for line in str(error.value).splitlines()[1:-1]] == [
         "gelu (Gelu)",
         "mish (Mish)",
     ]

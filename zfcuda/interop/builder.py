@@ -26,6 +26,7 @@ class Builder:
         self.batch = batch
         self.layers: dict[str, LayerSpec] = {}
         self.arrays: dict[str, np.ndarray] = {}
+        self._parts: dict[tuple[str, bytes], Tensor] = {}  # (layer, order of its channels) -> what has just these
 
     def add(
         self,
@@ -45,7 +46,9 @@ class Builder:
                 raise Unsupported(
                     f"its {array} must have shape {expected[array]}, as the input is, got {numbers.shape}"
                 )
-            self.arrays[f"{name}.{array}"] = np.ascontiguousarray(numbers, np.float32)
+            if not np.isfinite(numbers).all():
+                raise Unsupported(f"its {array} has values that are not finite in float32")
+            self.arrays[f"{name}.{array}"] = np.array(numbers, np.float32, order="C")
         self.layers[name] = spec
         return Tensor(name, shape)
 
@@ -95,6 +98,12 @@ class Builder:
 
     def _some_of(self, tensor: Tensor, order: np.ndarray, name: str) -> Tensor:
         """These channels (or units) of the tensor's layer, in this order."""
+        key = (tensor.layer, order.astype(np.int32).tobytes())
+        if key not in self._parts:
+            self._parts[key] = self._reordered(tensor, order, name)
+        return self._parts[key]
+
+    def _reordered(self, tensor: Tensor, order: np.ndarray, name: str) -> Tensor:
         made = Tensor(tensor.layer, tensor.shape)
         channels = tensor.shape[-1]
         start, count = int(order.min()), len(order)

@@ -46,6 +46,7 @@ class Graph:
 
     dims: of its input without the batch: (C, H, W), a signal's (C, W), or (units,); batch: how many images it works on
     constants: weights, and whatever else is known before there is an image
+    kinds: what the model's operations are called that are read
     """
 
     input: str
@@ -54,6 +55,7 @@ class Graph:
     nodes: Sequence[Node]
     constants: dict[str, np.ndarray]
     outputs: tuple[str, ...]
+    kinds: tuple[str, ...]
 
     def computing(self, output: str | None) -> Graph:
         """What is needed for one of the outputs, by default the first. ValueError if there is none of this name."""
@@ -79,7 +81,7 @@ class Graph:
         for node in self.nodes:
             if not following.intersection(node.inputs):
                 continue
-            if node.op == "transpose" and tuple(node.attributes["order"]) == (0, 3, 1, 2):
+            if node.op == "transpose" and tuple(node.attributes["order"] or ()) == (0, 3, 1, 2):
                 turned = True
             elif node.op in ("identity", "add", "sub", "mul", "div"):
                 following.update(node.outputs)

@@ -99,7 +99,8 @@ def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, in
         if node.output[:1] and node.output[0] in constants:
             continue
         nodes.append(_Translation(node, version, folder, constants).node())
-    return Graph(inputs[0].name, dims, batch, nodes, constants, tuple(one.name for one in model.graph.output))
+    outputs = tuple(one.name for one in model.graph.output)
+    return Graph(inputs[0].name, dims, batch, nodes, constants, outputs, tuple(_NODES))
 
 
 def _sizes(value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None) -> tuple[int, tuple[int, ...]]:
@@ -242,7 +243,7 @@ class _Translation:
         elif any(one.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for one in self.proto.attribute):
             problem = "control flow is not read; export the model without it, for one size of images"
         else:
-            problem = f"is no operation that is read; those are {', '.join(sorted(_NODES))}"
+            problem = "is no operation that is read"
         return Node(op, kind, self._name(), tuple(self.inputs), tuple(self.proto.output), attributes, problem)
 
     def _name(self) -> str:

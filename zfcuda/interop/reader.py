@@ -89,7 +89,7 @@ class _Reader:
                 problems.append((node, f"has inputs or attributes that are not those of its kind ({problem})"))
             lost.update(node.outputs)
         if problems:
-            raise ValueError(_message(problems, len(self.graph.nodes)))
+            raise ValueError(_message(problems, self.graph))
         return self._finish(self.values.get(self.graph.outputs[0]))
 
     def _read(self, node: Node) -> None:
@@ -134,6 +134,9 @@ def _image(graph: Graph) -> Tensor:
 _BEHIND_THE_HEAD = ("identity", "reshape", "flatten", "squeeze", "unsqueeze")
 
 
-def _message(problems: Sequence[tuple[Node, str]], count: int) -> str:
-    lines = [f"  {node.name} ({node.kind}): {problem}" for node, problem in problems]
-    return f"{len(problems)} of the model's {count} nodes cannot be read:\n" + "\n".join(lines)
+def _message(problems: Sequence[tuple[Node, str]], graph: Graph) -> str:
+    lines = [f"{len(problems)} of the model's {len(graph.nodes)} nodes cannot be read:"]
+    lines += [f"  {node.name} ({node.kind}): {problem}" for node, problem in problems]
+    if any(node.op is None for node, _ in problems):
+        lines.append(f"operations that are read: {', '.join(sorted(graph.kinds))}")
+    return "\n".join(lines)

@@ -17,6 +17,8 @@ from .tensors import Tensor
 
 __all__ = ["REARRANGING", "floats", "integers", "known", "tensor_of"]
 
+_TAKING = ("split", "slice", "gather")
+
 _LARGEST = 2**28  # elements of an array that the model computes
 
 
@@ -57,6 +59,8 @@ def _arranges(function: Callable[[Any, Node, Any, Sequence[Any], int], np.ndarra
         if isinstance(first, np.ndarray):
             made = function(builder, node, first, others, len(first) if first.ndim else 0)
             return made if isinstance(made, list) else np.asarray(made)
+        if node.op in _TAKING and first.table is not None and first.is_whole and first.channel_order() is not None:
+            first = builder.maps(first, node.name)  # once, and not for each of the parts
         table = first.places[None]
         results: Any = function(builder, node, table, others, builder.batch)
         several = isinstance(results, list)
@@ -105,6 +109,21 @@ def _flatten_to_two(builder: Any, node: Node, array: np.ndarray, others: Sequenc
     axis = node.attributes["axis"]
     axis = axis + array.ndim if axis < 0 else axis
     return array.reshape(math.prod(array.shape[:axis]), -1)
+
+
+@_arranges
+def _unflatten(builder: Any, node: Node, array: np.ndarray, others: Sequence[Any], batch: int) -> np.ndarray:
+    axis, sizes = _axis(node.attributes["axis"], array), integers(others[0], "the sizes")
+    return _reshaped(array, [*array.shape[:axis], *sizes, *array.shape[axis + 1 :]], len(array))
+
+
+@_arranges
+def _channel_shuffle(builder: Any, node: Node, array: np.ndarray, others: Sequence[Any], batch: int) -> np.ndarray:
+    n, channels, *size = array.shape
+    groups = node.attributes["groups"]
+    if channels % groups:
+        raise Unsupported(f"groups must divide the {channels} channels, got {groups}")
+    return array.reshape(n, groups, channels // groups, *size).swapaxes(1, 2).reshape(array.shape)
 
 
 @_arranges
@@ -236,6 +255,8 @@ REARRANGING = {
     "reshape": _reshape,
     "flatten": _flatten,
     "flatten_to_two": _flatten_to_two,
+    "unflatten": _unflatten,
+    "channel_shuffle": _channel_shuffle,
     "squeeze": _squeeze,
     "unsqueeze": _unsqueeze,
     "transpose": _transpose,

@@ -1,4 +1,4 @@
-"""PyTorch: arrays without a copy, weights of a module of the same architecture, and a network as a module.
+"""PyTorch: arrays without a copy, networks from modules and as modules, weights of a module of the same architecture.
 
 PyTorch keeps images NCHW, filters OIHW and flattens maps in CHW order; zfcuda keeps NHWC, KRSC and HWC. A tensor in
 PyTorch's channels_last format has zfcuda's order in memory, so images cross without a copy.
@@ -6,9 +6,11 @@ PyTorch's channels_last format has zfcuda's order in memory, so images cross wit
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,9 +22,10 @@ from ..backends import Array
 from ..nn import Network
 from ..nn.finite import is_finite
 from ..nn.layers import Layer
-from ..pairs import as_pair
+from ..pairs import as_pair, as_sides
+from .export import from_module
 
-__all__ = ["from_torch", "images_from_torch", "images_to_torch", "load_weights", "to_module", "to_torch"]
+__all__ = ["from_module", "from_torch", "images_from_torch", "images_to_torch", "load_weights", "to_module", "to_torch"]
 
 
 # ---- Arrays ------------------------------------------------------------------------------------------------------
@@ -78,15 +81,46 @@ def load_weights(network: Network, module: nn.Module) -> None:
     what some layer of the network does. ValueError, before anything is changed, that names the module and the attribute
     where that is not so, or where a parameter has no place in the network, is shared by two, or is not finite in
     float32. What the module does in `forward` between them is not seen here, and must be the same.
+
+    Where a network has branches, or other layers with weights, `from_module` must make the same layers of the module,
+    in the same order; names do not matter.
     """
+    chain = all(one.inputs == (before.name,) for before, one in itertools.pairwise(network.layers.values()))
+    plain = all(
+        one.product is not None or not (one.parameter_shapes or one.state_shapes) for one in network.layers.values()
+    )
+    parameters = _plain_weights(network, module) if chain and plain else _graph_weights(network, module)
+    backend, _ = backends.resolve(**network.parameters())
+    network.set_parameters({name: backend.xp.asarray(array) for name, array in parameters.items()})
+
+
+def _graph_weights(network: Network, module: nn.Module) -> dict[str, np.ndarray]:
+    read = from_module(module, network.input_shape)
+    names = {"input": "input", **dict(zip(read.layers, network.layers, strict=False))}
+    for expected, found in itertools.zip_longest(network.architecture.layers, read.architecture.layers):
+        if expected is None or found is None:
+            raise ValueError(f"module has {len(read.layers)} layers, the network {len(network.layers)}")
+        inputs = tuple(names[name] for name in read.layers[found.name].inputs)
+        as_there = dataclasses.replace(found, name=expected.name, block=expected.block, inputs=inputs)
+        wanted = dataclasses.replace(expected, inputs=network.layers[expected.name].inputs)
+        if as_there != wanted:
+            raise ValueError(
+                f"module's layer {found.name} must match {expected.name}: must be {wanted}, got {as_there}"
+            )
+    arrays: Any = read.parameters() | read.state()
+    return {f"{names[key.rpartition('.')[0]]}.{key.rpartition('.')[2]}": array for key, array in arrays.items()}
+
+
+def _plain_weights(network: Network, module: nn.Module) -> dict[str, np.ndarray]:
     matched = _matched(network, module)
     parameters: dict[str, np.ndarray] = {}
     for layer, (name, source) in matched:
         parameters[f"{layer.name}.weight"] = _weight_from_torch(layer, _to_numpy(f"{name}.weight", source.weight))
+        if "bias" not in layer.parameter_shapes:
+            continue
         bias = np.zeros(layer.parameter_shapes["bias"], np.float32)
         parameters[f"{layer.name}.bias"] = bias if source.bias is None else _to_numpy(f"{name}.bias", source.bias)
-    backend, _ = backends.resolve(**network.parameters())
-    network.set_parameters({name: backend.xp.asarray(array) for name, array in parameters.items()})
+    return parameters
 
 
 _Named = tuple[str, Any]
@@ -203,18 +237,85 @@ def _filter_shape(layer: Any) -> tuple[int, ...]:
 
 def to_module(network: Network) -> nn.Sequential:
     """The network as a PyTorch module with a copy of its weights, on the network's device: images (N, C, H, W) to
-    logits. Its children have the names of the network's layers, with _ for a dot; `flatten` stands before the first fc
-    layer. ValueError if two would have one name."""
+    logits. Its children have the names of the network's layers, with _ for a dot, and run in their order, each on what
+    its layer reads; `flatten` stands before the first fc layer on maps. ValueError if two would have one name."""
     children: list[tuple[str, nn.Module]] = []
+    reads: list[tuple[str, ...]] = []
+    child_of = {"input": "input"}
     for layer in network.layers.values():
-        module = _module_of(layer)
+        module, name = _module_of(layer), layer.name.replace(".", "_")
+        inputs = tuple(child_of[one] for one in layer.inputs)
         if isinstance(module, nn.Linear) and len(layer.input_shape) == 3:
-            children.append(("flatten", nn.Flatten()))
-        children.append((layer.name.replace(".", "_"), _with_weights(module, layer)))
+            first = not any(isinstance(child, nn.Flatten) for _, child in children)
+            flatten = "flatten" if first else f"{name}_flatten"
+            children.append((flatten, nn.Flatten()))
+            reads.append(inputs)
+            inputs = (flatten,)
+        children.append((name, _with_weights(module, layer)))
+        reads.append(inputs)
+        child_of[layer.name] = name
     names = [name for name, _ in children]
     if len(set(names)) < len(names):
         raise ValueError(f"layers of a module must have different names, also with _ for dots; got {', '.join(names)}")
-    return nn.Sequential(OrderedDict(children))
+    return _Graph(OrderedDict(children), reads)
+
+
+class _Graph(nn.Sequential):
+    """Children that run one after the other, each on what those make that it reads; "input" is the image."""
+
+    def __init__(self, children: OrderedDict[str, nn.Module], reads: Sequence[tuple[str, ...]]):
+        super().__init__(children)
+        self.reads = tuple(reads)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = {"input": x}
+        for (name, child), inputs in zip(self.named_children(), self.reads, strict=True):
+            x = made[name] = child(*(made[one] for one in inputs))
+        return x
+
+
+class _Sum(nn.Module):
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        total = inputs[0]
+        for one in inputs[1:]:
+            total = total + one
+        return total
+
+
+class _Concat(nn.Module):
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+        return torch.cat(inputs, 1)
+
+
+class _Channels(nn.Module):
+    """Channels in another order, or some of them."""
+
+    def __init__(self, order: Sequence[int]):
+        super().__init__()
+        self.register_buffer("order", torch.tensor(order))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.index_select(1, self.order)  # type: ignore[arg-type]
+
+
+class _Rows(nn.Module):
+    """Maps as rows in the order (H, W, C), as zfcuda has them."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.permute(0, 2, 3, 1).flatten(1)
+
+
+class _Fixed(nn.Module):
+    """A factor and a shift of each channel."""
+
+    def __init__(self, channels: int, rank: int):
+        super().__init__()
+        self.shape = (1, channels, *[1] * (rank - 1))
+        self.register_buffer("weight", torch.empty(channels))
+        self.register_buffer("bias", torch.empty(channels))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * self.weight.view(self.shape) + self.bias.view(self.shape)  # type: ignore[operator, union-attr]
 
 
 def _module_of(layer: Layer) -> Any:
@@ -224,27 +325,80 @@ def _module_of(layer: Layer) -> Any:
     return _MODULES[layer.kind](layer)
 
 
+def _padded(layer: Any, fill: float, of: Callable[[Any], nn.Module]) -> nn.Module:
+    """A module with the layer's padding, or behind one that pads where the sides differ. of: from its padding."""
+    (top, bottom), (left, right) = as_sides(layer.padding)
+    if (top, left) == (bottom, right):
+        return of((top, left))
+    return nn.Sequential(nn.ConstantPad2d((left, right, top, bottom), fill), of((0, 0)))
+
+
+def _conv_module(layer: Any) -> nn.Module:
+    fields = {"stride": as_pair(layer.stride), "dilation": as_pair(layer.dilation), "groups": layer.groups}
+    fields |= {"bias": "bias" in layer.parameter_shapes, "device": "meta"}
+    channels = layer.input_shape[2], layer.maps
+    return _padded(layer, 0.0, lambda padding: nn.Conv2d(*channels, layer.kernel_size, padding=padding, **fields))
+
+
+def _pool_module(layer: Any) -> nn.Module:
+    window, stride, ceil = as_pair(layer.window), as_pair(layer.stride), layer.ceil_mode
+    return _padded(layer, -math.inf, lambda padding: nn.MaxPool2d(window, stride, padding, ceil_mode=ceil))
+
+
+def _avgpool_module(layer: Any) -> nn.Module:
+    if layer.window is None:
+        return nn.AdaptiveAvgPool2d(1)
+    window = as_pair(layer.window)
+    stride = window if layer.stride is None else as_pair(layer.stride)
+    (top, bottom), (left, right) = as_sides(layer.padding)
+    if (top, left) != (bottom, right) and (layer.ceil_mode or not layer.count_include_pad):
+        raise TypeError(f"layer {layer.name} pads its sides differently and does not count that; PyTorch does neither")
+    counts = {"ceil_mode": layer.ceil_mode, "count_include_pad": layer.count_include_pad}
+    return _padded(layer, 0.0, lambda padding: nn.AvgPool2d(window, stride, padding, **counts))
+
+
+def _batchnorm_module(layer: Any) -> nn.Module:
+    if layer.frozen:
+        return _Fixed(layer.input_shape[-1], len(layer.input_shape))
+    kind: Any = nn.BatchNorm2d if len(layer.input_shape) == 3 else nn.BatchNorm1d
+    return kind(layer.input_shape[-1], layer.eps, layer.momentum, device="meta")
+
+
 _MODULES: dict[str, Callable[[Any], Any]] = {
-    "conv": lambda layer: nn.Conv2d(
-        layer.input_shape[2],
-        layer.maps,
-        layer.kernel_size,
-        as_pair(layer.stride),
-        as_pair(layer.padding),
-        device="meta",
+    "conv": _conv_module,
+    "fc": lambda layer: nn.Linear(
+        math.prod(layer.input_shape), layer.units, bias="bias" in layer.parameter_shapes, device="meta"
     ),
-    "fc": lambda layer: nn.Linear(math.prod(layer.input_shape), layer.units, device="meta"),
-    "pool": lambda layer: nn.MaxPool2d(as_pair(layer.window), as_pair(layer.stride), as_pair(layer.padding)),
+    "pool": _pool_module,
+    "avgpool": _avgpool_module,
     # PyTorch divides alpha by the size of the window.
     "norm": lambda layer: nn.LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k),
+    "batchnorm": _batchnorm_module,
     "relu": lambda layer: nn.ReLU(),
+    "leaky_relu": lambda layer: nn.LeakyReLU(layer.slope),
+    "prelu": lambda layer: nn.PReLU(layer.parameter_shapes["weight"][0], device="meta"),
+    "clip": lambda layer: nn.Hardtanh(layer.low, layer.high),
+    "add": lambda layer: _Sum(),
+    "concat": lambda layer: _Concat(),
+    "permute": lambda layer: _Channels(layer.order),
+    "slice": lambda layer: _Channels(range(layer.start, layer.stop)),
+    "flatten": lambda layer: _Rows(),
     "dropout": lambda layer: nn.Dropout(layer.probability),
 }
 
 
 def _with_weights(module: Any, layer: Any) -> nn.Module:
-    if layer.product is None:
+    arrays = (*layer.parameter_shapes, *layer.state_shapes)
+    if not arrays:
         return module
-    weights = {"weight": _weight_to_torch(layer, module.weight.shape), "bias": to_torch(layer.bias).clone()}
-    module.load_state_dict(weights, assign=True)
+    *_, holder = [child for child in module.modules() if not any(child.children())]
+    weights = {name: to_torch(getattr(layer, name)).clone() for name in arrays}
+    if isinstance(holder, _Fixed):
+        scale = to_torch(layer.scale)
+        weights = {"weight": scale, "bias": weights["bias"] - weights["running_mean"] * scale}
+    elif isinstance(holder, (nn.Conv2d, nn.Linear)):
+        weights["weight"] = _weight_to_torch(layer, holder.weight.shape)
+    if isinstance(holder, (nn.BatchNorm1d, nn.BatchNorm2d)):
+        weights["num_batches_tracked"] = torch.zeros((), dtype=torch.int64, device=weights["weight"].device)
+    holder.load_state_dict(weights, assign=True)
     return module.requires_grad_()

@@ -79,6 +79,8 @@ def _avgpool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
         if x.fill != 0 or (any(padding) and not counts) or node.attributes.get("ceil_mode"):
             raise Unsupported("in front of an average pool maps are padded with zeros that count, without ceil_mode")
         padding, counts = _both(padding, x.padding), True
+    if window == stride == (1, 1) and not any(padding):
+        return as_it_was(x, signal)
     if not any(padding):
         counts = True
     return _pooled(builder, AvgPoolSpec, node, x, window, stride, padding, signal, count_include_pad=counts)
@@ -146,7 +148,9 @@ def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     whole = np.arange(pixels, dtype=np.int32) * channels
     if rows.shape[1] != pixels or not np.array_equal(rows, order[:, None] + whole):
         raise Unsupported("means are read over height and width together, of all of a map")
-    made = builder.add(AvgPoolSpec, node.name, [Tensor(x.layer, x.shape)])
+    made = Tensor(x.layer, x.shape)
+    if pixels > 1:
+        made = builder.add(AvgPoolSpec, node.name, [made])
     dims = tuple(1 if axis in reduced else size for axis, size in enumerate(x.dims))
     dims = dims if node.attributes.get("keepdims") else tuple(x.dims[axis] for axis in kept)
     return made.rearranged(order.astype(np.int32).reshape(dims or (1,)))
@@ -201,7 +205,7 @@ def _two(value: Any, signal: bool) -> tuple[int, int]:
 
 def _pooling(node: Node, x: Tensor, signal: bool) -> tuple[tuple[int, int], tuple[int, int], Sides]:
     window = _two(node.attributes["window"], signal)
-    stride = _two(node.attributes.get("stride") or node.attributes["window"], signal)
+    stride = _two(node.attributes["stride"], signal)
     return window, stride, _padding(node, x, window, stride, (1, 1), signal)
 
 

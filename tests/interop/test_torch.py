@@ -1,0 +1,379 @@
+"""Networks from PyTorch modules and .pt2 files, against the modules themselves in float64."""
+
+import contextlib
+import copy
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[torch]'")
+
+from torch import nn  # noqa: E402
+
+from tests.accuracy import relative_error  # noqa: E402
+from tests.interop.modules import MODULES, make  # noqa: E402
+from tests.interop.rules import Rule  # noqa: E402
+from zfcuda import CheckpointError, Network, backends, data, load  # noqa: E402
+from zfcuda.interop import pt2  # noqa: E402
+from zfcuda.interop import torch as interop  # noqa: E402
+from zfcuda.nn.layers import RULES  # noqa: E402
+
+
+def images(shape, count=3):
+    return np.random.default_rng(1).standard_normal((count, *shape)).astype(np.float32)
+
+
+def as_input(x, module):
+    """NHWC images as the module's double input."""
+    x = torch.from_numpy(x).double().permute(0, 3, 1, 2)
+    return x[:, :, 0] if any(isinstance(one, nn.Conv1d) for one in module.modules()) else x
+
+
+@pytest.fixture(scope="module")
+def nets():
+    """Each module and the network that it becomes, once."""
+    made = {}
+
+    def of(name):
+        if name not in made:
+            shape, module = make(name)
+            made[name] = module, interop.from_module(module, shape)
+        module, net = made[name]
+        return copy.deepcopy(module), net
+
+    return of
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_logits(name, nets):
+    module, net = nets(name)
+    x = images(net.input_shape)
+    with torch.no_grad():
+        expected = module.double()(as_input(x, module)).numpy()
+    assert net.head == "none"
+    assert relative_error(net.forward(x).output, expected) < 1e-5
+    assert relative_error(net.predict(x), expected) < 1e-5
+
+
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("name", MODULES)
+def test_projections(name, rule, nets):
+    module, net = nets(name)
+    x = images(net.input_shape)
+    trace = net.forward(x)
+    seed = np.random.default_rng(2).standard_normal(trace.output.shape).astype(np.float32)
+    pixels = net.project(trace, list(net.layers)[-1], seed, rule)
+    given = as_input(x, module).requires_grad_()
+    with Rule(rule):
+        output = module.double()(given)
+    (expected,) = torch.autograd.grad(output, given, torch.from_numpy(seed).double())
+    expected = expected[:, :, None] if expected.ndim == 3 else expected
+    assert relative_error(pixels, expected.permute(0, 2, 3, 1).numpy()) < 1e-4
+
+
+# A convolution that works twice is two layers, each with a gradient of its own.
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "shared"])
+def test_gradients_in_training_mode(name, nets):
+    module, net = nets(name)
+    module = module.double().train()
+    for child in module.modules():
+        if isinstance(child, nn.Dropout):
+            child.p = 0.0
+    net = Network(net.architecture, parameters=net.parameters() | net.state())  # the other one stays as it is
+    for layer in net.layers.values():
+        if layer.kind == "dropout":
+            layer.probability = 0.0
+    x, labels = images(net.input_shape, 4), np.array([0, 2, 1, 2], np.int32)
+    loss, _, gradients = net.loss_and_gradients(x, labels)
+    expected = nn.functional.cross_entropy(module(as_input(x, module)), torch.from_numpy(labels).long())
+    expected.backward()
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-4)
+    # A module with the gradients in the place of its parameters is read in the same way as one with these.
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.grad is not None:
+                parameter.copy_(parameter.grad)
+    read = interop.from_module(module.float(), net.input_shape).parameters()
+    scale = max(float(np.abs(gradient).max()) for gradient in read.values())
+    assert set(read) == set(gradients)
+    for key, gradient in gradients.items():
+        if name == "normalising" and key == "conv2.bias":  # which is one number for all channels in the module
+            continue
+        # A bias before a batch normalisation changes nothing: its gradient is rounding.
+        error = np.linalg.norm(gradient - read[key])
+        assert error < 1e-4 * max(np.linalg.norm(read[key]), 0.01 * scale), key
+
+
+@pytest.mark.parametrize("name", ["residual", "inception", "shuffle"])
+def test_on_the_emulated_backend(name, nets):
+    _, net = nets(name)
+    x = images(net.input_shape, 1)
+    trace = net.forward(x)
+    last = list(net.layers)[-1]
+    with backends.use("emulated"):
+        emulated = net.forward(x)
+        assert relative_error(emulated.output, trace.output) < 1e-5
+        for rule in RULES:
+            expected = net.project(trace, last, trace.output, rule)
+            assert relative_error(net.project(emulated, last, trace.output, rule), expected) < 1e-5
+
+
+# ---- Names, heads, and what is known besides --------------------------------------------------------------------
+
+
+def test_layers_have_the_names_of_modules(nets):
+    _, net = nets("residual")
+    assert list(net.layers)[:12] == [
+        *("conv1", "bn1", "relu", "pool", "layer1.0.conv1", "layer1.0.bn1", "layer1.0.relu", "layer1.0.conv2"),
+        *("layer1.0.bn2", "layer1.0.add", "layer1.0.relu_1", "layer1.1.conv1"),
+    ]
+    assert {"layer2.0.downsample.0", "layer2.0.downsample.1", "pool_1", "relu_1", "mean", "fc"} <= set(net.layers)
+    assert net.blocks == {1: "relu", 2: "layer1.1.relu_1", 3: "layer2.1.relu_1", 4: "relu_1", 5: "fc"}
+
+
+def test_what_is_fixed_is_no_parameter(nets):
+    _, net = nets("normalising")
+    assert not {name for name in net.parameters() if not name.startswith(("conv", "rows", "fc"))}
+    assert net.layers["conv2"].bias is not None  # the shift behind it
+
+
+@pytest.mark.parametrize(
+    ("end", "head"),
+    [(nn.Softmax(1), "softmax"), (nn.LogSoftmax(-1), "softmax"), (nn.Sigmoid(), "sigmoid"), (nn.Identity(), "none")],
+)
+def test_the_end_of_a_module_is_its_head(end, head, tmp_path):
+    shape, module = make("mobile")
+    module = nn.Sequential(module, end)
+    preprocess = data.Preprocess(np.zeros((*shape[:2], 4), np.float32), shape[:2])
+    net = interop.from_module(module, shape, classes=list("abcd"), preprocess=preprocess)
+    assert (net.head, net.classes, net.preprocess) == (head, tuple("abcd"), preprocess)
+    x = images(shape)
+    with torch.no_grad():
+        expected = module(as_input(x, module).float()).numpy()
+    expected = np.exp(expected) if isinstance(end, nn.LogSoftmax) else expected
+    np.testing.assert_allclose(net.predict(x), expected, rtol=1e-4, atol=1e-6)
+    assert interop.from_module(module, shape, head="none").head == "none"
+    net.save(tmp_path / "net.safetensors")
+    again = load(tmp_path / "net.safetensors")
+    assert again.architecture == net.architecture
+    np.testing.assert_array_equal(again.predict(x), net.predict(x))
+
+
+def test_the_module_stays_as_it_is():
+    shape, module = make("mobile")
+    module.train()
+    module.features[1].eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    net = interop.from_module(module, shape)
+    assert module.training
+    assert not module.features[1].training
+    for array in net.parameters().values():
+        array[...] = 7
+    for name, tensor in module.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_modules_of_other_types(dtype):
+    shape, module = make("plain")
+    net = interop.from_module(module.to(dtype), shape)
+    for name, array in net.parameters().items():
+        assert array.dtype == np.float32
+        assert np.isfinite(array).all(), name
+
+
+def test_one_of_several_outputs():
+    class Heads(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.one, self.other = nn.Conv2d(3, 4, 3), nn.Linear(4, 2), nn.Linear(4, 5)
+
+        def forward(self, x):
+            x = self.conv(x).mean((2, 3))
+            return self.one(x), {"aux": torch.erf(self.other(x)), "plain": self.other(x)}
+
+    net = interop.from_module(Heads().eval(), (6, 6, 3))
+    assert list(net.layers) == ["conv", "mean", "one"]
+    with pytest.raises(ValueError, match=r"output must be one of linear, .*; got 'x'"):
+        interop.from_module(Heads(), (6, 6, 3), output="x")
+
+
+# ---- Back to PyTorch --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_there_and_back(name, nets):
+    _, net = nets(name)
+    x = images(net.input_shape)
+    module = interop.to_module(net).eval()
+    with torch.no_grad():
+        output = module(interop.images_to_torch(x))
+    assert relative_error(output.numpy(), net.forward(x).output) < 1e-5
+    again = interop.from_module(module, net.input_shape)
+    assert relative_error(again.forward(x).output, net.forward(x).output) < 1e-5
+    assert [layer.kind for layer in again.layers.values()] == [layer.kind for layer in net.layers.values()]
+    if name not in ("inception", "shuffle", "normalising"):  # where channels are permuted, or sides padded apart
+        assert list(again.layers) == [layer.replace(".", "_") for layer in net.layers]
+
+
+@pytest.mark.parametrize("name", ["residual", "shuffle", "normalising"])
+def test_weights_of_a_graph(name, nets):
+    module, expected = nets(name)
+    net = Network(expected.architecture, seed=5)
+    interop.load_weights(net, module)
+    for key, array in (expected.parameters() | expected.state()).items():
+        np.testing.assert_array_equal((net.parameters() | net.state())[key], array)
+    interop.load_weights(net, interop.to_module(expected))  # whose names are others
+    before = {key: array.copy() for key, array in net.parameters().items()}
+    other = nets("dense")[0] if name != "shuffle" else nets("mobile")[0]
+    with pytest.raises(ValueError, match="module"):
+        interop.load_weights(net, other)
+    for key, array in net.parameters().items():
+        np.testing.assert_array_equal(array, before[key])
+
+
+def test_weights_of_another_graph(nets):
+    module, expected = nets("residual")
+    module.layer1[0].conv2 = nn.Conv2d(8, 8, 3, 1, 1, bias=True)
+    with pytest.raises(ValueError, match=r"layer layer1.0.conv2 must match layer1.0.conv2: must be .*bias=False"):
+        interop.load_weights(Network(expected.architecture), module)
+    module.layer1 = nn.Identity()
+    with pytest.raises(ValueError, match=r"must match|module has"):
+        interop.load_weights(Network(expected.architecture), module)
+
+
+# ---- Files ------------------------------------------------------------------------------------------------------
+
+
+def saved(name, path, **options):
+    shape, module = make(name)
+    x = as_input(images(shape, 2), module).float()
+    torch.export.save(torch.export.export(module, (x,), strict=False, **options), path)
+    return shape, module
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_files(name, tmp_path, nets):
+    saved(name, tmp_path / "model.pt2")
+    net, expected = pt2.load(tmp_path / "model.pt2"), nets(name)[1]
+    assert net.architecture == expected.architecture
+    for key, array in (expected.parameters() | expected.state()).items():
+        np.testing.assert_array_equal((net.parameters() | net.state())[key], array)
+
+
+def test_files_of_any_batch(tmp_path, nets):
+    batch = torch.export.Dim("batch", min=2, max=64)
+    saved("inception", tmp_path / "model.pt2", dynamic_shapes=({0: batch},))
+    assert pt2.load(tmp_path / "model.pt2").architecture == nets("inception")[1].architecture
+    height = torch.export.Dim("height", min=8, max=64)
+    _, module = make("mobile")
+    exported = torch.export.export(module, (torch.zeros(2, 4, 13, 16),), dynamic_shapes=({2: height},), strict=False)
+    torch.export.save(exported, tmp_path / "open.pt2")
+    with pytest.raises(CheckpointError, match="has open sizes: export it with fixed ones"):
+        pt2.load(tmp_path / "open.pt2")
+
+
+def test_nothing_in_a_file_is_executed(tmp_path, monkeypatch):
+    """Neither unpickled nor evaluated, and PyTorch is not asked."""
+    saved("shuffle", tmp_path / "model.pt2")
+
+    def refuse(*arguments, **options):
+        raise AssertionError("the file was executed")
+
+    monkeypatch.setattr("torch.load", refuse)
+    monkeypatch.setattr("torch.export.load", refuse)
+    monkeypatch.setattr("pickle.loads", refuse)
+    monkeypatch.setattr("pickle.Unpickler", refuse)
+    pt2.load(tmp_path / "model.pt2")
+
+
+def test_files_that_are_no_programs(tmp_path):
+    path = tmp_path / "model.pt2"
+    with pytest.raises(FileNotFoundError, match="no exported program at "):
+        pt2.load(path)
+    torch.save(nn.Linear(2, 2).state_dict(), path)
+    with pytest.raises(CheckpointError, match=r"model\.pt2: no file of torch.export.save"):
+        pt2.load(path)
+    path.write_bytes(b"no zip")
+    with pytest.raises(CheckpointError, match=r"model\.pt2: no file of torch.export.save, or one that is damaged"):
+        pt2.load(path)
+    saved("plain", path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for share in (0.1, 0.5, 0.95):
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(CheckpointError):
+            pt2.load(path)
+    for _ in range(150):
+        content = bytearray(whole)
+        for place in rng.integers(len(whole), size=3):
+            content[place] = rng.integers(256)
+        path.write_bytes(content)
+        with contextlib.suppress(CheckpointError):  # or it is another program
+            pt2.load(path)
+
+
+# ---- What cannot be read -------------------------------------------------------------------------------------------
+
+
+class Wrong(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function, self.conv = function, nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
+def through_a_view(x):
+    flat = x.flatten(1)
+    flat.relu_()
+    return x.mean((2, 3))
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (
+            nn.functional.silu,
+            r"silu \(aten.silu.default\): is no operation that is read\noperations that are read: .*relu, ",
+        ),
+        (lambda x: x * x.sigmoid(), r"mul \(aten.mul.Tensor\): sigmoid is read at the end of a model only"),
+        (lambda x: x * x, "products are read of a tensor and constants"),
+        (lambda x: x.view(-1, 16), "must leave the images of a batch apart"),
+        (lambda x: nn.functional.adaptive_avg_pool2d(x, 3), r"\(3, 3\) does not divide \(4, 4\)"),
+        (lambda x: x.softmax(1), "softmax is read over all outputs together"),
+        (lambda x: x - torch.tensor([1.0, 2.0, 3.0, 4.0]), "these differ from pixel to pixel"),
+        (lambda x: nn.functional.interpolate(x, scale_factor=2), "is no operation that is read"),
+        (lambda x: nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), "padding must be by a constant, not reflect"),
+        (through_a_view, "reads conv2d, which was changed in place through another"),
+        (lambda x: nn.functional.batch_norm(x, None, None, training=True), "must be that of test time"),
+        (lambda x: x.mean(2), "means are read over height and width together"),
+        (lambda x: torch.add(x, x, alpha=2), "alpha must be 1, got 2"),
+        (lambda x: nn.functional.max_pool2d(x, 2, dilation=2), "a max pool must have a dilation of 1"),
+    ],
+)
+def test_what_cannot_be_read(function, message):
+    with pytest.raises(ValueError, match=f"(?s){message}"):
+        interop.from_module(Wrong(function), (6, 6, 3))
+
+
+def test_modules_that_cannot_be_exported():
+    def branching(x):
+        return x if x.sum() > 0 else -x
+
+    with pytest.raises(ValueError, match=r"torch.export cannot follow the module for inputs of \(2, 3, 6, 6\): "):
+        interop.from_module(Wrong(branching), (6, 6, 3))
+    with pytest.raises(ValueError, match="cannot follow the module"):
+        interop.from_module(Wrong(nn.Identity()), (6, 6, 4))
+    with pytest.raises(TypeError, match=r"module must be a .*Module, got dict"):
+        interop.from_module({}, (6, 6, 3))
+    with pytest.raises(ValueError, match="input_shape must be"):
+        interop.from_module(Wrong(nn.Identity()), (6, 6))
+
+
+def test_weights_that_are_not_finite():
+    module = Wrong(nn.Identity())
+    module.conv.weight.data[0, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match="its weight has values that are not finite"):
+        interop.from_module(module, (6, 6, 3))

@@ -1,0 +1,369 @@
+"""PyTorch's ATen operations in common terms (`zfcuda.interop.graph`). PyTorch itself is not needed for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["CALLS", "Arguments", "Call", "Ref"]
+
+
+class Ref(str):
+    """The name of a tensor, or of a number that the program computes."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operation. target: "aten.conv2d.default"; arguments: by the names that the operation gives them, a tensor as
+    its `Ref`; path: of the module in which it is called; own: whether that is one of PyTorch's own, no container."""
+
+    target: str
+    arguments: Mapping[str, Any]
+    outputs: tuple[str, ...]
+    path: str = ""
+    own: bool = False
+
+
+class Arguments:
+    """What a call is given, in the graph's terms."""
+
+    def __init__(self, translation: Any, call: Call):
+        self._translation = translation
+        self.call = call
+
+    def __call__(self, name: str, default: Any = None) -> Any:
+        """A number, a word, or a list of numbers."""
+        value = self.call.arguments.get(name, default)
+        if isinstance(value, (list, tuple)):
+            return [self._number(one) for one in value]
+        return self._number(value)
+
+    def _number(self, value: Any) -> Any:
+        if isinstance(value, Ref):
+            if value not in self._translation.numbers:
+                raise ValueError("must have sizes that are known when the model is exported")
+            return self._translation.numbers[value]
+        return value
+
+    def tensor(self, name: str) -> str:
+        """The graph's name of a tensor, "" where it is None; a number becomes a constant."""
+        value = self.call.arguments.get(name)
+        if value is None:
+            return ""
+        return self.of(value) if isinstance(value, Ref) else self.constant(np.float32(value), name)
+
+    def tensors(self, name: str) -> list[str]:
+        return [self.of(value) for value in self.call.arguments[name]]
+
+    def of(self, ref: str) -> str:
+        if ref in self._translation.changed:
+            raise ValueError(f"reads {ref}, which was changed in place through another view of it: copy one of them")
+        return self._translation.names.get(ref, ref)
+
+    def constant(self, value: Any, name: str) -> str:
+        held = f"{self.call.outputs[0]}/{name}"
+        self._translation.constants[held] = np.asarray(value)
+        return held
+
+    def integers(self, name: str, *values: int) -> str:
+        return self.constant(np.array(values, np.int64), name)
+
+
+_Made = str | tuple[str, Sequence[str], Mapping[str, Any]]
+
+
+# ---- Calls -----------------------------------------------------------------------------------------------------------
+
+
+def _same(a: Arguments) -> _Made:
+    return a.tensor("input" if "input" in a.call.arguments else "self")
+
+
+def _converted(a: Arguments) -> _Made:
+    """The numbers are float32 here, whatever they are in the module."""
+    return a.tensor("self")
+
+
+def _window(a: Arguments) -> dict[str, Any]:
+    padding = a("padding", 0)
+    padding = {"same": "same_upper", "valid": 0}.get(padding, padding) if isinstance(padding, str) else padding
+    return {"padding": padding, "dilation": a("dilation", 1)}
+
+
+def _conv(a: Arguments) -> _Made:
+    if a("transposed"):
+        raise ValueError("transposed convolutions are not read")
+    inputs = [a.tensor(name) for name in ("input", "weight", "bias")]
+    return "conv", inputs, _window(a) | {"stride": a("stride", 1), "groups": a("groups", 1)}
+
+
+def _pool(a: Arguments) -> dict[str, Any]:
+    window = a("kernel_size")
+    return _window(a) | {"window": window, "stride": a("stride") or window, "ceil_mode": a("ceil_mode", False)}
+
+
+def _maxpool(a: Arguments) -> _Made:
+    return "maxpool", [a.tensor("self")], _pool(a)
+
+
+def _avgpool(a: Arguments) -> _Made:
+    attributes = _pool(a) | {"count_include_pad": a("count_include_pad", True), "divisor": a("divisor_override")}
+    return "avgpool", [a.tensor("self")], attributes
+
+
+def _adaptive(mean: bool) -> Callable[[Arguments], _Made]:
+    return lambda a: ("adaptive_pool", [a.tensor("self")], {"size": a("output_size"), "mean": mean})
+
+
+def _batch_norm(a: Arguments) -> _Made:
+    inputs = [a.tensor(name) for name in ("input", "weight", "bias", "running_mean", "running_var")]
+    attributes = {"eps": a("eps"), "momentum": a("momentum"), "training": a("training", False)}
+    return "batchnorm", inputs, attributes
+
+
+def _linear(a: Arguments) -> _Made:
+    return "linear", [a.tensor("input"), a.tensor("weight"), a.tensor("bias")], {}
+
+
+def _addmm(a: Arguments) -> _Made:
+    attributes = {"inputs_first": True, "alpha": a("alpha", 1), "beta": a("beta", 1)}
+    return "linear", [a.tensor("mat1"), a.tensor("mat2"), a.tensor("self")], attributes
+
+
+def _matmul(second: str) -> Callable[[Arguments], _Made]:
+    return lambda a: ("linear", [a.tensor("self"), a.tensor(second)], {"inputs_first": True})
+
+
+def _binary(op: str) -> Callable[[Arguments], _Made]:
+    def made(a: Arguments) -> _Made:
+        if a("alpha", 1) != 1:
+            raise ValueError(f"alpha must be 1, got {a('alpha')}")
+        if a("rounding_mode") is not None:
+            raise ValueError("quotients that are rounded are not read")
+        return op, [a.tensor("self"), a.tensor("other")], {}
+
+    return made
+
+
+def _bounds(low: str | float | None, high: str | float | None) -> Callable[[Arguments], _Made]:
+    """clip between two arguments, or numbers."""
+
+    def bound(a: Arguments, value: str | float | None, name: str) -> str:
+        number = a(value) if isinstance(value, str) else value
+        return "" if number is None else a.constant(np.float32(number), name)
+
+    return lambda a: ("clip", [a.tensor("self"), bound(a, low, "low"), bound(a, high, "high")], {})
+
+
+def _hardtanh(a: Arguments) -> _Made:
+    low, high = a("min_val", -1.0), a("max_val", 1.0)
+    return "clip", [a.tensor("self"), a.constant(np.float32(low), "low"), a.constant(np.float32(high), "high")], {}
+
+
+def _threshold(a: Arguments) -> _Made:
+    if a("threshold") != 0 or a("value") != 0:
+        raise ValueError("a threshold other than that of a ReLU is not read")
+    return "relu", [a.tensor("self")], {}
+
+
+def _dropout(a: Arguments) -> _Made:
+    return "dropout", [a.tensor("input")], {"probability": a("p")}
+
+
+def _pad(a: Arguments) -> _Made:
+    """PyTorch's padding begins with the last axis: (left, right, top, bottom, ...)."""
+    pads = a("pad")
+    axes = [-1 - i for i in range(len(pads) // 2)]
+    inputs = [a.tensor("self"), a.integers("pads", *pads[::2], *pads[1::2])]
+    inputs += [a.constant(np.float32(a("value") or 0), "value"), a.integers("axes", *axes)]
+    return "pad", inputs, {"mode": a("mode", "constant")}
+
+
+def _shape(name: str) -> Callable[[Arguments], _Made]:
+    return lambda a: ("reshape", [a.tensor("self"), a.integers("shape", *a(name))], {"allowzero": True})
+
+
+def _flatten(a: Arguments) -> _Made:
+    return "flatten", [a.tensor("self")], {"start": a("start_dim", 0), "end": a("end_dim", -1)}
+
+
+def _unflatten(a: Arguments) -> _Made:
+    return "unflatten", [a.tensor("self"), a.integers("sizes", *a("sizes"))], {"axis": a("dim")}
+
+
+def _squeeze(a: Arguments) -> _Made:
+    dims = a("dim")
+    if dims is None:
+        return "squeeze", [a.tensor("self")], {}
+    axes = a.integers("axes", *(dims if isinstance(dims, list) else [dims]))
+    return "squeeze", [a.tensor("self"), axes], {"lenient": True}
+
+
+def _unsqueeze(a: Arguments) -> _Made:
+    return "unsqueeze", [a.tensor("self"), a.integers("axes", a("dim"))], {}
+
+
+def _permute(a: Arguments) -> _Made:
+    return "transpose", [a.tensor("self")], {"order": a("dims")}
+
+
+def _transpose(a: Arguments) -> _Made:
+    return "swap", [a.tensor("self")], {"axes": (a("dim0", 0), a("dim1", 1))}
+
+
+def _cat(a: Arguments) -> _Made:
+    return "concat", a.tensors("tensors"), {"axis": a("dim", 0)}
+
+
+def _chunk(a: Arguments) -> _Made:
+    return "split", [a.tensor("self")], {"axis": a("dim", 0), "parts": a("chunks")}
+
+
+def _split(a: Arguments) -> _Made:
+    sizes = a("split_size", a("split_sizes"))
+    if isinstance(sizes, list):
+        return "split", [a.tensor("self"), a.integers("sizes", *sizes)], {"axis": a("dim", 0)}
+    return "split", [a.tensor("self")], {"axis": a("dim", 0), "size": sizes}
+
+
+def _between(a: Arguments, axis: int, start: int, end: int, step: int = 1) -> _Made:
+    bounds = [
+        a.integers(name, value) for name, value in (("start", start), ("end", end), ("axis", axis), ("step", step))
+    ]
+    return "slice", [a.tensor("self"), *bounds], {}
+
+
+def _slice(a: Arguments) -> _Made:
+    end = a("end")
+    return _between(a, a("dim", 0), a("start") or 0, 2**62 if end is None else end, a("step", 1))
+
+
+def _narrow(a: Arguments) -> _Made:
+    return _between(a, a("dim"), a("start"), a("start") + a("length"))
+
+
+def _flip(a: Arguments) -> _Made:
+    count = len(a("dims"))
+    starts, ends = a.integers("starts", *[-1] * count), a.integers("ends", *[-(2**62)] * count)
+    inputs = [a.tensor("self"), starts, ends, a.integers("axes", *a("dims")), a.integers("steps", *[-1] * count)]
+    return "slice", inputs, {}
+
+
+def _select(a: Arguments) -> _Made:
+    return "gather", [a.tensor("self"), a.constant(np.int64(a("index")), "index")], {"axis": a("dim")}
+
+
+def _index_select(a: Arguments) -> _Made:
+    return "gather", [a.tensor("self"), a.tensor("index")], {"axis": a("dim")}
+
+
+def _index(a: Arguments) -> _Made:
+    given = [(axis, one) for axis, one in enumerate(a.call.arguments["indices"]) if one is not None]
+    if len(given) != 1:
+        raise ValueError("a tensor is indexed along one axis at a time")
+    return "gather", [a.tensor("self"), a.of(given[0][1])], {"axis": given[0][0]}
+
+
+def _channel_shuffle(a: Arguments) -> _Made:
+    return "channel_shuffle", [a.tensor("self")], {"groups": a("groups")}
+
+
+def _mean(a: Arguments) -> _Made:
+    dims = a("dim")
+    axes = [] if dims is None else [a.integers("axes", *(dims if isinstance(dims, list) else [dims]))]
+    return "mean", [a.tensor("self"), *axes], {"keepdims": a("keepdim", False)}
+
+
+def _softmax(a: Arguments) -> _Made:
+    return "softmax", [a.tensor("self")], {"axis": a("dim")}
+
+
+def _pow(a: Arguments) -> _Made:
+    return "pow", [a.tensor("self"), a.tensor("exponent")], {}
+
+
+def _plain(op: str, **attributes: tuple[str, Any]) -> Callable[[Arguments], _Made]:
+    """attributes: the name here -> (the argument's name in ATen, its default)."""
+    return lambda a: (op, [a.tensor("self")], {name: a(*source) for name, source in attributes.items()})
+
+
+CALLS: dict[str, Callable[[Arguments], _Made]] = {
+    "_log_softmax": _softmax,
+    "_native_batch_norm_legit_no_training": _batch_norm,
+    "_softmax": _softmax,
+    "_to_copy": _converted,
+    "_unsafe_view": _shape("size"),
+    "adaptive_avg_pool1d": _adaptive(True),
+    "adaptive_avg_pool2d": _adaptive(True),
+    "adaptive_max_pool1d": _adaptive(False),
+    "adaptive_max_pool2d": _adaptive(False),
+    "add": _binary("add"),
+    "addmm": _addmm,
+    "alias": _same,
+    "alpha_dropout": _same,
+    "avg_pool1d": _avgpool,
+    "avg_pool2d": _avgpool,
+    "avg_pool3d": _avgpool,
+    "batch_norm": _batch_norm,
+    "cat": _cat,
+    "channel_shuffle": _channel_shuffle,
+    "chunk": _chunk,
+    "clamp": _bounds("min", "max"),
+    "clamp_max": _bounds(None, "max"),
+    "clamp_min": _bounds("min", None),
+    "clone": _same,
+    "constant_pad_nd": _pad,
+    "contiguous": _same,
+    "conv1d": _conv,
+    "conv2d": _conv,
+    "convolution": _conv,
+    "detach": _same,
+    "div": _binary("div"),
+    "dropout": _dropout,
+    "expand": lambda a: ("expand", [a.tensor("self"), a.integers("size", *a("size"))], {}),
+    "feature_dropout": _dropout,
+    "flatten": _flatten,
+    "flip": _flip,
+    "hardtanh": _hardtanh,
+    "index": _index,
+    "index_select": _index_select,
+    "leaky_relu": _plain("leaky_relu", slope=("negative_slope", 0.01)),
+    "lift_fresh_copy": _same,
+    "linear": _linear,
+    "log_softmax": _softmax,
+    "matmul": _matmul("other"),
+    "max_pool1d": _maxpool,
+    "max_pool2d": _maxpool,
+    "max_pool2d_with_indices": _maxpool,
+    "mean": _mean,
+    "mm": _matmul("mat2"),
+    "mul": _binary("mul"),
+    "narrow": _narrow,
+    "native_channel_shuffle": _channel_shuffle,
+    "pad": _pad,
+    "permute": _permute,
+    "pow": _pow,
+    "prelu": lambda a: ("prelu", [a.tensor("self"), a.tensor("weight")], {"by_channel": True}),
+    "relu": _plain("relu"),
+    "relu6": _bounds(0.0, 6.0),
+    "reshape": _shape("shape"),
+    "rsub": lambda a: ("sub", [a.tensor("other"), a.tensor("self")], {}),
+    "select": _select,
+    "sigmoid": _plain("sigmoid"),
+    "slice": _slice,
+    "softmax": _softmax,
+    "split": _split,
+    "split_with_sizes": _split,
+    "squeeze": _squeeze,
+    "sub": _binary("sub"),
+    "t": _transpose,
+    "threshold": _threshold,
+    "to": _converted,
+    "transpose": _transpose,
+    "unflatten": _unflatten,
+    "unsqueeze": _unsqueeze,
+    "view": _shape("size"),
+}

@@ -1,0 +1,134 @@
+"""Networks from PyTorch modules, by torch.export: what a module computes, however it is written."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..nn import Network
+from .aten import Call, Ref
+from .program import Program, is_own, translate
+from .reader import read
+
+if TYPE_CHECKING:
+    from ..data import Preprocess
+
+__all__ = ["from_module"]
+
+_BATCH = 2  # of the example: 1 would be broadcast where it should not
+
+
+def from_module(
+    module: nn.Module,
+    input_shape: tuple[int, int, int],
+    *,
+    preprocess: Preprocess | None = None,
+    classes: Sequence[str] | None = None,
+    output: str | None = None,
+    head: str | None = None,
+) -> Network:
+    """The network that a module is in eval mode, on the CPU, with a copy of its weights in float32.
+
+    input_shape: (H, W, C) of an image; the module gets (N, C, H, W), or (N, C, W) if it has one-dimensional layers and
+    H is 1
+    preprocess, classes: how images become inputs, and the names of the outputs
+    output: which of several outputs is wanted, as torch.export calls it; by default the first
+    head: what `Network.predict` makes of the outputs, "softmax", "sigmoid" or "none"; by default what the module does
+
+    Functional operations, those in place and modules that are used twice become layers like all others. They have the
+    names of their modules, what is functional that of the module around it and of the operation: "layer1.0.conv1",
+    "layer1.0.add"; a second one of the same name is "layer1.0.relu_1". A softmax or sigmoid at the end is no layer:
+    `net.head` says what it was. The module itself stays as it is, in the mode that it is in.
+
+    ValueError where torch.export cannot follow the module, or that lists every operation which cannot be read, with
+    what is allowed. TypeError if it is no module.
+    """
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+    if len(input_shape) != 3 or min(input_shape) < 1:
+        raise ValueError(f"input_shape must be (height, width, channels), all positive, got {input_shape}")
+    with _in_eval_mode(module):
+        program = _exported(module, input_shape)
+    graph = translate(_program(program))
+    return read(graph, output=output, preprocess=preprocess, classes=classes, head=head)
+
+
+@contextlib.contextmanager
+def _in_eval_mode(module: nn.Module) -> Iterator[None]:
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes:
+            child.training = training
+
+
+def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
+    height, width, channels = input_shape
+    one_dimensional = (nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.BatchNorm1d)
+    signals = height == 1 and any(isinstance(child, one_dimensional) for child in module.modules())
+    shape = (_BATCH, channels, width) if signals else (_BATCH, channels, height, width)
+    like = next((one for one in module.parameters() if one.is_floating_point()), torch.empty(0))
+    example = torch.zeros(shape, dtype=like.dtype, device=like.device)
+    try:
+        return torch.export.export(module, (example,), strict=False)
+    except Exception as error:  # whatever the module itself raises
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(f"torch.export cannot follow the module for inputs of {shape}: {reason}") from error
+
+
+def _program(exported: torch.export.ExportedProgram) -> Program:
+    signature = exported.graph_signature
+    held = {**exported.constants, **dict(exported.named_buffers()), **dict(exported.named_parameters())}
+    targets = {
+        **signature.inputs_to_parameters,
+        **signature.inputs_to_buffers,
+        **signature.inputs_to_lifted_tensor_constants,
+    }
+    inputs, constants, calls = [], {}, []
+    renamed: dict[str, str] = {}
+    for node in exported.graph.nodes:
+        if node.op == "placeholder" and node.name in targets:
+            constants[node.name] = _to_numpy(held[targets[node.name]])
+        elif node.op == "placeholder":
+            inputs.append((node.name, tuple(node.meta["val"].shape)))
+        elif node.op == "call_function" and node.target is operator.getitem:
+            source, index = node.args
+            renamed[node.name] = f"{source.name}.{index}"
+        elif node.op == "call_function":
+            calls.append(_call(node, renamed))
+    outputs = [output for output in signature.user_outputs if isinstance(output, str)]
+    return Program(inputs, constants, calls, tuple(renamed.get(output, output) for output in outputs))
+
+
+def _call(node: torch.fx.Node, renamed: dict[str, str]) -> Call:
+    def argument(value: Any) -> Any:
+        if isinstance(value, torch.fx.Node):
+            return Ref(renamed.get(value.name, value.name))
+        return [argument(one) for one in value] if isinstance(value, (list, tuple)) else value
+
+    target: Any = node.target
+    schema = getattr(target, "_schema", None)
+    names = [one.name for one in schema.arguments] if schema else [str(i) for i in range(len(node.args))]
+    arguments = dict(zip(names, node.args, strict=False)) | node.kwargs
+    made = node.meta.get("val")
+    outputs: tuple[str, ...] = (node.name,)
+    if isinstance(made, (list, tuple)):
+        outputs = tuple(f"{node.name}.{i}" for i in range(len(made)))
+    path, kind = next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
+    kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+    arguments = {name: argument(value) for name, value in arguments.items()}
+    return Call(str(target), arguments, outputs, path, is_own(kind))
+
+
+def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+    return tensor.clone().numpy()

@@ -1,0 +1,133 @@
+"""Programs of ATen operations, as torch.export makes them, in common terms (`zfcuda.interop.graph`).
+
+`zfcuda.interop.export` has them of modules, `zfcuda.interop.pt2` of files; PyTorch itself is not needed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .aten import CALLS, Arguments, Call, Ref
+from .graph import MALFORMED, Graph, Node
+
+__all__ = ["Program", "is_own", "translate"]
+
+
+def is_own(kind: str) -> bool:
+    """Whether a class of modules, by its name, is one of PyTorch's own (or of `to_module`'s), whose operation is what
+    the module is."""
+    return kind.startswith(("torch.nn.modules.", "zfcuda.interop.")) and ".container." not in kind
+
+
+@dataclass(frozen=True)
+class Program:
+    """inputs: name and dimensions of each tensor that the module is given; constants: parameters and buffers by the
+    names under which calls read them."""
+
+    inputs: Sequence[tuple[str, tuple[int, ...]]]
+    constants: Mapping[str, np.ndarray]
+    calls: Sequence[Call]
+    outputs: tuple[str, ...]
+
+
+def translate(program: Program) -> Graph:
+    """The program as a graph. ValueError if its inputs are not one batch of images."""
+    if len(program.inputs) != 1:
+        names = ", ".join(name for name, _ in program.inputs) or "none"
+        raise ValueError(f"a model with one input is read; this one has {names}")
+    ((name, (batch, *dims)),) = program.inputs
+    if len(dims) not in (1, 2, 3) or min(dims) < 1:
+        raise ValueError(f"its input {name} must be (N, C, H, W), (N, C, W) or (N, units), got {(batch, *dims)}")
+    translation = _Translation(name, batch, program.constants)
+    for call in program.calls:
+        translation.add(call)
+    outputs = tuple(translation.names.get(output, output) for output in program.outputs)
+    return Graph(name, tuple(dims), batch, translation.nodes, translation.constants, outputs, tuple(CALLS))
+
+
+class _Translation:
+    """Nodes so far. An operation in place changes what other names of its tensor mean from there on:
+
+    names    of the program -> of the graph, as it is now
+    storage  of the program's names -> the tensor whose memory it is
+    changed  names whose memory was written to through another view of it: they are not followed
+    """
+
+    def __init__(self, image: str, batch: int, constants: Mapping[str, np.ndarray]):
+        self.batch = batch
+        self.constants = dict(constants)
+        self.nodes: list[Node] = []
+        self.names: dict[str, str] = {name: name for name in (image, *constants)}
+        self.storage: dict[str, str] = dict(self.names)
+        self.changed: set[str] = set()
+        self.reordered: set[str] = set()
+        self.numbers: dict[str, int] = {}
+
+    def add(self, call: Call) -> None:
+        target = call.target.removeprefix("torch.ops.")
+        word = target.split(".")[1] if target.startswith("aten.") else target
+        in_place = word.endswith("_") and not word.startswith("_")
+        plain = word.rstrip("_") if in_place else word
+        if plain == "sym_size":
+            self.numbers[call.outputs[0]] = self.batch if call.arguments["dim"] == 0 else 0
+            return
+        name = call.path if call.own and call.path else f"{call.path}.{plain}".strip("._")
+        try:
+            if not target.startswith("aten.") or plain not in CALLS:
+                raise ValueError("is no operation that is read")
+            arguments = Arguments(self, call)
+            made = CALLS[plain](arguments)
+        except (ValueError, *MALFORMED) as error:
+            problem = str(error) if isinstance(error, ValueError) else f"has other arguments than are read ({error})"
+            refs = tuple(self.names.get(ref, ref) for ref in _refs(call.arguments.values()))
+            self.nodes.append(Node(None, target, name, refs, call.outputs, problem=problem))
+            self.names |= {output: output for output in call.outputs}
+            self.storage |= {output: output for output in call.outputs}
+            return
+        first = next(iter(_refs(call.arguments.values())), None)
+        if isinstance(made, str):
+            self.names[call.outputs[0]] = made
+        else:
+            op, inputs, attributes = made
+            self.nodes.append(Node(op, target, name, tuple(inputs), call.outputs, attributes))
+            self.names |= {output: output for output in call.outputs}
+        self._remember(call, plain, in_place, first)
+
+    def _remember(self, call: Call, plain: str, in_place: bool, first: str | None) -> None:
+        """Which memory the outputs are in, and what has changed in it."""
+        if in_place and first is not None:
+            before, after = self.names[first], self.names[call.outputs[0]]
+            for name, storage in list(self.storage.items()):
+                if storage == self.storage[first] and name not in call.outputs:
+                    if self.names[name] == before:
+                        self.names[name] = after
+                    else:
+                        self.changed.add(name)
+        copies = plain in ("reshape", "flatten", "contiguous") and first in self.reordered
+        for output in call.outputs:
+            shares = first is not None and (in_place or (plain in _VIEWS and not copies))
+            self.storage[output] = self.storage[first] if shares and first is not None else output
+            if shares and (plain in _REORDERING or first in self.reordered):
+                self.reordered.add(output)
+
+
+_REORDERING = ("transpose", "permute", "t", "chunk", "split", "split_with_sizes", "slice", "select", "narrow", "expand")
+_VIEWS = (
+    *_REORDERING,
+    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "alias", "detach", "to"),
+    *("dropout", "feature_dropout", "alpha_dropout"),
+)
+
+
+def _refs(values: Any) -> list[str]:
+    found: list[str] = []
+    for value in values:
+        if isinstance(value, Ref):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += _refs(value)
+    return found
