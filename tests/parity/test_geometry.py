@@ -129,7 +129,7 @@ def test_what_is_no_convolution(error, message, geometry):
 
 def test_filters_that_groups_do_not_divide():
     x, w = np.zeros((1, 8, 8, 6), np.float32), np.zeros((5, 3, 3, 3), np.float32)
-    with pytest.raises(ValueError, match="groups must divide .* the output channels, 5; got 2"):
+    with pytest.raises(ValueError, match=r"groups must divide .* the output channels, 5; got 2"):
         ops.conv2d(x, w, groups=2)
     with pytest.raises(ValueError, match=r"y must have shape \(1, 8, 8, 4\)"):
         ops.conv_transpose2d(x, w[:4], groups=2, output_size=10)
