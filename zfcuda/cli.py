@@ -20,6 +20,7 @@ from .errors import BackendError
 COMMANDS = (
     "demo",
     "train",
+    "import",
     "visualize",
     "evolve",
     "invariance",

@@ -30,7 +30,7 @@ def test_array_dataset():
     ("changes", "error", "message"),
     [
         ({"images": np.zeros((2, 2, 2, 3), np.float32)}, TypeError, "images must be uint8, got float32"),
-        ({"images": np.zeros((2, 2, 2, 4), np.uint8)}, ValueError, "C of 1 or 3"),
+        ({"images": np.zeros((2, 2, 2), np.uint8)}, ValueError, r"images must be \(N,H,W,C\)"),
         ({"images": np.zeros((0, 2, 2, 3), np.uint8)}, ValueError, "none empty"),
         ({"labels": np.zeros(2, np.int64)}, TypeError, "labels must be int32, got int64"),
         ({"labels": np.zeros(3, np.int32)}, ValueError, r"labels must have shape \(2,\), got \(3,\)"),

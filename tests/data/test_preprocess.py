@@ -67,11 +67,48 @@ def test_crops_beyond_the_edge_read_zero():
         ({"crop": (0, 4)}, ValueError, "crop must fit into the images"),
         ({"scale": 0.0}, ValueError, "scale must be positive and finite, got 0"),
         ({"scale": float("inf")}, ValueError, "scale must be positive and finite, got inf"),
+        ({"scale": (1.0, 0.0)}, ValueError, r"scale must be positive and finite, got \(1.0, 0.0\)"),
+        ({"scale": (1.0, 2.0)}, ValueError, "scale must be a factor for each of 1 channels"),
     ],
 )
 def test_bad_preprocessing_is_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         data.Preprocess(**({"mean": np.zeros((4, 4, 1), np.float32), "crop": (4, 4)} | arguments))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_in_the_terms_of_other_libraries(channels):
+    mean, std = np.linspace(0.4, 0.5, channels), np.linspace(0.2, 0.3, channels)
+    preprocess = data.Preprocess.by_channel((4, 6), channels=channels, resize=5, mean=mean, std=std)
+    assert preprocess.image_shape == (5, 8, channels)
+    images = _images(size=(5, 8), channels=channels)
+    expected = (images / 255 - mean) / std
+    np.testing.assert_allclose(preprocess(images), expected[:, 0:4, 1:7], rtol=1e-4, atol=1e-5)
+    plain = data.Preprocess.by_channel((5, 8), channels=channels, scale=1.0, mean=100.0)
+    np.testing.assert_allclose(plain(images), images - 100.0)
+
+
+def test_imagenet():
+    preprocess = data.Preprocess.by_channel((224, 224), resize=256, **data.IMAGENET)
+    assert preprocess.image_shape == (256, 256, 3)
+    grey = preprocess(np.full((1, 256, 256, 3), 128, np.uint8))
+    np.testing.assert_allclose(grey[0, 0, 0], [0.0741, 0.2052, 0.4265], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"crop": (0, 4)}, "crop and channels must be positive"),
+        ({"resize": 3}, "resize must be at least the crop's smaller side, 4, got 3"),
+        ({"scale": 0.0}, "scale must be positive and finite, got 0.0"),
+        ({"mean": (1.0, 2.0)}, "mean must be one finite number, or one for each of 3 channels"),
+        ({"mean": float("nan")}, "mean must be one finite number"),
+        ({"std": (1.0, 0.0, 1.0)}, "std must be positive"),
+    ],
+)
+def test_bad_terms_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        data.Preprocess.by_channel(**({"crop": (4, 4)} | arguments))
 
 
 def test_images_of_another_shape_are_refused():

@@ -108,12 +108,17 @@ def test_save_leaves_a_whole_file_alone(tmp_path):
     assert Image.open(tmp_path / "deep" / "a.png").size == (10, 10)
 
 
+@pytest.mark.parametrize(("channels", "shown"), [(1, [0, 0, 0]), (2, [0, 0, 0]), (3, [0, 1, 2]), (5, [0, 1, 2])])
+def test_what_is_seen_of_other_channels(channels, shown):
+    image = np.arange(4 * channels, dtype=np.uint8).reshape(2, 2, channels)
+    np.testing.assert_array_equal(pictures.from_range(image), image[..., shown])
+    assert pictures.from_projection(image).shape == (2, 2, 3)
+
+
 def test_shapes_that_are_no_pictures_are_refused():
     with pytest.raises(ValueError, match=r"\(H, W, C\)"):
         pictures.from_projection(np.zeros((2, 2)))
     with pytest.raises(ValueError, match=r"\(H, W, C\)"):
         pictures.from_range(np.zeros((2, 2)))
-    with pytest.raises(ValueError, match="1 or 3 channels"):
-        pictures.from_projection(np.zeros((2, 2, 5)))
     with pytest.raises(ValueError, match="rows, columns"):
         pictures.heat(np.zeros(3))

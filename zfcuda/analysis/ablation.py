@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .._version import __version__
-from ..data import Augmentation, Dataset, Preprocess, digest, mean_image, relabelled, sample
+from ..data import Augmentation, Dataset, Preprocess, Scale, digest, mean_image, relabelled, sample
 from ..errors import DataError
 from ..nn import Architecture, Network
 from ..nn.models import VARIANTS
@@ -55,7 +55,7 @@ class Budget:
     max_filter_rms: float | None = None
     schedule: Schedule | None = None
     augmentation: Augmentation | None = None
-    scale: float = 1.0
+    scale: Scale = 1.0
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from .. import backends, data
 from ..analysis import Cluttered
 from ..analysis.occlusion import square_of as default_square
 from ..analysis.source import preprocess_of
-from ..data import Dataset, Preprocess
+from ..data import Dataset
 from ..errors import BackendError, CheckpointError
 from ..nn import Network, load
 from ..report import Report
@@ -143,12 +143,19 @@ def choose_data(arguments: argparse.Namespace, net: Network) -> None:
         arguments.clutter = own["clutter"]
 
 
-def open_data(arguments: argparse.Namespace, image_size: int | None = None, *, in_memory: bool = True) -> data.Split:
+def open_data(
+    arguments: argparse.Namespace,
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    *,
+    in_memory: bool = True,
+) -> data.Split:
     """Both halves of --data, decoded now or when they are looked at; tells about files that were left out."""
     try:
         split = data.open(
             arguments.data,
             image_size=arguments.image_size or (None if arguments.clutter else image_size),
+            channels=channels,
             on_error="skip" if arguments.skip_damaged else "raise",
             in_memory=in_memory,
         )
@@ -171,9 +178,9 @@ def open_half(arguments: argparse.Namespace, net: Network, images: int | None = 
     """The half of --data that --split names, in the size that the network was trained on; at most so many images."""
     choose_data(arguments, net)
     preprocess = preprocess_of(net)
-    size = preprocess.image_shape[0] if square(preprocess) else None
     # One look at one half: what is not looked at need not be decoded. A canvas looks at ten images and more.
-    split = open_data(arguments, size, in_memory=arguments.clutter is not None)
+    height, width, channels = preprocess.image_shape
+    split = open_data(arguments, (height, width), channels, in_memory=arguments.clutter is not None)
     dataset = split.test if arguments.split == "test" else split.train
     if dataset.image_shape != preprocess.image_shape:
         has, takes = (" x ".join(map(str, shape)) for shape in (dataset.image_shape, preprocess.image_shape))
@@ -184,10 +191,6 @@ def open_half(arguments: argparse.Namespace, net: Network, images: int | None = 
 def labelled(net: Network, dataset: Dataset) -> Dataset:
     """The data set with labels that count in the network's classes, which are matched by name."""
     return data.relabelled(dataset, net.classes, net.num_classes)
-
-
-def square(preprocess: Preprocess) -> bool:
-    return preprocess.image_shape[0] == preprocess.image_shape[1]
 
 
 def square_of(arguments: argparse.Namespace, net: Network) -> tuple[int, int]:

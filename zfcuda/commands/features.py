@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     preprocess = preprocess_of(net)
     common.choose_data(arguments, net)
-    split = common.open_data(arguments, preprocess.image_shape[0] if common.square(preprocess) else None)
+    split = common.open_data(arguments, preprocess.image_shape[:2])
     train, test = (_fit(half, preprocess.image_shape) for half in split)
     if arguments.test_images:
         test = data.sample(test, arguments.test_images)

@@ -8,18 +8,20 @@ from .images import image_size, read_image
 from .labels import relabelled
 from .loading import load_batches
 from .names import listed, printable
-from .preprocess import Preprocess, mean_image, unit_scale
+from .preprocess import IMAGENET, Preprocess, Scale, mean_image, unit_scale
 from .sources import CIFAR10, FASHION_MNIST, is_there, open
 
 __all__ = [
     "CIFAR10",
     "FASHION_MNIST",
+    "IMAGENET",
     "ArrayDataset",
     "Augmentation",
     "DamagedFiles",
     "Dataset",
     "FolderDataset",
     "Preprocess",
+    "Scale",
     "Skipped",
     "Split",
     "Subset",

@@ -44,8 +44,8 @@ class DamagedFiles(DataError):
 class Dataset(Protocol):
     """Labelled images of one shape, by index. Everything in the package reads images through this.
 
-    labels: int32 (N,), indices into `classes`. image_shape: (H, W, C), C is 1 or 3. skipped: files that could not be
-    read and were left out (`on_error="skip"`).
+    labels: int32 (N,), indices into `classes`. image_shape: (H, W, C), C is 1 or 3 for pictures. skipped: files that
+    could not be read and were left out (`on_error="skip"`).
     """
 
     @property
@@ -77,7 +77,7 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class ArrayDataset:
-    """A data set in memory: images uint8 (N,H,W,C) with C of 1 or 3, labels int32 (N,).
+    """A data set in memory: images uint8 (N,H,W,C), labels int32 (N,).
 
     identifiers: one per image, or one word that prefixes the index. Names of any bytes are shown as `printable` makes
     them. ValueError and TypeError for arrays that do not fit together; `DataError` where a label names no class.
@@ -93,8 +93,8 @@ class ArrayDataset:
         object.__setattr__(self, "classes", tuple(printable(name) for name in self.classes))
         if self.images.dtype != np.uint8:
             raise TypeError(f"images must be uint8, got {self.images.dtype}")
-        if self.images.ndim != 4 or self.images.shape[3] not in (1, 3) or 0 in self.images.shape:
-            raise ValueError(f"images must be (N,H,W,C), none empty, C of 1 or 3, got shape {self.images.shape}")
+        if self.images.ndim != 4 or 0 in self.images.shape:
+            raise ValueError(f"images must be (N,H,W,C), none empty, got shape {self.images.shape}")
         if self.labels.dtype != np.int32:
             raise TypeError(f"labels must be int32, got {self.labels.dtype}")
         if self.labels.shape != (len(self.images),):

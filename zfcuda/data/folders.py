@@ -83,7 +83,8 @@ def open_class_folders(
     files: Files,
     where: str,
     *,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
     on_error: OnError = "raise",
     hold_out: float = 0.1,
     seed: int = 0,
@@ -99,8 +100,9 @@ def open_class_folders(
 
     The images keep their shape where all have the same, its smaller side is at most 256 and the larger at most 1024.
     Otherwise, and where `image_size` is given, each is scaled and centre-cropped to a square: of `image_size`, or of
-    the median smaller side, at most 256 (P2). They are grey (C = 1) where all are. Up to 1,000 images are looked at to
-    tell. See `zfcuda.data.images` for how their colours are read.
+    the median smaller side, at most 256 (P2); or to `image_size` (height, width). They are grey (C = 1) where all are,
+    if `channels` does not say how many they are to have. Up to 1,000 images are looked at to tell. See
+    `zfcuda.data.images` for how their colours are read, `zfcuda.data.arrays` for .npy files of any number of channels.
 
     Sets of up to 2 GiB are decoded on opening, larger ones, and all if not `in_memory`, batch by batch. A file that is
     no image or a damaged one is a `DataError` (on opening, or when its batch is read), or is left out and listed in
@@ -108,7 +110,7 @@ def open_class_folders(
     """
     train_classes, test_classes = find_halves(files, where)
     train_names, train_labels = _labelled(files, train_classes, tuple(train_classes.folders))
-    look = _look_at(files, train_names, image_size, where)
+    look = _look_at(files, train_names, image_size, channels, where)
     limit = MEMORY_LIMIT if in_memory else 0
     classes = tuple(train_classes.folders)
     train = _read(files, train_names, train_labels, classes, look, on_error, where, limit)
@@ -154,7 +156,9 @@ def _attempt(function: Callable[[], R], name: str, files: Files) -> R | Skipped:
         return Skipped(path, str(error).removeprefix(f"{path}: "))
 
 
-def _look_at(files: Files, names: list[str], image_size: int | None, where: str) -> _Look:
+def _look_at(
+    files: Files, names: list[str], image_size: int | tuple[int, int] | None, wanted: int | None, where: str
+) -> _Look:
     step = -(-len(names) // _PEEKED)
 
     def peek(name: str) -> images.Header | Skipped:
@@ -164,12 +168,14 @@ def _look_at(files: Files, names: list[str], image_size: int | None, where: str)
     headers = [header for header in peeked if not isinstance(header, Skipped)]
     if not headers:
         raise DamagedFiles(where, [item for item in peeked if isinstance(item, Skipped)], len(names), advice="")
-    channels = max(header.channels for header in headers)
+    channels = wanted or max(header.channels for header in headers)
     bits = max(header.bits for header in headers)
     sizes = {(header.height, header.width) for header in headers}
     height, width = next(iter(sizes))
     if image_size is None and len(sizes) == 1 and min(height, width) <= SIDE and max(height, width) <= _LONGEST:
         return _Look((height, width, channels), bits)
+    if isinstance(image_size, tuple):
+        return _Look((*image_size, channels), bits)
     side = image_size or min(SIDE, int(statistics.median(min(header.height, header.width) for header in headers)))
     return _Look((side, side, channels), bits)
 

@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ..errors import DataError
+from . import arrays
 from .files import read_file
 from .names import printable
 
@@ -57,8 +58,8 @@ _HELD, _BYTES = 2**29, 12  # bytes of pictures in the making, and for each of th
 
 
 class Header(NamedTuple):
-    """What is known of a picture before it is read. height, width: as a viewer shows it. channels: 1 or 3. bits: how
-    many its samples need; 0 where they are 8 or where the file says what white is."""
+    """What is known of a picture before it is read. height, width: as a viewer shows it. channels: 1 or 3, of an array
+    any. bits: how many its samples need; 0 where they are 8 or where the file says what white is."""
 
     height: int
     width: int
@@ -67,7 +68,10 @@ class Header(NamedTuple):
 
 
 def peek(data: bytes, path: str) -> Header:
-    """The header of a picture. `DataError` with the path where it is none."""
+    """The header of a picture, or of an array. `DataError` with the path where it is none."""
+    if arrays.is_array(data):
+        with _reading(path):
+            return Header(*arrays.shape_of(data), 0)
     with _reading(path):
         image = _open(data)
         height, width = _size(image, data)
@@ -86,9 +90,16 @@ def decode(data: bytes, path: str, shape: tuple[int, int, int], bits: int = 0) -
     "smallest side to 256, centre 256 x 256" (P2). bits: in how many, or more, white is written where the file does not
     say it. `DataError` with the path where the picture is damaged, cut short or no picture.
     """
+    if arrays.is_array(data):
+        with _reading(path):
+            return arrays.decode(data, shape)
     height, width, channels = shape
     mode = "L" if channels == 1 else "RGB"
     with _reading(path):
+        if channels not in (1, 3):
+            raise ValueError(
+                f"a picture has 1 or 3 channels, where {channels} are expected; those are read from .npy files"
+            )
         image = _open(data)
         # JPEG's own downscaling, to no less than what is needed either way round, saves most of the decoding.
         side = max(height, width)

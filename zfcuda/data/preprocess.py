@@ -13,13 +13,19 @@ from .dataset import Dataset, chunks
 
 _LOOKED_AT = 4096
 
+Scale = float | tuple[float, ...]  # for all channels, or for each
+
+IMAGENET = {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+"""What most nets that were trained on ImageNet take, for `Preprocess.by_channel`."""
+
 
 @dataclass(frozen=True)
 class Preprocess:
-    """x = scale * (crop of (image - mean)): the per-pixel mean, a crop, and one factor for all pixels.
+    """x = scale * (crop of (image - mean)): the per-pixel mean, a crop, and a factor for all pixels.
 
     mean: float32 (H,W,C), the mean of the training images, 0..255. crop: (h, w), the network's input. scale: 1 is the
-    paper's range of roughly [-128, 128]; `unit_scale` gives inputs a standard deviation of 1 instead.
+    paper's range of roughly [-128, 128]; `unit_scale` gives inputs a standard deviation of 1 instead; it may also be a
+    factor for each channel. `by_channel` makes one in the terms of other libraries.
 
     It is stored in checkpoints beside the weights, so that whoever loads a network feeds it as its trainer did. All
     methods take uint8 images (N,H,W,C) of the mean's shape, NumPy or CuPy, and answer where the images live.
@@ -27,7 +33,7 @@ class Preprocess:
 
     mean: np.ndarray
     crop: tuple[int, int]
-    scale: float = 1.0
+    scale: Scale = 1.0
 
     def __post_init__(self) -> None:
         if self.mean.dtype != np.float32:
@@ -36,8 +42,48 @@ class Preprocess:
             raise ValueError(f"mean must be (H,W,C) and finite, got shape {self.mean.shape}")
         if not (1 <= self.crop[0] <= self.mean.shape[0] and 1 <= self.crop[1] <= self.mean.shape[1]):
             raise ValueError(f"crop must fit into the images of {self.mean.shape[:2]}, got {self.crop}")
-        if not 0 < self.scale < np.inf:
+        factors = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if not all(0 < factor < np.inf for factor in factors):
             raise ValueError(f"scale must be positive and finite, got {self.scale}")
+        if isinstance(self.scale, tuple) and len(factors) != self.mean.shape[2]:
+            raise ValueError(f"scale must be a factor for each of {self.mean.shape[2]} channels, got {self.scale}")
+
+    @classmethod
+    def by_channel(
+        cls,
+        crop: tuple[int, int],
+        *,
+        channels: int = 3,
+        resize: int | None = None,
+        scale: float = 1 / 255,
+        mean: float | Sequence[float] = 0.0,
+        std: float | Sequence[float] = 1.0,
+    ) -> Preprocess:
+        """x = (scale * image - mean) / std, with a mean and a standard deviation for each channel (or for all), as
+        nets of other libraries take images.
+
+        Of images 0..255 that are scaled until their smaller side is `resize` (by default: as large as the crop), and
+        of which the centre is cut. Where the crop is no square, the larger side of what is cut grows with the smaller.
+        """
+        height, width = crop
+        if min(height, width, channels) < 1:
+            raise ValueError(f"crop and channels must be positive, got {crop} and {channels}")
+        smaller = min(height, width)
+        resize = smaller if resize is None else resize
+        if resize < smaller:
+            raise ValueError(f"resize must be at least the crop's smaller side, {smaller}, got {resize}")
+        if not 0 < scale < np.inf:
+            raise ValueError(f"scale must be positive and finite, got {scale}")
+        means, deviations = (np.asarray(one, np.float64) for one in (mean, std))
+        for name, one in (("mean", means), ("std", deviations)):
+            if one.shape not in ((), (1,), (channels,)) or not np.isfinite(one).all():
+                raise ValueError(f"{name} must be one finite number, or one for each of {channels} channels, got {one}")
+        if not (deviations > 0).all():
+            raise ValueError(f"std must be positive, got {std}")
+        shape = (round(height * resize / smaller), round(width * resize / smaller), channels)
+        factors = np.broadcast_to(scale / deviations, (channels,))
+        pixels = np.broadcast_to(means / scale, shape).astype(np.float32)
+        return cls(pixels, (height, width), tuple(float(factor) for factor in factors))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -65,7 +111,7 @@ class Preprocess:
             size=self.crop,
         )
         if self.scale != 1:
-            x *= np.float32(self.scale)
+            x *= xp.asarray(self.scale, np.float32)
         return x
 
     def ten_crops(self, images: Array, *, flip: bool = True) -> Array:

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from ..errors import DataError
+from ..pairs import check_pair
 from . import cifar10, fashion_mnist, idx
 from .dataset import Split
 from .files import open_files
@@ -23,7 +24,8 @@ _CIFAR10_NAMES = ("cifar10*", "cifar-10*")
 def open(
     data: str | Path,
     *,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
     on_error: OnError = "raise",
     hold_out: float = 0.1,
     seed: int = 0,
@@ -40,16 +42,17 @@ def open(
       Fashion-MNIST's into /usr/share/datasets/fashion-mnist), or with the binary files of CIFAR-10;
     - a zip or tar (also gz, xz, bz2) of one of these. Nothing is unpacked to disk.
 
-    image_size, hold_out, seed, in_memory: see `open_class_folders`; the other sources have their own size and split,
-    and are always in memory. on_error:
-    "raise", or "skip" to go on without damaged files, which `train.skipped` and `test.skipped` then list, each once.
+    image_size, channels, hold_out, seed, in_memory: see `open_class_folders`; the other sources have their own size and
+    split, and are always in memory. on_error: "raise", or "skip" to go on without damaged files, which `train.skipped`
+    and `test.skipped` then list, each once.
 
     ValueError for arguments that are not allowed, FileNotFoundError where there is nothing; `DataError` where what is
     there is no data set, or is damaged.
     """
-    if image_size is not None and not 1 <= image_size <= _LARGEST:
-        limit = "at least 1" if image_size < 1 else f"at most {_LARGEST}"
-        raise ValueError(f"image_size must be {limit}, got {image_size}")
+    for side in () if image_size is None else check_pair("image_size", image_size):
+        if not 1 <= side <= _LARGEST:
+            limit = "at least 1" if side < 1 else f"at most {_LARGEST}"
+            raise ValueError(f"image_size must be {limit}, got {image_size}")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if not 0 < hold_out < 1:
@@ -80,6 +83,7 @@ def open(
         files,
         where,
         image_size=image_size,
+        channels=channels,
         on_error=on_error,
         hold_out=hold_out,
         seed=seed,

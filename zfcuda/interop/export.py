@@ -32,6 +32,7 @@ def from_module(
     classes: Sequence[str] | None = None,
     output: str | None = None,
     head: str | None = None,
+    bgr: bool = False,
 ) -> Network:
     """The network that a module is in eval mode, on the CPU, with a copy of its weights in float32.
 
@@ -40,6 +41,7 @@ def from_module(
     preprocess, classes: how images become inputs, and the names of the outputs
     output: which of several outputs is wanted, as torch.export calls it; by default the first
     head: what `Network.predict` makes of the outputs, "softmax", "sigmoid" or "none"; by default what the module does
+    bgr: the module takes its three channels as blue, green, red; the network takes them as red, green, blue
 
     Functional operations, those in place and modules that are used twice become layers like all others. They have the
     names of their modules, what is functional that of the module around it and of the operation: "layer1.0.conv1",
@@ -56,7 +58,7 @@ def from_module(
     with _in_eval_mode(module):
         program = _exported(module, input_shape)
     graph = translate(_program(program))
-    return read(graph, output=output, preprocess=preprocess, classes=classes, head=head)
+    return read(graph, output=output, preprocess=preprocess, classes=classes, head=head, bgr=bgr)
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ def load(
     input_shape: tuple[int, int, int] | None = None,
     output: str | None = None,
     head: str | None = None,
+    bgr: bool = False,
 ) -> Network:
     """The network of an ONNX file, on the CPU, with its weights in float32.
 
@@ -46,6 +47,7 @@ def load(
     input_shape: (H, W, C) where the file leaves sizes open
     output: which of several outputs is wanted; by default the first. What only others need is left out
     head: what `Network.predict` makes of the outputs, "softmax", "sigmoid" or "none"; by default what the model does
+    bgr: the model takes its three channels as blue, green, red; the network takes them as red, green, blue
 
     A softmax or sigmoid at the end is no layer: `net.head` says what it was. Layers are called as the model's nodes or
     weights are, a convolution with the weight "layer1.0.conv1.weight" "layer1.0.conv1".
@@ -59,7 +61,7 @@ def load(
         raise FileNotFoundError(f"no ONNX file at {path}")
     try:
         graph = _graph(_parsed(path), path.parent, input_shape)
-        return read(graph, output=output, preprocess=preprocess, classes=classes, head=head)
+        return read(graph, output=output, preprocess=preprocess, classes=classes, head=head, bgr=bgr)
     except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
 

@@ -45,6 +45,7 @@ def load(
     classes: Sequence[str] | None = None,
     output: str | None = None,
     head: str | None = None,
+    bgr: bool = False,
 ) -> Network:
     """The network of a file that torch.export.save wrote; arguments and layers as of `interop.torch.from_module`.
 
@@ -57,7 +58,7 @@ def load(
     try:
         with zipfile.ZipFile(path) as archive:
             program = _program(_Archive(archive))
-        return read(translate(program), output=output, preprocess=preprocess, classes=classes, head=head)
+        return read(translate(program), output=output, preprocess=preprocess, classes=classes, head=head, bgr=bgr)
     except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
         raise CheckpointError(f"{path}: no file of torch.export.save, or one that is damaged ({error})") from error
     except (*MALFORMED, RecursionError) as error:

@@ -35,16 +35,18 @@ def read(
     preprocess: Preprocess | None = None,
     classes: Sequence[str] | None = None,
     head: str | None = None,
+    bgr: bool = False,
 ) -> Network:
     """The network that computes one of the graph's outputs, by default the first.
 
+    bgr: the model takes images with their channels the other way round; the network takes them as they are
     head: what `Network.predict` makes of the last layer's output, by default what the model does at its end. ValueError
     that lists every node which cannot be read, and for classes or preprocessing of another size than the network's.
     """
     if head is not None and head not in HEADS:
         raise ValueError(f"head must be one of {', '.join(HEADS)}; got {head!r}")
     graph = graph.computing(output).with_norms()
-    reader = _Reader(graph)
+    reader = _Reader(graph, bgr)
     last = reader.run()
     network = reader.builder.network()
     network.head = last.head if head is None else head
@@ -63,9 +65,9 @@ def read(
 class _Reader:
     """Reads nodes one after the other; `values` are the tensors of the model by name."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, bgr: bool):
         self.graph = graph
-        image = _image(graph)
+        image = _image(graph, bgr)
         self.builder = Builder(image.shape, graph.batch)
         self.values: dict[str, Operand] = {"": None, **graph.constants, graph.input: image}
 
@@ -121,14 +123,15 @@ class _Reader:
         return last
 
 
-def _image(graph: Graph) -> Tensor:
+def _image(graph: Graph, bgr: bool) -> Tensor:
     dims = graph.dims
-    if len(dims) == 3 and graph.is_channels_last():
-        return Tensor("input", dims).rearranged(np.arange(math.prod(dims), dtype=np.int32).reshape(dims))
-    if len(dims) == 3:
-        return Tensor("input", (dims[1], dims[2], dims[0]))
-    image = Tensor("input", (1, math.prod(dims[1:]), dims[0]))
-    return image.rearranged(image.places.reshape(dims))
+    last = len(dims) == 3 and graph.is_channels_last()
+    shape = dims if last else (*dims[1:], dims[0]) if len(dims) == 3 else (1, math.prod(dims[1:]), dims[0])
+    image = Tensor("input", shape)
+    if bgr and shape[2] != 3:
+        raise ValueError(f"bgr is for images of 3 channels, got {shape[2]}")
+    places = image.places[::-1] if bgr else image.places
+    return image.rearranged(places.transpose(1, 2, 0) if last else places.reshape(dims))
 
 
 _BEHIND_THE_HEAD = ("identity", "reshape", "flatten", "squeeze", "unsqueeze")

@@ -30,11 +30,13 @@ _SWITCHES = 256  # cells of a max pool's window
 def _conv(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     x, weight, *rest = operands
     signal = len(tensor_of(x).dims) == 2
-    x = builder.maps(tensor_of(x).as_maps(), node.name)
+    x = tensor_of(x).as_maps()
     weight = floats(weight, "the weight")
     if weight.ndim != (3 if signal else 4):
         raise Unsupported(f"convolutions of one and two dimensions are read; the weight has shape {weight.shape}")
     weight = weight[:, :, None] if signal else weight
+    x, weight = _of_image(x, weight)
+    x = builder.maps(x, node.name)
     bias = floats(rest[0], "the bias") if rest and rest[0] is not None else None
     kernel = weight.shape[2:]
     stride, dilation = (_two(node.attributes.get(name, 1), signal) for name in ("stride", "dilation"))
@@ -47,6 +49,14 @@ def _conv(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     arrays = {"weight": weight.transpose(0, 2, 3, 1)} | ({} if bias is None else {"bias": bias})
     made = builder.add(ConvSpec, node.name, [x], arrays, maps=len(weight), bias=bias is not None, **fields)
     return as_it_was(made, signal)
+
+
+def _of_image(x: Tensor, weight: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Filters over the image's channels in another order, as filters over them in their own."""
+    order = x.channel_order()
+    if x.layer != "input" or x.table is None or order is None or not x.is_whole or weight.shape[1] != len(order):
+        return x, weight
+    return dataclasses.replace(x, table=None), weight[:, np.argsort(order)]
 
 
 def _maxpool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:

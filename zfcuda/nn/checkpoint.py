@@ -124,4 +124,6 @@ def _preprocess(description: dict[str, Any], mean: np.ndarray | None) -> Preproc
     if mean is None:
         raise ValueError("it does not say how images become inputs: the mean image is missing")
     height, width = description["crop"]
-    return Preprocess(mean, (int(height), int(width)), float(description["scale"]))
+    scale = description["scale"]
+    scale = tuple(float(factor) for factor in scale) if isinstance(scale, list) else float(scale)
+    return Preprocess(mean, (int(height), int(width)), scale)

@@ -26,11 +26,8 @@ MID_GREY = 128
 
 
 def _as_rgb(pictures: np.ndarray) -> np.ndarray:
-    """(..., H, W, 1 or 3) -> (..., H, W, 3)."""
-    channels = pictures.shape[-1]
-    if channels not in (1, 3):
-        raise ValueError(f"a picture has 1 or 3 channels, got {channels}: shape {pictures.shape}")
-    return np.repeat(pictures, 3, axis=-1) if channels == 1 else pictures
+    """(..., H, W, C) -> (..., H, W, 3): the first three channels, or the first as grey where there are fewer."""
+    return np.repeat(pictures[..., :1], 3, axis=-1) if pictures.shape[-1] < 3 else pictures[..., :3]
 
 
 def from_projection(projection: np.ndarray, scale: float | None = None) -> np.ndarray:

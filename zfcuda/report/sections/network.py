@@ -62,7 +62,9 @@ def _facts(net: Network, numbers: dict[str, Any]) -> list[tuple[str, str]]:
         (f"{net.num_classes:,} classes", classes),
     ]
     if net.preprocess is not None:
-        made = f"crops of {_by(net.preprocess.image_shape)}, less the mean image, times {net.preprocess.scale:.4g}"
+        scale = net.preprocess.scale
+        times = ", ".join(f"{factor:.4g}" for factor in (scale if isinstance(scale, tuple) else (scale,)))
+        made = f"crops of {_by(net.preprocess.image_shape)}, less the mean image, times {times}"
         facts.append(("preprocessing", made))
     try:
         return facts + _history(net.origin)

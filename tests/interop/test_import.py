@@ -1,0 +1,167 @@
+"""zfcuda import, from a file of another library to a checkpoint that other commands take."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'zfcuda[onnx]'")
+
+from tests.interop.onnx_models import model  # noqa: E402
+from zfcuda import load  # noqa: E402
+from zfcuda.cli import main  # noqa: E402
+from zfcuda.interop import onnx as interop  # noqa: E402
+
+RNG = np.random.default_rng(0)
+NODES = """
+c = Conv <pads=[1, 1, 1, 1]> (x, conv1_weight, bias)
+r = Relu (c)
+p = MaxPool <kernel_shape=[2, 2], strides=[2, 2]> (r)
+f = Flatten (p)
+l = Gemm <transB=1> (f, fc_weight)
+y = Softmax (l)
+"""
+
+
+def write(path, shape=("N", 3, 12, 12)):
+    channels, units = shape[1], 4 * 36
+    weights = {
+        "conv1_weight": RNG.standard_normal((4, channels, 3, 3)).astype(np.float32),
+        "bias": RNG.standard_normal(4).astype(np.float32),
+        "fc_weight": (RNG.standard_normal((3, units)) / 20).astype(np.float32),
+    }
+    onnx.save(model(NODES, weights, shape), path)
+    return path
+
+
+def run(*arguments):
+    return main(["import", *map(str, arguments)])
+
+
+def test_a_net_and_its_preprocessing(tmp_path, capsys):
+    path, out = write(tmp_path / "model.onnx"), tmp_path / "net.safetensors"
+    (tmp_path / "classes.txt").write_text("cat\ndog\n\nkangaroo\n", encoding="utf-8")
+    options = ["--mean", 0.4, 0.5, 0.6, "--std", 0.2, "--resize", 14, "--classes", tmp_path / "classes.txt"]
+    assert run(path, "--out", out, *options) == 0
+    said = capsys.readouterr().out
+    assert "4 layers, 544 parameters" in said
+    assert "12 x 12 x 3, of images of 14 x 14 x 3" in said
+    assert f"zfcuda visualize {out}" in said
+    net = load(out)
+    assert (net.classes, net.head) == (("cat", "dog", "kangaroo"), "softmax")
+    image = RNG.integers(0, 256, (1, 14, 14, 3), dtype=np.uint8)
+    expected = (image[:, 1:13, 1:13] / 255 - [0.4, 0.5, 0.6]) / 0.2
+    np.testing.assert_allclose(net.preprocess(image), expected, atol=1e-4)
+    np.testing.assert_array_equal(net.predict(net.preprocess(image)), interop.load(path).predict(net.preprocess(image)))
+
+
+def test_imagenet_and_what_overrides_it(tmp_path):
+    path, out = write(tmp_path / "model.onnx"), tmp_path / "net.safetensors"
+    assert run(path, "--out", out, "--imagenet") == 0
+    preprocess = load(out).preprocess
+    assert preprocess.image_shape == (14, 14, 3)
+    np.testing.assert_allclose(preprocess.mean[0, 0], np.array([0.485, 0.456, 0.406]) * 255, rtol=1e-6)
+    assert run(path, "--out", out, "--imagenet", "--scale", 1, "--std", 1, "--resize", 12) == 0
+    assert load(out).preprocess.scale == (1.0, 1.0, 1.0)
+
+
+def test_blue_green_red(tmp_path):
+    """The network takes its images as red, green, blue, and makes of them what the model makes of them turned."""
+    path, out = write(tmp_path / "model.onnx"), tmp_path / "net.safetensors"
+    assert run(path, "--out", out, "--bgr") == 0
+    net, model_as_it_is = load(out), interop.load(path)
+    assert [layer.kind for layer in net.layers.values()] == [layer.kind for layer in model_as_it_is.layers.values()]
+    x = RNG.standard_normal((2, 12, 12, 3)).astype(np.float32)
+    turned = np.ascontiguousarray(x[..., ::-1])
+    np.testing.assert_allclose(net.predict(x), model_as_it_is.predict(turned), rtol=1e-5)
+    assert abs(net.predict(x) - model_as_it_is.predict(x)).max() > 1e-3
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4])
+def test_other_commands_take_it(tmp_path, channels, capsys):
+    """Pictures of one channel, arrays of two and four."""
+    path, out = write(tmp_path / "model.onnx", ("N", channels, 12, 12)), tmp_path / "net.safetensors"
+    assert run(path, "--out", out) == 0
+    for name in "ab":
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            image = RNG.integers(0, 256, (16, 20, channels), dtype=np.uint8)
+            if channels == 1:
+                Image.fromarray(image[..., 0]).save(tmp_path / "data" / name / f"{i}.png")
+            else:
+                np.save(tmp_path / "data" / name / f"{i}.npy", image)
+    arguments = ["visualize", out, "--data", tmp_path / "data", "--out", tmp_path / "report", "--quiet", "--no-sanity"]
+    assert main(list(map(str, arguments))) == 0, capsys.readouterr().err
+    assert (tmp_path / "report" / "report.html").is_file()
+    assert main(["info", str(out)]) == 0
+
+
+def test_sizes_left_open(tmp_path, capsys):
+    path, out = write(tmp_path / "model.onnx", ("N", 3, "H", "W")), tmp_path / "net.safetensors"
+    assert run(path, "--out", out) == 2
+    assert "has open sizes" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(path, "--out", out, "--input-shape", 12, 12, 3) == 0
+    assert load(out).input_shape == (12, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--crop", 10], "--crop must be the net's input, 12 x 12; got 10"),
+        (["--resize", 8], "resize must be at least the crop's smaller side, 12, got 8"),
+        (["--mean", 1, 2], "--mean must be 1 or 3 numbers, as the net takes channels; got 2"),
+        (["--output", "z"], "output must be one of y; got 'z'"),
+    ],
+)
+def test_options_that_do_not_fit(tmp_path, capsys, options, message):
+    path, out = write(tmp_path / "model.onnx"), tmp_path / "net.safetensors"
+    assert run(path, "--out", out, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_nothing_is_written_where_something_is_wrong(tmp_path, capsys):
+    path, out = write(tmp_path / "model.onnx"), tmp_path / "net.safetensors"
+    for name in ("model.pth", "model.pt", "model.bin"):
+        assert run(tmp_path / name, "--out", out) == 2
+        said = capsys.readouterr().err
+        assert "pickled modules and weights are not read" in said
+        assert "torch.export.save(" in said
+    (tmp_path / "few.txt").write_text("one\n", encoding="utf-8")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xfa")
+    cases = [
+        ([tmp_path / "model.h5", "--out", out], "MODEL must be a .onnx or .pt2 file"),
+        ([tmp_path / "none.onnx", "--out", out], "no ONNX file at "),
+        ([path, "--out", tmp_path / "net.onnx"], "--out must be a .safetensors file"),
+        ([path, "--out", tmp_path / "none" / "net.safetensors"], "must be a file in a directory that is writable"),
+        (
+            [path, "--out", out, "--classes", tmp_path / "few.txt"],
+            "classes must be 3 names, one for each output",
+        ),
+        ([path, "--out", out, "--classes", tmp_path / "bytes.txt"], "is no text in UTF-8"),
+        ([tmp_path / "model.pt2", "--out", out, "--input-shape", 1, 2, 3], "--input-shape is for ONNX files"),
+        ([tmp_path / "model.pt2", "--out", out], "no exported program at "),
+    ]
+    for arguments, message in cases:
+        assert run(*arguments) == 2
+        assert message in capsys.readouterr().err
+        assert not out.exists()
+    out.write_bytes(b"what was there")
+    path.write_bytes(path.read_bytes()[:200])
+    assert run(path, "--out", out) == 2
+    assert out.read_bytes() == b"what was there"
+
+
+def test_a_file_of_pytorch(tmp_path, capsys):
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[torch]'")
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(256, 2))
+    exported = torch.export.export(module.eval(), (torch.zeros(2, 3, 10, 10),))
+    torch.export.save(exported, tmp_path / "model.pt2")
+    out = tmp_path / "net.safetensors"
+    assert run(tmp_path / "model.pt2", "--out", out, "--head", "softmax") == 0
+    net = load(out)
+    assert list(net.layers) == ["0", "1", "3"]
+    x = RNG.standard_normal((2, 10, 10, 3)).astype(np.float32)
+    with torch.no_grad():
+        expected = module(torch.from_numpy(x).permute(0, 3, 1, 2)).softmax(1).numpy()
+    np.testing.assert_allclose(net.predict(x), expected, rtol=1e-4)
