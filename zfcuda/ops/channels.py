@@ -24,6 +24,9 @@ def copy_channels(x: Array, out: Array, *, source: int = 0, target: int = 0, cha
     check_indexable("out", out)
     x = _check_channels(backend, x, dtype)
     out = check_output(backend, out, (*x.shape[:-1], *out.shape[-1:]), (x,), dtype=dtype)
+    for name, value in (("source", source), ("target", target), ("channels", channels)):
+        if isinstance(value, bool):
+            raise TypeError(f"{name} must be an int, got {value!r}")
     count = x.shape[-1] - operator.index(source) if channels is None else operator.index(channels)
     for name, array, first in (("source", x, source), ("target", out, target)):
         if operator.index(first) < 0 or count < 1 or first + count > array.shape[-1]:

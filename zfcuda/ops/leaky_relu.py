@@ -47,7 +47,7 @@ def prelu_weight_grad(dy: Array, x: Array, *, channels: int, out: Array | None =
     x = _check_operand(backend, "x", x, dtype)
     expect_shape("dy", dy, x.shape)
     of_x = x.shape[-1] if x.ndim else 1
-    if channels not in (1, of_x):
+    if isinstance(channels, bool) or channels not in (1, of_x):
         raise ValueError(f"channels must be 1 or those of x, {of_x}, got {channels}")
     dslope = check_output(backend, out, (int(channels),), (dy, x))
     rows = x.size // of_x
