@@ -22,6 +22,7 @@ namespace zfcuda::conv {
 struct PoolTiling {
     int height, width;
     int region_h, region_w;
+    int pooled_h, pooled_w;             // the whole map
     FastDivisor tiles_n, across, down;  // tiles of columns, across the map, down the map
 };
 
@@ -46,6 +47,8 @@ std::optional<PoolTiling> make_tiling(const PoolShape& pool) {
                           width,
                           region_h,
                           region(width, pool.window_w, pool.stride_w),
+                          pool.p(),
+                          pool.q(),
                           FastDivisor(divide_up(pool.c, Tile::kCols)),
                           FastDivisor(across),
                           FastDivisor(down)};
@@ -149,7 +152,7 @@ __device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tili
                                    bool vectorised) {
     using T = typename Tile::Element;
     constexpr int kGroups = Tile::kCols / 4;
-    const int height = pool.p(), width = pool.q();
+    const int height = tiling.pooled_h, width = tiling.pooled_w;
     for (int item = threadIdx.x; item < tiling.height * tiling.width * kGroups;
          item += Tile::kThreads) {
         const int pixel = item / kGroups, group = item % kGroups;
@@ -201,11 +204,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     using Loop = typename Memory::Loop;
     using T = typename Tile::Element;
 
-    const Region region(pool, tiling, TileIndex::of_block());
-    const int first_col = region.tile_n * Tile::kCols;
-
     auto* rows = simt::dynamic_shared<WindowRow>();
     auto* stages = reinterpret_cast<T*>(rows + Tile::kRows);
+    const Region region(pool, tiling, TileIndex::of_block());
+    const int first_col = region.tile_n * Tile::kCols;
     for (int i = threadIdx.x; i < Tile::kRows; i += Tile::kThreads) {
         const int dp = i / tiling.region_w, dq = i - dp * tiling.region_w;
         const int p = region.p0 + dp, q = region.q0 + dq;
@@ -230,7 +232,11 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         acc, [&](int row) { return rows[row].output; }, first_col, shape.k, {b, true, true},
         stages);
     __syncthreads();
-    pool_region<Tile, Memory::kMapPitch>(pool, tiling, region, stages, y, switches, vectorised);
+    // Computed again, so that nothing of the region takes registers during the main loop.
+    TileIndex index = TileIndex::of_block();
+    asm volatile("" : "+r"(index.tile));
+    pool_region<Tile, Memory::kMapPitch>(pool, tiling, Region(pool, tiling, index), stages, y,
+                                         switches, vectorised);
 }
 
 template <class Tile, int V>
