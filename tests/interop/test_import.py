@@ -1,5 +1,8 @@
 """zfcuda import, from a file of another library to a checkpoint that other commands take."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -165,3 +168,11 @@ def test_a_file_of_pytorch(tmp_path, capsys):
     with torch.no_grad():
         expected = module(torch.from_numpy(x).permute(0, 3, 1, 2)).softmax(1).numpy()
     np.testing.assert_allclose(net.predict(x), expected, rtol=1e-4)
+
+
+def test_the_package_needs_neither_onnx_nor_pytorch():
+    code = (
+        "import sys, zfcuda, zfcuda.cli, zfcuda.interop; zfcuda.cli.build_parser(); zfcuda.interop.pt2; "
+        "found = {'onnx', 'torch', 'onnxruntime'} & set(sys.modules); assert not found, found; zfcuda.interop.onnx.load"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

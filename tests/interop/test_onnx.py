@@ -416,7 +416,7 @@ UNREADABLE = {
     "a softmax inside": ("s = Softmax (x)\ny = Conv (s, w)", SMALL, "softmax is read over all outputs together"),
     "a sigmoid inside": ("s = Sigmoid (x)\ny = Conv (s, w)", SMALL, "sigmoid is read at the end of a model only"),
     "padding at the end": (
-        "c = Conv (x, w)\np = Pad (c, s)\ny = Relu (p)",
+        "c = Conv (x, w)\np = Pad (c, s)\nq = Pad (p, s)\ny = Relu (q)",
         SMALL | {"s": ints(0, 0, 1, 1, 0, 0, 1, 1)},
         "maps are padded in front of a convolution or a pool only",
     ),

@@ -118,6 +118,26 @@ def test_on_the_emulated_backend(name, nets):
             assert relative_error(net.project(emulated, last, trace.output, rule), expected) < 1e-5
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["residual", "dense", "mobile", "plain", "in place", "signal"])
+@pytest.mark.parametrize(("opset", "axes"), [(9, None), (17, {"x": {0: "N"}})])
+def test_as_onnx_files_of_pytorch(name, opset, axes, tmp_path, nets):
+    """From PyTorch's older exporter, which needs no package more: shapes computed, batches of any size."""
+    pytest.importorskip("onnx", reason="needs onnx: pip install 'zfcuda[onnx]'")
+    from zfcuda.interop import onnx
+
+    module, expected = nets(name)
+    x = images(expected.input_shape, 2)
+    given, path = (as_input(x, module).float(),), str(tmp_path / "model.onnx")
+    options = {"input_names": ["x"], "dynamic_axes": axes, "opset_version": opset, "dynamo": False}
+    torch.onnx.export(module, given, path, **options)
+    net = onnx.load(path)
+    assert relative_error(net.forward(x).output, expected.forward(x).output) < 1e-5
+    convolutions = [layer for layer in expected.layers if expected.layers[layer].kind in ("conv", "fc")]
+    assert [layer for layer in net.layers if net.layers[layer].kind in ("conv", "fc")] == convolutions
+    assert len(net.blocks) == len(expected.blocks)
+
+
 # ---- Names, heads, and what is known besides --------------------------------------------------------------------
 
 

@@ -259,9 +259,10 @@ class _Translation:
         if not name.startswith("/"):
             return name
         *scopes, last = name.strip("/").split("/")
-        path = ""
+        path = before = ""
         for scope in scopes:
-            path = scope if not path or scope.startswith(f"{path}.") else f"{path}.{scope}"
+            path = path.removesuffix(before) if scope.startswith(f"{before}.") else f"{path}."
+            path, before = (path + scope).strip("."), scope
         if path and last.partition("_")[0] in _OWN_MODULES:
             return path
         return f"{path}.{last.lower()}" if path else last.lower()
@@ -271,7 +272,19 @@ _WEIGHT = re.compile(r"(.+?)[._/](?:weights?|kernel|gamma|scale|w|s)(?:_0|:0)?",
 _TELLING = re.compile(r"[A-Za-z]{2}")
 # What PyTorch has modules for, whose path is the node's own.
 _OWN_MODULES = (
-    *("Conv", "Gemm", "Relu", "LeakyRelu", "PRelu", "Clip", "LRN", "MaxPool", "AveragePool", "GlobalAveragePool"),
+    *(
+        "Conv",
+        "Gemm",
+        "MatMul",
+        "Relu",
+        "LeakyRelu",
+        "PRelu",
+        "Clip",
+        "LRN",
+        "MaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+    ),
     *("BatchNormalization", "Dropout", "Softmax", "LogSoftmax", "Sigmoid"),
 )
 

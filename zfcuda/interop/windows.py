@@ -20,7 +20,7 @@ from .tensors import NO_PADDING, Tensor
 
 __all__ = ["PADDED", "WINDOWS", "as_it_was"]
 
-PADDED = ("conv", "maxpool", "avgpool", "identity")  # which take maps with padding around them
+PADDED = ("conv", "maxpool", "avgpool", "pad", "identity")  # which take maps with padding around them
 
 Sides = tuple[int, int, int, int]  # top, bottom, left, right
 
