@@ -26,50 +26,41 @@ def model(nodes, weights, shape=("N", 3, 12, 10), opset=13, outputs=("y",), dtyp
 def light(name):
     """One of the onnx package's nets, whose constant weights give way to random ones, of a scale that keeps activations
     about as large as they are. Its output is what its softmax reads."""
-    loaded = onnx.load(LIGHT / f"light_{name}.onnx")
+    graph = onnx.load(LIGHT / f"light_{name}.onnx").graph
     rng = np.random.default_rng(0)
-    shapes = {one.name: tuple(numpy_helper.to_array(one)) for one in loaded.graph.initializer}
-    uses = {}
-    for node in loaded.graph.node:
-        for place, read in enumerate(node.input):
-            uses.setdefault(read, (node.op_type, place))
-    nodes = []
-    for node in loaded.graph.node:
-        if node.op_type == "ConstantOfShape":
-            shape = shapes[node.input[0]]
-            weight = _weight(rng, *uses.get(node.output[0], ("", 0)), shape).astype(np.float32)
-            loaded.graph.initializer.append(numpy_helper.from_array(weight, node.output[0]))
-        else:
-            nodes.append(node)
-    softmax = [node for node in nodes if node.op_type == "Softmax"]
-    if softmax:
-        loaded.graph.output[0].name = softmax[0].input[0]
-        loaded.graph.output[0].type.tensor_type.ClearField("shape")
-        nodes.remove(softmax[0])
-    used = {name for node in nodes for name in node.input}
-    initializers = [one for one in loaded.graph.initializer if one.name in used]
-    inputs = [one for one in loaded.graph.input if one.name not in shapes]
-    for field, values in (("node", nodes), ("initializer", initializers), ("input", inputs)):
-        values = [type(value).FromString(value.SerializeToString()) for value in values]
-        loaded.graph.ClearField(field)
-        getattr(loaded.graph, field).extend(values)
-    return loaded
+    shapes = {one.name: numpy_helper.to_array(one) for one in graph.initializer}
+    uses = {read: (node.op_type, place) for node in graph.node for place, read in enumerate(node.input)}
+    weights = {
+        node.output[0]: _weight(rng, *uses[node.output[0]], tuple(shapes[node.input[0]]))
+        for node in graph.node
+        if node.op_type == "ConstantOfShape" and node.output[0] in uses
+    }
+    nodes = [node for node in graph.node if node.op_type not in ("ConstantOfShape", "Softmax")]
+    weights |= {name: array for name, array in shapes.items() if any(name in node.input for node in nodes)}
+    image = [one for one in graph.input if one.name not in shapes]
+    output = onnx.helper.make_tensor_value_info(nodes[-1].output[0], onnx.TensorProto.FLOAT, None)
+    tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    made = onnx.helper.make_graph(nodes, name, image, [output], tensors)
+    return onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 9)], ir_version=8)
 
 
 def _weight(rng, op, place, shape):
     if op in ("Conv", "Gemm") and place == 1:
-        return rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[1:]))
+        noise = rng.standard_normal(100_003, np.float32)  # again and again: a hundred million would take seconds
+        return np.resize(noise * np.float32(np.sqrt(2 / np.prod(shape[1:]))), shape)
     if op == "BatchNormalization" and place == 4:
-        return rng.uniform(0.8, 1.5, shape)
+        return rng.uniform(0.8, 1.5, shape).astype(np.float32)
     if op in ("BatchNormalization", "Unsqueeze") and place in (0, 1):
-        return rng.uniform(0.5, 0.9, shape)
-    return rng.normal(0, 0.1, shape)
+        return rng.uniform(0.5, 0.9, shape).astype(np.float32)
+    return rng.normal(0, 0.1, shape).astype(np.float32)
 
 
-def run(proto, x):
-    """What onnxruntime makes of it on the CPU: x (N, ...) as the model takes it -> its first output."""
+def run(model, x):
+    """What onnxruntime makes of a model, or of the path of one, on the CPU: x (N, ...) as it takes it -> its first
+    output."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    source = model.SerializeToString() if isinstance(model, onnx.ModelProto) else model
+    session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     return session.run(None, {session.get_inputs()[0].name: x})[0]
