@@ -330,6 +330,17 @@ def test_the_end_of_a_model_is_its_head(end, head, tmp_path):
     np.testing.assert_array_equal(again.predict(nhwc(x)), net.predict(nhwc(x)))
 
 
+def test_the_head_of_maps(tmp_path):
+    """Of every pixel by itself: a sigmoid, but no softmax."""
+    proto = model("c = Conv (x, w)\ny = Sigmoid (c)", {"w": w(4, 3, 3, 3)})
+    x = images(proto)
+    net = read(proto, tmp_path)
+    assert (net.head, net.layers["conv"].output_shape) == ("sigmoid", (10, 8, 4))
+    np.testing.assert_allclose(net.predict(nhwc(x)), nhwc(onnx_models.run(proto, x)).reshape(2, -1), rtol=1e-4)
+    with pytest.raises(CheckpointError, match="softmax is read over all outputs together"):
+        read(model("c = Conv (x, w)\ny = Softmax <axis=1> (c)", {"w": w(4, 3, 3, 3)}), tmp_path)
+
+
 def test_names(tmp_path):
     """By weights, by PyTorch's paths of modules, by the nodes themselves; an unspeaking name gives way to the kind."""
     proto = model(CLASSIFIER + "y = Softmax (l)", WEIGHTS)

@@ -43,9 +43,8 @@ class Builder:
         expected = spec.parameter_shapes(inputs[0].shape) | spec.state_shapes(inputs[0].shape)
         for array, numbers in (arrays or {}).items():
             if numbers.shape != expected[array]:
-                raise Unsupported(
-                    f"its {array} must have shape {expected[array]}, as the input is, got {numbers.shape}"
-                )
+                wanted = expected[array]
+                raise Unsupported(f"its {array} must have shape {wanted} for such an input, got {numbers.shape}")
             if not np.isfinite(numbers).all():
                 raise Unsupported(f"its {array} has values that are not finite in float32")
             self.arrays[f"{name}.{array}"] = np.array(numbers, np.float32, order="C")
@@ -62,14 +61,15 @@ class Builder:
         return name
 
     def maps(self, tensor: Tensor, name: str = "") -> Tensor:
-        """The tensor (K, H, W) as all that a layer makes, in its order, with a layer more if that is necessary. What is
-        around it (padding) stays."""
+        """The tensor (K, H, W) as all that a layer makes, in its order, with a layer more if that is necessary. Padding
+        around it and its head stay."""
         order = tensor.channel_order()
         if order is None:
             raise Unsupported(
                 f"a tensor of {('N', *tensor.dims)} must be maps (N, C, H, W), whole channels of what a layer makes"
             )
-        return dataclasses.replace(self._some_of(tensor, order, name), padding=tensor.padding, fill=tensor.fill)
+        made = self._some_of(tensor, order, name)
+        return dataclasses.replace(made, padding=tensor.padding, fill=tensor.fill, head=tensor.head)
 
     def flat(self, tensor: Tensor, name: str) -> Tensor:
         """A row (K,) of all that a layer makes, in any order, the layer's output being a row too."""
