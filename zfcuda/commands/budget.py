@@ -11,7 +11,7 @@ from typing import Any
 from ..data import Split, unit_scale
 from ..nn import Architecture, models
 from ..training import Fixed, Linear, Plateau, Schedule, Step
-from .numbers import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, RMS
+from .numbers import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, RMS, short
 
 _FULL_SIZE, _FULL_CROP = 256, 224  # the paper's images and crops
 _MOST_PARAMETERS = 2**30  # 4 GiB of weights, and as much again for gradients and for velocities
@@ -42,7 +42,7 @@ def _model(text: str) -> str:
     if text in MODELS:
         return text
     if not text.endswith(".json"):
-        raise argparse.ArgumentTypeError(f"must be one of {', '.join(MODELS)} or a .json file, got {text!r}")
+        raise argparse.ArgumentTypeError(f"must be one of {', '.join(MODELS)} or a .json file, got {short(text)}")
     try:
         _described(text)
     except (OSError, ValueError) as error:

@@ -23,7 +23,7 @@ class Whole:
             value = None
         if value is None or not self.least <= value <= self.most:
             raise argparse.ArgumentTypeError(
-                f"must be a whole number from {self.least} to {self.most}, got {_short(text)}"
+                f"must be a whole number from {self.least} to {self.most}, got {short(text)}"
             )
         return value
 
@@ -47,11 +47,12 @@ class Real:
         if not inside or (self.excluded and value == self.least) or (self.below and value == self.most):
             low = f"more than {self.least:g}" if self.excluded else f"at least {self.least:g}"
             high = f"less than {self.most:g}" if self.below else f"at most {self.most:g}"
-            raise argparse.ArgumentTypeError(f"must be a number, {low} and {high}, got {_short(text)}")
+            raise argparse.ArgumentTypeError(f"must be a number, {low} and {high}, got {short(text)}")
         return value
 
 
-def _short(text: str) -> str:
+def short(text: str) -> str:
+    """What was given, in quotes, cut where it is long."""
     return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "...")
 
 

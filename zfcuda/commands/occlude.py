@@ -45,9 +45,12 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     square = common.square_of(arguments, net)
+    clutter_needed = "--pointing needs --clutter: only there are the boxes of the objects known"
+    if arguments.pointing and arguments.image and arguments.data is None:
+        raise ValueError(clutter_needed)
     chosen, dataset, known = open_chosen(arguments, net)
     if arguments.pointing and not isinstance(dataset, Cluttered):
-        raise ValueError("--pointing needs --clutter: only there are the boxes of the objects known")
+        raise ValueError(clutter_needed)
     directory = common.output(arguments)
     report = Report(
         "Where the network looks",

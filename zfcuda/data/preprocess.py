@@ -111,7 +111,7 @@ class Preprocess:
             size=self.crop,
         )
         if self.scale != 1:
-            x *= xp.asarray(self.scale, np.float32)
+            x *= xp.asarray(np.asarray(self.scale, np.float32))
         return x
 
     def ten_crops(self, images: Array, *, flip: bool = True) -> Array:

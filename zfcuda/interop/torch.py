@@ -257,6 +257,8 @@ def to_module(network: Network) -> nn.Sequential:
     names = [name for name, _ in children]
     if len(set(names)) < len(names):
         raise ValueError(f"layers of a module must have different names, also with _ for dots; got {', '.join(names)}")
+    if all(inputs == (before,) for inputs, before in zip(reads, ["input", *names], strict=False)):
+        return nn.Sequential(OrderedDict(children))
     return _Graph(OrderedDict(children), reads)
 
 
