@@ -21,8 +21,8 @@ PYBIND11_MODULE(KERNEL_MODULE, m) {
             [step](const std::array<int, 11>& shape, std::uintptr_t x, std::uintptr_t w,
                    std::uintptr_t y, std::uintptr_t stream) {
                 const auto [n, h, w_, c, k, r, s, stride_h, stride_w, pad_h, pad_w] = shape;
-                const zfcuda::ConvShape conv{n,        h,        w_,    c,     k,     r,    s,
-                                             stride_h, stride_w, pad_h, pad_h, pad_w, pad_w};
+                const zfcuda::ConvShape conv{n,        h,     w_,    c,     k,     r, s, stride_h,
+                                             stride_w, pad_h, pad_h, pad_w, pad_w, 1, 1, 1};
                 conv.check();
                 step.run(conv, reinterpret_cast<const float*>(x), reinterpret_cast<const float*>(w),
                          reinterpret_cast<float*>(y), reinterpret_cast<void*>(stream));
