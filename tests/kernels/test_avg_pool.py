@@ -103,7 +103,7 @@ def pool(x=X, window=2, stride=2, **options):
         (TypeError, r"padding must be an int, \(height, width\) or \(top, ", lambda: pool(padding=(0, 0, 1))),
         (
             ValueError,
-            "padded input height must be less than",
+            "padding at the top must be at most 16777216, got 1073741823",
             lambda: pool(window=(2**30, 1), padding=(2**30 - 1, 0, 0, 0)),
         ),
         (ValueError, "share memory", lambda: pool(window=1, stride=1, out=X)),

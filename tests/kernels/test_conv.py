@@ -110,6 +110,7 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
         (ValueError, "groups must divide .* 3, .* 4; got 3", lambda: ops.conv2d(X, W[..., :1], groups=3)),
         (ValueError, "groups must be at least 1", lambda: ops.conv2d(X, W, groups=0)),
         (TypeError, "groups must be an int, got True", lambda: ops.conv2d(X, W, groups=True)),
+        (TypeError, "groups must be an int, got 3.0", lambda: ops.conv2d(X, W[:3, ..., :1], groups=3.0)),
         (
             ValueError,
             "groups must divide the channels of x, 3, got 2",

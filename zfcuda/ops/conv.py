@@ -36,12 +36,11 @@ def conv2d(
 ) -> Array:
     """Convolution (cross-correlation, as in every convnet), with bias and ReLU if wanted (paper Fig. 3, P1).
 
-    x (N,H,W,C), w (K,R,S,C), b (K,) or None -> y (N,P,Q,K), P = floor((H + top + bottom - R) / stride) + 1.
-    x, w and y float32 or bfloat16; b float32.
+    x (N,H,W,C), w (K,R,S,C/groups), b (K,) or None -> y (N,P,Q,K),
+    P = floor((H + top + bottom - (R - 1) * dilation - 1) / stride) + 1. x, w and y float32 or bfloat16; b float32.
 
-    `dilation`: how far the taps of a filter lie apart; it then spans (R - 1) * dilation + 1 pixels. `groups`: w is
-    (K,R,S,C/groups), and the first K/groups filters see the first C/groups channels, and so on; as many groups as
-    channels are a depthwise convolution.
+    `dilation`: how far the taps of a filter lie apart. `groups`: the first K/groups filters see the first C/groups
+    channels, and so on; as many groups as channels are a depthwise convolution.
 
     On the CPU, Winograd's method makes a tile of neighbouring results together: an infinity or NaN can then reach
     results of its image a few pixels beyond its windows, here as in the operations that contain a convolution.
@@ -50,7 +49,8 @@ def conv2d(
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
-    if groups != 1 and groups == x.shape[3]:
+    groups = check_groups(groups)
+    if _is_depthwise(groups, x.shape[3], w.shape[0]):
         geometry: Any = {"stride": stride, "padding": padding, "dilation": dilation}
         return depthwise_conv2d(x, w, b, relu=relu, out=out, **geometry)
     shape = conv_shape(backend, x.shape, w.shape, stride, padding, dilation, groups)
@@ -82,11 +82,12 @@ def conv_transpose2d(
     dtype = element_type("y", y, precision)
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
-    if groups != 1 and w.shape[3] == 1:
+    groups = check_groups(groups)
+    if _is_depthwise(groups, groups * w.shape[3], w.shape[0]):
         geometry: Any = {"stride": stride, "padding": padding, "dilation": dilation, "output_size": output_size}
-        return depthwise_conv2d_data_grad(y, w, channels=check_groups(groups), out=out, **geometry)
+        return depthwise_conv2d_data_grad(y, w, channels=groups, out=out, **geometry)
     height, width = check_pair("output_size", output_size)
-    size = (y.shape[0], height, width, w.shape[3] * check_groups(groups))
+    size = (y.shape[0], height, width, w.shape[3] * groups)
     shape = conv_shape(backend, size, w.shape, stride, padding, dilation, groups)
     expect_shape("y", y, tuple(shape.output))
     x = check_output(backend, out, size, (y, w), dtype=dtype)
@@ -114,7 +115,8 @@ def conv2d_weight_grad(
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     dy = check_input(backend, "dy", dy, 4, dtype)
-    if groups != 1 and groups == x.shape[3]:
+    groups = check_groups(groups)
+    if _is_depthwise(groups, x.shape[3], dy.shape[3]):
         geometry: Any = {"stride": stride, "padding": padding, "dilation": dilation, "kernel_size": kernel_size}
         return depthwise_conv2d_weight_grad(x, dy, out=out, **geometry)
     filters = filters_of(x, dy, kernel_size, groups)
@@ -141,3 +143,7 @@ def conv2d_bias_grad(dy: Array, *, out: Array | None = None) -> Array:
     workspace = backend.module.conv2d_bias_grad_workspace, rows, channels
     call(backend, kernels_for(backend, dtype).conv2d_bias_grad, rows, channels, dy, results=(db,), workspace=workspace)
     return db
+
+
+def _is_depthwise(groups: int, channels: int, filters: int) -> bool:
+    return 1 < groups == channels and filters % groups == 0
