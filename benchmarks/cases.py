@@ -142,6 +142,9 @@ CASES: list[Case] = [
         _dense("fc6", 25088, 4096),
     ),
     *_nets("vgg16", 1, 8, 32),
+    Projection(family="vgg16", layer="pool5", n=32, maps=64, peer_maps=4),
+    Occlusion(family="vgg16", square=50, stride=16),
+    Memory(family="vgg16", n=8),
     *_family(
         "resnet18",
         16,
@@ -162,6 +165,9 @@ CASES: list[Case] = [
         Average(layer="avgpool", size=7, channels=512, window=7, stride=1, padding=0),
         _dense("fc", 512, 1000),
     ),
+    *_nets("resnet18", 1, 8, 32),
+    Occlusion(family="resnet18", square=50, stride=16),
+    Memory(family="resnet18", n=16),
     *_family(
         "resnet50",
         16,
@@ -174,6 +180,10 @@ CASES: list[Case] = [
         _conv("layer4.0", 14, 512, 512, 3, 2, 1),
         _conv("layer4.expand", 7, 512, 2048, 1),
     ),
+    *_nets("resnet50", 1, 8, 32),
+    Projection(family="resnet50", layer="layer3.5.relu3", n=32, maps=64, peer_maps=4),
+    Occlusion(family="resnet50", square=50, stride=16),
+    Memory(family="resnet50", n=8),
     *_family(
         "googlenet",
         16,

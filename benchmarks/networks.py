@@ -24,40 +24,19 @@ from zfcuda.analysis.deconvnet import cut
 from zfcuda.interop import torch as interop
 from zfcuda.nn import Architecture, Network
 
-
-def vgg16() -> Architecture:
-    """Configuration D of Simonyan and Zisserman 2014."""
-    layers: list[dict[str, Any]] = []
-
-    def add(kind: str, number: int, **fields: Any) -> None:
-        layers.append({"kind": kind, "name": f"{kind}{number}", **fields})
-
-    number = 0
-    for convolutions, maps in ((2, 64), (2, 128), (3, 256), (3, 512), (3, 512)):
-        for _ in range(convolutions):
-            number += 1
-            add("conv", number, maps=maps, kernel=3, padding=1)
-            add("relu", number)
-        add("pool", number, window=2, stride=2)
-    for number in (14, 15):
-        add("fc", number, units=4096)
-        add("relu", number)
-        add("dropout", number)
-    add("fc", 16, units=1000)
-    return Architecture.from_dict({"input_shape": [224, 224, 3], "initial": "lecun", "layers": layers})
-
-
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     "zfnet": models.zfnet_architecture,
     "alexnet": models.alexnet_architecture,
-    "vgg16": vgg16,
+    "vgg16": models.vgg16_architecture,
+    "resnet18": models.resnet18_architecture,
+    "resnet50": models.resnet50_architecture,
     "zfnet_small": lambda: models.zfnet_small_architecture(10, (32, 32, 3)),
 }
 
 # How far two right results may be apart. Of gradients more: where rounding orders two neighbours otherwise, a gradient
-# goes to another pixel.
+# goes to another pixel, the more often the deeper. (PyTorch's float32 against its float64: VGG-16 4e-3, ResNet-50 4e-2.)
 _TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
-_GRADIENT_TOLERANCE = {"fp32": 1e-2, "tf32": 5e-2, "bf16": 4e-1}
+_GRADIENT_TOLERANCE = {"fp32": 6e-2, "tf32": 1e-1, "bf16": 4e-1}
 
 
 def build(setting: Setting, family: str) -> Network:
@@ -77,6 +56,15 @@ def modules_of(setting: Setting, network: Network) -> dict[str, nn.Module]:
         module = interop.to_module(network).to(memory_format=FORMATS[setting.formats[0]])
         found["compiled"] = torch.compile(module, dynamic=False)
     return found
+
+
+def _in_place(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
+    """With ReLUs that write over their input, as most networks have them."""
+    for module in modules.values():
+        for child in module.modules():
+            if isinstance(child, nn.ReLU):
+                child.inplace = True
+    return modules
 
 
 def formatted(name: str, images: torch.Tensor) -> torch.Tensor:
@@ -113,7 +101,10 @@ def forward(setting: Setting, case: cases.Net) -> Calls:
         with torch.no_grad(), peers.precision("fp32", x.device.type):
             return interop.to_module(network).eval()(x)
 
-    calls = {name: infer(module.eval(), formatted(name, x)) for name, module in modules_of(setting, network).items()}
+    calls = {
+        name: infer(module.eval(), formatted(name, x))
+        for name, module in _in_place(modules_of(setting, network)).items()
+    }
     error = compare(lambda: network.forward(images).output, reference)
     flops, tolerance = forward_flops(network, case.n), _TOLERANCE[setting.precision]
     return Calls(lambda: network.predict(images), calls, error, tolerance, flops)
@@ -128,22 +119,22 @@ def step(setting: Setting, case: cases.Net) -> Calls:
     our_images, our_labels = ours(x), ours(labels.int())
 
     def error() -> float:
-        module = interop.to_module(network).to(memory_format=torch.channels_last).eval()
-        with peers.precision("fp32", x.device.type):
-            functional.cross_entropy(module(x), labels).backward()
+        with _without_dropout(network):
+            module = interop.to_module(network).to(memory_format=torch.channels_last).train()
+            with peers.precision("fp32", x.device.type):
+                functional.cross_entropy(module(x), labels).backward()
+            _, _, gradients = network.loss_and_gradients(our_images, our_labels)
         with torch.no_grad():
             for parameter in module.parameters():
                 parameter.copy_(parameter.grad)
         expected = build(setting, case.family)
         interop.load_weights(expected, module)
-        with _without_dropout(network):
-            _, _, gradients = network.loss_and_gradients(our_images, our_labels)
         wanted = expected.parameters()
         return max(relative_error(host(gradients[key]), host(wanted[key])) for key in wanted)
 
     calls = {
         name: peers.training_step(module, formatted(name, x), labels, setting.precision)
-        for name, module in modules_of(setting, network).items()
+        for name, module in _in_place(modules_of(setting, network)).items()
     }
     # As `fit` goes through its batches: the loss is on its way, but nobody waits for it. Nor does the peer.
     launch = training.Trainer(network, lr=1e-4).launch
@@ -216,7 +207,7 @@ def projection(setting: Setting, case: cases.Projection, *, batch: int = 32) -> 
         return np.concatenate(pixels)
 
     modules = modules_of(dataclasses.replace(setting, compiled=False), network)
-    hooked = {name: peers.HookedDeconvnet(module, case.layer) for name, module in modules.items()}
+    hooked = {name: peers.HookedDeconvnet(module, case.layer.replace(".", "_")) for name, module in modules.items()}
     spread = np.linspace(0, c - 1, case.maps).astype(int).tolist()
     some = spread[:: case.maps // case.peer_maps]
 

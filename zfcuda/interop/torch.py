@@ -269,6 +269,14 @@ class _Graph(nn.Sequential):
         super().__init__(children)
         self.reads = tuple(reads)
 
+    def __getitem__(self, index: Any) -> Any:
+        """A child, or the graph up to one, which then is the output."""
+        if not isinstance(index, slice):
+            return super().__getitem__(index)
+        if index.start or index.step:
+            raise ValueError(f"a graph has parts from its start only, module[:stop], got {index}")
+        return _Graph(OrderedDict(list(self.named_children())[index]), self.reads[index])
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         made = {"input": x}
         for (name, child), inputs in zip(self.named_children(), self.reads, strict=True):
