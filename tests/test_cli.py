@@ -112,6 +112,25 @@ def test_occlude_images_of_the_data(trained, folder, tmp_path):
     assert page.count('class="explorer"') == 2
 
 
+def test_occlude_with_a_fill(trained, folder, tmp_path):
+    words = ("--images", 1, "--size", 14, "--stride", 14, "--quiet", "--fill")
+    found = {}
+    for fill, name in {
+        "-1": "-1",
+        "mean": "the image&#39;s mean colour",
+        "blur": "the blurred image",
+        "noise --seed 1": "noise with the image&#39;s mean and deviation",
+        "noise --seed 2": "noise with the image&#39;s mean and deviation",
+    }.items():
+        assert run("occlude", trained, "--data", folder, "--out", tmp_path / fill, *words, *fill.split()) == 0
+        page, numbers = report(tmp_path / fill)
+        assert f"A square of 14 x 14 pixels at steps of 14 and 14, painted with {name}. Where" in page
+        (one,) = numbers["Occlusion"]
+        assert str(one["fill"]) == {"-1": "-1.0"}.get(fill, fill.split()[0])
+        found[fill] = str(one["probability"])
+    assert len(set(found.values())) == len(found)
+
+
 def test_faithfulness(trained, folder, tmp_path):
     words = ("--images", 3, "--size", 14, "--stride", 14, "--patch", 7, "--orders", 2, "--quiet", "--out", tmp_path)
     assert run("faithfulness", trained, "--data", folder, "--methods", "occlusion", "guided", *words) == 0

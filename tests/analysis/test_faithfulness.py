@@ -2,13 +2,13 @@ import json
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter1d
 
 from zfcuda.analysis import Faithfulness, faithfulness, occlusion
 from zfcuda.analysis.faithfulness import MODES
 from zfcuda.errors import Interrupted
 
 from .nets import box_net, clothes_net, deep_net, noise
+from .test_fills import FILLED
 
 BOX = (4, 8, 4, 4)  # patches of 4: number 6 of 4 x 4
 
@@ -24,22 +24,6 @@ def full_evaluation(net, image, label, order, patch, target):
     return net.predict(np.stack(steps))[:, label]
 
 
-def blurred(image):
-    deviation = min(image.shape[:2]) / 22
-    for axis in (0, 1):
-        image = gaussian_filter1d(
-            image.astype(np.float64), deviation, axis, mode="nearest", radius=int(np.ceil(3 * deviation))
-        )
-    return image
-
-
-FILLED = {
-    0.5: lambda image: np.full_like(image, 0.5),
-    "mean": lambda image: np.broadcast_to(image.mean(axis=(0, 1)), image.shape),
-    "blur": blurred,
-}
-
-
 class TestCurves:
     @pytest.mark.parametrize("patch", [5, (9, 4), (29, 26), 2])
     @pytest.mark.parametrize("fill", FILLED)
@@ -48,7 +32,8 @@ class TestCurves:
         net = deep_net()
         images, labels = noise((2, *net.input_shape), 1), [2, 0]
         maps = noise((2, 29, 26), 5)
-        found = faithfulness(net, images, labels, maps, patch=patch, fill=fill, orders=2, batch_size=batch_size)
+        options = {"patch": patch, "fill": fill, "orders": 2, "seed": 7, "batch_size": batch_size}
+        found = faithfulness(net, images, labels, maps, **options)
         patches = found.grid[0] * found.grid[1]
         for index in range(2):
             order, image = found.orders[index], images[index]
@@ -218,7 +203,7 @@ class TestErrors:
             ({"patch": 2.5}, TypeError, "patch must be an int"),
             ({"modes": []}, ValueError, "modes must be one or both of deletion, insertion; got none"),
             ({"modes": ["removal"]}, ValueError, "modes must be one or both of deletion, insertion; got removal"),
-            ({"fill": "grey"}, ValueError, "fill must be a number or one of mean, blur; got 'grey'"),
+            ({"fill": "grey"}, ValueError, "fill must be a number or one of mean, blur, noise; got 'grey'"),
             ({"fill": np.inf}, ValueError, "fill must be finite"),
             ({"orders": -1}, ValueError, "orders must not be negative, got -1"),
             ({"seed": -1}, ValueError, "seed must not be negative, got -1"),

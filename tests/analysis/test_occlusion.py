@@ -3,12 +3,36 @@ import json
 import numpy as np
 import pytest
 
+from zfcuda import backends
+from zfcuda.analysis import Occlusion, Occlusions, faithfulness
 from zfcuda.analysis.occlusion import occlusion
+from zfcuda.data import ArrayDataset, Preprocess
+from zfcuda.errors import Interrupted
+from zfcuda.nn import AddSpec, Architecture, AvgPoolSpec, ConcatSpec, ConvSpec, MaxPoolSpec, Network, ReLUSpec
 
 from .nets import box_net, deep_net, noise, pattern_net, with_pattern
+from .test_fills import FILLED
 
 
-def full_evaluation(net, image, label, size, stride, fill, layer, feature_map):
+def branches_net(shape=(19, 17, 3)):
+    """A sum and a concatenation of branches, one of them of the image."""
+    layers = (
+        ConvSpec("conv1", 6, 3, 2, 1),
+        ReLUSpec("relu1"),
+        ConvSpec("conv2", 6, 3, padding=1),
+        AddSpec("add", inputs=("conv2", "relu1")),
+        ReLUSpec("relu2"),
+        MaxPoolSpec("pool", 3, 2, 1, inputs=("input",)),
+        AvgPoolSpec("avg", 3, 1, 1, inputs=("relu2",)),
+        ConvSpec("one", 4, 1, inputs=("relu2",)),
+        ConcatSpec("concat", inputs=("pool", "avg", "one")),
+        ConvSpec("classes", 4, 3),
+        AvgPoolSpec("gap"),
+    )
+    return Network(Architecture(shape, layers, initial="he"), seed=1)
+
+
+def full_evaluation(net, image, label, size, stride, filled, layer, feature_map):
     """Oracle: every occluded image goes through the whole net."""
     height, width = image.shape[:2]
     rows = -(-(height - size[0]) // stride[0]) + 1
@@ -17,7 +41,8 @@ def full_evaluation(net, image, label, size, stride, fill, layer, feature_map):
     for row in range(rows):
         for column in range(columns):
             top, left = row * stride[0], column * stride[1]
-            batch[row * columns + column, top : top + size[0], left : left + size[1]] = fill
+            place = slice(top, top + size[0]), slice(left, left + size[1])
+            batch[row * columns + column][place] = filled[place]
     trace = net.forward(batch)
     sums = trace[layer][..., feature_map].sum(axis=(1, 2), dtype=np.float64)
     probabilities = net.predict(batch)
@@ -32,10 +57,145 @@ def test_incremental_evaluation_is_the_full_one(shape, size, stride, layer):
     net = deep_net(shape)
     image = noise(shape, seed=3)
     result = occlusion(net, image, 2, size=size, stride=stride, fill=0.5, layer=layer, batch_size=11)
-    expected = full_evaluation(net, image, 2, result.size, result.stride, 0.5, layer, result.feature_map)
+    agrees_with_full_evaluation(net, image, result)
+
+
+def agrees_with_full_evaluation(net, image, result):
+    filled, square = FILLED[result.fill](image), (result.size, result.stride)
+    expected = full_evaluation(net, image, result.label, *square, filled, result.layer, result.feature_map)
     for got, want in zip((result.probability, result.prediction, result.activation), expected, strict=True):
         assert got.shape == want.shape
         assert np.linalg.norm(got - want) <= 1e-5 * np.linalg.norm(want)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "emulated"])
+@pytest.mark.parametrize("fill", FILLED)
+@pytest.mark.parametrize(("make", "layer"), [(deep_net, "pool3"), (branches_net, "concat"), (branches_net, "conv1")])
+def test_every_fill_on_chains_and_branches(make, layer, fill, backend):
+    if reason := backends.status()[backend]:
+        pytest.skip(f"{backend}: {reason}")
+    net = make()
+    image = 0.3 + noise(net.input_shape, seed=3)
+    with backends.use(backend):
+        result = occlusion(net, image, 2, size=(5, 6), stride=(3, 4), fill=fill, seed=7, layer=layer, batch_size=11)
+        assert result.fill == fill
+        assert len(np.unique(result.probability)) > 10  # what is painted counts
+        agrees_with_full_evaluation(net, image, result)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("fill", FILLED)
+def test_fills_in_other_precisions(fill, precision):
+    net = deep_net()
+    net.precision = precision
+    image = noise(net.input_shape, seed=3)
+    result = occlusion(net, image, 2, size=9, stride=5, fill=fill, seed=7)
+    square = (result.size, result.stride, FILLED[fill](image))
+    expected, _, _ = full_evaluation(net, image, 2, *square, result.layer, result.feature_map)
+    np.testing.assert_allclose(result.probability, expected, rtol=1e-5 if precision == "tf32" else 3e-2)
+
+
+def test_noise_is_as_the_seed_says():
+    net = deep_net()
+    image = noise(net.input_shape)
+    one, again, other = (
+        occlusion(net, image, 1, size=6, stride=5, fill="noise", seed=seed).probability for seed in (0, 0, 1)
+    )
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).all()
+
+
+class TestSeveralImages:
+    net = deep_net()
+    images, labels = noise((3, *net.input_shape)), [1, 3, 0]
+
+    @pytest.mark.parametrize("fill", FILLED)
+    def test_each_is_what_it_gives_alone(self, fill):
+        options = {"size": 9, "stride": (5, 6), "fill": fill, "seed": 7, "layer": "relu2", "batch_size": 4}
+        found = occlusion(self.net, self.images, np.array(self.labels, np.int32), **options)
+        assert isinstance(found, Occlusions)
+        assert len(found) == 3
+        for one, image, label in zip(found, self.images, self.labels, strict=True):
+            alone = occlusion(self.net, image, label, **options)
+            for name, value in vars(alone).items():
+                np.testing.assert_array_equal(getattr(one, name), value)
+
+    def test_a_data_set(self):
+        net = deep_net()
+        net.preprocess = Preprocess(np.full(net.input_shape, 100, np.float32), net.input_shape[:2], 1 / 64)
+        images = np.random.default_rng(0).integers(0, 256, (2, *net.input_shape), np.uint8)
+        dataset = ArrayDataset(images, np.array([2, 1], np.int32), tuple("abcd"))
+        found = occlusion(net, dataset, dataset.labels, size=9, stride=9)
+        assert [one.label for one in found] == [2, 1]
+        for one, image in zip(found, net.preprocess(images), strict=True):
+            np.testing.assert_array_equal(one.image, image)
+
+    def test_a_sequence(self):
+        found = occlusion(self.net, self.images, self.labels, size=9, stride=9)
+        assert [one.label for one in found[1:]] == [3, 0]
+        assert isinstance(found[:2], Occlusions)
+        assert isinstance(found[-1], Occlusion)
+        assert found[-1].label == 0
+        with pytest.raises(IndexError):
+            found[3]
+
+    def test_their_relevance_is_measured(self):
+        found = occlusion(self.net, self.images, self.labels, size=9, stride=5)
+        curves, expected = (
+            faithfulness(self.net, self.images, self.labels, maps, patch=9, fill="noise").curves["deletion"]
+            for maps in (found, [one.relevance() for one in found])
+        )
+        np.testing.assert_array_equal(curves, expected)
+
+    def test_saved_and_plotted(self, tmp_path):
+        found = occlusion(self.net, noise((10, *self.net.input_shape)), [0] * 10, size=9, stride=17, fill="blur")
+        found.save(tmp_path / "o.json")
+        saved = json.loads((tmp_path / "o.json").read_text())["of_images"]
+        assert [one["fill"] for one in saved] == ["blur"] * 10
+        np.testing.assert_allclose(saved[9]["probability"], found[9].probability)
+        assert len(found[:2].plot().axes) == 12
+        assert len(found.plot().axes) == 8 * 6  # of the first eight
+
+    def test_interrupted(self):
+        images = self.images
+
+        class Source:
+            image_shape = images.shape[1:]
+
+            def __len__(self):
+                return 3
+
+            def read(self, indices):
+                if indices[0] == 2:
+                    raise KeyboardInterrupt
+                return images[indices]
+
+        with pytest.raises(Interrupted, match="2 of 3 images occluded") as stop:
+            occlusion(self.net, Source(), self.labels, size=9, stride=9)
+        assert isinstance(stop.value.result, Occlusions)
+        assert [one.label for one in stop.value.result] == [1, 3]
+
+    @pytest.mark.parametrize(
+        ("change", "error", "message"),
+        [
+            ({"label": [1, 3]}, ValueError, "images and labels must be as many: 3, 2"),
+            ({"label": []}, ValueError, "images and labels must be as many: 3, 0"),
+            ({"label": [1, 3, 4]}, ValueError, r"labels must be in \[0, 4\), got 1 to 4"),
+            ({"label": [1.0, 3.0, 0.0]}, TypeError, r"labels must be class numbers \(N,\), got float64"),
+            ({"label": [[1, 3], [1, 3], [1, 3]]}, TypeError, "labels must be class numbers"),
+            ({"label": 1}, ValueError, r"image must have the net's input shape \(29, 26, 3\), got \(3, 29, 26, 3\)"),
+            ({"image": images[0]}, ValueError, r"images must have shape \(N,H,W,C\), got \(29, 26, 3\)"),
+            ({"image": images.astype(np.float64)}, TypeError, "images must be float32"),
+            ({"image": images[:, 1:]}, ValueError, "images must have the net's input shape"),
+            ({"image": images[:0], "label": []}, ValueError, "images is empty"),
+            ({"size": 27}, ValueError, "size must be at most the image's 29 x 26"),
+            ({"fill": "grey"}, ValueError, "fill must be a number or one of mean, blur, noise; got 'grey'"),
+        ],
+    )
+    def test_arguments(self, change, error, message):
+        arguments = {"image": self.images, "label": self.labels, "size": 4, "stride": 9, **change}
+        with pytest.raises(error, match=message):
+            occlusion(self.net, **arguments)
 
 
 def test_the_map_drops_exactly_where_the_net_looks():
@@ -127,6 +287,7 @@ class TestErrors:
     net = pattern_net()
     image = with_pattern(0, 4, 4)
 
+    @pytest.mark.filterwarnings("ignore:overflow")
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
@@ -147,6 +308,10 @@ class TestErrors:
             ({"image": [1]}, TypeError, "float32 array"),
             ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
             ({"fill": np.nan}, ValueError, "fill must be finite"),
+            ({"fill": 1e38}, ValueError, "fill must leave activations finite, got 1e"),
+            ({"fill": "grey"}, ValueError, "fill must be a number or one of mean, blur, noise; got 'grey'"),
+            ({"fill": [0.0]}, TypeError, "fill must be a number or one of mean, blur, noise; got list"),
+            ({"fill": "noise", "seed": -1}, ValueError, "seed must not be negative, got -1"),
         ],
     )
     def test_arguments(self, change, error, message):

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from zfcuda.analysis.occlusion import occlusion
 from zfcuda.analysis.pointing import Cluttered, pointing
 from zfcuda.data import ArrayDataset
 
@@ -24,6 +25,17 @@ def test_a_net_that_looks_at_the_box_points_there_and_one_that_looks_elsewhere_d
     assert result.inside[0] > 10 * abs(result.outside[0])
     assert result.inside[1] == pytest.approx(0, abs=1e-6)
     assert result.chance == pytest.approx(12 / 15**2, rel=0.5)
+
+
+def test_the_fill_is_that_of_occlusion():
+    net, image = box_net((5, 9, 4, 3)), np.random.default_rng(0).random((1, 16, 16, 1), np.float32)
+    boxes, square = [(5, 9, 4, 3)], {"size": 4, "stride": 3}
+    for options in ({"fill": "mean"}, {"fill": "blur"}, {"fill": "noise", "seed": 0}, {"fill": "noise", "seed": 1}):
+        alone = occlusion(net, image[0], 1, **square, **options)
+        rows, columns = np.indices(alone.probability.shape) * 3 + 2
+        within = (rows >= 5) & (rows < 9) & (columns >= 9) & (columns < 12)
+        found = pointing(net, image, [1], boxes, **square, **options)
+        assert found.inside[0] == pytest.approx((alone.baseline - alone.probability[within]).mean(), rel=1e-5)
 
 
 def test_objects_stand_whole_in_their_boxes():

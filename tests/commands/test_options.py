@@ -13,12 +13,12 @@ from .conftest import numbers_of, run, write_fruit
 
 HOSTILE = ("-1", "0", "1e999", "-1e999", "nan", "inf", "1" + 30 * "0", "9" * 5000, "0x10", "1.5e3", "", "one")
 # Where zero is a number like others, where 1.5e3 is, and where -1 is.
-ZERO = {"--seed", "--seeds", "--momentum", "--weight-decay", "--mean"}
-REAL = {"--lr", "--max-filter-rms", "--mean", "--std", "--scale"}
-SIGNED = {"--mean"}
+ZERO = {"--fill", "--seed", "--seeds", "--momentum", "--weight-decay", "--mean"}
+REAL = {"--fill", "--lr", "--max-filter-rms", "--mean", "--std", "--scale"}
+SIGNED = {"--fill", "--mean"}
 # One of a list.
 WORDS = {"--schedule", "--precision", "--device", "--split", "--rule", "--classifier", "--methods", "--head"}
-TEXTS = {"--data", "--out", "--layers", "--layer", "--image", "--label", "--variants", "--title", "--fill", "--model"}
+TEXTS = {"--data", "--out", "--layers", "--layer", "--image", "--label", "--variants", "--title", "--model"}
 TEXTS |= {"--classes", "--output"}
 
 
@@ -72,11 +72,13 @@ def test_what_is_no_number_or_out_of_range(command, option, count, tmp_path, cap
     assert time.perf_counter() - started < 5
 
 
-@pytest.mark.parametrize("text", ["grey", "nan", "1e999", "-1e7", ""])
-def test_what_is_no_fill(text, tmp_path, capsys):
-    assert run("faithfulness", *needed("faithfulness"), "--out", tmp_path / "out", f"--fill={text}") == 2
+@pytest.mark.parametrize("command", ["faithfulness", "occlude"])
+@pytest.mark.parametrize("text", ["grey", "Mean", "-1e7"])
+def test_what_is_no_fill(command, text, tmp_path, capsys):
+    assert run(command, *needed(command), "--out", tmp_path / "out", f"--fill={text}") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("zfcuda faithfulness: argument --fill: must be a number, "), line
+    limits = "must be a number, at least -1e+06 and at most 1e+06, or one of mean, blur, noise"
+    assert line == f"zfcuda {command}: argument --fill: {limits}, got {text!r}"
 
 
 @pytest.mark.parametrize("command", parsers())

@@ -92,6 +92,7 @@ def results():
     yield analysis.FeatureAnalysis(scores, "svm", 4, 100), 0, 1
     yield analysis.invariance(net, images, labels), 0, 3
     yield analysis.occlusion(net, images[0], 1, size=9, stride=5), 5, 0
+    yield analysis.occlusion(net, images, labels, size=9, stride=5), 15, 0
     yield analysis.Pointing(np.array([True, False]), np.array([True, True]), falls, falls / 2, 0.4), 0, 1
     yield analysis.sanity(net, images, size=9, stride=9, keep=2), 0, 3
     tops = analysis.top_activations(net, images, "pool1", k=2)

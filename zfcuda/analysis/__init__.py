@@ -16,7 +16,7 @@ from .evolution import Evolution, Tracker, evolution, load_evolution
 from .faithfulness import Faithfulness, faithfulness
 from .features import FeatureAnalysis, feature_analysis
 from .invariance import Invariance, invariance
-from .occlusion import Occlusion, occlusion
+from .occlusion import Occlusion, Occlusions, occlusion
 from .pointing import Cluttered, Pointing, pointing
 from .sanity import Sanity, randomised, sanity
 
@@ -31,6 +31,7 @@ __all__ = [
     "FeatureAnalysis",
     "Invariance",
     "Occlusion",
+    "Occlusions",
     "Pointing",
     "Sanity",
     "TopActivations",

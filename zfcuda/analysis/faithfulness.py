@@ -22,12 +22,13 @@ import numpy as np
 from ..backends import to_host
 from ..pairs import IntPair, check_pair
 from .figures import new_figure, plain
+from .fills import Fill, check_fill, filled
 from .geometry import Window
 from .incremental import PatchedForward
 from .occlusion import Occlusion
 from .progress import Steps
 from .results import Result
-from .source import Images, as_source, check_image, to_device
+from .source import Images, as_source, check_image, check_labels, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,9 +37,7 @@ if TYPE_CHECKING:
 
 _WAYS = {"deletion": 1, "insertion": -1}  # in which a curve is read
 MODES = tuple(_WAYS)
-FILLS = ("mean", "blur")
 _PATCHES = 16  # along the image's shorter side, by default
-_BLUR = 22  # the shorter side, in deviations of the Gaussian: 10 pixels at 224 (Fong and Vedaldi 2017)
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Faithfulness(Result):
     orders: np.ndarray
     patch: tuple[int, int]
     grid: tuple[int, int]
-    fill: float | str
+    fill: Fill
 
     def areas(self, mode: str) -> np.ndarray:
         """The area under each image's curve, the mean probability on the way, float64 (N,)."""
@@ -126,7 +125,7 @@ def faithfulness(
     *,
     patch: IntPair | None = None,
     modes: Sequence[str] = MODES,
-    fill: float | str = 0.0,
+    fill: Fill = 0.0,
     orders: int = 3,
     seed: int = 0,
     batch_size: int = 1024,
@@ -139,8 +138,9 @@ def faithfulness(
     more relevant; or signed pixels (H,W,C) such as a projection, whose magnitude counts. patch: the size of the patches
     in pixels, an int or (height, width), by default a sixteenth of the image; the last ones are clipped by the edge.
     modes: "deletion", "insertion" or both. fill: what is painted over: a number (0 is the mean of images whose mean is
-    subtracted), "mean" (of the image, by channel) or "blur" (the image, blurred). orders: how many random orders. seed:
-    of these, and of the order of patches that are equally relevant. batch_size: how many steps are evaluated at a time.
+    subtracted), "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (see `occlusion`). orders:
+    how many random orders. seed: of these, of the noise, and of the order of patches that are equally relevant.
+    batch_size: how many steps are evaluated at a time.
     ValueError, TypeError for what does not fit. `Interrupted` by Ctrl-C, with the images evaluated by then.
     """
     source = as_source(net, images)
@@ -148,17 +148,14 @@ def faithfulness(
         raise ValueError(f"images, labels and maps must be as many: {len(source)}, {len(labels)}, {len(maps)}")
     if not modes or not set(modes) <= set(MODES):
         raise ValueError(f"modes must be one or both of {', '.join(MODES)}; got {', '.join(modes) or 'none'}")
-    if isinstance(fill, str) and fill not in FILLS:
-        raise ValueError(f"fill must be a number or one of {', '.join(FILLS)}; got {fill!r}")
-    if not isinstance(fill, str) and not np.isfinite(fill):
-        raise ValueError(f"fill must be finite, got {fill}")
+    fill = check_fill(fill)
     if orders < 0:
         raise ValueError(f"orders must not be negative, got {orders}")
     if seed < 0:
         raise ValueError(f"seed must not be negative, got {seed}")
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    wanted = _check_labels(labels, net.num_classes)
+    wanted = check_labels(labels, net.num_classes)
     size = _patch_size(patch, source.image_shape)
     grid, windows = _patches(size, source.image_shape)
 
@@ -171,8 +168,8 @@ def faithfulness(
             random = [rng.permutation(len(windows)) for _ in range(orders)]
             order = np.lexsort((rng.random(len(windows)), -_by_patch(relevance, size)))
             ways = [order[:: _WAYS[mode]] for mode in modes]
-            filled = _filled(image, fill)
-            curves = _deletion(net, image, int(wanted[index]), windows, filled, [*ways, *random], batch_size)
+            paint = filled(image, fill, seed)
+            curves = _deletion(net, image, int(wanted[index]), windows, paint, [*ways, *random], batch_size)
             found.append((order, curves))
     curves = np.stack([curves for _, curves in found])
     of_modes, random_curves = curves[:, : len(modes)], curves[:, len(modes) :]
@@ -184,7 +181,7 @@ def faithfulness(
             orders=np.stack([order for order, _ in found]),
             patch=size,
             grid=grid,
-            fill=fill if isinstance(fill, str) else float(fill),
+            fill=fill,
         )
     )
 
@@ -194,7 +191,7 @@ def _deletion(
     image: np.ndarray,
     label: int,
     windows: Sequence[Window],
-    filled: np.ndarray,
+    paint: np.ndarray,
     orders: Sequence[np.ndarray],
     batch_size: int,
 ) -> np.ndarray:
@@ -208,19 +205,9 @@ def _deletion(
         patched = whole.fork()
         for start in range(0, length, batch_size):
             parts = [[windows[number] for number in orders[one][start : start + batch_size]] for one in some]
-            answers = patched.advance(parts, filled)[:, label].reshape(len(some), -1)
+            answers = patched.advance(parts, paint)[:, label].reshape(len(some), -1)
             curves[some, start + 1 : start + 1 + answers.shape[1]] = answers
     return curves
-
-
-def _check_labels(labels: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:
-    """Class numbers as int64 (N,). TypeError and ValueError if they are none."""
-    array = np.asarray(to_host(labels) if hasattr(labels, "get") else labels)
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise TypeError(f"labels must be class numbers (N,), got {array.dtype} of shape {array.shape}")
-    if array.min() < 0 or array.max() >= classes:
-        raise ValueError(f"labels must be in [0, {classes}), got {array.min()} to {array.max()}")
-    return array.astype(np.int64)
 
 
 def _patch_size(patch: IntPair | None, shape: tuple[int, ...]) -> tuple[int, int]:
@@ -258,27 +245,6 @@ def _by_patch(relevance: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     for axis, step in enumerate(size):
         sums = [np.add.reduceat(one, np.arange(0, relevance.shape[axis], step), axis=axis) for one in sums]
     return (sums[1] / sums[0]).ravel()
-
-
-def _filled(image: np.ndarray, fill: float | str) -> np.ndarray:
-    """What the image (H,W,C) is painted over with, likewise."""
-    if fill == "blur":
-        return _blurred(image, min(image.shape[:2]) / _BLUR)
-    if fill == "mean":
-        return np.broadcast_to(image.mean(axis=(0, 1), dtype=np.float64).astype(np.float32), image.shape)
-    return np.full_like(image, fill)
-
-
-def _blurred(image: np.ndarray, deviation: float) -> np.ndarray:
-    """The image under a Gaussian, its edge continued."""
-    reach = int(np.ceil(3 * deviation))
-    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / deviation) ** 2)
-    weights /= weights.sum()
-    blurred = image.astype(np.float64)
-    for axis in (0, 1):
-        padded = np.pad(blurred, [(reach, reach) if axis == one else (0, 0) for one in range(3)], mode="edge")
-        blurred = np.lib.stride_tricks.sliding_window_view(padded, len(weights), axis=axis) @ weights
-    return blurred.astype(np.float32)
 
 
 def _areas(curves: np.ndarray) -> np.ndarray:

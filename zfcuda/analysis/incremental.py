@@ -145,7 +145,6 @@ class PatchedForward:
         self._steps, self._rest = _steps(net, keep=layer)
         self._enter = next(iter(net.layers.values())).enter
         found = {"input": self._enter(to_device(net, image))}
-        self._image = _unpadded(found["input"])
         self._maps: list[list[_Map]] = []  # the inputs of each step
         for step in self._steps:
             self._maps.append([step.padded(found[name]) for name in step.inputs])
@@ -154,11 +153,9 @@ class PatchedForward:
         last = {name for one in self._rest for name in one.inputs} if self._rest else {next(reversed(found))}
         self._ends = {name: _unpadded(found[name]) for name in found if name in last}  # what the rest begins with
 
-    def occlude(
-        self, corners: Sequence[tuple[int, int]], size: tuple[int, int], fill: float, feature_map: int
-    ) -> Occluded:
-        """The net's answer with a square at each of the corners (top, left) alone, clipped by the image's edge."""
-        changes = {"input": self._squares(corners, size, fill)}
+    def occlude(self, windows: Sequence[Window], pixels: np.ndarray, feature_map: int) -> Occluded:
+        """The net's answer with the image as in `pixels` (H,W,C) in each of the windows alone."""
+        changes = {"input": self._painted([[window] for window in windows], pixels)}
         for step, maps in zip(self._steps, self._maps, strict=True):
             cells = [_Cells(one, changes[name]) for one, name in zip(maps, step.inputs, strict=True)]
             changes[step.names[-1]] = _advance(step, cells)
@@ -180,12 +177,7 @@ class PatchedForward:
         """Changes the image to what is in `pixels` (H,W,C), in one window of a chain after another: probabilities
         (n, classes) after each of them. Every chain starts with the image as it is now, and the last one's end stays.
         """
-        height, width, channels = pixels.shape
-        numbers = np.arange(height * width).reshape(height, width)
-        windows = [window for chain in chains for window in chain]
-        starts = [index == 0 for chain in chains for index in range(len(chain))]
-        rows = self._enter(array_module(self._image.cells).asarray(pixels)).reshape(-1, channels)
-        changes = {"input": _Changes(windows, starts, [rows], [numbers[_place(window)] for window in windows])}
+        changes = {"input": self._painted(chains, pixels)}
         for step, maps in zip(self._steps, self._maps, strict=True):
             cells = [_Cells(one, changes[name]) for one, name in zip(maps, step.inputs, strict=True)]
             changes[step.names[-1]] = _advance(step, cells)
@@ -195,18 +187,14 @@ class PatchedForward:
         self._ends = {name: cells.now() for name, cells in ends.items()}
         return self._answers(signals)
 
-    def _squares(self, corners: Sequence[tuple[int, int]], size: tuple[int, int], fill: float) -> _Changes:
-        """The squares, clipped by the image's edge, as changes of the image."""
-        height, width = self._image.size
-        windows = [
-            Window(top, left, max(0, min(size[0], height - top)), max(0, min(size[1], width - left)))
-            for top, left in corners
-        ]
-        pixel = self._image.cells[:1, 0]
-        painted = array_module(pixel).full_like(pixel, fill)
-        return _Changes(
-            windows, [True] * len(windows), [painted], [np.zeros(window[2:], np.intp) for window in windows]
-        )
+    def _painted(self, chains: Sequence[Sequence[Window]], pixels: np.ndarray) -> _Changes:
+        """The windows as changes of the image."""
+        height, width, channels = pixels.shape
+        numbers = np.arange(height * width).reshape(height, width)
+        windows = [window for chain in chains for window in chain]
+        starts = [index == 0 for chain in chains for index in range(len(chain))]
+        rows = self._enter(to_device(self._net, pixels)).reshape(-1, channels)
+        return _Changes(windows, starts, [rows], [numbers[_place(window)] for window in windows])
 
     def _finish(self, ends: dict[str, _Cells]) -> dict[str, Array]:
         """The last maps with windows, whole, and what the rest of the layers makes of them."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -11,16 +13,20 @@ from ..backends import to_host
 from ..nn.finite import check_activations, check_weights, is_finite
 from ..pairs import IntPair, check_pair
 from .deconvnet import block_layers
-from .figures import new_figure
+from .figures import new_figure, plain
+from .fills import Fill, check_fill, filled
+from .geometry import Window
 from .incremental import PatchedForward
 from .progress import Steps
 from .results import Result
-from .source import check_image, to_device
+from .source import Images, as_source, check_image, check_labels, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..nn.network import Network
+
+_PLOTTED = 8  # of several images
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Occlusion(Result):
     activation float32 (rows, columns): the sum over map `feature_map` of `layer`, the one whose sum is largest in the
     whole image; projection float32 (H,W,C): that map of the whole image, projected to pixels; image float32 (H,W,C):
     what the net was given. baseline is the probability, baseline_prediction the class and baseline_activation the sum
-    without a square.
+    without a square. fill: what the square was painted with.
     """
 
     probability: np.ndarray
@@ -48,13 +54,11 @@ class Occlusion(Result):
     baseline_activation: float
     size: tuple[int, int]
     stride: tuple[int, int]
-    fill: float
+    fill: Fill
 
-    def window(self, row: int, column: int) -> tuple[int, int, int, int]:
-        """(top, left, height, width) of the pixels that the square of one position covers."""
-        height, width = self.projection.shape[:2]
-        top, left = row * self.stride[0], column * self.stride[1]
-        return top, left, max(0, min(self.size[0], height - top)), max(0, min(self.size[1], width - left))
+    def window(self, row: int, column: int) -> Window:
+        """The pixels that the square of one position covers: top, left, height, width."""
+        return _window(row, column, self.size, self.stride, self.image.shape)
 
     def lowest(self) -> tuple[int, int]:
         """(row, column) of the position where the label is least probable: where the net looks."""
@@ -77,20 +81,51 @@ class Occlusion(Result):
 
     def plot(self) -> Figure:
         """Probability, prediction and activation by the square's position."""
-        figure, axes = new_figure(columns=3, width=9.6, height=3.2)
+        return _plotted([self])
+
+
+@dataclass(frozen=True)
+class Occlusions(Result, Sequence[Occlusion]):
+    """Of several images, in their order: an `Occlusion` of each."""
+
+    of_images: tuple[Occlusion, ...]
+
+    def __len__(self) -> int:
+        return len(self.of_images)
+
+    @overload
+    def __getitem__(self, index: int) -> Occlusion: ...
+    @overload
+    def __getitem__(self, index: slice) -> Occlusions: ...
+    def __getitem__(self, index: int | slice) -> Occlusion | Occlusions:
+        return Occlusions(self.of_images[index]) if isinstance(index, slice) else self.of_images[index]
+
+    def numbers(self) -> dict[str, Any]:
+        """Those of each image."""
+        return {"of_images": [one.numbers() for one in self]}
+
+    def plot(self) -> Figure:
+        """Those of the first eight images, one above the other."""
+        return _plotted(self.of_images[:_PLOTTED])
+
+
+def _plotted(results: Sequence[Occlusion]) -> Figure:
+    figure, axes = new_figure(columns=3, rows=len(results), width=9.6, height=3.2 * len(results))
+    for row, one in zip(axes, results, strict=True):
         panels = (
-            ("probability of the label", self.probability),
-            ("most probable class", self.prediction),
-            (f"sum of {self.layer} map {self.feature_map}", self.activation),
+            (f"probability of class {one.label}", one.probability),
+            ("most probable class", one.prediction),
+            (f"sum of {plain(one.layer)} map {one.feature_map}", one.activation),
         )
-        for axis, (title, values) in zip(axes[0], panels, strict=True):
+        for axis, (title, values) in zip(row, panels, strict=True):
             figure.colorbar(axis.imshow(values), ax=axis, shrink=0.8)
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("column of the square")
             axis.set_ylabel("row")
-        return figure
+    return figure
 
 
+@overload
 def occlusion(
     net: Network,
     image: np.ndarray,
@@ -98,28 +133,76 @@ def occlusion(
     *,
     size: IntPair,
     stride: IntPair,
-    fill: float = 0.0,
+    fill: Fill = 0.0,
+    seed: int = 0,
     layer: str | None = None,
     feature_map: int | None = None,
     batch_size: int = 128,
     progress: bool = False,
-) -> Occlusion:
-    """Slides a square over one image and records the label's probability, the prediction and a map's activation (P8).
+) -> Occlusion: ...
+@overload
+def occlusion(
+    net: Network,
+    image: Images,
+    label: Sequence[int] | np.ndarray,
+    *,
+    size: IntPair,
+    stride: IntPair,
+    fill: Fill = 0.0,
+    seed: int = 0,
+    layer: str | None = None,
+    feature_map: int | None = None,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> Occlusions: ...
+def occlusion(
+    net: Network,
+    image: Images,
+    label: int | Sequence[int] | np.ndarray,
+    *,
+    size: IntPair,
+    stride: IntPair,
+    fill: Fill = 0.0,
+    seed: int = 0,
+    layer: str | None = None,
+    feature_map: int | None = None,
+    batch_size: int = 128,
+    progress: bool = False,
+) -> Occlusion | Occlusions:
+    """Slides a square over an image and records the label's probability, the prediction and a map's activation (P8).
 
-    image: float32 (H,W,C) as the net takes it. size, stride: of the square in pixels, an int or (height, width); the
-    corner stands at multiples of `stride` from 0, ceil((H - size) / stride) + 1 of them down, the last one clipped by
-    the edge. fill: what the square is painted with (0 is the mean of images whose mean is subtracted). layer: whose
-    map is summed, by default the last one with maps ("layer 5"); feature_map: which one, by default the one whose sum
-    is largest without a square.
+    image, label: float32 (H,W,C) as the net takes it and its class -> `Occlusion`; or float32 (N,H,W,C) or a data set,
+    and their classes (N,) -> `Occlusions`, what each image gives alone. size, stride: of the square in pixels, an int
+    or (height, width); the corner stands at multiples of `stride` from 0, ceil((H - size) / stride) + 1 of them down,
+    the last one clipped by the edge. fill: what the square is painted with: a number (0 is the mean of images whose
+    mean is subtracted), "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (Gaussian, with the
+    image's mean and standard deviation by channel), which `seed` fixes, so that it lies still as the square moves.
+    layer: whose map is summed, by default the last one with maps ("layer 5"); feature_map: which one, by default the
+    one whose sum is largest without a square. batch_size: how many positions are evaluated at a time.
 
     Only the parts of the feature maps that the square changes are computed anew (`incremental`); the result is that of
-    a full forward pass per position.
+    a full forward pass per position. ValueError, TypeError for what does not fit. `Interrupted` by Ctrl-C, with the
+    images occluded by then.
     """
+    if np.ndim(label):
+        one = functools.partial(
+            occlusion,
+            net,
+            size=size,
+            stride=stride,
+            fill=fill,
+            seed=seed,
+            layer=layer,
+            feature_map=feature_map,
+            batch_size=batch_size,
+        )
+        return _of_images(net, image, label, one, progress)
     image = check_image(net, image)
     square = _check_size("size", size, image.shape[:2])
     step = _check_size("stride", stride)
-    if not np.isfinite(fill):
-        raise ValueError(f"fill must be finite, got {fill}")
+    fill = check_fill(fill)
+    if seed < 0:
+        raise ValueError(f"seed must not be negative, got {seed}")
     layer = last_map_layer(net) if layer is None else _check_map_layer(net, layer)
     check_weights(net)
     trace = net.forward(to_device(net, image[None]))
@@ -130,11 +213,11 @@ def occlusion(
     chosen = int(sums.argmax()) if feature_map is None else _check_map(feature_map, maps.shape[2])
 
     rows, columns = (-(-(n - s) // d) + 1 for n, s, d in zip(image.shape[:2], square, step, strict=True))
-    corners = [(row * step[0], column * step[1]) for row in range(rows) for column in range(columns)]
-    patched = PatchedForward(net, image, layer)
+    windows = [_window(row, column, square, step, image.shape) for row in range(rows) for column in range(columns)]
+    patched, paint = PatchedForward(net, image, layer), filled(image, fill, seed)
     found = [
-        patched.occlude([corners[i] for i in step], square, fill, chosen)
-        for step in Steps(len(corners), batch_size, label="occlusion" if progress else "")
+        patched.occlude([windows[i] for i in positions], paint, chosen)
+        for positions in Steps(len(windows), batch_size, label="occlusion" if progress else "")
     ]
     probability = np.concatenate([f.probabilities for f in found])
     activation = np.concatenate([f.activations for f in found])
@@ -158,8 +241,29 @@ def occlusion(
         baseline_activation=float(sums[chosen]),
         size=square,
         stride=step,
-        fill=float(fill),
+        fill=fill,
     )
+
+
+def _of_images(
+    net: Network, images: Images, labels: Any, one: Callable[[np.ndarray, int], Occlusion], progress: bool
+) -> Occlusions:
+    """What `one` gives of each image and its label."""
+    source = as_source(net, images)
+    if len(source) != len(labels):
+        raise ValueError(f"images and labels must be as many: {len(source)}, {len(labels)}")
+    wanted = check_labels(labels, net.num_classes)
+    found: list[Occlusion] = []
+    with Steps(len(source), unit="images occluded", label="occluding" if progress else "") as steps:
+        for (index,) in steps:
+            found.append(one(source.read([index])[0], int(wanted[index])))
+    return steps.finish(Occlusions(tuple(found)))
+
+
+def _window(row: int, column: int, size: tuple[int, int], stride: tuple[int, int], shape: tuple[int, ...]) -> Window:
+    """The pixels of an image of this shape that the square of one position covers, clipped by the edge."""
+    top, left = row * stride[0], column * stride[1]
+    return Window(top, left, max(0, min(size[0], shape[0] - top)), max(0, min(size[1], shape[1] - left)))
 
 
 def square_of(net: Network, size: int | None = None, stride: int | None = None) -> tuple[int, int]:
@@ -192,7 +296,7 @@ def _check_size(name: str, value: IntPair, limit: tuple[int, ...] | None = None)
     return pair
 
 
-def _check_label(label: int, classes: int) -> int:
+def _check_label(label: Any, classes: int) -> int:
     if not isinstance(label, (int, np.integer)) or isinstance(label, bool):
         raise TypeError(f"label must be a class number, got {label!r}")
     if not 0 <= label < classes:

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..data import Dataset
 from .figures import new_figure
+from .fills import Fill
 from .occlusion import occlusion
 from .progress import Steps
 from .results import Result
@@ -129,13 +130,14 @@ def pointing(
     *,
     size: int,
     stride: int,
-    fill: float = 0.0,
+    fill: Fill = 0.0,
+    seed: int = 0,
     progress: bool = False,
 ) -> Pointing:
     """Occludes every image and compares where the probability falls with the object's box (top, left, height, width).
 
     images: a data set or float32 (N,H,W,C); labels (N,), as the net counts (`zfcuda.data.relabelled`); boxes (N,4).
-    size, stride, fill: see `occlusion`. `Interrupted` by Ctrl-C, with the images done by then.
+    size, stride, fill, seed: see `occlusion`. `Interrupted` by Ctrl-C, with the images done by then.
     """
     source = as_source(net, images)
     if not len(source) == len(labels) == len(boxes):
@@ -143,7 +145,8 @@ def pointing(
     found = []
     with Steps(len(source), unit="images pointed at", label="pointing" if progress else "") as steps:
         for (index,) in steps:
-            result = occlusion(net, source.read([index])[0], int(labels[index]), size=size, stride=stride, fill=fill)
+            image, label = source.read([index])[0], int(labels[index])
+            result = occlusion(net, image, label, size=size, stride=stride, fill=fill, seed=seed)
             within = _centres_within(result.probability.shape, size, stride, boxes[index])
             fall = result.baseline - result.probability.astype(np.float64)
             found.append(

@@ -122,3 +122,13 @@ def check_image(net: Network, image: Any, name: str = "image") -> np.ndarray:
     if not is_finite(image):
         raise ValueError(f"{name} has values that are not finite")
     return image
+
+
+def check_labels(labels: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:
+    """Class numbers as int64 (N,). TypeError and ValueError if they are none."""
+    array = np.asarray(to_host(labels) if hasattr(labels, "get") else labels)
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise TypeError(f"labels must be class numbers (N,), got {array.dtype} of shape {array.shape}")
+    if array.min() < 0 or array.max() >= classes:
+        raise ValueError(f"labels must be in [0, {classes}), got {array.min()} to {array.max()}")
+    return array.astype(np.int64)

@@ -18,7 +18,7 @@ from ..data import Dataset
 from ..errors import BackendError, CheckpointError
 from ..nn import Network, load
 from ..report import Report
-from .numbers import CANVAS, COUNT, SIDE
+from .numbers import CANVAS, COUNT, FILL, SIDE
 
 Commands = Any  # argparse's own type of sub-parsers is private
 
@@ -70,6 +70,18 @@ def add_split(parser: argparse.ArgumentParser, images: int | None = None) -> Non
         default=images,
         metavar="N",
         help=f"at most N images, the same share of each class (default: {images or 'all'})",
+    )
+
+
+def add_fill(parser: argparse.ArgumentParser) -> None:
+    """--fill: what parts of images are painted over with."""
+    parser.add_argument(
+        "--fill",
+        type=FILL,
+        default=0.0,
+        metavar="FILL",
+        help="what is painted over: a number (0 is the data's mean image), mean (of the image), blur (the image, "
+        "blurred) or noise (with the image's mean and deviation) (default: 0)",
     )
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from ..analysis.faithfulness import FILLS
 from ..analysis.sanity import METHODS
 from ..report import Report
 from ..report.sections.faithfulness import add_faithfulness
 from . import common
 from .chosen import add_chosen, open_chosen
 from .common import Commands
-from .numbers import MANY, SEED, SIDE, VALUE
+from .numbers import MANY, SEED, SIDE
 
 
 def add_parser(commands: Commands) -> None:
@@ -38,23 +37,13 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--patch", type=SIDE, metavar="PIXELS", help="side of the patches (default: a sixteenth of the image)"
     )
-    parser.add_argument(
-        "--fill",
-        type=_fill,
-        default=0.0,
-        metavar="FILL",
-        help="what is painted over: a number (0 is the data's mean image), mean (of the image) or blur (default: 0)",
-    )
+    common.add_fill(parser)
     parser.add_argument("--orders", type=MANY, default=3, metavar="N", help="random orders beside it (default: 3)")
-    parser.add_argument("--seed", type=SEED, default=0, help="of the random orders (default: 0)")
+    parser.add_argument("--seed", type=SEED, default=0, help="of the random orders and of noise (default: 0)")
     parser.add_argument(
         "--size", type=SIDE, metavar="PIXELS", help="side of the occluding square (default: a quarter of the image)"
     )
     parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
-
-
-def _fill(text: str) -> float | str:
-    return text if text in FILLS else VALUE(text)
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ import argparse
 import math
 from dataclasses import dataclass
 
+from ..analysis.fills import FILLS
+
 _SHOWN = 40  # characters of what was given
 
 
@@ -31,14 +33,17 @@ class Whole:
 @dataclass(frozen=True)
 class Real:
     """The type of an argument that is a number from `least` to `most`; more than `least` if that is `excluded`, and
-    less than `most` if `below`."""
+    less than `most` if `below`; or one of `words`."""
 
     least: float
     most: float
     excluded: bool = False
     below: bool = False
+    words: tuple[str, ...] = ()
 
-    def __call__(self, text: str) -> float:
+    def __call__(self, text: str) -> float | str:
+        if text in self.words:
+            return text
         try:
             value = float(text)
         except ValueError:
@@ -47,7 +52,8 @@ class Real:
         if not inside or (self.excluded and value == self.least) or (self.below and value == self.most):
             low = f"more than {self.least:g}" if self.excluded else f"at least {self.least:g}"
             high = f"less than {self.most:g}" if self.below else f"at most {self.most:g}"
-            raise argparse.ArgumentTypeError(f"must be a number, {low} and {high}, got {short(text)}")
+            words = f", or one of {', '.join(self.words)}" if self.words else ""
+            raise argparse.ArgumentTypeError(f"must be a number, {low} and {high}{words}, got {short(text)}")
         return value
 
 
@@ -69,4 +75,4 @@ RATE = Real(0, 1e15, excluded=True)
 MOMENTUM = Real(0, 1, below=True)
 DECAY = Real(0, 1)
 RMS = Real(0, 1e6, excluded=True)
-VALUE = Real(-1e6, 1e6)  # of a pixel
+FILL = Real(-1e6, 1e6, words=FILLS)  # of pixels

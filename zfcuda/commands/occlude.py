@@ -14,7 +14,7 @@ from ..report.sections.pointing import pointing_section
 from . import common
 from .chosen import add_chosen, open_chosen
 from .common import Commands
-from .numbers import COUNT, SIDE
+from .numbers import COUNT, SEED, SIDE
 
 
 def add_parser(commands: Commands) -> None:
@@ -23,7 +23,7 @@ def add_parser(commands: Commands) -> None:
         "occlude",
         run,
         "where a covered image loses its class",
-        "Slides a grey square over images and maps the probability of the class, the prediction and the strongest "
+        "Slides a square over images and maps the probability of the class, the prediction and the strongest "
         "feature map by the square's position.",
     )
     common.add_checkpoint(parser)
@@ -39,6 +39,8 @@ def add_parser(commands: Commands) -> None:
         "--size", type=SIDE, metavar="PIXELS", help="side of the square (default: a quarter of the image)"
     )
     parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
+    common.add_fill(parser)
+    parser.add_argument("--seed", type=SEED, default=0, help="of noise (default: 0)")
     parser.add_argument("--layer", help="whose strongest map is followed (default: the last with maps)")
 
 
@@ -54,11 +56,19 @@ def run(arguments: argparse.Namespace) -> int:
     directory = common.output(arguments)
     report = Report(
         "Where the network looks",
-        "A grey square slides over each image; what the network says is drawn at the square's place.",
+        "A square slides over each image; what the network says is drawn at the square's place.",
         common.command_line(arguments),
     )
     stopped = add_occlusion(
-        report, net, chosen, dataset, square=square, layer=arguments.layer, progress=not arguments.quiet
+        report,
+        net,
+        chosen,
+        dataset,
+        square=square,
+        fill=arguments.fill,
+        seed=arguments.seed,
+        layer=arguments.layer,
+        progress=not arguments.quiet,
     )
     if known is not None and isinstance(dataset, Cluttered) and arguments.pointing and not stopped:
         at = np.unique(np.linspace(0, len(dataset) - 1, min(arguments.pointing, len(dataset))).astype(int))
@@ -71,6 +81,8 @@ def run(arguments: argparse.Namespace) -> int:
             dataset.boxes[at],
             size=size,
             stride=stride,
+            fill=arguments.fill,
+            seed=arguments.seed,
             progress=not arguments.quiet,
         )
         if result is not None:

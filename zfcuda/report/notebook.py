@@ -20,6 +20,7 @@ from ..analysis import (
     FeatureAnalysis,
     Invariance,
     Occlusion,
+    Occlusions,
     Pointing,
     Sanity,
     TopActivations,
@@ -34,7 +35,7 @@ from .sections.evolution import evolution_section
 from .sections.faithfulness import faithfulness_section
 from .sections.features import features_section
 from .sections.invariance import invariance_section
-from .sections.occlusion import occlusion_section
+from .sections.occlusion import occlusion_section, occlusions_section
 from .sections.pointing import pointing_section
 from .sections.sanity import sanity_section
 from .sections.visualization import top_section, winners_section
@@ -48,6 +49,7 @@ SECTIONS: Mapping[type[Result], Callable[[Any], Section]] = {
     FeatureAnalysis: features_section,
     Invariance: invariance_section,
     Occlusion: occlusion_section,
+    Occlusions: occlusions_section,
     Pointing: pointing_section,
     Sanity: sanity_section,
     TopActivations: top_section,

@@ -7,9 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..analysis.fills import Fill
 from ..data import Dataset, Preprocess
 from ..nn import Network
 from .pictures import from_range
+
+_FILLS = {
+    "mean": "the image's mean colour",
+    "blur": "the blurred image",
+    "noise": "noise with the image's mean and deviation",
+}
 
 
 class Shown(NamedTuple):
@@ -47,3 +54,10 @@ def class_names(net: Network, dataset: Dataset | None = None) -> tuple[str, ...]
     """The names of the network's classes, from the network or the data set."""
     names = net.classes or (dataset.classes if dataset is not None else ())
     return tuple(names) if names else tuple(f"class {label}" for label in range(net.num_classes))
+
+
+def fill_name(fill: Fill) -> str:
+    """What parts of an image are painted over with, in words."""
+    if isinstance(fill, str):
+        return _FILLS[fill]
+    return f"{fill:g}" if fill else "0 (the mean image, where it is subtracted)"

@@ -11,6 +11,7 @@ from PIL import Image
 from ...analysis import Faithfulness, Occlusion, faithfulness, occlusion
 from ...analysis.deconvnet import one_hot
 from ...analysis.faithfulness import plot_curves
+from ...analysis.fills import Fill
 from ...analysis.source import preprocess_of, to_device
 from ...backends import to_host
 from ...data import Dataset
@@ -18,10 +19,9 @@ from ...nn import Network
 from .. import Chart, Picture, Report, Section, Table
 from ..parts import Part
 from ..pictures import enlarge, heat, tile
-from ..shown import show
+from ..shown import fill_name, show
 
 _SHOWN, _TILE = 8, 112  # images in the picture, and pixels that each of its tiles has at least
-_FILLS = {"mean": "the image's mean colour", "blur": "the blurred image"}
 
 
 class _Maps(Sequence):
@@ -51,7 +51,7 @@ def add_faithfulness(
     methods: Sequence[str],
     square: tuple[int, int],
     patch: int | None = None,
-    fill: float | str = 0.0,
+    fill: Fill = 0.0,
     orders: int = 3,
     seed: int = 0,
     progress: bool = True,
@@ -96,11 +96,11 @@ def faithfulness_section(results: Mapping[str, Faithfulness], images: Sequence[n
         columns += [f"{mode}: area", "random orders", "better by", "better, % of images"]
     rows = [[name, *(cell for mode in one.curves for cell in _cells(one, mode))] for name, one in results.items()]
     (height, width), (down, across) = first.patch, first.grid
-    painted = _FILLS[first.fill] if isinstance(first.fill, str) else f"{first.fill:g}"
     blurb = (
         f"{len(first.labels)} images in {down} x {across} patches of {height} x {width} pixels. Deletion paints them "
-        f"over with {painted}, the most relevant first: the smaller the area under the curve, the better the map. "
-        "Insertion brings them back: the larger the better. Random orders are what a map that knows nothing gets."
+        f"over with {fill_name(first.fill)}, the most relevant first: the smaller the area under the curve, the better "
+        "the map. Insertion brings them back: the larger the better. Random orders are what a map that knows nothing "
+        "gets."
     )
     parts: list[Part] = [Chart("faithfulness", plot_curves(results)), Table(columns, rows, decimals=3)]
     if images:

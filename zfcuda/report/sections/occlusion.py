@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...analysis import Occlusion, TopActivations, occlusion, top_activations, visualize
+from ...analysis import Occlusion, Occlusions, TopActivations, occlusion, top_activations, visualize
+from ...analysis.fills import Fill
 from ...analysis.progress import Steps
 from ...analysis.source import preprocess_of
 from ...data import Dataset
@@ -14,8 +15,9 @@ from ...nn import Network
 from .. import Explorer, Report, Section, Table
 from ..parts import Part
 from ..pictures import from_projection, from_range, tile
-from ..shown import class_names, show
+from ..shown import Shown, class_names, fill_name, show
 
+_SHOWN = 8  # of several images in a notebook
 _COLUMNS = (
     "image",
     "class",
@@ -35,6 +37,8 @@ def add_occlusion(
     others: Dataset | None,
     *,
     square: tuple[int, int],
+    fill: Fill = 0.0,
+    seed: int = 0,
     layer: str | None = None,
     progress: bool = True,
 ) -> bool:
@@ -42,7 +46,11 @@ def add_occlusion(
     they are to be shown -> whether Ctrl-C stopped it."""
     preprocess, classes = preprocess_of(net), class_names(net, chosen)
     size, stride = square
-    results, stopped = report.kept(_occlude, net, chosen, square, layer, progress)
+    results, stopped = report.kept(
+        lambda: occlusion(
+            net, chosen, chosen.labels, size=size, stride=stride, fill=fill, seed=seed, layer=layer, progress=progress
+        )
+    )
     if results is None:
         return True
     tops: list[np.ndarray] = []
@@ -52,14 +60,10 @@ def add_occlusion(
             found, cut_short = report.kept(_tops, net, others, top, [r.feature_map for r in results], progress)
             tops, stopped = found or [], stopped or cut_short
     shown = show(chosen, range(len(results)), preprocess)
-    parts: list[Part] = [Table(_COLUMNS, [_row(shown[i].name, classes, r) for i, r in enumerate(results)], decimals=3)]
-    for index, result in enumerate(results):
-        heading = f"{shown[index].name}: {shown[index].label}"
-        elsewhere = tops[index] if index < len(tops) else None
-        parts.append(Explorer(f"occlusion-{index + 1:02d}", heading, result, shown[index].picture, classes, elsewhere))
+    parts = _parts(results, [shown[index] for index in range(len(results))], classes, tops)
     blurb = (
-        f"A square of {size} x {size} pixels at steps of {stride}, painted with the mean image. Where the probability "
-        "falls, the network needs what is covered. Move over a map or an image to see the square there."
+        f"{_square(results[0])}. Where the probability falls, the network needs what is covered. Move over a map or an "
+        "image to see the square there."
     )
     report.add(Section("Occlusion", parts, blurb, [result.numbers() for result in results]))
     return stopped
@@ -67,28 +71,48 @@ def add_occlusion(
 
 def occlusion_section(result: Occlusion) -> Section:
     """The explorer of one image, of classes that have no names."""
-    classes = [f"class {label}" for label in range(1 + max(int(result.prediction.max()), result.label))]
-    (height, width), (down, across) = result.size, result.stride
+    classes = _numbered([result])
     blurb = (
-        f"A square of {height} x {width} pixels at steps of {down} and {across}. Without it the probability of class "
-        f"{result.label} is {result.baseline:.3f}, at least {float(result.probability.min()):.3f} with it."
+        f"{_square(result)}. Without it the probability of class {result.label} is {result.baseline:.3f}, at least "
+        f"{float(result.probability.min()):.3f} with it."
     )
     explorer = Explorer("occlusion", classes[result.label], result, from_range(result.image), classes)
     return Section("Occlusion", [explorer], blurb, result.numbers())
 
 
-def _occlude(
-    net: Network, chosen: Dataset, square: tuple[int, int], layer: str | None, progress: bool
-) -> list[Occlusion]:
-    """The occlusion of every image of `chosen`."""
-    preprocess, (size, stride) = preprocess_of(net), square
-    results: list[Occlusion] = []
-    with Steps(len(chosen), unit="images occluded", label="occluding" if progress else "") as steps:
-        for (index,) in steps:
-            images, labels = chosen.batch([index])
-            image = preprocess(images)[0]
-            results.append(occlusion(net, image, int(labels[0]), size=size, stride=stride, layer=layer))
-    return steps.finish(results)
+def occlusions_section(results: Occlusions) -> Section:
+    """The first eight of several images, of classes that have no names."""
+    first = results[:_SHOWN]
+    classes = _numbered(first)
+    shown = [Shown(from_range(one.image), f"image {i}", classes[one.label]) for i, one in enumerate(first)]
+    some = f" The first {len(first)} of {len(results)} images." if len(first) < len(results) else ""
+    return Section("Occlusion", _parts(first, shown, classes), f"{_square(first[0])}.{some}", results.numbers())
+
+
+def _parts(
+    results: Sequence[Occlusion], shown: Sequence[Shown], classes: Sequence[str], tops: Sequence[np.ndarray] = ()
+) -> list[Part]:
+    """A table of the images, and an explorer of each."""
+    rows = [_row(one.name, classes, result) for one, result in zip(shown, results, strict=True)]
+    parts: list[Part] = [Table(_COLUMNS, rows, decimals=3)]
+    for index, (one, result) in enumerate(zip(shown, results, strict=True)):
+        elsewhere = tops[index] if index < len(tops) else None
+        heading = f"{one.name}: {one.label}"
+        parts.append(Explorer(f"occlusion-{index + 1:02d}", heading, result, one.picture, classes, elsewhere))
+    return parts
+
+
+def _square(result: Occlusion) -> str:
+    (height, width), (down, across) = result.size, result.stride
+    return (
+        f"A square of {height} x {width} pixels at steps of {down} and {across}, painted with {fill_name(result.fill)}"
+    )
+
+
+def _numbered(results: Sequence[Occlusion]) -> list[str]:
+    """Names of the classes that have none."""
+    largest = max(max(int(one.prediction.max()), one.label, one.baseline_prediction) for one in results)
+    return [f"class {label}" for label in range(1 + largest)]
 
 
 def _tops(net: Network, others: Dataset, top: TopActivations, maps: Sequence[int], progress: bool) -> list[np.ndarray]:
