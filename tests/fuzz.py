@@ -112,6 +112,8 @@ def convolution(calls, kernel=None):
 def conv2d(calls):
     x, w, options, output = convolution(calls)
     b = calls.normal(w.shape[0])
+    if calls.rng.random() < 0.4:
+        options["scale"] = calls.normal(w.shape[0])
     if output and not limit(len(x), *output, len(w)):
         output = None
     return lambda: ops.conv2d(x, w, b, **options), output and (lambda: oracles.conv2d(x, w, b, **options))

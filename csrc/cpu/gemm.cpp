@@ -28,15 +28,15 @@ inline void write(const Tile& tile, const Vec (&acc)[Rows][Vectors]) {
         const int at = j * kLanes;
         const int count = std::min(kLanes, tile.columns - at);
         const bool whole = count == kLanes;
-        Vec bias{};
-        if (epilogue.bias)
-            bias = whole ? simd::load(epilogue.bias + at)
-                         : simd::load_partial(epilogue.bias + at, count);
+        Vec scale{}, bias{};
+        if (epilogue.scale) scale = simd::load_up_to(epilogue.scale + at, count);
+        if (epilogue.bias) bias = simd::load_up_to(epilogue.bias + at, count);
 #pragma GCC unroll 16
         for (int i = 0; i < Rows; ++i) {
             float* c = tile.rows[i] + tile.column + at;
             Vec v = acc[i][j];
             if (epilogue.accumulate) v += whole ? simd::load(c) : simd::load_partial(c, count);
+            if (epilogue.scale) v *= scale;
             if (epilogue.bias) v += bias;
             if (epilogue.relu) v = simd::relu(v);
             if (!whole)

@@ -52,10 +52,19 @@ struct Operands {
 
 // What becomes of the products of a tile.
 struct Epilogue {
-    bool accumulate = false;      // C += products, else C = products
-    const float* bias = nullptr;  // then C += bias[column of the tile], if not null
-    bool relu = false;            // then C = max(C, 0)
-    bool stream = false;          // write past the caches; every row of C must be vector-aligned
+    bool accumulate = false;       // C += products, else C = products
+    const float* scale = nullptr;  // then C *= scale[column of the tile], if not null
+    const float* bias = nullptr;   // then C += bias[column of the tile], if not null
+    bool relu = false;             // then C = max(C, 0)
+    bool stream = false;           // write past the caches; every row of C must be vector-aligned
+
+    // The same for a tile that begins `columns` further right.
+    Epilogue from(int columns) const {
+        Epilogue other = *this;
+        if (scale) other.scale += columns;
+        if (bias) other.bias += columns;
+        return other;
+    }
 };
 
 // C[i] = rows[i] + column for i < count; the tile has `columns` columns, cut to kPanel.

@@ -18,11 +18,12 @@ def test_conv2d(case, arithmetic):
     conv = random_conv(rng, case.device.max_work)
     x, w = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.w)
     b = normal(rng, conv.w[0]) if rng.random() < 0.7 else None
-    relu = bool(rng.random() < 0.5)
-    options = {**conv.options, "relu": relu}
-    to = case.device.array
-    y = ops.conv2d(to(x), to(w), None if b is None else to(b), **options, **arithmetic.options)
-    assert_close(y, oracles.conv2d(x, w, b, **options), arithmetic.tolerance, (conv, relu))
+    scale = normal(rng, conv.w[0]) if rng.random() < 0.5 else None
+    options = {**conv.options, "relu": bool(rng.random() < 0.5)}
+    device = {name: None if array is None else case.device.array(array) for name, array in (("b", b), ("scale", scale))}
+    y = ops.conv2d(case.device.array(x), case.device.array(w), **device, **options, **arithmetic.options)
+    exact = oracles.conv2d(x, w, b, scale=scale, **options)
+    assert_close(y, exact, arithmetic.tolerance, (conv, options, scale is None))
 
 
 def test_conv_transpose2d(case, arithmetic):
@@ -126,6 +127,8 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
         (ValueError, "stride is out of range", lambda: ops.conv2d(X, W, stride=2**40)),
         (ValueError, r"b must have shape \(4,\)", lambda: ops.conv2d(X, W, W[0, 0, 0])),
         (ValueError, "b must have 1 dim", lambda: ops.conv2d(X, W, W)),
+        (ValueError, r"scale must have shape \(4,\)", lambda: ops.conv2d(X, W, scale=W[0, 0, 0])),
+        (TypeError, "scale must be float32, got float64", lambda: ops.conv2d(X, W, scale=np.ones(4))),
         (ValueError, "out must have shape", lambda: ops.conv2d(X, W, out=X)),
         (TypeError, "out must be float32", lambda: ops.conv2d(X, W, out=Y.astype(np.float64))),
         (

@@ -126,12 +126,13 @@ def pool_shape(
     return backend.module.PoolShape(tuple(x), check_pair("window", window), *sizes, bool(ceil_mode))
 
 
-def check_bias(backend: Backend, b: Array | None, channels: int) -> Array | None:
-    if b is None:
+def check_maps(backend: Backend, name: str, values: Array | None, maps: int) -> Array | None:
+    """None, or a number for each map."""
+    if values is None:
         return None
-    b = check_input(backend, "b", b, 1)
-    expect_shape("b", b, (channels,))
-    return b
+    values = check_input(backend, name, values, 1)
+    expect_shape(name, values, (maps,))
+    return values
 
 
 def check_switches(backend: Backend, y: Array, switches: Array) -> Array:

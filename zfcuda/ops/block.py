@@ -8,9 +8,9 @@ from ..backends import Array, resolve
 from ..pairs import IntPair, Padding, check_pair
 from .arguments import (
     Precision,
-    check_bias,
     check_groups,
     check_input,
+    check_maps,
     check_output,
     check_switches,
     conv_shape,
@@ -49,7 +49,7 @@ def conv2d_relu_pool(
     w = check_input(backend, "w", w, 4, dtype)
     conv = conv_shape(backend, x.shape, w.shape, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
-    b = check_bias(backend, b, w.shape[0])
+    b = check_maps(backend, "b", b, w.shape[0])
     y = backend.empty(tuple(pool.output), dtype)
     switches = backend.empty(tuple(pool.output), np.uint8)
     kernels = kernels_for(backend, dtype, precision)

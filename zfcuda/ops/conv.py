@@ -8,9 +8,9 @@ from ..backends import Array, resolve
 from ..pairs import IntPair, Padding, check_pair
 from .arguments import (
     Precision,
-    check_bias,
     check_groups,
     check_input,
+    check_maps,
     check_output,
     conv_shape,
     element_type,
@@ -30,6 +30,7 @@ def conv2d(
     padding: Padding = 0,
     dilation: IntPair = 1,
     groups: int = 1,
+    scale: Array | None = None,
     relu: bool = False,
     precision: Precision = "fp32",
     out: Array | None = None,
@@ -40,24 +41,26 @@ def conv2d(
     P = floor((H + top + bottom - (R - 1) * dilation - 1) / stride) + 1. x, w and y float32 or bfloat16; b float32.
 
     `dilation`: how far the taps of a filter lie apart. `groups`: the first K/groups filters see the first C/groups
-    channels, and so on; as many groups as channels are a depthwise convolution.
+    channels, and so on; as many groups as channels are a depthwise convolution. `scale`, float32 (K,): y is what the
+    filters give times this, plus the bias: batch normalisation at test time.
 
     On the CPU, Winograd's method makes a tile of neighbouring results together: an infinity or NaN can then reach
     results of its image a few pixels beyond its windows, here as in the operations that contain a convolution.
     """
-    backend, (x, w, b, out) = resolve(x=x, w=w, b=b, out=out)
+    backend, (x, w, b, scale, out) = resolve(x=x, w=w, b=b, scale=scale, out=out)
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     groups = check_groups(groups)
-    if _is_depthwise(groups, x.shape[3], w.shape[0]):
+    if scale is None and _is_depthwise(groups, x.shape[3], w.shape[0]):
         geometry: Any = {"stride": stride, "padding": padding, "dilation": dilation}
         return depthwise_conv2d(x, w, b, relu=relu, out=out, **geometry)
     shape = conv_shape(backend, x.shape, w.shape, stride, padding, dilation, groups)
-    b = check_bias(backend, b, w.shape[0])
-    y = check_output(backend, out, shape.output, (x, w, b), dtype=dtype)
+    b = check_maps(backend, "b", b, w.shape[0])
+    scale = check_maps(backend, "scale", scale, w.shape[0])
+    y = check_output(backend, out, shape.output, (x, w, b, scale), dtype=dtype)
     kernels = kernels_for(backend, dtype, precision)
-    call(backend, kernels.conv2d, shape, x, w, b, bool(relu), results=(y,), workspace=(kernels.conv2d_workspace, shape))
+    call(backend, kernels.conv2d, shape, x, w, b, scale, bool(relu), results=(y,), workspace=(kernels.conv2d_workspace, shape))
     return y
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends import Array, Backend, resolve
 from ..pairs import IntPair, Padding, check_padding, check_pair
-from .arguments import check_bias, check_input, check_output, element_type, expect_shape
+from .arguments import check_input, check_maps, check_output, element_type, expect_shape
 from .call import call, kernels_for
 
 
@@ -31,7 +31,7 @@ def depthwise_conv2d(
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     shape = _shape(backend, x.shape, w.shape, stride, padding, dilation)
-    b = check_bias(backend, b, w.shape[0])
+    b = check_maps(backend, "b", b, w.shape[0])
     y = check_output(backend, out, tuple(shape.output), (x, w, b), dtype=dtype)
     workspace = backend.module.depthwise_conv2d_workspace, shape
     operation = kernels_for(backend, dtype).depthwise_conv2d

@@ -152,8 +152,9 @@ void fprop(const Call& call) {
                     for (int j = 0; j < columns; ++j) {
                         float& result =
                             call.out[static_cast<std::int64_t>(m0 + i) * shape.k + k0 + j];
-                        const float before = d ? result : call.bias ? call.bias[k0 + j] : 0.0f;
-                        float value = sums[i][j] + before;
+                        float value = d ? result + sums[i][j] : sums[i][j];
+                        if (last && call.scale) value *= call.scale[k0 + j];
+                        if (last && call.bias) value += call.bias[k0 + j];
                         if (last && call.relu) value = value < 0 ? 0.0f : value;
                         result = value;
                     }

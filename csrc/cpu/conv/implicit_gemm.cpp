@@ -11,7 +11,7 @@
 
 namespace zfcuda::conv {
 void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, const float* panels,
-                    int columns, int panel0, int panel1, const float* bias, bool relu, bool stream,
+                    int columns, int panel0, int panel1, const gemm::Epilogue& whole,
                     const RowPlacement& placement, float* scratch) {
     using namespace gemm;
     const int count = static_cast<int>(m1 - m0);
@@ -29,19 +29,17 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
         const int d1 = part_begin(depth, depth_blocks, block + 1);
         gather.pack(m0, count, d0, d1, scratch, kRowStride);
         const bool last = block == depth_blocks - 1;
-        Epilogue epilogue;
+        Epilogue epilogue = last ? whole : Epilogue{};
         epilogue.accumulate = block > 0;
-        epilogue.relu = relu && last;
-        epilogue.stream = stream && depth_blocks == 1;
+        epilogue.stream = whole.stream && depth_blocks == 1;
         for (int panel = panel0; panel < panel1; ++panel) {
             const int column = panel * kPanel;
             const float* b = panels + static_cast<std::int64_t>(depth) * column + d0 * kPanel;
-            epilogue.bias = bias && last ? bias + column : nullptr;
             for (int tile = 0; tile < tiles; ++tile) {
                 const int t0 = part_begin(count, tiles, tile);
                 const int t1 = part_begin(count, tiles, tile + 1);
                 multiply_tile(t1 - t0, {scratch + t0 * kRowStride, kRowStride, b, d1 - d0},
-                              rows + t0, column, columns - column, epilogue);
+                              rows + t0, column, columns - column, epilogue.from(column));
             }
         }
     }
@@ -78,8 +76,8 @@ namespace {
 using namespace gemm;
 
 // The whole result, by all threads; `scratch` has kBlockScratch floats for each of max_threads().
-void multiply_all(const Gather& gather, const float* panels, int columns, const float* bias,
-                  bool relu, const RowPlacement& placement, float* scratch) {
+void multiply_all(const Gather& gather, const float* panels, int columns, Epilogue epilogue,
+                  const RowPlacement& placement, float* scratch) {
     const std::int64_t rows = gather.rows();
     const int team = threads();
     const int panel_count = ceil_div(columns, kPanel);
@@ -88,8 +86,8 @@ void multiply_all(const Gather& gather, const float* panels, int columns, const 
     int blocks = ceil_div(ceil_div(rows, kBlockRows), team) * team;
     blocks = std::max(1, std::min(blocks, ceil_div(rows, kTileRows)));
     const int groups = std::min(panel_count, ceil_div(team, blocks));
-    const bool stream = rows * columns * 4 > kStreamBytes && columns % simd::kLanes == 0 &&
-                        placement.pixel_stride == columns && simd::is_aligned(placement.out);
+    epilogue.stream = rows * columns * 4 > kStreamBytes && columns % simd::kLanes == 0 &&
+                      placement.pixel_stride == columns && simd::is_aligned(placement.out);
 
 #pragma omp parallel num_threads(team)
     {
@@ -97,12 +95,11 @@ void multiply_all(const Gather& gather, const float* panels, int columns, const 
 #pragma omp for collapse(2) schedule(dynamic)
         for (int block = 0; block < blocks; ++block)
             for (int group = 0; group < groups; ++group)
-                multiply_block(gather, part_begin(rows, blocks, block),
-                               part_begin(rows, blocks, block + 1), panels, columns,
-                               part_begin(panel_count, groups, group),
-                               part_begin(panel_count, groups, group + 1), bias, relu, stream,
-                               placement, mine);
-        if (stream) simd::stream_fence();
+                multiply_block(
+                    gather, part_begin(rows, blocks, block), part_begin(rows, blocks, block + 1),
+                    panels, columns, part_begin(panel_count, groups, group),
+                    part_begin(panel_count, groups, group + 1), epilogue, placement, mine);
+        if (epilogue.stream) simd::stream_fence();
     }
 }
 
@@ -140,11 +137,11 @@ void fprop(const Call& call) {
     const ConvShape& s = call.shape;
     const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
     float* scratch = call.workspace + s.groups * filter_floats(s);
+    const Epilogue epilogue{false, call.scale, call.bias, call.relu};
     for (int group = 0; group < s.groups; ++group) {
         const int first = group * s.group_k();
         multiply_all(windows(s, call.images, call.x, group),
-                     call.workspace + group * filter_floats(s), s.group_k(),
-                     call.bias ? call.bias + first : nullptr, call.relu,
+                     call.workspace + group * filter_floats(s), s.group_k(), epilogue.from(first),
                      {call.out + first, s.p() * line, line, s.k}, scratch);
     }
 }
@@ -230,7 +227,7 @@ void dgrad(const Call& call) {
         float* first = call.out + h.first * line + static_cast<std::int64_t>(w.first) * s.c +
                        group * s.group_c();
         multiply_all(
-            gather, call.workspace + before, s.group_c(), nullptr, false,
+            gather, call.workspace + before, s.group_c(), {},
             {first, s.h * line, s.stride_h * line, static_cast<std::int64_t>(s.stride_w) * s.c},
             scratch);
     });

@@ -1,6 +1,6 @@
 // Convolution as an implicit matrix product: rows gathered block by block, filters as panels.
 //
-//   out[m][j] = act(bias[j] + sum over d of gather[m][d] * filters[d][j])
+//   out[m][j] = act(bias[j] + scale[j] * sum over d of gather[m][d] * filters[d][j])
 //
 // A block of kBlockRows rows and up to kMaxDepth of the depth is gathered into the thread's scratch
 // (268 KB, in the second-level cache), then every panel of filters (48 KB a depth block, read in
@@ -25,9 +25,9 @@ struct RowPlacement {
 };
 
 // The rows [m0, m1) of the result, at most kBlockRows, and of its columns those of the panels
-// [panel0, panel1), by the calling thread.
+// [panel0, panel1), by the calling thread. `whole`: what becomes of the sums over the whole depth.
 void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, const float* panels,
-                    int columns, int panel0, int panel1, const float* bias, bool relu, bool stream,
+                    int columns, int panel0, int panel1, const gemm::Epilogue& whole,
                     const RowPlacement& placement, float* scratch);
 
 // Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k.

@@ -63,12 +63,9 @@ void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out
     const ConvShape& s = call.shape;
     pad_lines(s, call.x, n, p0, p1, scratch);
     const int q = s.q(), size = line_floats(s), tiles = ceil_div(q, kTileRows);
-    Epilogue epilogue;
-    epilogue.relu = call.relu;
-    epilogue.stream = stream;
+    const Epilogue epilogue{false, call.scale, call.bias, call.relu, stream};
     for (int p = p0; p < p1; ++p)
         for (int column = 0; column < s.k; column += kPanel) {
-            epilogue.bias = call.bias ? call.bias + column : nullptr;
             for (int tile = 0; tile < tiles; ++tile) {
                 const int q0 = part_begin(q, tiles, tile), q1 = part_begin(q, tiles, tile + 1);
                 Operands operands{};
@@ -81,7 +78,7 @@ void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out
                 operands.b = call.workspace + static_cast<std::int64_t>(column) * taps(s);
                 multiply_tile(q1 - q0, operands,
                               out + (static_cast<std::int64_t>(p - p0) * q + q0) * s.k + column,
-                              s.k, s.k - column, epilogue);
+                              s.k, s.k - column, epilogue.from(column));
             }
         }
 }

@@ -28,9 +28,10 @@ struct Call {
     int images;              // that there are: at most shape.n
     const float *x, *w, *y;
     float *out, *workspace;
-    const float* bias = nullptr;  // of fprop, may be null
-    bool relu = false;            // of fprop
-    bool accumulate = false;      // wgrad adds to the calls before it
+    const float* bias = nullptr;   // of fprop, may be null
+    const float* scale = nullptr;  // of fprop, may be null
+    bool relu = false;             // of fprop
+    bool accumulate = false;       // wgrad adds to the calls before it
 
     // If not null, fprop pools what it makes, and the gradients read an unpooled y.
     const PoolShape* pool = nullptr;

@@ -56,8 +56,7 @@ void multiply_line(const ConvShape& s, const Plan& plan, const float* map_line, 
     const int panel_count = ceil_div(plan.columns, kPanel);
     for (int q = 0; q < s.q(); q += kBlockRows)
         multiply_block(gather, q, std::min(q + kBlockRows, s.q()), panels, plan.columns, 0,
-                       panel_count, nullptr, false, false, {products, 0, 0, plan.product_stride},
-                       scratch);
+                       panel_count, {}, {products, 0, 0, plan.product_stride}, scratch);
 }
 
 // Line h of the image from the products of the lines of the map that cover it; line p is in slot p

@@ -258,8 +258,8 @@ void conv_transpose2d(const ConvShape& shape, const Element<Math>* y, const Elem
     with_dgrad_tiles<Math>(shape, [&](auto lists) {
         constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Dgrad>;
         run_product(lists, dgrad_product<Math>(shape), is_vectorisable(shape.group_k(), y),
-                    is_vectorisable(shape.group_c(), w), nullptr, false, x, workspace, stream,
-                    [&](auto tile, auto width_y, auto width_w, const auto& launch) {
+                    is_vectorisable(shape.group_c(), w), nullptr, nullptr, false, x, workspace,
+                    stream, [&](auto tile, auto width_y, auto width_w, const auto& launch) {
                         using Tile = decltype(tile);
                         // The filters of a narrow tile are too small a part of its copies for their
                         // width to matter.

@@ -1,5 +1,5 @@
-// What becomes of the accumulators: y = act(sum + bias[col]), or partial sums where the depth is
-// split.
+// What becomes of the accumulators: y = act(scale[col] * sum + bias[col]), or partial sums where the
+// depth is split.
 #pragma once
 
 #include <cstdint>
@@ -11,8 +11,9 @@
 
 namespace zfcuda::conv {
 
-// `bias` may be null. `vectorised`: rows of y allow accesses to four values at once.
+// `scale` and `bias` may be null. `vectorised`: rows of y allow accesses to four values at once.
 struct Epilogue {
+    const float* scale;
     const float* bias;
     bool relu;
     bool vectorised;
@@ -20,6 +21,19 @@ struct Epilogue {
 
 __device__ inline float rectify(float v) {
     return v < 0.0f ? 0.0f : v;  // NaN stays NaN
+}
+
+// values[col], values[col + 1] ... as far as there are `cols`; `otherwise` where there are none.
+template <int V>
+__device__ inline Vector<float, V> of_columns(const float* values, int col, int cols,
+                                              float otherwise) {
+    auto found = Vector<float, V>::filled(otherwise);
+    if (values) {
+#pragma unroll
+        for (int e = 0; e < V; ++e)
+            if (col + e < cols) found.at[e] = values[col + e];
+    }
+    return found;
 }
 
 // Stores this thread's accumulators: row i goes to y + offset(row(i)) if that is not kNoRow, `y`
@@ -36,12 +50,8 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
     for (int vector = 0; vector < Multiplier::kVectors; ++vector) {
         const int col = first_col + mine.col(vector);
         if (col >= cols) continue;
-        auto bias = Vector<float, kVector>::filled(0.0f);
-        if (epilogue.bias) {
-#pragma unroll
-            for (int e = 0; e < kVector; ++e)
-                if (col + e < cols) bias.at[e] = epilogue.bias[col + e];
-        }
+        const auto scale = of_columns<kVector>(epilogue.scale, col, cols, 1.0f);
+        const auto bias = of_columns<kVector>(epilogue.bias, col, cols, 0.0f);
 #pragma unroll
         for (int i = 0; i < Multiplier::kRows; ++i) {
             const std::uint32_t row = offset(mine.row(i));
@@ -49,7 +59,7 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
             Vector<float, kVector> v;
 #pragma unroll
             for (int e = 0; e < kVector; ++e) {
-                v.at[e] = Multiplier::at(acc, i, vector, e) + bias.at[e];
+                v.at[e] = Multiplier::at(acc, i, vector, e) * scale.at[e] + bias.at[e];
                 if (epilogue.relu) v.at[e] = rectify(v.at[e]);
             }
             const auto result = from_floats<T>(v);

@@ -113,6 +113,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     typename Loop::Accumulators acc;
     Loop::run(a, b, range.k_tiles, stages, acc);
 
+    if (epilogue.scale) epilogue.scale += group * group_k;
     if (epilogue.bias) epilogue.bias += group * group_k;
     store_split<Loop>(
         index, acc, [&](int row) { return rows[row].output; }, tile_n * Tile::kCols, group_k,

@@ -19,8 +19,8 @@ bool is_vectorisable(int elements, const T*... arrays) {
             ...);
 }
 
-// y[i] = act(sum over splits of partial[split][i] + bias[i % cols]), in the order of the splits,
-// for i below `size`. Defined in splits.cu, for float and BFloat16.
+// y[i] = act(scale[i % cols] * sum over splits of partial[split][i] + bias[i % cols]), in the order
+// of the splits, for i below `size`. Defined in splits.cu, for float and BFloat16.
 template <class T>
 void add_splits(int splits, std::int64_t size, int cols, const float* partial,
                 const Epilogue& epilogue, T* y, Stream stream);
@@ -46,18 +46,18 @@ struct Launch {
     Stream stream;
 };
 
-// Computes y = act(product + bias). `vector_a`, `vector_b`: operand A, B can be copied 16 bytes at
+// Computes y = act(scale * product + bias). `vector_a`, `vector_b`: operand A, B can be copied 16 bytes at
 // a time. Calls launch(tile, width_a, width_b, Launch<T>) with the widths of their copies in
 // elements.
 template <class Lists, class T, class LaunchKernel>
 void run_product(Lists lists, const Product& product, bool vector_a, bool vector_b,
-                 const float* bias, bool relu, T* y, void* workspace, Stream stream,
-                 LaunchKernel launch) {
+                 const float* scale, const float* bias, bool relu, T* y, void* workspace,
+                 Stream stream, LaunchKernel launch) {
     with_list(lists, vector_a, vector_b, [&](auto tiles) {
         const Plan plan = make_plan(tiles, product);
         const bool whole_vectors = product.cols % 4 == 0;
-        const Epilogue whole{bias, relu, whole_vectors && aligned_for_vectors(y)};
-        const Epilogue part{nullptr, false, whole_vectors};
+        const Epilogue whole{scale, bias, relu, whole_vectors && aligned_for_vectors(y)};
+        const Epilogue part{nullptr, nullptr, false, whole_vectors};
         const bool split = plan.splits > 1;
         with_tile(tiles, plan.kernel, [&](auto tile) {
             const dim3 grid(static_cast<unsigned>(count_blocks<decltype(tile)>(product)),

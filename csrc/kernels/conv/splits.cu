@@ -1,6 +1,6 @@
 // Adds the partial sums of a product whose depth was split:
 //
-//   y[i] = act(sum over splits of partial[split][i] + bias[i % cols])
+//   y[i] = act(scale[i % cols] * sum over splits of partial[split][i] + bias[i % cols])
 //
 // One thread for one value, or for four neighbours where rows allow 16-byte accesses; the splits
 // are added in order, so the result does not depend on which block finished first. Bound: (splits +
@@ -31,6 +31,7 @@ __global__ void __launch_bounds__(kThreads)
     const int col = static_cast<int>(group * V % cols);
 #pragma unroll
     for (int e = 0; e < V; ++e) {
+        if (epilogue.scale) sum.at[e] *= epilogue.scale[col + e];
         if (epilogue.bias) sum.at[e] += epilogue.bias[col + e];
         if (epilogue.relu) sum.at[e] = rectify(sum.at[e]);
     }

@@ -145,7 +145,7 @@ void run_wgrad(const Product& product, const Element<Math>* x, const Source& dy,
                float* dw, void* workspace, Stream stream) {
     const ConvShape& shape = product.problem.conv;
     run_product(typename Tiles<Math>::Wgrad{}, product, vector_dy,
-                is_vectorisable(shape.group_c(), x), nullptr, false, dw, workspace, stream,
+                is_vectorisable(shape.group_c(), x), nullptr, nullptr, false, dw, workspace, stream,
                 [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
                     using Tile = decltype(tile);
                     using A = Gradient<Tile, width_dy>;

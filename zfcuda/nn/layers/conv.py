@@ -95,11 +95,16 @@ class Conv(Weighted):
         """The convolution that does the normalisation behind it as well, at test time."""
         return FoldedConv(self, norm)
 
+    @property
+    def operands(self) -> dict[str, Any]:
+        """What the forward operation reads besides the image."""
+        return {"w": self.filters, "b": self.bias}
+
     def forward(self, x: Array, *, relu: bool = False) -> Array:
-        return ops.conv2d(x, self.filters, self.bias, relu=relu, **self.geometry, **self.arithmetic)
+        return ops.conv2d(x, relu=relu, **self.operands, **self.geometry, **self.arithmetic)
 
     def forward_padded(self, x: Array, *, relu: bool = False) -> Array:
-        return ops.conv2d(x, self.filters, self.bias, relu=relu, stride=self.stride, **self.sparsity, **self.arithmetic)
+        return ops.conv2d(x, relu=relu, stride=self.stride, **self.operands, **self.sparsity, **self.arithmetic)
 
     def undo(self, signal: Array, rule: str, record: Record) -> Array:
         size = self.input_size
@@ -116,7 +121,10 @@ class Conv(Weighted):
 
 
 class FoldedConv(Conv):
-    """A convolution and its batch normalisation as one: the arrays of those two, read anew at every call."""
+    """A convolution and its batch normalisation as one: the arrays of those two, read anew at every call.
+
+    Forward, the operation scales what the convolution's own filters give; its filters here are scaled themselves.
+    """
 
     def __init__(self, conv: Conv, norm: Any):
         self.conv, self.norm = conv, norm
@@ -126,6 +134,18 @@ class FoldedConv(Conv):
     @property
     def precision(self) -> str:  # type: ignore[override]
         return self.conv.precision
+
+    def hold(self) -> None:
+        self.conv.hold()
+
+    def release(self) -> None:
+        self.conv.release()
+
+    @property
+    def operands(self) -> dict[str, Any]:
+        if 1 < self.groups == self.input_shape[-1]:  # a depthwise operation does not scale
+            return super().operands
+        return {"w": self.conv.filters, "b": self.bias, "scale": self.norm.scale}
 
     @property
     def weight(self) -> Array:  # type: ignore[override]

@@ -131,19 +131,18 @@ void pack_fprop(const Call& call) {
 template <int M>
 void write_outputs(const Call& call, const Plan& plan, const TilePosition& position, int row,
                    float* out) {
-    Epilogue epilogue;
-    epilogue.relu = call.relu;
+    const Epilogue epilogue{false, call.scale, call.bias, call.relu};
     float* to[M][M];
     output_pixels<M, float>(call.shape, position, out, nullptr, to);
     for (int k = 0; k < call.shape.k; k += kLanes) {
         const int count = call.shape.k - k;
         Vec y[M][M];
         transform_products<M>(plan.product(row, k), plan.product_stride, count, y);
-        const Vec bias = call.bias ? load_up_to(call.bias + k, count) : Vec{};
+        const MapTerms terms(epilogue, k, count);
         for (int i = 0; i < M; ++i)
             for (int j = 0; j < M; ++j) {
                 if (!to[i][j]) continue;
-                write_result(y[i][j], bias, epilogue, count, to[i][j] + k);
+                write_result(y[i][j], terms, epilogue, count, to[i][j] + k);
             }
     }
 }

@@ -111,11 +111,11 @@ void write_tile(const ConvShape& s, const float* products, std::int64_t stride, 
         const int count = columns - k;
         Vec out[M][M];
         transform_products<M>(products + k, stride, count, out);
-        const Vec bias = epilogue.bias ? load_up_to(epilogue.bias + k, count) : Vec{};
+        const MapTerms terms(epilogue, k, count);
         for (int i = 0; i < std::min(M, lines); ++i)
             for (int j = 0; j < std::min(M, s.q() - tile * M); ++j) {
                 float* to = y + (static_cast<std::int64_t>(i) * s.q() + tile * M + j) * s.k;
-                write_result(out[i][j], bias, epilogue, count, to + k);
+                write_result(out[i][j], terms, epilogue, count, to + k);
             }
     }
 }
@@ -143,13 +143,10 @@ void make_tiles(const Call& call, const Plan& plan, const float* pixels, int lin
                               {data + plan.data_at[frequency], kRowStride,
                                panel + frequency * filters.frequency_stride, plan.depth},
                               rows, frequency * plan.product_stride, columns, {});
-            Epilogue epilogue;
-            epilogue.bias = call.bias ? call.bias + column : nullptr;
-            epilogue.relu = call.relu;
-            epilogue.stream = stream;
+            const Epilogue epilogue{false, call.scale, call.bias, call.relu, stream};
             for (int i = 0; i < count; ++i)
                 write_tile<M>(s, rows[i], plan.product_stride, columns, first + i, lines,
-                              out + column, epilogue);
+                              out + column, epilogue.from(column));
         }
     }
 }

@@ -244,9 +244,21 @@ inline void transform_products(const float* products, std::int64_t frequency_str
     transform_2d<kPoints, M, interpolate<M, false>>(m, out);
 }
 
+// An epilogue's factors and summands of up to kLanes columns.
+struct MapTerms {
+    Vec scale{}, bias{};
+
+    MapTerms(const Epilogue& epilogue, int column, int columns) {
+        if (epilogue.scale) scale = load_up_to(epilogue.scale + column, columns);
+        if (epilogue.bias) bias = load_up_to(epilogue.bias + column, columns);
+    }
+};
+
 // What `epilogue` makes of up to kLanes results.
-inline void write_result(Vec v, Vec bias, const Epilogue& epilogue, int columns, float* to) {
-    v += bias;
+inline void write_result(Vec v, const MapTerms& terms, const Epilogue& epilogue, int columns,
+                         float* to) {
+    if (epilogue.scale) v *= terms.scale;
+    v += terms.bias;
     if (epilogue.relu) v = simd::relu(v);
     if (epilogue.stream)
         simd::stream(to, v);
