@@ -104,7 +104,7 @@ class Mobile(nn.Module):
             nn.BatchNorm2d(6),
         )
         self.more = nn.Conv2d(6, 6, 3, 1, 1, groups=3)
-        self.classifier = nn.Sequential(nn.Dropout(0.2), nn.Linear(6, 4))
+        self.classifier = nn.Sequential(nn.Dropout(0.2, inplace=True), nn.Linear(6, 4))
 
     def forward(self, x):
         x = self.features(x)

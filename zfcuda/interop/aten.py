@@ -78,7 +78,8 @@ _Made = str | tuple[str, Sequence[str], Mapping[str, Any]]
 # ---- Calls -----------------------------------------------------------------------------------------------------------
 
 
-def _same(a: Arguments) -> _Made:
+def _same(a: Arguments) -> str:
+    """In place, what is an "input" elsewhere is called "self"."""
     return a.tensor("input" if "input" in a.call.arguments else "self")
 
 
@@ -170,7 +171,7 @@ def _threshold(a: Arguments) -> _Made:
 
 
 def _dropout(a: Arguments) -> _Made:
-    return "dropout", [a.tensor("input")], {"probability": a("p")}
+    return "dropout", [_same(a)], {"probability": a("p")}
 
 
 def _pad(a: Arguments) -> _Made:
