@@ -8,6 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[torch]'")
 
+import torch.nn.functional as F  # noqa: E402
 from torch import nn  # noqa: E402
 
 from tests.accuracy import relative_error  # noqa: E402
@@ -376,6 +377,27 @@ def through_a_view(x):
 def test_what_cannot_be_read(function, message):
     with pytest.raises(ValueError, match=f"(?s){message}"):
         interop.from_module(Wrong(function), (6, 6, 3))
+
+
+def test_every_gate_is_listed():
+    """Also those behind others: squeeze and excitation, twice; what multiplies by constants is none."""
+
+    class Squeezing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Conv2d(4, 4, 1)
+
+        def forward(self, x):
+            return F.relu(x * torch.sigmoid(self.fc(x.mean((2, 3), keepdim=True)))) * 0.5
+
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), Squeezing(), nn.Dropout(inplace=True), Squeezing(), nn.SiLU())
+    with pytest.raises(ValueError, match="cannot be read") as error:
+        interop.from_module(module, (6, 6, 3))
+    first, *listed, _ = str(error.value).splitlines()
+    assert first.startswith("3 of the model's ")
+    assert [line.split(":")[0] for line in listed] == [
+        *("  1.mul (aten.mul.Tensor)", "  3.mul (aten.mul.Tensor)", "  4 (aten.silu.default)")
+    ]
 
 
 def test_modules_that_cannot_be_exported():

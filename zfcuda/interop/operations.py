@@ -32,7 +32,7 @@ from .rearranging import REARRANGING, floats, known, tensor_of
 from .tensors import Tensor
 from .windows import WINDOWS, as_it_was
 
-__all__ = ["OPERATIONS"]
+__all__ = ["NO_GATES", "OPERATIONS"]
 
 # ---- Products, normalisation -----------------------------------------------------------------------------------
 
@@ -192,12 +192,15 @@ def _difference(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     return _joined(builder, node, [x, negative]) if isinstance(x, Tensor) else negative
 
 
+NO_GATES = "products are read of a tensor and constants, not of two tensors (as of gates and attention)"
+
+
 def _product(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     x, y = operands
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
         return _computed(lambda: x * y, operands)
     if isinstance(x, Tensor) and isinstance(y, Tensor):
-        raise Unsupported("products are read of a tensor and constants, not of two tensors (as of gates and attention)")
+        raise Unsupported(NO_GATES)
     x, y = (x, y) if isinstance(x, Tensor) else (y, x)
     return _affine(builder, node, x, floats(y, "a constant"), 0.0)
 

@@ -16,7 +16,7 @@ from ..nn import Network
 from ..nn.checkpoint import HEADS
 from .builder import Builder
 from .graph import MALFORMED, Graph, Node, Unsupported
-from .operations import OPERATIONS
+from .operations import NO_GATES, OPERATIONS
 from .tensors import NO_PADDING, Tensor
 from .windows import PADDED
 
@@ -83,7 +83,9 @@ class _Reader:
                 if not missing:
                     self._read(node)
                     continue
-                if not lost.issuperset(missing):
+                if lost.issuperset(missing):
+                    self._check_behind(node)
+                else:
                     raise Unsupported(f"it reads {', '.join(missing)}, which is no output that is read")
             except (Unsupported, ValueError) as problem:
                 problems.append((node, str(problem)))
@@ -105,6 +107,11 @@ class _Reader:
         results = OPERATIONS[node.op](self.builder, node, operands)
         results = results if isinstance(results, list) else [results]
         self.values.update(zip(node.outputs, results, strict=False))
+
+    def _check_behind(self, node: Node) -> None:
+        """Of a node that reads what could not be read: Unsupported where it cannot be read whatever that is."""
+        if node.op == "mul" and not any(isinstance(self.values.get(name), np.ndarray) for name in node.inputs):
+            raise Unsupported(NO_GATES)
 
     def _finish(self, output: Operand) -> Tensor:
         if not isinstance(output, Tensor):
