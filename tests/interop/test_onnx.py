@@ -47,15 +47,15 @@ def nhwc(x):
 # ---- Whole nets ------------------------------------------------------------------------------------------------------
 
 LIGHT = {  # what blocks they have
-    "bvlc_alexnet": 7,
+    "bvlc_alexnet": 6,
     "densenet121": 6,
     "inception_v1": 6,
     "inception_v2": 6,
     "resnet50": 6,
     "shufflenet": 6,
     "squeezenet": 5,
-    "vgg19": 9,
-    "zfnet512": 8,
+    "vgg19": 8,
+    "zfnet512": 7,
 }
 
 

@@ -64,6 +64,17 @@ def test_sizes_that_come_again_are_one_block():
     assert blocks(8, ConvSpec("a", 4, 1), ConvSpec("b", 4, 3), ConvSpec("c", 4, 3, padding=2)) == {1: "c", 2: "b"}
 
 
+def test_a_pool_with_no_weights_at_its_size_ends_the_block_before():
+    """As in AlexNet and VGG-16; the pool between conv1 and conv2 is the begin of a block."""
+    layers = [
+        *(ConvSpec("conv1", 4, 3, padding=1), ReLUSpec("relu1"), MaxPoolSpec("pool1", 2, 2)),
+        *(ConvSpec("conv2", 4, 3, padding=1), ReLUSpec("relu2"), MaxPoolSpec("pool2", 2, 2)),
+        *(AvgPoolSpec("mean", 2), DropoutSpec("drop"), FullyConnectedSpec("fc3", 5), ReLUSpec("relu3")),
+    ]
+    assert blocks(16, *layers) == {1: "relu1", 2: "mean", 3: "relu3"}
+    assert blocks(16, AvgPoolSpec("halve", 2), *layers[:2]) == {1: "relu1"}
+
+
 def test_rows_that_are_joined():
     found = blocks(
         4,
@@ -86,4 +97,4 @@ def test_the_image_read_late_holds_everything_together():
         MaxPoolSpec("pool", 2, 2),
         ConvSpec("conv2", 2, 3),
     )
-    assert found == {1: "add", 2: "pool", 3: "conv2"}
+    assert found == {1: "pool", 2: "conv2"}

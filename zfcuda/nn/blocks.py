@@ -14,23 +14,26 @@ def number_blocks(architecture: Architecture) -> Architecture:
     of maps, in the order in which the sizes first come, and after them the last one of each fully connected layer.
 
     Layers that others go around (in branches: beside a shortcut, in a tower of an Inception module) have the number of
-    the layer in which their branches meet. So a block ends where all goes through that the network computes. An average
-    over whole maps has the number of the fully connected layer behind it.
+    the layer in which their branches meet. So a block ends where all goes through that the network computes. A pool to
+    a size at which no layer has weights ends the block before it, as the paper's pool5 does; an average over whole maps
+    has the number of the fully connected layer behind it.
     """
     layers, shapes = architecture.layers, architecture.shapes()
+    passages = _passages(architecture)
+    stretches = [layers[before + 1 : i + 1] for before, i in zip([-1, *passages], passages, strict=False)]
+    weighted = [any(layer.weighted for layer in since) for since in stretches]
+    sizes = {(1, 1)} | {shapes[i][:2] for i, has in zip(passages, weighted, strict=True) if has}
     of_size: dict[tuple[int, ...], int] = {}
     number, latest = 0, 0
     bare = False  # the number is that of maps of one pixel, and no layer with weights has it yet
     blocks: list[int] = []
-    for i in _passages(architecture):
-        since = layers[len(blocks) : i + 1]
-        weighted = any(layer.weighted for layer in since)
-        if len(shapes[i]) == 3:
-            size = shapes[i][:2]
-            bare = size == (1, 1) and not weighted and (bare or size not in of_size)
+    for i, since, has_weights in zip(passages, stretches, weighted, strict=True):
+        size = shapes[i][:2]
+        if len(shapes[i]) == 3 and size in sizes:
+            bare = size == (1, 1) and not has_weights and (bare or size not in of_size)
             latest = max(latest, of_size.setdefault(size, latest + 1))
             number = of_size[size]
-        elif weighted:
+        elif len(shapes[i]) == 1 and has_weights:
             latest += not bare
             number, bare = latest, False
         blocks += [max(1, number)] * len(since)
