@@ -273,6 +273,18 @@ def test_the_image_is_left_as_it_was():
     assert (image == before).all()
 
 
+def test_outputs_of_a_net_without_a_softmax_are_not_called_probabilities():
+    net = box_net((5, 9, 4, 3))
+    image = np.ones((16, 16, 1), np.float32)
+    with_softmax = occlusion(net, image, 1, size=2, stride=3)
+    net.head = "none"
+    result = occlusion(net, image, 1, size=2, stride=3)
+    assert (with_softmax.followed, result.followed) == ("probability", "output")
+    assert result.baseline == net.forward(image[None]).output[0, 1] > 1
+    assert result.lowest() == with_softmax.lowest()
+    assert result.plot().axes[0].get_title() == "output of the label"
+
+
 def test_results_are_saved_and_plotted(tmp_path):
     net = pattern_net()
     result = occlusion(net, with_pattern(0, 4, 4), 0, size=4, stride=4)

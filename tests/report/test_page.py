@@ -1,3 +1,4 @@
+import dataclasses
 import html.parser
 import json
 import re
@@ -9,11 +10,12 @@ import pytest
 from PIL import Image
 
 from zfcuda.analysis.figures import new_figure, plain
-from zfcuda.report import Note, Report, Section, Table
+from zfcuda.report import Explorer, Note, Report, Section, Table
 from zfcuda.report.parts import file_name
 from zfcuda.report.plots import to_png, to_svg
+from zfcuda.report.sections.occlusion import occlusion_section
 
-from .fakes import HOSTILE, make_report
+from .fakes import CLASSES, HOSTILE, make_occlusion, make_report, make_shown
 
 
 class Structure(html.parser.HTMLParser):
@@ -55,6 +57,18 @@ def test_the_page_carries_everything_itself(page):
     _, structure = page
     assert structure.addresses
     assert all(address.startswith(("data:image/", "#")) for address in structure.addresses)
+
+
+def test_outputs_that_are_no_probabilities_have_no_percents():
+    """Of a net without a softmax: the page's script is told, the captions and the table's head say "output"."""
+    for head, captions in (("softmax", ("(d) probability of", " %")), ("none", ("(d) output of", " (dark)"))):
+        result = dataclasses.replace(make_occlusion(), head=head)
+        shown = Explorer("one", "One", result, make_shown(1)[0].picture, CLASSES).shown()
+        (caption,) = (panel["caption"] for panel in shown["panels"] if panel["caption"].startswith("(d)"))
+        assert all(words in caption for words in captions)
+        assert ("%" in caption) == (head == "softmax")
+        assert shown["data"]["followed"] == result.followed
+        assert f"Without it the {result.followed} of class 1 is" in occlusion_section(result).blurb
 
 
 def test_hostile_names_add_no_script_and_no_handler(page):

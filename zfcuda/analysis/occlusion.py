@@ -38,7 +38,8 @@ class Occlusion(Result):
     activation float32 (rows, columns): the sum over map `feature_map` of `layer`, the one whose sum is largest in the
     whole image; projection float32 (H,W,C): that map of the whole image, projected to pixels; image float32 (H,W,C):
     what the net was given. baseline is the probability, baseline_prediction the class and baseline_activation the sum
-    without a square. fill: what the square was painted with.
+    without a square. fill: what the square was painted with. head: the net's; where it is "none", probabilities are its
+    outputs as they are, logits perhaps.
     """
 
     probability: np.ndarray
@@ -55,6 +56,12 @@ class Occlusion(Result):
     size: tuple[int, int]
     stride: tuple[int, int]
     fill: Fill
+    head: str = "softmax"
+
+    @property
+    def followed(self) -> str:
+        """What `probability` is: "probability" or "output"."""
+        return "output" if self.head == "none" else "probability"
 
     def window(self, row: int, column: int) -> Window:
         """The pixels that the square of one position covers: top, left, height, width."""
@@ -113,7 +120,7 @@ def _plotted(results: Sequence[Occlusion]) -> Figure:
     figure, axes = new_figure(columns=3, rows=len(results), width=9.6, height=3.2 * len(results))
     for row, one in zip(axes, results, strict=True):
         panels = (
-            (f"probability of class {one.label}", one.probability),
+            (f"{one.followed} of class {one.label}", one.probability),
             ("most probable class", one.prediction),
             (f"sum of {plain(one.layer)} map {one.feature_map}", one.activation),
         )
@@ -242,6 +249,7 @@ def occlusion(
         size=square,
         stride=step,
         fill=fill,
+        head=net.head,
     )
 
 

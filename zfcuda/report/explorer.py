@@ -36,9 +36,10 @@ class Explorer(Part):
         ]
         if self.tops is not None:
             shown.append((self.tops, f"(c) map {o.feature_map} in the images that excite it most", False))
-        low, high = 100 * float(o.probability.min()), 100 * float(o.probability.max())
-        scale = f"{low:.3g} % (dark) to {high:.3g} %"
-        shown.append((pictures.heat(o.probability), f"(d) probability of {self.classes[o.label]}, {scale}", True))
+        factor, unit = (1, "") if o.followed == "output" else (100, " %")
+        low, high = factor * float(o.probability.min()), factor * float(o.probability.max())
+        scale = f"{low:.3g}{unit} (dark) to {high:.3g}{unit}"
+        shown.append((pictures.heat(o.probability), f"(d) {o.followed} of {self.classes[o.label]}, {scale}", True))
         shown.append((pictures.from_classes(o.prediction), "(e) most probable class", True))
         return shown
 
@@ -72,6 +73,7 @@ class Explorer(Part):
             "probability": np.round(o.probability.astype(float), 5).tolist(),
             "prediction": o.prediction.tolist(),
             "baseline": float(o.baseline),
+            "followed": o.followed,
             "size": list(o.size),
             "stride": list(o.stride),
             "image_size": list(self.picture.shape[:2]),

@@ -18,15 +18,10 @@ from ..pictures import from_projection, from_range, tile
 from ..shown import Shown, class_names, fill_name, show
 
 _SHOWN = 8  # of several images in a notebook
-_COLUMNS = (
-    "image",
-    "class",
-    "predicted",
-    "probability",
-    "lowest",
-    "square there, at row",
-    "column",
-    "another class, % of places",
+_SQUARE = ("square there, at row", "column")
+_NO_PROBABILITIES = (
+    " The network ends without a softmax: what is followed is its output, no probability (`zfcuda import --head "
+    "softmax` makes probabilities of logits)."
 )
 
 
@@ -62,8 +57,8 @@ def add_occlusion(
     shown = show(chosen, range(len(results)), preprocess)
     parts = _parts(results, [shown[index] for index in range(len(results))], classes, tops)
     blurb = (
-        f"{_square(results[0])}. Where the probability falls, the network needs what is covered. Move over a map or an "
-        "image to see the square there."
+        f"{_square(results[0])}. Where the {results[0].followed} falls, the network needs what is covered. Move over a "
+        f"map or an image to see the square there.{_NO_PROBABILITIES if net.head == 'none' else ''}"
     )
     report.add(Section("Occlusion", parts, blurb, [result.numbers() for result in results]))
     return stopped
@@ -73,8 +68,8 @@ def occlusion_section(result: Occlusion) -> Section:
     """The explorer of one image, of classes that have no names."""
     classes = _numbered([result])
     blurb = (
-        f"{_square(result)}. Without it the probability of class {result.label} is {result.baseline:.3f}, at least "
-        f"{float(result.probability.min()):.3f} with it."
+        f"{_square(result)}. Without it the {result.followed} of class {result.label} is {result.baseline:.3f}, at "
+        f"least {float(result.probability.min()):.3f} with it."
     )
     explorer = Explorer("occlusion", classes[result.label], result, from_range(result.image), classes)
     return Section("Occlusion", [explorer], blurb, result.numbers())
@@ -94,7 +89,8 @@ def _parts(
 ) -> list[Part]:
     """A table of the images, and an explorer of each."""
     rows = [_row(one.name, classes, result) for one, result in zip(shown, results, strict=True)]
-    parts: list[Part] = [Table(_COLUMNS, rows, decimals=3)]
+    columns = ("image", "class", "predicted", results[0].followed, "lowest", *_SQUARE, "another class, % of places")
+    parts: list[Part] = [Table(columns, rows, decimals=3)]
     for index, (one, result) in enumerate(zip(shown, results, strict=True)):
         elsewhere = tops[index] if index < len(tops) else None
         heading = f"{one.name}: {one.label}"

@@ -159,6 +159,7 @@
     const square = root.querySelector(".square");
     const readout = root.querySelector(".readout");
     let at = [0, 0];
+    const shown = o.followed === "output" ? (value) => value.toFixed(3) : percent;
     const percentOf = (part, whole) => (100 * part) / whole + "%";
     const move = (row, column) => {
       at = [Math.max(0, Math.min(rows - 1, row)), Math.max(0, Math.min(columns - 1, column))];
@@ -175,7 +176,7 @@
         cell.style.width = percentOf(1, columns);
       }
       const covered = bottom > top && right > left ? "square on rows " + top + "–" + (bottom - 1) + ", columns " + left + "–" + (right - 1) : "square beyond the edge";
-      readout.textContent = covered + ": " + o.label + " has probability " + percent(o.probability[at[0]][at[1]]) + " (" + percent(o.baseline) +
+      readout.textContent = covered + ": " + o.label + " has " + o.followed + " " + shown(o.probability[at[0]][at[1]]) + " (" + shown(o.baseline) +
         " without the square); most probable: " + o.classes[o.prediction[at[0]][at[1]]];
       root.classList.add("live");
     };
