@@ -25,6 +25,7 @@ STANDS_ON = {
     "report": {"data", "nn", "analysis"},
     "commands": {"data", "nn", "tuning", "interop", "training", "analysis", "report"},
     "cli": {"commands"},
+    "__main__": {"cli"},
 }
 
 

@@ -3,6 +3,7 @@
 import html
 import json
 import shutil
+import subprocess
 import sys
 
 import numpy as np
@@ -34,6 +35,14 @@ def run(*words):
         return cli.main([str(word) for word in words])
     except SystemExit as stop:  # argparse
         return stop.code
+
+
+def test_the_package_runs_as_the_script_does():
+    done = subprocess.run([sys.executable, "-m", "zfcuda", "info"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("zfcuda ")
+    done = subprocess.run([sys.executable, "-m", "zfcuda", "--help"], capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("usage: zfcuda ")
 
 
 @pytest.fixture(scope="module")
