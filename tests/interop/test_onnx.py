@@ -359,6 +359,26 @@ def test_names(tmp_path):
     assert list(read(proto, tmp_path).layers) == ["input_1", "relu", "input_2"]
 
 
+def test_names_of_the_modules_of_pytorch(tmp_path):
+    """As its newer exporter writes them beside a node: a module's own, with the operation where that is functional."""
+    kinds = {"relu": "torch.nn.modules.activation.ReLU", "block": "models.Block", "": "models.Net"}
+    proto = model(
+        "c = Conv (x, conv_weight)\na = Relu (c)\nb = Add (a, a)\ny = Relu (b)", {"conv_weight": w(4, 3, 3, 3)}
+    )
+    operations = ("convolution.default", "relu.default", "add.Tensor", "relu.default")
+    places = ([""], ["", "block", "block.relu"], ["", "block"], [""])
+    for i, (node, paths, operation) in enumerate(zip(proto.graph.node, places, operations, strict=True)):
+        scopes = [*paths, f"{operation.split('.')[0]}_{i}"]
+        classes = [kinds[path.split(".")[-1]] for path in paths] + [f"aten.{operation}"]
+        for key, words in (("name_scopes", scopes), ("class_hierarchy", classes)):
+            node.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=str(words))
+        node.name = f"node_{i}"
+    assert list(read(proto, tmp_path).layers) == ["conv", "block.relu", "block.add", "relu"]
+    for node in proto.graph.node:
+        node.metadata_props[1].value = "['other.Net']"  # which does not fit
+    assert list(read(proto, tmp_path).layers) == ["conv", "node_1", "node_2", "node_3"]
+
+
 def test_one_of_several_outputs(tmp_path):
     nodes = CLASSIFIER + "a = Gemm <transB=1> (f, aux)\nu = Resize (a)"
     proto = model(nodes, WEIGHTS | {"aux": w(2, 192)}, outputs=("l", "a", "u"))

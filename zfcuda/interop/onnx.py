@@ -20,6 +20,7 @@ from onnx import numpy_helper
 from ..errors import CheckpointError
 from ..nn import Network
 from .graph import MALFORMED, Graph, Node
+from .program import is_own, layer_name
 from .reader import read
 
 if TYPE_CHECKING:
@@ -249,10 +250,16 @@ class _Translation:
         return Node(op, kind, self._name(), tuple(self.inputs), tuple(self.proto.output), attributes, problem)
 
     def _name(self) -> str:
-        """By the weight, else as the node is called; of PyTorch's "/layer1/layer1.0/relu/Relu" "layer1.0.relu"."""
+        """By the weight, by PyTorch's module, else as the node is called; of "/layer1/layer1.0/relu/Relu"
+        "layer1.0.relu"."""
         found = _WEIGHT.fullmatch(self.inputs[1]) if len(self.inputs) > 1 else None
         if found and not found[1].startswith(("onnx::", "/")):
             return found[1]
+        held = {one.key: one.value for one in self.proto.metadata_props if isinstance(one.value, str)}
+        scopes, kinds = (_QUOTED.findall(held.get(key, "")) for key in _OF_PYTORCH)
+        if len(scopes) == len(kinds) >= 2:
+            operation = kinds[-1].removeprefix("aten.").partition(".")[0]
+            return layer_name(scopes[-2], is_own(kinds[-2]), operation)
         name = self.proto.name or (self.proto.output[0] if self.proto.output else "")
         if not _TELLING.search(name):
             return self.proto.op_type.lower()
@@ -269,6 +276,9 @@ class _Translation:
 
 
 _WEIGHT = re.compile(r"(.+?)[._/](?:weights?|kernel|gamma|scale|w|s)(?:_0|:0)?", re.IGNORECASE)
+# What PyTorch's newer exporter says of a node: the paths of the modules around it and its own, and their kinds.
+_OF_PYTORCH = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
+_QUOTED = re.compile("'([^']*)'")
 _TELLING = re.compile(r"[A-Za-z]{2}")
 # What PyTorch has modules for, whose path is the node's own.
 _OWN_MODULES = (

@@ -14,13 +14,19 @@ import numpy as np
 from .aten import CALLS, Arguments, Call, Ref
 from .graph import MALFORMED, Graph, Node
 
-__all__ = ["Program", "is_own", "translate"]
+__all__ = ["Program", "is_own", "layer_name", "translate"]
 
 
 def is_own(kind: str) -> bool:
     """Whether a class of modules, by its name, is one of PyTorch's own (or of `to_module`'s), whose operation is what
     the module is."""
     return kind.startswith(("torch.nn.modules.", "zfcuda.interop.")) and ".container." not in kind
+
+
+def layer_name(path: str, own: bool, operation: str) -> str:
+    """What the layer of an operation is called that is done in the module of this path: as that, if it is one of
+    PyTorch's own."""
+    return path if own and path else f"{path}.{operation}".strip("._")
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,7 @@ class _Translation:
         if plain == "sym_size":
             self.numbers[call.outputs[0]] = self.batch if call.arguments["dim"] == 0 else 0
             return
-        name = call.path if call.own and call.path else f"{call.path}.{plain}".strip("._")
+        name = layer_name(call.path, call.own, plain)
         try:
             if not target.startswith("aten.") or plain not in CALLS:
                 raise ValueError("is no operation that is read")
