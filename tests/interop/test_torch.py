@@ -149,7 +149,23 @@ def test_layers_have_the_names_of_modules(nets):
         *("layer1.0.bn2", "layer1.0.add", "layer1.0.relu_1", "layer1.1.conv1"),
     ]
     assert {"layer2.0.downsample.0", "layer2.0.downsample.1", "pool_1", "relu_1", "mean", "fc"} <= set(net.layers)
-    assert net.blocks == {1: "relu", 2: "layer1.1.relu_1", 3: "layer2.1.relu_1", 4: "relu_1", 5: "fc"}
+    assert net.blocks == {1: "relu", 2: "layer1.1.relu_1", 3: "relu_1", 4: "fc"}
+
+
+def test_orders_of_channels_have_the_names_of_what_makes_them(nets):
+    """And not of the layers that read them, of which the first may be in another module."""
+
+    class Stage(nn.Module):
+        def forward(self, x):
+            return F.channel_shuffle(F.relu(x), 2)
+
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), Stage(), nn.ChannelShuffle(2), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1))
+    net = interop.from_module(module, (6, 6, 3))
+    assert list(net.layers) == ["0", "1.relu", "3", "4"]  # twice in two groups is as it was
+    module[2] = nn.ReLU6()
+    assert list(interop.from_module(module, (6, 6, 3)).layers) == [
+        *("0", "1.relu", "2", "1.channel_shuffle.permute", "3", "4")
+    ]
 
 
 def test_what_is_fixed_is_no_parameter(nets):

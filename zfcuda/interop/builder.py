@@ -97,10 +97,11 @@ class Builder:
         return dataclasses.replace(self._some_of(tensor, tensor.places, name), head=tensor.head)
 
     def _some_of(self, tensor: Tensor, order: np.ndarray, name: str) -> Tensor:
-        """These channels (or units) of the tensor's layer, in this order."""
+        """These channels (or units) of the tensor's layer, in this order. What does that is called as the operation
+        that arranged them so, or else as the one that needs it, of this name."""
         key = (tensor.layer, order.astype(np.int32).tobytes())
         if key not in self._parts:
-            self._parts[key] = self._reordered(tensor, order, name)
+            self._parts[key] = self._reordered(tensor, order, tensor.by or name)
         return self._parts[key]
 
     def _reordered(self, tensor: Tensor, order: np.ndarray, name: str) -> Tensor:

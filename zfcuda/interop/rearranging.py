@@ -6,6 +6,7 @@ has one image where the tensor has a batch; so none of them may touch the first 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -68,7 +69,7 @@ def _arranges(function: Callable[[Any, Node, Any, Sequence[Any], int], np.ndarra
         for result in results if several else [results]:
             if result.ndim < 2 or len(result) != 1:
                 raise Unsupported("an operation must leave the images of a batch apart")
-            tensors.append(first.rearranged(np.asarray(result[0])))
+            tensors.append(dataclasses.replace(first.rearranged(np.asarray(result[0])), by=node.name))
         return tensors if several else tensors[0]
 
     return operation

@@ -31,6 +31,7 @@ class Tensor:
     table: int32, of the tensor's dimensions without the batch: their places in it; None where they stand as usual, maps
     as (C, H, W), rows as they are. No place comes twice.
     padding: (top, bottom, left, right) cells of `fill` around the maps, which whatever comes next must do
+    by: the name of the operation that put the numbers where they stand now, "" if that is the layer itself
     head: what the last layer's output has gone through: "softmax", "sigmoid" or "none"
     """
 
@@ -39,6 +40,7 @@ class Tensor:
     table: np.ndarray | None = None
     padding: tuple[int, int, int, int] = NO_PADDING
     fill: float = 0.0
+    by: str = ""
     head: str = "none"
 
     @property

@@ -55,7 +55,7 @@ def describe(net: Network) -> dict[str, Any]:
 
 
 def _facts(net: Network, numbers: dict[str, Any]) -> list[tuple[str, str]]:
-    classes = listed(net.classes, most=len(net.classes)) if net.classes else "without names"
+    classes = listed(net.classes) if net.classes else "without names"
     facts = [
         ("input", _by(numbers["input_shape"])),
         ("parameters", f"{numbers['parameters']:,}"),
