@@ -347,6 +347,8 @@ def test_names(tmp_path):
     for node, name in zip(proto.graph.node, ["/conv1/Conv", "/layer1/layer1.0/relu/Relu", "", "", ""], strict=True):
         node.name = name
     assert list(read(proto, tmp_path).layers) == ["conv1", "layer1.0.relu", "fc"]
+    proto.graph.node[1].name, proto.graph.node[2].name = "/layer1/layer1.0/Relu", "/layer1/layer1.0/pool/MaxPool"
+    assert list(read(proto, tmp_path).layers) == ["conv1", "layer1.0.relu", "fc"]  # functional, as it has modules in it
     del proto.graph.initializer[:]
     proto.graph.initializer.extend(
         numpy_helper.from_array(array, f"onnx::{i}") for i, array in enumerate(WEIGHTS.values())

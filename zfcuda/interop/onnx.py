@@ -97,11 +97,12 @@ def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, in
         raise ValueError(f"a model with one input is read; this one has {names}")
     batch, dims = _sizes(inputs[0], input_shape)
     version = max(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
+    containers = {above for node in model.graph.node for above in _containers(node.name)}
     nodes = []
     for node in model.graph.node:
         if node.output[:1] and node.output[0] in constants:
             continue
-        nodes.append(_Translation(node, version, folder, constants).node())
+        nodes.append(_Translation(node, version, folder, constants, containers).node())
     outputs = tuple(one.name for one in model.graph.output)
     return Graph(inputs[0].name, dims, batch, nodes, constants, outputs, tuple(_NODES))
 
@@ -202,14 +203,29 @@ def _read_beside(folder: Path, location: str, offset: int, size: int, what: str)
 # ---- Nodes -----------------------------------------------------------------------------------------------------------
 
 
-class _Translation:
-    """A node of ONNX. `inputs` may be changed; `constants` are the model's."""
+def _containers(name: str) -> list[str]:
+    """Of PyTorch's "/layer1/layer1.0/relu/Relu" the modules around the node's: "/layer1" and "/layer1/layer1.0"."""
+    parts = name.split("/")
+    return ["/".join(parts[:count]) for count in range(2, len(parts) - 1)] if name.startswith("/") else []
 
-    def __init__(self, node: onnx.NodeProto, version: int, folder: Path, constants: dict[str, np.ndarray]):
+
+class _Translation:
+    """A node of ONNX. `inputs` may be changed; `constants` are the model's, `containers` its modules with others in
+    them."""
+
+    def __init__(
+        self,
+        node: onnx.NodeProto,
+        version: int,
+        folder: Path,
+        constants: dict[str, np.ndarray],
+        containers: set[str],
+    ):
         self.proto = node
         self.version = version
         self.folder = folder
         self.constants = constants
+        self.containers = containers
         self.inputs = list(node.input)
         self.attributes: dict[str, Any] = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
 
@@ -270,7 +286,7 @@ class _Translation:
         for scope in scopes:
             path = path.removesuffix(before) if scope.startswith(f"{before}.") else f"{path}."
             path, before = (path + scope).strip("."), scope
-        if path and last.partition("_")[0] in _OWN_MODULES:
+        if path and last.partition("_")[0] in _OWN_MODULES and name.rpartition("/")[0] not in self.containers:
             return path
         return f"{path}.{last.lower()}" if path else last.lower()
 
