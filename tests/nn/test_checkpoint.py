@@ -181,6 +181,41 @@ def test_architectures_that_describe_no_network(path, architecture):
 
 
 @pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        ({"kind": "conv", "maps": 2.5, "kernel": 3}, r"x: maps must be a whole number below 2\^31, got 2\.5"),
+        ({"kind": "conv", "maps": True, "kernel": 3}, "x: maps must be a whole number .* got True"),
+        ({"kind": "conv", "maps": 2**40, "kernel": 1}, "x: maps must be a whole number .* got 1099511627776"),
+        (
+            {"kind": "conv", "maps": 2, "kernel": [3, 3, 3]},
+            r"x: window must be an int or \(height, width\), got \(3, 3, 3",
+        ),
+        ({"kind": "conv", "maps": 2, "kernel": 3, "padding": 10**30}, "x: padding is out of range: 10000"),
+        ({"kind": "conv", "maps": 2, "kernel": 3, "bias": "no"}, "x: bias must be true or false, got 'no'"),
+        ({"kind": "leaky_relu", "slope": "steep"}, "x: slope must be a number, got 'steep'"),
+        ({"kind": "clip", "high": float("nan")}, "x: high must be a number, got nan"),
+        ({"kind": "norm", "k": -1}, "x: k must be positive, alpha not negative, all finite; got k=-1"),
+        ({"kind": "norm", "size": 0}, "x: size must be at least 1, got 0"),
+        ({"kind": "permute", "order": [0.0, 1.0]}, r"x: order must be whole numbers, got \(0\.0, 1\.0\)"),
+        ({"kind": "relu", "inputs": [3]}, r"x: inputs must be names of layers, got \(3,\)"),
+    ],
+)
+def test_fields_of_layers_that_are_not_what_they_must_be(layer, message):
+    first = {"kind": "conv", "name": "first", "maps": 2, "kernel": 1}
+    description = {"input_shape": [4, 4, 2], "initial": "he", "layers": [first, {"name": "x", **layer}]}
+    with pytest.raises(ValueError, match=message):
+        zfcuda.nn.Architecture.from_dict(description)
+
+
+@pytest.mark.parametrize("shape", [[4, 4, 2.0], [4, 4, True], ["4", 4, 2], [4, 4], [0, 4, 2]])
+def test_shapes_of_images_that_are_none(shape):
+    with pytest.raises(
+        ValueError, match=r"input_shape must be \(height, width, channels\), all positive whole numbers"
+    ):
+        zfcuda.nn.Architecture(shape, TINY.layers)
+
+
+@pytest.mark.parametrize(
     "changes", [{"classes": 3}, {"preprocess": []}, {"preprocess": {"crop": [28, 28], "scale": 1.0}}, {"metadata": 3}]
 )
 def test_parts_of_the_header_that_cannot_be_read(path, changes):

@@ -75,8 +75,11 @@ class Architecture:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "input_shape", tuple(self.input_shape))
-        if len(self.input_shape) != 3 or min(self.input_shape) < 1:
-            raise ValueError(f"input_shape must be (height, width, channels), all positive, got {self.input_shape}")
+        whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in self.input_shape)
+        if len(self.input_shape) != 3 or not whole or min(self.input_shape) < 1:
+            raise ValueError(
+                f"input_shape must be (height, width, channels), all positive whole numbers, got {self.input_shape}"
+            )
         if self.initial not in ("gaussian", "lecun", "he"):
             raise ValueError(f"initial must be 'gaussian', 'lecun' or 'he', got {self.initial!r}")
         names = [layer.name for layer in self.layers]

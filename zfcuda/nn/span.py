@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..pairs import IntPair, Padding, as_pair, as_sides
+from ..pairs import IntPair, Padding, as_sides, check_padding, check_pair
 
 __all__ = ["Shape", "Span", "window_spans"]
 
@@ -90,7 +90,10 @@ def window_spans(
     """The spans (down, across) of layer `name`, whose windows must fit into the (padded) map."""
     if len(shape) != 3:
         raise ValueError(f"{name} needs an input of shape (H, W, C), got {shape}")
-    axes = zip(shape[:2], as_pair(window), as_pair(stride), as_sides(padding), as_pair(dilation), strict=True)
+    given = {"window": window, "stride": stride, "dilation": dilation}
+    windows, strides, dilations = (check_pair(f"{name}: {what}", value) for what, value in given.items())
+    sides = as_sides(check_padding(f"{name}: padding", padding))
+    axes = zip(shape[:2], windows, strides, sides, dilations, strict=True)
     spans = []
     for size, cells, step, (before, after), apart in axes:
         if min(cells, step, apart) < 1 or min(before, after) < 0:

@@ -7,7 +7,8 @@ many networks. The layer is state: settings and weights on a device, in one netw
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import numbers
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
@@ -25,6 +26,27 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 Spec = TypeVar("Spec", bound="LayerSpec")
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(value) < 2**31
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and not np.isnan(float(value))
+
+
+# What a field of a specification may be, by its type; sizes and paddings are checked with what they are for.
+_ALLOWED: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "int": (_is_whole, "a whole number below 2^31"),
+    "float": (_is_number, "a number"),
+    "bool": (lambda value: isinstance(value, bool), "true or false"),
+    "tuple[int, ...]": (lambda value: isinstance(value, tuple) and all(map(_is_whole, value)), "whole numbers"),
+    "tuple[str, ...]": (
+        lambda value: isinstance(value, tuple) and all(isinstance(name, str) for name in value),
+        "names of layers",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class LayerSpec:
     """A layer without its arrays. name: any string that a module path can be, such as "conv1" or "layer1.0.conv1";
@@ -39,6 +61,14 @@ class LayerSpec:
     name: str
     inputs: tuple[str, ...] = field(default=(), kw_only=True)
     block: int | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        """ValueError, naming layer and field, where one is of another type: descriptions are written by hand, too."""
+        for one in dataclasses.fields(self):
+            is_allowed, words = _ALLOWED.get(str(one.type), (None, ""))
+            value = getattr(self, one.name)
+            if is_allowed is not None and not is_allowed(value):
+                raise ValueError(f"{self.name}: {one.name} must be {words}, got {value!r}")
 
     def joined_shape(self, shapes: Sequence[Shape]) -> Shape:
         """As `output_shape`, from the shapes of all inputs."""

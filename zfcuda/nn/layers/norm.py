@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ... import ops
 from ...backends import Array
 from ..record import Record
+from ..span import Shape
 from ..window import Windows
-from .base import Layer, LayerSpec
+from .base import Layer, LayerSpec, require_positive
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,15 @@ class NormSpec(LayerSpec):
     alpha: float = 1e-4
     beta: float = 0.75
     k: float = 2.0
+
+    def output_shape(self, shape: Shape) -> Shape:
+        require_positive(self.name, "size", self.size)
+        if not (self.k > 0 and self.alpha >= 0 and math.isfinite(self.k + self.alpha) and math.isfinite(self.beta)):
+            raise ValueError(
+                f"{self.name}: k must be positive, alpha not negative, all finite; got k={self.k}, alpha={self.alpha}, "
+                f"beta={self.beta}"
+            )
+        return shape
 
 
 class Norm(Layer):
