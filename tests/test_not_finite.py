@@ -9,7 +9,7 @@ from PIL import Image
 from zfcuda import CheckpointError, analysis, cli
 from zfcuda.analysis import feature_analysis
 from zfcuda.data import ArrayDataset, Preprocess
-from zfcuda.nn import Network, models
+from zfcuda.nn import Architecture, BatchNormSpec, ConvSpec, FullyConnectedSpec, Network, models
 from zfcuda.training import Trainer, evaluate
 
 CLASSES = ("cat", "dog")
@@ -125,6 +125,14 @@ def test_analyses(name, value):
     where = r"conv4\.weight has values" if not np.isfinite(value) else "layer '.*' has activations"
     with pytest.raises(ValueError, match=f"{where} that are not finite"):
         ANALYSES[name](net, images, dataset())
+
+
+def test_running_averages():
+    layers = (ConvSpec("conv", 2, 3), BatchNormSpec("bn"), FullyConnectedSpec("fc", 2))
+    net = Network(Architecture(SHAPE, layers))
+    net.layers["bn"].running_mean[1] = np.nan
+    with pytest.raises(ValueError, match=r"the network's bn\.running_mean has values that are not finite"):
+        analysis.top_activations(net, np.zeros((2, *SHAPE), np.float32), "bn")
 
 
 @pytest.mark.parametrize("name", sorted(ANALYSES.keys() - {"feature_analysis", "evaluate"}))  # theirs are whole numbers

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from zfcuda.analysis.correspondence import RANDOM, correspondence
+from zfcuda.nn import Architecture, AvgPoolSpec, ConvSpec, Network
 
 from .nets import deep_net, noise, pattern_net, with_pattern
 from .test_invariance import invariant_net
@@ -67,6 +68,13 @@ def test_the_control_repeats_with_its_seed():
     assert {cell.layer for cell in one} == {"pool3", "relu4"}
 
 
+def test_a_net_without_a_hidden_block_has_its_maps():
+    net = Network(Architecture((8, 8, 1), (ConvSpec("conv1", 2, 1), AvgPoolSpec("mean"))))
+    images = np.random.default_rng(0).standard_normal((2, 8, 8, 1), np.float32)
+    result = correspondence(net, images, {"eye": [(0, 0, 3, 3)] * 2})
+    assert result.layers == ("mean",)
+
+
 def test_results_are_saved_and_plotted(tmp_path):
     net = deep_net()
     result = correspondence(net, noise((2, *net.input_shape)), {"a $b$": [(0, 0, 8, 8)] * 2})
@@ -89,6 +97,8 @@ def test_results_are_saved_and_plotted(tmp_path):
         ({"parts": {"eye": [(-1, 0, 1, 1)] * 2}}, "must lie in the image"),
         ({"parts": {"eye": [(0, 0, 0, 1)] * 2}}, "must lie in the image"),
         ({"layers": ["pool9"]}, "layer must be one of"),
+        ({"random_draws": -1}, "random_draws must not be negative"),
+        ({"fill": np.nan}, "fill be finite"),
     ],
 )
 def test_arguments(change, message):

@@ -5,10 +5,20 @@ import pytest
 
 from zfcuda import backends
 from zfcuda.analysis import Occlusion, Occlusions, faithfulness
-from zfcuda.analysis.occlusion import occlusion
+from zfcuda.analysis.occlusion import occlusion, square_of
 from zfcuda.data import ArrayDataset, Preprocess
 from zfcuda.errors import Interrupted
-from zfcuda.nn import AddSpec, Architecture, AvgPoolSpec, ConcatSpec, ConvSpec, MaxPoolSpec, Network, ReLUSpec
+from zfcuda.nn import (
+    AddSpec,
+    Architecture,
+    AvgPoolSpec,
+    ConcatSpec,
+    ConvSpec,
+    FullyConnectedSpec,
+    MaxPoolSpec,
+    Network,
+    ReLUSpec,
+)
 
 from .nets import box_net, deep_net, noise, pattern_net, with_pattern
 from .test_fills import FILLED
@@ -293,6 +303,14 @@ def test_results_are_saved_and_plotted(tmp_path):
     assert np.allclose(saved["probability"], result.probability)
     assert saved["label"] == 0
     assert len(result.plot().axes) == 6  # three panels and their scales
+
+
+@pytest.mark.parametrize(("shape", "square"), [((1, 16, 2), (1, 1)), ((3, 2, 1), (2, 1)), ((40, 64, 1), (10, 2))])
+def test_the_square_fits_into_images_of_any_size(shape, square):
+    net = Network(Architecture(shape, (ConvSpec("conv1", 2, 1), FullyConnectedSpec("fc2", 2))))
+    size, stride = square_of(net)
+    assert (size, stride) == square
+    assert occlusion(net, noise(shape), 0, size=size, stride=stride).probability.size > 0
 
 
 class TestErrors:

@@ -115,9 +115,11 @@ def correspondence(
     for name, part in boxes.items():
         if len(part) != count:
             raise ValueError(f"part {name!r} must have one box for each of the {count} images, got {len(part)}")
+    if random_draws < 0 or not np.isfinite(fill):
+        raise ValueError(f"random_draws must not be negative, and fill be finite; got {random_draws} and {fill}")
     if layers is None:
         hidden = [name for _, name in sorted(net.blocks.items())][:-1]
-        layers = tuple(dict.fromkeys((last_map_layer(net), hidden[-1])))
+        layers = tuple(dict.fromkeys((last_map_layer(net), *hidden[-1:])))
     for layer in layers:
         net.locate(layer)
 

@@ -128,6 +128,10 @@ def feature_analysis(
     test = relabelled(test, train.classes, len(train.classes))
     if layers is None:
         layers = [name for _, name in sorted(net.blocks.items())][:-1]
+    if not layers:
+        raise ValueError(
+            f"layers must be one or more of {', '.join(net.layers)}: no block of the net ends below its last"
+        )
     for layer in layers:
         net.locate(layer)
     jobs = [(count, draw) for count in sorted(set(per_class)) for draw in range(draws)]

@@ -173,6 +173,8 @@ def invariance(
     for transform, those in amounts.items():
         if len(those) == 0:
             raise ValueError(f"amounts of {transform} is empty")
+        if not np.isfinite(those).all():
+            raise ValueError(f"amounts of {transform} must be finite, got {list(those)}")
     per_image = []
     with Steps(len(source), unit="images transformed", label="transforming" if progress else "") as steps:
         for (i,) in steps:

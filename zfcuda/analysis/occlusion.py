@@ -276,7 +276,8 @@ def _window(row: int, column: int, size: tuple[int, int], stride: tuple[int, int
 
 def square_of(net: Network, size: int | None = None, stride: int | None = None) -> tuple[int, int]:
     """The square's side and steps: by default a quarter of the image, and a quarter of that."""
-    size = max(2, min(net.input_shape[:2]) // 4) if size is None else size
+    side = min(net.input_shape[:2])
+    size = min(side, max(2, side // 4)) if size is None else size
     return size, max(1, size // 4) if stride is None else stride
 
 

@@ -20,8 +20,8 @@ def is_finite(array: Array) -> bool:
 
 
 def check_weights(net: Network) -> None:
-    """ValueError that names the first parameter with values that are not finite."""
-    for name, array in net.parameters().items():
+    """ValueError that names the first parameter, or running average, with values that are not finite."""
+    for name, array in (net.parameters() | net.state()).items():
         if not is_finite(array):
             raise ValueError(f"the network's {name} has values that are not finite")
 
