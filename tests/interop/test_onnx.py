@@ -479,6 +479,35 @@ UNREADABLE = {
         {"a": np.ones((2**16, 1), np.float32), "b": np.ones((1, 2**16), np.float32)},
         "it would make an array of",
     ),
+    "many arrays": (
+        "a = Expand (k, n)\nb = Expand (k, n)\nd = Expand (k, n)\ns = Concat <axis=0> (a, b, d)\ny = Conv (x, s)",
+        {"k": w(1), "n": ints(2**27)},
+        "array of 134,217,728 float32, and all that a model makes must fit into 1,073,741,824 bytes",
+    ),
+    "an array that doubles": (
+        "\n".join(f"k{i + 1} = Concat <axis=0> (k{i}, k{i})" for i in range(8)) + "\ny = Conv (x, k8)",
+        {"k0": w(2**20)},
+        "all that a model makes must fit into",
+    ),
+    "maps that double": (
+        "m0 = Conv (x, w)\n"
+        + "\n".join(f"m{i + 1} = Concat <axis=1> (m{i}, m{i})" for i in range(24))
+        + "\ny = Relu (m24)",
+        SMALL,
+        "numbers is rearranged; at most",
+    ),
+    "a norm of no channels": (
+        "c = Conv (x, w)\ny = LRN <size=0> (c)",
+        SMALL,
+        r"attributes that are not those of its kind \(.*zero\)",
+    ),
+    "division by zero": (
+        "c = Conv (x, w)\ny = Div (c, k)",
+        SMALL | {"k": np.zeros(1, np.float32)},
+        "constants must be finite",
+    ),
+    "another kernel": ("y = Conv <kernel_shape=[5, 5]> (x, w)", SMALL, r"must be the weight's \(3, 3\), got \(5, 5\)"),
+    "vast padding": ("y = Conv <pads=[9000, 9000, 9000, 9000]> (x, w)", SMALL, "numbers for an image; at most"),
     "indices": ("c, i = MaxPool <kernel_shape=[2, 2]> (x)\ny = Conv (i, w)", SMALL, "it reads i, which is no output"),
     "no layers": ("y = Identity (x)", {}, "the model has no layers"),
     "a constant output": ("z = Conv (x, w)\ny = Identity (w)", SMALL, "output does not depend on its input"),
@@ -487,11 +516,37 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("what", UNREADABLE)
-def test_what_cannot_be_read(what, tmp_path):
+def test_what_cannot_be_read(what, tmp_path, monkeypatch):
     nodes, weights, message = UNREADABLE[what]
+    if what == "an array that doubles":
+        monkeypatch.setattr("zfcuda.interop.builder._ROOM", 2**28)
     proto = model(nodes, weights)
     with pytest.raises(CheckpointError, match=f"(?s)model.onnx: .*{message}"):
         read(proto, tmp_path)
+
+
+def test_a_bias_for_each_image(tmp_path):
+    weights = {"w": w(12, 2), "b": w(2, 1)}
+    with pytest.raises(CheckpointError, match=r"the bias must be one number or one for each of 2 units, got \(2, 1\)"):
+        read(model("y = Gemm (x, w, b)", weights, (2, 12)), tmp_path)
+
+
+def test_a_tensor_that_is_made_twice(tmp_path):
+    for nodes, name in (("c = Conv (x, w)\nk = Relu (c)\ny = Add (k, c)", "k"), ("y = Conv (x, w)\ny = Relu (y)", "y")):
+        with pytest.raises(CheckpointError, match=f"damaged: '{name}' is made twice"):
+            read(model(nodes, SMALL | {"k": w(1, 4, 1, 1)}), tmp_path)
+
+
+def test_an_image_that_is_too_large(tmp_path):
+    with pytest.raises(CheckpointError, match="an image of 2,028,000,000 numbers is too large; at most 67,108,864"):
+        read(model("y = Conv (x, w)", SMALL, ("N", 3, 26_000, 26_000)), tmp_path)
+
+
+def test_many_layers_of_one_name(tmp_path):
+    """In a time that is linear in their number."""
+    chain = "\n".join(f"r{i + 1} = Relu (r{i})" for i in range(3000))
+    net = read(model(f"r0 = Conv (x, w)\n{chain}\ny = Relu (r3000)", SMALL), tmp_path)
+    assert list(net.layers)[-1] == "relu_3000"
 
 
 def test_all_that_cannot_be_read_is_in_one_error(tmp_path):

@@ -2,6 +2,8 @@
 
 import contextlib
 import copy
+import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -348,6 +350,24 @@ def test_files_that_are_no_programs(tmp_path):
         path.write_bytes(content)
         with contextlib.suppress(CheckpointError):  # or it is another program
             pt2.load(path)
+
+
+def test_a_tensor_that_stands_on_one_number(tmp_path):
+    """Strides of 0 make terabytes of a file of four bytes."""
+    saved("plain", tmp_path / "whole.pt2")
+    with zipfile.ZipFile(tmp_path / "whole.pt2") as whole, zipfile.ZipFile(tmp_path / "model.pt2", "w") as changed:
+        for name in whole.namelist():
+            content = whole.read(name)
+            if name.endswith("weights_config.json"):
+                described = json.loads(content)
+                meta = next(iter(described["config"].values()))["tensor_meta"]
+                meta["sizes"], meta["strides"] = 2 * [{"as_int": 2**15}], 2 * [{"as_int": 0}]
+                content = json.dumps(described)
+            changed.writestr(name, content)
+    with pytest.raises(
+        CheckpointError, match=r"of \[32768, 32768\] repeats the numbers of .*; at most 16,777,216 may be"
+    ):
+        pt2.load(tmp_path / "model.pt2")
 
 
 # ---- What cannot be read -------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,15 +19,22 @@ from .tensors import Tensor
 __all__ = ["Builder"]
 
 
-class Builder:
-    """The layers so far, and their parameters and state. batch: how many images the model works on."""
+_ROOM = 2**30  # bytes that reading a model may make besides its own
+_LARGEST = 2**27  # numbers of a layer's output for an image
 
-    def __init__(self, image: Shape, batch: int):
+
+class Builder:
+    """The layers so far, and their parameters and state. batch: how many images the model works on; held: how many
+    bytes of numbers it holds."""
+
+    def __init__(self, image: Shape, batch: int, held: int = 0):
         self.image = image
         self.batch = batch
+        self._room = _ROOM + held
         self.layers: dict[str, LayerSpec] = {}
         self.arrays: dict[str, np.ndarray] = {}
         self._parts: dict[tuple[str, bytes], Tensor] = {}  # (layer, order of its channels) -> what has just these
+        self._taken: dict[str, int] = {}  # how often a name was wanted
 
     def add(
         self,
@@ -40,6 +48,9 @@ class Builder:
         name = self._free_name(name)
         spec = kind(name=name, inputs=tuple(tensor.layer for tensor in inputs), **fields)
         shape = spec.joined_shape([tensor.shape for tensor in inputs])
+        if math.prod(shape) > _LARGEST:
+            count = math.prod(shape)
+            raise Unsupported(f"its output has {count:,} numbers for an image; at most {_LARGEST:,} are allowed")
         expected = spec.parameter_shapes(inputs[0].shape) | spec.state_shapes(inputs[0].shape)
         for array, numbers in (arrays or {}).items():
             if numbers.shape != expected[array]:
@@ -54,11 +65,21 @@ class Builder:
     def _free_name(self, name: str) -> str:
         parts = [part for part in re.split(r"[./]", "".join(c for c in name if c.isprintable())) if part]
         base = ".".join(parts) or "layer"
-        name, count = base, 0
+        name = base
         while name in self.layers or name == "input":
-            count += 1
-            name = f"{base}_{count}"
+            self._taken[base] = self._taken.get(base, 0) + 1
+            name = f"{base}_{self._taken[base]}"
         return name
+
+    def make_room(self, count: int, dtype: np.dtype) -> None:
+        """For an array of so many numbers more. Unsupported where a model makes far more than it holds: a small file
+        could fill the memory."""
+        size = count * dtype.itemsize
+        if size > self._room:
+            raise Unsupported(
+                f"it would make an array of {count:,} {dtype}, and all that a model makes must fit into {_ROOM:,} bytes"
+            )
+        self._room -= size
 
     def maps(self, tensor: Tensor, name: str = "") -> Tensor:
         """The tensor (K, H, W) as all that a layer makes, in its order, with a layer more if that is necessary. Padding
@@ -132,14 +153,14 @@ class Builder:
     def _fold(self) -> None:
         """Puts a fixed factor and shift of each channel into a batch normalisation before it, and a shift into a
         convolution or fully connected layer without bias, where nothing else reads that."""
-        readers: dict[str, int] = {}
+        readers: dict[str, list[str]] = {name: [] for name in ("input", *self.layers)}
         for spec in self.layers.values():
             for name in spec.inputs:
-                readers[name] = readers.get(name, 0) + 1
+                readers[name].append(spec.name)
         for name in list(self.layers):
             spec = self.layers[name]
             before = self.layers.get(spec.inputs[0])
-            if not _is_fixed(spec) or before is None or readers[before.name] > 1:
+            if not _is_fixed(spec) or before is None or len(readers[before.name]) > 1:
                 continue
             scale, shift = self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"]
             if isinstance(before, BatchNormSpec):
@@ -152,15 +173,15 @@ class Builder:
                 continue
             self._remove(name, before.name, readers)
 
-    def _remove(self, name: str, instead: str, readers: dict[str, int]) -> None:
+    def _remove(self, name: str, instead: str, readers: dict[str, list[str]]) -> None:
         del self.layers[name]
         for array in ("weight", "bias", "running_mean", "running_var"):
             del self.arrays[f"{name}.{array}"]
-        readers[instead] = readers.pop(name, 0)
-        for other, spec in self.layers.items():
-            if name in spec.inputs:
-                inputs = tuple(instead if one == name else one for one in spec.inputs)
-                self.layers[other] = dataclasses.replace(spec, inputs=inputs)
+        readers[instead] = readers.pop(name)
+        for other in dict.fromkeys(readers[instead]):
+            spec = self.layers[other]
+            inputs = tuple(instead if one == name else one for one in spec.inputs)
+            self.layers[other] = dataclasses.replace(spec, inputs=inputs)
 
 
 def _is_fixed(spec: LayerSpec) -> bool:

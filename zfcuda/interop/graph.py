@@ -18,7 +18,7 @@ class Unsupported(Exception):
     """Why a node cannot be read; the message says what can be."""
 
 
-MALFORMED = (TypeError, AttributeError, IndexError, KeyError, OverflowError)
+MALFORMED = (TypeError, AttributeError, IndexError, KeyError, ArithmeticError)
 """What reading a node raises whose inputs and attributes are not those of its kind."""
 
 

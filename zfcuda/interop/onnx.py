@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,11 @@ def _parsed(path: Path) -> onnx.ModelProto:
         raise ValueError(f"no ONNX file, or one that is damaged or cut short ({error})") from error
     if not model.graph.node or not model.opset_import:
         raise ValueError("no ONNX file: it holds no graph of nodes")
+    made = [name for node in model.graph.node for name in node.output if name]
+    made += [one.name for one in model.graph.initializer]
+    if len(set(made)) != len(made):
+        twice = next(name for name, count in Counter(made).items() if count > 1)
+        raise ValueError(f"damaged: {twice!r} is made twice")
     names = [name for node in model.graph.node for name in (node.op_type, node.name, *node.input, *node.output)]
     names += [attribute.name for node in model.graph.node for attribute in node.attribute]
     names += [one.name for one in (*model.graph.initializer, *model.graph.input, *model.graph.output)]
@@ -100,7 +106,7 @@ def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, in
     containers = {above for node in model.graph.node for above in _containers(node.name)}
     nodes = []
     for node in model.graph.node:
-        if node.output[:1] and node.output[0] in constants:
+        if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             continue
         nodes.append(_Translation(node, version, folder, constants, containers).node())
     outputs = tuple(one.name for one in model.graph.output)
@@ -188,10 +194,13 @@ def _constant(node: onnx.NodeProto, folder: Path) -> np.ndarray:
 def _read_beside(folder: Path, location: str, offset: int, size: int, what: str) -> bytes:
     """A part of a file in the model's folder, or in one inside it."""
     file = folder / location
-    if not location or not file.resolve().is_relative_to(folder.resolve()) or ".." in Path(location).parts:
-        raise ValueError(f"{what}: its data must lie in the model's folder, not in {location!r}")
-    if not file.is_file():
-        raise ValueError(f"{what}: its data is missing, {file}")
+    try:
+        if not location or not file.resolve().is_relative_to(folder.resolve()) or ".." in Path(location).parts:
+            raise ValueError(f"{what}: its data must lie in the model's folder, not in {location[:99]!r}")
+        if not file.is_file():
+            raise ValueError(f"{what}: its data is missing, {file}")
+    except OSError as error:  # a name that is too long, links without end
+        raise ValueError(f"{what}: its data cannot be looked for, {location[:99]!r}: {error.strerror}") from error
     held = file.stat().st_size
     if offset < 0 or offset + size > held:
         raise ValueError(f"{what}: bytes {offset} to {offset + size} of {file} are wanted, which has {held}")
@@ -325,6 +334,9 @@ def _window(node: _Translation) -> dict[str, Any]:
 
 
 def _conv(node: _Translation) -> _Translated:
+    size, weight = node("kernel_shape"), node.constants.get(node.inputs[1])
+    if size is not None and weight is not None and tuple(size) != weight.shape[2:]:
+        raise ValueError(f"kernel_shape must be the weight's {weight.shape[2:]}, got {tuple(size)}")
     return "conv", _window(node) | {"groups": node("group", 1)}
 
 

@@ -55,7 +55,12 @@ def _linear(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     arrays = {"weight": weight}
     if rest and rest[0] is not None:
         bias = floats(rest[0], "the bias") * np.float32(node.attributes.get("beta", 1))
-        arrays["bias"] = np.broadcast_to(bias.reshape(-1), (len(weight),))
+        try:
+            arrays["bias"] = np.broadcast_to(bias, (1, len(weight)))[0]
+        except ValueError:  # of another shape, or for each image
+            raise Unsupported(
+                f"the bias must be one number or one for each of {len(weight)} units, got {bias.shape}"
+            ) from None
     return builder.add(FullyConnectedSpec, node.name, [x], arrays, units=len(weight), bias="bias" in arrays)
 
 
@@ -157,13 +162,13 @@ def _dropout(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
 def _sum(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     """Of tensors and constants."""
     if all(isinstance(one, np.ndarray) for one in operands):
-        return _computed(lambda: sum(operands[1:], start=operands[0]), operands)
+        return _computed(builder, lambda: sum(operands[1:], start=operands[0]), operands)
     tensors = [one for one in operands if isinstance(one, Tensor)]
     total = tensors[0] if len(tensors) == 1 else _joined(builder, node, tensors)
     constants = [one for one in operands if isinstance(one, np.ndarray)]
     if not constants:
         return total
-    shift = _computed(lambda: sum(constants[1:], start=constants[0]), constants)
+    shift = _computed(builder, lambda: sum(constants[1:], start=constants[0]), constants)
     return _affine(builder, node, total, 1.0, floats(shift, "a constant")) if np.any(shift) else total
 
 
@@ -185,7 +190,7 @@ def _joined(builder: Builder, node: Node, tensors: Sequence[Tensor]) -> Tensor:
 def _difference(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     x, y = operands
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-        return _computed(lambda: x - y, operands)
+        return _computed(builder, lambda: x - y, operands)
     if isinstance(y, np.ndarray):
         return _affine(builder, node, x, 1.0, -floats(y, "a constant"))
     negative = _affine(builder, node, y, -1.0, 0.0 if isinstance(x, Tensor) else floats(x, "a constant"))
@@ -198,7 +203,7 @@ NO_GATES = "products are read of a tensor and constants, not of two tensors (as 
 def _product(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     x, y = operands
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-        return _computed(lambda: x * y, operands)
+        return _computed(builder, lambda: x * y, operands)
     if isinstance(x, Tensor) and isinstance(y, Tensor):
         raise Unsupported(NO_GATES)
     x, y = (x, y) if isinstance(x, Tensor) else (y, x)
@@ -210,23 +215,24 @@ def _quotient(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     if isinstance(y, Tensor):
         raise Unsupported("a divisor must be constant")
     if isinstance(x, Tensor):
-        return _affine(builder, node, x, 1 / floats(y, "a constant"), 0.0)
+        with np.errstate(divide="ignore"):  # what is not finite is refused
+            factor = 1 / floats(y, "a constant")
+        return _affine(builder, node, x, factor, 0.0)
     whole = x.dtype.kind in "iu" and y.dtype.kind in "iu"
-    return _computed(lambda: np.trunc(x / y).astype(x.dtype) if whole else x / y, operands)
+    return _computed(builder, lambda: np.trunc(x / y).astype(x.dtype) if whole else x / y, operands)
 
 
 def _power(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     x, y = (known(one, "what a power is of") for one in operands)
-    return _computed(lambda: x**y, (x, y))
+    return _computed(builder, lambda: x**y, (x, y))
 
 
-def _computed(function: Callable[[], Any], operands: Sequence[np.ndarray]) -> np.ndarray:
+def _computed(builder: Builder, function: Callable[[], Any], operands: Sequence[np.ndarray]) -> np.ndarray:
     try:
         count = math.prod(np.broadcast_shapes(*(one.shape for one in operands)))
     except ValueError:
         raise Unsupported(f"constants of {' and '.join(str(one.shape) for one in operands)} do not fit") from None
-    if count > 2**28:
-        raise Unsupported(f"it would make an array of {count:,} elements")
+    builder.make_room(count, np.result_type(*operands))
     with np.errstate(all="ignore"):
         return np.asarray(function())
 
@@ -234,6 +240,7 @@ def _computed(function: Callable[[], Any], operands: Sequence[np.ndarray]) -> np
 def _concat(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     axis = node.attributes["axis"]
     if all(isinstance(one, np.ndarray) for one in operands):
+        builder.make_room(sum(one.size for one in operands), np.result_type(*operands))
         return np.concatenate(operands, axis)
     tensors = [tensor_of(one, "each input") for one in operands]
     rank = len(tensors[0].dims) + 1

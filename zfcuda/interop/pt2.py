@@ -32,6 +32,7 @@ __all__ = ["load"]
 _SCHEMA = 8  # the major version of the JSON
 _LARGEST_JSON = 2**28
 _BATCH = 2  # where it is open
+_REPEATED = 2**24  # numbers of a tensor that stands on fewer, by strides of 0
 _DTYPES = {
     **{1: np.dtype(np.uint8), 2: np.dtype(np.int8), 3: np.dtype("<i2"), 4: np.dtype("<i4"), 5: np.dtype("<i8")},
     **{6: np.dtype("<f2"), 7: np.dtype("<f4"), 8: np.dtype("<f8"), 12: np.dtype(np.bool_), 13: BFLOAT16},
@@ -153,6 +154,8 @@ def _tensor(name: str, meta: Mapping[str, Any], archive: _Archive, member: str) 
         raise ValueError(
             f"{name} of {sizes} needs {(last + 1) * dtype.itemsize:,} bytes, and {member} has {len(data):,}"
         )
+    if math.prod(sizes) > max(len(data) // dtype.itemsize, _REPEATED):
+        raise ValueError(f"{name} of {sizes} repeats the numbers of {member}; at most {_REPEATED:,} may be made so")
     flat = np.frombuffer(data, dtype, len(data) // dtype.itemsize)[offset:]
     steps = [stride * dtype.itemsize for stride in strides]
     return np.lib.stride_tricks.as_strided(flat, sizes, steps, writeable=False)

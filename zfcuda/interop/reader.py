@@ -17,7 +17,7 @@ from ..nn.checkpoint import HEADS
 from .builder import Builder
 from .graph import MALFORMED, Graph, Node, Unsupported
 from .operations import NO_GATES, OPERATIONS
-from .tensors import NO_PADDING, Tensor
+from .tensors import LARGEST, NO_PADDING, Tensor
 from .windows import PADDED
 
 if TYPE_CHECKING:
@@ -68,7 +68,8 @@ class _Reader:
     def __init__(self, graph: Graph, bgr: bool):
         self.graph = graph
         image = _image(graph, bgr)
-        self.builder = Builder(image.shape, graph.batch)
+        held = sum(array.nbytes for array in graph.constants.values())
+        self.builder = Builder(image.shape, graph.batch, held)
         self.values: dict[str, Operand] = {"": None, **graph.constants, graph.input: image}
 
     def run(self) -> Tensor:
@@ -134,6 +135,8 @@ def _image(graph: Graph, bgr: bool) -> Tensor:
     dims = graph.dims
     last = len(dims) == 3 and graph.is_channels_last()
     shape = dims if last else (*dims[1:], dims[0]) if len(dims) == 3 else (1, math.prod(dims[1:]), dims[0])
+    if math.prod(shape) > LARGEST:
+        raise ValueError(f"an image of {math.prod(shape):,} numbers is too large; at most {LARGEST:,} are allowed")
     image = Tensor("input", shape)
     if bgr and shape[2] != 3:
         raise ValueError(f"bgr is for images of 3 channels, got {shape[2]}")

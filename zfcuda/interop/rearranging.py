@@ -20,8 +20,6 @@ __all__ = ["REARRANGING", "floats", "integers", "known", "tensor_of"]
 
 _TAKING = ("split", "slice", "gather")
 
-_LARGEST = 2**28  # elements of an array that the model computes
-
 
 def tensor_of(operand: Any, what: str = "its input") -> Tensor:
     if not isinstance(operand, Tensor):
@@ -59,11 +57,13 @@ def _arranges(function: Callable[[Any, Node, Any, Sequence[Any], int], np.ndarra
         first, *others = operands
         if isinstance(first, np.ndarray):
             made = function(builder, node, first, others, len(first) if first.ndim else 0)
+            _count(builder, made, first)
             return made if isinstance(made, list) else np.asarray(made)
         if node.op in _TAKING and first.table is not None and first.is_whole and first.channel_order() is not None:
             first = builder.maps(first, node.name)  # once, and not for each of the parts
         table = first.places[None]
         results: Any = function(builder, node, table, others, builder.batch)
+        _count(builder, results, table)
         several = isinstance(results, list)
         tensors = []
         for result in results if several else [results]:
@@ -73,6 +73,13 @@ def _arranges(function: Callable[[Any, Node, Any, Sequence[Any], int], np.ndarra
         return tensors if several else tensors[0]
 
     return operation
+
+
+def _count(builder: Any, made: Any, of: np.ndarray) -> None:
+    """Makes room for results that are no views of what they were made of."""
+    for array in made if isinstance(made, list) else [made]:
+        if not np.may_share_memory(array, of):
+            builder.make_room(np.size(array), of.dtype)
 
 
 @_arranges
@@ -195,7 +202,7 @@ def _gather(builder: Any, node: Node, array: np.ndarray, others: Sequence[Any], 
     size = array.shape[axis]
     if indices.size and not (-size <= indices.min() and indices.max() < size):
         raise Unsupported(f"indices must be in [{-size}, {size}), got {indices.min()} to {indices.max()}")
-    _check_size(array.size // max(1, size) * indices.size)
+    builder.make_room(array.size // max(1, size) * indices.size, array.dtype)
     if batch != len(array) and (axis == 0 or len(np.unique(indices % size)) < indices.size):
         raise Unsupported("each number of a tensor may be taken once, of each image of a batch")
     return array.take(indices, axis)
@@ -205,11 +212,6 @@ def _axis(axis: int, array: np.ndarray) -> int:
     if not -array.ndim <= axis < array.ndim:
         raise Unsupported(f"there is no axis {axis} of a tensor of {array.ndim} dimensions")
     return axis % array.ndim
-
-
-def _check_size(count: int) -> None:
-    if count > _LARGEST:
-        raise Unsupported(f"it would make an array of {count:,} elements; at most {_LARGEST:,} are allowed")
 
 
 # ---- What is known before there is an image --------------------------------------------------------------------
@@ -225,8 +227,9 @@ def _fill(builder: Any, node: Node, operands: Sequence[Any]) -> np.ndarray:
     shape = integers(operands[0], "the shape")
     if min(shape, default=0) < 0:
         raise Unsupported(f"a shape must not be negative, got {shape}")
-    _check_size(math.prod(shape))
-    return np.full(shape, node.attributes["value"].reshape(()))
+    value = node.attributes["value"].reshape(())
+    builder.make_room(math.prod(shape), value.dtype)
+    return np.full(shape, value)
 
 
 def _expand(builder: Any, node: Node, operands: Sequence[Any]) -> np.ndarray:
@@ -235,7 +238,7 @@ def _expand(builder: Any, node: Node, operands: Sequence[Any]) -> np.ndarray:
         shape = list(np.broadcast_shapes(array.shape, shape))
     except ValueError:
         raise Unsupported(f"cannot repeat {array.shape} to {shape}") from None
-    _check_size(math.prod(shape))
+    builder.make_room(math.prod(shape), array.dtype)
     return np.broadcast_to(array, shape)
 
 
@@ -246,6 +249,7 @@ def _identity(builder: Any, node: Node, operands: Sequence[Any]) -> Any:
 def _cast(builder: Any, node: Node, operands: Sequence[Any]) -> Any:
     (x,), dtype = operands, node.attributes["dtype"]
     if isinstance(x, np.ndarray):
+        builder.make_room(x.size, dtype)
         return x.astype(dtype)
     if dtype.kind != "f" and dtype.name != "bfloat16":
         raise Unsupported(f"a tensor must stay floating-point, not become {dtype}")

@@ -16,11 +16,11 @@ import numpy as np
 from ..nn.span import Shape
 from .graph import Unsupported
 
-__all__ = ["NO_PADDING", "Tensor"]
+__all__ = ["LARGEST", "NO_PADDING", "Tensor"]
 
 NO_PADDING = (0, 0, 0, 0)
 
-_LARGEST = 2**26  # numbers of an image that are followed one by one
+LARGEST = 2**26  # numbers of an image that are followed one by one
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Tensor:
         if self.table is not None:
             return self.table
         count = math.prod(self.shape)
-        if count > _LARGEST:
-            raise Unsupported(f"a tensor of {count:,} numbers is rearranged; at most {_LARGEST:,} can be")
+        if count > LARGEST:
+            raise Unsupported(f"a tensor of {count:,} numbers is rearranged; at most {LARGEST:,} can be")
         places = np.arange(count, dtype=np.int32).reshape(self.shape)
         return places if len(self.shape) == 1 else places.transpose(2, 0, 1)
 

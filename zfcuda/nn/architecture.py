@@ -96,7 +96,7 @@ class Architecture:
         self._check_graph()
 
     def _check_graph(self) -> None:
-        before: list[str] = ["input"]
+        before = {"input"}
         unread: dict[str, None] = {}
         for layer, inputs in zip(self.layers, self.inputs(), strict=True):
             for name in inputs:
@@ -106,7 +106,7 @@ class Architecture:
             if (len(inputs) > 1) != layer.joins:
                 expected = "two inputs or more" if layer.joins else "one input"
                 raise ValueError(f"{layer.name}: a layer of kind {layer.kind} reads {expected}, got {inputs}")
-            before.append(layer.name)
+            before.add(layer.name)
             unread[layer.name] = None
         if self.layers[0].joins:
             raise ValueError(f"{self.layers[0].name}: the first layer must read the image alone")

@@ -125,8 +125,11 @@ def build_stages(layers: Sequence[Layer]) -> list[Stage]:
 
 
 def _longest_stage(layer: Layer, readers: Mapping[str, Sequence[Layer]]) -> Stage:
-    chain = [layer]
-    while len(following := readers[chain[-1].name]) == 1 and len(following[0].inputs) == 1:
+    chain, longest = [layer], max(map(len, layer.fusions), default=0)
+    for _ in range(longest):
+        following = readers[chain[-1].name]
+        if len(following) != 1 or len(following[0].inputs) != 1:
+            break
         chain.append(following[0])
     for followers, fused in layer.fusions.items():
         run = chain[: 1 + len(followers)]
