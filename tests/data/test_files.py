@@ -371,6 +371,13 @@ def test_bombs_are_refused_before_they_are_unpacked(tmp_path, monkeypatch):
         data.open(pictures.write(tmp_path / "idx", parts))
 
 
+def test_folders_in_folders_without_end_are_refused(tmp_path):
+    name = "a/" * 20_000 + "x.png"
+    for path in (_zip(tmp_path / "x.zip", {name: b""}), _tar(tmp_path / "x.tar.gz", [_file(name)], "gz")):
+        with pytest.raises(zfcuda.DataError, match="the names of its folders have more than 33,554,432 characters"):
+            open_files(path)
+
+
 def _sized(name: str, size: int) -> bytes:
     info = tarfile.TarInfo(name)
     info.size = size

@@ -26,6 +26,7 @@ from .tar import BLOCK, Stream, is_tar, members, sparse_map
 # What a compressed tar may hold: it can only be read front to back, so its files are kept in memory.
 STREAMED_LIMIT = 4 * 2**30
 
+_FOLDERS = 2**25  # characters of the paths of all folders in an archive; a million class folders have fewer
 _LINKS = 40  # that lead from one to the next, as in Linux
 _OTHER_ARCHIVES = {b"7z\xbc\xaf": "7z", b"Rar!": "RAR", b"\x28\xb5\x2f\xfd": "Zstandard"}
 _KINDS = {
@@ -184,13 +185,20 @@ class _Archive:
         return type(self), (self._path,)  # another process opens it for itself
 
     def _folders(self) -> dict[str, set[str]]:
-        """What each folder holds."""
+        """What each folder holds. `DataError` where a short archive has folders in folders without end."""
         children: dict[str, set[str]] = {"": set()}
+        characters = 0
         for name, entry in self._entries.items():
             if entry is None:
                 children.setdefault(name, set())
             while name:
                 name, base = name.rpartition("/")[::2]
+                if name not in children:
+                    characters += len(name)
+                    if characters > _FOLDERS:
+                        raise DataError(
+                            f"{self.path('')}: the names of its folders have more than {_FOLDERS:,} characters"
+                        )
                 known = children.setdefault(name, set())
                 if base in known:
                     break
