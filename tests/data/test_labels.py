@@ -58,6 +58,8 @@ def test_numbers_that_are_names_are_matched_as_names():
         ([0, 1, 2, 3], ("1", "2", "3", "4"), FRUIT, "does not know: 1, 2, 3, 4"),  # not those of four classes
         ([0, 1, 2, 3], FRUIT, ("0", "1", "2", "3"), "does not know: apple"),  # nobody says which is which
         ([0, 1], ("a", "b"), None, "knows 4 classes, but the data set has 2"),
+        ([0, 1, 2, 3], ("0", "1", "3", "2"), None, r"no names of classes, .* \(0, 1, 3, 2\): it cannot be told"),
+        ([0, 1, 2, 3], ("0", "1", "2", "3"), ("1", "2", "3", "4"), "does not know: 0"),  # some are names
         ([1], ("apple", "date"), ("date", "date", "fig", "apple"), "network has several classes of one name: date"),
         ([0], ("date", "date"), FRUIT, "data set has several classes of one name: date"),
     ],

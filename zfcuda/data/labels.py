@@ -16,9 +16,10 @@ def relabelled(dataset: Dataset, classes: Sequence[str] | None, count: int) -> D
     """The data set with labels that count in a network's classes.
 
     classes: their names, or None for a network that has none; count: how many there are. By name, a data set may have
-    some of the classes, in any order; its classes without an image play no part. Where names do not match and the data
+    some of the classes, in any order; its classes without an image play no part. Where no name matches and the data
     set's are the numbers 0 to count - 1 (as those of IDX files are), each number is the class that the network has at
-    its place. Without names on the network's side the data set's order counts, and it must have `count` classes.
+    its place. Without names on the network's side the data set's order counts, and it must have `count` classes; if
+    they are these numbers in another order (as folders are sorted, 10 before 2), it cannot be told.
 
     `DataError` that lists what cannot be matched, and what the network has.
     """
@@ -26,11 +27,16 @@ def relabelled(dataset: Dataset, classes: Sequence[str] | None, count: int) -> D
     names = own if classes is None else tuple(classes)
     if len(names) != count:
         raise DataError(f"the network knows {count} classes, but the data set has {len(own)}")
+    if classes is None and _are_numbers(own, count) and list(map(int, own)) != list(range(count)):
+        raise DataError(
+            f"the network has no names of classes, and the data set's are numbers in another order ({listed(own)}): it "
+            "cannot be told which is which; give the network names (net.classes, or import --classes FILE)"
+        )
     if own == names:
         return dataset
     shown = [own[label] for label in np.unique(dataset.labels)]
     unknown = [name for name in shown if name not in names]
-    if unknown and _are_numbers(own, count):
+    if not set(own) & set(names) and _are_numbers(own, count):
         return _Relabelled(dataset, names, [int(name) for name in own])
     if unknown:
         first = dataset.identifier(int(np.argmax(dataset.labels == own.index(unknown[0]))))
