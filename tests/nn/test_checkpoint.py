@@ -10,6 +10,7 @@ import safetensors.numpy
 
 import zfcuda
 from tests.nn.networks import TINY
+from zfcuda.data import Preprocess
 from zfcuda.nn import Architecture, Network, checkpoint, models
 from zfcuda.nn.architecture import ConvSpec, FullyConnectedSpec, ReLUSpec
 from zfcuda.nn.checkpoint import read_checkpoint
@@ -222,6 +223,25 @@ def test_parts_of_the_header_that_cannot_be_read(path, changes):
     rewrite(path, **changes)
     with pytest.raises(zfcuda.CheckpointError, match=path.name):
         zfcuda.load(path)
+
+
+@pytest.mark.parametrize("classes", [["cat"], ["cat"] * 99, "cats!", [1] * 5, {}])
+def test_classes_that_are_not_those_of_the_outputs(path, classes):
+    rewrite(path, classes=classes)
+    with pytest.raises(
+        zfcuda.CheckpointError, match=rf"{path.name} .* its classes must be \d+ names, one for each output"
+    ):
+        zfcuda.load(path)
+
+
+def test_preprocessing_for_other_inputs(network, path):
+    for size, channels in ((20, 3), (18, 1)):
+        network.preprocess = Preprocess(np.zeros((32, 32, channels), np.float32), (21, size))
+        network.save(path)
+        with pytest.raises(
+            zfcuda.CheckpointError, match=rf"makes images of \(21, {size}, {channels}\), and it takes \(21, 18, 3"
+        ):
+            zfcuda.load(path)
 
 
 def test_a_full_disk_leaves_the_old_file_and_nothing_else(network, path, monkeypatch):

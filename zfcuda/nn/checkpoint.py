@@ -8,6 +8,7 @@ optimiser's state, "optimizer/conv1.weight"), and further metadata.
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,10 +106,16 @@ def _checkpoint(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Check
     architecture.check_parameters(parameters)
     classes = header["classes"]
     if classes is not None:
-        classes = tuple(str(name) for name in classes)
+        outputs = math.prod(architecture.shapes()[-1])
+        if not isinstance(classes, list) or len(classes) != outputs or not all(isinstance(one, str) for one in classes):
+            raise ValueError(f"its classes must be {outputs} names, one for each output; got {str(classes)[:100]}")
+        classes = tuple(classes)
     preprocess = header["preprocess"]
     if preprocess is not None:
         preprocess = _preprocess(preprocess, others.pop(_MEAN, None))
+        made = (*preprocess.crop, preprocess.image_shape[2])
+        if made != architecture.input_shape:
+            raise ValueError(f"its preprocessing makes images of {made}, and it takes {architecture.input_shape}")
     head = header.get("head", "softmax")
     if head not in HEADS:
         raise ValueError(f"its head is {head!r}, and not one of {', '.join(HEADS)}")
