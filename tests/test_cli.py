@@ -426,6 +426,20 @@ class TestErrors:
         words = ("--size", 40, "--out", tmp_path, "--quiet")
         assert "--size must be at most 28" in self.fails(capsys, "occlude", trained, "--data", folder, *words)
 
+    def test_parts_and_reports_that_are_nested_too_deeply(self, trained, tmp_path, capsys):
+        for name in ("parts.json", "report.json", "page.json"):
+            (tmp_path / name).write_text("[" * 100_000)
+        assert run("correspond", trained, tmp_path / "parts.json", "--out", tmp_path / "out") == 2
+        assert "parts.json must be JSON like" in capsys.readouterr().err
+        assert run("study", tmp_path, "--out", tmp_path / "out") == 2
+        assert f"{tmp_path} holds no report of zfcuda" in capsys.readouterr().err
+
+    def test_out_cannot_be_made(self, trained, tmp_path, capsys):
+        assert run("occlude", trained, "--out", tmp_path / ("a" * 300)) == 2
+        error = capsys.readouterr().err
+        assert "--out " in error
+        assert error.endswith("cannot be made: File name too long\n")
+
     def test_out_is_a_file(self, trained, folder, tmp_path, capsys):
         (tmp_path / "file").write_text("")
         line = self.fails(capsys, "visualize", trained, "--data", folder, "--out", tmp_path / "file", "--quiet")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import signal
@@ -72,6 +73,14 @@ def uninterrupted() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
     if pressed and callable(before):
         before(signal.SIGINT, pressed[0])
+
+
+def read_json(path: str | os.PathLike[str]) -> Any:
+    """What a file of JSON holds. OSError; ValueError where it is none, or nested deeper than can be read."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def utf8(text: str) -> bytes:

@@ -29,6 +29,7 @@ from tqdm import tqdm
 from .._version import __version__
 from ..data import Augmentation, Dataset, Preprocess, Scale, digest, mean_image, relabelled, sample
 from ..errors import DataError
+from ..files import read_json
 from ..nn import Architecture, Network
 from ..nn.models import VARIANTS
 from ..training import Schedule, Trainer, evaluate
@@ -330,7 +331,7 @@ def _what_is_there(job: _Job, place: Path) -> str:
         return f"{run}: goes on in {place}"
     for other in sorted(place.parent.glob(f"{place.name[:-_HASHED]}*/{_MADE_OF}")):
         with contextlib.suppress(OSError, ValueError, AttributeError):
-            then = json.loads(other.read_text(encoding="utf-8"))
+            then = read_json(other)
             differing = [words for words, value in to_plain(job.made_of).items() if then.get(words) != value]
             return f"{run}: trained anew, {other.parent} differs in {' and '.join(differing)}"
     return ""
@@ -341,6 +342,6 @@ def _finished(place: Path) -> Run | None:
     if not path.exists():
         return None
     try:
-        return Run(**json.loads(path.read_text(encoding="utf-8")))
+        return Run(**read_json(path))
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}); remove it to train this variant again") from error

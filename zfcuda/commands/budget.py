@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-from pathlib import Path
 from typing import Any
 
 from ..data import Split, unit_scale
+from ..files import read_json
 from ..nn import Architecture, models
 from ..training import Fixed, Linear, Plateau, Schedule, Step
 from .numbers import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, RMS, short
@@ -52,7 +51,7 @@ def _model(text: str) -> str:
 
 def _described(path: str) -> Architecture:
     """The architecture in a JSON file, as `Architecture.to_dict` writes it. OSError, ValueError."""
-    description = json.loads(Path(path).read_text(encoding="utf-8"))
+    description = read_json(path)
     if not isinstance(description, dict):
         raise ValueError(f"not the description of a network, but a {type(description).__name__}")
     return Architecture.from_dict({"initial": "he", **description})

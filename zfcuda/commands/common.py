@@ -100,6 +100,8 @@ def output(arguments: argparse.Namespace) -> Path:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ValueError(f"--out {directory} is not a directory") from error
+    except OSError as error:
+        raise ValueError(f"--out {directory} cannot be made: {error.strerror}") from error
     if not os.access(directory, os.W_OK):
         raise ValueError(f"--out {directory} is not writable")
     if shutil.disk_usage(directory).free < 1 << 20:

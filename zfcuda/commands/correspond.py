@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from ..analysis.geometry import Window
 from ..analysis.source import preprocess_of
 from ..data import Preprocess, image_size, read_image
 from ..errors import DataError
+from ..files import read_json
 from ..report import Report
 from ..report.sections.correspondence import correspondence_section
 from ..report.shown import seen
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 def read_parts(path: Path, preprocess: Preprocess) -> tuple[list[Path], dict[str, list[Window]]]:
     """Image files and, per part, its box in each, in pixels of the network's input; `DataError` if it is wrong."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         described = {
             str(name): {str(part): list(box) for part, box in boxes.items()} for name, boxes in content.items()
         }

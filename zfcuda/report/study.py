@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ..analysis.results import write_json
 from ..errors import DataError
-from ..files import uninterrupted, utf8, write_atomically
+from ..files import read_json, uninterrupted, utf8, write_atomically
 from .page import NUMBERS, PAGE, SHOWN, Report, render, render_sections
 
 
@@ -29,7 +28,7 @@ def read_run(directory: str | os.PathLike, number: int) -> Run:
 
     directory = Path(directory)
     try:
-        numbers, shown = (json.loads((directory / name).read_text(encoding="utf-8")) for name in (NUMBERS, SHOWN))
+        numbers, shown = (read_json(directory / name) for name in (NUMBERS, SHOWN))
         sections = render_sections(shown["sections"], shown["partial"], prefix=f"r{number}")
         return Run(numbers["title"], numbers["command"], numbers, sections)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, TemplateError) as error:

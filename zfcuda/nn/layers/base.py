@@ -27,7 +27,7 @@ Spec = TypeVar("Spec", bound="LayerSpec")
 
 
 def _is_whole(value: Any) -> bool:
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(value) < 2**31
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and abs(int(value)) < 2**31
 
 
 def _is_number(value: Any) -> bool:
