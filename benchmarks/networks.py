@@ -34,7 +34,7 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
 }
 
 # How far two right results may be apart. Of gradients more: where rounding orders two neighbours otherwise, a gradient
-# goes to another pixel, the more often the deeper. (PyTorch's float32 against its float64: VGG-16 4e-3, ResNet-50 4e-2.)
+# goes to another pixel, the more often the deeper. (PyTorch's own in float32: VGG-16 4e-3, ResNet-50 4e-2.)
 _TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
 _GRADIENT_TOLERANCE = {"fp32": 6e-2, "tf32": 1e-1, "bf16": 4e-1}
 

@@ -60,7 +60,8 @@ def conv2d(
     scale = check_maps(backend, "scale", scale, w.shape[0])
     y = check_output(backend, out, shape.output, (x, w, b, scale), dtype=dtype)
     kernels = kernels_for(backend, dtype, precision)
-    call(backend, kernels.conv2d, shape, x, w, b, scale, bool(relu), results=(y,), workspace=(kernels.conv2d_workspace, shape))
+    workspace = kernels.conv2d_workspace, shape
+    call(backend, kernels.conv2d, shape, x, w, b, scale, bool(relu), results=(y,), workspace=workspace)
     return y
 
 
