@@ -52,10 +52,10 @@ LIGHT = {  # what blocks they have
     "inception_v1": 6,
     "inception_v2": 6,
     "resnet50": 6,
-    "shufflenet": 6,
+    "shufflenet": 5,
     "squeezenet": 5,
     "vgg19": 8,
-    "zfnet512": 7,
+    "zfnet512": 6,
 }
 
 
