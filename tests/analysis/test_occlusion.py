@@ -292,7 +292,7 @@ def test_outputs_of_a_net_without_a_softmax_are_not_called_probabilities():
     assert (with_softmax.followed, result.followed) == ("probability", "output")
     assert result.baseline == net.forward(image[None]).output[0, 1] > 1
     assert result.lowest() == with_softmax.lowest()
-    assert result.plot().axes[0].get_title() == "output of the label"
+    assert result.plot().axes[0].get_title() == "output of class 1"
 
 
 def test_results_are_saved_and_plotted(tmp_path):

@@ -1,27 +1,25 @@
 """Networks from ONNX files, opset 7 and up. Needs the package onnx (`pip install 'zfcuda[onnx]'`).
 
-Nothing of a file is executed: its operations are names, each of which is read as layers (`zfcuda.interop.operations`).
+Nothing of a file is executed: its operations are names, each of which is read as layers (`zfcuda.interop.onnx_nodes`).
 """
 
 from __future__ import annotations
 
 import math
 import os
-import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
 
 from ..errors import CheckpointError
 from ..nn import Network
-from .graph import MALFORMED, Graph, Node
-from .program import is_own, layer_name
+from .graph import Graph
+from .onnx_nodes import NODES, Translation, containers
+from .onnx_tensors import array, constant
 from .reader import read
 
 if TYPE_CHECKING:
@@ -30,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 _OLDEST = 7
-_EXTERNAL = onnx.TensorProto.EXTERNAL
 
 
 def load(
@@ -93,24 +90,24 @@ def _parsed(path: Path) -> onnx.ModelProto:
 
 
 def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, int] | None) -> Graph:
-    constants = {one.name: _array(one, folder) for one in model.graph.initializer}
+    constants = {one.name: array(one, folder) for one in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
-            constants[node.output[0]] = _constant(node, folder)
+            constants[node.output[0]] = constant(node, folder)
     inputs = [one for one in model.graph.input if one.name not in constants]
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs) or "none"
         raise ValueError(f"a model with one input is read; this one has {names}")
     batch, dims = _sizes(inputs[0], input_shape)
     version = max(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
-    containers = {above for node in model.graph.node for above in _containers(node.name)}
+    modules = {above for node in model.graph.node for above in containers(node.name)}
     nodes = []
     for node in model.graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             continue
-        nodes.append(_Translation(node, version, folder, constants, containers).node())
+        nodes.append(Translation(node, version, folder, constants, modules).node())
     outputs = tuple(one.name for one in model.graph.output)
-    return Graph(inputs[0].name, dims, batch, nodes, constants, outputs, tuple(_NODES))
+    return Graph(inputs[0].name, dims, batch, nodes, constants, outputs, tuple(NODES))
 
 
 def _sizes(value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None) -> tuple[int, tuple[int, ...]]:
@@ -144,318 +141,3 @@ def _sizes(value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None)
     if max(dims) >= 2**24 or math.prod(dims) >= 2**31:
         raise ValueError(f"its input {value.name} ({shown}) is too large")
     return max(batch, 1), tuple(dims)
-
-
-# ---- Tensors ---------------------------------------------------------------------------------------------------------
-
-_DTYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "INT16", "INT32", "INT64", "UINT8", "BOOL")
-
-
-def _array(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
-    kinds = {onnx.TensorProto.DataType.Value(name): name for name in _DTYPES}
-    if tensor.data_type not in kinds:
-        raise ValueError(f"tensor {tensor.name} is of data type {tensor.data_type}; read are {', '.join(_DTYPES)}")
-    dims = tuple(tensor.dims)
-    if min(dims, default=0) < 0:
-        raise ValueError(f"tensor {tensor.name} has dimensions {dims}")
-    if tensor.data_location == _EXTERNAL:
-        dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        return _external(tensor, folder, dtype, dims)
-    try:
-        return numpy_helper.to_array(tensor)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"tensor {tensor.name} does not hold what its dimensions {dims} say: {error}") from error
-
-
-def _external(tensor: onnx.TensorProto, folder: Path, dtype: np.dtype, dims: tuple[int, ...]) -> np.ndarray:
-    given = {entry.key: entry.value for entry in tensor.external_data}
-    try:
-        offset = int(given.get("offset") or 0)
-        length = int(given["length"]) if given.get("length") else None
-    except ValueError:
-        raise ValueError(f"tensor {tensor.name}: offset and length of its data must be numbers, got {given}") from None
-    size = math.prod(dims) * dtype.itemsize
-    if length not in (None, size):
-        raise ValueError(f"tensor {tensor.name} of {dims} needs {size} bytes; its external data has {length}")
-    data = _read_beside(folder, given.get("location", ""), offset, size, f"tensor {tensor.name}")
-    return np.frombuffer(data, dtype.newbyteorder("<") if dtype.kind != "V" else dtype).reshape(dims)
-
-
-def _constant(node: onnx.NodeProto, folder: Path) -> np.ndarray:
-    (attribute,) = [one for one in node.attribute if one.name.startswith(("value", "sparse"))][:1] or [None]
-    value = None if attribute is None else onnx.helper.get_attribute_value(attribute)
-    if isinstance(value, onnx.TensorProto):
-        return _array(value, folder)
-    if attribute is None or attribute.name not in ("value_float", "value_floats", "value_int", "value_ints"):
-        raise ValueError(f"constant {node.output[0]} must be numbers")
-    return np.array(value, np.float32 if "float" in attribute.name else np.int64)
-
-
-def _read_beside(folder: Path, location: str, offset: int, size: int, what: str) -> bytes:
-    """A part of a file in the model's folder, or in one inside it."""
-    file = folder / location
-    try:
-        if not location or not file.resolve().is_relative_to(folder.resolve()) or ".." in Path(location).parts:
-            raise ValueError(f"{what}: its data must lie in the model's folder, not in {location[:99]!r}")
-        if not file.is_file():
-            raise ValueError(f"{what}: its data is missing, {file}")
-    except OSError as error:  # a name that is too long, links without end
-        raise ValueError(f"{what}: its data cannot be looked for, {location[:99]!r}: {error.strerror}") from error
-    held = file.stat().st_size
-    if offset < 0 or offset + size > held:
-        raise ValueError(f"{what}: bytes {offset} to {offset + size} of {file} are wanted, which has {held}")
-    with file.open("rb") as opened:
-        opened.seek(offset)
-        return opened.read(size)
-
-
-# ---- Nodes -----------------------------------------------------------------------------------------------------------
-
-
-def _containers(name: str) -> list[str]:
-    """Of PyTorch's "/layer1/layer1.0/relu/Relu" the modules around the node's: "/layer1" and "/layer1/layer1.0"."""
-    parts = name.split("/")
-    return ["/".join(parts[:count]) for count in range(2, len(parts) - 1)] if name.startswith("/") else []
-
-
-class _Translation:
-    """A node of ONNX. `inputs` may be changed; `constants` are the model's, `containers` its modules with others in
-    them."""
-
-    def __init__(
-        self,
-        node: onnx.NodeProto,
-        version: int,
-        folder: Path,
-        constants: dict[str, np.ndarray],
-        containers: set[str],
-    ):
-        self.proto = node
-        self.version = version
-        self.folder = folder
-        self.constants = constants
-        self.containers = containers
-        self.inputs = list(node.input)
-        self.attributes: dict[str, Any] = {one.name: onnx.helper.get_attribute_value(one) for one in node.attribute}
-
-    def __call__(self, name: str, default: Any = None) -> Any:
-        """An attribute."""
-        value = self.attributes.get(name, default)
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
-
-    def as_inputs(self, **attributes: np.dtype | type) -> None:
-        """Puts attributes, as older opsets have them, behind the first input, where newer ones do."""
-        if not any(name in self.attributes for name in attributes):
-            return
-        del self.inputs[1:]
-        for name, dtype in attributes.items():
-            held = ""
-            if name in self.attributes:
-                held = f"{self.proto.output[0]}/{name}"
-                self.constants[held] = np.array(self(name), dtype)
-            self.inputs.append(held)
-
-    def node(self) -> Node:
-        domain = self.proto.domain if self.proto.domain != "ai.onnx" else ""
-        kind = f"{domain}.{self.proto.op_type}" if domain else self.proto.op_type
-        op: str | None = None
-        attributes: Mapping[str, Any] = {}
-        problem = ""
-        if kind in _NODES:
-            try:
-                op, attributes = _NODES[kind](self)
-            except ValueError as error:
-                problem = str(error)
-            except MALFORMED as error:
-                problem = f"has attributes that are not those of its kind ({error})"
-        elif any(one.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for one in self.proto.attribute):
-            problem = "control flow is not read; export the model without it, for one size of images"
-        else:
-            problem = "is no operation that is read"
-        return Node(op, kind, self._name(), tuple(self.inputs), tuple(self.proto.output), attributes, problem)
-
-    def _name(self) -> str:
-        """By the weight, by PyTorch's module, else as the node is called; of "/layer1/layer1.0/relu/Relu"
-        "layer1.0.relu"."""
-        found = _WEIGHT.fullmatch(self.inputs[1]) if len(self.inputs) > 1 else None
-        if found and not found[1].startswith(("onnx::", "/")):
-            return found[1]
-        held = {one.key: one.value for one in self.proto.metadata_props if isinstance(one.value, str)}
-        scopes, kinds = (_QUOTED.findall(held.get(key, "")) for key in _OF_PYTORCH)
-        if len(scopes) == len(kinds) >= 2:
-            operation = kinds[-1].removeprefix("aten.").partition(".")[0]
-            return layer_name(scopes[-2], is_own(kinds[-2]), operation)
-        name = self.proto.name or (self.proto.output[0] if self.proto.output else "")
-        if not _TELLING.search(name):
-            return self.proto.op_type.lower()
-        if not name.startswith("/"):
-            return name
-        *scopes, last = name.strip("/").split("/")
-        path = before = ""
-        for scope in scopes:
-            path = path.removesuffix(before) if scope.startswith(f"{before}.") else f"{path}."
-            path, before = (path + scope).strip("."), scope
-        if path and last.partition("_")[0] in _OWN_MODULES and name.rpartition("/")[0] not in self.containers:
-            return path
-        return f"{path}.{last.lower()}" if path else last.lower()
-
-
-_WEIGHT = re.compile(r"(.+?)[._/](?:weights?|kernel|gamma|scale|w|s)(?:_0|:0)?", re.IGNORECASE)
-# What PyTorch's newer exporter says of a node: the paths of the modules around it and its own, and their kinds.
-_OF_PYTORCH = ("pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy")
-_QUOTED = re.compile("'([^']*)'")
-_TELLING = re.compile(r"[A-Za-z]{2}")
-# What PyTorch has modules for, whose path is the node's own.
-_OWN_MODULES = (
-    *(
-        "Conv",
-        "Gemm",
-        "MatMul",
-        "Relu",
-        "LeakyRelu",
-        "PRelu",
-        "Clip",
-        "LRN",
-        "MaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-    ),
-    *("BatchNormalization", "Dropout", "Softmax", "LogSoftmax", "Sigmoid"),
-)
-
-_Translated = tuple[str, Mapping[str, Any]]
-
-
-def _window(node: _Translation) -> dict[str, Any]:
-    """How a convolution or a pool goes over its input."""
-    how = node("auto_pad", "NOTSET")
-    padding = how.lower() if how.startswith("SAME") else 0 if how == "VALID" else node("pads", 0)
-    return {"padding": padding, "stride": node("strides", 1), "dilation": node("dilations", 1)}
-
-
-def _conv(node: _Translation) -> _Translated:
-    size, weight = node("kernel_shape"), node.constants.get(node.inputs[1])
-    if size is not None and weight is not None and tuple(size) != weight.shape[2:]:
-        raise ValueError(f"kernel_shape must be the weight's {weight.shape[2:]}, got {tuple(size)}")
-    return "conv", _window(node) | {"groups": node("group", 1)}
-
-
-def _pool(node: _Translation) -> dict[str, Any]:
-    return _window(node) | {"window": node("kernel_shape"), "ceil_mode": node("ceil_mode", 0)}
-
-
-def _batchnorm(node: _Translation) -> _Translated:
-    if node("spatial", 1) != 1:
-        raise ValueError("batch normalisation must be of each channel (spatial=1)")
-    training = node("training_mode", 0) or len(node.proto.output) > 1
-    # ONNX's momentum is what stays of the average.
-    return "batchnorm", {"eps": node("epsilon", 1e-5), "momentum": 1 - node("momentum", 0.9), "training": training}
-
-
-def _lrn(node: _Translation) -> _Translated:
-    size = node("size")
-    numbers = {"alpha": node("alpha", 1e-4) / size, "beta": node("beta", 0.75), "k": node("bias", 1.0)}
-    return "lrn", {"size": size, "reaches_forward": True, **numbers}
-
-
-def _gemm(node: _Translation) -> _Translated:
-    if node("transA", 0):
-        raise ValueError("transA must be 0: the images of a batch are its rows")
-    return "linear", {"alpha": node("alpha", 1.0), "beta": node("beta", 1.0), "inputs_first": not node("transB", 0)}
-
-
-def _softmax(node: _Translation) -> _Translated:
-    # Before opset 13 all axes from this one on were taken together.
-    older = node.version < 13
-    return "softmax", {"axis": node("axis", 1 if older else -1), "flattens": older}
-
-
-def _mean(node: _Translation) -> _Translated:
-    node.as_inputs(axes=np.int64)
-    return "mean", {"keepdims": node("keepdims", 1)}
-
-
-def _clip(node: _Translation) -> _Translated:
-    node.as_inputs(min=np.float32, max=np.float32)
-    return "clip", {}
-
-
-def _pad(node: _Translation) -> _Translated:
-    node.as_inputs(pads=np.int64, value=np.float32)
-    return "pad", {"mode": node("mode", "constant")}
-
-
-def _slice(node: _Translation) -> _Translated:
-    node.as_inputs(starts=np.int64, ends=np.int64, axes=np.int64)
-    return "slice", {}
-
-
-def _split(node: _Translation) -> _Translated:
-    node.as_inputs(split=np.int64)
-    return "split", {"axis": node("axis", 0), "parts": node("num_outputs")}
-
-
-def _axes(op: str) -> Callable[[_Translation], _Translated]:
-    def translated(node: _Translation) -> _Translated:
-        node.as_inputs(axes=np.int64)
-        return op, {}
-
-    return translated
-
-
-def _fill(node: _Translation) -> _Translated:
-    value = node("value")
-    return "fill", {"value": np.float32(0) if value is None else _array(value, node.folder)}
-
-
-def _cast(node: _Translation) -> _Translated:
-    return "cast", {"dtype": np.dtype(onnx.helper.tensor_dtype_to_np_dtype(node("to")))}
-
-
-def _plain(op: str, **attributes: Any) -> Callable[[_Translation], _Translated]:
-    """An operation of which only these attributes count: the name here -> (the name in ONNX, its default)."""
-    return lambda node: (op, {name: node(*source) for name, source in attributes.items()})
-
-
-_NODES: dict[str, Callable[[_Translation], _Translated]] = {
-    "Add": _plain("add"),
-    "AveragePool": lambda node: ("avgpool", _pool(node) | {"count_include_pad": node("count_include_pad", 0)}),
-    "BatchNormalization": _batchnorm,
-    "Cast": _cast,
-    "Clip": _clip,
-    "Concat": _plain("concat", axis=("axis", 1)),
-    "Constant": _plain("identity"),
-    "ConstantOfShape": _fill,
-    "Conv": _conv,
-    "Div": _plain("div"),
-    "Dropout": _plain("dropout", probability=("ratio", 0.5)),
-    "Expand": _plain("expand"),
-    "Flatten": _plain("flatten_to_two", axis=("axis", 1)),
-    "Gather": _plain("gather", axis=("axis", 0)),
-    "Gemm": _gemm,
-    "GlobalAveragePool": lambda node: ("mean", {"spatial": True, "keepdims": True}),
-    "GlobalMaxPool": lambda node: ("adaptive_pool", {"size": 1, "mean": False}),
-    "Identity": _plain("identity"),
-    "LRN": _lrn,
-    "LeakyRelu": _plain("leaky_relu", slope=("alpha", 0.01)),
-    "LogSoftmax": _softmax,
-    "MatMul": lambda node: ("linear", {"inputs_first": True}),
-    "MaxPool": lambda node: ("maxpool", _pool(node)),
-    "Mul": _plain("mul"),
-    "PRelu": _plain("prelu"),
-    "Pad": _pad,
-    "Pow": _plain("pow"),
-    "ReduceMean": _mean,
-    "Relu": _plain("relu"),
-    "Reshape": _plain("reshape", allowzero=("allowzero", 0)),
-    "Shape": _plain("shape", start=("start", 0), end=("end", None)),
-    "Sigmoid": _plain("sigmoid"),
-    "Slice": _slice,
-    "Softmax": _softmax,
-    "Split": _split,
-    "Squeeze": _axes("squeeze"),
-    "Sub": _plain("sub"),
-    "Sum": _plain("add"),
-    "Transpose": _plain("transpose", order=("perm", ())),
-    "Unsqueeze": _axes("unsqueeze"),
-}
