@@ -60,6 +60,33 @@ uses), then install again" PARENT_SCOPE)
   set(${PROBLEM} "" PARENT_SCOPE)
 endfunction()
 
+# zfcuda_cuda_architectures(ARCHITECTURES): of the GPUs that can be seen, in the caller's scope, if the kernels run on
+# them; else every one that is shipped. PTX of the virtual one serves newer GPUs.
+function(zfcuda_cuda_architectures ARCHITECTURES)
+  set(${ARCHITECTURES} "80-real;90a-real;90-virtual" PARENT_SCOPE)
+  execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
+                  RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_QUIET TIMEOUT 30)
+  if(NOT status EQUAL 0 OR NOT text MATCHES "^([0-9]+\\.[0-9] *\n)+$")
+    return()
+  endif()
+  set(seen)
+  string(REGEX MATCHALL "[0-9]+\\.[0-9]" capabilities "${text}")
+  foreach(capability IN LISTS capabilities)
+    if(capability VERSION_LESS 8.0)
+      return()
+    elseif(capability VERSION_EQUAL 9.0)
+      list(APPEND seen 90a-real)
+    elseif(capability VERSION_LESS 9.0)
+      string(REPLACE "." "" number "${capability}")
+      list(APPEND seen ${number}-real)
+    else()
+      list(APPEND seen 90-virtual)
+    endif()
+  endforeach()
+  list(REMOVE_DUPLICATES seen)
+  set(${ARCHITECTURES} "${seen}" PARENT_SCOPE)
+endfunction()
+
 # What nvcc answers in one line: all of it, or of a failure the line that says what is wrong.
 function(_zfcuda_ask_nvcc ANSWER FAILED)
   execute_process(COMMAND "${nvcc}" ${ARGN} RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_VARIABLE text TIMEOUT 120)

@@ -123,3 +123,26 @@ def test_cudacxx(configure, folder, tmp_path):
     script(other, "echo nvcc: fatal $1; exit 1")
     assert configure(nvcc="exit 1", CUDACXX=f"'{other}' -O1")[0] == 0
     assert f"({other}, which CUDACXX names, does not run: --version failed (1) and said: nvcc: fatal" in built(folder)
+
+
+@pytest.mark.parametrize(
+    ("nvidia_smi", "architectures"),
+    [
+        (None, "80-real;90a-real;90-virtual"),
+        ("echo 'Failed to initialize NVML'; exit 9", "80-real;90a-real;90-virtual"),
+        ("echo '[N/A]'", "80-real;90a-real;90-virtual"),
+        ("echo 7.5; echo 8.0", "80-real;90a-real;90-virtual"),
+        ("echo 8.6; echo 8.6", "86-real"),
+        ("echo 9.0; echo 8.9", "90a-real;89-real"),
+        ("echo 12.0", "90-virtual"),
+    ],
+    ids=["none", "no driver", "unknown", "too old", "two of a kind", "two kinds", "newer than the compiler's"],
+)
+def test_architectures_are_those_of_the_gpus_here(tmp_path, nvidia_smi, architectures):
+    (tmp_path / "ask.cmake").write_text(
+        f"include({SOURCE}/csrc/nvcc.cmake)\nzfcuda_cuda_architectures(found)\nmessage(STATUS [${{found}}])\n"
+    )
+    script(tmp_path / "nvidia-smi", nvidia_smi or "exit 127")
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run([CMAKE, "-P", tmp_path / "ask.cmake"], env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == f"-- [{architectures}]"
