@@ -166,6 +166,24 @@ inline void unpool_channels(const PoolShape& sh, const Covers& covers, int chann
     }
 }
 
+// Writes kVectors vectors of channels, `channel` and up, of `count` pixels in a row of one window;
+// `code` is the switch that names the first.
+template <typename V, int kVectors>
+inline void unpool_window(int count, int code, const float* y, const std::uint8_t* switches,
+                          int channel, int channels, float* x, bool stream) {
+    constexpr int kLanes = simd::Traits<V>::kLanes;
+    for (int s = 0; s < count; ++s, ++code, x += channels)
+        for (int i = 0; i < kVectors; ++i) {
+            const int at = channel + i * kLanes;
+            const V value = simd::add_where_byte(
+                V{}, switches + at, static_cast<std::uint8_t>(code), simd::load_as<V>(y + at));
+            if (stream)
+                simd::stream(x + at, value);
+            else
+                simd::store_as(x + at, value);
+        }
+}
+
 // Calls body(V, number of vectors, channel) for as many vectors from `c` on as there are, at most
 // kVectors at a time; returns the channel after them.
 template <int kVectors, typename Body>
@@ -237,6 +255,31 @@ bool pool_row(const PoolShape& sh, const float* const* rows, int first_row, int 
     return !sum.is_nan();
 }
 
+// max_unpool_row of pool.h for columns that lie in one window each or in none: each window is read
+// once. `p` is the row of windows, or negative if there is none.
+void unpool_row_apart(const PoolShape& sh, int h, int p, const float* y,
+                      const std::uint8_t* switches, float* x, bool stream) {
+    const std::int64_t c = sh.c;
+    int done = 0;  // columns
+    if (p >= 0) {
+        const int Q = sh.q(), code = (h + sh.pad_top - p * sh.stride_h) * sh.window_w;
+        y += p * Q * c;
+        switches += p * Q * c;
+        for (int q = 0; q < Q; ++q, y += c, switches += c) {
+            const int corner = q * sh.stride_w - sh.pad_left;
+            const int first = std::max(0, -corner), end = std::min(sh.window_w, sh.w - corner);
+            simd::clear(x + done * c, std::max(0, corner - done) * c);
+            for_channels<8>(sh.c, [&](auto vector, auto count, int channel) {
+                unpool_window<decltype(vector), count>(end - first, code + first, y, switches,
+                                                       channel, sh.c, x + (corner + first) * c,
+                                                       stream);
+            });
+            done = corner + end;
+        }
+    }
+    simd::clear(x + done * c, (sh.w - done) * c);
+}
+
 }  // namespace
 
 void max_pool_row(const PoolShape& sh, const float* const* rows, int first_row, int end_row,
@@ -254,6 +297,8 @@ void max_unpool_row(const PoolShape& sh, int h, const float* y, const std::uint8
                     float* x, bool stream) {
     Windows rows, columns;
     rows.move_to(h, sh.pad_top, sh.window_h, sh.stride_h, sh.p());
+    if (sh.window_w <= sh.stride_w && rows.count() < 2)
+        return unpool_row_apart(sh, h, rows.count() ? rows.first : -1, y, switches, x, stream);
     const int Q = sh.q();
     const std::int64_t y_row = static_cast<std::int64_t>(Q) * sh.c;
     // Of a large map, the next row of windows comes from memory.
