@@ -58,6 +58,9 @@ constexpr int kWgradPixels = 256;
 // Panels of columns of one task of a weight gradient: dw of 384 filters in 6 panels takes 288 KB.
 constexpr int kWgradPanels = 6;
 
+// Filters up to which a weight gradient reads the pixels of 1 x 1 windows in place.
+constexpr int kWgradFewFilters = 128;
+
 // Tasks that a weight gradient is cut into at least, in chunks of pixels where its panels are few:
 // two for each of 8 threads.
 constexpr int kWgradTasks = 16;
@@ -98,6 +101,11 @@ constexpr int kDenseMinDepth = 512;
 
 // Columns of w that a thread packs at a time: 384 x 128 floats are 192 KB.
 constexpr int kDenseColumns = 128;
+
+// Rows with which the data gradient does not pack w, and the columns of a task then: 8 x 2,048 sums
+// are 64 KB.
+constexpr int kDenseFewRows = 8;
+constexpr int kDenseFewColumns = 2048;
 
 // Floats of x that a thread packs for the weight gradient (128 KB).
 constexpr int kDenseGradFloats = 32 * 1024;

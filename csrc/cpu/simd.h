@@ -276,6 +276,33 @@ inline float sum(Vec v) {
     return part[0];
 }
 
+// Of each of up to four vectors, together: a third of the instructions of one after the other.
+template <int N>
+inline void sums(const Vec (&v)[N], float* results) {
+    static_assert(N <= 4);
+#if defined(__AVX__)
+    const auto half = [&](int i) -> __m256 {
+        if (i >= N) return _mm256_setzero_ps();
+#if defined(__AVX512F__)
+        const auto whole = reinterpret_cast<__m512>(v[i]);
+        return _mm256_add_ps(_mm512_castps512_ps256(whole),
+                             _mm512_maskz_extractf32x8_ps(0xff, whole, 1));
+#else
+        return reinterpret_cast<__m256>(v[i]);
+#endif
+    };
+    const __m256 pairs =
+        _mm256_hadd_ps(_mm256_hadd_ps(half(0), half(1)), _mm256_hadd_ps(half(2), half(3)));
+    float all[4];
+    _mm_storeu_ps(all, _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1)));
+    for (int i = 0; i < N; ++i)
+        results[i] = all[i];
+#else
+    for (int i = 0; i < N; ++i)
+        results[i] = sum(v[i]);
+#endif
+}
+
 // 1 / sqrt(v) for positive, finite, normal v: the processor's estimate of 12 bits or more and one
 // Newton step.
 inline Vec reciprocal_sqrt(Vec v) {

@@ -60,9 +60,9 @@ void dot_tile(const float* x, std::int64_t x_distance, const float* w, std::int6
     for (; count >= kLanes; count -= kLanes, x += kLanes, w += kLanes)
         step([](const float* p) { return simd::load(p); });
     if (count) step([count](const float* p) { return simd::load_partial(p, count); });
+#pragma GCC unroll 6
     for (int i = 0; i < Rows; ++i)
-        for (int j = 0; j < Columns; ++j)
-            sums[i][j] = simd::sum(acc[i][j]);
+        simd::sums(acc[i], sums[i]);
 }
 
 using DotTile = void (*)(const float*, std::int64_t, const float*, std::int64_t, int,
@@ -88,10 +88,11 @@ int forward_chunk(const ConvShape& shape) {
 
 // ---- Both gradients: tiles of the register-blocked product --------------------------------------
 
-// The first `columns` of `count` rows as panels.
+// The first `columns` of `count` rows as panels, row by row, as they lie in memory.
 void pack_panels(const float* from, std::int64_t distance, int count, int columns, float* panels) {
-    for (int c = 0; c < columns; c += kPanel)
-        pack_panel(from + c, distance, count, columns - c, panels + c * count);
+    for (int row = 0; row < count; ++row, from += distance, panels += kPanel)
+        for (int c = 0; c < columns; c += kPanel)
+            pack_panel(from + c, distance, 1, columns - c, panels + c * count);
 }
 
 // Depth blocks of the transposed product.
@@ -111,7 +112,8 @@ int gradient_columns(const ConvShape& shape) {
 }
 
 std::int64_t gradient_floats(const ConvShape& shape) {
-    return odd_lines(static_cast<std::int64_t>(shape.n) * (gradient_columns(shape) + kTileRows));
+    return odd_lines(static_cast<std::int64_t>(shape.n) * (gradient_columns(shape) + kTileRows) +
+                     kLanes);
 }
 
 bool applies(const ConvShape& shape) {
@@ -163,12 +165,67 @@ void fprop(const Call& call) {
     }
 }
 
+// Of few rows, w is read once, row by row as it lies in memory, and added up in the caches: packing
+// it would cost as much as the products.
+bool has_few_rows(const ConvShape& shape) {
+    return shape.n <= kDenseFewRows;
+}
+
+// out[m] (+)= the sum over j of y[m][j] * w[j], for n rows of `columns` floats.
+template <int Count>
+void add_filters(int n, const float* y, std::int64_t y_distance, const float* w,
+                 std::int64_t distance, int columns, bool accumulate, float* out) {
+    const auto step = [&](int c, auto load, auto store) {
+        Vec wj[Count];
+#pragma GCC unroll 4
+        for (int j = 0; j < Count; ++j)
+            wj[j] = load(w + j * distance + c);
+        for (int m = 0; m < n; ++m) {
+            float* to = out + m * distance + c;
+            Vec sum{};
+            if (accumulate) sum = load(to);
+#pragma GCC unroll 4
+            for (int j = 0; j < Count; ++j)
+                sum += simd::broadcast(y[m * y_distance + j]) * wj[j];
+            store(to, sum);
+        }
+    };
+    int c = 0;
+    for (; c + kLanes <= columns; c += kLanes)
+        step(c, [](const float* p) { return simd::load(p); }, simd::store);
+    if (const int rest = columns - c)
+        step(
+            c, [rest](const float* p) { return simd::load_partial(p, rest); },
+            [rest](float* p, Vec v) { simd::store_partial(p, v, rest); });
+}
+
+void dgrad_of_few_rows(const Call& call) {
+    const ConvShape& shape = call.shape;
+    const std::int64_t depth = depth_of(shape);
+    const int block = std::min(kDenseFewColumns, round_up(ceil_div(depth, threads()), kLanes));
+#pragma omp parallel for num_threads(threads()) schedule(dynamic) if (pays(shape))
+    for (std::int64_t c = 0; c < depth; c += block) {
+        const int columns = static_cast<int>(std::min<std::int64_t>(block, depth - c));
+        const auto add = [&](auto count, int k) {
+            add_filters<count>(shape.n, call.y + k, shape.k, call.w + k * depth + c, depth, columns,
+                               k > 0, call.out + c);
+        };
+        int k = 0;
+        for (; k + 4 <= shape.k; k += 4)
+            add(std::integral_constant<int, 4>{}, k);
+        for (; k < shape.k; ++k)
+            add(std::integral_constant<int, 1>{}, k);
+    }
+}
+
 std::int64_t dgrad_workspace(const ConvShape& shape, const PoolShape*) {
+    if (has_few_rows(shape)) return 0;
     return rows_floats(shape) + kMaxDepth * kDenseColumns * max_threads();
 }
 
 void dgrad(const Call& call) {
     const ConvShape& shape = call.shape;
+    if (has_few_rows(shape)) return dgrad_of_few_rows(call);
     const std::int64_t depth = depth_of(shape);
     const int blocks = depth_blocks(shape), tiles = ceil_div(shape.n, kTileRows);
     float* packed_y = call.workspace;
@@ -233,8 +290,9 @@ void wgrad(const Call& call) {
                 const int k0 = part_begin(shape.k, tiles, tile);
                 const int count = part_begin(shape.k, tiles, tile + 1) - k0;
                 for (int m = 0; m < n; ++m)
-                    simd::copy(packed_dy + m * kTileRows,
-                               call.y + static_cast<std::int64_t>(m) * shape.k + k0, count);
+                    simd::copy_spilling(packed_dy + m * kTileRows,
+                                        call.y + static_cast<std::int64_t>(m) * shape.k + k0,
+                                        count);
                 for (int panel = 0; panel * kPanel < columns; ++panel)
                     multiply_tile(count, {packed_dy, 1, panels + panel * kPanel * n, n, kTileRows},
                                   call.out + k0 * depth + c + panel * kPanel, depth,
