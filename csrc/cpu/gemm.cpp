@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <iterator>
+#include <limits>
 #include <utility>
 
 namespace zfcuda::gemm {
@@ -20,39 +21,66 @@ struct Tile {
     const Epilogue* epilogue;
 };
 
+// Products of shallow depth are few beside what this does, so it has no branch for each vector: what
+// is not asked for is a scale of 1, a bias of -0, which changes nothing, and a floor of -infinity.
 template <int Rows, int Vectors>
 inline void write(const Tile& tile, const Vec (&acc)[Rows][Vectors]) {
     const Epilogue& epilogue = *tile.epilogue;
+    const Vec floor =
+        simd::broadcast(epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity());
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j) {
         const int at = j * kLanes;
         const int count = std::min(kLanes, tile.columns - at);
         const bool whole = count == kLanes;
-        Vec scale{}, bias{};
-        if (epilogue.scale) scale = simd::load_up_to(epilogue.scale + at, count);
-        if (epilogue.bias) bias = simd::load_up_to(epilogue.bias + at, count);
+        const Vec scale =
+            epilogue.scale ? simd::load_up_to(epilogue.scale + at, count) : simd::broadcast(1.0f);
+        const Vec bias =
+            epilogue.bias ? simd::load_up_to(epilogue.bias + at, count) : simd::broadcast(-0.0f);
+        const auto finish = [&](Vec v) {
+            v = v * scale + bias;
+            return v < floor ? floor : v;  // NaN stays
+        };
+        const auto row = [&](int i) { return tile.rows[i] + tile.column + at; };
+        if (whole && !epilogue.accumulate && !epilogue.stream) {
+#pragma GCC unroll 16
+            for (int i = 0; i < Rows; ++i)
+                simd::store(row(i), finish(acc[i][j]));
+            continue;
+        }
 #pragma GCC unroll 16
         for (int i = 0; i < Rows; ++i) {
-            float* c = tile.rows[i] + tile.column + at;
             Vec v = acc[i][j];
-            if (epilogue.accumulate) v += whole ? simd::load(c) : simd::load_partial(c, count);
-            if (epilogue.scale) v *= scale;
-            if (epilogue.bias) v += bias;
-            if (epilogue.relu) v = simd::relu(v);
-            if (!whole)
-                simd::store_partial(c, v, count);
-            else if (epilogue.stream)
-                simd::stream(c, v);
+            if (epilogue.accumulate) v += simd::load_up_to(row(i), count);
+            v = finish(v);
+            if (epilogue.stream && whole)
+                simd::stream(row(i), v);
             else
-                simd::store(c, v);
+                simd::store_up_to(row(i), v, count);
         }
     }
 }
+
+// The elements of a column of A, whose rows lie a compile-time distance apart, or a given one where
+// that is kAnyStride.
+template <int RowStride>
+struct Column {
+    explicit Column(int) {}
+    float operator()(const float* a, int i) const { return a[i * RowStride]; }
+};
+
+template <>
+struct Column<kAnyStride> {
+    std::ptrdiff_t stride;
+    explicit Column(int stride) : stride(stride) {}
+    float operator()(const float* a, int i) const { return a[i * stride]; }
+};
 
 template <int Rows, int Vectors, int RowStride>
 void multiply(const Tile& tile) {
     const Operands& operands = *tile.operands;
     const int a_step = operands.a_step, b_stride = operands.b_stride;
+    const Column<RowStride> column(operands.row_stride);
     Vec acc[Rows][Vectors] = {};
     const float* b = operands.b;
     for (int run = 0; run < operands.runs; ++run) {
@@ -64,7 +92,7 @@ void multiply(const Tile& tile) {
                 bd[j] = simd::load(b + j * kLanes);
 #pragma GCC unroll 16
             for (int i = 0; i < Rows; ++i) {
-                const Vec ai = simd::broadcast(a[i * RowStride]);
+                const Vec ai = simd::broadcast(column(a, i));
 #pragma GCC unroll 2
                 for (int j = 0; j < Vectors; ++j)
                     acc[i][j] += ai * bd[j];
@@ -98,8 +126,8 @@ constexpr auto kTileFunctions =
 
 void multiply_tile(int count, const Operands& operands, float* const* rows, std::int64_t column,
                    int columns, const Epilogue& epilogue) {
-    int layout = 0;
-    while (kRowStrides[layout] != operands.row_stride)
+    std::size_t layout = 0;
+    while (kRowStrides[layout] != operands.row_stride && kRowStrides[layout] != kAnyStride)
         ++layout;
     kTileFunctions[layout][columns > kLanes][count - 1](
         {&operands, rows, column, std::min(columns, kPanel), &epilogue});

@@ -8,10 +8,11 @@
 // the multiply-adds are what bounds it (98 % of peak was measured with A and B in the second-level
 // cache).
 //
-// The distance of the rows of A is a compile-time constant, so that every row's address is a
-// displacement. It is one of kRowStrides: kRowStride, an odd number of cache lines, for rows that
-// were gathered; 1 for an A that lies depth by depth (weight gradients); and a few floats where
-// neighbouring windows of an image with few channels are read in place.
+// The usual distances of the rows of A are compile-time constants, kRowStrides, so that every row's
+// address is a displacement: kRowStride, an odd number of cache lines, for rows that were gathered;
+// 1 for an A that lies depth by depth (weight gradients); and a few floats where neighbouring
+// windows of an image with few channels are read in place. Any other, of the pixels that a 1 x 1
+// convolution reads in place, takes registers.
 #pragma once
 
 #include <cstdint>
@@ -29,7 +30,8 @@ constexpr int kTileRows = 6;
 constexpr int kPanelVectors = 2;
 constexpr int kPanel = kPanelVectors * simd::kLanes;
 constexpr int kRowStride = kMaxDepth + 16;
-constexpr int kRowStrides[] = {kRowStride, 1, 3, 6, 12};
+constexpr int kAnyStride = 0;
+constexpr int kRowStrides[] = {kRowStride, 1, 3, 6, 12, kAnyStride};
 
 constexpr bool is_row_stride(int floats) {
     for (int stride : kRowStrides)

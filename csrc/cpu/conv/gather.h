@@ -26,6 +26,12 @@ struct Gather {
     std::int64_t rows() const { return static_cast<std::int64_t>(n) * grid_h * grid_w; }
     int depth() const { return taps_h * taps_w * c; }
 
+    // Whether row m is what lies at x + m * pitch.
+    bool is_matrix() const {
+        return taps_h == 1 && taps_w == 1 && step_h == 1 && step_w == 1 && pad_top == 0 &&
+               pad_left == 0 && grid_h == h && grid_w == w;
+    }
+
     // out[i * stride + d - d0] = matrix[m0 + i][d] for i < count, d0 <= d < d1. Also writes up to
     // kLanes - 1 floats behind each row, which the next row overwrites or `stride` leaves room for.
     void pack(std::int64_t m0, int count, int d0, int d1, float* out, int stride) const;

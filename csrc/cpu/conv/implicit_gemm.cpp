@@ -10,6 +10,15 @@
 #include "methods.h"
 
 namespace zfcuda::conv {
+namespace {
+
+// Rows a multiple of half a page apart would meet in one or two sets of the first-level cache.
+bool reads_well_in_place(int pitch) {
+    return pitch % (kPageFloats / 2) != 0;
+}
+
+}  // namespace
+
 void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, const float* panels,
                     int columns, int panel0, int panel1, const gemm::Epilogue& whole,
                     const RowPlacement& placement, float* scratch) {
@@ -27,7 +36,14 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
     for (int block = 0; block < depth_blocks; ++block) {
         const int d0 = part_begin(depth, depth_blocks, block);
         const int d1 = part_begin(depth, depth_blocks, block + 1);
-        gather.pack(m0, count, d0, d1, scratch, kRowStride);
+        const float* a = scratch;
+        int row_stride = kRowStride;
+        if (gather.is_matrix() && reads_well_in_place(gather.pitch)) {
+            a = gather.x + m0 * gather.pitch + d0;
+            row_stride = gather.pitch;
+        } else {
+            gather.pack(m0, count, d0, d1, scratch, kRowStride);
+        }
         const bool last = block == depth_blocks - 1;
         Epilogue epilogue = last ? whole : Epilogue{};
         epilogue.accumulate = block > 0;
@@ -38,8 +54,10 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
             for (int tile = 0; tile < tiles; ++tile) {
                 const int t0 = part_begin(count, tiles, tile);
                 const int t1 = part_begin(count, tiles, tile + 1);
-                multiply_tile(t1 - t0, {scratch + t0 * kRowStride, kRowStride, b, d1 - d0},
-                              rows + t0, column, columns - column, epilogue.from(column));
+                multiply_tile(
+                    t1 - t0,
+                    {a + static_cast<std::int64_t>(t0) * row_stride, row_stride, b, d1 - d0},
+                    rows + t0, column, columns - column, epilogue.from(column));
             }
         }
     }

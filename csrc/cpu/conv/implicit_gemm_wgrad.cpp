@@ -5,9 +5,11 @@
 // The tiles of gemm.h run down K and across d, the depth is m. Work is cut into shares of panels of
 // d and, where these are few (3 x 3 x 8 are 72 columns), into chunks of pixels too, which write
 // partial results that are added in the order of the chunks: the cut depends on the shape alone, so
-// the bits do not depend on the threads. A thread goes through its pixels in blocks: it packs dy
-// for all K (read by every panel of the share), then panel by panel gathers x and multiplies. dw of
-// the share stays in the second-level cache. Bounded by the multiply-adds.
+// the bits do not depend on the threads. A thread goes through its pixels in blocks: it gathers x
+// for all d of the share, pixel by pixel as they lie in memory, or leaves it there if it is a matrix
+// (few 1 x 1 filters), and multiplies panel by panel. dy is read in place: copying it costs more
+// than the lines that it shares with other tiles. dw of the share stays in the second-level cache.
+// Bounded by the multiply-adds.
 #include <algorithm>
 
 #include "../gemm.h"
@@ -43,39 +45,49 @@ struct Plan {
 
     std::int64_t size() const { return static_cast<std::int64_t>(filters) * depth; }
 
-    std::int64_t dy_floats() const {
-        return static_cast<std::int64_t>(tiles) * kTileRows * kWgradPixels;
+    // Of a pixel in the gathered x.
+    int x_distance() const {
+        return static_cast<int>(
+            odd_lines(static_cast<std::int64_t>(ceil_div(panels, shares)) * kPanel));
     }
+
     std::int64_t thread_floats() const {
-        return dy_floats() + kWgradPixels * kPanel + simd::kLanes;
+        return static_cast<std::int64_t>(kWgradPixels) * x_distance() + simd::kLanes;
     }
     std::int64_t partial_floats(const ConvShape& shape) const {
         return chunks > 1 ? chunks * shape.groups * size() : 0;
     }
 };
 
-// Tile by tile, pixel by pixel, kTileRows values of dy: k of each pixel, which lie `pitch` apart.
-void pack_gradient(const float* dy, int k, int pitch, int tiles, int count, float* out) {
-    for (int m = 0; m < count; ++m, dy += pitch)
-        for (int tile = 0; tile < tiles; ++tile) {
-            const int k0 = part_begin(k, tiles, tile), k1 = part_begin(k, tiles, tile + 1);
-            simd::copy(out + (tile * kWgradPixels + m) * kTileRows, dy + k0, k1 - k0);
+// Pixels from one on, and how far the next ones lie behind it.
+struct Pixels {
+    const float* first;
+    int distance;
+};
+
+// Adds the products of `count` pixels to columns [d0, d1) of dw: `dy` with all filters of the group,
+// `x` with these columns.
+void multiply(const Plan& plan, int d0, int d1, int count, const Pixels& dy, const Pixels& x,
+              float* dw, const Epilogue& epilogue) {
+    for (int d = d0; d < d1; d += kPanel)
+        for (int tile = 0; tile < plan.tiles; ++tile) {
+            const int k0 = part_begin(plan.filters, plan.tiles, tile);
+            const int k1 = part_begin(plan.filters, plan.tiles, tile + 1);
+            Operands operands{dy.first + k0, 1, x.first + d - d0, count, dy.distance};
+            operands.b_stride = x.distance;
+            multiply_tile(k1 - k0, operands, dw + static_cast<std::int64_t>(k0) * plan.depth + d,
+                          plan.depth, d1 - d, epilogue);
         }
 }
 
-// Adds the products of `count` pixels from m on for one panel of d.
-void gather_and_multiply(const Plan& plan, const Gather& gather, int panel, std::int64_t m,
-                         int count, const float* packed_dy, float* packed_x, float* dw,
-                         const Epilogue& epilogue) {
-    const int d0 = panel * kPanel, d1 = std::min(d0 + kPanel, plan.depth);
-    gather.pack(m, count, d0, d1, packed_x, kPanel);
-    for (int tile = 0; tile < plan.tiles; ++tile) {
-        const int k0 = part_begin(plan.filters, plan.tiles, tile);
-        const int k1 = part_begin(plan.filters, plan.tiles, tile + 1);
-        multiply_tile(
-            k1 - k0, {packed_dy + tile * (kTileRows * kWgradPixels), 1, packed_x, count, kTileRows},
-            dw + static_cast<std::int64_t>(k0) * plan.depth + d0, plan.depth, d1 - d0, epilogue);
-    }
+// Columns [d0, d1) of `count` pixels from m on. They are read once for each tile of filters: for a
+// few tiles x stays where it is, if the products, which read whole vectors, do not end behind it.
+Pixels read(const Gather& gather, std::int64_t m, int count, int d0, int d1, const Plan& plan,
+            float* scratch) {
+    if (gather.is_matrix() && plan.filters <= kWgradFewFilters && plan.depth % simd::kLanes == 0)
+        return {gather.x + m * gather.pitch + d0, gather.pitch};
+    gather.pack(m, count, d0, d1, scratch, plan.x_distance());
+    return {scratch, plan.x_distance()};
 }
 
 std::int64_t workspace(const ConvShape& s, const PoolShape*) {
@@ -93,13 +105,15 @@ void run(const Call& call) {
 
 #pragma omp parallel num_threads(threads())
     {
-        float* packed_dy = scratch + thread_index() * plan.thread_floats();
-        float* packed_x = packed_dy + plan.dy_floats();
+        float* mine = scratch + thread_index() * plan.thread_floats();
 #pragma omp for collapse(3) schedule(dynamic)
         for (int chunk = 0; chunk < plan.chunks; ++chunk)
             for (int group = 0; group < s.groups; ++group)
                 for (int share = 0; share < plan.shares; ++share) {
                     const Gather gather = windows(s, call.images, call.x, group);
+                    const int d0 = kPanel * part_begin(plan.panels, plan.shares, share);
+                    const int d1 = std::min<int>(
+                        kPanel * part_begin(plan.panels, plan.shares, share + 1), plan.depth);
                     float* partial = partials + chunk * size + group * plan.size();
                     const std::int64_t end = part_begin(pixels, plan.chunks, chunk + 1);
                     std::int64_t m = part_begin(pixels, plan.chunks, chunk);
@@ -110,13 +124,9 @@ void run(const Call& call) {
                     do {
                         const int count =
                             static_cast<int>(std::min<std::int64_t>(kWgradPixels, end - m));
-                        pack_gradient(call.y + m * s.k + group * plan.filters, plan.filters, s.k,
-                                      plan.tiles, count, packed_dy);
-                        for (int panel = part_begin(plan.panels, plan.shares, share);
-                             panel < part_begin(plan.panels, plan.shares, share + 1); ++panel) {
-                            gather_and_multiply(plan, gather, panel, m, count, packed_dy, packed_x,
-                                                partial, epilogue);
-                        }
+                        const Pixels dy{call.y + m * s.k + group * plan.filters, s.k};
+                        multiply(plan, d0, d1, count, dy,
+                                 read(gather, m, count, d0, d1, plan, mine), partial, epilogue);
                         epilogue.accumulate = true;
                         m += count;
                     } while (m < end);
@@ -130,12 +140,13 @@ void finish(const Call& call) {
     if (plan.chunks == 1) return;
     const std::int64_t size = plan.size() * s.groups;
     const float* partials = call.workspace;
-#pragma omp parallel for num_threads(threads())
-    for (std::int64_t i = 0; i < size; ++i) {
-        float sum = partials[i];
+#pragma omp parallel for num_threads(threads()) if (worth_threads(plan.chunks * size))
+    for (std::int64_t i = 0; i < size; i += simd::kLanes) {
+        const int count = static_cast<int>(std::min<std::int64_t>(simd::kLanes, size - i));
+        simd::Vec sum = simd::load_up_to(partials + i, count);
         for (int chunk = 1; chunk < plan.chunks; ++chunk)
-            sum += partials[chunk * size + i];
-        call.out[i] = sum;
+            sum += simd::load_up_to(partials + chunk * size + i, count);
+        simd::store_up_to(call.out + i, sum, count);
     }
 }
 
