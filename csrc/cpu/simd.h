@@ -285,7 +285,7 @@ inline void sums(const Vec (&v)[N], float* results) {
         if (i >= N) return _mm256_setzero_ps();
 #if defined(__AVX512F__)
         const auto whole = reinterpret_cast<__m512>(v[i]);
-        return _mm256_add_ps(_mm512_castps512_ps256(whole),
+        return _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, whole, 0),
                              _mm512_maskz_extractf32x8_ps(0xff, whole, 1));
 #else
         return reinterpret_cast<__m256>(v[i]);

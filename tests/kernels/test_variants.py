@@ -34,7 +34,7 @@ def emulated_items(request):
     if reason := backends.status()["emulated"]:
         pytest.skip(f"emulated: {reason}")
     if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("looks back on all emulated kernel tests, of which each process of -n runs some: run pytest without -n")
+        pytest.skip("looks back on all emulated kernel tests, of which each process runs some: run pytest without -n")
     items = [item for item in request.session.items if "emulated" in item.name]
     ran = {item.path.stem for item in items}
     if missing := [family for family in FAMILIES if f"test_{family}" not in ran]:

@@ -26,7 +26,7 @@ _ADVICE = {
         "to use an NVIDIA GPU: install the CUDA toolkit (nvcc), reinstall zfcuda (pip install .), and add CuPy "
         "(pip install '.[cuda12]' or '.[cuda13]')"
     ),
-    "emulated": "the CUDA kernels on a processor, for tests: pip install -e '.[test]', or ZFCUDA_EMULATED=ON pip install .",
+    "emulated": "CUDA kernels on a processor, for tests: pip install -e '.[test]', or ZFCUDA_EMULATED=ON pip install .",
 }
 
 
