@@ -15,6 +15,7 @@
 
 #include "../ops.h"
 #include "blocking.h"
+#include "fetch.h"
 #include "parallel.h"
 #include "simd.h"
 
@@ -207,25 +208,6 @@ inline void for_channels(int channels, const Body& body) {
         body(float{}, std::integral_constant<int, 1>{}, c);
 }
 
-// Fetches an array that comes next, a part at each of `steps` calls. The processor foresees a row's
-// next lines, but not the next row (three times the speed was measured on large maps).
-template <typename T>
-class Fetch {
-  public:
-    Fetch(const T* array, std::int64_t size, int steps)
-        : at_(array), end_(array + size), part_(size / steps + 1) {}
-
-    void step() {
-        constexpr int kLine = 64 / sizeof(T);
-        for (const T* stop = std::min(end_, at_ + part_); at_ < stop; at_ += kLine)
-            __builtin_prefetch(at_, 0, 3);
-    }
-
-  private:
-    const T *at_, *end_;
-    std::int64_t part_;
-};
-
 bool streams(std::int64_t floats, int channels, const float* result) {
     return floats * 4 > kStreamBytes && channels % simd::kLanes == 0 && simd::is_aligned(result);
 }
@@ -269,11 +251,19 @@ void unpool_row_apart(const PoolShape& sh, int h, int p, const float* y,
             const int corner = q * sh.stride_w - sh.pad_left;
             const int first = std::max(0, -corner), end = std::min(sh.window_w, sh.w - corner);
             simd::clear(x + done * c, std::max(0, corner - done) * c);
-            for_channels<8>(sh.c, [&](auto vector, auto count, int channel) {
+            const auto unpool = [&](auto vector, auto count, int channel) {
                 unpool_window<decltype(vector), count>(end - first, code + first, y, switches,
                                                        channel, sh.c, x + (corner + first) * c,
                                                        stream);
-            });
+            };
+            // Of few channels a vector spills into what comes next and is written later, if that
+            // is still in the row.
+            const bool fits =
+                (corner + end - 1) * c + simd::kLanes <= sh.w * c && q * c + simd::kLanes <= Q * c;
+            if (c < simd::kLanes && fits)
+                unpool(simd::Vec{}, std::integral_constant<int, 1>{}, 0);
+            else
+                for_channels<8>(sh.c, unpool);
             done = corner + end;
         }
     }

@@ -158,7 +158,8 @@ struct Chunks {
 };
 
 // For each chunk, by all threads: transform(tile, row) for its tiles, multiply(frequency, chunk,
-// rows, panel, end panel) for parts of all products, write(tile, row).
+// rows, panel, end panel) for parts of all products, write(tile, row). A thread that has written its
+// tiles goes on to transform those of the next chunk: the others still read products, no data.
 template <typename Transform, typename Multiply, typename Write>
 void for_chunks(const Chunks& chunks, int panels, const Transform& transform,
                 const Multiply& multiply, const Write& write) {
@@ -175,7 +176,7 @@ void for_chunks(const Chunks& chunks, int panels, const Transform& transform,
             for (int group = 0; group < groups; ++group)
                 multiply(frequency, chunk, rows, part_begin(panels, groups, group),
                          part_begin(panels, groups, group + 1));
-#pragma omp for
+#pragma omp for nowait
         for (int row = 0; row < rows; ++row)
             write(first + row, row);
     }
