@@ -251,7 +251,6 @@ def _mean_and_lowest(rows: Sequence[Row]) -> str:
 
 def write_results(path: Path, title: str, facts: Mapping[str, Any], rows: Sequence[Row]) -> None:
     """PATH.json, a row a line, and PATH.md, each whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(_rounded({**asdict(row), "ratio": row.ratio, "share": row.share})) for row in rows]
     environment = json.dumps(dict(facts), indent=1)
     facts_list = "\n".join(f"- {key}: {value}" for key, value in facts.items())
@@ -259,6 +258,12 @@ def write_results(path: Path, title: str, facts: Mapping[str, Any], rows: Sequen
         ".json": '{{"environment": {},\n"rows": [\n{}\n]}}\n'.format(environment, ",\n".join(lines)),
         ".md": f"# {title}\n\n{facts_list}\n\n{summary(rows)}\n{table(rows)}",
     }
+    write_files(path, contents)
+
+
+def write_files(path: Path, contents: Mapping[str, str]) -> None:
+    """PATH with each ending, whole or not at all; makes its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     for ending, text in contents.items():
         temporary = path.with_name(f".{path.name}{ending}.tmp")
         temporary.write_text(text)

@@ -1,0 +1,249 @@
+"""The least time of a layer, from the bounds of its kernel (`gpu_model`), and what it assumes.
+
+A layer takes at least the time of the SM that is given the most blocks, or that of its arrays on the way to memory.
+Plans are those of csrc/kernels/conv/plan.h, which a test compares.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import gpu_sass
+from case_kinds import Block, Case, Conv, Dense, pair
+from gpu_model import GPUS, Gpu, Kernel, Tile
+
+PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
+_FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # kFmasPerByte (tiles.cuh)
+
+ASSUMPTIONS = (
+    "a cycle of an SM: 4 warp instructions issued; 2 of the integer ALU; half a conversion; FMA and IMAD 4 on sm_90 "
+    "(IMAD 2), 2 on sm_80; 128 bytes to or from shared memory and L1",
+    "mma.sync reaches 63 % of the tensor cores' peak on sm_90, all of it on sm_80",
+    "an SM gets from L2 28 bytes a cycle on sm_90, 32 on sm_80; what is copied 16 bytes at a time comes from there, "
+    "the rest from L1",
+    f"clocks: {', '.join(f'{gpu.name} {gpu.ghz} GHz' for gpu in GPUS)}; copies: "
+    f"{', '.join(f'{gpu.name} {gpu.copy / 1e12:.1f} TB/s' for gpu in GPUS)}, each array once",
+    f"blocks go to SMs evenly and whole; {PROLOGUE} cycles before and after the k-tiles of a block (a guess), hidden "
+    "by other blocks on its SM; sums over splits read their parts from L2",
+    "latencies, bank conflicts and launches cost nothing",
+)
+
+
+class NoKernelError(ValueError):
+    """A build has no kernel for a product."""
+
+
+# ---- Plans (plan.h) --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Product:
+    """`batches` products of rows x cols x depth, of whose operands some can be copied 16 bytes at a time."""
+
+    operation: str
+    precision: str
+    batches: int
+    rows: int
+    cols: int
+    depth: int
+    vector_a: bool
+    vector_b: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    kernel: Kernel
+    blocks: int
+    splits: int
+    k_tiles: int  # of a split
+    cost: float
+
+
+def phases(conv: Conv) -> list[tuple[int, int]]:
+    """Pixels of an image and taps of each phase of the transposed convolution (conv_phases.h)."""
+
+    def axis(size: int, window: int, stride: int, pad: int) -> list[tuple[int, int]]:
+        found = []
+        for phase in range(min(stride, size)):
+            first = (phase + pad) % stride
+            found.append(((size - phase - 1) // stride + 1, max(0, (window - first - 1) // stride + 1)))
+        return found
+
+    down, across = (axis(*sizes) for sizes in zip(*map(pair, _geometry(conv)), strict=True))
+    return [(h * w, taps_h * taps_w) for (h, taps_h), (w, taps_w) in itertools.product(down, across)]
+
+
+def _geometry(conv: Conv) -> tuple[int | tuple[int, int], ...]:
+    return conv.size, conv.kernel, conv.stride, conv.padding
+
+
+def product(conv: Conv, operation: str, precision: str) -> Product:
+    vector = 8 if precision == "bf16" else 4
+    vector_c, vector_k = conv.channels % vector == 0, conv.maps % vector == 0
+    pixels = conv.n * math.prod(conv.output)
+    window = math.prod(pair(conv.kernel)) * conv.channels
+    if operation in ("fprop", "block"):
+        return Product(operation, precision, 1, pixels, conv.maps, window, vector_c, vector_c)
+    if operation == "dgrad":
+        every = phases(conv)
+        most, taps = (max(column) for column in zip(*every, strict=True))
+        return Product(
+            operation, precision, len(every), conv.n * most, conv.channels, taps * conv.maps, vector_k, vector_c
+        )
+    return Product(operation, precision, 1, conv.maps, window, pixels, vector_k, vector_c)
+
+
+def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
+    """The kernels of the first list that the operands allow, in the order of tiles.cuh."""
+    of_operation = [
+        k for k in every if (k.operation, k.tile.precision) == (wanted.operation, wanted.precision) and k.dense
+    ]
+    vector = 8 if wanted.precision == "bf16" else 4
+    a = vector if wanted.vector_a else 1
+    b = vector if wanted.vector_a and wanted.vector_b else 1
+    # The filters of a narrow tile are copied one by one.
+    found = [k for k in of_operation if k.width_a == a and k.width_b == (1 if k.tile.cols < 32 else b)]
+    return sorted(found, key=lambda k: (-k.tile.rows * k.tile.cols, -k.tile.rows))
+
+
+def _cost(tile: Tile, blocks: int, k_tiles: int, gpu: Gpu) -> float:
+    return math.ceil(blocks / gpu.sms) * tile.multiply_adds * k_tiles / tile.efficiency
+
+
+def plan_tile(kernel: Kernel, wanted: Product, gpu: Gpu) -> Plan:
+    tile = kernel.tile
+    blocks = wanted.batches * math.ceil(wanted.rows / tile.rows) * math.ceil(wanted.cols / tile.cols)
+    k_tiles = math.ceil(wanted.depth / tile.depth)
+    slots = gpu.sms * tile.min_blocks
+    splits = min(slots // blocks, k_tiles // 8) if blocks * 2 <= slots else 1
+    per_split = math.ceil(k_tiles / max(1, min(splits, k_tiles)))
+    splits = max(1, math.ceil(k_tiles / max(1, per_split)))
+    return Plan(kernel, blocks, splits, per_split, _cost(tile, blocks * splits, per_split, gpu))
+
+
+def cheapest_plan(every: Iterable[Kernel], wanted: Product, gpu: Gpu) -> Plan:
+    """NoKernelError where none does this."""
+    plans = [plan_tile(kernel, wanted, gpu) for kernel in candidates(every, wanted)]
+    if not plans:
+        raise NoKernelError(f"no kernel for {wanted}")
+    return min(plans, key=lambda plan: plan.cost)
+
+
+def _regions(block: Block, rows: int) -> int:
+    """Tiles of the pooled map that a fused block is cut into (block_fprop.cuh); 0 if no window fits."""
+    (p, q), window, stride = block.pool.output, pair(block.pool.window), pair(block.pool.stride)
+    fewest = 0
+    for height in range(1, p + 1):
+        most = rows // ((height - 1) * stride[0] + window[0])
+        if most < window[1]:
+            break
+        width = min(q, (most - window[1]) // stride[1] + 1)
+        tiles = math.ceil(p / height) * math.ceil(q / width)
+        fewest = min(fewest or tiles, tiles)
+    return fewest
+
+
+def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> Plan | None:
+    """Of the fused kernel; None where two operations are cheaper."""
+    conv = block.conv
+    aligned = dataclasses.replace(product(conv, "fprop", precision), vector_a=True, vector_b=True)
+    best, least = None, cheapest_plan(every, aligned, gpu).cost
+    written = (2 if precision == "bf16" else 4) * conv.n * math.prod(conv.output) * conv.maps
+    least += 2 * written * _FMAS_PER_BYTE[precision] / gpu.sms
+    wanted = product(conv, "block", precision)
+    for kernel in candidates(every, wanted):
+        blocks = conv.n * _regions(block, kernel.tile.rows) * math.ceil(conv.maps / kernel.tile.cols)
+        k_tiles = math.ceil(wanted.depth / kernel.tile.depth)
+        cost = _cost(kernel.tile, blocks, k_tiles, gpu)
+        if blocks and cost < least and kernel.dynamic_shared <= gpu.shared - gpu_sass.RESERVED:
+            best, least = Plan(kernel, blocks, 1, k_tiles, cost), cost
+    return best
+
+
+# ---- Layers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The least time of a layer."""
+
+    ms: float
+    share: float  # of the peak
+    bound: str  # what takes it: a pipe, L2, or "memory"
+    kernel: str
+    splits: int
+    blocks: int
+    waves: float  # of blocks, one an SM
+
+
+def as_conv(case: Case) -> Conv:
+    """A convolution, or a fully connected layer as one of a single pixel."""
+    if isinstance(case, Dense):
+        one = {"size": 1, "kernel": 1, "stride": 1, "padding": 0}
+        case = Conv(layer=case.layer, family=case.family, n=case.n, channels=case.inputs, maps=case.units, **one)
+    assert isinstance(case, Conv)
+    return case
+
+
+def predict(every: Sequence[Kernel], case: Case, direction: str, precision: str, gpu: Gpu) -> Prediction:
+    """Of a convolution, a fully connected layer or a block forward, in one of its directions. NoKernelError."""
+    element = 2 if precision == "bf16" else 4
+    conv = case.conv if isinstance(case, Block) else as_conv(case)
+    x, y = (
+        conv.n * math.prod(size) * maps for size, maps in ((pair(conv.size), conv.channels), (conv.output, conv.maps))
+    )
+    w = conv.maps * math.prod(pair(conv.kernel)) * conv.channels
+    operation = direction.split()[-1]
+    after = 0.0  # seconds
+    if isinstance(case, Block):
+        pooled = case.n * math.prod(case.pool.output) * conv.maps
+        plan = block_plan(every, case, precision, gpu)
+        moved = (x + w + pooled) * element + pooled
+        if plan is None:
+            operation = "fprop"
+            plan = cheapest_plan(every, product(conv, operation, precision), gpu)
+            moved = (x + w + y) * element
+            after = ((y + pooled) * element + pooled) / gpu.copy
+    else:
+        plan = cheapest_plan(every, product(conv, operation, precision), gpu)
+        moved = x * element + y * element + w * (4 if operation == "wgrad" else element)
+    wanted = product(conv, operation, precision)
+    size = {"fprop": y, "block": y, "dgrad": x, "wgrad": w}[operation]
+    if plan.splits > 1:
+        after += 4 * (plan.splits + 1) * size / (gpu.l2 * gpu.sms * gpu.hertz)
+    blocks, k_tiles = _work(plan, conv, operation)
+    bound, cycles = plan.kernel.bound(gpu, *_filled(plan.kernel.tile, wanted))
+    most = math.ceil(blocks / gpu.sms)
+    prologue = PROLOGUE / min(most, plan.kernel.resident(gpu))
+    computed = most * (k_tiles * cycles + prologue) / gpu.hertz
+    seconds = max(computed, moved / gpu.copy) + after
+    return Prediction(
+        ms=1e3 * seconds,
+        share=conv.flops / 2 / (gpu.peaks[precision] * gpu.sms * gpu.hertz) / seconds,
+        bound=bound if computed >= moved / gpu.copy else "memory",
+        kernel=plan.kernel.name,
+        splits=plan.splits,
+        blocks=blocks,
+        waves=blocks / gpu.sms,
+    )
+
+
+def _filled(tile: Tile, wanted: Product) -> tuple[float, float]:
+    """Rows and columns of a tile that exist, on average."""
+    return wanted.rows / math.ceil(wanted.rows / tile.rows), wanted.cols / math.ceil(wanted.cols / tile.cols)
+
+
+def _work(plan: Plan, conv: Conv, operation: str) -> tuple[int, float]:
+    """Blocks that have work, and how many k-tiles each has on average."""
+    if operation != "dgrad":
+        return plan.blocks * plan.splits, plan.k_tiles
+    tile, blocks, turns = plan.kernel.tile, 0, 0
+    for pixels, taps in phases(conv):
+        tiles = math.ceil(conv.n * pixels / tile.rows) * math.ceil(conv.channels / tile.cols)
+        blocks += tiles * plan.splits
+        turns += tiles * math.ceil(taps * conv.maps / tile.depth)
+    return blocks, turns / blocks

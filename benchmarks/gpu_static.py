@@ -1,0 +1,231 @@
+"""What the CUDA backend's machine code allows: a bound for every convolution kernel and layer, without a GPU.
+
+    python benchmarks/gpu_static.py             the CUDA backend that is installed
+    python benchmarks/gpu_static.py FILE ...    modules, object files, cubins
+
+Disassembles a build (with cuobjdump), counts the main loops of the convolution kernels by pipe, and bounds the share of
+peak that each allows and the time of every convolution, fully connected layer and block of ZFNet, AlexNet and VGG-16.
+Writes gpu-static-ARCHITECTURE.md and .json to benchmarks/results/, the record against which
+tests/benchmarks/test_gpu_static.py holds later builds. No figure is a measurement. The disassembly is read in
+gpu_sass.py, the bounds of a k-tile stand in gpu_model.py, those of a layer in gpu_predict.py.
+
+Exit status: 0, written; 2, wrong arguments; 3, nothing to disassemble or no tool to do it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import itertools
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cases
+import gpu_model
+import gpu_predict
+import gpu_sass
+import harness
+
+RESULTS = Path(__file__).resolve().parent / "results"
+FAMILIES = ("zfnet", "alexnet", "vgg16")
+NOTICE = "a bound from the machine code, not a measurement"
+ARCHITECTURES = tuple(dict.fromkeys(gpu.architecture for gpu in gpu_model.GPUS))
+GROWTH = 1.1  # of a main loop, which `changes` lets pass
+_TERMS = ("tensor", "fma", "alu", "xu", "shared", "issue", "L2")
+
+
+def installed_module() -> Path:
+    """The CUDA backend. FileNotFoundError, which says how to get it, where it is not built."""
+    spec = importlib.util.find_spec("zfcuda._cuda")
+    if spec is None or spec.origin is None:
+        raise FileNotFoundError(
+            "the CUDA backend is not built here: put nvcc on PATH, then pip install -C cmake.define.ZFCUDA_CUDA=ON ."
+        )
+    return Path(spec.origin)
+
+
+def analyse(paths: Sequence[Path], architecture: str) -> tuple[list[gpu_model.Kernel], list[tuple[str, gpu_sass.Code]]]:
+    """The products in these files, and every other kernel by its name. Raises what `gpu_sass.read` does."""
+    codes = {code.name: code for path in paths for code in gpu_sass.read(path, architecture)}
+    names = [gpu_model.plain(name) for name in gpu_sass.demangle(list(codes))]
+    found = gpu_model.kernels(list(codes.values()), names)
+    products = {kernel.code.name for kernel in found}
+    others = [(name, code) for name, code in zip(names, codes.values(), strict=True) if code.name not in products]
+    return found, sorted(others, key=lambda other: other[0])
+
+
+# ---- Records ---------------------------------------------------------------------------------------------------------
+
+
+def _kernel_record(kernel: gpu_model.Kernel, gpu: gpu_model.Gpu) -> dict[str, Any]:
+    code, counts = kernel.code, kernel.counts
+    return {
+        "name": kernel.name,
+        "template": kernel.template,
+        "registers": code.registers,
+        "stack": code.stack,
+        "static_shared": code.shared,
+        "dynamic_shared": kernel.dynamic_shared,
+        "blocks_per_sm": kernel.resident(gpu),
+        "instructions": counts.instructions,
+        "pipes": {pipe: count for pipe, count in counts.pipes.items() if count},
+        "cycles": {term: round(count) for term, count in kernel.cycles(gpu).items() if count},
+        "bound": kernel.bound(gpu)[0],
+        "share": round(kernel.share(gpu), 3),
+    }
+
+
+def _other_record(name: str, code: gpu_sass.Code) -> dict[str, Any]:
+    resources = {"registers": code.registers, "stack": code.stack, "static_shared": code.shared}
+    return {"name": name.partition("(")[0].removeprefix("void "), **resources, "instructions": code.instructions}
+
+
+def changes(recorded: Sequence[dict[str, Any]], kernels: Sequence[gpu_model.Kernel]) -> list[str]:
+    """Where a build leaves the record of kernels: main loops that have grown by more than a tenth, kernels that are new
+    or gone."""
+    before = {one["name"]: one["instructions"] for one in recorded}
+    now = {kernel.name: kernel.counts.instructions for kernel in kernels}
+    found = [f"{name} is new" for name in now if name not in before]
+    found += [f"{name} is gone" for name in before if name not in now]
+    for name in before.keys() & now.keys():
+        if now[name] > GROWTH * before[name]:
+            more = now[name] / before[name] - 1
+            found.append(f"{name}: {before[name]} -> {now[name]} instructions a k-tile, {more:.0%} more")
+    return sorted(found)
+
+
+def layers(batch: int) -> list[cases.Problem]:
+    """What is predicted."""
+    kinds = (cases.Conv, cases.Dense, cases.Block)
+    chosen = [one.with_batch(batch) for one in cases.CASES if one.family in FAMILIES and isinstance(one, kinds)]
+    return [problem for problem in cases.problems(chosen) if problem.direction != "block grad"]
+
+
+def _layer_records(
+    kernels: Sequence[gpu_model.Kernel], gpus: Sequence[gpu_model.Gpu], batch: int
+) -> list[dict[str, Any]]:
+    """Those for which there are kernels."""
+    records = []
+    for (case, direction), precision in itertools.product(layers(batch), gpu_model.PRECISIONS.values()):
+        try:
+            found = {gpu.name: gpu_predict.predict(kernels, case, direction, precision, gpu) for gpu in gpus}
+        except gpu_predict.NoKernelError:
+            continue
+        first = found[gpus[0].name]
+        record: dict[str, Any] = {
+            "layer": f"{case.family} {case.layer}",
+            "direction": direction,
+            "precision": precision,
+        }
+        record |= {"kernel": first.kernel, "splits": first.splits, "waves": round(first.waves, 2)}
+        record |= {"bound": first.bound, "share": round(first.share, 3)}
+        records.append(record | {"ms": {name: float(f"{one.ms:.3g}") for name, one in found.items()}})
+    return records
+
+
+# ---- Results ---------------------------------------------------------------------------------------------------------
+
+
+def _kernel_table(kernels: Sequence[dict[str, Any]]) -> str:
+    head = ["kernel", "registers", "KB", "blocks/SM", *gpu_sass.PIPES, "all"]
+    head += [*(f"{term}, cycles" for term in _TERMS), "bound", "at most, % of peak"]
+    lines = []
+    for one in kernels:
+        shared = (one["static_shared"] + one["dynamic_shared"]) / 1024
+        counts = [one["pipes"].get(pipe, 0) for pipe in gpu_sass.PIPES]
+        cells = [one["name"], one["registers"], f"{shared:.0f}", one["blocks_per_sm"], *counts, one["instructions"]]
+        cells += [*(one["cycles"].get(term, 0) for term in _TERMS), one["bound"], f"{100 * one['share']:.0f}"]
+        lines.append([str(cell) for cell in cells])
+    return harness.markdown_table(head, lines)
+
+
+def _layer_table(records: Sequence[dict[str, Any]], gpus: Sequence[str]) -> str:
+    precisions = list(gpu_model.PRECISIONS.values())
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for one in records:
+        times = " / ".join(f"{one['ms'][gpu]:.3g}" for gpu in gpus)
+        cell = f"{times} ({one['bound']}, {100 * one['share']:.0f} %)"
+        rows.setdefault((one["layer"], one["direction"]), {})[one["precision"]] = cell
+    lines = [[*key, *(cells.get(precision, "no kernel") for precision in precisions)] for key, cells in rows.items()]
+    return harness.markdown_table(["layer", "direction", *precisions], lines)
+
+
+def write(path: Path, architecture: str, contents: dict[str, Any]) -> None:
+    """PATH.json, a kernel or layer a line, and PATH.md."""
+    facts, gpus = contents["facts"], [gpu.name for gpu in gpu_model.GPUS if gpu.architecture == architecture]
+    parts = {
+        name: ",\n".join(json.dumps(one, separators=(",", ":")) for one in contents[name])
+        for name in ("kernels", "others", "layers")
+    }
+    head = json.dumps({"what": NOTICE, "facts": facts}, indent=1)[:-2]
+    body = ",\n".join(f'"{name}": [\n{lines}\n]' for name, lines in parts.items())
+    text = [
+        f"# What the machine code for {architecture} allows: {NOTICE}",
+        "Counted in the disassembly by `python benchmarks/gpu_static.py`; nothing has run on a GPU. True times are "
+        f"longer. Compiler: {facts['compiler']}.",
+        "Assumed:\n" + "\n".join(f"- {assumption}" for assumption in gpu_predict.ASSUMPTIONS),
+        "## Kernels\n\nA warp's instructions for a k-tile by pipe; the cycles that the k-tile of one block takes of "
+        f"each resource of an SM; the largest of these, and the share of the peak that it leaves ({gpus[0]}). KB: "
+        "shared memory. 16/2 B: bytes of one copy of either operand. taps: of dilated or grouped filters.",
+        _kernel_table(contents["kernels"]),
+        f"## Layers, batch {facts['batch']}\n\nPredicted ms on {' / '.join(gpus)} (what takes them, share of the "
+        f"peak on {gpus[0]}), with the untuned plan; its kernel, splits and waves are in the JSON file.",
+        _layer_table(contents["layers"], gpus),
+    ]
+    harness.write_files(path, {".json": f"{head},\n{body}\n}}\n", ".md": "\n\n".join(text)})
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    description, _, details = (__doc__ or "").partition("\n\n")
+    parser = argparse.ArgumentParser(
+        prog="gpu_static.py",
+        description=description,
+        epilog=details,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("files", nargs="*", type=Path, metavar="FILE", help="modules, object files or cubins")
+    parser.add_argument(
+        "--architecture", choices=ARCHITECTURES, help="alone; every one that the files have if not given"
+    )
+    parser.add_argument("--batch", type=int, default=128, help="images (default 128)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where results go")
+    options = parser.parse_args(arguments)
+    if options.batch < 1:
+        parser.error(f"--batch must be at least 1, got {options.batch}")
+    return options
+
+
+def write_record(files: Sequence[Path], architecture: str, batch: int, out: Path) -> None:
+    """Analyses, writes and prints what it wrote. Raises what `gpu_sass.read` does."""
+    gpus = [gpu for gpu in gpu_model.GPUS if gpu.architecture == architecture]
+    kernels, others = analyse(files, architecture)
+    contents = {
+        "facts": {"compiler": gpu_sass.compiler(files[0]), "batch": batch},
+        "kernels": [_kernel_record(kernel, gpus[0]) for kernel in kernels],
+        "others": [_other_record(*other) for other in others],
+        "layers": _layer_records(kernels, gpus, batch),
+    }
+    path = out / f"gpu-static-{architecture}"
+    write(path, architecture, contents)
+    print(f"{len(kernels)} products, {len(others)} other kernels; {NOTICE}\nwritten: {path}.md and .json")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse(arguments)
+    try:
+        files = options.files or [installed_module()]
+        has = {architecture for path in files for architecture in gpu_sass.architectures(path)}
+        chosen = [options.architecture] if options.architecture else [one for one in ARCHITECTURES if one in has]
+        for architecture in chosen or ARCHITECTURES[:1]:
+            write_record(files, architecture, options.batch, options.out)
+    except (OSError, ValueError, gpu_sass.NoToolError) as error:
+        print(f"Nothing was analysed: {error}", file=sys.stderr)
+        return 3
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

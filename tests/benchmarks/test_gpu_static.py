@@ -1,0 +1,439 @@
+"""benchmarks/gpu_static.py: what it reads in a disassembly, the plans that it mirrors, and the recorded main loops,
+which no build may outgrow."""
+
+import json
+import math
+import os
+
+import cases
+import gpu_model
+import gpu_predict
+import gpu_sass
+import gpu_static
+import pytest
+
+H200, H100, A100 = gpu_model.GPUS
+RECORD = json.loads((gpu_static.RESULTS / "gpu-static-sm_90a.json").read_text())
+
+
+# ---- Disassembly -----------------------------------------------------------------------------------------------------
+
+
+def disassembly(*lines, name="kernel", architecture="sm_90a", shared=1024):
+    """What cuobjdump prints, -sass and -res-usage, of a kernel whose lines may begin with a label and name labels."""
+    split = [line.rpartition(": ") for line in lines]
+    labels = {f"<{label}>": f"0x{16 * i:x}" for i, (label, _, _) in enumerate(split) if label}
+    sass = f'\tcode for {architecture}\n\t\tFunction : {name}\n\t.headerflags\t@"EF_CUDA"\n'
+    for i, (_, _, text) in enumerate(split):
+        for label, address in labels.items():
+            text = text.replace(label, address)
+        sass += (
+            f"        /*{16 * i:04x}*/    {text} ;    /* 0x0000000a00017a02 */\n{' ' * 40}/* 0x000fe40000000f00 */\n"
+        )
+    usage = f" Function {name}:\n  REG:96 STACK:8 SHARED:{shared} LOCAL:4 CONSTANT[0]:732 TEXTURE:0\n"
+    return sass, usage
+
+
+def parse(*lines, architecture="sm_90a", **options):
+    (code,) = gpu_sass.parse(*disassembly(*lines, architecture=architecture, **options), architecture)
+    return code
+
+
+def counted(counts):
+    return {pipe: count for pipe, count in counts.pipes.items() if count}
+
+
+def test_resources():
+    code = parse("LDC R1, c[0x0][0x28]", "EXIT", "NOP", shared=3072)
+    assert (code.name, code.registers, code.stack, code.shared, code.instructions) == ("kernel", 96, 12, 2048, 2)
+    assert code.loop is None
+    assert parse("EXIT", architecture="sm_80", shared=2048).shared == 2048  # where nothing is the system's
+
+
+def test_main_loop():
+    """The loop over k-tiles, neither what stands in front of it nor the loop over the epilogue's rows behind it."""
+    code = parse(
+        "FFMA R0, R1, R2, R3",
+        "head: DEPBAR.LE SB0, 0x2",
+        "BAR.SYNC.DEFER_BLOCKING 0x0",
+        "@!P0 BRA <read>",
+        "LDGSTS.E.BYPASS.LTC128B.128 [R4], desc[UR4][R6.64], P1",
+        "read: LDSM.16.M88.4 R8, [R5]",
+        "HMMA.16816.F32.BF16 R12, R8, R10, R12",
+        "HMMA.16816.F32.BF16 R16, R8, R11, R16",
+        "UIADD3 UR4, UR4, -0x1, URZ",
+        "ISETP.NE.AND P0, PT, R20, RZ, PT",
+        "@P0 BRA <head>",
+        "rows: STG.E.128 desc[UR4][R2.64], R12",
+        "@P2 BRA <rows>",
+        "EXIT",
+    )
+    loop = code.loop
+    assert loop.repeated.instructions == 0
+    assert counted(loop.once) == {"tensor": 2, "alu": 1, "shared": 1, "copy": 1, "uniform": 1, "control": 4}
+    assert loop.once.moved == 4 + 4  # 512 bytes copied, as many read
+    assert loop.once.multiply_adds == 2 * 16 * 8 * 16
+
+
+def test_loops_in_the_main_loop():
+    """One with products repeats, one without memory is seldom entered, any other counts once."""
+    code = parse(
+        "head: BAR.SYNC.DEFER_BLOCKING 0x0",
+        "copy: LDG.E.U16 R4, desc[UR4][R6.64]",
+        "STS.U16 [R5], R4",
+        "@P1 BRA <copy>",
+        "next: IADD3 R7, R7, -0x20, RZ",
+        "@P2 BRA <next>",
+        "depth: LDS.128 R8, [R5]",
+        "FFMA R12, R8, R10, R12",
+        "FFMA R13, R9, R10, R13",
+        "@P3 BRA <depth>",
+        "@P4 BRA <head>",
+        "EXIT",
+    )
+    assert counted(code.loop.once) == {"shared": 1, "global": 1, "control": 3}
+    assert counted(code.loop.repeated) == {"fma": 2, "shared": 1, "control": 1}
+    assert code.loop.repeated.multiply_adds == 64
+
+
+def test_a_loop_may_lie_apart():
+    """A part of the main loop behind its end, and a loop with the kernel's exit in it."""
+    code = parse(
+        "head: BAR.SYNC.DEFER_BLOCKING 0x0",
+        "@P0 BRA <apart>",
+        "back: HMMA.1688.F32.TF32 R12, R8, R10, R12",
+        "@!P1 EXIT",
+        "BRA <head>",
+        "F2F.F64.F32 R2, R2",
+        "EXIT",
+        "apart: MUFU.RCP R4, R4",
+        "BRA <back>",
+    )
+    assert counted(code.loop.once) == {"tensor": 1, "xu": 1, "control": 5}
+
+
+def test_a_loop_may_be_left_by_a_call():
+    """As on sm_80: "@P0 CALL <behind>; BRA <head>" is a conditional branch."""
+    code = parse(
+        "head: BAR.SYNC.DEFER_BLOCKING 0x0",
+        "depth: FFMA R12, R8, R10, R12",
+        "@P0 CALL.REL.NOINC <behind>",
+        "BRA <depth>",
+        "behind: IADD3 R7, R7, -0x1, RZ",
+        "@!P1 CALL.REL.NOINC <end>",
+        "BRA <head>",
+        "end: EXIT",
+    )
+    assert counted(code.loop.once) == {"alu": 1, "control": 3}
+    assert counted(code.loop.repeated) == {"fma": 1, "control": 2}
+
+
+def test_the_same_kernel_in_two_objects_counts_once():
+    sass, usage = disassembly("EXIT")
+    other, _ = disassembly("EXIT", name="other", architecture="sm_80")
+    (code,) = gpu_sass.parse(sass + other + sass, usage + usage, "sm_90a")
+    assert code.instructions == 1
+
+
+@pytest.mark.parametrize(
+    ("opcode", "pipe", "moved"),
+    [
+        ("STS.64", "shared", 2),
+        ("LDS.128", "shared", 1),
+        ("LDSM.16.MT88.2", "shared", 2),
+        ("LDGSTS.E", "copy", 1),
+        ("STG.E.U8", "global", 1),
+        ("IMAD.MOV.U32", "imad", 0),
+        ("VIADD", "alu", 0),
+        ("ULDC.64", "uniform", 0),
+        ("HGMMA.64x256x16.F32.BF16", "tensor", 0),
+    ],
+)
+def test_pipes(opcode, pipe, moved):
+    one = gpu_sass.Instruction(0, opcode, "", False)
+    assert (one.pipe, one.moved) == (pipe, moved)
+    assert one.multiply_adds == (64 * 256 * 16 / 4 if pipe == "tensor" else 0)
+
+
+# ---- What is missing -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def cuobjdump(tmp_path, monkeypatch):
+    """Puts a program of this name, which runs the given shell lines, alone on PATH."""
+
+    def install(*lines):
+        program = tmp_path / "cuobjdump"
+        program.write_text("\n".join(["#!/bin/sh", *lines]))
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(tmp_path))
+        module = tmp_path / "module.so"
+        module.touch()
+        return module
+
+    return install
+
+
+def fails(capsys, *arguments):
+    assert gpu_static.main([str(argument) for argument in arguments]) == 3
+    return capsys.readouterr().err
+
+
+def test_without_the_backend_it_says_how_to_build_it(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert fails(capsys) == (
+        "Nothing was analysed: the CUDA backend is not built here: put nvcc on PATH, then "
+        "pip install -C cmake.define.ZFCUDA_CUDA=ON .\n"
+    )
+
+
+def test_without_cuobjdump_it_says_where_to_get_it(tmp_path, monkeypatch, capsys):
+    module = tmp_path / "module.so"
+    module.touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert fails(capsys, module) == (
+        "Nothing was analysed: cuobjdump is not on PATH: install the CUDA toolkit's, or "
+        "pip install nvidia-cuda-cuobjdump\n"
+    )
+
+
+def test_without_cxxfilt(cuobjdump, capsys):
+    cuobjdump()
+    with pytest.raises(gpu_sass.NoToolError, match=r"c\+\+filt is not on PATH: install binutils"):
+        gpu_sass.demangle(["_Z1fv"])
+
+
+def test_a_missing_file(tmp_path, capsys):
+    path = tmp_path / "none.so"
+    assert fails(capsys, path) == f"Nothing was analysed: no such file: {path}\n"
+
+
+@pytest.mark.parametrize(
+    ("lists", "has"), [("ELF file    1: pool.sm_75.cubin", "sm_75"), ("", "no machine code")], ids=["other", "none"]
+)
+def test_code_for_another_architecture(cuobjdump, capsys, lists, has):
+    module = cuobjdump(f"test $1 = -lelf && echo '{lists}'", "exit 0")
+    assert fails(capsys, module) == f"Nothing was analysed: no kernel for sm_90a in {module}: it has {has}\n"
+
+
+def test_a_failing_cuobjdump(cuobjdump, capsys):
+    module = cuobjdump("echo 'cuobjdump fatal: not an ELF' >&2", "exit 255")
+    assert fails(capsys, module) == "Nothing was analysed: cuobjdump fails: cuobjdump fatal: not an ELF\n"
+
+
+def test_no_batch(capsys):
+    with pytest.raises(SystemExit, match="2"):
+        gpu_static.main(["--batch", "0"])
+    assert "--batch must be at least 1, got 0" in capsys.readouterr().err
+
+
+# ---- Kernels ---------------------------------------------------------------------------------------------------------
+
+_HMMA = 64 * 64 * 32 // (16 * 8 * 16)
+FPROP = "void fprop_kernel<MmaTile<Bf16, 2, 2, 64, 64, 4, 2>, 8, true>(ConvShape)"
+WGRAD = "wgrad_kernel<FfmaTile<3, 5, 4, 8, 8, 4, 3, 1>, UnpooledPixels<FfmaTile<3, 5, 4, 8, 8, 4, 3, 1>, 4>, 1>(int)"
+
+
+def code(once, repeated=(), registers=128):
+    """With a loop of these opcodes."""
+    counts = [gpu_sass.Counts.of(gpu_sass.Instruction(0, one, "", False) for one in part) for part in (once, repeated)]
+    return gpu_sass.Code("mangled", registers, 0, 0, 0, gpu_sass.MainLoop(*counts))
+
+
+def test_a_kernel_of_tensor_cores():
+    kernel = gpu_model.Kernel.parse(code(["HMMA.16816.F32.BF16"] * _HMMA + ["LOP3.LUT"] * 36, registers=214), FPROP)
+    assert kernel.name == "fprop bf16 mma 128x128, 16/16 B"
+    assert kernel.dynamic_shared == 66 * 1024
+    assert (kernel.resident(H200), kernel.resident(A100)) == (2, 2)
+    assert {term: round(cycles) for term, cycles in kernel.cycles(H200).items() if cycles} == {
+        "tensor": 406,
+        "alu": 72,
+        "issue": 100,
+        "L2": 585,
+    }
+    assert kernel.bound(H200)[0] == "L2"
+    assert kernel.share(H200) == pytest.approx(256 / 585, rel=1e-3)
+    assert kernel.bound(H200, rows=12, cols=128)[0] == "tensor"
+    assert kernel.cycles(H200, rows=12, cols=128)["L2"] == 140 * 64 / 28
+
+
+def test_a_kernel_of_fmas():
+    """A fourth of the depth in the loop that repeats."""
+    kernel = gpu_model.Kernel.parse(code(["IMAD.WIDE"] * 20, ["FFMA"] * 128 + ["LDS.128"] * 12), WGRAD)
+    assert kernel.name == "unpool wgrad fp32 ffma 96x160, 16/4 B"
+    assert kernel.counts.pipes["fma"] == 512
+    assert kernel.counts.instructions == 20 + 4 * 140
+    assert kernel.cycles(H200)["fma"] == 15 * 532 / 4
+    assert kernel.cycles(A100)["fma"] == 15 * 532 / 2
+    assert kernel.cycles(H200)["L2"] == 0  # nothing of it by copies of 16 bytes
+
+
+def test_a_main_loop_that_is_not_one_k_tile_is_an_error():
+    kernel = gpu_model.Kernel.parse(code(["HMMA.16816.F32.BF16"] * 2 * _HMMA), FPROP)
+    with pytest.raises(
+        ValueError, match=r"fprop bf16 mma 128x128, 16/16 B: 262144 multiply-adds .* 131072 are a k-tile's"
+    ):
+        _ = kernel.counts
+
+
+def test_other_kernels_are_no_products():
+    names = ["void pool_kernel<8>(int)", "void fprop_kernel<Other<1>, 8, true>(int)", FPROP]
+    codes = [code(["FFMA"]), code(["FFMA"]), gpu_sass.Code("mangled", 32, 0, 0, 9, None)]
+    assert gpu_model.kernels(codes, names) == []
+
+
+# ---- Plans and layers ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    """The kernels of the record, their main loops as counted then."""
+    kernels = []
+    for one in RECORD["kernels"]:
+        tile = gpu_model.Tile.parse(one["template"].partition("<")[2])
+        pipes = {pipe: one["pipes"].get(pipe, 0) for pipe in gpu_sass.PIPES}
+        loop = gpu_sass.Counts(pipes, 0, tile.multiply_adds // tile.warps)
+        nothing = gpu_sass.Counts(dict.fromkeys(gpu_sass.PIPES, 0))
+        found = gpu_sass.Code(one["name"], one["registers"], 0, 0, 0, gpu_sass.MainLoop(loop, nothing))
+        kernels.append(gpu_model.Kernel.parse(found, one["template"] + "("))
+    assert [kernel.name for kernel in kernels] == [one["name"] for one in RECORD["kernels"]]
+    return kernels
+
+
+CONVS = [one for one in cases.CASES if isinstance(one, cases.Conv | cases.Dense)]
+BLOCKS = [one for one in cases.CASES if isinstance(one, cases.Block)]
+
+
+@pytest.fixture(scope="module")
+def module():
+    """Of the emulated kernels, whose plans are those of an H200."""
+    return pytest.importorskip("zfcuda._emulated", reason="the emulated backend is not built", exc_type=ImportError)
+
+
+def shape_of(module, conv):
+    n, kernel, stride, padding = conv.n, *map(cases.pair, (conv.kernel, conv.stride, conv.padding))
+    x, w = (n, *cases.pair(conv.size), conv.channels), (conv.maps, *kernel, conv.channels)
+    return module.ConvShape(x, w, stride, padding, (1, 1), 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("batch", [1, 16, 128])
+def test_plans_are_those_of_the_kernels(module, recorded, precision, batch):
+    names = {"fprop": "conv2d", "dgrad": "conv_transpose2d", "wgrad": "conv2d_weight_grad"}
+    for case in CONVS:
+        conv = gpu_predict.as_conv(case.with_batch(batch))
+        for operation, name in names.items():
+            plan = gpu_predict.cheapest_plan(recorded, gpu_predict.product(conv, operation, precision), H200)
+            expected = module.plan_candidates(name, precision, shape_of(module, conv), None)[0]
+            assert (plan.kernel.tile.name, plan.splits) == expected, (conv, operation)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("batch", [1, 16, 128])
+def test_plans_of_blocks_are_those_of_the_kernels(module, recorded, precision, batch):
+    fused = 0
+    for case in BLOCKS:
+        block = case.with_batch(batch)
+        plan = gpu_predict.block_plan(recorded, block, precision, H200)
+        conv, pool = (
+            shape_of(module, block.conv),
+            map(cases.pair, (block.pool.window, block.pool.stride, block.pool.padding)),
+        )
+        shape = module.PoolShape(conv.output, *pool, False)
+        expected = module.plan_candidates("conv2d_relu_pool", precision, conv, shape)[0][0]
+        assert (plan.kernel.tile.name if plan else "composed") == expected, block
+        fused += plan is not None
+    assert fused
+
+
+@pytest.mark.parametrize("gpu", [H200, H100], ids=lambda gpu: gpu.name)
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_layers_take_at_least_what_the_hardware_needs(recorded, gpu, precision):
+    for case, direction in gpu_static.layers(128):
+        found = gpu_predict.predict(recorded, case, direction, precision, gpu)
+        conv = case.conv if isinstance(case, cases.Block) else gpu_predict.as_conv(case)
+        floor = conv.flops / 2 / (gpu.peaks[precision] * gpu.sms * gpu.hertz)
+        assert found.ms / 1e3 > floor
+        assert found.share == pytest.approx(floor / (found.ms / 1e3))
+        assert found.waves == found.blocks / gpu.sms
+
+
+def test_phases_cover_the_image_and_the_filter():
+    conv = cases.Conv(layer="conv", size=(224, 7), channels=3, maps=96, kernel=(7, 3), stride=(2, 4), padding=(1, 0))
+    found = gpu_predict.phases(conv)
+    assert sum(pixels for pixels, _ in found) == 224 * 7
+    assert sum(taps for _, taps in found) == 7 * 3
+    assert math.prod((2, 4)) == len(found)
+
+
+# ---- The record ------------------------------------------------------------------------------------------------------
+
+
+def test_what_has_changed(recorded):
+    assert gpu_static.changes(RECORD["kernels"], recorded) == []
+    first, second, third, *others = RECORD["kernels"]
+    grown = [
+        first | {"instructions": int(first["instructions"] / 1.09)},
+        second | {"instructions": second["instructions"] // 2},
+        *others,
+        first | {"name": "old"},
+    ]
+    more = f"{second['instructions'] // 2} -> {second['instructions']} instructions a k-tile, 100% more"
+    expected = [f"{second['name']}: {more}", f"{third['name']} is new", "old is gone"]
+    assert gpu_static.changes(grown, recorded) == sorted(expected)
+
+
+def test_the_tables_say_what_they_are(tmp_path, recorded):
+    contents = {**RECORD, "kernels": RECORD["kernels"][:1], "layers": RECORD["layers"][:3]}
+    gpu_static.write(tmp_path / "found", "sm_90a", contents)
+    assert json.loads((tmp_path / "found.json").read_text()) == contents
+    for path in (tmp_path / "found.md", gpu_static.RESULTS / "gpu-static-sm_90a.md"):
+        assert path.read_text().startswith(
+            "# What the machine code for sm_90a allows: a bound from the machine code, not a measurement\n"
+        )
+    assert RECORD["what"] == gpu_static.NOTICE
+
+
+def test_an_object_file(cuobjdump, tmp_path, monkeypatch, capsys):
+    """With one kernel of ours, and another."""
+    path = os.environ["PATH"]
+    name = "_ZN6zfcuda4conv12fprop_kernelINS0_7MmaTileINS_4Bf16ELi2ELi2ELi64ELi64ELi4ELi2EEELi8ELb1EEEvi"
+    products = ["HMMA.16816.F32.BF16 R12, R8, R10, R12"] * _HMMA
+    loop = ["head: BAR.SYNC.DEFER_BLOCKING 0x0", *products, "@P0 BRA <head>", "EXIT"]
+    both = zip(disassembly(*loop, name=name), disassembly("EXIT", name="_ZN6zfcuda4poolEv"), strict=True)
+    for part, (one, other) in zip(("sass", "usage"), both, strict=True):
+        (tmp_path / part).write_text(one + other)
+    module = cuobjdump(
+        "case $* in *-sass*) cat ${0%/*}/sass;; *-res-usage*) cat ${0%/*}/usage;;",
+        "-lelf*) echo 'ELF file    1: fprop.sm_90a.cubin';;",
+        "-elf*) echo 'Tool Version: Cuda compilation tools, release 13.0, V13.0.88';; esac",
+    )
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")
+    assert gpu_static.main([str(module), "--out", str(tmp_path / "results")]) == 0
+    assert "1 products, 1 other kernels; a bound from the machine code, not a measurement\n" in capsys.readouterr().out
+    found = json.loads((tmp_path / "results" / "gpu-static-sm_90a.json").read_text())
+    assert found["facts"] == {"compiler": "CUDA 13.0, V13.0.88", "batch": 128}
+    assert [(one["name"], one["instructions"]) for one in found["kernels"]] == [("fprop bf16 mma 128x128, 16/16 B", 66)]
+    assert [one["name"] for one in found["others"]] == ["pool"]
+    assert {one["kernel"] for one in found["layers"]} == {"fprop bf16 mma 128x128, 16/16 B"}
+    text = (tmp_path / "results" / "gpu-static-sm_90a.md").read_text()
+    # Four blocks on the busiest SM, each 72 k-tiles of 256 * 64 / 28 cycles and a third of 2,500 more, at 1.83 GHz.
+    assert "| zfnet conv3 | fprop | no kernel | no kernel | 0.0939 / 0.0939 (L2, 41 %) |\n" in text
+    assert "zfnet conv1" not in text
+
+
+def test_an_unknown_compiler(cuobjdump):
+    assert gpu_sass.compiler(cuobjdump("exit 0")) == "unknown"
+
+
+@pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
+def test_main_loops_have_not_grown(architecture):
+    """Of the installed CUDA backend, against the record."""
+    path = gpu_static.RESULTS / f"gpu-static-{architecture}.json"
+    try:
+        kernels, _ = gpu_static.analyse([gpu_static.installed_module()], architecture)
+    except (FileNotFoundError, gpu_sass.NoCodeError) as missing:
+        pytest.skip(str(missing))
+    changes = gpu_static.changes(json.loads(path.read_text())["kernels"], kernels)
+    assert changes == [], "python benchmarks/gpu_static.py writes a new record, and the commit says why"
