@@ -17,6 +17,7 @@ from case_kinds import Block, Case, Conv, Dense, pair
 from gpu_model import GPUS, Gpu, Kernel, Tile
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
+_MAX_GATHERS = 3  # kMaxGathers (block_grad.cuh)
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # kFmasPerByte (tiles.cuh)
 
 ASSUMPTIONS = (
@@ -164,7 +165,27 @@ def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) 
     return best
 
 
+def unpool_wgrad_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> Plan | None:
+    """Of the weight gradient that is unpooled while it is read; None where a map is written first (block_grad.cuh)."""
+    wanted = product(block.conv, "unpool wgrad", precision)
+    narrowest = cheapest_plan(every, dataclasses.replace(wanted, vector_a=True), gpu).kernel.tile.cols
+    cover = (math.ceil(w / s) for w, s in zip(pair(block.pool.window), pair(block.pool.stride), strict=True))
+    if max(cover) > 2 or math.ceil(wanted.cols / narrowest) > _MAX_GATHERS:
+        return None
+    return cheapest_plan(every, wanted, gpu)
+
+
 # ---- Layers ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Step:
+    """A product, or a pass over arrays."""
+
+    seconds: float
+    bound: str  # what takes it: a pipe, L2, or "memory"
+    plan: Plan | None = None
+    blocks: int = 0
 
 
 @dataclass(frozen=True)
@@ -173,11 +194,10 @@ class Prediction:
 
     ms: float
     share: float  # of the peak
-    bound: str  # what takes it: a pipe, L2, or "memory"
-    kernel: str
-    splits: int
-    blocks: int
-    waves: float  # of blocks, one an SM
+    bound: str  # of the longest step
+    kernels: tuple[str, ...]
+    splits: tuple[int, ...]  # of each
+    waves: tuple[float, ...]  # of blocks, one an SM
 
 
 def as_conv(case: Case) -> Conv:
@@ -190,46 +210,51 @@ def as_conv(case: Case) -> Conv:
 
 
 def predict(every: Sequence[Kernel], case: Case, direction: str, precision: str, gpu: Gpu) -> Prediction:
-    """Of a convolution, a fully connected layer or a block forward, in one of its directions. NoKernelError."""
-    element = 2 if precision == "bf16" else 4
-    conv = case.conv if isinstance(case, Block) else as_conv(case)
-    x, y = (
-        conv.n * math.prod(size) * maps for size, maps in ((pair(conv.size), conv.channels), (conv.output, conv.maps))
-    )
-    w = conv.maps * math.prod(pair(conv.kernel)) * conv.channels
-    operation = direction.split()[-1]
-    after = 0.0  # seconds
+    """Of a convolution, a fully connected layer or a block, in one of its directions. NoKernelError."""
     if isinstance(case, Block):
-        pooled = case.n * math.prod(case.pool.output) * conv.maps
-        plan = block_plan(every, case, precision, gpu)
-        moved = (x + w + pooled) * element + pooled
-        if plan is None:
-            operation = "fprop"
-            plan = cheapest_plan(every, product(conv, operation, precision), gpu)
-            moved = (x + w + y) * element
-            after = ((y + pooled) * element + pooled) / gpu.copy
+        conv = case.conv
+        steps = (_block if direction == "block" else _block_grad)(every, case, precision, gpu)
     else:
-        plan = cheapest_plan(every, product(conv, operation, precision), gpu)
-        moved = x * element + y * element + w * (4 if operation == "wgrad" else element)
-    wanted = product(conv, operation, precision)
-    size = {"fprop": y, "block": y, "dgrad": x, "wgrad": w}[operation]
-    if plan.splits > 1:
-        after += 4 * (plan.splits + 1) * size / (gpu.l2 * gpu.sms * gpu.hertz)
+        conv = as_conv(case)
+        operation = direction.split()[-1]
+        steps = [_run(cheapest_plan(every, product(conv, operation, precision), gpu), conv, operation, gpu)]
+    seconds = sum(step.seconds for step in steps)
+    flops = conv.flops * (2 if direction == "block grad" else 1)
+    products = [(step.plan, step.blocks) for step in steps if step.plan]
+    return Prediction(
+        ms=1e3 * seconds,
+        share=flops / 2 / (gpu.peaks[precision] * gpu.sms * gpu.hertz) / seconds,
+        bound=max(steps, key=lambda step: step.seconds).bound,
+        kernels=tuple(plan.kernel.name for plan, _ in products),
+        splits=tuple(plan.splits for plan, _ in products),
+        waves=tuple(blocks / gpu.sms for _, blocks in products),
+    )
+
+
+def _sizes(conv: Conv) -> tuple[int, int, int]:
+    """Elements of x, y and w."""
+    x = conv.n * math.prod(pair(conv.size)) * conv.channels
+    return x, conv.n * math.prod(conv.output) * conv.maps, conv.maps * math.prod(pair(conv.kernel)) * conv.channels
+
+
+def _pass(moved: float, gpu: Gpu) -> Step:
+    return Step(moved / gpu.copy, "memory")
+
+
+def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None = None) -> Step:
+    """A product, and the sum over its splits. `y_bytes`: of what stands for the map y, where that is not there."""
+    tile = plan.kernel.tile
+    x, y, w = _sizes(conv)
+    w_bytes = w * (4 if operation.endswith("wgrad") else tile.element)
+    moved = (x * tile.element + (y * tile.element if y_bytes is None else y_bytes) + w_bytes) / gpu.copy
+    bound, cycles = plan.kernel.bound(gpu, *_filled(tile, product(conv, operation, tile.precision)))
     blocks, k_tiles = _work(plan, conv, operation)
-    bound, cycles = plan.kernel.bound(gpu, *_filled(plan.kernel.tile, wanted))
     most = math.ceil(blocks / gpu.sms)
     prologue = PROLOGUE / min(most, plan.kernel.resident(gpu))
     computed = most * (k_tiles * cycles + prologue) / gpu.hertz
-    seconds = max(computed, moved / gpu.copy) + after
-    return Prediction(
-        ms=1e3 * seconds,
-        share=conv.flops / 2 / (gpu.peaks[precision] * gpu.sms * gpu.hertz) / seconds,
-        bound=bound if computed >= moved / gpu.copy else "memory",
-        kernel=plan.kernel.name,
-        splits=plan.splits,
-        blocks=blocks,
-        waves=blocks / gpu.sms,
-    )
+    size = {"dgrad": x, "wgrad": w}.get(operation.split()[-1], y)
+    summed = 4 * (plan.splits + 1) * size / (gpu.l2 * gpu.sms * gpu.hertz) if plan.splits > 1 else 0.0
+    return Step(max(computed, moved) + summed, bound if computed >= moved else "memory", plan, blocks)
 
 
 def _filled(tile: Tile, wanted: Product) -> tuple[float, float]:
@@ -247,3 +272,29 @@ def _work(plan: Plan, conv: Conv, operation: str) -> tuple[int, float]:
         blocks += tiles * plan.splits
         turns += tiles * math.ceil(taps * conv.maps / tile.depth)
     return blocks, turns / blocks
+
+
+def _block(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> list[Step]:
+    """Fused, or a convolution and a pool."""
+    conv, element = block.conv, 2 if precision == "bf16" else 4
+    _, y, _ = _sizes(conv)
+    pooled = block.n * math.prod(block.pool.output) * conv.maps * (element + 1)  # bytes, with the switches
+    if plan := block_plan(every, block, precision, gpu):
+        return [_run(plan, conv, "block", gpu, pooled)]
+    plan = cheapest_plan(every, product(conv, "fprop", precision), gpu)
+    return [_run(plan, conv, "fprop", gpu), _pass(y * element + pooled, gpu)]
+
+
+def _block_grad(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> list[Step]:
+    """Of filters and input: unpooled into a map for each, or for the filters while it is read; and of the rectifier and
+    the bias."""
+    conv, element = block.conv, 2 if precision == "bf16" else 4
+    _, y, _ = _sizes(conv)
+    pooled = block.n * math.prod(block.pool.output) * conv.maps
+    unpool = _pass(y * element + pooled * (element + 1), gpu)
+    steps = [_pass(4 * pooled * element, gpu)]
+    if through_switches := unpool_wgrad_plan(every, block, precision, gpu):
+        steps.append(_run(through_switches, conv, "unpool wgrad", gpu, pooled * (element + 1)))
+    else:
+        steps += [unpool, _run(cheapest_plan(every, product(conv, "wgrad", precision), gpu), conv, "wgrad", gpu)]
+    return [*steps, unpool, _run(cheapest_plan(every, product(conv, "dgrad", precision), gpu), conv, "dgrad", gpu)]

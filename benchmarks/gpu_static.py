@@ -101,7 +101,7 @@ def layers(batch: int) -> list[cases.Problem]:
     """What is predicted."""
     kinds = (cases.Conv, cases.Dense, cases.Block)
     chosen = [one.with_batch(batch) for one in cases.CASES if one.family in FAMILIES and isinstance(one, kinds)]
-    return [problem for problem in cases.problems(chosen) if problem.direction != "block grad"]
+    return cases.problems(chosen)
 
 
 def _layer_records(
@@ -115,12 +115,9 @@ def _layer_records(
         except gpu_predict.NoKernelError:
             continue
         first = found[gpus[0].name]
-        record: dict[str, Any] = {
-            "layer": f"{case.family} {case.layer}",
-            "direction": direction,
-            "precision": precision,
-        }
-        record |= {"kernel": first.kernel, "splits": first.splits, "waves": round(first.waves, 2)}
+        record: dict[str, Any] = {"layer": f"{case.family} {case.layer}", "direction": direction}
+        record |= {"precision": precision, "kernels": first.kernels, "splits": first.splits}
+        record |= {"waves": [round(waves, 2) for waves in first.waves]}
         record |= {"bound": first.bound, "share": round(first.share, 3)}
         records.append(record | {"ms": {name: float(f"{one.ms:.3g}") for name, one in found.items()}})
     return records
@@ -172,7 +169,7 @@ def write(path: Path, architecture: str, contents: dict[str, Any]) -> None:
         "shared memory. 16/2 B: bytes of one copy of either operand. taps: of dilated or grouped filters.",
         _kernel_table(contents["kernels"]),
         f"## Layers, batch {facts['batch']}\n\nPredicted ms on {' / '.join(gpus)} (what takes them, share of the "
-        f"peak on {gpus[0]}), with the untuned plan; its kernel, splits and waves are in the JSON file.",
+        f"peak on {gpus[0]}), with the untuned plan; its kernels, splits and waves are in the JSON file.",
         _layer_table(contents["layers"], gpus),
     ]
     harness.write_files(path, {".json": f"{head},\n{body}\n}}\n", ".md": "\n\n".join(text)})

@@ -332,7 +332,7 @@ def test_plans_are_those_of_the_kernels(module, recorded, precision, batch):
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("batch", [1, 16, 128])
 def test_plans_of_blocks_are_those_of_the_kernels(module, recorded, precision, batch):
-    fused = 0
+    fused = gathered = 0
     for case in BLOCKS:
         block = case.with_batch(batch)
         plan = gpu_predict.block_plan(recorded, block, precision, H200)
@@ -344,7 +344,12 @@ def test_plans_of_blocks_are_those_of_the_kernels(module, recorded, precision, b
         expected = module.plan_candidates("conv2d_relu_pool", precision, conv, shape)[0][0]
         assert (plan.kernel.tile.name if plan else "composed") == expected, block
         fused += plan is not None
+        plan = gpu_predict.unpool_wgrad_plan(recorded, block, precision, H200)
+        expected = module.plan_candidates("unpool_conv2d_weight_grad", precision, conv, shape)[0]
+        assert ((plan.kernel.tile.name, plan.splits) if plan else ("composed", 1)) == expected, block
+        gathered += plan is not None
     assert fused
+    assert gathered
 
 
 @pytest.mark.parametrize("gpu", [H200, H100], ids=lambda gpu: gpu.name)
@@ -353,10 +358,20 @@ def test_layers_take_at_least_what_the_hardware_needs(recorded, gpu, precision):
     for case, direction in gpu_static.layers(128):
         found = gpu_predict.predict(recorded, case, direction, precision, gpu)
         conv = case.conv if isinstance(case, cases.Block) else gpu_predict.as_conv(case)
-        floor = conv.flops / 2 / (gpu.peaks[precision] * gpu.sms * gpu.hertz)
+        floor = conv.flops / 2 / (gpu.peaks[precision] * gpu.sms * gpu.hertz) * (2 if direction == "block grad" else 1)
         assert found.ms / 1e3 > floor
         assert found.share == pytest.approx(floor / (found.ms / 1e3))
-        assert found.waves == found.blocks / gpu.sms
+        assert len(found.kernels) == len(found.splits) == len(found.waves) == (2 if direction == "block grad" else 1)
+
+
+def test_a_block_that_is_not_fused(recorded):
+    """Its map is written by the convolution, then read by the pool."""
+    (block,) = (one.with_batch(128) for one in BLOCKS if (one.family, one.layer) == ("zfnet", "block2"))
+    conv = gpu_predict.predict(recorded, block.conv, "fprop", "bf16", H200)
+    whole = gpu_predict.predict(recorded, block, "block", "bf16", H200)
+    assert whole.kernels == conv.kernels
+    pooled = 128 * 13 * 13 * 256
+    assert whole.ms - conv.ms == pytest.approx(1e3 * (2 * 128 * 26 * 26 * 256 + 3 * pooled) / 4.3e12)
 
 
 def test_phases_cover_the_image_and_the_filter():
@@ -416,7 +431,7 @@ def test_an_object_file(cuobjdump, tmp_path, monkeypatch, capsys):
     assert found["facts"] == {"compiler": "CUDA 13.0, V13.0.88", "batch": 128}
     assert [(one["name"], one["instructions"]) for one in found["kernels"]] == [("fprop bf16 mma 128x128, 16/16 B", 66)]
     assert [one["name"] for one in found["others"]] == ["pool"]
-    assert {one["kernel"] for one in found["layers"]} == {"fprop bf16 mma 128x128, 16/16 B"}
+    assert {*map(tuple, (one["kernels"] for one in found["layers"]))} == {("fprop bf16 mma 128x128, 16/16 B",)}
     text = (tmp_path / "results" / "gpu-static-sm_90a.md").read_text()
     # Four blocks on the busiest SM, each 72 k-tiles of 256 * 64 / 28 cycles and a third of 2,500 more, at 1.83 GHz.
     assert "| zfnet conv3 | fprop | no kernel | no kernel | 0.0939 / 0.0939 (L2, 41 %) |\n" in text
