@@ -4,6 +4,7 @@ which no build may outgrow."""
 import json
 import math
 import os
+import types
 
 import cases
 import gpu_model
@@ -198,6 +199,22 @@ def test_without_cuobjdump_it_says_where_to_get_it(tmp_path, monkeypatch, capsys
     )
 
 
+def test_cuobjdump_beside_nvcc_or_from_a_wheel(tmp_path, monkeypatch):
+    """Of which only nvcc is on PATH, as a link into the toolkit."""
+    places = [tmp_path / "toolkit" / "bin" / "cuobjdump", tmp_path / "nvidia" / "cu13" / "bin" / "cuobjdump"]
+    for program in (*places, tmp_path / "toolkit" / "bin" / "nvcc"):
+        program.parent.mkdir(parents=True, exist_ok=True)
+        program.touch()
+        program.chmod(0o755)
+    (tmp_path / "nvcc").symlink_to(tmp_path / "toolkit" / "bin" / "nvcc")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    wheels = types.SimpleNamespace(submodule_search_locations=[str(tmp_path / "nvidia")])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: wheels if name == "nvidia" else None)
+    assert gpu_sass.find_tool("cuobjdump") == str(places[0])
+    places[0].unlink()
+    assert gpu_sass.find_tool("cuobjdump") == str(places[1])
+
+
 def test_without_cxxfilt(cuobjdump, capsys):
     cuobjdump()
     with pytest.raises(gpu_sass.NoToolError, match=r"c\+\+filt is not on PATH: install binutils"):
@@ -302,6 +319,7 @@ def recorded():
 
 
 CONVS = [one for one in cases.CASES if isinstance(one, cases.Conv | cases.Dense)]
+MIRRORS = "benchmarks/gpu_predict.py has the choice of csrc/kernels/conv/ (plan.h, tiles.cuh, block_*.cuh) once more"
 BLOCKS = [one for one in cases.CASES if isinstance(one, cases.Block)]
 
 
@@ -326,7 +344,7 @@ def test_plans_are_those_of_the_kernels(module, recorded, precision, batch):
         for operation, name in names.items():
             plan = gpu_predict.cheapest_plan(recorded, gpu_predict.product(conv, operation, precision), H200)
             expected = module.plan_candidates(name, precision, shape_of(module, conv), None)[0]
-            assert (plan.kernel.tile.name, plan.splits) == expected, (conv, operation)
+            assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
@@ -342,11 +360,11 @@ def test_plans_of_blocks_are_those_of_the_kernels(module, recorded, precision, b
         )
         shape = module.PoolShape(conv.output, *pool, False)
         expected = module.plan_candidates("conv2d_relu_pool", precision, conv, shape)[0][0]
-        assert (plan.kernel.tile.name if plan else "composed") == expected, block
+        assert (plan.kernel.tile.name if plan else "composed") == expected, (MIRRORS, block)
         fused += plan is not None
         plan = gpu_predict.unpool_wgrad_plan(recorded, block, precision, H200)
         expected = module.plan_candidates("unpool_conv2d_weight_grad", precision, conv, shape)[0]
-        assert ((plan.kernel.tile.name, plan.splits) if plan else ("composed", 1)) == expected, block
+        assert ((plan.kernel.tile.name, plan.splits) if plan else ("composed", 1)) == expected, (MIRRORS, block)
         gathered += plan is not None
     assert fused
     assert gathered
