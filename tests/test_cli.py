@@ -2,6 +2,7 @@
 
 import html
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -58,6 +59,14 @@ def report(directory):
     assert page.startswith("<!doctype html>")
     assert page.rstrip().endswith("</html>")
     return page, json.loads((directory / "report.json").read_text(encoding="utf-8"))["sections"]
+
+
+def test_a_reader_that_has_seen_enough_is_no_error():
+    reads, writes = os.pipe()
+    os.close(reads)
+    done = subprocess.run([sys.executable, "-m", "zfcuda", "info"], stdout=writes, stderr=subprocess.PIPE, check=False)
+    os.close(writes)
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 def test_train_leaves_a_checkpoint_a_report_and_numbers(trained, capsys):

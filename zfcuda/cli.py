@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -63,13 +65,17 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     arguments = build_parser().parse_args(argv)
-    warnings.filterwarnings(
-        "ignore", module="PIL"
-    )  # what is wrong with a picture is in the message, or does not matter
+    # What is wrong with a picture is in the message, or does not matter.
+    warnings.filterwarnings("ignore", module="PIL")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # paths may be any bytes
     try:
-        return arguments.run(arguments)
+        status = arguments.run(arguments)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # as of `| head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (ValueError, BackendError, ImportError, OSError) as error:  # DataError, CheckpointError are ValueErrors
         return _fail(arguments.command, error, 2)
     except MemoryError as error:
