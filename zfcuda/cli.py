@@ -23,6 +23,7 @@ COMMANDS = (
     "demo",
     "train",
     "import",
+    "pack",
     "visualize",
     "evolve",
     "invariance",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+def write_atomically(path: str | os.PathLike[str], *data: bytes | memoryview) -> None:
     """Writes a file whole or not at all: beside, flushed to the disk, then renamed. OSError with the path if it cannot.
 
     What a killed process leaves beside has a name of its own for each path, so that the next write takes it away.
@@ -25,7 +25,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         with os.fdopen(_opened_alone(temporary), "wb") as file:
             try:
                 file.truncate()
-                file.write(data)
+                file.writelines(data)
                 file.flush()
                 os.fsync(file.fileno())
                 os.replace(temporary, path)

@@ -23,6 +23,12 @@ from .numbers import CANVAS, COUNT, FILL, SIDE
 Commands = Any  # argparse's own type of sub-parsers is private
 
 
+DATA = (
+    "fashion-mnist (in the package), cifar10, a folder of class folders, a zip or tar of one, or a folder that "
+    "`zfcuda pack` made"
+)
+
+
 # ---- Options ---------------------------------------------------------------------------------------------
 
 
@@ -49,9 +55,8 @@ def add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
     """--data and how its images are read; where it is not required, a network's own data stand in (`open_half`)."""
-    what = "fashion-mnist (in the package), cifar10, a folder of class folders, or a zip or tar of one"
     default = "" if required else " (default: what the network was trained on)"
-    parser.add_argument("--data", metavar="DATA", required=required, help=what + default)
+    parser.add_argument("--data", metavar="DATA", required=required, help=DATA + default)
     parser.add_argument("--image-size", type=SIDE, metavar="N", help="images of a folder are scaled to N x N")
     parser.add_argument("--skip-damaged", action="store_true", help="leave damaged files out instead of stopping")
     parser.add_argument(

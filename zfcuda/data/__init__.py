@@ -1,4 +1,5 @@
-"""Data sets: Fashion-MNIST, CIFAR-10, IDX files, folders of class folders, archives; and how images become inputs."""
+"""Data sets: Fashion-MNIST, CIFAR-10, IDX files, folders of class folders, archives, packed images; and how images
+become inputs."""
 
 from .augmentation import Augmentation
 from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset, sample, stratified
@@ -6,10 +7,11 @@ from .digest import digest
 from .folders import FolderDataset
 from .images import image_size, read_image
 from .labels import relabelled
-from .loading import load_batches
+from .loading import load_batches, shuffled
 from .names import listed, printable
+from .packed import PackedDataset, open_packed, pack
 from .preprocess import IMAGENET, Preprocess, Scale, mean_image, unit_scale
-from .sources import CIFAR10, FASHION_MNIST, is_there, open
+from .sources import CIFAR10, FASHION_MNIST, is_there, open, stamp
 
 __all__ = [
     "CIFAR10",
@@ -20,6 +22,7 @@ __all__ = [
     "DamagedFiles",
     "Dataset",
     "FolderDataset",
+    "PackedDataset",
     "Preprocess",
     "Scale",
     "Skipped",
@@ -32,10 +35,14 @@ __all__ = [
     "load_batches",
     "mean_image",
     "open",
+    "open_packed",
+    "pack",
     "printable",
     "read_image",
     "relabelled",
     "sample",
+    "shuffled",
+    "stamp",
     "stratified",
     "unit_scale",
 ]

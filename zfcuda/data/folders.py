@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import os
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -17,6 +14,7 @@ from . import images
 from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset, stratified
 from .files import Files
 from .layout import Classes, find_halves, members
+from .threads import in_threads
 
 OnError = Literal["raise", "skip"]
 
@@ -27,20 +25,7 @@ _LONGEST = 1024  # side of images that keep their shape
 MEMORY_LIMIT = 2 * 2**30
 _PEEKED = 1000
 
-T = TypeVar("T")
 R = TypeVar("R")
-
-
-@functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(16, os.cpu_count() or 1), thread_name_prefix="zfcuda-decode")
-
-
-os.register_at_fork(after_in_child=_pool.cache_clear)  # its threads are not in the child
-
-
-def _in_threads(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    return list(_pool().map(function, items))
 
 
 class FolderDataset:
@@ -72,7 +57,7 @@ class FolderDataset:
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         indices = np.asarray(indices, np.intp)
-        decoded = _in_threads(lambda index: _decode(self._files, self._names[index], self._look), indices)
+        decoded = in_threads(lambda index: _decode(self._files, self._names[index], self._look), indices)
         return np.stack(decoded), self.labels[indices]
 
     def identifier(self, index: int) -> str:
@@ -164,7 +149,7 @@ def _look_at(
     def peek(name: str) -> images.Header | Skipped:
         return _attempt(lambda: images.peek(files.read(name), files.path(name)), name, files)
 
-    peeked = _in_threads(peek, names[::step])
+    peeked = in_threads(peek, names[::step])
     headers = [header for header in peeked if not isinstance(header, Skipped)]
     if not headers:
         raise DamagedFiles(where, [item for item in peeked if isinstance(item, Skipped)], len(names), advice="")
@@ -201,7 +186,7 @@ def _read(
         if in_memory:
             packed[index] = decoded
 
-    results = _in_threads(lambda index: _attempt(lambda: unpack(index), names[index], files), range(len(names)))
+    results = in_threads(lambda index: _attempt(lambda: unpack(index), names[index], files), range(len(names)))
     skipped = tuple(result for result in results if result is not None)
     if skipped:
         if on_error == "raise" or len(skipped) == len(names):

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset, Skipped
+from .loading import shuffled
 from .names import listed
 
 
@@ -77,6 +78,9 @@ class _Relabelled:
     def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images, labels = self._dataset.batch(indices)
         return images, self._places[labels]
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        return shuffled(self._dataset, rng)
 
     def identifier(self, index: int) -> str:
         return self._dataset.identifier(index)

@@ -1,9 +1,9 @@
-"""Batches that are ready when they are needed."""
+"""In which order images are read, and batches that are ready when they are needed."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +11,15 @@ import numpy as np
 from .dataset import Dataset
 
 _AHEAD = 2
+
+
+def shuffled(dataset: Dataset, rng: np.random.Generator) -> np.ndarray:
+    """All indices, each once, in an order that `rng` draws: any, or one in which the data set can be read fast (its
+    method `order`, which packed images have)."""
+    order: Callable[[np.random.Generator], np.ndarray] = getattr(dataset, "order", None) or (
+        lambda rng: rng.permutation(len(dataset))
+    )
+    return order(rng)
 
 
 def load_batches(dataset: Dataset, batches: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:

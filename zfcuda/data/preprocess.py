@@ -144,7 +144,11 @@ def _form(shape: Sequence[int]) -> str:
 
 
 def mean_image(dataset: Dataset) -> np.ndarray:
-    """The per-pixel mean of all images: float32 (H,W,C), 0..255, exact before it is rounded."""
+    """The per-pixel mean of all images: float32 (H,W,C), 0..255, exact before it is rounded. A packed half has it
+    stored."""
+    known: np.ndarray | None = getattr(dataset, "mean", None)
+    if known is not None:
+        return known
     total = np.zeros(dataset.image_shape, np.int64)
     for indices in chunks(dataset):
         images, _ = dataset.batch(indices)

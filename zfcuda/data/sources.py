@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from .dataset import Split
 from .files import open_files
 from .folders import OnError, open_class_folders
 from .names import printable
+from .packed import is_packed, open_packed
 
 FASHION_MNIST = "fashion-mnist"
 CIFAR10 = "cifar10"
@@ -38,13 +40,14 @@ def open(
 
     - a folder of class folders, or of a training and a test half (see `open_class_folders` for what they may be called)
       with class folders in them;
+    - a folder of packed images (`pack`, `open_packed`);
     - a folder with the four IDX files of MNIST or a set in its form (Debian's package dataset-fashion-mnist puts
       Fashion-MNIST's into /usr/share/datasets/fashion-mnist), or with the binary files of CIFAR-10;
     - a zip or tar (also gz, xz, bz2) of one of these. Nothing is unpacked to disk.
 
     image_size, channels, hold_out, seed, in_memory: see `open_class_folders`; the other sources have their own size and
-    split, and are always in memory. on_error: "raise", or "skip" to go on without damaged files, which `train.skipped`
-    and `test.skipped` then list, each once.
+    split, and all but packed images are always in memory. on_error: "raise", or "skip" to go on without damaged files,
+    which `train.skipped` and `test.skipped` then list, each once.
 
     ValueError for arguments that are not allowed, FileNotFoundError where there is nothing; `DataError` where what is
     there is no data set, or is damaged.
@@ -68,8 +71,10 @@ def open(
     if not path.exists():
         raise FileNotFoundError(
             f"{where}: no such data set; expected {FASHION_MNIST}, {CIFAR10}, a folder of class folders, "
-            "or a zip or tar of one"
+            "a zip or tar of one, or a folder of packed images"
         )
+    if is_packed(path):
+        return open_packed(path)
     files = open_files(path)
     root = cifar10.binary_root(files)
     if root is not None:
@@ -98,6 +103,23 @@ def is_there(data: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return find_cifar10().exists()
     return False
+
+
+def stamp(data: str | Path) -> str:
+    """A SHA-256 of the names, sizes and times of all files of a data set, by the word or path that `open` takes:
+    another one when they have changed. Nothing in them is read."""
+    if data == FASHION_MNIST:
+        return hashlib.sha256(FASHION_MNIST.encode()).hexdigest()
+    path = find_cifar10() if data == CIFAR10 else Path(data)
+    found = hashlib.sha256()
+    for name in sorted(open_files(path).tree.names) if path.is_dir() else [""]:
+        try:
+            known = os.stat(path / name)
+            said = f"{known.st_size} {known.st_mtime_ns}"
+        except OSError as error:
+            said = str(error.errno)
+        found.update(os.fsencode(f"{name}\0{said}\0"))
+    return found.hexdigest()
 
 
 def find_cifar10() -> Path:

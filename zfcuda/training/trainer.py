@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from ..backends import Array, array_module, resolve
-from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, unit_scale
+from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, shuffled, unit_scale
 from ..files import write_atomically
 from ..nn import Network, read_checkpoint
 from ..nn.capture import Captured, identity
@@ -295,7 +295,7 @@ class Trainer:
         factor = schedule(epoch, errors)
         rng = np.random.default_rng([self.seed, epoch])
         count = len(train) // batch_size
-        order = rng.permutation(len(train))[: count * batch_size].reshape(count, batch_size)
+        order = shuffled(train, rng)[: count * batch_size].reshape(count, batch_size)
         bar.set_description(f"epoch {epoch + 1}")
         started = time.perf_counter()
         losses, right = [], 0
