@@ -9,6 +9,7 @@ import pytest
 
 from zfcuda import data, load
 
+from ..data.pictures import write_tar
 from .conftest import numbers_of, run, write_fruit
 
 
@@ -112,3 +113,20 @@ def test_ctrl_c(tmp_path, capsys, monkeypatch):
     assert "the packing was ended after 10 of 16 images; the same call of pack goes on" in capsys.readouterr().err
     assert run("pack", fruit, "--out", tmp_path / "out", "--quiet") == 0
     assert len(data.open(tmp_path / "out").train) == 12
+
+
+def test_tar_shards_by_a_pattern(fruit, tmp_path, capsys):
+    for half, count in (("train", 6), ("val", 2)):
+        files = {}
+        for label, kind in enumerate(("apple", "berry")):
+            for i in range(count):
+                picture = fruit / ("train" if half == "train" else "test") / kind / f"{i}.png"
+                files |= {f"{kind}{i}.png": picture.read_bytes(), f"{kind}{i}.cls": str(label).encode()}
+        write_tar(tmp_path / f"{half}-0.tar", files, "")
+    words = ("--epochs", 1, "--batch-size", 4, "--quiet", "--out", tmp_path / "net")
+    assert run("train", "--data", f"{tmp_path}/{{train,val}}-{{0..0}}.tar", *words) == 0
+    words = ("--layers", "pool1", "--maps", 1, "--top", 2, "--no-sanity", "--quiet")
+    assert run("visualize", tmp_path / "net" / "checkpoint.safetensors", *words, "--out", tmp_path / "out") == 0
+    capsys.readouterr()
+    assert run("train", "--data", f"{tmp_path}/train-{{0..3}}.tar", "--out", tmp_path / "none") == 2
+    assert "3 of 4 shards are missing" in capsys.readouterr().err

@@ -24,8 +24,8 @@ Commands = Any  # argparse's own type of sub-parsers is private
 
 
 DATA = (
-    "fashion-mnist (in the package), cifar10, a folder of class folders, a zip or tar of one, or a folder that "
-    "`zfcuda pack` made"
+    "fashion-mnist (in the package), cifar10, a folder of class folders, a zip or tar of one, a folder that "
+    "`zfcuda pack` made, or tar shards of webdataset ('train-{000..099}.tar')"
 )
 
 

@@ -50,8 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
         options = {"source": data.stamp(arguments.data), "seed": arguments.seed}
         packed = data.pack(split, common.output(arguments), **options, progress=bar.update)
     shape = " x ".join(map(str, packed.train.image_shape))
-    images = f"{len(packed.train):,} images to train on and {len(packed.test):,} to test on"
-    print(f"packed: {images}, of {shape} and {len(packed.train.classes):,} classes")
+    halves = f"{len(packed.train):,} images to train on and {len(packed.test):,} to test on"
+    print(f"packed: {halves}, of {shape} and {len(packed.train.classes):,} classes")
     print(f"next: zfcuda train --data {data.printable(arguments.out)}")
     return 0
 

@@ -38,13 +38,8 @@ _KINDS = {
 }
 
 
-class Files(Protocol):
-    """Files by name: those of `tree`, relative, with "/".
-
-    `read` and `path` may be called from several threads, and in forks of the process.
-    """
-
-    tree: Tree
+class Readable(Protocol):
+    """Files by name. `read` and `path` may be called from several threads, and in forks of the process."""
 
     def read(self, name: str, limit: int = FILE_LIMIT) -> bytes:
         """What the file holds; `DataError` with its path where it cannot be read or has more than `limit` bytes."""
@@ -53,6 +48,12 @@ class Files(Protocol):
     def path(self, name: str) -> str:
         """The name as a user would write it, for messages and reports: always printable."""
         ...
+
+
+class Files(Readable, Protocol):
+    """Files of a folder or archive: those of `tree`, by relative names with "/"."""
+
+    tree: Tree
 
     def real(self, folder: str) -> str:
         """The folder itself, whatever links lead to it: the same text for the same folder."""
@@ -71,7 +72,7 @@ def open_files(path: str | Path) -> Files:
     shown = printable(str(path))
     if not path.exists():
         raise FileNotFoundError(f"{shown}: no such file or folder")
-    _check_file(path)
+    check_file(path)
     with path.open("rb") as file:
         start = file.read(BLOCK)
     if start[:2] == b"PK":
@@ -88,12 +89,13 @@ def open_files(path: str | Path) -> Files:
 
 def read_file(path: str | Path, limit: int = FILE_LIMIT) -> bytes:
     """What a file on disk holds. It never waits, as for a FIFO. OSError, or `DataError` with the path."""
-    _check_file(path, limit)
+    check_file(path, limit)
     with open(path, "rb") as file:
         return file.read()
 
 
-def _check_file(path: str | Path, limit: int | None = None) -> None:
+def check_file(path: str | Path, limit: int | None = None) -> None:
+    """OSError where there is nothing; `DataError` where it is no file, or has more than `limit` bytes."""
     found = os.stat(path)
     if not stat.S_ISREG(found.st_mode):
         kind = _KINDS.get(stat.S_IFMT(found.st_mode), "something else")

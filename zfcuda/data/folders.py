@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from ..errors import DataError
 from . import images
 from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset, stratified
-from .files import Files
+from .files import Files, Readable
 from .layout import Classes, find_halves, members
 from .threads import in_threads
 
@@ -36,7 +37,7 @@ class FolderDataset:
 
     def __init__(
         self,
-        files: Files,
+        files: Readable,
         names: Sequence[str],
         labels: np.ndarray,
         classes: tuple[str, ...],
@@ -64,24 +65,9 @@ class FolderDataset:
         return self._files.path(self._names[index])
 
 
-def open_class_folders(
-    files: Files,
-    where: str,
-    *,
-    image_size: int | tuple[int, int] | None = None,
-    channels: int | None = None,
-    on_error: OnError = "raise",
-    hold_out: float = 0.1,
-    seed: int = 0,
-    in_memory: bool = True,
-) -> Split:
-    """A folder that holds a training and a test half, or class folders, as a `Split`.
-
-    The halves are found by their names, in any case: train, training, training_set, seg_train, ... and test, testing,
-    val, valid, validation, ...; the first test half that has folders of the training's classes counts, test before
-    validation. Without one, `hold_out` of every class is drawn with `seed` for testing. Folders above the class folders
-    are looked through while each holds nothing but the next; files outside class folders and hidden files play no
-    part; files in folders inside a class folder belong to the class.
+@dataclass(frozen=True)
+class Reading:
+    """How the images of a set are read, and what is tested on where there is no test half.
 
     The images keep their shape where all have the same, its smaller side is at most 256 and the larger at most 1024.
     Otherwise, and where `image_size` is given, each is scaled and centre-cropped to a square: of `image_size`, or of
@@ -90,32 +76,64 @@ def open_class_folders(
     `zfcuda.data.images` for how their colours are read, `zfcuda.data.arrays` for .npy files of any number of channels.
 
     Sets of up to 2 GiB are decoded on opening, larger ones, and all if not `in_memory`, batch by batch. A file that is
-    no image or a damaged one is a `DataError` (on opening, or when its batch is read), or is left out and listed in
-    `skipped`: then the others are read once on opening to find them.
+    no image or a damaged one is a `DataError` (on opening, or when its batch is read), or (on_error="skip") is left out
+    and listed in `skipped`: then the others are read once on opening to find them.
+
+    Without a test half, `hold_out` of every class is drawn with `seed` for testing.
     """
-    train_classes, test_classes = find_halves(files, where)
-    train_names, train_labels = _labelled(files, train_classes, tuple(train_classes.folders))
-    look = _look_at(files, train_names, image_size, channels, where)
-    limit = MEMORY_LIMIT if in_memory else 0
-    classes = tuple(train_classes.folders)
-    train = _read(files, train_names, train_labels, classes, look, on_error, where, limit)
-    if test_classes is None:
-        kept, held = stratified(train.labels, hold_out, seed)
-        if held.size == 0:
-            raise DataError(f"{where}: has no test folder, and no class with two images to hold one back")
-        test = Subset(train, held)
-        test.skipped = ()  # they are the training half's
-        return Split(Subset(train, kept), test)
-    test_names, test_labels = _labelled(files, test_classes, classes)
-    return Split(train, _read(files, test_names, test_labels, classes, look, on_error, where, limit))
+
+    image_size: int | tuple[int, int] | None = None
+    channels: int | None = None
+    on_error: OnError = "raise"
+    hold_out: float = 0.1
+    seed: int = 0
+    in_memory: bool = True
 
 
-def _labelled(files: Files, half: Classes, classes: tuple[str, ...]) -> tuple[list[str], np.ndarray]:
-    """The files of every class, class by class, and their labels, indices into `classes`."""
+class Listed(NamedTuple):
+    """The images of a half by their files' names, and their labels, int32 (N,)."""
+
+    names: list[str]
+    labels: np.ndarray
+
+
+def open_class_folders(files: Files, where: str, reading: Reading) -> Split:
+    """A folder that holds a training and a test half, or class folders, as a `Split`.
+
+    The halves are found by their names, in any case: train, training, training_set, seg_train, ... and test, testing,
+    val, valid, validation, ...; the first test half that has folders of the training's classes counts, test before
+    validation. Folders above the class folders are looked through while each holds nothing but the next; files outside
+    class folders and hidden files play no part; files in folders inside a class folder belong to the class.
+    """
+    train, test = find_halves(files, where)
+    classes = tuple(train.folders)
+    tested = _labelled(files, test, classes) if test is not None else None
+    return read_halves(files, where, classes, _labelled(files, train, classes), tested, reading)
+
+
+def _labelled(files: Files, half: Classes, classes: tuple[str, ...]) -> Listed:
+    """The files of every class, class by class, with labels that are indices into `classes`."""
     found = members(files, half)
     names = [name for label in classes for name in found.get(label, [])]
     labels = [index for index, label in enumerate(classes) for _ in found.get(label, [])]
-    return names, np.array(labels, np.int32)
+    return Listed(names, np.array(labels, np.int32))
+
+
+def read_halves(
+    files: Readable, where: str, classes: tuple[str, ...], train: Listed, test: Listed | None, reading: Reading
+) -> Split:
+    """Both halves, of one look, which is that of the training images."""
+    look = _look_at(files, train.names, reading.image_size, reading.channels, where)
+    limit = MEMORY_LIMIT if reading.in_memory else 0
+    trained = _read(files, train, classes, look, reading.on_error, where, limit)
+    if test is not None:
+        return Split(trained, _read(files, test, classes, look, reading.on_error, where, limit))
+    kept, held = stratified(trained.labels, reading.hold_out, reading.seed)
+    if held.size == 0:
+        raise DataError(f"{where}: has no test half, and no class with two images to hold one back")
+    tested = Subset(trained, held)
+    tested.skipped = ()  # they are the training half's
+    return Split(Subset(trained, kept), tested)
 
 
 # ---- The images ------------------------------------------------------------------------------------------
@@ -128,11 +146,11 @@ class _Look(NamedTuple):
     bits: int
 
 
-def _decode(files: Files, name: str, look: _Look) -> np.ndarray:
+def _decode(files: Readable, name: str, look: _Look) -> np.ndarray:
     return images.decode(files.read(name), files.path(name), *look)
 
 
-def _attempt(function: Callable[[], R], name: str, files: Files) -> R | Skipped:
+def _attempt(function: Callable[[], R], name: str, files: Readable) -> R | Skipped:
     """The result, or the file and the reason why there is none."""
     try:
         return function()
@@ -142,7 +160,7 @@ def _attempt(function: Callable[[], R], name: str, files: Files) -> R | Skipped:
 
 
 def _look_at(
-    files: Files, names: list[str], image_size: int | tuple[int, int] | None, wanted: int | None, where: str
+    files: Readable, names: list[str], image_size: int | tuple[int, int] | None, wanted: int | None, where: str
 ) -> _Look:
     step = -(-len(names) // _PEEKED)
 
@@ -166,15 +184,15 @@ def _look_at(
 
 
 def _read(
-    files: Files,
-    names: list[str],
-    labels: np.ndarray,
+    files: Readable,
+    listed: Listed,
     classes: tuple[str, ...],
     look: _Look,
     on_error: OnError,
     where: str,
     limit: int,
 ) -> Dataset:
+    names, labels = listed
     in_memory = len(names) * math.prod(look.shape) <= limit
     if not in_memory and on_error == "raise":
         return FolderDataset(files, names, labels, classes, look.shape, bits=look.bits)

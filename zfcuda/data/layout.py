@@ -12,9 +12,9 @@ from ..errors import DataError
 from .files import Files
 from .names import escaped, printable
 
-_TRAIN = ("train", "training", "trn", "tr")
+TRAIN = ("train", "training", "trn", "tr")
 # Where there are several, the first counts: what is called a test is one, and validation stands in for it.
-_TEST = (
+TEST = (
     *("test", "testing", "tst", "te"),
     *("val", "valid", "validation", "validate", "validating", "dev", "eval", "evaluation", "holdout"),
 )
@@ -23,8 +23,8 @@ _LEVELS = 3  # of folders that are searched for halves
 _SHORT = ("tr", "te", "dev")  # which may mean something else: only with class folders in them
 # What such a folder's name may say besides.
 _FILLERS = r"(?:sets?|data|datasets?|images?|imgs?|pictures?|photos?|samples?|splits?|parts?|folders?|half)"
-_HALF = re.compile(rf"({'|'.join((*_TRAIN, *_TEST))}){_FILLERS}?")
-_PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+_HALF = re.compile(rf"({'|'.join((*TRAIN, *TEST))}){_FILLERS}?")
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 class Classes(NamedTuple):
@@ -89,7 +89,7 @@ class _Tree:
             below = self.below[folder]
             if len(below) != 1 or not self.below[below[0]]:
                 return folder
-            if like and _basename(below[0]) != _basename(like) and _role(below[0]) != ("", ()):
+            if like and _basename(below[0]) != _basename(like) and role(below[0]) != ("", ()):
                 return folder
             folder = below[0]
 
@@ -153,7 +153,7 @@ def _basename(folder: str) -> str:
     return folder.rpartition("/")[2]
 
 
-def _role(folder: str) -> tuple[str, tuple[str, ...]]:
+def role(folder: str) -> tuple[str, tuple[str, ...]]:
     """What a folder's name says of it: "train" or another word for a half, or "", and the words besides."""
     said, rest = "", []
     for word in re.findall(r"[^\W\d_]+", _basename(folder).casefold()):
@@ -170,9 +170,9 @@ def _named_halves(tree: _Tree, root: str) -> tuple[str, list[str]] | None:
     here are not called halves."""
     halves: dict[tuple[str, ...], dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for folder in tree.below[root]:
-        said, rest = _role(folder)
+        said, rest = role(folder)
         if said and (said not in _SHORT or tree.below[folder]):
-            halves[rest]["train" if said in _TRAIN else said].append(folder)
+            halves[rest]["train" if said in TRAIN else said].append(folder)
     pairs = [found for found in halves.values() if "train" in found and len(found) > 1]
     alone = [folder for found in halves.values() for folders in found.values() for folder in folders]
     if not pairs:
@@ -184,7 +184,7 @@ def _named_halves(tree: _Tree, root: str) -> tuple[str, list[str]] | None:
             )
         return None
     chosen = pairs[0]
-    test = [chosen[word] for word in _TEST if word in chosen]
+    test = [chosen[word] for word in TEST if word in chosen]
     if len(pairs) > 1 or len(chosen["train"]) > 1 or len(test[0]) > 1:
         listed = ", ".join(printable(_basename(folder)) for folder in alone)
         raise DataError(f"{tree.path(root)}: it cannot be told which of these is which half: {listed}")
@@ -207,7 +207,7 @@ def _halves_below(tree: _Tree, root: str) -> tuple[str, list[str]] | None:
         return None
     ((place, halves),) = found.items()
     for name in tree.files.tree.names:
-        if name.casefold().endswith(_PICTURES) and not name.startswith(f"{place}/"):
+        if name.casefold().endswith(PICTURES) and not name.startswith(f"{place}/"):
             raise DataError(
                 f"{tree.path(root)}: has a training and a test folder in {tree.path(place)}, but also images elsewhere "
                 f"({tree.path(name)}); if they play no part, pass {tree.path(place)}"

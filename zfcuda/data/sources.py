@@ -9,12 +9,13 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..pairs import check_pair
-from . import cifar10, fashion_mnist, idx
+from . import cifar10, fashion_mnist, idx, tar_shards
 from .dataset import Split
 from .files import open_files
-from .folders import OnError, open_class_folders
+from .folders import OnError, Reading, open_class_folders
 from .names import printable
 from .packed import is_packed, open_packed
+from .tar_shards import open_tar_shards
 
 FASHION_MNIST = "fashion-mnist"
 CIFAR10 = "cifar10"
@@ -43,11 +44,13 @@ def open(
     - a folder of packed images (`pack`, `open_packed`);
     - a folder with the four IDX files of MNIST or a set in its form (Debian's package dataset-fashion-mnist puts
       Fashion-MNIST's into /usr/share/datasets/fashion-mnist), or with the binary files of CIFAR-10;
-    - a zip or tar (also gz, xz, bz2) of one of these. Nothing is unpacked to disk.
+    - a zip or tar (also gz, xz, bz2) of one of these. Nothing is unpacked to disk;
+    - tar shards in the webdataset convention: a pattern such as "train-{000..099}.tar" or "{train,val}-{000..099}.tar",
+      a folder with numbered tars and no folders, or a single one (see `open_tar_shards`).
 
-    image_size, channels, hold_out, seed, in_memory: see `open_class_folders`; the other sources have their own size and
-    split, and all but packed images are always in memory. on_error: "raise", or "skip" to go on without damaged files,
-    which `train.skipped` and `test.skipped` then list, each once.
+    image_size, channels, hold_out, seed, in_memory: see `zfcuda.data.folders.Reading`; IDX files, CIFAR-10's and packed
+    images have their own size and split, and all but packed ones are always in memory. on_error: "raise", or "skip" to
+    go on without damaged files, which `train.skipped` and `test.skipped` then list, each once.
 
     ValueError for arguments that are not allowed, FileNotFoundError where there is nothing; `DataError` where what is
     there is no data set, or is damaged.
@@ -66,12 +69,16 @@ def open(
         raise ValueError("data must not be empty")
     if data == FASHION_MNIST:
         return fashion_mnist.embedded()
+    reading = Reading(image_size, channels, on_error, hold_out, seed, in_memory)
+    shards = tar_shards.expand(str(data))
+    if shards:
+        return open_tar_shards(shards, printable(str(data)), reading)
     path = find_cifar10() if data == CIFAR10 else Path(data)
     where = printable(str(path))
     if not path.exists():
         raise FileNotFoundError(
             f"{where}: no such data set; expected {FASHION_MNIST}, {CIFAR10}, a folder of class folders, "
-            "a zip or tar of one, or a folder of packed images"
+            "a zip or tar of one, a folder of packed images, or tar shards ('train-{000..099}.tar')"
         )
     if is_packed(path):
         return open_packed(path)
@@ -82,24 +89,18 @@ def open(
     found = idx.find(files)
     if found is not None:
         return idx.open_idx(files, found)
+    shards = tar_shards.find(files, path)
+    if shards:
+        return open_tar_shards(shards, where, reading)
     if not files.tree.names:
         raise DataError(f"{where}: holds no files; expected class folders with images")
-    return open_class_folders(
-        files,
-        where,
-        image_size=image_size,
-        channels=channels,
-        on_error=on_error,
-        hold_out=hold_out,
-        seed=seed,
-        in_memory=in_memory,
-    )
+    return open_class_folders(files, where, reading)
 
 
 def is_there(data: str) -> bool:
     """Whether `open` would find something for this word or path."""
     if data != CIFAR10:
-        return data == FASHION_MNIST or Path(data).exists()
+        return data == FASHION_MNIST or any(path.exists() for path in tar_shards.expand(data) or [Path(data)])
     with contextlib.suppress(FileNotFoundError):
         return find_cifar10().exists()
     return False
@@ -111,14 +112,15 @@ def stamp(data: str | Path) -> str:
     if data == FASHION_MNIST:
         return hashlib.sha256(FASHION_MNIST.encode()).hexdigest()
     path = find_cifar10() if data == CIFAR10 else Path(data)
+    names = [path / name for name in sorted(open_files(path).tree.names)] if path.is_dir() else [path]
     found = hashlib.sha256()
-    for name in sorted(open_files(path).tree.names) if path.is_dir() else [""]:
+    for file in tar_shards.expand(str(data)) or names:
         try:
-            known = os.stat(path / name)
+            known = os.stat(file)
             said = f"{known.st_size} {known.st_mtime_ns}"
         except OSError as error:
             said = str(error.errno)
-        found.update(os.fsencode(f"{name}\0{said}\0"))
+        found.update(os.fsencode(f"{os.path.relpath(file, path)}\0{said}\0"))
     return found.hexdigest()
 
 
