@@ -294,7 +294,7 @@ SHARD = np.zeros((5, 5, 4, 3), np.uint8)
         ("train-00001.npy", lambda path: os.truncate(path, 429), "goes on behind its images: 429 bytes, where 428"),
         ("train-00001.npy", lambda path: os.truncate(path, 50), "is no .npy file of images"),
         ("train-00001.npy", lambda path: path.write_bytes(b""), "is no .npy file of images"),
-        ("train-00001.npy", lambda path: path.write_bytes(b"\x93NUMPY\x02\x00" + bytes(420)), "version (2, 0) of the"),
+        ("train-00001.npy", lambda path: path.write_bytes(b"\x93NUMPY\x03\x00" + bytes(420)), "version (3, 0) of the"),
         ("train-00001.npy", rewrite(SHARD[:4]), "holds uint8 (4, 5, 4, 3), the index says uint8 (5, 5, 4, 3)"),
         ("train-00001.npy", rewrite(SHARD[:, :4]), "holds uint8 (5, 4, 4, 3), the index says"),
         ("train-00001.npy", rewrite(SHARD.astype(np.int8)), "holds int8 (5, 5, 4, 3), the index says"),

@@ -11,6 +11,7 @@ from .loading import load_batches, shuffled
 from .names import listed, printable
 from .packed import PackedDataset, open_packed, pack
 from .preprocess import IMAGENET, Preprocess, Scale, mean_image, unit_scale
+from .sequence import SequenceDataset
 from .sources import CIFAR10, FASHION_MNIST, is_there, open, stamp
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "PackedDataset",
     "Preprocess",
     "Scale",
+    "SequenceDataset",
     "Skipped",
     "Split",
     "Subset",

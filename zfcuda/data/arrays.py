@@ -1,9 +1,10 @@
-"""Images in .npy files, of any number of channels: uint8 (H,W,C) or (H,W). No pickle."""
+"""Images as arrays, of any number of channels: uint8 (H,W,C) or (H,W). The .npy format, without pickles."""
 
 from __future__ import annotations
 
 import io
 import math
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -16,14 +17,20 @@ def is_array(data: bytes) -> bool:
     return data.startswith(_MAGIC)
 
 
+def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """Shape, whether in Fortran order, and dtype of a .npy file, which is left where the values begin. ValueError if it
+    is none."""
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"version {version} of the .npy format is not read")
+    return readers[version](file)
+
+
 def shape_of(data: bytes) -> tuple[int, int, int]:
     """(H, W, C) of an array, from its header. ValueError if it is none of images, or not whole."""
     file = io.BytesIO(data)
-    version = np.lib.format.read_magic(file)
-    read_header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    if version not in read_header:
-        raise ValueError(f"version {version} of the .npy format is not read")
-    shape, _, dtype = read_header[version](file)
+    shape, _, dtype = read_header(file)
     if dtype != np.uint8 or len(shape) not in (2, 3) or min(shape) < 1:
         raise ValueError(f"an array must be uint8 (H,W,C) or (H,W), got {dtype} of shape {shape}")
     if math.prod(shape) > _LARGEST or len(data) - file.tell() != math.prod(shape):
@@ -32,11 +39,16 @@ def shape_of(data: bytes) -> tuple[int, int, int]:
 
 
 def decode(data: bytes, shape: tuple[int, int, int]) -> np.ndarray:
-    """An array as uint8 (H,W,C) = `shape`: scaled until it covers that, and its centre, like a picture."""
-    height, width, channels = shape_of(data)
+    """An array in a .npy file, as `fit` returns it."""
+    own = shape_of(data)
+    return fit(np.load(io.BytesIO(data), allow_pickle=False).reshape(own), shape)
+
+
+def fit(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """An array (H,W,C) as uint8 (H,W,C) = `shape`: scaled until it covers that, and its centre, like a picture."""
+    height, width, channels = array.shape
     if channels != shape[2]:
         raise ValueError(f"has {channels} channels, where {shape[2]} are expected")
-    array = np.load(io.BytesIO(data), allow_pickle=False).reshape(height, width, channels)
     if (height, width) == shape[:2]:
         return array
     planes = [Image.fromarray(np.ascontiguousarray(array[..., channel])) for channel in range(channels)]

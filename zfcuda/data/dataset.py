@@ -176,6 +176,16 @@ def stratified(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.n
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
 
 
+def held_out(dataset: Dataset, where: str, fraction: float, seed: int) -> Split:
+    """The data set as two halves: `fraction` of every class is tested on. `DataError` where no class has two images."""
+    kept, held = stratified(dataset.labels, fraction, seed)
+    if held.size == 0:
+        raise DataError(f"{where}: has no test half, and no class with two images to hold one back")
+    test = Subset(dataset, held)
+    test.skipped = ()  # they are the training half's
+    return Split(Subset(dataset, kept), test)
+
+
 def chunks(dataset: Dataset, indices: np.ndarray | None = None) -> Iterator[np.ndarray]:
     """All indices, or these, in order: as many at a time as have images of 128 MiB together, and at most 512."""
     indices = np.arange(len(dataset)) if indices is None else indices

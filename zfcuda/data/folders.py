@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from . import images
-from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset, stratified
+from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, held_out
 from .files import Files, Readable
 from .layout import Classes, find_halves, members
 from .threads import in_threads
@@ -24,7 +24,7 @@ _LONGEST = 1024  # side of images that keep their shape
 
 # A larger set is not decoded on opening but batch by batch.
 MEMORY_LIMIT = 2 * 2**30
-_PEEKED = 1000
+PEEKED = 1000  # images that are looked at to tell what all have in common
 
 R = TypeVar("R")
 
@@ -51,7 +51,7 @@ class FolderDataset:
         self.classes = classes
         self.image_shape = image_shape
         self.skipped = skipped
-        self._look = _Look(image_shape, bits)
+        self._look = Look(image_shape, bits)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -128,25 +128,20 @@ def read_halves(
     trained = _read(files, train, classes, look, reading.on_error, where, limit)
     if test is not None:
         return Split(trained, _read(files, test, classes, look, reading.on_error, where, limit))
-    kept, held = stratified(trained.labels, reading.hold_out, reading.seed)
-    if held.size == 0:
-        raise DataError(f"{where}: has no test half, and no class with two images to hold one back")
-    tested = Subset(trained, held)
-    tested.skipped = ()  # they are the training half's
-    return Split(Subset(trained, kept), tested)
+    return held_out(trained, where, reading.hold_out, reading.seed)
 
 
 # ---- The images ------------------------------------------------------------------------------------------
 
 
-class _Look(NamedTuple):
+class Look(NamedTuple):
     """What the images of a set have in common: their shape as they are read, and in how many bits white is written."""
 
     shape: tuple[int, int, int]
     bits: int
 
 
-def _decode(files: Readable, name: str, look: _Look) -> np.ndarray:
+def _decode(files: Readable, name: str, look: Look) -> np.ndarray:
     return images.decode(files.read(name), files.path(name), *look)
 
 
@@ -161,8 +156,8 @@ def _attempt(function: Callable[[], R], name: str, files: Readable) -> R | Skipp
 
 def _look_at(
     files: Readable, names: list[str], image_size: int | tuple[int, int] | None, wanted: int | None, where: str
-) -> _Look:
-    step = -(-len(names) // _PEEKED)
+) -> Look:
+    step = -(-len(names) // PEEKED)
 
     def peek(name: str) -> images.Header | Skipped:
         return _attempt(lambda: images.peek(files.read(name), files.path(name)), name, files)
@@ -171,23 +166,28 @@ def _look_at(
     headers = [header for header in peeked if not isinstance(header, Skipped)]
     if not headers:
         raise DamagedFiles(where, [item for item in peeked if isinstance(item, Skipped)], len(names), advice="")
+    return look_of(headers, image_size, wanted)
+
+
+def look_of(headers: Sequence[images.Header], image_size: int | tuple[int, int] | None, wanted: int | None) -> Look:
+    """What images with such headers become, as `Reading` says; wanted: how many channels, if that is given."""
     channels = wanted or max(header.channels for header in headers)
     bits = max(header.bits for header in headers)
     sizes = {(header.height, header.width) for header in headers}
     height, width = next(iter(sizes))
     if image_size is None and len(sizes) == 1 and min(height, width) <= SIDE and max(height, width) <= _LONGEST:
-        return _Look((height, width, channels), bits)
+        return Look((height, width, channels), bits)
     if isinstance(image_size, tuple):
-        return _Look((*image_size, channels), bits)
+        return Look((*image_size, channels), bits)
     side = image_size or min(SIDE, int(statistics.median(min(header.height, header.width) for header in headers)))
-    return _Look((side, side, channels), bits)
+    return Look((side, side, channels), bits)
 
 
 def _read(
     files: Readable,
     listed: Listed,
     classes: tuple[str, ...],
-    look: _Look,
+    look: Look,
     on_error: OnError,
     where: str,
     limit: int,

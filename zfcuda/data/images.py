@@ -73,14 +73,23 @@ def peek(data: bytes, path: str) -> Header:
         with _reading(path):
             return Header(*arrays.shape_of(data), 0)
     with _reading(path):
-        image = _open(data)
-        height, width = _size(image, data)
-        channels = 1 if image.mode in _GREYS else 3
-        bits = 0
-        if _is_deep(image) and not _stated_bits(image):
-            with _memory.hold(image):
-                bits = _Deep(image, data).bits
-        return Header(height, width, channels, bits)
+        return _header(_open(data), data)
+
+
+def peek_picture(image: Image.Image, path: str) -> Header:
+    """The header of a picture of Pillow's. `DataError` with `path` where it cannot be read."""
+    with _reading(path):
+        return _header(image, b"")
+
+
+def _header(image: Image.Image, data: bytes) -> Header:
+    height, width = _size(image, data)
+    channels = 1 if image.mode in _GREYS else 3
+    bits = 0
+    if _is_deep(image) and not _stated_bits(image):
+        with _memory.hold(image):
+            bits = _Deep(image, data).bits
+    return Header(height, width, channels, bits)
 
 
 def decode(data: bytes, path: str, shape: tuple[int, int, int], bits: int = 0) -> np.ndarray:
@@ -93,23 +102,37 @@ def decode(data: bytes, path: str, shape: tuple[int, int, int], bits: int = 0) -
     if arrays.is_array(data):
         with _reading(path):
             return arrays.decode(data, shape)
-    height, width, channels = shape
-    mode = "L" if channels == 1 else "RGB"
     with _reading(path):
-        if channels not in (1, 3):
-            raise ValueError(
-                f"a picture has 1 or 3 channels, where {channels} are expected; those are read from .npy files"
-            )
         image = _open(data)
         # JPEG's own downscaling, to no less than what is needed either way round, saves most of the decoding.
-        side = max(height, width)
-        image.draft(mode, (side, side))
-        with _memory.hold(image):
-            image = _Deep(image, data).eight_bits(bits) if _is_deep(image) else _upright(image, data)
-            image = _in_mode(image, mode)
-            if image.size != (width, height):
-                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-            return np.asarray(image, np.uint8).reshape(shape)
+        side = max(shape[:2])
+        image.draft(_mode(shape), (side, side))
+        return _fit(image, data, shape, bits)
+
+
+def fit_picture(image: Image.Image, path: str, shape: tuple[int, int, int], bits: int = 0) -> np.ndarray:
+    """A picture of Pillow's as uint8 (H,W,C) = `shape`; see `decode`."""
+    with _reading(path):
+        return _fit(image, b"", shape, bits)
+
+
+def _fit(image: Image.Image, data: bytes, shape: tuple[int, int, int], bits: int) -> np.ndarray:
+    height, width, _ = shape
+    mode = _mode(shape)
+    with _memory.hold(image):
+        image = _Deep(image, data).eight_bits(bits) if _is_deep(image) else _upright(image, data)
+        image = _in_mode(image, mode)
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+        return np.asarray(image, np.uint8).reshape(shape)
+
+
+def _mode(shape: tuple[int, int, int]) -> str:
+    if shape[2] not in (1, 3):
+        raise ValueError(
+            f"a picture has 1 or 3 channels, where {shape[2]} are expected; those are read from .npy files"
+        )
+    return "L" if shape[2] == 1 else "RGB"
 
 
 def read_image(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
@@ -181,8 +204,12 @@ os.register_at_fork(after_in_child=_memory.reset)  # the threads that hold some 
 
 
 def _orientation(image: Image.Image, data: bytes) -> int:
-    # Pillow decodes a PNG to look for what may stand behind its pixels.
-    if image.format == "PNG" and not any(word in data for word in (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type")):
+    # data: of the file, if they are there. Pillow decodes a PNG to look for what may stand behind its pixels.
+    if (
+        data
+        and image.format == "PNG"
+        and not any(word in data for word in (b"eXIf", b"XML:com.adobe.xmp", b"Raw profile type"))
+    ):
         return 1
     try:
         return int(image.getexif().get(_ORIENTATION, 1))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ..errors import DataError
 from ..pairs import check_pair
-from . import cifar10, fashion_mnist, idx, tar_shards
+from . import cifar10, fashion_mnist, idx, npz, tar_shards
 from .dataset import Split
 from .files import open_files
 from .folders import OnError, Reading, open_class_folders
@@ -45,11 +45,12 @@ def open(
     - a folder with the four IDX files of MNIST or a set in its form (Debian's package dataset-fashion-mnist puts
       Fashion-MNIST's into /usr/share/datasets/fashion-mnist), or with the binary files of CIFAR-10;
     - a zip or tar (also gz, xz, bz2) of one of these. Nothing is unpacked to disk;
+    - an .npz file with arrays `images` and `labels` (see `zfcuda.data.npz.open_npz` for other names);
     - tar shards in the webdataset convention: a pattern such as "train-{000..099}.tar" or "{train,val}-{000..099}.tar",
       a folder with numbered tars and no folders, or a single one (see `open_tar_shards`).
 
-    image_size, channels, hold_out, seed, in_memory: see `zfcuda.data.folders.Reading`; IDX files, CIFAR-10's and packed
-    images have their own size and split, and all but packed ones are always in memory. on_error: "raise", or "skip" to
+    image_size, channels, hold_out, seed, in_memory: see `zfcuda.data.folders.Reading`; arrays, packed or not,
+    have their own size and split, and all but packed ones are always in memory. on_error: "raise", or "skip" to
     go on without damaged files, which `train.skipped` and `test.skipped` then list, each once.
 
     ValueError for arguments that are not allowed, FileNotFoundError where there is nothing; `DataError` where what is
@@ -89,6 +90,8 @@ def open(
     found = idx.find(files)
     if found is not None:
         return idx.open_idx(files, found)
+    if path.is_file() and npz.is_npz(files):
+        return npz.open_npz(files, where, hold_out, seed)
     shards = tar_shards.find(files, path)
     if shards:
         return open_tar_shards(shards, where, reading)

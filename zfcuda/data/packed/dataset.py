@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import DataError
+from ..arrays import read_header
 from ..dataset import Skipped, Split
 from ..files import read_file
 from ..names import printable
@@ -152,7 +153,8 @@ def check_shard(folder: Path, shard: Shard, image_shape: tuple[int, int, int]) -
     wanted = (shard.count, *image_shape)
     try:
         with open(path, "rb", opener=_without_waiting) as file:
-            shape, fortran, dtype, begins = _header(file)
+            shape, fortran, dtype = read_header(file)
+            begins = file.tell()
             size = os.fstat(file.fileno()).st_size
     except OSError as error:
         raise DataError(f"{shown}: cannot be read ({error.strerror or error})") from error
@@ -168,13 +170,6 @@ def check_shard(folder: Path, shard: Shard, image_shape: tuple[int, int, int]) -
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)  # as one would for the other end of a FIFO
-
-
-def _header(file: io.BufferedReader) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-    version = np.lib.format.read_magic(file)
-    if version != (1, 0):
-        raise ValueError(f"version {version} of the .npy format, where (1, 0) is read")
-    return (*np.lib.format.read_array_header_1_0(file), file.tell())
 
 
 def _stored(folder: Path, file: File, dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
