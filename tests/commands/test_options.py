@@ -13,7 +13,7 @@ from .conftest import numbers_of, run, write_fruit
 
 HOSTILE = ("-1", "0", "1e999", "-1e999", "nan", "inf", "1" + 30 * "0", "9" * 5000, "0x10", "1.5e3", "", "one")
 # Where zero is a number like others, where 1.5e3 is, and where -1 is.
-ZERO = {"--fill", "--seed", "--seeds", "--momentum", "--weight-decay", "--mean"}
+ZERO = {"--fill", "--seed", "--seeds", "--momentum", "--weight-decay", "--mean", "--warmup"}
 REAL = {"--fill", "--lr", "--max-filter-rms", "--mean", "--std", "--scale"}
 SIGNED = {"--fill", "--mean"}
 # One of a list.
@@ -122,6 +122,14 @@ def test_epochs_to_track_that_are_over(tmp_path, capsys):
     assert "--track-evolution must have an epoch after 2" in capsys.readouterr().err
     assert run("train", *words, "--epochs", 3, "--resume", "--track-evolution", 2, 3) == 0
     assert numbers_of(tmp_path / "net")["Evolution"]["pool1"]["epochs"] == [3]
+
+
+def test_a_rate_that_rises_before_it_falls(tmp_path):
+    fruit = write_fruit(tmp_path / "fruit", {"train": 2, "test": 1})
+    words = ("--data", fruit, "--epochs", 4, "--lr", 0.01, "--schedule", "cosine", "--warmup", 1, "--quiet")
+    assert run("train", *words, "--out", tmp_path / "net") == 0
+    rates = [epoch["lr"] for epoch in numbers_of(tmp_path / "net")["Training"]]
+    assert rates == pytest.approx([0.005, 0.01 * (0.5 + 0.5**1.5), 0.005, 0.01 * (0.5 - 0.5**1.5)])
 
 
 @pytest.mark.parametrize("command", ["occlude", "sanity"])

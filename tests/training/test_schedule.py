@@ -2,7 +2,7 @@
 
 import pytest
 
-from zfcuda.training import Fixed, Linear, Plateau, Step
+from zfcuda.training import Cosine, Fixed, Linear, Plateau, Step, Warmup
 
 
 def test_fixed():
@@ -16,6 +16,19 @@ def test_step():
 
 def test_linear():
     assert [Linear(4)(epoch, []) for epoch in range(6)] == pytest.approx([1, 0.75, 0.5, 0.25, 0.25, 0.25])
+
+
+def test_cosine():
+    factors = [Cosine(4)(epoch, []) for epoch in range(6)]
+    assert factors == pytest.approx([1, 0.5 + 0.5**1.5, 0.5, 0.5 - 0.5**1.5, 0.5 - 0.5**1.5, 0.5 - 0.5**1.5])
+
+
+def test_warmup():
+    factors = [Warmup(Linear(8), 3)(epoch, []) for epoch in range(6)]
+    assert factors == pytest.approx([1 / 4, 2 / 4 * 7 / 8, 3 / 4 * 6 / 8, 5 / 8, 4 / 8, 3 / 8])
+    # What the schedule looks at is what it would see without.
+    plateau = Plateau(patience=1)
+    assert Warmup(plateau, 1)(3, [0.5, 0.5, 0.5]) == plateau(3, [0.5, 0.5, 0.5]) == pytest.approx(0.01)
 
 
 def test_plateau():
@@ -33,6 +46,8 @@ def test_plateau():
         (lambda: Step((0,)), "epochs must be positive and ascending"),
         (lambda: Step((2,), factor=1.0), "factor must be between 0 and 1"),
         (lambda: Linear(0), "epochs must be at least 1"),
+        (lambda: Cosine(0), "epochs must be at least 1"),
+        (lambda: Warmup(Fixed(), 0), "epochs must be at least 1"),
         (lambda: Plateau(patience=0), "patience must be at least 1"),
         (lambda: Plateau(factor=0.0), "factor must be between 0 and 1"),
     ],

@@ -9,8 +9,8 @@ from typing import Any
 from ..data import Split, unit_scale
 from ..files import read_json
 from ..nn import Architecture, models
-from ..training import Fixed, Linear, Plateau, Schedule, Step
-from .numbers import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, RMS, short
+from ..training import Cosine, Fixed, Linear, Plateau, Schedule, Step, Warmup
+from .numbers import BATCH, DECAY, EPOCHS, MOMENTUM, RATE, RMS, WARMUP, short
 
 _FULL_SIZE, _FULL_CROP = 256, 224  # the paper's images and crops
 _MOST_PARAMETERS = 2**30  # 4 GiB of weights, and as much again for gradients and for velocities
@@ -72,10 +72,17 @@ def add_budget(parser: argparse.ArgumentParser, epochs: int) -> None:
     )
     parser.add_argument(
         "--schedule",
-        choices=("linear", "plateau", "step", "fixed"),
+        choices=("linear", "cosine", "plateau", "step", "fixed"),
         default="linear",
-        help="how the learning rate falls: in a line, by ten when the validation error stalls (the paper's way), by "
-        "ten after half and three quarters of the epochs, not at all (default: linear)",
+        help="how the learning rate falls: in a line, along a cosine, by ten when the validation error stalls (the "
+        "paper's way), by ten after half and three quarters of the epochs, not at all (default: linear)",
+    )
+    parser.add_argument(
+        "--warmup",
+        type=WARMUP,
+        default=0,
+        metavar="N",
+        help="epochs in which the learning rate rises to that, for large batches (default: 0)",
     )
 
 
@@ -91,10 +98,15 @@ def add_flip(parser: argparse.ArgumentParser) -> None:
 
 def schedule_of(arguments: argparse.Namespace) -> Schedule:
     epochs = arguments.epochs
-    if arguments.schedule == "step":
-        return Step(tuple(sorted({max(1, epochs // 2), max(1, 3 * epochs // 4)})))
-    schedules: dict[str, Schedule] = {"linear": Linear(epochs), "plateau": Plateau(), "fixed": Fixed()}
-    return schedules[arguments.schedule]
+    schedules: dict[str, Schedule] = {
+        "linear": Linear(epochs),
+        "cosine": Cosine(epochs),
+        "plateau": Plateau(),
+        "step": Step(tuple(sorted({max(1, epochs // 2), max(1, 3 * epochs // 4)}))),
+        "fixed": Fixed(),
+    }
+    schedule = schedules[arguments.schedule]
+    return Warmup(schedule, arguments.warmup) if arguments.warmup else schedule
 
 
 def natural_size(model: str) -> int | None:

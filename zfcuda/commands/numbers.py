@@ -65,6 +65,7 @@ def short(text: str) -> str:
 # What the options count, with limits beyond any use, within which nothing overflows.
 COUNT = Whole(1, 10**9)  # of images
 EPOCHS = Whole(1, 10**6)
+WARMUP = Whole(0, 10**6)  # epochs
 BATCH = Whole(1, 2**16)
 SIDE = Whole(1, 4096)  # pixels; also the largest images that are read
 CANVAS = Whole(2, 1024)

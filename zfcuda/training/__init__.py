@@ -1,7 +1,19 @@
 """Training: the trainer, its schedules, evaluation and checkpoints."""
 
 from .evaluation import Evaluation, evaluate
-from .schedule import Fixed, Linear, Plateau, Schedule, Step
+from .schedule import Cosine, Fixed, Linear, Plateau, Schedule, Step, Warmup
 from .trainer import Trainer, default_preprocess
 
-__all__ = ["Evaluation", "Fixed", "Linear", "Plateau", "Schedule", "Step", "Trainer", "default_preprocess", "evaluate"]
+__all__ = [
+    "Cosine",
+    "Evaluation",
+    "Fixed",
+    "Linear",
+    "Plateau",
+    "Schedule",
+    "Step",
+    "Trainer",
+    "Warmup",
+    "default_preprocess",
+    "evaluate",
+]

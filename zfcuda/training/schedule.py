@@ -1,4 +1,4 @@
-"""How the learning rate falls: factors on the trainer's rate, as pure functions of the epochs so far (P2).
+"""How the learning rate rises and falls: factors on the trainer's rate, as pure functions of the epochs so far (P2).
 
 A schedule is called before every epoch with its number, from 0, and the validation errors of the epochs before it. It
 keeps no state, so that a resumed training sees the rates that an uninterrupted one would have seen.
@@ -6,6 +6,7 @@ keeps no state, so that a resumed training sees the rates that an uninterrupted 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -58,6 +59,37 @@ class Linear:
 
     def __call__(self, epoch: int, errors: Sequence[float]) -> float:
         return max(1 - epoch / self.epochs, 1 / self.epochs)
+
+
+@dataclass(frozen=True)
+class Cosine:
+    """Falls along half a cosine from the full rate in the first of `epochs` to zero after the last one (Loshchilov and
+    Hutter 2017)."""
+
+    epochs: int
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+
+    def __call__(self, epoch: int, errors: Sequence[float]) -> float:
+        return (1 + math.cos(math.pi * min(epoch, self.epochs - 1) / self.epochs)) / 2
+
+
+@dataclass(frozen=True)
+class Warmup:
+    """Another schedule whose first `epochs` rise in equal steps to its rate, as large batches with a large rate need
+    (Goyal et al. 2017)."""
+
+    schedule: Schedule
+    epochs: int
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+
+    def __call__(self, epoch: int, errors: Sequence[float]) -> float:
+        return min(1.0, (epoch + 1) / (self.epochs + 1)) * self.schedule(epoch, errors)
 
 
 @dataclass(frozen=True)

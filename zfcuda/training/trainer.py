@@ -200,7 +200,8 @@ class Trainer:
         preprocess    by default `default_preprocess(net, train)`; kept in `net.preprocess`
         augmentation  by default P2's crops where images are larger than the network's input, else shifts; with flips.
                       A training that resumes goes on with its own
-        schedule      factors on `lr`, epoch by epoch (`zfcuda.training.Fixed`, `Step`, `Linear`, `Plateau`)
+        schedule      factors on `lr`, epoch by epoch (`zfcuda.training.Fixed`, `Step`, `Linear`, `Cosine`, `Plateau`,
+                      `Warmup`)
         out_dir       gets checkpoint.safetensors after every epoch, and metrics.jsonl, a JSON object per epoch
         resume        goes on from the checkpoint in `out_dir`, on the same data, bit for bit as if it had never
                       stopped; starts anew where there is none yet
