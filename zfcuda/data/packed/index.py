@@ -117,8 +117,8 @@ def _index(content: Any) -> Index:
     if _value(content, "version", int) != VERSION:
         raise ValueError(f"version {content['version']} of packed images, where {VERSION} is read: pack them anew")
     classes = tuple(_value(content, "classes", list))
-    if not classes or len(set(map(str, classes))) < len(classes) or not all(isinstance(one, str) for one in classes):
-        raise ValueError("classes must be a list of different names")
+    if not classes or not all(isinstance(one, str) for one in classes):
+        raise ValueError("classes must be a list of names")
     shape = tuple(_value(content, "image_shape", list))
     if len(shape) != 3 or not all(type(side) is int and 1 <= side <= _SIDE for side in shape):
         raise ValueError(f"image_shape must be [H, W, C], each from 1 to {_SIDE}, got {list(shape)!s:.80}")

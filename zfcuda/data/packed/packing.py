@@ -49,7 +49,8 @@ def pack(
     progress      called with the number of images that are done, a batch or shard at a time
 
     Each file is written beside, flushed and renamed. ValueError where the folder holds something else, or the disk has
-    no room; `DataError` where the folder was begun with other data or options, and for images that cannot be read.
+    no room; `DataError` where the folder was begun with other data or options, and for images that cannot be read;
+    TypeError for images that are not uint8 of the shape that the data set says.
     """
     out = Path(out)
     shape = split.train.image_shape
@@ -64,7 +65,7 @@ def pack(
     train = Subset(split.train, np.random.default_rng(seed).permutation(len(split.train)))
     halves: dict[str, Dataset] = dict(zip(HALVES, (train, split.test), strict=True))
     options = {"seed": seed, "shard_images": shard_images}
-    index = Index(tuple(train.classes), shape, _source(source, halves), options, {})
+    index = Index(tuple(map(printable, train.classes)), shape, _source(source, halves), options, {})
     before = _begun(out, index)
     if before is not None and before.complete:
         with contextlib.suppress(DataError):  # then what is damaged is made again
@@ -173,6 +174,8 @@ def _shards(half: Dataset, first: int, size: int, progress: Callable[[int], obje
         done = 0
         while done < len(part):
             some, _ = next(batches)
+            if some.dtype != np.uint8 or some.shape[1:] != half.image_shape:
+                raise TypeError(f"images must be uint8 (n, *{half.image_shape}), got {some.dtype} {some.shape}")
             images[done : done + len(some)] = some
             done += len(some)
             progress(len(some))
