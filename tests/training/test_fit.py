@@ -55,6 +55,28 @@ def test_the_validation_set_is_matched_by_the_names_of_its_classes():
     assert net.classes == tiny.CLASSES
 
 
+class Ordered(ArrayDataset):
+    """Has an order of its own, as packed images do, and remembers what it was asked for."""
+
+    asked: list = []  # noqa: RUF012
+
+    def order(self, rng):
+        return (np.arange(len(self)) + rng.integers(len(self))) % len(self)
+
+    def batch(self, indices):
+        self.asked.append(list(map(int, indices)))
+        return super().batch(indices)
+
+
+def test_a_data_set_is_read_in_its_own_order():
+    plain = tiny.dataset(24)
+    train = Ordered(plain.images, plain.labels, plain.classes)
+    preprocess = default_preprocess(tiny.network(), plain)
+    Trainer(tiny.network(), seed=5).fit(train, epochs=2, batch_size=8, preprocess=preprocess, progress=False)
+    for epoch, batches in enumerate((train.asked[:3], train.asked[3:])):
+        assert np.concatenate(batches).tolist() == train.order(np.random.default_rng([5, epoch])).tolist()
+
+
 def test_files_of_a_training(tmp_path):
     net = tiny.network()
     history = _fit(Trainer(net), tmp_path / "new" / "run")
