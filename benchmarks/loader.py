@@ -12,16 +12,17 @@ twice: with all done in the workers, and with uint8 crops from the workers, whic
 from __future__ import annotations
 
 import argparse
+import functools
 import os
 import statistics
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from cpu_device import time_alternating
 from harness import Calls, Name, environment, first_line, measure, table
 from PIL import Image, ImageOps
 from torch.utils import data as torch_data
@@ -115,31 +116,12 @@ def largest_difference(ours: Iterator[np.ndarray], theirs: Iterator[torch.Tensor
     return max(float(np.abs(one - other.numpy()).max()) for one, other in zip(ours, theirs, strict=True))
 
 
-def alternate(rounds: int) -> Callable[[dict[str, Callable[[], object]]], dict[str, list[float]]]:
-    """A timer of whole epochs, in turns: milliseconds."""
-
-    def timer(calls: dict[str, Callable[[], object]]) -> dict[str, list[float]]:
-        samples: dict[str, list[float]] = {name: [] for name in calls}
-        for _ in range(rounds):
-            for name, call in calls.items():
-                started = time.perf_counter()
-                call()
-                samples[name].append((time.perf_counter() - started) * 1e3)
-        return samples
-
-    return timer
-
-
-def copying(packed: Dataset, epoch: Epoch, rounds: int) -> float:
+def copying(packed: Dataset, epoch: Epoch) -> float:
     """Milliseconds an epoch for the crops alone, of images that are in memory."""
     images, _ = packed.batch(epoch.batches[0])
     corners, flips = (array[epoch.batches[0]] for array in (epoch.corners, epoch.flips))
-    samples = []
-    for _ in range(rounds * 5):
-        started = time.perf_counter()
-        epoch.preprocess.crops(images, corners, flips)
-        samples.append((time.perf_counter() - started) * 1e3 / len(images) * len(packed))
-    return statistics.median(samples)
+    samples = time_alternating({"crops": lambda: epoch.preprocess.crops(images, corners, flips)})
+    return statistics.median(samples["crops"]) / len(images) * len(packed)
 
 
 def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
@@ -154,6 +136,7 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
     for name, to_float in (("float32 from workers", True), ("uint8 from workers", False)):
         pictures = Pictures(paths, jpegs.labels, epoch, to_float)
         peers[name] = pictures, pictures.loader(workers)
+    timer = functools.partial(time_alternating, seconds=0, rounds=(rounds, rounds))
     rows = []
     for name, dataset in (("packed", packed), ("JPEG", jpegs)):
         calls = Calls(
@@ -167,8 +150,8 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
             ),
             tolerance=0.0,
         )
-        rows.append(measure(Name("loader", name, "epoch", f"{workers} workers"), calls, alternate(rounds), None))
-    copy_ms = copying(packed, epoch, rounds)
+        rows.append(measure(Name("loader", name, "epoch", f"{workers} workers"), calls, timer, None))
+    copy_ms = copying(packed, epoch)
     lines = [table(rows)]
     for row in rows:
         if row.ours_ms is not None and row.best_peer is not None:
