@@ -169,6 +169,34 @@ def test_a_call_that_was_ended_goes_on(folder, tmp_path, images, monkeypatch):
     assert all((out / name).stat().st_mtime_ns == time for name, time in kept.items())
 
 
+def test_a_call_that_was_ended_at_any_file_goes_on(folder, tmp_path, monkeypatch):
+    write, count = packed.packing.write_atomically, 1
+    while True:
+        written = []
+
+        def end(path, *content, written=written, last=count):
+            if len(written) == last:
+                raise Ended
+            written.append(path.name)
+            write(path, *content)
+
+        for module in (packed.packing, packed.index):
+            monkeypatch.setattr(module, "write_atomically", end)
+        out = tmp_path / str(count)
+        try:
+            data.pack(made(), out, shard_images=5)
+            break
+        except Ended:
+            pass
+        for module in (packed.packing, packed.index):
+            monkeypatch.setattr(module, "write_atomically", write)
+        data.pack(made(), out, shard_images=5)
+        for name in os.listdir(folder):
+            assert (folder / name).read_bytes() == (out / name).read_bytes()
+        count += 1
+    assert count == 1 + 4 + 7 * 2 + 2 + 1  # the index; the lists; a shard and the index; the means; the index
+
+
 def test_a_second_call_reads_no_image_again(folder, monkeypatch):
     told = []
     monkeypatch.setattr(packed.packing, "_pack_half", lambda *_: pytest.fail("packs again"))

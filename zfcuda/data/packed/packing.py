@@ -73,13 +73,17 @@ def pack(
             progress(sum(map(len, done)))
             return done
     _check_room(out, halves, before)
+    lists: dict[str, tuple[bytes | memoryview, ...]] = {}
     for name, half in halves.items():
-        labels = _write(out, f"{name}-labels.npy", *_npy(half.labels.astype("<i4")))
-        names = _write(
-            out, f"{name}-names.txt", utf8("".join(printable(half.identifier(i)) + "\n" for i in range(len(half))))
-        )
-        index.halves[name] = Half(len(half), labels, names, before.halves[name].shards if before else [])
-    index.save(out)
+        labels, names = f"{name}-labels.npy", f"{name}-names.txt"
+        lists[labels] = _npy(half.labels.astype("<i4"))
+        lists[names] = (utf8("".join(printable(half.identifier(i)) + "\n" for i in range(len(half)))),)
+        files = [File(one, _sha256(*lists[one])) for one in (labels, names)]
+        shards = before.halves[name].shards if before else []
+        index.halves[name] = Half(len(half), labels=files[0], names=files[1], shards=shards)
+    index.save(out)  # before all other files: by it the next call knows the folder
+    for one, content in lists.items():
+        write_atomically(out / one, *content)
     for name, half in halves.items():
         _pack_half(out, index, name, half, progress)
     index.complete = True
@@ -189,9 +193,13 @@ def _npy(array: np.ndarray) -> tuple[bytes, memoryview]:
     return header.getvalue(), np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
-def _write(out: Path, name: str, *data: bytes | memoryview) -> File:
+def _sha256(*data: bytes | memoryview) -> str:
     found = hashlib.sha256()
     for part in data:
         found.update(part)
+    return found.hexdigest()
+
+
+def _write(out: Path, name: str, *data: bytes | memoryview) -> File:
     write_atomically(out / name, *data)
-    return File(name, found.hexdigest())
+    return File(name, _sha256(*data))
