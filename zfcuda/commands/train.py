@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..analysis import Tracker
@@ -13,8 +14,9 @@ from ..nn.layers import PRECISIONS
 from ..report import Report
 from ..report.sections.evolution import evolution_section
 from ..report.sections.training import training_section
-from ..training import Trainer, evaluate
+from ..training import Ranks, Trainer, evaluate, world
 from ..training.origin import augmentation_of
+from ..training.ranks import Communicator
 from ..training.trainer import CHECKPOINT
 from . import common
 from .budget import add_budget, add_flip, add_model, architecture_of, input_scale, natural_size, schedule_of
@@ -30,7 +32,8 @@ def add_parser(commands: Commands) -> None:
         "train",
         run,
         "train a network from scratch",
-        "Trains a network from scratch, checkpoint by checkpoint. Ctrl-C loses one epoch at most: --resume goes on.",
+        "Trains a network from scratch, checkpoint by checkpoint. Ctrl-C loses one epoch at most: --resume goes on. "
+        "mpirun -n N zfcuda train ... trains on N processes, each of which computes its share of every batch.",
     )
     common.add_data(parser, required=True)
     add_model(parser)
@@ -63,14 +66,25 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    if arguments.track_evolution is not None:
+    communicator = world()
+    ranks = Ranks(communicator)
+    with ranks.ending_together(), ranks.speaking_once():
+        if ranks.size > 1 and not arguments.quiet:
+            print(f"{ranks.size} processes: {ranks.places()}", file=sys.stderr)
+        status = _run(arguments, communicator, ranks.rank == 0)
+        ranks.meet()
+    return status
+
+
+def _run(arguments: argparse.Namespace, communicator: Communicator | None, writes: bool) -> int:
+    if writes and arguments.track_evolution is not None:
         _check_tracked(arguments)
     place = common.device(arguments)
     split = common.open_data(arguments, natural_size(arguments.model))
     architecture = architecture_of(arguments.model, split)
     if arguments.first_layer:
         architecture = _with_first_layer(architecture, *arguments.first_layer)
-    directory = common.output(arguments)
+    directory = common.output(arguments) if writes else Path(arguments.out)
     net = Network(architecture, seed=arguments.seed).to(place)
     mean = mean_image(split.train)
     trainer = Trainer(
@@ -81,9 +95,10 @@ def run(arguments: argparse.Namespace) -> int:
         arguments.max_filter_rms,
         precision=arguments.precision,
         seed=arguments.seed,
+        communicator=communicator,
     )
     tracker = None
-    if arguments.track_evolution is not None:
+    if writes and arguments.track_evolution is not None:
         looked_at = sample(split.train, _TRACKED_IMAGES)
         at = arguments.track_evolution or PAPER_EPOCHS
         tracker = Tracker(net, looked_at, at=at, out_dir=directory / FOLDER)
@@ -102,14 +117,17 @@ def run(arguments: argparse.Namespace) -> int:
         about={"data": common.described_data(arguments)},
         progress=not arguments.quiet,
     )
+    extra = [("augmentation", str(augmentation_of(net.origin)))]
+    if arguments.ten_crop:
+        result = evaluate(net, split.test, ten_crop=True, ranks=trainer.ranks)
+        extra.append(("test top-1, ten crops", f"{100 * result.top1:.2f} %"))
+    if not writes:
+        return 0
     report = Report(
         f"{arguments.model} on {arguments.data}",
         f"Trained from scratch on {len(split.train):,} images of {len(split.train.classes)} classes.",
         common.command_line(arguments),
     )
-    extra = [("augmentation", str(augmentation_of(net.origin)))]
-    if arguments.ten_crop:
-        extra.append(("test top-1, ten crops", f"{100 * evaluate(net, split.test, ten_crop=True).top1:.2f} %"))
     report.add(training_section(net, history, extra))
     if tracker is not None:
         report.add(evolution_section(tracker.result()))

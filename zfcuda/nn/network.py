@@ -19,7 +19,7 @@ from .capture import Captured, identity
 from .checkpoint import HEADS, ORIGIN, Checkpoint, PathLike, read_checkpoint
 from .layers import KINDS, PRECISIONS, RULES, Layer, Stage, build_stages
 from .projection import Descent
-from .record import Record, Training
+from .record import Part, Record, Training
 from .trace import Trace
 
 if TYPE_CHECKING:
@@ -304,7 +304,7 @@ class Network:
     # ---- Training ------------------------------------------------------------------------------------------------
 
     def loss_and_gradients(
-        self, x: Array, labels: Array, *, dropout_seed: int = 0, step: int | Array = 0
+        self, x: Array, labels: Array, *, dropout_seed: int = 0, step: int | Array = 0, part: Part | None = None
     ) -> tuple[Array, Array, dict[str, Array]]:
         """One training pass (P2): x float32 (N,H,W,C), labels int32 (N,) -> mean cross-entropy (float32, shape ()),
         probabilities (N, classes), and the gradients of the mean loss, keyed as `parameters()`.
@@ -313,10 +313,13 @@ class Network:
         array of shape ()) and the layer. The network keeps the arrays of gradients: the next call overwrites them. The
         gradient of the images is not computed. Batch normalisation is by the batch's statistics, which change running
         averages only by `update_state`.
+
+        part: where x is a part of a batch. Dropout and batch normalisation are then those of the whole batch, loss and
+        gradients are the part's.
         """
         x = self._check_images("x", x)
         with self._holding_filters():
-            return self._loss_and_gradients(x, labels, Training(dropout_seed, step, self._gradient_arrays()))
+            return self._loss_and_gradients(x, labels, Training(dropout_seed, step, self._gradient_arrays(), part=part))
 
     def _loss_and_gradients(self, x: Array, labels: Array, training: Training) -> tuple[Array, Array, dict[str, Array]]:
         records = self._forward(x, training)
@@ -338,10 +341,12 @@ class Network:
             if stage.overwrites and _is_among(dy, arriving.values()):
                 dy = dy.copy()
             need_dx = any(name in self._learned for name in stage.inputs)
-            parts = stage.backward(dy, record, training, need_dx)
-            for name, part in zip(stage.inputs, parts, strict=need_dx):
+            dxs = stage.backward(dy, record, training, need_dx)
+            if training.part is not None:
+                training.part.ready({name: training.gradients[name] for name in stage.parameter_names})
+            for name, dx in zip(stage.inputs, dxs, strict=need_dx):
                 if name in self._learned:
-                    arriving[name] = _accumulated(arriving, name, part)
+                    arriving[name] = _accumulated(arriving, name, dx)
         self._statistics = training.statistics
         return loss, probabilities, training.gradients
 

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from .. import ops
 from ..backends import Array, array_module
 
-__all__ = ["Record", "Training"]
+__all__ = ["Part", "Record", "Training"]
+
+
+class Part(Protocol):
+    """A part of a batch whose other parts are with other processes, which make the same pass on them."""
+
+    @property
+    def first(self) -> int:
+        """How many images of the batch come before this part."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """How many images the whole batch has."""
+        ...
+
+    def mean(self, array: Array) -> Array:
+        """The mean over the images of the whole batch, from the mean over those of this part. Every process waits here
+        for all others."""
+        ...
+
+    def ready(self, gradients: Mapping[str, Array]) -> None:
+        """Called on the way back as soon as these gradients are what they will be."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -16,12 +40,13 @@ class Training:
     """What makes a pass one of training. The same seed and step (a number, or an array of the device, uint64 of shape
     ()) give the same dropout masks; gradients: where those of the parameters go, by names such as "conv1.weight";
     statistics: what the batch says of running averages, by names such as "bn1.running_mean", each with the share of
-    the average that it is to replace."""
+    the average that it is to replace; part: of which part of a batch the pass is, None if it is of all of it."""
 
     seed: int
     step: int | Array
     gradients: dict[str, Array]
     statistics: dict[str, tuple[Array, float]] = field(default_factory=dict)
+    part: Part | None = None
 
     def offset(self, layer_index: int) -> int | Array:
         """A Philox offset of its own for every step and layer (up to 2^16 layers, 2^48 steps)."""

@@ -1,6 +1,7 @@
-"""Training: the trainer, its schedules, evaluation and checkpoints."""
+"""Training: the trainer, its schedules, evaluation, checkpoints, and several processes that train together."""
 
 from .evaluation import Evaluation, evaluate
+from .ranks import Ranks, RanksDiffer, world
 from .schedule import Cosine, Fixed, Linear, Plateau, Schedule, Step, Warmup
 from .trainer import Trainer, default_preprocess
 
@@ -10,10 +11,13 @@ __all__ = [
     "Fixed",
     "Linear",
     "Plateau",
+    "Ranks",
+    "RanksDiffer",
     "Schedule",
     "Step",
     "Trainer",
     "Warmup",
     "default_preprocess",
     "evaluate",
+    "world",
 ]

@@ -65,17 +65,17 @@ def load_training(path: str | os.PathLike[str], net: Network, velocities: dict[s
         if not is_finite(array):
             raise CheckpointError(f"{path} cannot go on training: {name} has values that are not finite")
     for name, array in net.parameters().items():
-        _copy(array, saved.parameters[name])
-        _copy(velocities[name], stored[name])
+        fill(array, saved.parameters[name])
+        fill(velocities[name], stored[name])
     for name, array in net.state().items():
-        _copy(array, saved.parameters[name])
+        fill(array, saved.parameters[name])
     net.preprocess = saved.preprocess
     net.classes = saved.classes
     net.origin = saved.origin
     return progress
 
 
-def _copy(target: Array, source: Array) -> None:
+def fill(target: Array, source: Array) -> None:
     """Fills a NumPy or CuPy array with a NumPy array's values."""
     if hasattr(target, "set"):
         target.set(source)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
 
-from ..backends import Array, array_module
+from ..backends import Array, array_module, to_host
 from ..data import Dataset, Preprocess, load_batches, relabelled
 from ..nn import Network
 from ..nn.finite import check_activations, check_weights
 from .origin import augmentation_of
+from .ranks import Ranks
 
 
 class Evaluation(NamedTuple):
@@ -29,13 +31,15 @@ def evaluate(
     ten_crop: bool = False,
     batch_size: int = 128,
     preprocess: Preprocess | None = None,
+    ranks: Ranks | None = None,
 ) -> Evaluation:
     """Classifies every image, by its centre crop or by the mean probability of its ten crops (P2), of the five
     that are not mirrored where the network was trained without mirrored images.
 
-    preprocess: what was trained with; by default the network's own. Classes are matched by name, see
-    `zfcuda.data.relabelled`. ValueError where the network has no preprocessing and none is given, where the data set
-    does not fit the network, or where weights or probabilities are not finite.
+    preprocess: what was trained with; by default the network's own. ranks: of processes that all evaluate the same,
+    each its share of the batches. Classes are matched by name, see `zfcuda.data.relabelled`. ValueError where the
+    network has no preprocessing and none is given, where the data set does not fit the network, or where weights or
+    probabilities are not finite.
     """
     preprocess = preprocess or net.preprocess
     if preprocess is None:
@@ -48,17 +52,20 @@ def evaluate(
     mirrored = augmentation is None or augmentation.flip
     xp = array_module(next(iter(net.parameters().values())))
     batches = np.split(np.arange(len(dataset)), range(batch_size, len(dataset), batch_size))
-    ranks, losses = [], []
+    places, losses = [], []
+    processes = ranks or Ranks()
+    batches = batches[processes.share(len(batches))]
     for indices, (images, labels) in zip(batches, load_batches(dataset, batches), strict=True):
         images, labels = xp.asarray(images), xp.asarray(labels)
         crops = preprocess.ten_crops(images, flip=mirrored) if ten_crop else preprocess(images)[None]
         probabilities = sum(net.predict(x) for x in crops) / len(crops)
         check_activations(probabilities, "output", int(indices[0]))
-        ranks.append(rank_of_label(probabilities, labels))
+        places.append(rank_of_label(probabilities, labels))
         of_label = probabilities[xp.arange(len(labels)), labels]
         losses.append(-xp.log(xp.maximum(of_label, np.finfo(np.float32).tiny)))
-    rank, loss = xp.concatenate(ranks), xp.concatenate(losses)
-    return Evaluation(float((rank < 1).mean()), float((rank < 5).mean()), float(loss.mean(dtype=np.float64)))
+    found = processes.gather([(to_host(place), to_host(loss)) for place, loss in zip(places, losses, strict=True)])
+    place, loss = (np.concatenate(arrays) for arrays in zip(*itertools.chain(*found), strict=True))
+    return Evaluation(float((place < 1).mean()), float((place < 5).mean()), float(loss.mean(dtype=np.float64)))
 
 
 def rank_of_label(probabilities: Array, labels: Array) -> Array:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from tqdm import tqdm
 
+from .._version import __version__
 from ..backends import Array, array_module, resolve
 from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, shuffled, unit_scale
 from ..files import write_atomically
@@ -23,7 +24,9 @@ from .checkpoint import Progress, load_training, save_training
 from .divergence import describe_divergence
 from .evaluation import evaluate, fitting, rank_of_label
 from .optimizer import SGD
-from .origin import augmentation_of, changes, check_resumable, data_of, describe
+from .origin import Origin, augmentation_of, changes, check_resumable, data_of, describe
+from .parallel import SharedStep
+from .ranks import Communicator, Ranks, RanksDiffer
 from .schedule import Fixed, Schedule
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -68,6 +71,8 @@ class Trainer:
     precision       sets `net.precision`: "fp32", "tf32" or "bf16"; None leaves it. Weights, their gradients and the
                     optimiser are float32 in each
     seed            of dropout, crops, flips and the order of the images. The same seed gives the same bits
+    communicator    of mpi4py, where several processes train one network: each makes a trainer with the same arguments,
+                    and calls it as the others do
 
     `lr` may be set at any time, as the paper does by hand; a schedule of `fit` multiplies it. ValueError for values
     that are not allowed.
@@ -76,6 +81,12 @@ class Trainer:
     launched as a whole, until the shape, an array or a setting changes (`zfcuda.nn.capture.Captured`). Values written
     into the parameters take effect at the next step, and the bits are those of plain launches. The graph holds the
     memory of a step as long as the trainer lives.
+
+    With a communicator every process (rank) computes its share of each batch, and all make the same step: that of one
+    process on the whole batch, but for rounding. All start from rank 0's weights. For the same number of processes the
+    bits are the same from run to run. `RanksDiffer` where networks, options or versions are not the same; what only
+    one rank raises ends all of them (MPI_Abort) if it is raised in `fit`. Gradients travel through the host's memory,
+    and no CUDA graphs are captured.
     """
 
     def __init__(
@@ -88,6 +99,7 @@ class Trainer:
         *,
         precision: str | None = None,
         seed: int = 0,
+        communicator: Communicator | None = None,
     ):
         if not 0 < lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, got {lr}")
@@ -109,11 +121,18 @@ class Trainer:
         self.history: list[Metrics] = []
         self._guard = array_module(next(iter(net.parameters().values()))).zeros((), np.float32)
         self._captured = Captured()
+        self.ranks = Ranks(communicator)
+        self._shared = SharedStep(self.ranks, net) if self.ranks.size > 1 else None
+        made_of = {"version": __version__, "architecture": net.architecture.to_dict(), "precision": net.precision}
+        options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "max_filter_rms": max_filter_rms}
+        self.ranks.check_same({**made_of, **options, "seed": seed})
+        self._take_weights()
 
     # ---- One step ------------------------------------------------------------------------------------------
 
     def step(self, images: Array, labels: Array) -> float:
         """One update from ready inputs: images float32 (N,H,W,C), labels int32 (N,), where the network is -> mean loss.
+        On several processes: of this one's part of the batch, one image or more -> the mean loss of the whole batch.
 
         FloatingPointError where the loss is NaN or infinite, with the number of the step (from 0) and the first layer
         with weights or activations that are not finite; the weights are then those from before the step. ValueError
@@ -134,21 +153,24 @@ class Trainer:
     def _launch(self, images: Array, labels: Array, lr_factor: float) -> _Launched:
         lr = self.lr * lr_factor
         backend, _ = resolve(guard=self._guard)
-        loss, probabilities = self._captured(
-            self._update,
-            key=self._identity,
-            images=images,
-            labels=labels,
-            lr=backend.number(lr, np.float32),
-            step=backend.number(self.steps, np.uint64),
-        )
+        arrays = {
+            "images": images,
+            "labels": labels,
+            "lr": backend.number(lr, np.float32),
+            "step": backend.number(self.steps, np.uint64),
+        }
+        if self._shared is None:
+            loss, probabilities = self._captured(self._update, key=self._identity, **arrays)
+        else:
+            loss, probabilities = self._update(**arrays)
         launched = _Launched(self.steps, lr, images, labels, probabilities, backend.read_later(loss))
         self.steps += 1
         return launched
 
     def _update(self, images: Array, labels: Array, lr: Array, step: Array) -> tuple[Array, Array]:
         """The step itself, all of it on the device: loss and probabilities."""
-        loss, probabilities, gradients = self.net.loss_and_gradients(images, labels, dropout_seed=self.seed, step=step)
+        made_by = self._shared or self.net
+        loss, probabilities, gradients = made_by.loss_and_gradients(images, labels, dropout_seed=self.seed, step=step)
         with np.errstate(invalid="ignore"):
             # NaN from the first loss on that is not finite. The weights then stay as they are, until the host knows.
             self._guard += 0 * loss
@@ -212,65 +234,98 @@ class Trainer:
         Metrics: epoch (from 1), step, lr, train_loss and train_top1 (of the augmented images, while they were trained
         on), validation_loss, validation_top1, validation_top5 (shares, 0..1), seconds, images_per_second.
 
+        On several processes every one calls it with the same arguments and the same data, and gets the same metrics.
+        `batch_size` is that of the whole batch; in which order and how images come does not depend on how many
+        processes there are, and a training may go on with another number. Rank 0 alone writes files and progress;
+        callbacks are called by every rank. `RanksDiffer` before the first step where arguments or data differ.
+
         Ctrl-C leaves the checkpoint of the last whole epoch and says so. ValueError for arguments that are not allowed
         or do not fit the network, FloatingPointError as in `step`, `CheckpointError` for one that cannot be resumed.
         """
-        if epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {epochs}")
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-        if resume and out_dir is None:
-            raise ValueError("resume needs out_dir, where the checkpoint is")
-        out = Path(out_dir) if out_dir is not None else None
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-        data, saved = data_of(train, validation, saved=out is not None), {}
-        if resume and out is not None and (out / CHECKPOINT).exists():
-            saved = read_checkpoint(out / CHECKPOINT).origin
-            check_resumable(out / CHECKPOINT, saved, data, augmentation)
-            self._restore(out / CHECKPOINT)
-        else:
-            self.net.preprocess = preprocess or default_preprocess(self.net, train)
-            self.net.classes = tuple(train.classes)
-        preprocess = self.net.preprocess
-        assert preprocess is not None
-        train = fitting(self.net, train, preprocess)
-        if validation is not None:
-            validation = fitting(self.net, validation, preprocess)
-        augmentation = augmentation or augmentation_of(saved) or Augmentation.for_images(preprocess)
-        schedule = schedule or Fixed()
-        batch_size = min(batch_size, len(train))
-        now = describe(self.net, data, augmentation, self._settings(batch_size, schedule), about or {})
-        self.net.origin = {**saved, **now, "training": saved.get("training", now["training"])}
+        with self.ranks.ending_together(but=(RanksDiffer, FloatingPointError)):
+            if epochs < 1:
+                raise ValueError(f"epochs must be at least 1, got {epochs}")
+            if batch_size < 1:
+                raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            if resume and out_dir is None:
+                raise ValueError("resume needs out_dir, where the checkpoint is")
+            out = Path(out_dir) if out_dir is not None else None
+            data = data_of(train, validation, saved=out is not None or self.ranks.size > 1)
+            options = {"epochs": epochs, "batch_size": batch_size, "schedule": repr(schedule), "resume": resume}
+            options |= {"augmentation": str(augmentation), "preprocess": repr(preprocess)}
+            self.ranks.check_same({"classes": tuple(train.classes), **data, **options})
+            saved, preprocess = self._begin(train, preprocess, augmentation, data, out, resume)
+            train = fitting(self.net, train, preprocess)
+            if validation is not None:
+                validation = fitting(self.net, validation, preprocess)
+            augmentation = augmentation or augmentation_of(saved) or Augmentation.for_images(preprocess)
+            schedule = schedule or Fixed()
+            batch_size = min(batch_size, len(train))
+            if batch_size < self.ranks.size:
+                raise ValueError(f"batch_size must be at least {self.ranks.size}, the processes; got {batch_size}")
+            now = describe(self.net, data, augmentation, self._settings(batch_size, schedule), about or {})
+            self.net.origin = {**saved, **now, "training": saved.get("training", now["training"])}
 
-        per_epoch = len(train) // batch_size * batch_size
-        with tqdm(
-            total=epochs * per_epoch,
-            initial=min(len(self.history), epochs) * per_epoch,
-            unit=" images",
-            disable=None if progress else True,
-            dynamic_ncols=True,
-        ) as bar:
-            if progress and (changed := changes(saved, now)):
-                bar.write(f"resumed with {', '.join(changed)}", file=sys.stderr)
-            try:
-                while len(self.history) < epochs:
-                    metrics = self._epoch(train, batch_size, schedule, augmentation, bar)
-                    self._check_weights()
-                    if validation is not None:
-                        result = evaluate(self.net, validation, batch_size=batch_size)
-                        metrics |= {f"validation_{name}": value for name, value in result._asdict().items()}
-                    self.history.append(metrics)
-                    for callback in callbacks:
-                        callback(self, metrics)
-                    if out is not None:
-                        self._save(out)
-                    if progress:
-                        bar.write(_line(metrics, epochs), file=sys.stderr)
-            except KeyboardInterrupt:
-                bar.write(self._where_to_go_on(out), file=sys.stderr)
-                raise
+            progress = progress and self.ranks.rank == 0
+            per_epoch = len(train) // batch_size * batch_size
+            with tqdm(
+                total=epochs * per_epoch,
+                initial=min(len(self.history), epochs) * per_epoch,
+                unit=" images",
+                disable=None if progress else True,
+                dynamic_ncols=True,
+            ) as bar:
+                if progress and (changed := changes(saved, now)):
+                    bar.write(f"resumed with {', '.join(changed)}", file=sys.stderr)
+                try:
+                    while len(self.history) < epochs:
+                        metrics = self._epoch(train, batch_size, schedule, augmentation, bar)
+                        self._check_weights()
+                        if validation is not None:
+                            result = evaluate(self.net, validation, batch_size=batch_size, ranks=self.ranks)
+                            metrics |= {f"validation_{name}": value for name, value in result._asdict().items()}
+                        metrics = self.ranks.broadcast(metrics)  # times differ
+                        self.history.append(metrics)
+                        for callback in callbacks:
+                            callback(self, metrics)
+                        if out is not None and self.ranks.rank == 0:
+                            self._save(out)
+                        if progress:
+                            bar.write(_line(metrics, epochs), file=sys.stderr)
+                    self.ranks.meet()
+                except KeyboardInterrupt as error:
+                    if self.ranks.size > 1:  # one of them says so
+                        raise KeyboardInterrupt(self._where_to_go_on(out)) from error
+                    bar.write(self._where_to_go_on(out), file=sys.stderr)
+                    raise
         return self.history
+
+    def _begin(
+        self,
+        train: Dataset,
+        preprocess: Preprocess | None,
+        augmentation: Augmentation | None,
+        data: Origin,
+        out: Path | None,
+        resume: bool,
+    ) -> tuple[Origin, Preprocess]:
+        """Where the training stands, on all ranks as on rank 0, which alone looks into files -> the origin that the
+        checkpoint has, {} where there is none, and how images become inputs."""
+        saved: Origin = {}
+        if self.ranks.rank == 0:
+            if out is not None:
+                out.mkdir(parents=True, exist_ok=True)
+            if resume and out is not None and (out / CHECKPOINT).exists():
+                saved = read_checkpoint(out / CHECKPOINT).origin
+                check_resumable(out / CHECKPOINT, saved, data, augmentation)
+                self._restore(out / CHECKPOINT)
+            else:
+                self.net.preprocess = preprocess or default_preprocess(self.net, train)
+                self.net.classes = tuple(train.classes)
+        state = self.seed, self.steps, self.history, self.net.preprocess, self.net.classes, saved
+        self.seed, self.steps, self.history, self.net.preprocess, self.net.classes, saved = self.ranks.broadcast(state)
+        assert self.net.preprocess is not None
+        return saved, self.net.preprocess
 
     def _settings(self, batch_size: int, schedule: Schedule) -> dict[str, Any]:
         """What else the weights depend on, as JSON knows it."""
@@ -286,7 +341,7 @@ class Trainer:
             "precision": self.net.precision,
             "scale": preprocess.scale,
             "seed": self.seed,
-        }
+        } | ({"processes": self.ranks.size} if self.ranks.size > 1 else {})  # on which rounding depends
 
     def _epoch(
         self, train: Dataset, batch_size: int, schedule: Schedule, augmentation: Augmentation, bar: tqdm
@@ -294,6 +349,8 @@ class Trainer:
         epoch = len(self.history)
         errors = [1 - past["validation_top1" if "validation_top1" in past else "train_top1"] for past in self.history]
         factor = schedule(epoch, errors)
+        self.ranks.check_same({"learning rate": self.lr * factor})
+        self._take_weights()
         rng = np.random.default_rng([self.seed, epoch])
         count = len(train) // batch_size
         order = shuffled(train, rng)[: count * batch_size].reshape(count, batch_size)
@@ -312,10 +369,16 @@ class Trainer:
             "step": self.steps,
             "lr": self.lr * factor,
             "train_loss": float(np.mean(losses)),
-            "train_top1": right / order.size,
+            "train_top1": sum(self.ranks.gather(right)) / order.size,
             "seconds": round(seconds, 3),
             "images_per_second": round(order.size / seconds, 1),
         }
+
+    def _take_weights(self) -> None:
+        """Rank 0's: those of ranks on other processors may have come to differ by rounding."""
+        for arrays in (self.net.parameters(), self.net.state(), self.optimizer.velocities):
+            for array in arrays.values():
+                self.ranks.broadcast_array(array)
 
     def _check_weights(self) -> None:
         """No epoch ends with weights that are not finite: the last step's are in no loss."""
@@ -337,13 +400,15 @@ class Trainer:
     def _inputs(
         self, train: Dataset, order: np.ndarray, rng: np.random.Generator, augmentation: Augmentation
     ) -> Iterator[tuple[Array, Array]]:
-        """The epoch's batches, cropped, on the network's device."""
+        """This rank's share of the epoch's batches, cropped, on the network's device."""
         preprocess = self.net.preprocess
         assert preprocess is not None
         xp = array_module(next(iter(self.net.parameters().values())))
-        for images, labels in load_batches(train, order):
-            corners, flips = augmentation.draw(rng, len(images), preprocess)
-            yield preprocess.crops(xp.asarray(images), corners, flips), xp.asarray(labels)
+        batch_size = order.shape[1]
+        share = self.ranks.share(batch_size)
+        for images, labels in load_batches(train, order[:, share]):
+            corners, flips = augmentation.draw(rng, batch_size, preprocess)
+            yield preprocess.crops(xp.asarray(images), corners[share], flips[share]), xp.asarray(labels)
 
     # ---- Files --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from ... import ops
 from ...backends import Array, array_module
-from ..record import Record, Training
+from ..record import Part, Record, Training
 from ..span import Shape
 from .base import Layer, LayerSpec, require_flat_or_map
 from .stage import Rectified
@@ -18,9 +18,10 @@ from .stage import Rectified
 
 @dataclass(frozen=True)
 class BatchNormSpec(LayerSpec):
-    """(x - mean) / sqrt(variance + eps) * weight + bias of each map: over the batch in training, by running averages of
-    those at test time. momentum: what share of a running average each batch replaces (as in PyTorch). frozen: by the
-    running averages always, and training leaves all of it as it is: a fixed factor and shift of each map."""
+    """(x - mean) / sqrt(variance + eps) * weight + bias of each map: over the batch in training (all of it, where
+    several processes have parts of it), by running averages of those at test time. momentum: what share of a running
+    average each batch replaces (as in PyTorch). frozen: by the running averages always, and training leaves all of it
+    as it is: a fixed factor and shift of each map."""
 
     kind: ClassVar[str] = "batchnorm"
     ends_block: ClassVar[bool] = False
@@ -84,6 +85,10 @@ class BatchNorm(Layer):
             return {"x": x, "y": self.forward(x, relu=relu)}
         mean, variance = ops.batch_norm_statistics(x)
         count = x.size // x.shape[-1]
+        if training.part is not None:
+            of_part, mean = mean, training.part.mean(mean)
+            variance = training.part.mean(variance + (of_part - mean) ** 2)
+            count = count // len(x) * training.part.size
         training.statistics[f"{self.name}.running_mean"] = mean, self.momentum
         unbiased = variance * np.float32(count / max(1, count - 1))
         training.statistics[f"{self.name}.running_var"] = unbiased, self.momentum
@@ -104,6 +109,18 @@ class BatchNorm(Layer):
         if self.frozen:
             return super().backward(dy, record, training, need_dx)
         found: Any = ops.batch_norm_grad(dy, record["x"], record["mean"], record["variance"], self.weight, eps=self.eps)
-        dx, training.gradients[f"{self.name}.weight"][...], training.gradients[f"{self.name}.bias"][...] = found
+        dx, weight, bias = found
+        if training.part is not None:
+            dx = ops.add(dx, self._through_other_parts(weight, bias, record, training.part), out=dx)
+        training.gradients[f"{self.name}.weight"][...], training.gradients[f"{self.name}.bias"][...] = weight, bias
         record.forget("x")
         return [dx]
+
+    def _through_other_parts(self, weight: Array, bias: Array, record: Record, part: Part) -> Array:
+        """What dx lacks where the statistics are of more images than x has: `ops.batch_norm_grad` goes through them by
+        its own `weight` and `bias`, the gradients of those, in the place of the whole batch's."""
+        x, mean, variance = record["x"], record["mean"], record["variance"]
+        xp: Any = array_module(x)
+        factor = self.weight / xp.sqrt(variance + xp.float32(self.eps)) / xp.float32(x.size // x.shape[-1])
+        weight, bias = (factor * (of_part - part.mean(of_part)) for of_part in (weight, bias))
+        return ops.batch_norm(x, mean, variance, weight, bias, eps=self.eps)

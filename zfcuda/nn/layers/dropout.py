@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from ... import ops
-from ...backends import Array
+from ...backends import Array, array_module
 from ..record import Record, Training
 from ..span import Shape
 from .base import Layer, LayerSpec
@@ -49,5 +49,15 @@ class Dropout(Layer):
         return [self._drop(dy, training, out=dy)]
 
     def _drop(self, x: Array, training: Training, out: Array | None = None) -> Array:
-        offset = training.offset(self.index)
-        return ops.dropout(x, probability=self.probability, seed=training.seed, offset=offset, out=out)
+        made_of: dict[str, Any] = {
+            "probability": self.probability,
+            "seed": training.seed,
+            "offset": training.offset(self.index),
+        }
+        first = 0 if training.part is None else training.part.first
+        if first == 0:
+            return ops.dropout(x, **made_of, out=out)
+        # The mask depends on an element's place in the whole batch: the images before are masked for nothing.
+        batch = array_module(x).zeros((first + len(x), *x.shape[1:]), x.dtype)
+        batch[first:] = x
+        return ops.dropout(batch, **made_of, out=batch)[first:]

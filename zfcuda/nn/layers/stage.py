@@ -44,6 +44,11 @@ class Stage:
         return self.layers[0].inputs
 
     @property
+    def parameter_names(self) -> list[str]:
+        """As `Network.parameters` has them."""
+        return [f"{layer.name}.{parameter}" for layer in self.layers for parameter in layer.parameter_shapes]
+
+    @property
     def overwrites(self) -> bool:
         return any(layer.overwrites for layer in self.layers)
 
