@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -69,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
     communicator = world()
     ranks = Ranks(communicator)
     with ranks.ending_together(), ranks.speaking_once():
-        if ranks.size > 1 and not arguments.quiet:
+        if ranks.size > 1:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)  # what mpirun makes of Ctrl-C, and Slurm's first
             print(f"{ranks.size} processes: {ranks.places()}", file=sys.stderr)
         status = _run(arguments, communicator, ranks.rank == 0)
         ranks.meet()

@@ -26,11 +26,11 @@ from .checkpoint import fill
 __all__ = ["Ranks", "RanksDiffer", "world"]
 
 _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # of Open MPI, MPICH and its kin, Slurm
-_PLACES = ("OMPI_COMM_WORLD_RANK", "PMI_RANK", "SLURM_PROCID")
 
 _EXPECTED = (ValueError, OSError, ImportError, MemoryError, FloatingPointError, BackendError)  # need no traceback
 _LOWER_FIRST = 1.0  # seconds in which a lower rank that fails as well may speak for all
-_LONGEST_PAUSE = 1e-3  # seconds between two looks at what is waited for
+_PATIENCE = 0.02  # seconds for which a process that waits only lets others run
+_LONGEST_PAUSE = 1e-3  # seconds between two looks after that
 
 Communicator = Any  # mpi4py's, which may not be there
 
@@ -44,33 +44,22 @@ def world() -> Communicator | None:
 
     ImportError where there are and mpi4py is missing, or is made for another MPI than the one that started them.
     """
-    started = _of_environment(_SIZES, 1)
+    sizes = [int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdigit()]
+    started = sizes[0] if sizes else 1
     if started == 1:
         return None
     remedy = "pip install 'zfcuda[mpi]' has mpi4py, which needs the MPI (MPICH, Open MPI) that starts the processes"
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI
-        _let_lower_ranks_speak()
         raise ImportError(f"{started} processes were started, but MPI cannot be used: {error}; {remedy}") from error
     if started != MPI.COMM_WORLD.size:
-        _let_lower_ranks_speak()
         version = MPI.Get_library_version().splitlines()[0].strip("\0 ")
         raise ImportError(
             f"{started} processes were started, but mpi4py sees {MPI.COMM_WORLD.size}: its MPI ({version}) is not the "
             f"one that started them; {remedy}"
         )
     return MPI.COMM_WORLD
-
-
-def _of_environment(names: tuple[str, ...], otherwise: int) -> int:
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), otherwise)
-
-
-def _let_lower_ranks_speak() -> None:
-    """Without MPI: the end of one process ends the others."""
-    if _of_environment(_PLACES, 0):
-        time.sleep(_LOWER_FIRST)
 
 
 class Ranks:
@@ -96,10 +85,11 @@ class Ranks:
     # ---- Messages ------------------------------------------------------------------------------------------
 
     def wait(self, request: Any) -> None:
-        """Some MPIs carry an array cell by cell, at every look one: a pause is a thousandth of what was waited."""
+        """Some MPIs carry an array cell by cell, one at each look: pauses are short beside what was waited before."""
         began = time.monotonic()
         while not request.Test():
-            time.sleep(min((time.monotonic() - began) / 1000, _LONGEST_PAUSE))
+            waited = time.monotonic() - began
+            time.sleep(0 if waited < _PATIENCE else min(waited / 1000, _LONGEST_PAUSE))
 
     def meet(self) -> None:
         """Returns when every rank is here."""
@@ -174,7 +164,8 @@ class Ranks:
             said = said or "interrupted"
         elif not isinstance(error, _EXPECTED) or not said:
             said = f"{type(error).__name__}: {said}".removesuffix(": ")
-        print(f"zfcuda: rank {self.rank}: {said}", file=errors, flush=True)
+        speaker = "" if isinstance(error, RanksDiffer) else f"rank {self.rank}: "
+        print(f"zfcuda: {speaker}{said}", file=errors, flush=True)
 
     def _lower_rank_speaks(self) -> bool:
         """Whether one that fails at about the same time has said so; it then ends the processes."""
