@@ -1,0 +1,226 @@
+"""What the tests of several processes run on each of them: `mpirun -n N python -m tests.training.on_ranks NAME OUT`.
+
+Each scenario is a function of this process's communicator (None for one alone) and of a folder; rank 0 leaves there
+what the test looks at. Without mpirun the same is what one process does.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from tests.cupy_model import Cupy, Kernels
+from zfcuda import backends, data
+from zfcuda.data import Augmentation
+from zfcuda.nn import Architecture, BatchNormSpec, ConvSpec, FullyConnectedSpec, MaxPoolSpec, Network, ReLUSpec, models
+from zfcuda.training import Linear, Trainer, world
+from zfcuda.training.ranks import Ranks
+
+from . import tiny
+
+BATCH = 64  # which three do not divide
+
+
+def leave(trainer, out, **numbers):
+    """What each rank has found, and that all have the same weights."""
+    arrays = trainer.net.parameters() | trainer.net.state()
+    arrays |= {f"velocity of {name}": array for name, array in trainer.optimizer.velocities.items()}
+    arrays = {name: backends.to_host(array) for name, array in arrays.items()}
+    everyone = trainer.ranks.gather({name: array.tobytes() for name, array in arrays.items()})
+    assert all(other == everyone[0] for other in everyone)
+    if trainer.ranks.rank == 0:
+        np.savez(out / "weights.npz", **arrays)
+        (out / "numbers.json").write_text(json.dumps(numbers))
+
+
+def stepped(net, batches, communicator, out, **options):
+    """Steps on batches of ready inputs; each loss is left."""
+    trainer = Trainer(net, communicator=communicator, **options)
+    xp = backends.array_module(next(iter(net.parameters().values())))
+    losses = []
+    for images, labels in batches:
+        share = trainer.ranks.share(len(images))
+        losses.append(trainer.step(xp.asarray(images[share]), xp.asarray(labels[share])))
+    leave(trainer, out, losses=losses)
+
+
+def small(communicator, out):
+    """20 steps of zfnet_small, at a rate at which rounding stays rounding: one process whose weights are disturbed by
+    6e-8 of their size is up to 3e-6 away by then, and at a rate of 1e-2 some 1e-3."""
+    images = data.open("fashion-mnist").train
+    net = Network(models.zfnet_small_architecture(10, (28, 28, 1)), seed=3)
+    rng = np.random.default_rng(0)
+    batches = []
+    for _ in range(20):
+        pictures, labels = images.batch(rng.integers(0, len(images), BATCH))
+        batches.append(((pictures.astype(np.float32) - 73) / 90, labels))
+    stepped(net, batches, communicator, out, lr=3e-4, max_filter_rms=0.5, seed=5)
+
+
+def normalised(communicator, out):
+    """Batch normalisation of every kind of stage, whose statistics go through all ranks."""
+    layers = (
+        ConvSpec("conv1", 4, 3, padding=1),
+        BatchNormSpec("bn1"),
+        ReLUSpec("relu1"),
+        MaxPoolSpec("pool1", 2, 2),
+        ConvSpec("conv2", 5, 3, padding=1),
+        BatchNormSpec("bn2"),
+        FullyConnectedSpec("fc3", 6),
+        BatchNormSpec("bn3"),
+        ReLUSpec("relu3"),
+        FullyConnectedSpec("fc4", 3),
+    )
+    batches = [tiny.batch(11, seed=step) for step in range(6)]
+    stepped(Network(Architecture((6, 6, 1), layers, initial="lecun"), seed=1), batches, communicator, out, lr=0.05)
+
+
+def on_gpu(communicator, out):
+    """On a model of CuPy, whose arrays the emulated kernels serve."""
+    cupy, get = Cupy(), backends.get
+    backend = backends.CudaBackend(Kernels(get("emulated").module, cupy), cupy)
+    backends.get = lambda name: backend if name == "cuda" else get(name)
+    sys.modules["cupyx"] = type("cupyx", (), {"empty_pinned": np.empty})
+    net = tiny.network().to("cuda")
+    stepped(net, [tiny.batch(7, seed=step) for step in range(3)], communicator, out)
+
+
+class Watched(data.Subset):
+    """Remembers which images were asked for."""
+
+    def __init__(self, dataset):
+        super().__init__(dataset, range(len(dataset)))
+        self.seen = []
+
+    def batch(self, indices):
+        self.seen.append([int(index) for index in indices])
+        return super().batch(indices)
+
+
+def fit(trainer, out, *, epochs=4, train=None, resume=True, **options):
+    options = {"batch_size": 8, "schedule": Linear(6), "progress": False} | options
+    validation = tiny.dataset(20, seed=1)
+    return trainer.fit(
+        train or tiny.dataset(), validation, epochs=epochs, out_dir=out / "run", resume=resume, **options
+    )
+
+
+def fitted(communicator, out, epochs="4"):
+    """An epoch's images and metrics, with dropout, shifts and flips; goes on where there is a checkpoint."""
+    trainer = Trainer(tiny.network(), communicator=communicator, seed=2)
+    watched = Watched(tiny.dataset())
+    history = fit(trainer, out, epochs=int(epochs), train=watched)
+    seen = trainer.ranks.gather(watched.seen[-6:])  # the last epoch's six batches, after what the digest has read
+    together = [[index for part in parts for index in part] for parts in zip(*seen, strict=True)]
+    leave(trainer, out, history=history, seen=together)
+
+
+# ---- What goes wrong ----------------------------------------------------------------------------------------
+
+
+def rank_of(communicator):
+    return Ranks(communicator).rank
+
+
+def other_data(communicator, out):
+    dataset = tiny.dataset()
+    if rank_of(communicator) == 1:
+        dataset.images[7, 0, 0] ^= 1
+    fit(Trainer(tiny.network(), communicator=communicator), out, train=dataset)
+
+
+def fewer_images(communicator, out):
+    fit(Trainer(tiny.network(), communicator=communicator), out, train=tiny.dataset(50 - rank_of(communicator)))
+
+
+def other_classes(communicator, out):
+    dataset = tiny.dataset()
+    if rank_of(communicator) == 1:
+        dataset = data.ArrayDataset(dataset.images, dataset.labels, ("left", "centre", "right"))
+    fit(Trainer(tiny.network(), communicator=communicator), out, train=dataset)
+
+
+def other_network(communicator, out):
+    Trainer(tiny.network(units=8 + rank_of(communicator)), communicator=communicator)
+
+
+def other_rate(communicator, out):
+    Trainer(tiny.network(), lr=0.1 * (1 + rank_of(communicator)), communicator=communicator)
+
+
+def other_augmentation(communicator, out):
+    flip = rank_of(communicator) != 1
+    fit(Trainer(tiny.network(), communicator=communicator), out, augmentation=Augmentation(1, flip=flip))
+
+
+def other_version(communicator, out):
+    if rank_of(communicator) == 1:
+        sys.modules["zfcuda.training.trainer"].__version__ = "0.0.9"
+    Trainer(tiny.network(), communicator=communicator)
+
+
+def rate_set_by_hand(communicator, out):
+    """By a callback that forgets the other ranks."""
+
+    def fall(trainer, metrics):
+        if metrics["epoch"] == 2 and trainer.ranks.rank == 1:
+            trainer.lr /= 10
+
+    fit(Trainer(tiny.network(), communicator=communicator), out, callbacks=[fall])
+
+
+def few_images(communicator, out):
+    fit(Trainer(tiny.network(), communicator=communicator), out, batch_size=1)
+
+
+class Failing(data.Subset):
+    """Cannot be read any more from some batch on."""
+
+    def __init__(self, dataset, error, after):
+        super().__init__(dataset, range(len(dataset)))
+        self.error, self.after = error, after
+
+    def batch(self, indices):
+        self.after -= 1
+        if self.after < 0:
+            raise self.error
+        return super().batch(indices)
+
+
+def raises(communicator, out, who="1", kind="OSError"):
+    """In the second epoch, on one rank or on all."""
+    error = {"OSError": OSError(5, "Input/output error", "/data/7.png"), "KeyError": KeyError("kept")}[kind]
+    dataset = Failing(tiny.dataset(), error, 10)
+    fails = who in ("all", str(rank_of(communicator)))
+    fit(Trainer(tiny.network(), communicator=communicator), out, train=dataset if fails else tiny.dataset())
+
+
+def diverges(communicator, out):
+    """All ranks raise, as one process does, and may go on."""
+    try:
+        fit(Trainer(tiny.network(), lr=1e30, communicator=communicator), out)
+    except FloatingPointError as error:
+        ranks = Ranks(communicator)
+        found = ranks.gather(str(error))
+        if ranks.rank == 0:
+            (out / "numbers.json").write_text(json.dumps(found))
+
+
+def disk_full(communicator, out):
+    if rank_of(communicator) == 0:
+        replace = os.replace
+
+        def full(source, target):
+            if (out / "run" / "metrics.jsonl").exists():
+                raise OSError(28, "No space left on device")
+            replace(source, target)
+
+        os.replace = full
+    fit(Trainer(tiny.network(), communicator=communicator), out)
+
+
+if __name__ == "__main__":
+    name, folder, *arguments = sys.argv[1:]
+    globals()[name](world(), Path(folder), *arguments)

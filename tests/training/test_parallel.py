@@ -1,0 +1,432 @@
+"""Several processes train as one does: the same losses but for rounding, the same bits from run to run; and how they
+end when something goes wrong on one of them. `on_ranks.py` is what they run."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zfcuda
+from zfcuda import cli
+from zfcuda.nn import Architecture, ConvSpec, DropoutSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
+from zfcuda.training import Ranks, world
+
+from . import tiny
+
+ROOT = Path(__file__).parents[2]
+SOON = 30  # seconds in which all processes must have ended
+LONGEST = 300  # seconds for which a test waits for what takes one
+
+
+def mpirun():
+    """The command, of the environment's MPI, or else of the system's."""
+    try:
+        import mpi4py  # noqa: F401
+    except ImportError:
+        pytest.skip("needs mpi4py: pip install -e '.[test]' has it")
+    own = Path(sys.executable).parent
+    found = shutil.which("mpirun", path=f"{own}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        pytest.skip("needs mpirun: pip install mpich, or apt-get install mpich")
+    return found
+
+
+def environment():
+    """Open MPI runs as root, and more processes than there are cores, only if it is told to."""
+    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+    allowed |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    return os.environ | allowed | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+
+def command(n, *words):
+    """Of so many processes; of one without MPI."""
+    return [str(word) for word in ([mpirun(), "-n", n] if n > 1 else []) + [sys.executable, "-m", *words]]
+
+
+def run(n, name, out, *arguments):
+    """A scenario of `on_ranks.py` to its end -> the process."""
+    out.mkdir(exist_ok=True)
+    words = command(n, "tests.training.on_ranks", name, out, *arguments)
+    return subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=LONGEST)
+
+
+def found(n, name, out, *arguments):
+    """What a scenario leaves when all goes well: weights, and numbers."""
+    done = run(n, name, out, *arguments)
+    assert done.returncode == 0, done.stderr
+    with np.load(out / "weights.npz") as arrays:
+        return dict(arrays), json.loads((out / "numbers.json").read_text())
+
+
+def assert_near(arrays, expected, unlearned=()):
+    """Weights to 1e-5 of their norm; velocities and biases, which are nothing but sums of gradients, to 1e-2: rounding
+    moves maxima and zeros to other places."""
+    assert arrays.keys() == expected.keys()
+    for name in arrays.keys() - {f"{of}{name}" for name in unlearned for of in ("", "velocity of ")}:
+        tolerance = 1e-2 if name.startswith("velocity") or name.endswith("bias") else 1e-5
+        assert np.linalg.norm(arrays[name] - expected[name]) <= tolerance * np.linalg.norm(expected[name]), name
+
+
+def bits(weights):
+    return {name: array.tobytes() for name, array in weights.items()}
+
+
+# ---- The same as one process ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    return found(1, "small", tmp_path_factory.mktemp("one"))
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_twenty_steps_of_the_small_net(n, one_process, tmp_path):
+    weights, numbers = found(n, "small", tmp_path)
+    np.testing.assert_allclose(numbers["losses"], one_process[1]["losses"], rtol=0, atol=1e-5)
+    assert len(numbers["losses"]) == 20
+    assert_near(weights, one_process[0])
+    again, losses = found(n, "small", tmp_path)
+    assert bits(again) == bits(weights)
+    assert losses == numbers
+
+
+def test_batch_normalisation_is_that_of_the_whole_batch(tmp_path):
+    weights, numbers = found(1, "normalised", tmp_path)
+    for n in (2, 3):
+        of_ranks, losses = found(n, "normalised", tmp_path)
+        np.testing.assert_allclose(losses["losses"], numbers["losses"], rtol=0, atol=1e-5)
+        # What batch normalisation takes away has no gradient but that of rounding.
+        assert_near(of_ranks, weights, unlearned=("conv1.bias", "conv2.bias", "bn2.bias", "fc3.bias"))
+
+
+def test_arrays_of_a_gpu_travel_through_the_hosts_memory(tmp_path):
+    if reason := zfcuda.backends.status()["emulated"]:
+        pytest.skip(f"emulated: {reason}")
+    weights, numbers = found(1, "on_gpu", tmp_path)
+    of_ranks, losses = found(2, "on_gpu", tmp_path)
+    np.testing.assert_allclose(losses["losses"], numbers["losses"], rtol=0, atol=1e-5)
+    assert_near(of_ranks, weights)
+
+
+TIMES = ("seconds", "images_per_second")
+
+
+def assert_metrics_near(history, expected):
+    for metrics, wanted in zip(history, expected, strict=True):
+        assert metrics.keys() == wanted.keys()
+        for name in metrics.keys() - set(TIMES):
+            assert metrics[name] == pytest.approx(wanted[name], abs=1e-5), name
+
+
+def test_epochs_images_and_files_do_not_depend_on_the_number_of_processes(tmp_path):
+    """Order, shifts, flips and dropout are those of one process, and so are the metrics."""
+    weights, numbers = found(1, "fitted", tmp_path / "1")
+    assert sorted(index for batch in numbers["seen"] for index in batch) != list(range(48))
+    assert len({index for batch in numbers["seen"] for index in batch}) == 48
+    for n in (2, 3):
+        of_ranks, others = found(n, "fitted", tmp_path / str(n))
+        assert others["seen"] == numbers["seen"]
+        assert_metrics_near(others["history"], numbers["history"])
+        assert_near(of_ranks, weights)
+        files = tmp_path / str(n) / "run"
+        assert sorted(os.listdir(files)) == ["checkpoint.safetensors", "metrics.jsonl"]
+        assert [json.loads(line) for line in (files / "metrics.jsonl").read_text().splitlines()] == others["history"]
+        loaded = zfcuda.load(files / "checkpoint.safetensors")
+        assert bits(loaded.parameters()).items() <= bits(of_ranks).items()
+        assert loaded.origin["settings"]["processes"] == n
+
+
+@pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
+def test_a_training_goes_on_with_another_number_of_processes(before, after, tmp_path):
+    weights, numbers = found(1, "fitted", tmp_path / "whole")
+    found(before, "fitted", tmp_path / "parts", "2")
+    resumed, others = found(after, "fitted", tmp_path / "parts", "4")
+    assert_near(resumed, weights)
+    assert_metrics_near(others["history"], numbers["history"])
+
+
+# ---- What is not the same on all ranks ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("other_data", r"train '\w+...\w+' instead of '\w+...\w+'"),
+        ("fewer_images", r"images 49 instead of 50, train .*"),
+        ("other_classes", r"classes \('left', 'centre', 'right'\) instead of \('left', 'middle', 'right'\), train .*"),
+        ("other_network", r"architecture of other values"),
+        ("other_rate", r"lr 0.2 instead of 0.1"),
+        ("other_augmentation", r"augmentation .*"),
+        ("other_version", r"version '0.0.9' instead of '.*'"),
+        ("rate_set_by_hand", r"learning rate 0.00\d+ instead of 0.00\d+"),
+    ],
+)
+def test_ranks_that_would_not_train_the_same_say_so(name, said, tmp_path):
+    """Every rank raises it, before any step (or, of what changes on the way, before any step of the epoch)."""
+    done = run(2, name, tmp_path)
+    assert done.returncode != 0
+    lines = re.findall(r"^zfcuda.training.ranks.RanksDiffer: (.*)$", done.stderr, re.MULTILINE)
+    assert len(lines) == 2
+    assert len(set(lines)) == 1
+    assert re.fullmatch("rank 1 does not train as rank 0 does: " + said, lines[0])
+    assert len(list(tmp_path.glob("run/*"))) == (2 if name == "rate_set_by_hand" else 0)
+
+
+# ---- How they end -----------------------------------------------------------------------------------------------
+
+
+def spoken(done):
+    """What zfcuda says at the end, one line or several."""
+    return [line for line in done.stderr.splitlines() if line.startswith("zfcuda")]
+
+
+def metrics_of(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    ("who", "kind", "said"),
+    [
+        ("1", "OSError", "zfcuda: rank 1: [Errno 5] Input/output error: '/data/7.png'"),
+        ("0", "KeyError", "zfcuda: rank 0: KeyError: 'kept'"),
+        ("all", "OSError", "zfcuda: rank 0: [Errno 5] Input/output error: '/data/7.png'"),
+    ],
+)
+def test_a_rank_that_raises_ends_all_with_one_message(who, kind, said, tmp_path):
+    began = time.monotonic()
+    done = run(3, "raises", tmp_path, who, kind)
+    assert time.monotonic() - began < 2 * SOON
+    assert done.returncode != 0
+    assert spoken(done) == [said]
+    assert ("Traceback" in done.stderr) == (kind == "KeyError")  # of what nobody has foreseen
+    assert len(metrics_of(tmp_path / "run")) == 1
+    zfcuda.load(tmp_path / "run" / "checkpoint.safetensors")
+
+
+def test_a_loss_that_is_not_finite_is_raised_by_all(tmp_path):
+    done = run(2, "diverges", tmp_path)
+    assert done.returncode == 0, done.stderr
+    (said, of_other) = json.loads((tmp_path / "numbers.json").read_text())
+    assert said.startswith("the loss is ")
+    assert of_other.startswith(said.partition(":")[0])
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
+    done = run(2, "disk_full", tmp_path)
+    assert done.returncode != 0
+    path = tmp_path / "run" / "checkpoint.safetensors"
+    assert spoken(done) == [f"zfcuda: rank 0: [Errno 28] No space left on device: '{path}'"]
+    assert zfcuda.load(path).origin["epochs"] == 1
+
+
+def test_batches_smaller_than_the_number_of_ranks(tmp_path):
+    done = run(2, "few_images", tmp_path)
+    assert spoken(done) == ["zfcuda: rank 0: batch_size must be at least 2, the processes; got 1"]
+
+
+# ---- The command ------------------------------------------------------------------------------------------------
+
+TRAIN = ("--batch-size", 6, "--precision", "fp32", "--lr", 0.002)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of images so small that an epoch is short."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for half, count in (("train", 24), ("test", 6)):
+        for name in ("cat", "dog"):
+            (root / half / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 256, (16, 16, 3), np.uint8)).save(root / half / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    path = tmp_path_factory.mktemp("model") / "net.json"
+    layers = (
+        ConvSpec("conv1", 8, 5, padding=2),
+        ReLUSpec("relu1"),
+        MaxPoolSpec("pool1", 4, 4),
+        FullyConnectedSpec("fc6", 16),
+        ReLUSpec("relu6"),
+        DropoutSpec("drop6"),
+        FullyConnectedSpec("fc8", 2),
+    )
+    path.write_text(json.dumps(Architecture((16, 16, 3), layers, initial="lecun").to_dict()))
+    return path
+
+
+class Training:
+    """`mpirun -n N zfcuda train` on its way."""
+
+    def __init__(self, n, folder, model, out, *words):
+        self.out = out
+        words = ("zfcuda", "train", "--data", folder, "--model", model, "--out", out, *TRAIN, *words)
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        self.process = subprocess.Popen(command(n, *words), cwd=ROOT, env=environment(), **pipes)
+
+    def wait_for_epoch(self, epoch):
+        until = time.monotonic() + LONGEST
+        while not (self.out / "metrics.jsonl").exists() or len(metrics_of(self.out)) < epoch:
+            assert self.process.poll() is None, self.process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def ranks(self):
+        """Process ids, as the first message has them."""
+        line = self.process.stderr.readline()
+        found = dict(re.findall(r"rank (\d+) is process (\d+) on ", line))
+        assert line.startswith(f"{len(found)} processes: "), line
+        return {int(rank): int(pid) for rank, pid in found.items()}
+
+    def end(self):
+        stdout, stderr = self.process.communicate(timeout=SOON)
+        return subprocess.CompletedProcess(self.process.args, self.process.returncode, stdout, stderr)
+
+
+def trained(n, folder, model, out, *words):
+    process = Training(n, folder, model, out, *words).process
+    stdout, stderr = process.communicate(timeout=LONGEST)
+    assert process.returncode == 0, stderr
+    return stdout, stderr
+
+
+def ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+def assert_all_end(pids):
+    until = time.monotonic() + SOON
+    while not all(map(ended, pids)):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def test_the_command_finds_out_that_mpirun_started_it(folder, model, tmp_path):
+    """One progress, one report; the numbers of one process."""
+    words = ("--epochs", 2, "--ten-crop", "--track-evolution", 1, "--seed", 4)
+    stdout, _ = trained(1, folder, model, tmp_path / "1", *words)
+    for n in (2, 3):
+        out = tmp_path / str(n)
+        printed, errors = trained(n, folder, model, out, *words)
+        assert printed == stdout.replace(str(tmp_path / "1"), str(out))
+        said = [line.partition(",")[0] for line in errors.splitlines()]
+        assert said == [said[0], "epoch 1/2", "epoch 2/2"]
+        assert said[0].startswith(f"{n} processes: rank 0 is process ")
+        assert sorted(os.listdir(out)) == sorted(os.listdir(tmp_path / "1"))
+        assert_metrics_near(metrics_of(out), metrics_of(tmp_path / "1"))
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_is_killed(folder, model, tmp_path, rank):
+    """At several moments: all end, and to go on gives the bits of a training that nothing has stopped."""
+    if not os.path.exists("/proc"):
+        pytest.skip("needs /proc, to see which processes have ended")
+    epochs = ("--epochs", 24, "--seed", 1)
+    trained(2, folder, model, tmp_path / "whole", *epochs)
+    rng = np.random.default_rng(rank)
+    for epoch in (1, 7, 14):
+        training = Training(2, folder, model, tmp_path / "killed", *epochs, "--resume")
+        pids = training.ranks()
+        training.wait_for_epoch(epoch)
+        time.sleep(rng.uniform(0, 0.1))
+        os.kill(pids[rank], signal.SIGKILL)
+        assert training.end().returncode != 0
+        assert_all_end(pids.values())
+        done = len(metrics_of(tmp_path / "killed"))
+        assert epoch <= done < 24
+        assert zfcuda.load(tmp_path / "killed" / "checkpoint.safetensors").origin["epochs"] in (done, done + 1)
+    trained(2, folder, model, tmp_path / "killed", *epochs, "--resume")
+    nets = [zfcuda.load(tmp_path / name / "checkpoint.safetensors") for name in ("whole", "killed")]
+    assert tiny.bits(nets[0]) == tiny.bits(nets[1])
+    assert_metrics_near(metrics_of(tmp_path / "killed"), metrics_of(tmp_path / "whole"))
+
+
+@pytest.mark.parametrize("to", ["mpirun", "rank"])
+def test_ctrl_c(folder, model, tmp_path, to):
+    """As mpirun passes it on to all, or as one gets it."""
+    training = Training(3, folder, model, tmp_path / "run", "--epochs", 10_000)
+    pids = training.ranks()
+    training.wait_for_epoch(2)
+    if to == "mpirun":
+        training.process.send_signal(signal.SIGINT)
+    else:
+        os.kill(pids[1], signal.SIGTERM)
+    done = training.end()
+    assert done.returncode != 0
+    assert_all_end(pids.values())
+    said = re.findall(
+        r"zfcuda: rank (\d): Interrupted in epoch \d+; the checkpoint of epoch (\d+) is whole", done.stderr
+    )
+    if to == "rank" or "HYDRA" in subprocess.run([mpirun(), "--version"], capture_output=True, text=True).stdout:
+        # Of others, Open MPI's mpirun prints nothing more after Ctrl-C than that a rank has ended all.
+        assert [rank for rank, _ in said] == ["0" if to == "mpirun" else "1"]
+    assert zfcuda.load(tmp_path / "run" / "checkpoint.safetensors").origin["epochs"] >= 2
+
+
+def test_an_error_before_the_training(folder, model, tmp_path):
+    done = Training(3, tmp_path / "nowhere", model, tmp_path / "run").end()
+    assert done.returncode != 0
+    (said,) = spoken(done)
+    assert said.startswith(f"zfcuda: rank 0: {tmp_path}/nowhere: no such data set")
+
+
+# ---- Without MPI -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.usefixtures("alone")
+def test_one_process_needs_no_mpi(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert world() is None
+    monkeypatch.setenv("PMI_SIZE", "1")
+    assert world() is None
+    ranks = Ranks()
+    assert (ranks.rank, ranks.size) == (0, 1)
+    assert ranks.gather("x") == ["x"]
+    with pytest.raises(OSError, match="as it is"), ranks.ending_together():
+        raise OSError("as it is")
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+def test_several_processes_without_mpi4py(name, monkeypatch, capsys, tmp_path):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    monkeypatch.setenv(name, "4")
+    assert cli.main(["train", "--data", "fashion-mnist", "--out", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("zfcuda train: 4 processes were started, but MPI cannot be used: ")
+    assert "pip install 'zfcuda[mpi]'" in line
+
+
+@pytest.mark.usefixtures("alone")
+def test_an_mpi_that_is_not_the_one_of_mpirun(monkeypatch):
+    comm = types.SimpleNamespace(size=1)
+    mpi = types.SimpleNamespace(COMM_WORLD=comm, Get_library_version=lambda: "MPICH Version:\t5\nand more")
+    monkeypatch.setitem(sys.modules, "mpi4py", types.SimpleNamespace(MPI=mpi))
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "4")
+    with pytest.raises(
+        ImportError, match=r"4 processes were started, but mpi4py sees 1: its MPI \(MPICH Version:\t5\)"
+    ):
+        world()
