@@ -1,12 +1,14 @@
 """The training pass (P2): gradients of every parameter against finite differences in float64, dropout, reuse."""
 
+import threading
+
 import numpy as np
 import pytest
 
 from tests.accuracy import FP32, WEIGHT_GRAD, assert_close
 from tests.nn.networks import TINY, Reference, randomise
 from zfcuda import models, ops
-from zfcuda.nn import Network
+from zfcuda.nn import Architecture, BatchNormSpec, ConvSpec, DropoutSpec, FullyConnectedSpec, Network, ReLUSpec
 
 LABELS = np.array([0, 3, 1], np.int32)
 
@@ -103,3 +105,100 @@ def test_bad_arguments(network, images):
         network.loss_and_gradients(images, LABELS + 1)
     with pytest.raises(TypeError, match="labels must be int32, got int64"):
         network.loss_and_gradients(images, LABELS.astype(np.int64))
+
+
+# ---- Parts of a batch -----------------------------------------------------------------------------------------------
+
+NORMALISED = Architecture(
+    (5, 4, 2),
+    (
+        ConvSpec("conv1", 4, kernel=3),
+        BatchNormSpec("bn1", momentum=0.3),
+        ReLUSpec("relu1"),
+        DropoutSpec("drop1", 0.3),
+        FullyConnectedSpec("fc2", 5),
+        BatchNormSpec("bn2"),
+        FullyConnectedSpec("fc3", 3),
+    ),
+    initial="lecun",
+)
+
+
+class Parts:
+    """A batch in parts, each with a thread, which share what `zfcuda.nn.record.Part` has them share."""
+
+    def __init__(self, counts):
+        self.counts = counts
+        self.barrier = threading.Barrier(len(counts), timeout=60)
+        self.arrays = [None] * len(counts)
+
+    def run(self, function):
+        """function(number of the part, part) of each -> their results."""
+        results = [None] * len(self.counts)
+
+        def work(number):
+            try:
+                results[number] = function(number, Part(self, number))
+            except BaseException:
+                self.barrier.abort()
+                raise
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(len(self.counts))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return results
+
+
+class Part:
+    def __init__(self, parts, number):
+        self.parts, self.number = parts, number
+        self.first, self.size = sum(parts.counts[:number]), sum(parts.counts)
+        self.seen = []
+
+    def mean(self, array):
+        self.parts.arrays[self.number] = array
+        self.parts.barrier.wait()
+        mean = np.average(self.parts.arrays, axis=0, weights=self.parts.counts).astype(np.float32)
+        self.parts.barrier.wait()
+        return mean
+
+    def ready(self, gradients):
+        self.seen.append({name: gradient.copy() for name, gradient in gradients.items()})
+
+
+@pytest.mark.parametrize("architecture", [TINY, NORMALISED], ids=["tiny", "normalised"])
+@pytest.mark.parametrize("counts", [(2, 5), (3, 1, 3)])
+def test_parts_of_a_batch_make_up_the_whole(architecture, counts):
+    def made():
+        return randomise(Network(architecture, seed=2), np.random.default_rng(1))
+
+    rng = np.random.default_rng(2)
+    images = rng.normal(0, 2, (sum(counts), *architecture.input_shape)).astype(np.float32)
+    labels = rng.integers(0, 3, len(images), np.int32)
+    whole = made()
+    loss, probabilities, gradients = whole.loss_and_gradients(images, labels, dropout_seed=9, step=5)
+    whole.update_state()
+
+    def one(number, part):
+        rows = slice(part.first, part.first + counts[number])
+        network = made()
+        found = network.loss_and_gradients(images[rows], labels[rows], dropout_seed=9, step=5, part=part)
+        network.update_state()
+        # Those of the last layers come first, and are then what they will be.
+        seen = {name: gradient for ready in part.seen for name, gradient in ready.items()}
+        assert next(iter(seen)).startswith(next(reversed(network.layers)))
+        assert seen.keys() == found[2].keys()
+        assert all(np.array_equal(gradient, found[2][name]) for name, gradient in seen.items())
+        return *found, network.state()
+
+    losses, parts, of_parts, states = zip(*Parts(counts).run(one), strict=True)
+    assert np.average(losses, weights=counts) == pytest.approx(float(loss), rel=FP32)
+    assert_close(np.concatenate(parts), probabilities)
+    for name, gradient in gradients.items():
+        if name not in ("conv1.bias", "fc2.bias") or architecture is TINY:  # batch normalisation takes these away
+            assert_close(np.average([found[name] for found in of_parts], axis=0, weights=counts), gradient, WEIGHT_GRAD)
+    for state in states:
+        for name, array in whole.state().items():
+            assert_close(state[name], array)

@@ -14,7 +14,7 @@ import reprlib
 import sys
 import time
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 import numpy as np
@@ -29,6 +29,7 @@ _SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # of Open
 
 _EXPECTED = (ValueError, OSError, ImportError, MemoryError, FloatingPointError, BackendError)  # need no traceback
 _LOWER_FIRST = 1.0  # seconds in which a lower rank that fails as well may speak for all
+_FAILS, _SPEAKS = 1, 2  # tags of messages
 _PATIENCE = 0.02  # seconds for which a process that waits only lets others run
 _LONGEST_PAUSE = 1e-3  # seconds between two looks after that
 
@@ -148,7 +149,7 @@ class Ranks:
     def end(self, error: BaseException) -> NoReturn:
         """Says what this rank has raised, unless a lower one has something to say, and ends the processes of all."""
         try:
-            if not self._lower_rank_speaks():
+            if not self._another_speaks():
                 self._say(error)
         finally:
             interrupted = isinstance(error, KeyboardInterrupt)
@@ -167,19 +168,29 @@ class Ranks:
         speaker = "" if isinstance(error, RanksDiffer) else f"rank {self.rank}: "
         print(f"zfcuda: {speaker}{said}", file=errors, flush=True)
 
-    def _lower_rank_speaks(self) -> bool:
-        """Whether one that fails at about the same time has said so; it then ends the processes."""
-        word = np.zeros(1, np.uint8)
-        requests = [self.communicator.Isend(word, higher) for higher in range(self.rank + 1, self.size)]
+    def _another_speaks(self) -> bool:
+        """Whether another rank says why all end: one that has ended them already (mpirun then tells the others so, by a
+        signal), or a lower one that fails at about the same time."""
+        if self._heard(_SPEAKS, range(self.size)):
+            return True
+        self._tell(_FAILS)
         until = time.monotonic() + (_LOWER_FIRST if self.rank else 0)
-        heard = False
-        while not heard and time.monotonic() < until:
+        while time.monotonic() < until:
+            if self._heard(_FAILS, range(self.rank)):
+                time.sleep(10 * _LOWER_FIRST)  # it ends this process before
+                return True
             time.sleep(0.01)
-            heard = any(self.communicator.Iprobe(lower) for lower in range(self.rank))
-        if heard:
-            time.sleep(10 * _LOWER_FIRST)
-        del requests
-        return heard
+        self._tell(_SPEAKS)
+        return False
+
+    def _tell(self, word: int) -> None:
+        """A message of no bytes to all others, which nobody need wait for."""
+        for rank in range(self.size):
+            if rank != self.rank:
+                self.communicator.Isend(bytearray(), rank, word)
+
+    def _heard(self, word: int, ranks: Iterable[int]) -> bool:
+        return any(self.communicator.Iprobe(rank, word) for rank in ranks if rank != self.rank)
 
     @contextlib.contextmanager
     def speaking_once(self) -> Iterator[None]:

@@ -85,8 +85,8 @@ class Trainer:
     With a communicator every process (rank) computes its share of each batch, and all make the same step: that of one
     process on the whole batch, but for rounding. All start from rank 0's weights. For the same number of processes the
     bits are the same from run to run. `RanksDiffer` where networks, options or versions are not the same; what only
-    one rank raises ends all of them (MPI_Abort) if it is raised in `fit`. Gradients travel through the host's memory,
-    and no CUDA graphs are captured.
+    one rank raises ends all of them (MPI_Abort), in `fit` and in a `with trainer.ranks.ending_together():`. Gradients
+    travel through the host's memory, and no CUDA graphs are captured.
     """
 
     def __init__(
