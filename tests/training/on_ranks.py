@@ -59,7 +59,7 @@ def small(communicator, out):
     stepped(net, batches, communicator, out, lr=3e-4, max_filter_rms=0.5, seed=5)
 
 
-def normalised(communicator, out):
+def normalised(communicator, out, precision="fp32"):
     """Batch normalisation of every kind of stage, whose statistics go through all ranks."""
     layers = (
         ConvSpec("conv1", 4, 3, padding=1),
@@ -74,7 +74,8 @@ def normalised(communicator, out):
         FullyConnectedSpec("fc4", 3),
     )
     batches = [tiny.batch(11, seed=step) for step in range(6)]
-    stepped(Network(Architecture((6, 6, 1), layers, initial="lecun"), seed=1), batches, communicator, out, lr=0.05)
+    net = Network(Architecture((6, 6, 1), layers, initial="lecun"), seed=1)
+    stepped(net, batches, communicator, out, lr=0.05, precision=precision)
 
 
 def on_gpu(communicator, out):

@@ -21,11 +21,11 @@ from ..nn.capture import Captured, identity
 from ..nn.finite import check_weights
 from ..ops.loss import check_label_range
 from .checkpoint import Progress, load_training, save_training
+from .distributed import SharedStep
 from .divergence import describe_divergence
 from .evaluation import evaluate, fitting, rank_of_label
 from .optimizer import SGD
 from .origin import Origin, augmentation_of, changes, check_resumable, data_of, describe
-from .parallel import SharedStep
 from .ranks import Communicator, Ranks, RanksDiffer
 from .schedule import Fixed, Schedule
 

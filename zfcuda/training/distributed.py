@@ -8,7 +8,7 @@ the ranks. Gradients travel in buckets of some megabytes, as soon as the backwar
 
 As in a ring, a rank sends and receives 2 (N - 1) / N times the size of the gradients. MPI's own sums (MPI_Allreduce)
 may be in any order; here MPI only carries, so that the bits are the same from run to run and on all ranks. The arrays
-travel through the host's memory, also those of a GPU.
+travel through the host's memory, also those of a GPU. Buckets take twice the memory of the gradients.
 """
 
 from __future__ import annotations
