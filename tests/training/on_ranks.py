@@ -15,8 +15,7 @@ from tests.cupy_model import Cupy, Kernels
 from zfcuda import backends, data
 from zfcuda.data import Augmentation
 from zfcuda.nn import Architecture, BatchNormSpec, ConvSpec, FullyConnectedSpec, MaxPoolSpec, Network, ReLUSpec, models
-from zfcuda.training import Linear, Trainer, world
-from zfcuda.training.ranks import Ranks
+from zfcuda.training import Linear, Ranks, RanksDiffer, Trainer, world
 
 from . import tiny
 
@@ -176,6 +175,13 @@ def few_images(communicator, out):
     fit(Trainer(tiny.network(), communicator=communicator), out, batch_size=1)
 
 
+def no_images(communicator, out):
+    trainer = Trainer(tiny.network(), communicator=communicator)
+    images, labels = tiny.batch(3)
+    last = trainer.ranks.rank == 1
+    trainer.step(images[3 * last :], labels[3 * last :])
+
+
 class Failing(data.Subset):
     """Cannot be read any more from some batch on."""
 
@@ -199,14 +205,7 @@ def raises(communicator, out, who="1", kind="OSError"):
 
 
 def diverges(communicator, out):
-    """All ranks raise, as one process does, and may go on."""
-    try:
-        fit(Trainer(tiny.network(), lr=1e30, communicator=communicator), out)
-    except FloatingPointError as error:
-        ranks = Ranks(communicator)
-        found = ranks.gather(str(error))
-        if ranks.rank == 0:
-            (out / "numbers.json").write_text(json.dumps(found))
+    fit(Trainer(tiny.network(), lr=1e30, communicator=communicator), out)
 
 
 def disk_full(communicator, out):
@@ -222,6 +221,16 @@ def disk_full(communicator, out):
     fit(Trainer(tiny.network(), communicator=communicator), out)
 
 
+def main(name, folder, *arguments):
+    communicator, out = world(), Path(folder)
+    try:
+        globals()[name](communicator, out, *arguments)
+    except (RanksDiffer, FloatingPointError) as error:  # which all ranks raise, and could go on
+        ranks = Ranks(communicator)
+        said = ranks.gather(str(error))
+        if ranks.rank == 0:
+            (out / "raised.json").write_text(json.dumps(said))
+
+
 if __name__ == "__main__":
-    name, folder, *arguments = sys.argv[1:]
-    globals()[name](world(), Path(folder), *arguments)
+    main(*sys.argv[1:])

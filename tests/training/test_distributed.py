@@ -68,6 +68,15 @@ def found(n, name, out, *arguments):
         return dict(arrays), json.loads((out / "numbers.json").read_text())
 
 
+def raised_by_all(n, name, out):
+    """What every rank has raised in a scenario, after which they could still talk."""
+    done = run(n, name, out)
+    assert done.returncode == 0, done.stderr
+    said = json.loads((out / "raised.json").read_text())
+    assert len(said) == n
+    return said
+
+
 def assert_near(arrays, expected, unlearned=()):
     """Weights to 1e-5 of their norm; velocities and biases, which are nothing but sums of gradients, to 1e-2: rounding
     moves maxima and zeros to other places."""
@@ -175,17 +184,15 @@ def test_a_training_goes_on_with_another_number_of_processes(before, after, tmp_
         ("other_rate", r"lr 0.2 instead of 0.1"),
         ("other_augmentation", r"augmentation .*"),
         ("other_version", r"version '0.0.9' instead of '.*'"),
+        ("no_images", r"rank 1 has no images of this batch, and needs at least one"),
         ("rate_set_by_hand", r"learning rate 0.00\d+ instead of 0.00\d+"),
     ],
 )
 def test_ranks_that_would_not_train_the_same_say_so(name, said, tmp_path):
     """Every rank raises it, before any step (or, of what changes on the way, before any step of the epoch)."""
-    done = run(2, name, tmp_path)
-    assert done.returncode != 0
-    lines = re.findall(r"^zfcuda.training.ranks.RanksDiffer: (.*)$", done.stderr, re.MULTILINE)
-    assert len(lines) == 2
+    lines = raised_by_all(2, name, tmp_path)
     assert len(set(lines)) == 1
-    assert re.fullmatch("rank 1 does not train as rank 0 does: " + said, lines[0])
+    assert re.fullmatch(said if name == "no_images" else "rank 1 does not train as rank 0 does: " + said, lines[0])
     assert len(list(tmp_path.glob("run/*"))) == (2 if name == "rate_set_by_hand" else 0)
 
 
@@ -219,9 +226,7 @@ def test_a_rank_that_raises_ends_all_with_one_message(who, kind, said, tmp_path)
 
 
 def test_a_loss_that_is_not_finite_is_raised_by_all(tmp_path):
-    done = run(2, "diverges", tmp_path)
-    assert done.returncode == 0, done.stderr
-    (said, of_other) = json.loads((tmp_path / "numbers.json").read_text())
+    said, of_other = raised_by_all(2, "diverges", tmp_path)
     assert said.startswith("the loss is ")
     assert of_other.startswith(said.partition(":")[0])
 

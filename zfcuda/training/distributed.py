@@ -21,7 +21,7 @@ import numpy as np
 from ..backends import Array, array_module, to_host
 from ..nn import Network
 from .checkpoint import fill
-from .ranks import Ranks
+from .ranks import Ranks, RanksDiffer
 
 _BUCKET = 1 << 20  # values, 4 MiB: large enough that latency does not count, small enough that most are sent early
 
@@ -46,6 +46,10 @@ class SharedStep:
         """images (n,H,W,C), labels (n,): this rank's part, at least one image; the parts make up the batch in the order
         of the ranks -> mean loss of the batch, probabilities of the part (n, classes), gradients of the mean loss."""
         self._counts = self._ranks.gather_array(np.array(len(images), np.int64))
+        if not self._counts.all():
+            raise RanksDiffer(
+                f"rank {int(np.argmin(self._counts))} has no images of this batch, and needs at least one"
+            )
         loss, probabilities, gradients = self._net.loss_and_gradients(
             images, labels, dropout_seed=dropout_seed, step=step, part=self
         )

@@ -251,7 +251,7 @@ class Trainer:
                 raise ValueError("resume needs out_dir, where the checkpoint is")
             out = Path(out_dir) if out_dir is not None else None
             data = data_of(train, validation, saved=out is not None or self.ranks.size > 1)
-            options = {"epochs": epochs, "batch_size": batch_size, "schedule": repr(schedule), "resume": resume}
+            options = {"epochs": epochs, "batch_size": batch_size, "resume": resume}
             options |= {"augmentation": str(augmentation), "preprocess": repr(preprocess)}
             self.ranks.check_same({"classes": tuple(train.classes), **data, **options})
             saved, preprocess = self._begin(train, preprocess, augmentation, data, out, resume)
