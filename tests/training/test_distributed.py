@@ -211,15 +211,16 @@ def metrics_of(out):
 @pytest.mark.parametrize(
     ("who", "kind", "said"),
     [
-        ("1", "OSError", "zfcuda: rank 1: [Errno 5] Input/output error: '/data/7.png'"),
-        ("0", "KeyError", "zfcuda: rank 0: KeyError: 'kept'"),
-        ("all", "OSError", "zfcuda: rank 0: [Errno 5] Input/output error: '/data/7.png'"),
+        ("1", "OSError", r"rank 1: \[Errno 5\] Input/output error: '/data/7.png'"),
+        ("0", "KeyError", r"rank 0: KeyError: 'kept'"),
+        ("all", "OSError", r"rank \d: \[Errno 5\] Input/output error: '/data/7.png'"),
     ],
 )
 def test_a_rank_that_raises_ends_all_with_one_message(who, kind, said, tmp_path):
     done = run(3, "raises", tmp_path, who, kind)
     assert done.returncode != 0
-    assert spoken(done) == [said]
+    (line,) = spoken(done)
+    assert re.fullmatch(f"zfcuda: {said}", line)
     assert ("Traceback" in done.stderr) == (kind == "KeyError")  # of what nobody has foreseen
     assert len(metrics_of(tmp_path / "run")) == 1
     zfcuda.load(tmp_path / "run" / "checkpoint.safetensors")
@@ -241,7 +242,8 @@ def test_a_full_disk_leaves_the_last_checkpoint(tmp_path):
 
 def test_batches_smaller_than_the_number_of_ranks(tmp_path):
     done = run(2, "few_images", tmp_path)
-    assert spoken(done) == ["zfcuda: rank 0: batch_size must be at least 2, the processes; got 1"]
+    (line,) = spoken(done)
+    assert re.fullmatch(r"zfcuda: rank \d: batch_size must be at least 2, the processes; got 1", line)
 
 
 # ---- The command ------------------------------------------------------------------------------------------------
@@ -385,15 +387,16 @@ def test_ctrl_c(folder, model, tmp_path, to):
     )
     if to == "rank" or "HYDRA" in subprocess.run([mpirun(), "--version"], capture_output=True, text=True).stdout:
         # Of others, Open MPI's mpirun prints nothing more after Ctrl-C than that a rank has ended all.
-        assert [rank for rank, _ in said] == ["0" if to == "mpirun" else "1"]
+        ((rank, _),) = said
+        assert rank == "1" or to == "mpirun"
     assert zfcuda.load(tmp_path / "run" / "checkpoint.safetensors").origin["epochs"] >= 2
 
 
 def test_an_error_before_the_training(folder, model, tmp_path):
     done = Training(3, tmp_path / "nowhere", model, tmp_path / "run").end()
     assert done.returncode != 0
-    (said,) = spoken(done)
-    assert said.startswith(f"zfcuda: rank 0: {tmp_path}/nowhere: no such data set")
+    (line,) = spoken(done)
+    assert re.match(rf"zfcuda: rank \d: {tmp_path}/nowhere: no such data set", line)
 
 
 # ---- Without MPI -------------------------------------------------------------------------------------------------

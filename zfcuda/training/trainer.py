@@ -252,8 +252,8 @@ class Trainer:
             out = Path(out_dir) if out_dir is not None else None
             data = data_of(train, validation, saved=out is not None or self.ranks.size > 1)
             options = {"epochs": epochs, "batch_size": batch_size, "resume": resume}
-            options |= {"augmentation": str(augmentation), "preprocess": repr(preprocess)}
-            self.ranks.check_same({"classes": tuple(train.classes), **data, **options})
+            crops = {"augmentation": str(augmentation), "preprocess": repr(preprocess)}
+            self.ranks.check_same({"classes": tuple(train.classes), **data, **options, **crops})
             saved, preprocess = self._begin(train, preprocess, augmentation, data, out, resume)
             train = fitting(self.net, train, preprocess)
             if validation is not None:
