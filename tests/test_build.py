@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
 def configure(folder, tmp_path):
     """Configures a build -> (exit status, what CMake printed, in one line); nvcc: a shell script on the PATH."""
 
-    def run(setting="AUTO", nvcc=None, **environment):
+    def run(setting="AUTO", nvcc=None, *, source=SOURCE, build=folder, **environment):
         path = [str(tmp_path), *(p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists())]
         environment = {**os.environ, "CUDACXX": "", "PATH": os.pathsep.join(path), **environment}
         if nvcc:
@@ -37,9 +37,9 @@ def configure(folder, tmp_path):
             "Ninja",
             f"-DCMAKE_MAKE_PROGRAM={NINJA}",
             "-S",
-            SOURCE,
+            source,
             "-B",
-            folder,
+            build,
             f"-DPython_EXECUTABLE={sys.executable}",
         ]
         command += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DZFCUDA_CUDA={setting}"]
@@ -55,9 +55,13 @@ def script(path, text):
     return path
 
 
+def info(folder):
+    return runpy.run_path(str(folder / "_build_info.py"))
+
+
 def built(folder):
     """What `zfcuda info` would say."""
-    return runpy.run_path(str(folder / "_build_info.py"))["BUILT"]["cuda"]
+    return info(folder)["BUILT"]["cuda"]
 
 
 _RELEASE = "echo 'Cuda compilation tools, release {}, V1'"
@@ -146,3 +150,35 @@ def test_architectures_are_those_of_the_gpus_here(tmp_path, nvidia_smi, architec
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run([CMAKE, "-P", tmp_path / "ask.cmake"], env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == f"-- [{architectures}]"
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=T", "-c", "user.email=t@example.org"]
+    subprocess.run(["git", "-C", folder, *identity, *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.skipif(not shutil.which("git"), reason="needs git")
+def test_the_commit_and_the_compilers(configure, folder, tmp_path):
+    """Of a repository: of sources that it does not track, of a clean checkout and of a changed one."""
+    source = tmp_path / "source"
+    source.mkdir()
+    shutil.copy(SOURCE / "CMakeLists.txt", source)
+    for name in ("csrc", "tests", "benchmarks"):
+        (source / name).symlink_to(SOURCE / name)
+    git(tmp_path, "init", "-q")
+    assert commit_of(configure, source, folder).startswith("unknown: not built from a git checkout")
+    git(tmp_path, "add", "source/CMakeLists.txt")
+    git(tmp_path, "commit", "-q", "-m", "One")
+    found = commit_of(configure, source, folder)
+    assert len(found) == 40
+    (source / "CMakeLists.txt").open("a").write("# changed\n")
+    assert commit_of(configure, source, folder) == f"{found} with uncommitted changes"
+    build = info(folder / "of-commits")["BUILD"]
+    assert build["C++ compiler"].endswith(", Release")
+    assert build["CUDA compiler, architectures, flags"] == ""
+
+
+def commit_of(configure, source, folder):
+    status, said = configure("OFF", source=source, build=folder / "of-commits")
+    assert status == 0, said
+    return info(folder / "of-commits")["BUILD"]["commit"]

@@ -304,6 +304,7 @@ def test_info_says_what_can_run_and_why_the_rest_cannot(capsys, monkeypatch):
     assert "cpu       usable: 2 threads" in text
     assert "cuda      not usable: no NVIDIA driver was found" in text
     assert "install the CUDA toolkit" in text
+    assert "built from " in text
     assert "numpy" in text
 
 

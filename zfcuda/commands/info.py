@@ -7,6 +7,7 @@ import importlib.metadata
 import platform
 
 from .. import backends, plans
+from .._build_info import BUILD
 from .._version import __version__
 from ..data import printable
 from ..nn import load
@@ -58,6 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
             if name == "cuda":
                 print(f"{'':9} {_tuned(backends.get(name))}")
     print()
+    for what, value in BUILD.items():
+        if value:
+            print(f"built from {value}" if what == "commit" else f"{what}: {value}")
     versions = ((package, _version(package)) for package in _PACKAGES)
     print(", ".join(f"{package} {version}" for package, version in versions if version))
     return 0
