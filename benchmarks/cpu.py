@@ -34,6 +34,7 @@ from typing import Any
 import cases
 import cpu_device
 import harness
+import record
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*options.problems, sep="\n")
         return 0
     ceilings = cpu_device.ceilings()
-    facts: dict[str, Any] = {**harness.environment(), **cpu_device.describe()}
+    facts: dict[str, Any] = {**record.environment(), **cpu_device.describe()}
     if ceilings:
         facts |= {"ceiling, GFLOP/s": round(ceilings.gflops), "ceiling of a copy, GB/s": round(ceilings.gbytes, 1)}
     print("\n".join(f"- {name}: {value}" for name, value in facts.items()), "\n", flush=True)
@@ -69,12 +70,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     rows: list[harness.Row] = []
     for allocator in [options.allocator] if options.allocator else cpu_device.ALLOCATORS:
         for row in measure({**work, "allocator": allocator}):
-            print("\n".join(harness.table([row]).splitlines()[2 if rows else 0 :]), flush=True)
+            print("\n".join(record.table([row]).splitlines()[2 if rows else 0 :]), flush=True)
             rows.append(row)
-    print(f"\n{harness.summary(rows)}")
+    print(f"\n{record.summary(rows)}")
     out = options.out if options.out or options.only or options.quick else default_path(facts)
     if out:
-        harness.write_results(out, "zfcuda on the CPU", facts, rows)
+        record.write_results(out, "zfcuda on the CPU", facts, rows)
     return 0 if all(row.ours_ms is not None for row in rows) else 1
 
 

@@ -6,11 +6,9 @@ from __future__ import annotations
 
 import functools
 import json
-import multiprocessing
 import pickle
 import sys
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection
 
 import cases
 import cpu_device
@@ -20,6 +18,7 @@ import memory
 import networks
 import torch
 from harness import Ceilings, Name, Row, measure
+from processes import StoppedError, messages
 from setting import CPU
 
 MAKERS = layers.MAKERS | graph_layers.MAKERS | networks.MAKERS
@@ -46,22 +45,11 @@ class Work:
 
 
 def in_own_process(work: Work, problem: cases.Problem) -> Row:
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-
-    def run(sender: Connection) -> None:
-        sender.send(work.measure(problem))
-
-    process = context.Process(target=run, args=(sender,))
-    process.start()
-    sender.close()
     try:
-        return receiver.recv()
-    except EOFError:
-        process.join()
-        return Row(*work.name(problem), note=f"its process ended with {process.exitcode}")
-    finally:
-        process.join()
+        (row,) = messages(lambda send: send(work.measure(problem)))
+        return row
+    except StoppedError as why:
+        return Row(*work.name(problem), note=str(why))
 
 
 if __name__ == "__main__":

@@ -1,44 +1,54 @@
-"""zfcuda's kernels against PyTorch on this machine's GPU: one command that turns a GPU into evidence.
+"""zfcuda's kernels against PyTorch on this machine's GPU.
 
     python benchmarks/gpu.py                    everything
     python benchmarks/gpu.py conv block         only these parts
 
-Describes the GPU, measures its ceilings, runs the GPU tests, then verifies and times each part against PyTorch (cuDNN
-in benchmark mode, channels_last, the same precision, eager and compiled) or Captum. Convolutions, fully connected
-layers, blocks, forward pass and training step run in every precision of `--precisions`, the other parts in exact
-float32. Writes a table (Markdown) and all numbers (JSON) after every part, into benchmarks/results/. Without a usable
-GPU it says why and measures nothing.
+Describes the GPU, measures its ceilings, tries every operation once in every precision, then verifies and times each
+part against PyTorch (cuDNN in benchmark mode, channels_last, the same precision, eager and compiled) or Captum. What
+is timed is what was verified. Both sides are launched as CUDA graphs; plain calls, and the host's time for one, are
+further figures. Products, forward pass and training step run in every precision of --precisions, kernels that are
+bound by memory in float32 and bfloat16.
 
-It keeps to --minutes by itself: the most important parts come first, one family of cases.py after the other; when it is
-late it times fewer rounds and leaves out torch.compile, and what it does not reach is written down as not measured.
-Plans of `zfcuda tune` are not used; with --tune it tunes the convolutions first and goes by the plans that it found,
-whose times tuned and untuned are a part of their own.
+Every part of a family of cases.py has a process of its own: one that crashes or hangs is a row that says so. Rows go
+one by one into rows.jsonl in the folder of --out, to which other runs may add; table.md there is made of them. Without
+a usable GPU it says why and measures nothing. It keeps to --minutes by itself: the most important parts come first,
+one family after the other; when it is late it times fewer rounds and leaves out torch.compile, and what it does not
+reach is written down as not measured. Plans of `zfcuda tune` are not used; --tune tunes the convolutions first and
+goes by the plans that it found.
 
-Exit status: 0, all results right and all tests passed, of those that there was time for; 1, not; 2, wrong arguments;
-3, no usable GPU.
+The tests, and all else that makes evidence of a GPU, are in gpu_session.py.
+
+Exit status: 0, all results right, of those that there was time for; 1, not; 2, wrong arguments; 3, no usable GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
-import re
-import subprocess
+import importlib
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cases
 import gpu_device
+import gpu_plan
+import gpu_rehearsal
+import gpu_smoke
+import gpu_worker
 import harness
-from gpu_plan import PARTS, Job, Schedule, plan
+import record
+from gpu_plan import PRECISIONS, Schedule
+from harness import Row
+from processes import OUT_OF_TIME, StoppedError, messages
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-OUT_OF_TIME = "out of time"
-PRECISIONS = ("fp32", "tf32", "bf16")
+PARTS = ("smoke", *gpu_plan.PARTS)
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
+_SMOKE_SECONDS = 60.0  # of a process
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -55,7 +65,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=8.0, help="for everything together (default 8)")
     parser.add_argument("--tune", action="store_true", help="tune the convolutions first")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes minutes")
-    parser.add_argument("--out", type=Path, default=REPOSITORY / "benchmarks" / "results", help="where results go")
+    parser.add_argument("--rehearse", action="store_true", help="on small shapes with the emulated kernels, no GPU")
+    out = Path(__file__).resolve().parent / "results" / "gpu"
+    parser.add_argument("--out", type=Path, default=out, help="the folder where results go")
     options = parser.parse_args(arguments)
     unknown = [part for part in options.parts if part not in PARTS]
     if unknown:
@@ -68,126 +80,120 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def run_tests(seconds: float) -> tuple[bool, str]:
-    """The tests on the CUDA backend: whether none failed in this time, and pytest's last line."""
-    command = [sys.executable, "-m", "pytest", "-q", "tests", "-m", "gpu"]
-    try:
-        result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return True, f"{harness.NOT_MEASURED}: {OUT_OF_TIME}, not finished in {seconds:.0f} s"
-    lines = (result.stdout + result.stderr).strip().splitlines()
-    return result.returncode == 0, lines[-1].strip("= ") if lines else "pytest said nothing"
+class Run:
+    """One run of this script: its device, and where its rows go."""
 
+    def __init__(self, options: argparse.Namespace, device: Any, started: float):
+        self.options, self.device, self.started = options, device, started
+        self.record = record.Record(options.out)
+        self.right = True
+        self.seen: set[harness.Name] = set()
 
-def make(problem: cases.Problem, setting: Any) -> harness.Calls:
-    import graph_layers
-    import layers
-    import networks
-    import torch
+    def add(self, row: Row) -> None:
+        self.record.add(row)
+        self.seen.add(row.name)
+        self.right = self.right and (row.ours_ms is not None or OUT_OF_TIME in row.note)
+        print(record.table([row]).splitlines()[-1], flush=True)
 
-    torch.manual_seed(0)
-    makers: dict[str, Callable[..., harness.Calls]] = layers.MAKERS | graph_layers.MAKERS | networks.MAKERS
-    return makers[problem.direction](setting, problem.case)
+    def smoke(self) -> None:
+        """Where an operation kills its process, another process goes on behind it."""
+        left = gpu_smoke.checks()
+        while left:
+            work = functools.partial(gpu_worker.smoke, self.device, left)
+            try:
+                for row in messages(work, _SMOKE_SECONDS):
+                    self.add(row)
+                    left = left[1:]
+            except StoppedError as why:
+                if not left:
+                    break
+                (name, precision), *left = left
+                self.add(Row("smoke", name, "smoke", precision, note=f"failed: {why}"))
 
+    def limits(self) -> dict[str, harness.Ceilings]:
+        facts = self.record.facts()
+        return {
+            precision: harness.Ceilings(gflops=1e3 * facts[rate], gbytes=facts["copy, GB/s"])
+            for precision, rate in _RATES.items()
+            if rate in facts
+        }
 
-def measure_job(job: Job, schedule: Schedule, limits: dict[str, harness.Ceilings]) -> Iterator[harness.Row]:
-    """The rows of a job, as many as there is time for; the rest is one row that says so. What cannot even be made gets
-    a row that says that, and the others go on."""
-    from setting import Setting
+    def jobs(self) -> None:
+        """All parts, each in its process; of one that stops, what is missing is a row for each of its jobs."""
+        options = self.options
+        parts = ["tune", *options.parts] if options.tune else options.parts
+        jobs = gpu_plan.plan(
+            parts, options.families, options.precisions, options.batch, compiles=not options.no_compile
+        )
+        schedule = Schedule(jobs, 60 * options.minutes, started=self.started)
+        print(f"planned: {schedule.describe()}", flush=True)
+        uncompiled: list[str] = []
+        for together in schedule.processes():
+            if together[0].part == "tune":
+                work = functools.partial(gpu_worker.tune, self.device, together, schedule, options.batch)
+            else:
+                fixed = self.limits(), options.tune
+                work = functools.partial(gpu_worker.measure, self.device, together, schedule, *fixed)
+            before = len(self.seen)
+            try:
+                for message in messages(work, schedule.limit(together)):
+                    if isinstance(message, Row):
+                        self.add(message)
+                    elif isinstance(message, gpu_worker.Took):
+                        schedule.took(*message)
+                    else:
+                        uncompiled.append(message.job)
+            except StoppedError as why:
+                self._stopped(together, str(why), len(self.seen) - before)
+            self.note(uncompiled)
 
-    setting = Setting(compiled=schedule.decides_to_compile(job), precision=job.precision)
-    done, started = 0, schedule.used
-    for problem in job.problems:
-        if not schedule.has_time_for(job):
-            break
-        name = harness.Name(job.family, problem.case.label, problem.direction, job.precision)
-        timer = functools.partial(gpu_device.time_alternating, seconds=schedule.sampling(job, done))
-        try:
-            yield harness.measure(name, make(problem, setting), timer, limits[job.precision])
-        except Exception as failure:
-            yield harness.Row(*name, note=f"cannot be made: {harness.first_line(failure)}")
-        gpu_device.clear()
-        done += 1
-    schedule.took(job, schedule.used - started, done, setting.compiled)
-    if done < job.count:
-        yield _left_out(job, done, job.count)
+    def _stopped(self, jobs: Sequence[gpu_plan.Job], why: str, seen: int) -> None:
+        for job in jobs:
+            done = min(seen, len(job.problems))
+            seen -= done
+            if done < len(job.problems):
+                self.add(gpu_worker.left_out(job, done, why))
+            elif job.compiling and not seen:
+                note = f"{harness.NOT_MEASURED}: {why}"
+                self.add(Row(job.family, "with torch.compile", job.part, job.precision, note=note))
 
-
-def _left_out(job: Job, done: int, count: int) -> harness.Row:
-    what = f"{count - done} of {count} problems"
-    return harness.Row(job.family, what, job.part, job.precision, note=f"{harness.NOT_MEASURED}: {OUT_OF_TIME}")
-
-
-def tune_job(job: Job, schedule: Schedule, batch: int) -> Iterator[harness.Row]:
-    """Tunes the convolutions of a network, and goes by what it finds: a row for each, the untuned plan as its peer."""
-    import networks
-    from setting import CPU
-
-    from zfcuda import tuning
-
-    done, started = 0, schedule.used
-    network = networks.build(CPU, job.family)  # only its shapes count
-    network.precision = job.precision
-    problems = tuning.problems(network, batch)
-    for problem in problems:
-        if not schedule.has_time_for(job):
-            break
-        (found,) = tuning.tune([problem])
-        name = harness.Name(job.family, str(problem), job.part, job.precision)
-        peers, note = {"untuned": found.untuned_ms}, f"{found.kernel}, {found.splits} splits"
-        yield harness.Row(*name, ours_ms=found.ms, peers_ms=peers, note=note)
-        done += 1
-    schedule.took(job, schedule.used - started, done, False)
-    if done < len(problems):
-        yield _left_out(job, done, len(problems))
-
-
-def measure_parts(options: argparse.Namespace, facts: dict[str, Any], started: float) -> bool:
-    """Measures, writes and prints; whether everything was right. `facts` go into the results, and grow."""
-    right = True
-    ceilings = gpu_device.ceilings()
-    facts |= {name: f"{value:.1f}" for name, value in ceilings.items()}
-    limits = {
-        precision: harness.Ceilings(gflops=1e3 * ceilings[rate], gbytes=ceilings["copy, GB/s"])
-        for precision, rate in _RATES.items()
-    }
-    facts["plans of the convolutions"] = "tuned in this run" if options.tune else "untuned"
-    parts = ["tune", *options.parts] if options.tune else options.parts
-    jobs = plan(parts, options.families, options.precisions, options.batch, compiles=not options.no_compile)
-    schedule = Schedule(jobs, 60 * options.minutes, started=started)
-    facts["planned"] = schedule.describe()
-    print(f"planned: {schedule.describe()}", flush=True)
-    rows: list[harness.Row] = []
-    path = options.out / ("gpu-" + re.sub(r"[^a-z0-9]+", "-", facts["name"].lower()).strip("-"))
-    for job in schedule.jobs:
-        if job.part == "tests":
-            passed, facts["GPU tests"] = run_tests(schedule.tests_seconds())
-            right = right and passed
-            print(f"tests: {facts['GPU tests']}", flush=True)
-        else:
-            tunes = job.part == "tune"
-            for row in tune_job(job, schedule, options.batch) if tunes else measure_job(job, schedule, limits):
-                rows.append(row)
-                right = right and (row.ours_ms is not None or OUT_OF_TIME in row.note)
-                print(harness.table([row]).splitlines()[-1], flush=True)
-        facts["afterwards"] = gpu_device.state()
-        facts["time"] = f"{schedule.used:.0f} s"
-        facts["no time for torch.compile in"] = ", ".join(dict.fromkeys(schedule.uncompiled)) or "nothing"
-        harness.write_results(path, f"zfcuda on {facts['name']}", facts, rows)
-    print(f"written: {path}.md and .json")
-    return right
+    def note(self, uncompiled: Sequence[str] = ()) -> None:
+        facts = {"afterwards": self.device.state()}
+        if uncompiled:
+            facts["no time for torch.compile in"] = ", ".join(uncompiled)
+        self.record.note(facts)
+        self.record.write(f"zfcuda on {self.record.facts()['name']}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     options = parse(arguments)
+    device: Any = gpu_rehearsal if options.rehearse else gpu_device
     try:
-        facts: dict[str, Any] = {**gpu_device.describe(), "before": gpu_device.state(), **harness.environment()}
-        gpu_device.require()
-    except gpu_device.NoGpuError as error:
-        print(f"Nothing was measured: {error}", file=sys.stderr)
+        facts = {**device.describe(), "before": device.state(), **record.environment()}
+        with contextlib.suppress(ImportError):
+            importlib.import_module("networks")  # and PyTorch, once for all processes
+        if options.rehearse:
+            gpu_rehearsal.shrink()
+            options.families, options.batch = ["zfnet"], 2
+        # An error is that of the process which met it: this one never touches the GPU.
+        known = record.Record(options.out).facts() if options.out.exists() else {}
+        if "copy, GB/s" not in known:
+            (ceilings,) = messages(functools.partial(gpu_worker.prepare, device), 120)
+            facts |= {name: round(value, 1) for name, value in ceilings.items()}
+    except (gpu_device.NoGpuError, StoppedError) as error:
+        print(f"Nothing was measured: {str(error).removeprefix('NoGpuError: ')}", file=sys.stderr)
         return 3
-    return 0 if measure_parts(options, facts, started) else 1
+    if options.tune:
+        os.environ["XDG_CACHE_HOME"] = str(options.out.resolve() / "cache")
+    run = Run(options, device, started)
+    run.record.note(facts)
+    if "smoke" in options.parts:
+        run.smoke()
+    run.jobs()
+    run.note()
+    print(f"written: {run.record.folder / 'table.md'}")
+    return 0 if run.right else 1
 
 
 if __name__ == "__main__":

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
+
+from harness import Call
 
 _IDENTITY = {
     "name": "name",
@@ -21,6 +25,9 @@ _STATE = {
     "temperature, C": "temperature.gpu",
     "power, W": "power.draw",
 }
+
+
+BACKEND = "cuda"
 
 
 class NoGpuError(RuntimeError):
@@ -51,8 +58,24 @@ def _ask(fields: dict[str, str]) -> dict[str, str]:
     return dict(zip(fields, values, strict=True))
 
 
-def require() -> None:
-    """Gets both libraries ready; NoGpuError unless zfcuda, CuPy and PyTorch can all use a GPU here."""
+@contextlib.contextmanager
+def active() -> Iterator[Callable[[Any], Any]]:
+    """Gives what makes arrays of NumPy's on the GPU."""
+    from zfcuda import backends
+
+    yield backends.get("cuda").xp.asarray
+
+
+def setting(**changes: Any) -> Any:
+    """Where and how PyTorch computes (`setting.Setting`)."""
+    from setting import Setting
+
+    return Setting(**changes)
+
+
+def require(tuned: bool) -> None:
+    """Gets both libraries ready, with the tuned plans that there are or without; NoGpuError unless zfcuda, CuPy and
+    PyTorch can all use a GPU here."""
     from zfcuda import backends
 
     reason = backends.status()["cuda"]
@@ -64,8 +87,8 @@ def require() -> None:
         raise NoGpuError("PyTorch, the peer, is missing: pip install 'zfcuda[parity]' (a CUDA build)") from None
     if not torch.cuda.is_available():
         raise NoGpuError("PyTorch finds no GPU: install its CUDA build, from https://pytorch.org")
-    # What somebody has tuned would not be a measurement of this run.
-    backends.get("cuda").module.clear_plans()
+    if not tuned:  # what somebody has tuned would not be a measurement of this run
+        backends.get("cuda").module.clear_plans()
     # Exact float32 on both sides; cuDNN picks its fastest algorithm for each shape.
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -83,8 +106,59 @@ def clear() -> None:
     torch.compiler.reset()
 
 
+class Graphs:
+    """Calls as CUDA graphs of the library that makes them; both are launched on the default stream, which the two
+    share."""
+
+    def ours(self, call: Call) -> Call:
+        from zfcuda import backends
+        from zfcuda.nn.capture import capture
+
+        call()  # kernels are loaded, memory is taken
+        captured = capture(backends.get("cuda"), call, {})
+
+        def launch() -> Any:
+            captured.graph.launch()
+            return captured.results
+
+        return launch
+
+    def peer(self, call: Call) -> Call:
+        import torch
+
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):  # code is compiled, algorithms are chosen
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            result = call()
+
+        def launch() -> Any:
+            graph.replay()
+            return result
+
+        return launch
+
+    def host_us(self, call: Call, calls: int = 3, rounds: int = 7) -> float:
+        """A median; so few calls fit into the queue of launches, where no host waits."""
+        import torch
+
+        samples = []
+        for _ in range(rounds):
+            torch.cuda.synchronize()
+            start = time.perf_counter()
+            for _ in range(calls):
+                call()
+            samples.append(1e6 * (time.perf_counter() - start) / calls)
+        torch.cuda.synchronize()
+        return statistics.median(samples)
+
+
 def time_alternating(
-    calls: dict[str, Callable[[], Any]], *, seconds: float = 5.0, rounds: tuple[int, int] = (3, 15)
+    calls: dict[str, Call], *, seconds: float = 5.0, rounds: tuple[int, int] = (3, 15)
 ) -> dict[str, list[float]]:
     """Milliseconds a call, by CUDA events on the default stream, which CuPy and PyTorch share.
 
@@ -107,7 +181,7 @@ def time_alternating(
     return samples
 
 
-def _elapsed(call: Callable[[], Any], repeats: int) -> float:
+def _elapsed(call: Call, repeats: int) -> float:
     import cupy
 
     start, end = cupy.cuda.Event(), cupy.cuda.Event()
@@ -147,5 +221,5 @@ def _copy_rate() -> float:
     return 2 * source.nbytes / 1e6 / _median(lambda: target.copy_(source))
 
 
-def _median(call: Callable[[], Any]) -> float:
+def _median(call: Call) -> float:
     return statistics.median(time_alternating({"call": call})["call"])

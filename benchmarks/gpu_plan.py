@@ -9,51 +9,48 @@ from dataclasses import dataclass
 
 import cases
 
+PRECISIONS = ("fp32", "tf32", "bf16")
+
+
+@dataclass(frozen=True)
+class Part:
+    """directions: of its problems. Seconds that one problem takes to make, verify and time, and what torch.compile adds
+    where it is a peer: guesses until a GPU has been measured."""
+
+    directions: tuple[str, ...]
+    seconds: float
+    compiling: float = 0.0
+    precisions: tuple[str, ...] = ("fp32",)
+
+
 _CONV = ("fprop", "dgrad", "image dgrad", "wgrad")
 _DENSE = ("dense fprop", "dense dgrad", "dense wgrad")
 _BLOCK = ("block", "block grad")
+_NORM = ("norm", "norm grad", "batchnorm", "batchnorm training", "batchnorm grad")
+_STORED = ("fp32", "bf16")  # where TF32 makes no difference
 
-# The directions of each part, the most important parts first; of `tune`, those whose plans are tuned.
-_DIRECTIONS: dict[str, tuple[str, ...]] = {
-    "tune": (*_CONV, *_DENSE, *_BLOCK),
-    "conv": _CONV,
-    "block": _BLOCK,
-    "step": ("step",),
-    "pool": ("pool", "unpool", "average", "average grad"),
-    "projection": ("projection",),
-    "occlusion": ("occlusion",),
-    "depthwise": ("depthwise fprop", "depthwise dgrad", "depthwise wgrad"),
-    "norm": ("norm", "norm grad", "batchnorm", "batchnorm training", "batchnorm grad"),
-    "joint": ("add", "concat"),
-    "optimizer": ("sgd",),
-    "forward": ("forward",),
-    "dense": _DENSE,
+# The most important first; `tune` has the problems whose plans are tuned.
+_PARTS = {
+    "tune": Part((*_CONV, *_DENSE, *_BLOCK), 1.5, precisions=PRECISIONS),
+    "conv": Part(_CONV, 1.5, precisions=PRECISIONS),
+    "block": Part(_BLOCK, 2.5, 25.0, PRECISIONS),
+    "pool": Part(("pool", "unpool", "average", "average grad"), 1.0, 8.0, _STORED),
+    "norm": Part(_NORM, 1.0, 12.0, _STORED),
+    "joint": Part(("add", "concat"), 1.0, 8.0, _STORED),
+    "depthwise": Part(("depthwise fprop", "depthwise dgrad", "depthwise wgrad"), 1.0, 8.0),
+    "optimizer": Part(("sgd",), 1.0),
+    "step": Part(("step",), 8.0, 80.0, PRECISIONS),
+    "forward": Part(("forward",), 4.0, 50.0, PRECISIONS),
+    "dense": Part(_DENSE, 1.0, precisions=PRECISIONS),
+    "projection": Part(("projection",), 15.0),
+    "occlusion": Part(("occlusion",), 10.0),
 }
-PARTS = ("tests", *(part for part in _DIRECTIONS if part != "tune"))
-_IN_EVERY_PRECISION = ("tune", "conv", "block", "step", "forward", "dense")
+PARTS = tuple(part for part in _PARTS if part != "tune")
 
-# Seconds that one problem takes to make, verify and time, and what torch.compile adds where it is a peer: guesses until
-# a GPU has been measured. Once a part has run, its later jobs go by what it took.
-_SECONDS = {
-    "tests": (120.0, 0.0),
-    "tune": (1.5, 0.0),
-    "conv": (1.5, 0.0),
-    "block": (3.0, 12.0),
-    "step": (8.0, 40.0),
-    "pool": (1.0, 5.0),
-    "projection": (15.0, 0.0),
-    "occlusion": (10.0, 0.0),
-    "depthwise": (1.0, 5.0),
-    "norm": (1.0, 10.0),
-    "joint": (1.0, 5.0),
-    "optimizer": (1.0, 0.0),
-    "forward": (4.0, 25.0),
-    "dense": (1.0, 0.0),
-}
-
-_TESTS_SHARE = 0.3  # of the whole time, at most
 _LAST_SECONDS = 5.0  # to write the results
-_SAMPLING = (0.5, 5.0)  # seconds of timing a problem, at least and at most
+_START_SECONDS = 4.0  # of a process: the GPU's context and the libraries' kernels
+_SAMPLING = (0.25, 2.5)  # seconds of timing a problem, at least and at most
+_PATIENCE = 4.0, 30.0  # a process may take so many times its estimate, and so many seconds more
 
 
 @dataclass(frozen=True)
@@ -61,9 +58,9 @@ class Job:
     """A part of the benchmark for one family in one precision; `compiles`: with torch.compile as a peer."""
 
     part: str
-    family: str = ""
-    precision: str = ""
-    problems: tuple[cases.Problem, ...] = ()
+    family: str
+    precision: str
+    problems: tuple[cases.Problem, ...]
     compiles: bool = False
 
     @property
@@ -71,25 +68,25 @@ class Job:
         return f"{self.family} {self.part} {self.precision}"
 
     @property
-    def count(self) -> int:
-        """Of problems; the tests are one."""
-        return len(self.problems) or 1
+    def compiling(self) -> float:
+        """Seconds for torch.compile."""
+        return len(self.problems) * _PARTS[self.part].compiling if self.compiles else 0.0
 
 
 def plan(
     parts: Sequence[str], families: Sequence[str], precisions: Sequence[str], batch: int, *, compiles: bool = True
 ) -> list[Job]:
-    """The jobs of these parts, one family after the other."""
-    jobs = [Job("tests")] if "tests" in parts else []
+    """The jobs of these parts, one family after the other. What is there in float32 alone is measured in it."""
+    jobs = []
     for family in families:
         own = cases.problems([case.with_batch(batch) for case in cases.CASES if case.family == family])
-        for part, directions in _DIRECTIONS.items():
-            problems = tuple(problem for problem in own if problem.direction in directions)
-            if part == "tune" and not any(isinstance(problem.case, cases.Net) for problem in own):
+        for name, part in _PARTS.items():
+            problems = tuple(problem for problem in own if problem.direction in part.directions)
+            if name == "tune" and not any(isinstance(problem.case, cases.Net) for problem in own):
                 continue
-            if part in parts and problems:
-                every = precisions if part in _IN_EVERY_PRECISION else ["fp32"]
-                jobs += [Job(part, family, precision, problems, compiles) for precision in every]
+            if name in parts and problems:
+                every = [one for one in precisions if one in part.precisions] or ["fp32"]
+                jobs += [Job(name, family, precision, problems, compiles) for precision in every]
     return jobs
 
 
@@ -108,7 +105,6 @@ class Schedule:
         self._clock = clock or time.monotonic
         self._started = self._clock() if started is None else started
         self._observed: dict[str, float] = {}
-        self.uncompiled: list[str] = []
 
     @property
     def used(self) -> float:
@@ -118,17 +114,25 @@ class Schedule:
     def left(self) -> float:
         return self.seconds - _LAST_SECONDS - self.used
 
+    def processes(self) -> list[list[Job]]:
+        """The jobs that one process does: those of a part of a family."""
+        found: dict[tuple[str, str], list[Job]] = {}
+        for job in self.jobs:
+            found.setdefault((job.family, job.part), []).append(job)
+        return list(found.values())
+
     def cost(self, job: Job) -> float:
-        """Seconds for one problem without torch.compile."""
-        return self._observed.get(job.part, _SECONDS[job.part][0])
+        """Seconds for one problem without torch.compile; once a part has run, by what it took."""
+        return self._observed.get(job.part, _PARTS[job.part].seconds)
 
     def estimate(self, jobs: Sequence[Job]) -> float:
         """Seconds for these jobs without torch.compile."""
-        return sum(job.count * self.cost(job) for job in jobs)
+        parts = {(job.family, job.part) for job in jobs}
+        return sum(len(job.problems) * self.cost(job) for job in jobs) + _START_SECONDS * len(parts)
 
     def describe(self) -> str:
-        problems = sum(job.count for job in self.jobs)
-        compiling = sum(job.count * _SECONDS[job.part][1] for job in self.jobs if job.compiles)
+        problems = sum(len(job.problems) for job in self.jobs)
+        compiling = sum(job.compiling for job in self.jobs)
         return (
             f"{problems} problems in {len(self.jobs)} jobs, estimated at {self.estimate(self.jobs):.0f} s, "
             f"torch.compile as a peer at {compiling:.0f} s more; {self.seconds:.0f} s are allowed"
@@ -138,30 +142,23 @@ class Schedule:
         """For one more problem of the job."""
         return self.left >= self.cost(job)
 
-    def decides_to_compile(self, job: Job) -> bool:
-        """Whether torch.compile takes part: only where everything of this family can still be measured after it.
-        Jobs for which there is no time are remembered in `uncompiled`."""
-        extra = job.count * _SECONDS[job.part][1]
-        if not job.compiles or not extra:
-            return False
-        later = self.jobs[self.jobs.index(job) :]
-        family = [other for other in later if other.family == job.family]
-        if self.left >= self.estimate(family) + extra:
-            return True
-        self.uncompiled.append(job.name)
-        return False
+    def limit(self, jobs: Sequence[Job]) -> float:
+        """Seconds after which the process of these jobs hangs, or the time is over."""
+        expected = self.estimate(jobs) + sum(job.compiling for job in jobs)
+        return max(0.0, min(self.left + _LAST_SECONDS / 2, _PATIENCE[0] * expected + _PATIENCE[1]))
+
+    def has_time_to_compile(self, job: Job) -> bool:
+        """Whether torch.compile takes part: only where everything of this family can still be measured after it."""
+        later = [other for other in self.jobs[self.jobs.index(job) + 1 :] if other.family == job.family]
+        return self.left >= self.estimate([*later, job]) + job.compiling
 
     def sampling(self, job: Job, done: int) -> float:
         """Seconds to time the next problem of the job, of which `done` are done: fewer when late."""
         later = self.jobs[self.jobs.index(job) + 1 :]
-        problems = job.count - done
+        problems = len(job.problems) - done
         spare = self.left - problems * self.cost(job) - self.estimate(later)
-        return min(_SAMPLING[1], max(_SAMPLING[0], spare / (problems + sum(job.count for job in later))))
+        return min(_SAMPLING[1], max(_SAMPLING[0], spare / (problems + sum(len(one.problems) for one in later))))
 
-    def tests_seconds(self) -> float:
-        return max(1.0, min(self.left, _TESTS_SHARE * self.seconds))
-
-    def took(self, job: Job, seconds: float, problems: int, compiled: bool) -> None:
+    def took(self, job: Job, seconds: float, problems: int) -> None:
         """Remembers how long problems of a part take."""
-        if problems and not compiled:
-            self._observed[job.part] = seconds / problems
+        self._observed[job.part] = seconds / problems

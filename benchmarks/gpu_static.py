@@ -27,7 +27,7 @@ import cases
 import gpu_model
 import gpu_predict
 import gpu_sass
-import harness
+import record
 
 RESULTS = Path(__file__).resolve().parent / "results"
 FAMILIES = ("zfnet", "alexnet", "vgg16")
@@ -115,10 +115,10 @@ def _layer_records(
         except gpu_predict.NoKernelError:
             continue
         first = found[gpus[0].name]
-        record: dict[str, Any] = {"layer": f"{case.family} {case.layer}", "direction": direction}
-        record |= {"precision": precision, "kernels": first.kernels, "splits": first.splits}
-        record |= {"waves": [round(waves, 2) for waves in first.waves]}
-        record |= {"bound": first.bound, "share": round(first.share, 3)}
+        found: dict[str, Any] = {"layer": f"{case.family} {case.layer}", "direction": direction}
+        found |= {"precision": precision, "kernels": first.kernels, "splits": first.splits}
+        found |= {"waves": [round(waves, 2) for waves in first.waves]}
+        found |= {"bound": first.bound, "share": round(first.share, 3)}
         records.append(record | {"ms": {name: float(f"{one.ms:.3g}") for name, one in found.items()}})
     return records
 
@@ -136,7 +136,7 @@ def _kernel_table(kernels: Sequence[dict[str, Any]]) -> str:
         cells = [one["name"], one["registers"], f"{shared:.0f}", one["blocks_per_sm"], *counts, one["instructions"]]
         cells += [*(one["cycles"].get(term, 0) for term in _TERMS), one["bound"], f"{100 * one['share']:.0f}"]
         lines.append([str(cell) for cell in cells])
-    return harness.markdown_table(head, lines)
+    return record.markdown_table(head, lines)
 
 
 def _layer_table(records: Sequence[dict[str, Any]], gpus: Sequence[str]) -> str:
@@ -147,7 +147,7 @@ def _layer_table(records: Sequence[dict[str, Any]], gpus: Sequence[str]) -> str:
         cell = f"{times} ({one['bound']}, {100 * one['share']:.0f} %)"
         rows.setdefault((one["layer"], one["direction"]), {})[one["precision"]] = cell
     lines = [[*key, *(cells.get(precision, "no kernel") for precision in precisions)] for key, cells in rows.items()]
-    return harness.markdown_table(["layer", "direction", *precisions], lines)
+    return record.markdown_table(["layer", "direction", *precisions], lines)
 
 
 def write(path: Path, architecture: str, contents: dict[str, Any]) -> None:
@@ -172,7 +172,9 @@ def write(path: Path, architecture: str, contents: dict[str, Any]) -> None:
         f"peak on {gpus[0]}), with the untuned plan; its kernels, splits and waves are in the JSON file.",
         _layer_table(contents["layers"], gpus),
     ]
-    harness.write_files(path, {".json": f"{head},\n{body}\n}}\n", ".md": "\n\n".join(text)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record.write_whole(path.with_name(f"{path.name}.json"), f"{head},\n{body}\n}}\n")
+    record.write_whole(path.with_name(f"{path.name}.md"), "\n\n".join(text))
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -104,8 +104,8 @@ def batchnorm_grad(setting: Setting, case: cases.BatchNorm) -> Calls:
         return list(torch.autograd.grad(of.statistics_and_norm(*leaves), leaves, *setting.exact(of.dy)))
 
     peers = setting.gradient_peers(of.statistics_and_norm, [of.x, *of.of_channels[2:]], of.dy)
-    tolerance = max(setting.tolerance, setting.weight_grad_tolerance)
-    return Calls(call, peers, compare(call, reference), tolerance, moved=5.0 * of.x.nbytes)
+    tolerances = [setting.tolerance, setting.weight_grad_tolerance, setting.weight_grad_tolerance]
+    return Calls(call, peers, compare(reference, tolerances), max(tolerances), moved=5.0 * of.x.nbytes)
 
 
 # ---- Joints of graphs ------------------------------------------------------------------------------------------------

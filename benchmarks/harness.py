@@ -1,29 +1,42 @@
-"""What the benchmarks share: calls that are verified before they are timed, rows of results, tables and files.
+"""What the benchmarks share: calls that are verified before they are timed, and rows of results.
 
-A benchmark makes the `Calls` of a problem, hands them with its device's timer to `measure`, and writes the rows with
-`write_results`. Speed is a ratio against the fastest peer in the same run; a cell that nobody measured says so.
+A benchmark makes the `Calls` of a problem and hands them with its device's timer to `measure`; `record` keeps the rows.
+Speed is a ratio against the fastest peer in the same run; a cell that nobody measured says so.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
+import math
 import statistics
-import subprocess
+import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import datetime, timezone
-from importlib import metadata
-from pathlib import Path
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 NOT_MEASURED = "not measured"
 
+# How the warnings of zfcuda.nn.capture begin.
+NO_GRAPH = "no CUDA graph"
+
+Call = Callable[[], Any]
+
 # Milliseconds a call, several samples for each named call.
-Timer = Callable[[dict[str, Callable[[], Any]]], dict[str, list[float]]]
+Timer = Callable[[dict[str, Call]], dict[str, list[float]]]
+
+
+class Graphs(Protocol):
+    """How calls become CUDA graphs. Either makes of a call one that launches its graph and returns the same result, in
+    memory of the graph; it raises where the call cannot be captured."""
+
+    def ours(self, call: Call) -> Call: ...
+
+    def peer(self, call: Call) -> Call: ...
+
+    def host_us(self, call: Call) -> float:
+        """Microseconds of the host for a call, which it does not wait for."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -42,18 +55,25 @@ class Ceilings:
 class Calls:
     """Ours and the peers' way to solve a problem.
 
-    `error` computes ours once and returns its relative error against a reference; `flops` are what the plain algorithm
-    needs, `moved` the bytes of every input read once and every output written once. `peer_share`: the peers solve this
-    part of the problem, and their times are scaled.
+    `error` is that of a result of ours, relative to a reference; `prepare` puts the arrays that a call changes back to
+    what they were, for the call whose result is to be judged. `flops` are what the plain algorithm needs, `moved` the
+    bytes of every input read once and every output written once. `peer_share`: the peers solve this part of the
+    problem, and their times are scaled.
+
+    `captured`: the calls can be CUDA graphs, as those that wait for the GPU cannot. `own_graph`: ours where it makes
+    its graph itself (in its second call); `ours` then is the same without.
     """
 
-    ours: Callable[[], Any]
-    peers: Mapping[str, Callable[[], Any]]
-    error: Callable[[], float]
+    ours: Call
+    peers: Mapping[str, Call]
+    error: Callable[[Any], float]
     tolerance: float
     flops: float = 0.0
     moved: float = 0.0
     peer_share: float = 1.0
+    prepare: Call = lambda: None
+    captured: bool = True
+    own_graph: Call | None = None
 
 
 class Name(NamedTuple):
@@ -67,7 +87,8 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True)
 class Row:
-    """What came out. Times in ms, None where not measured: then `note` says why."""
+    """What came out. Times in ms, None where not measured: then `note` says why. On a GPU both sides are launched as
+    CUDA graphs; `plain_ms` and `host_us` are of plain calls, by name, ours among them."""
 
     family: str
     problem: str
@@ -80,7 +101,13 @@ class Row:
     spread: float | None = None  # of ours: (3rd - 1st quartile) / median
     peers_ms: dict[str, float | None] = field(default_factory=dict)
     floor_ms: float | None = None
+    plain_ms: dict[str, float] = field(default_factory=dict)
+    host_us: dict[str, float] = field(default_factory=dict)
     note: str = ""
+
+    @property
+    def name(self) -> Name:
+        return Name(self.family, self.problem, self.direction, self.setting)
 
     @property
     def best_peer(self) -> tuple[str, float] | None:
@@ -91,6 +118,12 @@ class Row:
     def ratio(self) -> float | None:
         """How many times as fast as the best peer."""
         return self.best_peer[1] / self.ours_ms if self.ours_ms and self.best_peer else None
+
+    @property
+    def plain_ratio(self) -> float | None:
+        """The same of plain calls."""
+        peers = [ms for name, ms in self.plain_ms.items() if name != "ours"]
+        return min(peers) / self.plain_ms["ours"] if peers and "ours" in self.plain_ms else None
 
     @property
     def share(self) -> float | None:
@@ -105,36 +138,95 @@ def relative_error(result: np.ndarray, expected: np.ndarray) -> float:
     return float(difference / max(float(np.linalg.norm(expected)), 1e-300))
 
 
-def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None) -> Row:
-    """Verifies, then times: a wrong result gets no time, and a peer that fails takes no part."""
+def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None, graphs: Graphs | None = None) -> Row:
+    """Verifies, then times what was verified: a wrong result gets no time, and a peer that fails takes no part. With
+    `graphs` the launched graph is verified, before and after it was timed."""
     row: dict[str, Any] = {**name._asdict(), "flops": calls.flops, "moved": calls.moved}
     row["peers_ms"] = dict.fromkeys(calls.peers)
-    try:
-        row["error"] = calls.error()
-    except Exception as failure:
-        return Row(**row, note=f"ours fails: {first_line(failure)}")
-    if not row["error"] <= calls.tolerance:
-        return Row(**row, note=f"wrong: error {row['error']:.1e}, at most {calls.tolerance:.0e} is allowed")
-    timed, notes = {"ours": calls.ours}, []
-    for peer, call in calls.peers.items():
+    notes: list[str] = []
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
         try:
-            call()
-            timed[peer] = call
+            launched = _ours(calls, graphs, notes)
+            row["error"] = _error(calls, launched)
+            if row["error"] <= calls.tolerance:
+                timed = {"ours": launched, **_peers(calls, graphs, notes)}
+                row |= _times(calls, timer(timed))
+                if graphs:
+                    row |= _plain(calls, {peer for peer in timed if peer != "ours"}, timer, graphs)
+                    row["error"] = max(row["error"], _error(calls, launched), key=_badness)
+        except Exception as failure:
+            return Row(**{**row, "ours_ms": None}, note=f"ours fails: {first_line(failure)}")
+    if not row["error"] <= calls.tolerance:
+        row = {key: row[key] for key in (*Name._fields, "flops", "moved", "error", "peers_ms")}
+        return Row(**row, note=f"wrong: error {row['error']:.1e}, at most {calls.tolerance:.0e} is allowed")
+    notes += dict.fromkeys(str(one.message) for one in warned if str(one.message).startswith(NO_GRAPH))
+    floor = ceilings.floor_ms(calls.flops, calls.moved) if ceilings else None
+    return Row(**row, floor_ms=floor, note="; ".join(notes))
+
+
+def _badness(error: float) -> float:
+    return math.inf if math.isnan(error) else error
+
+
+def _error(calls: Calls, launched: Call) -> float:
+    calls.prepare()
+    return calls.error(launched())
+
+
+def _ours(calls: Calls, graphs: Graphs | None, notes: list[str]) -> Call:
+    """What is verified and timed."""
+    if not graphs:
+        return calls.ours
+    if calls.own_graph:
+        for _ in range(2):
+            calls.own_graph()
+        return calls.own_graph
+    return _as_graph(graphs.ours, calls.ours, "", notes) if calls.captured else calls.ours
+
+
+def _as_graph(capture: Callable[[Call], Call], call: Call, whose: str, notes: list[str]) -> Call:
+    try:
+        return capture(call)
+    except Exception as failure:
+        notes.append(f"{whose}{NO_GRAPH}: {first_line(failure)}")
+        return call
+
+
+def _peers(calls: Calls, graphs: Graphs | None, notes: list[str]) -> dict[str, Call]:
+    """Those that do not fail."""
+    found = {}
+    for peer, call in calls.peers.items():
+        launched = _as_graph(graphs.peer, call, f"{peer}: ", notes) if graphs and calls.captured else call
+        try:
+            launched()
+            found[peer] = launched
         except Exception as failure:
             notes.append(f"{peer} fails: {first_line(failure)}")
     if calls.peer_share != 1:
         notes.append(f"peers: {calls.peer_share:.3g} of the problem, scaled")
-    samples = timer(timed)
+    return found
+
+
+def _times(calls: Calls, samples: Mapping[str, list[float]]) -> dict[str, Any]:
     medians = {one: statistics.median(times) for one, times in samples.items()}
     quartiles = statistics.quantiles(samples["ours"], n=4)
-    peers_ms = {peer: medians[peer] / calls.peer_share if peer in medians else None for peer in calls.peers}
-    return Row(
-        **{**row, "peers_ms": peers_ms},
-        ours_ms=medians["ours"],
-        spread=(quartiles[2] - quartiles[0]) / medians["ours"],
-        floor_ms=ceilings.floor_ms(calls.flops, calls.moved) if ceilings else None,
-        note="; ".join(notes),
-    )
+    return {
+        "ours_ms": medians["ours"],
+        "spread": (quartiles[2] - quartiles[0]) / medians["ours"],
+        "peers_ms": {peer: medians[peer] / calls.peer_share if peer in medians else None for peer in calls.peers},
+    }
+
+
+def _plain(calls: Calls, peers: set[str], timer: Timer, graphs: Graphs) -> dict[str, Any]:
+    """The times of plain calls, and the host's share in them; of calls that are no graphs, they are timed already."""
+    if not calls.captured:
+        return {}
+    plain = {"ours": calls.ours, **{name: call for name, call in calls.peers.items() if name in peers}}
+    return {
+        "plain_ms": {name: statistics.median(samples) for name, samples in timer(plain).items()},
+        "host_us": {name: graphs.host_us(call) for name, call in plain.items()},
+    }
 
 
 def first_line(failure: Exception) -> str:
@@ -144,134 +236,3 @@ def first_line(failure: Exception) -> str:
 
 def geometric_mean(values: Sequence[float]) -> float:
     return float(np.exp(np.mean(np.log(values))))
-
-
-# ---- Results -------------------------------------------------------------------------------------------------------
-
-
-def environment() -> dict[str, str]:
-    """The software and the host: commit, versions, processor."""
-    import zfcuda
-
-    found = {
-        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "commit": _git_commit(),
-        "zfcuda": zfcuda.__version__,
-        "python": platform.python_version(),
-        "processor": _processor(),
-        "processors": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
-        "numpy": np.__version__,
-    }
-    distributions = metadata.packages_distributions()
-    for module in ("torch", "captum", "cupy"):
-        found[module] = metadata.version(distributions[module][0]) if module in distributions else "not installed"
-    return found
-
-
-def _git_commit() -> str:
-    repository = Path(__file__).resolve().parent
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(repository), *arguments], capture_output=True, text=True, check=True
-        ).stdout.strip()
-
-    try:
-        changed = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + (" with uncommitted changes" if changed else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown: not a git checkout"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
-def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *lines])
-
-
-def table(rows: Sequence[Row]) -> str:
-    """In Markdown: problem, ours, best peer, ratio, share of the ceiling."""
-    head = ["problem", "direction", "setting", "ours, ms", "best peer, ms", "times as fast", "share of ceiling"]
-    return markdown_table([*head, "error", "note"], [_cells(row) for row in rows])
-
-
-def _cells(row: Row) -> list[str]:
-    return [
-        f"{row.family} {row.problem}",
-        row.direction,
-        row.setting,
-        _cell(row.ours_ms, "{:.4g}") + (f" ± {row.spread / 2:.0%}" if row.spread is not None else ""),
-        f"{row.best_peer[1]:.4g} ({row.best_peer[0]})" if row.best_peer else NOT_MEASURED,
-        _cell(row.ratio, "{:.2f}"),
-        _cell(row.share, "{:.0%}") if row.flops or row.moved else "no bound",
-        _cell(row.error, "{:.0e}"),
-        row.note.replace("|", "/"),
-    ]
-
-
-def _cell(value: float | None, form: str) -> str:
-    return NOT_MEASURED if value is None else form.format(value)
-
-
-def summary(rows: Sequence[Row]) -> str:
-    """Geometric mean and lowest ratio of each family and direction and of each direction, by setting; then every row
-    below 1."""
-    settings = list(dict.fromkeys(row.setting for row in rows))
-    groups: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        if row.ratio is not None:
-            groups.setdefault((row.family, row.direction), []).append(row)
-            groups.setdefault(("all", row.direction), []).append(row)
-    lines = [
-        [*group, *(_mean_and_lowest([r for r in members if r.setting == setting]) for setting in settings)]
-        for group, members in sorted(groups.items(), key=lambda item: item[0][0] == "all")
-    ]
-    slower = sorted((row for row in rows if row.ratio is not None and row.ratio < 1), key=lambda row: row.ratio or 0)
-    return (
-        "Times as fast as the best peer: geometric mean, (lowest of) how many.\n\n"
-        + markdown_table(["family", "direction", *settings], lines)
-        + "\n"
-        + (f"Below 1:\n\n{table(slower)}" if slower else "None below 1.\n")
-    )
-
-
-def _mean_and_lowest(rows: Sequence[Row]) -> str:
-    ratios = [row.ratio for row in rows if row.ratio is not None]
-    if not ratios:
-        return NOT_MEASURED
-    mean = f"{geometric_mean(ratios):.2f}"
-    return mean if len(ratios) == 1 else f"{mean} ({min(ratios):.2f} of {len(ratios)})"
-
-
-def write_results(path: Path, title: str, facts: Mapping[str, Any], rows: Sequence[Row]) -> None:
-    """PATH.json, a row a line, and PATH.md, each whole or not at all."""
-    lines = [json.dumps(_rounded({**asdict(row), "ratio": row.ratio, "share": row.share})) for row in rows]
-    environment = json.dumps(dict(facts), indent=1)
-    facts_list = "\n".join(f"- {key}: {value}" for key, value in facts.items())
-    contents = {
-        ".json": '{{"environment": {},\n"rows": [\n{}\n]}}\n'.format(environment, ",\n".join(lines)),
-        ".md": f"# {title}\n\n{facts_list}\n\n{summary(rows)}\n{table(rows)}",
-    }
-    write_files(path, contents)
-
-
-def write_files(path: Path, contents: Mapping[str, str]) -> None:
-    """PATH with each ending, whole or not at all; makes its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for ending, text in contents.items():
-        temporary = path.with_name(f".{path.name}{ending}.tmp")
-        temporary.write_text(text)
-        os.replace(temporary, path.with_name(path.name + ending))
-
-
-def _rounded(value: Any) -> Any:
-    """To five digits, which is more than a measurement has."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return float(f"{value:.5g}") if isinstance(value, float) else value

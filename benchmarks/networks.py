@@ -3,26 +3,26 @@ function makes the calls of one case."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cases
 import numpy as np
 import peers
+import reference
 import torch
 from harness import Calls, relative_error
-from setting import FORMATS, Call, Setting, compare, host, ours
+from setting import COMPILED, FORMATS, ROUNDING, Call, Setting, compare, host, ours
 from torch import nn
-from torch.nn import functional
 
-from zfcuda import analysis, models, ops, training
+from zfcuda import analysis, backends, models, ops, training
 from zfcuda.analysis.deconvnet import cut
 from zfcuda.interop import torch as interop
 from zfcuda.nn import Architecture, Network
+from zfcuda.nn.record import Training
 
 ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     "zfnet": models.zfnet_architecture,
@@ -33,17 +33,16 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     "zfnet_small": lambda: models.zfnet_small_architecture(10, (32, 32, 3)),
 }
 
-# How far two right results may be apart. Of gradients more: where rounding orders two neighbours otherwise, a gradient
-# goes to another pixel, the more often the deeper. (PyTorch's own in float32: VGG-16 4e-3, ResNet-50 4e-2.)
-_TOLERANCE = {"fp32": 1e-3, "tf32": 1e-2, "bf16": 5e-2}
-_GRADIENT_TOLERANCE = {"fp32": 6e-2, "tf32": 1e-1, "bf16": 4e-1}
-
 
 def build(setting: Setting, family: str) -> Network:
-    """At a scale at which signals neither die out nor grow, so that a comparison means something."""
+    """At a scale at which signals neither die out nor grow, so that a comparison means something; in bfloat16 with
+    weights that it holds: what is judged is the arithmetic, not the rounding of what goes in."""
     architecture = dataclasses.replace(ARCHITECTURES[family](), initial="lecun")
     network = Network(architecture, seed=0).to(torch.device(setting.device).type)
     network.precision = setting.precision
+    if setting.precision == "bf16":
+        for array in network.parameters().values():
+            array[...] = ops.cast(ops.cast(array, backends.BFLOAT16), np.float32)
     return network
 
 
@@ -52,18 +51,21 @@ def modules_of(setting: Setting, network: Network) -> dict[str, nn.Module]:
     found: dict[str, Any] = {
         name: interop.to_module(network).to(memory_format=FORMATS[name]) for name in setting.formats
     }
-    if setting.compiled:
+    for name, mode in COMPILED.items() if setting.compiled else ():
         module = interop.to_module(network).to(memory_format=FORMATS[setting.formats[0]])
-        found["compiled"] = torch.compile(module, dynamic=False)
+        found[name] = torch.compile(module, dynamic=False, **mode)
     return found
 
 
 def _in_place(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
-    """With ReLUs that write over their input, as most networks have them."""
+    """With ReLUs that write over their input, as most networks have them, and no dropout of nothing."""
     for module in modules.values():
-        for child in module.modules():
-            if isinstance(child, nn.ReLU):
-                child.inplace = True
+        for child in list(module.modules()):
+            for name, one in child.named_children():
+                if isinstance(one, nn.ReLU):
+                    one.inplace = True
+                elif isinstance(one, nn.Dropout) and not one.p:
+                    setattr(child, name, nn.Identity())
     return modules
 
 
@@ -72,9 +74,9 @@ def formatted(name: str, images: torch.Tensor) -> torch.Tensor:
 
 
 def _images(setting: Setting, network: Network, n: int) -> torch.Tensor:
-    """Like pixels without their mean; float32 in every precision."""
+    """Like pixels without their mean; float32 in every precision, with values that it holds."""
     h, w, c = network.input_shape
-    return dataclasses.replace(setting, precision="fp32").normal(n, c, h, w, scale=50)
+    return setting.normal(n, c, h, w, scale=50).float()
 
 
 def forward_flops(network: Network, n: int, until: str | None = None) -> float:
@@ -89,71 +91,93 @@ def forward_flops(network: Network, n: int, until: str | None = None) -> float:
 
 
 def forward(setting: Setting, case: cases.Net) -> Calls:
-    """Images to probabilities, at test time."""
+    """Images to logits, at test time."""
     network = build(setting, case.family)
+    network.head = "none"
     x = _images(setting, network, case.n)
     images = ours(x)
 
     def infer(module: nn.Module, x: torch.Tensor) -> Call:
-        return setting.in_precision(torch.inference_mode()(lambda: module(x).softmax(1)))
+        """With weights that are converted beforehand."""
+        if setting.precision == "bf16":
+            module.bfloat16()
+            return setting.in_precision(torch.inference_mode()(lambda: module(x.bfloat16()).float()))
+        return setting.in_precision(torch.inference_mode()(lambda: module(x)))
 
-    def reference() -> torch.Tensor:
-        with torch.no_grad(), peers.precision("fp32", x.device.type):
-            return interop.to_module(network).eval()(x)
+    def expected() -> torch.Tensor:
+        with torch.no_grad():
+            return interop.to_module(network).eval().to(setting.reference)(x.to(setting.reference))
 
     calls = {
         name: infer(module.eval(), formatted(name, x))
         for name, module in _in_place(modules_of(setting, network)).items()
     }
-    error = compare(lambda: network.forward(images).output, reference)
-    flops, tolerance = forward_flops(network, case.n), _TOLERANCE[setting.precision]
-    return Calls(lambda: network.predict(images), calls, error, tolerance, flops)
+    flops, tolerance = forward_flops(network, case.n), _tolerance(setting, network)
+    return Calls(lambda: network.predict(images), calls, compare(expected), tolerance, flops)
+
+
+def _tolerance(setting: Setting, network: Network) -> float:
+    """Of results; of bfloat16's a rounding for each product, which add up like their squares."""
+    products = sum(hasattr(layer, "weight") for layer in network.layers.values())
+    return ROUNDING * products**0.5 if setting.precision == "bf16" else setting.tolerance
 
 
 def step(setting: Setting, case: cases.Net) -> Calls:
-    """A training step: forward, backward, update (P2); ours on a GPU is a CUDA graph, as in any training. Checked by
-    its gradients, with dropout off, against PyTorch's in float32."""
-    network = build(setting, case.family)
+    """A training step: forward, backward, update (P2), without dropout, whose masks would differ; ours on a GPU is a
+    CUDA graph, as in any training. Judged by the velocities that it leaves: of their parameters, before, it takes the
+    gradients."""
+    network, plain = (_without_dropout(build(setting, case.family)) for _ in range(2))
+    initial = {name: array.copy() for name, array in network.parameters().items()}
     x = _images(setting, network, case.n)
     labels = torch.arange(case.n, device=setting.device) % network.num_classes
     our_images, our_labels = ours(x), ours(labels.int())
 
-    def error() -> float:
-        with _without_dropout(network):
-            module = interop.to_module(network).to(memory_format=torch.channels_last).train()
-            with peers.precision("fp32", x.device.type):
-                functional.cross_entropy(module(x), labels).backward()
-            _, _, gradients = network.loss_and_gradients(our_images, our_labels)
-        with torch.no_grad():
-            for parameter in module.parameters():
-                parameter.copy_(parameter.grad)
+    def error(trainer: training.Trainer) -> float:
+        start = _without_dropout(build(setting, case.family))
+        start.set_parameters(initial)
+        records = start._forward(our_images, Training(0, 0, {}))
         expected = build(setting, case.family)
-        interop.load_weights(expected, module)
-        wanted = expected.parameters()
-        return max(relative_error(host(gradients[key]), host(wanted[key])) for key in wanted)
+        interop.load_weights(expected, reference.gradients(start, records, x, labels, setting.reference))
+        errors = []
+        for name, gradient in expected.parameters().items():
+            decay = 0 if gradient.ndim == 1 else trainer.optimizer.weight_decay
+            change = -trainer.lr * (host(gradient) + decay * host(initial[name]))
+            errors.append(relative_error(host(trainer.optimizer.velocities[name]), change))
+        return float(np.max(errors))
+
+    def of(trainer: training.Trainer) -> Call:
+        """As `fit` goes through its batches: the loss is on its way, but nobody waits for it. Nor does the peer."""
+
+        def call() -> training.Trainer:
+            trainer.launch(our_images, our_labels)
+            return trainer
+
+        return call
+
+    captured, launched = training.Trainer(network, lr=1e-4), training.Trainer(plain, lr=1e-4)
+    launched._captured = lambda function, *, key, **arrays: function(**arrays)  # type: ignore[assignment]
+
+    def prepare() -> None:
+        for trainer in (captured, launched):
+            for name, array in trainer.net.parameters().items():
+                array[...] = initial[name]
+                trainer.optimizer.velocities[name][...] = 0
 
     calls = {
         name: peers.training_step(module, formatted(name, x), labels, setting.precision)
         for name, module in _in_place(modules_of(setting, network)).items()
     }
-    # As `fit` goes through its batches: the loss is on its way, but nobody waits for it. Nor does the peer.
-    launch = training.Trainer(network, lr=1e-4).launch
     flops = 3 * forward_flops(network, case.n)
-    tolerance = _GRADIENT_TOLERANCE[setting.precision]
-    return Calls(lambda: launch(our_images, our_labels), calls, error, tolerance, flops)
+    # On the way down signals are rounded too.
+    tolerance = max(setting.weight_grad_tolerance, 2 * _tolerance(setting, network))
+    return Calls(of(launched), calls, error, tolerance, flops, prepare=prepare, own_graph=of(captured))
 
 
-@contextlib.contextmanager
-def _without_dropout(network: Network) -> Iterator[None]:
-    layers: list[Any] = [layer for layer in network.layers.values() if hasattr(layer, "probability")]
-    probabilities = [layer.probability for layer in layers]
-    for layer in layers:
-        layer.probability = 0.0
-    try:
-        yield
-    finally:
-        for layer, probability in zip(layers, probabilities, strict=True):
-            layer.probability = probability
+def _without_dropout(network: Network) -> Network:
+    for layer in network.layers.values():
+        if hasattr(layer, "probability"):
+            layer.probability = 0.0
+    return network
 
 
 def sgd(setting: Setting, case: cases.Update) -> Calls:
@@ -167,6 +191,10 @@ def sgd(setting: Setting, case: cases.Update) -> Calls:
         ops.sgd_step(weight, gradients, velocity, **options)
         return weight
 
+    def prepare() -> None:
+        weight[...] = ours(w)
+        velocity[...] = 0
+
     def peer(**implementation: bool) -> Call:
         parameter = nn.Parameter(w.clone())
         parameter.grad = g
@@ -176,7 +204,7 @@ def sgd(setting: Setting, case: cases.Update) -> Calls:
         return w - options["lr"] * (g.double() + options["weight_decay"] * w.double())
 
     calls = {"foreach": peer(foreach=True), "fused": peer(fused=True)}
-    return Calls(call, calls, compare(call, first_step), 1e-6, moved=5.0 * w.nbytes)
+    return Calls(call, calls, compare(first_step), setting.tolerance, moved=5.0 * w.nbytes, prepare=prepare)
 
 
 # ---- Analyses ----------------------------------------------------------------------------------------------------
@@ -194,7 +222,9 @@ def projection(setting: Setting, case: cases.Projection, *, batch: int = 32) -> 
     def call(maps: Sequence[int]) -> Any:
         return analysis.visualize(network, images, top, maps=maps, batch_size=batch)
 
-    def theirs(deconvnet: peers.HookedDeconvnet, name: str, maps: Sequence[int]) -> np.ndarray:
+    def theirs(
+        deconvnet: peers.HookedDeconvnet, name: str, maps: Sequence[int], dtype: torch.dtype = torch.float32
+    ) -> np.ndarray:
         winners = [(m, rank) for m in maps for rank in range(per_map)]
         pixels = []
         for start in range(0, len(winners), batch):
@@ -203,7 +233,7 @@ def projection(setting: Setting, case: cases.Projection, *, batch: int = 32) -> 
             signal[np.arange(len(m)), m, top.positions[m, rank, 0], top.positions[m, rank, 1]] = top.values[m, rank]
             which = torch.from_numpy(top.indices[m, rank]).to(x.device)
             seeds = torch.from_numpy(signal).to(x.device)
-            pixels.append(host(deconvnet.project(formatted(name, x[which]), formatted(name, seeds))))
+            pixels.append(host(deconvnet.project(*(formatted(name, one).to(dtype) for one in (x[which], seeds)))))
         return np.concatenate(pixels)
 
     modules = modules_of(dataclasses.replace(setting, compiled=False), network)
@@ -211,18 +241,24 @@ def projection(setting: Setting, case: cases.Projection, *, batch: int = 32) -> 
     spread = np.linspace(0, c - 1, case.maps).astype(int).tolist()
     some = spread[:: case.maps // case.peer_maps]
 
-    def error() -> float:
-        """Of nine projections in ten: in the others, rounding decides which of two near equal values wins a window."""
-        name, deconvnet = next(iter(hooked.items()))
-        found = call(some[:8])
-        ours = found.projections.reshape(-1, *found.projections.shape[2:])
-        frames = found.frames.reshape(-1, 4)
-        pairs = zip(ours, theirs(deconvnet, name, some[:8]), frames, strict=True)
-        return float(np.quantile([relative_error(mine, cut(other, frame)) for mine, other, frame in pairs], 0.9))
+    def error(found: analysis.Visualization) -> float:
+        """Of nine projections in ten: in the others, rounding makes another switch in a batch of another size."""
+        errors = []
+        for m in some[:8]:
+            which = torch.from_numpy(top.indices[m]).to(x.device)
+            records = network.forward(ours(formatted("", x[which]))).records
+            module = reference.follow(network, records, setting.reference, masks=False)
+            deconvnet = peers.HookedDeconvnet(module, case.layer.replace(".", "_"))
+            expected = theirs(deconvnet, "", [m], setting.reference)
+            row = spread.index(m)
+            pairs = zip(found.projections[row], expected, found.frames[row], strict=True)
+            errors += [relative_error(mine, cut(other, frame)) for mine, other, frame in pairs]
+        return float(np.quantile(errors, 0.9))
 
     calls = {name: functools.partial(theirs, deconvnet, name, some) for name, deconvnet in hooked.items()}
     flops = 2 * forward_flops(network, per_map * case.maps, until=case.layer)
-    return Calls(lambda: call(spread), calls, error, 1e-3, flops, peer_share=len(some) / case.maps)
+    share = len(some) / case.maps
+    return Calls(lambda: call(spread), calls, error, 2 * setting.tolerance, flops, peer_share=share, captured=False)
 
 
 def occlusion(setting: Setting, case: cases.Occlusion, *, peer_batch: int = 36) -> Calls:
@@ -241,8 +277,23 @@ def occlusion(setting: Setting, case: cases.Occlusion, *, peer_batch: int = 36) 
 
     modules = modules_of(dataclasses.replace(setting, compiled=False), network)
     calls = {name: theirs(name, module) for name, module in modules.items()}
-    positions = (-(-(network.input_shape[0] - case.square) // case.stride) + 1) ** 2
-    return Calls(call, calls, compare(call, next(iter(calls.values()))), 1e-3, forward_flops(network, positions))
+    steps = range(-(-(network.input_shape[0] - case.square) // case.stride) + 1)
+
+    def expected() -> torch.Tensor:
+        """Rows of the map, each a batch; a square ends at the image's edge."""
+        module, exact, rows = interop.to_module(network).eval().to(setting.reference), x.to(setting.reference), []
+        for i in steps:
+            images = exact.repeat(len(steps), 1, 1, 1)
+            for j in steps:
+                top, left = i * case.stride, j * case.stride
+                images[j, :, top : top + case.square, left : left + case.square] = 0
+            with torch.inference_mode():
+                rows.append(module(images).softmax(1)[:, label])
+        return torch.stack(rows)
+
+    # Of a probability, the error of its logit, which is some tens.
+    tolerance, flops = 10 * setting.tolerance, forward_flops(network, len(steps) ** 2)
+    return Calls(call, calls, compare(expected), tolerance, flops, captured=False)
 
 
 MAKERS = {"forward": forward, "step": step, "sgd": sgd, "projection": projection, "occlusion": occlusion}

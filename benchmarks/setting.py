@@ -17,17 +17,30 @@ Call = Callable[[], Any]
 
 FORMATS = {"channels_last": torch.channels_last, "contiguous": torch.contiguous_format}
 
+# torch.compile's modes "reduce-overhead" and "max-autotune", but for their CUDA graphs, which would copy every input:
+# all peers are captured in the same way as ours.
+COMPILED: dict[str, dict[str, Any]] = {
+    "compiled": {},
+    "compiled, max-autotune": {"mode": "max-autotune-no-cudagraphs"},
+}
+
+# As tests/accuracy.py has them: relative errors, and of bfloat16 what each element may be off, as a share of itself and
+# of the RMS.
+FP32, WEIGHT_GRAD, TF32 = 1e-5, 1e-4, 2e-3
+ROUNDING, OF_RMS = 2.0**-8, 1e-3
+
 
 @dataclass(frozen=True)
 class Setting:
-    """The device, as PyTorch names it; PyTorch is a peer in each memory format, and with `compiled` by torch.compile.
+    """The device, as PyTorch names it; PyTorch is a peer in each memory format, and with `compiled` by torch.compile in
+    each of its modes.
 
     `reference`: the type in which that is computed with which results are compared.
     """
 
     device: str = "cuda"
     formats: tuple[str, ...] = ("channels_last",)
-    compiled: bool = True
+    compiled: bool = False
     reference: torch.dtype = torch.float64
     precision: str = "fp32"
 
@@ -51,22 +64,24 @@ class Setting:
 
     @property
     def tolerance(self) -> float:
-        """Twice that of float32 where the reference is no better."""
-        fp32 = 1e-5 if self.reference == torch.float64 else 2e-5
-        return {"fp32": fp32, "tf32": 2e-3, "bf16": 2**-8}[self.precision]
+        """Twice that of float32 where the reference is no better. Of bfloat16: see `compare`."""
+        fp32 = FP32 if self.reference == torch.float64 else 2 * FP32
+        return {"fp32": fp32, "tf32": TF32, "bf16": ROUNDING}[self.precision]
 
     @property
     def weight_grad_tolerance(self) -> float:
         """Those of bfloat16 arrays are float32."""
-        return 2e-3 if self.precision == "tf32" else 1e-4
+        return TF32 if self.precision == "tf32" else WEIGHT_GRAD
 
     def in_precision(self, call: Call) -> Call:
-        """PyTorch's call in this precision; as it is where that is float32, so that nothing is added to it."""
-        if self.precision == "fp32":
+        """PyTorch's call in this precision. bfloat16 is what its tensors are; on the CPU, where some of its operations
+        do not exist in it, autocast widens for those."""
+        device = torch.device(self.device).type
+        if self.precision == "fp32" or (self.precision, device) == ("bf16", "cuda"):
             return call
 
         def called() -> Any:
-            with peers.precision(self.precision, torch.device(self.device).type):
+            with peers.precision(self.precision, device):
                 return call()
 
         return called
@@ -90,8 +105,9 @@ class Setting:
             found = {name: bind(function, *_in_format(name, tensors)) for name in self.formats}
         else:
             found = {"eager": bind(function, *tensors)}
-        if self.compiled:
-            found["compiled"] = bind(torch.compile(function, dynamic=False), *_in_format(self.formats[0], tensors))
+        for name, mode in COMPILED.items() if self.compiled else ():
+            compiled = torch.compile(function, dynamic=False, **mode)
+            found[name] = bind(compiled, *_in_format(self.formats[0], tensors))
         return {name: self.in_precision(call) for name, call in found.items()}
 
 
@@ -103,15 +119,17 @@ def _in_format(name: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]
 
 
 def _gradient(forward: Callable[..., torch.Tensor], *inputs_and_dy: torch.Tensor) -> Call:
-    """The graph is built at the first call, so that a compiler that fails is the failure of this peer alone."""
+    """The graph is built at the first call, so that a compiler that fails is the failure of this peer alone; one for
+    each stream, since PyTorch goes back on the stream on which it came."""
     *inputs, dy = inputs_and_dy
-    graph: list[Any] = []
+    graphs: dict[Any, tuple[Any, list[torch.Tensor]]] = {}
 
     def call() -> Any:
-        if not graph:
+        stream = torch.cuda.current_stream() if dy.is_cuda else None
+        if stream not in graphs:
             leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-            graph.extend((forward(*leaves), leaves))
-        return torch.autograd.grad(*graph, dy, retain_graph=True)
+            graphs[stream] = forward(*leaves), leaves
+        return torch.autograd.grad(*graphs[stream], dy, retain_graph=True)
 
     return call
 
@@ -132,27 +150,37 @@ def ours(tensor: torch.Tensor) -> Any:
     return interop.images_from_torch(tensor) if tensor.ndim == 4 else interop.from_torch(tensor)
 
 
-def compare(call: Call, reference: Call) -> Callable[[], float]:
-    """The relative error of a result, or the greatest of a list of results; NaN where one has a NaN. In float64, where
-    the results lie: a copy of the greatest to the host would take longer than all else."""
+def compare(reference: Call, tolerances: Sequence[float] = (1.0,)) -> Callable[[Any], float]:
+    """The error of a result, or of a list of results the greatest, each weighed by its tolerance (so that the greatest
+    of `tolerances` is that of all); NaN where one has a NaN. In float64, where the results lie: a copy of the greatest
+    to the host would take longer than all else."""
 
-    def error() -> float:
-        results, expected = call(), reference()
+    def error(results: Any) -> float:
+        expected = reference()
         if not isinstance(results, list):
             results, expected = [results], [expected]
-        errors = [_distance(a, b) for a, b in zip(results, expected, strict=True)]
-        return float(np.max(errors))
+        weights = [max(tolerances) / tolerance for tolerance in tolerances]
+        return float(np.max([w * distance(a, b) for a, b, w in zip(results, expected, weights, strict=True)]))
 
     return error
 
 
-def _distance(result: Any, expected: Any) -> float:
-    wanted = _tensor(expected)
-    difference = torch.linalg.vector_norm(_tensor(result) - wanted)
-    return float(difference / torch.linalg.vector_norm(wanted).clamp(min=1e-300))
+def distance(result: Any, expected: Any) -> float:
+    """norm(a - b) / norm(b). Of a bfloat16 result: the greatest |a - b| / (|b| + rms(b) OF_RMS / ROUNDING), so that
+    ROUNDING is how much it may be."""
+    actual, wanted = tensor(result), tensor(expected)
+    difference = actual - wanted
+    if _is_bfloat16(result):
+        rms = wanted.square().mean().sqrt()
+        return float((difference.abs() / (wanted.abs() + rms * OF_RMS / ROUNDING).clamp(min=1e-300)).max())
+    return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(wanted).clamp(min=1e-300))
 
 
-def _tensor(result: Any) -> torch.Tensor:
+def _is_bfloat16(result: Any) -> bool:
+    return str(result.dtype).rpartition(".")[2] == "bfloat16"
+
+
+def tensor(result: Any) -> torch.Tensor:
     """A result of either library in float64, images as NHWC."""
     if not isinstance(result, torch.Tensor):
         return interop.to_torch(result).double()

@@ -1,10 +1,11 @@
 """benchmarks/harness.py: results are verified before they are timed, and what was not measured says so."""
 
-import json
+import warnings
 
 import harness
 import numpy as np
 import pytest
+import record
 
 NAME = harness.Name("zfnet", "pool1", "pool", "fp32")
 
@@ -15,14 +16,14 @@ def calls(**changes):
         "moved": 1e9,
         "ours": lambda: None,
         "peers": {"eager": lambda: None, "compiled": lambda: None},
-        "error": lambda: 1e-7,
+        "error": lambda result: 1e-7,
         "tolerance": 1e-5,
     }
     return harness.Calls(**{**defaults, **changes})
 
 
-def measure(timer, ceilings=None, name=NAME, **changes):
-    return harness.measure(name, calls(**changes), timer, ceilings)
+def measure(timer, ceilings=None, name=NAME, graphs=None, **changes):
+    return harness.measure(name, calls(**changes), timer, ceilings, graphs)
 
 
 def timer(calls):
@@ -53,7 +54,7 @@ def test_times_of_a_part_of_the_problem_are_scaled():
 
 @pytest.mark.parametrize("error", [2e-5, float("nan")])
 def test_wrong_result_gets_no_time(error):
-    row = measure(no_timer, error=lambda: error)
+    row = measure(no_timer, error=lambda result: error)
     assert row.ours_ms is None
     assert row.ratio is None
     assert row.note.startswith("wrong: error")
@@ -74,50 +75,110 @@ def test_our_own_failure_is_reported():
     def fails():
         raise ValueError("bad shape")
 
-    assert measure(no_timer, error=fails).note == "ours fails: ValueError: bad shape"
+    assert measure(no_timer, ours=fails).note == "ours fails: ValueError: bad shape"
 
 
-def test_table_says_what_was_not_measured():
-    lines = harness.table([measure(timer, CEILINGS), measure(no_timer, error=lambda: 1.0)]).splitlines()
-    assert lines[2].startswith("| zfnet pool1 | pool | fp32 | 2 ± 5% | 4 (compiled) | 2.00 | 100% | 1e-07 |")
-    assert lines[3].count(harness.NOT_MEASURED) == 4
-    assert len(lines) == 4
+# ---- On a GPU ------------------------------------------------------------------------------------------------------
 
 
-def test_a_problem_without_a_bound_has_no_share():
-    row = measure(timer, CEILINGS, flops=0.0, moved=0.0)
-    assert row.share is None
-    assert "| no bound |" in harness.table([row])
+class Graphs:
+    """Of calls that return numbers: a graph returns its call's plus 100."""
+
+    def ours(self, call):
+        return lambda: call() + 100
+
+    def peer(self, call):
+        return lambda: call() + 100
+
+    def host_us(self, call):
+        return 7.0
 
 
-def test_summary_has_means_the_lowest_and_what_is_slower():
-    def row(ours_ms, **name):
-        return harness.Row(*NAME._replace(**name), ours_ms=ours_ms, peers_ms={"eager": 4.0})
+class NoGraphs(Graphs):
+    def ours(self, call):
+        raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
-    rows = [row(1.0), row(4.0, problem="pool2"), row(1.0, setting="bf16"), row(8.0, family="vgg16"), row(None)]
-    lines = harness.summary(rows).splitlines()
-    assert "| zfnet | pool | 2.00 (1.00 of 2) | 4.00 |" in lines
-    assert "| vgg16 | pool | 0.50 | not measured |" in lines
-    assert "| all | pool | 1.26 (0.50 of 3) | 4.00 |" in lines
-    assert lines[-1].startswith("| vgg16 pool1 | pool | fp32 | 8 |")
-    assert harness.summary(rows[:3]).endswith("None below 1.\n")
+    peer = ours
 
 
-def test_results_are_written_whole(tmp_path):
-    harness.write_results(tmp_path / "results" / "gpu", "A title", {"name": "a GPU"}, [measure(timer, CEILINGS)] * 2)
-    written = json.loads((tmp_path / "results" / "gpu.json").read_text())
-    assert written["environment"] == {"name": "a GPU"}
-    assert [row["ratio"] for row in written["rows"]] == [2.0, 2.0]
-    text = (tmp_path / "results" / "gpu.md").read_text()
-    assert text.startswith("# A title\n\n- name: a GPU\n\nTimes as fast")
-    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["gpu.json", "gpu.md"]
+class Timer:
+    """Remembers what it timed: a call that returns n takes n ms."""
+
+    def __init__(self):
+        self.timed = []
+
+    def __call__(self, calls):
+        results = {name: call() for name, call in calls.items()}
+        self.timed.append(results)
+        return {name: [result] * 3 for name, result in results.items()}
 
 
-def test_environment_names_the_commit_and_the_versions():
-    found = harness.environment()
-    assert found["commit"]
-    assert found["numpy"]
-    assert found["torch"]
+OF_NUMBERS = {"ours": lambda: 1, "peers": {"eager": lambda: 2, "compiled": lambda: 3}}
+
+
+def test_the_graph_that_is_timed_is_the_one_that_is_verified_before_and_after():
+    judged, timer = [], Timer()
+
+    def error(result):
+        judged.append(result)
+        return 1e-7
+
+    row = measure(timer, graphs=Graphs(), error=error, **OF_NUMBERS)
+    assert judged == [101, 101]
+    assert timer.timed == [{"ours": 101, "eager": 102, "compiled": 103}, {"ours": 1, "eager": 2, "compiled": 3}]
+    assert (row.ours_ms, row.best_peer) == (101, ("eager", 102))
+    assert row.plain_ms == timer.timed[1]
+    assert row.plain_ratio == 2
+    assert row.host_us == {"ours": 7.0, "eager": 7.0, "compiled": 7.0}
+    assert "| 1, 2 | 2.00 | 7, 7 | 1e-07 |" in record.table([row])
+
+
+def test_what_is_wrong_after_it_was_timed_gets_no_time():
+    errors = iter([1e-7, float("nan")])
+    row = measure(Timer(), graphs=Graphs(), error=lambda result: next(errors), **OF_NUMBERS)
+    assert row.note.startswith("wrong: error nan")
+    assert (row.ours_ms, row.plain_ms, row.ratio) == (None, {}, None)
+
+
+def test_a_call_that_cannot_be_captured_is_a_plain_one_and_its_row_says_so():
+    timer = Timer()
+    row = measure(timer, graphs=NoGraphs(), **OF_NUMBERS)
+    assert timer.timed[0] == {"ours": 1, "eager": 2, "compiled": 3}
+    assert row.ours_ms == 1
+    assert row.note.split("; ")[:2] == [
+        "no CUDA graph: RuntimeError: operation not permitted",
+        "eager: no CUDA graph: RuntimeError: operation not permitted",
+    ]
+
+
+def test_a_graph_of_its_own_that_falls_back_says_so():
+    def step():
+        warnings.warn("no CUDA graph, every operation is launched by itself: out of memory", RuntimeWarning, 2)
+        return 5
+
+    timer = Timer()
+    row = measure(timer, graphs=Graphs(), own_graph=step, **OF_NUMBERS)
+    assert timer.timed[0]["ours"] == 5
+    assert row.note == "no CUDA graph, every operation is launched by itself: out of memory"
+
+
+def test_what_waits_for_the_gpu_is_timed_as_it_is():
+    timer = Timer()
+    row = measure(timer, graphs=NoGraphs(), captured=False, **OF_NUMBERS)
+    assert timer.timed == [{"ours": 1, "eager": 2, "compiled": 3}]
+    assert (row.note, row.plain_ms) == ("", {})
+
+
+def test_arrays_are_put_back_before_a_result_is_judged():
+    done = []
+    measure(
+        Timer(),
+        graphs=Graphs(),
+        prepare=lambda: done.append("prepared"),
+        error=lambda result: done.append("judged") or 0.0,
+        **OF_NUMBERS,
+    )
+    assert done == ["prepared", "judged"] * 2
 
 
 def test_relative_error_of_nan_is_no_success():

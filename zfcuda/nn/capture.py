@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from ..backends import Array, Backend, HostBackend, resolve
 
-__all__ = ["Captured", "identity"]
+__all__ = ["Captured", "capture", "identity"]
 
 
 class _Graph(NamedTuple):
@@ -63,7 +63,7 @@ class Captured:
                 return results
             if self._graph is None:
                 try:
-                    self._graph = _capture(backend, function, arrays)
+                    self._graph = capture(backend, function, arrays)
                 except Exception as error:
                     self._fails = True
                     warnings.warn(
@@ -79,7 +79,9 @@ class Captured:
             return self._graph.results
 
 
-def _capture(backend: Backend, function: Callable[..., Any], arrays: dict[str, Array]) -> _Graph:
+def capture(backend: Backend, function: Callable[..., Any], arrays: dict[str, Array]) -> _Graph:
+    """function(**arrays) as a CUDA graph on arrays of its own, before its first launch; a plain call must have preceded
+    it. Raises what the function or CuPy raises, with no capture left open."""
     cupy: Any = backend.xp
     # What the plain call has left in the common pool is room for the graph's own.
     cupy.get_default_memory_pool().free_all_blocks()

@@ -1,0 +1,151 @@
+"""What a process of the GPU benchmark does: each function here is the whole work of one, and sends what it finds.
+
+`device` is gpu_device or gpu_rehearsal.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import cases
+import gpu_smoke
+import harness
+from gpu_plan import Job, Schedule
+from harness import Ceilings, Name, Row
+from processes import OUT_OF_TIME, Send
+
+
+class Took(NamedTuple):
+    """How long problems of a job took."""
+
+    job: Job
+    seconds: float
+    problems: int
+
+
+class Uncompiled(NamedTuple):
+    """There was no time for torch.compile in this job."""
+
+    job: str
+
+
+def name_of(job: Job, problem: Any, tuned: bool) -> Name:
+    setting = f"{job.precision}, tuned" if tuned else job.precision
+    if job.part == "tune":
+        return Name(job.family, str(problem), job.part, job.precision)
+    return Name(job.family, problem.case.label, problem.direction, setting)
+
+
+def left_out(job: Job, done: int, why: str) -> Row:
+    what = f"{len(job.problems) - done} of {len(job.problems)} problems"
+    return Row(job.family, what, job.part, job.precision, note=f"{harness.NOT_MEASURED}: {why}")
+
+
+def make(problem: cases.Problem, setting: Any) -> harness.Calls:
+    import graph_layers
+    import layers
+    import networks
+    import torch
+
+    torch.manual_seed(0)
+    makers: dict[str, Callable[..., harness.Calls]] = layers.MAKERS | graph_layers.MAKERS | networks.MAKERS
+    return makers[problem.direction](setting, problem.case)
+
+
+def prepare(device: Any, send: Send) -> None:
+    """The reason why nothing can be measured, or the ceilings."""
+    device.require(tuned=False)
+    with device.active():
+        send(device.ceilings())
+
+
+def smoke(device: Any, checks: Sequence[tuple[str, str]], send: Send) -> None:
+    """A row for each operation and precision."""
+    device.require(tuned=False)
+    with device.active() as place:
+        for name, precision in checks:
+            calls = harness.Calls(
+                ours=gpu_smoke.call_of(name, precision, place),
+                peers={},
+                error=functools.partial(gpu_smoke.error, name, precision),
+                tolerance=gpu_smoke.tolerance(name, precision),
+            )
+            timer = functools.partial(device.time_alternating, seconds=0.01)
+            send(harness.measure(Name("smoke", name, "smoke", precision), calls, timer, None))
+
+
+def measure(
+    device: Any,
+    jobs: Sequence[Job],
+    schedule: Schedule,
+    limits: Mapping[str, Ceilings],
+    tuned: bool,
+    send: Send,
+) -> None:
+    """The rows of these jobs, as many as there is time for; what is left out of a job is a row that says so. Then, if
+    there is time, once more with torch.compile among the peers: later rows replace earlier ones."""
+    if not any(schedule.has_time_for(job) for job in jobs):
+        for job in jobs:
+            send(left_out(job, 0, OUT_OF_TIME))
+        return
+    device.require(tuned)
+
+    def row(job: Job, problem: cases.Problem, done: int, compiled: bool) -> Row:
+        """What cannot even be made gets a row that says that, and the others go on."""
+        timer = functools.partial(device.time_alternating, seconds=schedule.sampling(job, done))
+        name = name_of(job, problem, tuned)
+        try:
+            calls = make(problem, device.setting(precision=job.precision, compiled=compiled))
+        except Exception as failure:
+            return Row(*name, note=f"cannot be made: {harness.first_line(failure)}")
+        return harness.measure(name, calls, timer, limits.get(job.precision), device.Graphs())
+
+    with device.active():
+        for job in jobs:
+            started, done = schedule.used, 0
+            for problem in job.problems:
+                if not schedule.has_time_for(job):
+                    send(left_out(job, done, OUT_OF_TIME))
+                    break
+                send(row(job, problem, done, compiled=False))
+                device.clear()
+                done += 1
+            if done:
+                schedule.took(job, schedule.used - started, done)
+                send(Took(job, schedule.used - started, done))
+        for job in jobs:
+            if job.compiling and not schedule.has_time_to_compile(job):
+                send(Uncompiled(job.name))
+            elif job.compiling:
+                for done, problem in enumerate(job.problems):
+                    send(row(job, problem, done, compiled=True))
+                    device.clear()
+
+
+def tune(device: Any, jobs: Sequence[Job], schedule: Schedule, batch: int, send: Send) -> None:
+    """Tunes the convolutions of networks: a row for each, the untuned plan as its peer. The plans are saved."""
+    import networks
+    from setting import CPU
+
+    from zfcuda import tuning
+
+    device.require(tuned=False)
+    with device.active():
+        for job in jobs:
+            started, found = schedule.used, []
+            network = networks.build(CPU, job.family)  # only its shapes count
+            network.precision = job.precision
+            problems = tuning.problems(network, batch)
+            for problem in problems:
+                if not schedule.has_time_for(job):
+                    send(left_out(job, len(found), OUT_OF_TIME))
+                    break
+                (plan,) = tuning.tune([problem], device=device.BACKEND)
+                found.append(plan)
+                peers, note = {"untuned": plan.untuned_ms}, f"{plan.kernel}, {plan.splits} splits"
+                send(Row(*name_of(job, problem, tuned=False), ours_ms=plan.ms, peers_ms=dict(peers), note=note))
+            if found:
+                tuning.save(found, device=device.BACKEND)
+                send(Took(job, schedule.used - started, len(found)))

@@ -1,0 +1,187 @@
+"""What a run leaves behind: what it was made with, its rows as they come, and tables of them.
+
+A GPU's run goes into a folder (`Record`): `rows.jsonl`, a row a line, written one by one; `facts.json`; and
+`table.md`, which is made of the two. Of rows with one name, the last counts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from harness import NOT_MEASURED, Name, Row, geometric_mean
+
+
+def environment() -> dict[str, str]:
+    """The software and the host: what zfcuda was built of and where it lies, versions, processor."""
+    import zfcuda
+    from zfcuda._build_info import BUILD
+
+    found = {
+        "date": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        **{what: value for what, value in BUILD.items() if value},
+        "zfcuda": f"{zfcuda.__version__}, in {Path(zfcuda.__file__).parent}",
+        "python": platform.python_version(),
+        "processor": _processor(),
+        "processors": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
+        "numpy": np.__version__,
+    }
+    distributions = metadata.packages_distributions()
+    for module in ("torch", "captum", "cupy"):
+        found[module] = metadata.version(distributions[module][0]) if module in distributions else "not installed"
+    return found
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+# ---- Tables ----------------------------------------------------------------------------------------------------------
+
+
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in [head, ["---"] * len(head), *lines])
+
+
+def table(rows: Sequence[Row]) -> str:
+    """In Markdown: problem, ours, best peer, ratio, share of the ceiling; of a GPU, the same of plain calls."""
+    head = ["problem", "direction", "setting", "ours, ms", "best peer, ms", "times as fast", "share of ceiling"]
+    of_gpu = any(row.plain_ms for row in rows)
+    head += ["plain calls, ms: ours, peer", "times as fast", "host, us: ours, peer"] if of_gpu else []
+    return markdown_table([*head, "error", "note"], [_cells(row, of_gpu) for row in rows])
+
+
+def _cells(row: Row, of_gpu: bool) -> list[str]:
+    cells = [
+        f"{row.family} {row.problem}",
+        row.direction,
+        row.setting,
+        _cell(row.ours_ms, "{:.4g}") + (f" ± {row.spread / 2:.0%}" if row.spread is not None else ""),
+        f"{row.best_peer[1]:.4g} ({row.best_peer[0]})" if row.best_peer else NOT_MEASURED,
+        _cell(row.ratio, "{:.2f}"),
+        _cell(row.share, "{:.0%}") if row.flops or row.moved else "no bound",
+    ]
+    if of_gpu:
+        cells += [_both(row.plain_ms), _cell(row.plain_ratio, "{:.2f}"), _both(row.host_us)]
+    return [*cells, _cell(row.error, "{:.0e}"), row.note.replace("|", "/")]
+
+
+def _both(times: Mapping[str, float]) -> str:
+    """Ours, and the best of the peers'."""
+    peers = [time for name, time in times.items() if name != "ours"]
+    return ", ".join([f"{times['ours']:.4g}", *([f"{min(peers):.4g}"] if peers else [])]) if times else NOT_MEASURED
+
+
+def _cell(value: float | None, form: str) -> str:
+    return NOT_MEASURED if value is None else form.format(value)
+
+
+def summary(rows: Sequence[Row]) -> str:
+    """Geometric mean and lowest ratio of each family and direction and of each direction, by setting; then every row
+    below 1."""
+    settings = list(dict.fromkeys(row.setting for row in rows if row.ratio is not None))
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        if row.ratio is not None:
+            groups.setdefault((row.family, row.direction), []).append(row)
+            groups.setdefault(("all", row.direction), []).append(row)
+    lines = [
+        [*group, *(_mean_and_lowest([r for r in members if r.setting == setting]) for setting in settings)]
+        for group, members in sorted(groups.items(), key=lambda item: item[0][0] == "all")
+    ]
+    slower = sorted((row for row in rows if row.ratio is not None and row.ratio < 1), key=lambda row: row.ratio or 0)
+    return (
+        "Times as fast as the best peer: geometric mean, (lowest of) how many.\n\n"
+        + markdown_table(["family", "direction", *settings], lines)
+        + "\n"
+        + (f"Below 1:\n\n{table(slower)}" if slower else "None below 1.\n")
+    )
+
+
+def _mean_and_lowest(rows: Sequence[Row]) -> str:
+    ratios = [row.ratio for row in rows if row.ratio is not None]
+    if not ratios:
+        return NOT_MEASURED
+    mean = f"{geometric_mean(ratios):.2f}"
+    return mean if len(ratios) == 1 else f"{mean} ({min(ratios):.2f} of {len(ratios)})"
+
+
+# ---- Files -----------------------------------------------------------------------------------------------------------
+
+
+def write_results(path: Path, title: str, facts: Mapping[str, Any], rows: Sequence[Row]) -> None:
+    """PATH.json, a row a line, and PATH.md, each whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(_rounded({**asdict(row), "ratio": row.ratio, "share": row.share})) for row in rows]
+    environment = json.dumps(dict(facts), indent=1)
+    write_whole(
+        path.with_name(f"{path.name}.json"), f'{{"environment": {environment},\n"rows": [\n{_JOIN.join(lines)}\n]}}\n'
+    )
+    write_whole(path.with_name(f"{path.name}.md"), _page(title, facts, rows))
+
+
+_JOIN = ",\n"
+
+
+def _page(title: str, facts: Mapping[str, Any], rows: Sequence[Row]) -> str:
+    listed = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    return f"# {title}\n\n{listed}\n\n{summary(rows)}\n{table(rows)}"
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def _rounded(value: Any) -> Any:
+    """To five digits, which is more than a measurement has."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+class Record:
+    """A folder with the results of one GPU, to which one process after the other may add."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self._rows, self._facts = folder / "rows.jsonl", folder / "facts.json"
+
+    def add(self, row: Row) -> None:
+        with self._rows.open("a") as file:
+            file.write(json.dumps(_rounded(asdict(row))) + "\n")
+
+    def note(self, facts: Mapping[str, Any]) -> None:
+        write_whole(self._facts, json.dumps(self.facts() | dict(facts), indent=1) + "\n")
+
+    def facts(self) -> dict[str, Any]:
+        return json.loads(self._facts.read_text()) if self._facts.exists() else {}
+
+    def rows(self) -> list[Row]:
+        """The last of each name, in the order in which the names came first."""
+        found: dict[Name, Row] = {}
+        for line in self._rows.read_text().splitlines() if self._rows.exists() else []:
+            row = Row(**json.loads(line))
+            found[row.name] = row
+        return list(found.values())
+
+    def write(self, title: str) -> Path:
+        """The table of all that is there; returns its path."""
+        path = self.folder / "table.md"
+        write_whole(path, _page(title, self.facts(), self.rows()))
+        return path

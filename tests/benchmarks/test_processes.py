@@ -1,0 +1,60 @@
+"""benchmarks/processes.py: work in a process of its own, which may crash or hang alone."""
+
+import os
+import time
+
+import pytest
+from processes import StoppedError, messages
+
+
+def test_messages_come_in_order():
+    def work(send):
+        for number in range(3):
+            send((number, os.getpid()))
+
+    found = list(messages(work))
+    assert [number for number, _ in found] == [0, 1, 2]
+    assert {process for _, process in found} != {os.getpid()}
+
+
+def stopped(then, seconds=None):
+    """Why the work stopped after its first message."""
+
+    def work(send):
+        send("first")
+        then()
+
+    found = messages(work, seconds)
+    assert next(found) == "first"
+    with pytest.raises(StoppedError) as why:
+        next(found)
+    return str(why.value)
+
+
+def test_why_it_stopped():
+    assert stopped(lambda: os.kill(os.getpid(), 9)) == "its process ended with -9"
+    assert stopped(lambda: os._exit(3)) == "its process ended with 3"
+    assert stopped(lambda: int("x\ny")) == "ValueError: invalid literal for int() with base 10: 'x\\ny'"
+
+
+def test_what_takes_too_long_is_ended(tmp_path):
+    begun = time.monotonic()
+
+    def linger():
+        (tmp_path / "process").write_text(str(os.getpid()))
+        time.sleep(100)
+
+    assert stopped(linger, seconds=1.0) == "out of time"
+    assert time.monotonic() - begun < 60
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "process").read_text()), 0)
+
+
+def test_nobody_waits_for_work_that_is_no_longer_wanted():
+    def work(send):
+        send("first")
+        time.sleep(100)
+
+    found = messages(work)
+    next(found)
+    found.close()

@@ -1,0 +1,77 @@
+"""benchmarks/record.py: what was not measured says so, and what was is on disk before the next is."""
+
+import json
+from pathlib import Path
+
+import harness
+import record
+
+import zfcuda
+from tests.benchmarks.test_harness import CEILINGS, NAME, measure, no_timer, timer
+
+
+def test_table_says_what_was_not_measured():
+    lines = record.table([measure(timer, CEILINGS), measure(no_timer, error=lambda result: 1.0)]).splitlines()
+    assert lines[2].startswith("| zfnet pool1 | pool | fp32 | 2 ± 5% | 4 (compiled) | 2.00 | 100% | 1e-07 |")
+    assert lines[3].count(harness.NOT_MEASURED) == 4
+    assert len(lines) == 4
+
+
+def test_a_problem_without_a_bound_has_no_share():
+    row = measure(timer, CEILINGS, flops=0.0, moved=0.0)
+    assert row.share is None
+    assert "| no bound |" in record.table([row])
+
+
+def test_summary_has_means_the_lowest_and_what_is_slower():
+    def row(ours_ms, **name):
+        return harness.Row(*NAME._replace(**name), ours_ms=ours_ms, peers_ms={"eager": 4.0})
+
+    rows = [row(1.0), row(4.0, problem="pool2"), row(1.0, setting="bf16"), row(8.0, family="vgg16"), row(None)]
+    lines = record.summary(rows).splitlines()
+    assert "| zfnet | pool | 2.00 (1.00 of 2) | 4.00 |" in lines
+    assert "| vgg16 | pool | 0.50 | not measured |" in lines
+    assert "| all | pool | 1.26 (0.50 of 3) | 4.00 |" in lines
+    assert lines[-1].startswith("| vgg16 pool1 | pool | fp32 | 8 |")
+    assert record.summary(rows[:3]).endswith("None below 1.\n")
+
+
+def test_results_are_written_whole(tmp_path):
+    record.write_results(tmp_path / "results" / "gpu", "A title", {"name": "a GPU"}, [measure(timer, CEILINGS)] * 2)
+    written = json.loads((tmp_path / "results" / "gpu.json").read_text())
+    assert written["environment"] == {"name": "a GPU"}
+    assert [row["ratio"] for row in written["rows"]] == [2.0, 2.0]
+    text = (tmp_path / "results" / "gpu.md").read_text()
+    assert text.startswith("# A title\n\n- name: a GPU\n\nTimes as fast")
+    assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["gpu.json", "gpu.md"]
+
+
+def test_environment_names_the_commit_and_the_versions():
+    found = record.environment()
+    assert found["commit"]
+    assert found["zfcuda"].endswith(str(Path(zfcuda.__file__).parent))
+    assert found["numpy"]
+    assert found["torch"]
+
+
+def row(**changes):
+    return harness.Row(**{**NAME._asdict(), **changes})
+
+
+def test_rows_are_on_disk_one_by_one_and_the_last_of_a_name_counts(tmp_path):
+    results = record.Record(tmp_path / "deep" / "results")
+    for one in (row(ours_ms=2.0), row(problem="pool2"), row(ours_ms=1.0, plain_ms={"ours": 3.0})):
+        results.add(one)
+    assert len((tmp_path / "deep/results/rows.jsonl").read_text().splitlines()) == 3
+    again = record.Record(tmp_path / "deep" / "results")
+    assert again.rows() == [row(ours_ms=1.0, plain_ms={"ours": 3.0}), row(problem="pool2")]
+
+
+def test_facts_of_several_processes_add_up(tmp_path):
+    record.Record(tmp_path).note({"name": "a GPU", "before": "cold"})
+    record.Record(tmp_path).note({"before": "warm"})
+    assert record.Record(tmp_path).facts() == {"name": "a GPU", "before": "warm"}
+    record.Record(tmp_path).add(row(ours_ms=2.0, peers_ms={"eager": 4.0}))
+    text = record.Record(tmp_path).write("A title").read_text()
+    assert text.startswith("# A title\n\n- name: a GPU\n- before: warm\n\nTimes as fast")
+    assert "| zfnet pool1 | pool | fp32 | 2 | 4 (eager) | 2.00 |" in text
