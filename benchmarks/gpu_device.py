@@ -66,6 +66,18 @@ def active() -> Iterator[Callable[[Any], Any]]:
     yield backends.get("cuda").xp.asarray
 
 
+@contextlib.contextmanager
+def profiled() -> Iterator[None]:
+    """What is launched within is what a profiler looks at."""
+    from cupy.cuda import runtime
+
+    runtime.deviceSynchronize()
+    runtime.profilerStart()
+    yield
+    runtime.deviceSynchronize()
+    runtime.profilerStop()
+
+
 def setting(**changes: Any) -> Any:
     """Where and how PyTorch computes (`setting.Setting`)."""
     from setting import Setting

@@ -78,6 +78,10 @@ def active() -> Iterator[Callable[[np.ndarray], Any]]:
         backends.HostBackend.empty = empty  # type: ignore[method-assign]
 
 
+def profiled() -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
 def describe() -> dict[str, str]:
     return {"name": "a rehearsal, without a GPU: its numbers mean nothing"}
 

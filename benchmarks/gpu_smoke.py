@@ -184,15 +184,6 @@ def _distance(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-300))
 
 
-def aligned(array: np.ndarray) -> np.ndarray:
-    """A copy that lies as arrays on a GPU do."""
-    memory = np.empty(array.nbytes + 256, np.uint8)
-    start = -memory.ctypes.data % 256
-    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
-    copy[...] = array
-    return copy
-
-
 def wrong(place: Callable[[np.ndarray], Any]) -> Iterator[str]:
     for name, precision in checks():
         found = error(name, precision, call_of(name, precision, place)())
@@ -203,11 +194,12 @@ def wrong(place: Callable[[np.ndarray], Any]) -> Iterator[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rehearse", action="store_true", help="with the emulated kernels")
-    if parser.parse_args().rehearse:
-        with backends.use("emulated"):
-            found = list(wrong(aligned))
-    else:
-        found = list(wrong(backends.get("cuda").xp.asarray))
+    import gpu_device
+    import gpu_rehearsal
+
+    device: Any = gpu_rehearsal if parser.parse_args().rehearse else gpu_device
+    with device.active() as place:
+        found = list(wrong(place))
     print("\n".join(found) or f"all {len(checks())} right")
     return 1 if found else 0
 

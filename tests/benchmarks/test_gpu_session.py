@@ -1,0 +1,139 @@
+"""benchmarks/gpu_session.py: rehearsed as a whole, and what it says of stages that do not come to their end."""
+
+import json
+import subprocess
+import sys
+import time
+
+import gpu_session
+import harness
+import pytest
+import record
+
+from tests.benchmarks.test_gpu import REPOSITORY
+from zfcuda import backends
+
+SCRIPT = REPOSITORY / "benchmarks" / "gpu_session.py"
+FIRST = ["smoke", "tests", "layers", "blocks and memory", "step and forward", "tuned plans", "counters"]
+SECOND = ["memcheck", "racecheck", "projection and occlusion", "AlexNet"]
+
+
+@pytest.fixture
+def session(tmp_path):
+    """A session of a minute, in tmp_path."""
+    return gpu_session.Session(tmp_path, tmp_path, {"PATH": "/usr/bin:/bin"}, 60)
+
+
+def rehearse(out, *arguments):
+    command = [sys.executable, SCRIPT, "--rehearse", "--out", out, *arguments]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=out.parent)
+    assert run.returncode == 0, run.stdout[-3000:] + run.stderr[-3000:]
+    facts = json.loads((out / "facts.json").read_text())
+    return {name.removeprefix("stage "): said for name, said in facts.items() if name.startswith("stage ")}, facts
+
+
+def test_a_rehearsal(tmp_path):
+    """Of all stages of both calls, with the emulated kernels."""
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
+    if reason := backends.status()["emulated"]:
+        pytest.skip(f"emulated: {reason}")
+    out = tmp_path / "results"
+    said, facts = rehearse(out, "--seconds", "3000")
+    assert list(said) == FIRST
+    assert said["tests"].startswith("6 passed, in ")
+    assert all(outcome.startswith("done in ") for name, outcome in said.items() if name != "tests")
+    assert facts["zfcuda"].endswith("/zfcuda")
+
+    rows = record.Record(out).rows()
+    assert all(row.ours_ms is not None for row in rows), [row.note for row in rows if row.ours_ms is None]
+    assert {row.direction for row in rows} >= {"smoke", "fprop", "wgrad", "block", "unpool", "norm", "step", "tune"}
+    assert {row.setting for row in rows} >= {"fp32", "tf32", "bf16", "bf16, tuned"}
+    step = next(row for row in rows if row.direction == "step")
+    assert {"ours", "channels_last"} == set(step.plain_ms) == set(step.host_us)
+    assert "| zfnet net, batch 2 | step | fp32 |" in (out / "table.md").read_text()
+    log = (out / "session.log").read_text()
+    assert log.count("profiled: ") == 6
+    assert log.startswith("zfcuda: ")
+
+    said, _ = rehearse(out, "--second", "--seconds", "3000")
+    assert list(said) == FIRST + SECOND
+    assert {"projection", "occlusion"} <= {row.direction for row in record.Record(out).rows()}
+
+
+# ---- Stages that do not come to their end -------------------------------------------------------------------------
+
+
+def shell(name, script, seconds=20.0, **options):
+    return gpu_session.Stage(name, seconds, ("/bin/sh", "-c", script), **options)
+
+
+def test_a_stage_that_takes_too_long_is_ended_and_the_next_one_begins(session, tmp_path):
+    begun = time.monotonic()
+    session._end = begun + 13
+    assert session.run([shell("slow", "echo begun; sleep 100 & sleep 100", 6), shell("next", "echo next", 7)])
+    facts = session.record.facts()
+    assert facts["stage slow"].startswith("not measured in full: out of time, after ")
+    assert facts["stage next"].startswith("done in ")
+    assert "begun" in (tmp_path / "session.log").read_text()
+
+
+def test_a_stage_that_fails_is_not_right(session):
+    assert not session.run([shell("bad", "exit 9"), shell("next", "true")])
+    assert session.record.facts()["stage bad"].startswith("not right: it ended with 9, after ")
+    assert session.record.facts()["stage next"].startswith("done in ")
+
+
+def test_a_stage_without_its_tool_or_without_time_is_not_measured(session):
+    assert session.run([gpu_session.Stage("counters", 9, ("no-such-ncu", "true"), "no-such-ncu")])
+    assert session.record.facts()["stage counters"] == "not measured: no-such-ncu is not there"
+    session._end = time.monotonic() + 3
+    assert session.run([shell("late", "true")])
+    assert session.record.facts()["stage late"] == "not measured: out of time"
+
+
+LOG = """
+[gw1] [  1%] PASSED tests/kernels/test_pool.py::test_max_pool2d[cuda-0]
+[gw0] [  2%] SKIPPED tests/simt/test_golden.py::test_a_gpu_is_the_emulator[vote]
+"""
+FAILS = "[gw0] [100%] FAILED tests/kernels/test_pool.py::test_max_pool2d[cuda-1]\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "status", "passed", "said"),
+    [
+        (LOG, 0, True, "1 passed, 1 skipped"),
+        (LOG + FAILS, 1, False, "1 passed, 1 skipped, 1 failed; pytest ended with 1"),
+        (LOG, None, True, f"{harness.NOT_MEASURED}: out of time; by then 1 passed, 1 skipped"),
+        (LOG + FAILS, None, False, f"{harness.NOT_MEASURED}: out of time; by then 1 passed, 1 skipped, 1 failed"),
+        ("", None, True, f"{harness.NOT_MEASURED}: out of time; by then none ran"),
+        ("", 5, False, "none ran; pytest ended with 5"),
+        (LOG.replace("PASSED", "SKIPPED"), 0, False, "2 skipped"),
+    ],
+)
+def test_what_is_said_of_the_tests(log, status, passed, said):
+    """A time-out is no success: nothing says "passed" but pytest at its end."""
+    assert gpu_session.tests_outcome(log, status) == (passed, said)
+
+
+# ---- The package that is measured ----------------------------------------------------------------------------------
+
+
+def test_the_checkout_is_not_what_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    assert gpu_session.main(["--out", str(tmp_path)]) == 3
+    assert f"no installed zfcuda to measure: {REPOSITORY}/zfcuda/__init__.py" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--wheels", "."], "--wheels must have the wheel of zfcuda in it, which . has not"),
+        (["--seconds", "0"], "--seconds must be positive, got 0.0"),
+    ],
+)
+def test_wrong_arguments(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as exit_:
+        gpu_session.main(["--out", "results", *arguments])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
