@@ -7,8 +7,10 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 from harness import Call
 
 _IDENTITY = {
@@ -28,6 +30,7 @@ _STATE = {
 
 
 BACKEND = "cuda"
+PEAK = Path(__file__).with_name("gpu_peak.cu")
 
 
 class NoGpuError(RuntimeError):
@@ -206,8 +209,8 @@ def _elapsed(call: Call, repeats: int) -> float:
 
 
 def ceilings() -> dict[str, float]:
-    """The most that this GPU does, measured: GB/s of a 1 GiB copy (read and written), and the TFLOP/s of the vendor's
-    8192^3 matrix product in float32, TF32 and bfloat16."""
+    """The most that this GPU does, measured: GB/s of a 1 GiB copy (read and written), the TFLOP/s of the vendor's
+    8192^3 matrix product in float32, TF32 and bfloat16, those of mma.sync alone, and the GB/s of reads of L2."""
     import torch
 
     found = {"copy, GB/s": _copy_rate()}
@@ -222,15 +225,43 @@ def ceilings() -> dict[str, float]:
         torch.backends.cuda.matmul.allow_tf32 = False
     a, b = a.bfloat16(), b.bfloat16()
     found["bfloat16, TFLOP/s"] = flops / _median(lambda: a @ b)
-    return found
+    return found | _instruction_rates()
 
 
 def _copy_rate() -> float:
     import torch
 
-    source = torch.empty(1 << 28, device="cuda")
+    source = torch.randn(1 << 28, device="cuda")  # zeros would be faster than what is real
     target = torch.empty_like(source)
     return 2 * source.nbytes / 1e6 / _median(lambda: target.copy_(source))
+
+
+def _instruction_rates(rounds: int = 4096, threads: int = 256) -> dict[str, float]:
+    """Of the kernels of gpu_peak.cu, two blocks on every SM; nothing where NVRTC cannot compile them."""
+    import cupy
+
+    try:
+        module = cupy.RawModule(code=PEAK.read_text(), options=("-std=c++17",))
+        kernels = {name: module.get_function(name) for name in ("mma_bf16", "mma_tf32", "read_l2")}
+    except Exception as failure:  # of NVRTC, whatever CuPy makes of it
+        print(f"no rates of single instructions: {failure}")
+        return {}
+    blocks = 2 * cupy.cuda.Device().attributes["MultiProcessorCount"]
+    out = cupy.empty(threads, np.float32)
+    source = cupy.asarray(np.random.default_rng(0).standard_normal(1 << 22, np.float32))  # 16 MiB, in L2
+    never = np.float32(-1.5)
+
+    def rate(name: str, work: float, *more: Any) -> float:
+        """`work` of a thread and round, in 1e9 a second."""
+        arguments = (np.int32(rounds), never, *more, out)
+        ms = _median(lambda: kernels[name]((blocks,), (threads,), arguments))
+        return work * rounds * blocks * threads / ms / 1e6
+
+    return {
+        "mma.sync bfloat16, TFLOP/s": rate("mma_bf16", 4 * 2 * 16 * 8 * 16 / 32) / 1e3,
+        "mma.sync TF32, TFLOP/s": rate("mma_tf32", 4 * 2 * 16 * 8 * 8 / 32) / 1e3,
+        "reads of L2, GB/s": rate("read_l2", 8 * 16, source, np.int32(source.size // 4)),
+    }
 
 
 def _median(call: Call) -> float:

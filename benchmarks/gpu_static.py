@@ -115,11 +115,11 @@ def _layer_records(
         except gpu_predict.NoKernelError:
             continue
         first = found[gpus[0].name]
-        found: dict[str, Any] = {"layer": f"{case.family} {case.layer}", "direction": direction}
-        found |= {"precision": precision, "kernels": first.kernels, "splits": first.splits}
-        found |= {"waves": [round(waves, 2) for waves in first.waves]}
-        found |= {"bound": first.bound, "share": round(first.share, 3)}
-        records.append(record | {"ms": {name: float(f"{one.ms:.3g}") for name, one in found.items()}})
+        facts: dict[str, Any] = {"layer": f"{case.family} {case.layer}", "direction": direction}
+        facts |= {"precision": precision, "kernels": first.kernels, "splits": first.splits}
+        facts |= {"waves": [round(waves, 2) for waves in first.waves]}
+        facts |= {"bound": first.bound, "share": round(first.share, 3)}
+        records.append(facts | {"ms": {name: float(f"{one.ms:.3g}") for name, one in found.items()}})
     return records
 
 

@@ -21,7 +21,8 @@ from types import ModuleType
 import cases
 import gpu_device
 import torch
-from harness import markdown_table, relative_error
+from harness import relative_error
+from record import markdown_table
 from setting import Setting, host
 from torch.nn import functional
 
@@ -35,7 +36,7 @@ class Ladder:
     """The steps on one convolution, on the emulator or on a GPU."""
 
     def __init__(self, module: ModuleType, device: str, conv: cases.Conv):
-        self.module, self.conv, self.setting = module, conv, Setting(device, compiled=False)
+        self.module, self.conv, self.setting = module, conv, Setting(device)
         (h, w), (r, s), (p, q) = cases.pair(conv.size), cases.pair(conv.kernel), conv.output
         n, c, k = conv.n, conv.channels, conv.maps
         self.shape = (n, h, w, c, k, r, s, *cases.pair(conv.stride), *cases.pair(conv.padding))
@@ -88,7 +89,7 @@ def timed(ladder: Ladder) -> str:
     for precision in ("fp32", "tf32"):
         library = layers.fprop(dataclasses.replace(ladder.setting, precision=precision), ladder.conv)
         calls |= {f"zfcuda {precision}": library.ours, f"PyTorch {precision}": library.peers["channels_last"]}
-        errors[f"zfcuda {precision}"] = library.error()
+        errors[f"zfcuda {precision}"] = library.error(library.ours())
     lines, last = [], None
     for name, samples in gpu_device.time_alternating(calls).items():
         ms = statistics.median(samples)
@@ -113,7 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     conv = conv.with_batch(options.batch) if options.batch else conv
     try:
         if not options.emulated:
-            gpu_device.require()
+            gpu_device.require(tuned=False)
         module = importlib.import_module("zfcuda._ladder" if options.emulated else "zfcuda._ladder_cuda")
     except (gpu_device.NoGpuError, ImportError) as error:
         print(f"Nothing was measured: {error}", file=sys.stderr)
