@@ -14,13 +14,13 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 
 @dataclass(frozen=True)
 class Part:
-    """directions: of its problems. Seconds that one problem takes to make, verify and time, and what torch.compile adds
-    where it is a peer: guesses until a GPU has been measured."""
+    """directions: of its problems. Seconds that one problem takes to make, verify and time, and what each mode of
+    torch.compile (`setting.COMPILED`) adds: guesses until a GPU has been measured."""
 
     directions: tuple[str, ...]
     seconds: float
-    compiling: float = 0.0
     precisions: tuple[str, ...] = ("fp32",)
+    compiling: tuple[float, ...] = ()
 
 
 _CONV = ("fprop", "dgrad", "image dgrad", "wgrad")
@@ -31,17 +31,17 @@ _STORED = ("fp32", "bf16")  # where TF32 makes no difference
 
 # The most important first; `tune` has the problems whose plans are tuned.
 _PARTS = {
-    "tune": Part((*_CONV, *_DENSE, *_BLOCK), 1.5, precisions=PRECISIONS),
-    "conv": Part(_CONV, 1.5, precisions=PRECISIONS),
-    "block": Part(_BLOCK, 2.5, 25.0, PRECISIONS),
-    "pool": Part(("pool", "unpool", "average", "average grad"), 1.0, 8.0, _STORED),
-    "norm": Part(_NORM, 1.0, 12.0, _STORED),
-    "joint": Part(("add", "concat"), 1.0, 8.0, _STORED),
-    "depthwise": Part(("depthwise fprop", "depthwise dgrad", "depthwise wgrad"), 1.0, 8.0),
+    "tune": Part((*_CONV, *_DENSE, *_BLOCK), 1.5, PRECISIONS),
+    "conv": Part(_CONV, 1.5, PRECISIONS),
+    "block": Part(_BLOCK, 2.5, PRECISIONS, (6.0, 20.0)),
+    "pool": Part(("pool", "unpool", "average", "average grad"), 1.0, _STORED, (3.0, 5.0)),
+    "norm": Part(_NORM, 1.0, _STORED, (4.0, 8.0)),
+    "joint": Part(("add", "concat"), 1.0, _STORED, (3.0, 5.0)),
+    "depthwise": Part(("depthwise fprop", "depthwise dgrad", "depthwise wgrad"), 1.0, compiling=(3.0, 5.0)),
     "optimizer": Part(("sgd",), 1.0),
-    "step": Part(("step",), 8.0, 80.0, PRECISIONS),
-    "forward": Part(("forward",), 4.0, 50.0, PRECISIONS),
-    "dense": Part(_DENSE, 1.0, precisions=PRECISIONS),
+    "step": Part(("step",), 8.0, PRECISIONS, (20.0, 60.0)),
+    "forward": Part(("forward",), 4.0, PRECISIONS, (12.0, 40.0)),
+    "dense": Part(_DENSE, 1.0, PRECISIONS),
     "projection": Part(("projection",), 15.0),
     "occlusion": Part(("occlusion",), 10.0),
 }
@@ -68,9 +68,9 @@ class Job:
         return f"{self.family} {self.part} {self.precision}"
 
     @property
-    def compiling(self) -> float:
-        """Seconds for torch.compile."""
-        return len(self.problems) * _PARTS[self.part].compiling if self.compiles else 0.0
+    def modes(self) -> int:
+        """How many modes of torch.compile can be peers."""
+        return len(_PARTS[self.part].compiling) if self.compiles else 0
 
 
 def plan(
@@ -104,7 +104,7 @@ class Schedule:
         self.seconds = seconds
         self._clock = clock or time.monotonic
         self._started = self._clock() if started is None else started
-        self._observed: dict[str, float] = {}
+        self._observed: dict[tuple[str, int], float] = {}
 
     @property
     def used(self) -> float:
@@ -121,21 +121,25 @@ class Schedule:
             found.setdefault((job.family, job.part), []).append(job)
         return list(found.values())
 
-    def cost(self, job: Job) -> float:
-        """Seconds for one problem without torch.compile; once a part has run, by what it took."""
-        return self._observed.get(job.part, _PARTS[job.part].seconds)
+    def cost(self, job: Job, modes: int = 0) -> float:
+        """Seconds for one problem with so many modes of torch.compile; once there was one, by what it took."""
+        part = _PARTS[job.part]
+        return self._observed.get((job.part, modes), part.seconds + sum(part.compiling[:modes]))
 
     def estimate(self, jobs: Sequence[Job]) -> float:
         """Seconds for these jobs without torch.compile."""
         parts = {(job.family, job.part) for job in jobs}
         return sum(len(job.problems) * self.cost(job) for job in jobs) + _START_SECONDS * len(parts)
 
+    def compiling(self, jobs: Sequence[Job]) -> float:
+        """Seconds for torch.compile, once more for each further mode."""
+        return sum(len(job.problems) * self.cost(job, modes) for job in jobs for modes in range(1, job.modes + 1))
+
     def describe(self) -> str:
         problems = sum(len(job.problems) for job in self.jobs)
-        compiling = sum(job.compiling for job in self.jobs)
         return (
             f"{problems} problems in {len(self.jobs)} jobs, estimated at {self.estimate(self.jobs):.0f} s, "
-            f"torch.compile as a peer at {compiling:.0f} s more; {self.seconds:.0f} s are allowed"
+            f"torch.compile as a peer at {self.compiling(self.jobs):.0f} s more; {self.seconds:.0f} s are allowed"
         )
 
     def has_time_for(self, job: Job) -> bool:
@@ -144,13 +148,14 @@ class Schedule:
 
     def limit(self, jobs: Sequence[Job]) -> float:
         """Seconds after which the process of these jobs hangs, or the time is over."""
-        expected = self.estimate(jobs) + sum(job.compiling for job in jobs)
+        expected = self.estimate(jobs) + self.compiling(jobs)
         return max(0.0, min(self.left + _LAST_SECONDS / 2, _PATIENCE[0] * expected + _PATIENCE[1]))
 
-    def has_time_to_compile(self, job: Job) -> bool:
-        """Whether torch.compile takes part: only where everything of this family can still be measured after it."""
-        later = [other for other in self.jobs[self.jobs.index(job) + 1 :] if other.family == job.family]
-        return self.left >= self.estimate([*later, job]) + job.compiling
+    def has_time_to_compile(self, job: Job, modes: int, last: Job) -> bool:
+        """With so many modes: only where everything of this family after the `last` job of this process, in which all
+        has been measured without, can still be measured."""
+        later = [other for other in self.jobs[self.jobs.index(last) + 1 :] if other.family == job.family]
+        return self.left >= self.estimate(later) + len(job.problems) * self.cost(job, modes)
 
     def sampling(self, job: Job, done: int) -> float:
         """Seconds to time the next problem of the job, of which `done` are done: fewer when late."""
@@ -159,6 +164,6 @@ class Schedule:
         spare = self.left - problems * self.cost(job) - self.estimate(later)
         return min(_SAMPLING[1], max(_SAMPLING[0], spare / (problems + sum(len(one.problems) for one in later))))
 
-    def took(self, job: Job, seconds: float, problems: int) -> None:
+    def took(self, job: Job, modes: int, seconds: float, problems: int) -> None:
         """Remembers how long problems of a part take."""
-        self._observed[job.part] = seconds / problems
+        self._observed[job.part, modes] = seconds / problems

@@ -126,4 +126,4 @@ class Graphs:
 def setting(**changes: Any) -> Any:
     from setting import Setting
 
-    return dataclasses.replace(Setting(device="cpu"), **{**changes, "compiled": False})
+    return dataclasses.replace(Setting(device="cpu"), **{**changes, "compiled": 0})

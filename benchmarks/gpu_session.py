@@ -91,12 +91,12 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     counters += ("--log-file", str(options.out / "counters.csv"))
     tuned = ("bf16",) if options.rehearse else ("bf16", "tf32", "fp32")
     return [
-        Stage("smoke", 40, measured("smoke")),
-        Stage("tests", 100, tests(options.rehearse)),
-        Stage("layers", 60, measured("conv", *zfnet)),
-        Stage("blocks and memory", 75, measured("block", "pool", "norm", "optimizer", *zfnet)),
-        Stage("step and forward", 90, measured("step", "forward", *zfnet)),
-        Stage("tuned plans", 55, measured("conv", "--tune", *zfnet, "--precisions", *tuned)),
+        Stage("smoke", 30, measured("smoke")),
+        Stage("tests", 85, tests(options.rehearse)),
+        Stage("layers", 55, measured("conv", *zfnet)),
+        Stage("blocks and memory", 60, measured("block", "pool", "norm", "optimizer", *zfnet)),
+        Stage("step and forward", 140, measured("step", "forward", *zfnet)),
+        Stage("tuned plans", 45, measured("conv", "--tune", *zfnet, "--precisions", *tuned)),
         with_tool("counters", 40, counters, python("gpu_counters.py", *rehearsed)),
     ]
 
@@ -175,7 +175,7 @@ class Session:
             process = subprocess.Popen(
                 command,
                 cwd=self.folder,
-                env=self.environment,
+                env={**self.environment, "OMP_NUM_THREADS": "1"} if "pytest" in command else self.environment,
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

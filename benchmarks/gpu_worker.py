@@ -18,17 +18,19 @@ from processes import OUT_OF_TIME, Send
 
 
 class Took(NamedTuple):
-    """How long problems of a job took."""
+    """How long problems of a job took, with so many modes of torch.compile."""
 
     job: Job
+    modes: int
     seconds: float
     problems: int
 
 
 class Uncompiled(NamedTuple):
-    """There was no time for torch.compile in this job."""
+    """There was no time for so many modes of torch.compile in this job."""
 
     job: str
+    modes: int
 
 
 def name_of(job: Job, problem: Any, tuned: bool) -> Name:
@@ -85,43 +87,47 @@ def measure(
     send: Send,
 ) -> None:
     """The rows of these jobs, as many as there is time for; what is left out of a job is a row that says so. Then, if
-    there is time, once more with torch.compile among the peers: later rows replace earlier ones."""
+    there is time, once more with a mode of torch.compile among the peers, and once more with two: later rows replace
+    earlier ones."""
     if not any(schedule.has_time_for(job) for job in jobs):
         for job in jobs:
             send(left_out(job, 0, OUT_OF_TIME))
         return
     device.require(tuned)
 
-    def row(job: Job, problem: cases.Problem, done: int, compiled: bool) -> Row:
+    def row(job: Job, problem: cases.Problem, done: int, modes: int) -> Row:
         """What cannot even be made gets a row that says that, and the others go on."""
         timer = functools.partial(device.time_alternating, seconds=schedule.sampling(job, done))
         name = name_of(job, problem, tuned)
         try:
-            calls = make(problem, device.setting(precision=job.precision, compiled=compiled))
+            calls = make(problem, device.setting(precision=job.precision, compiled=modes))
         except Exception as failure:
             return Row(*name, note=f"cannot be made: {harness.first_line(failure)}")
         return harness.measure(name, calls, timer, limits.get(job.precision), device.Graphs())
 
+    def rows(job: Job, modes: int) -> None:
+        started, done = schedule.used, 0
+        for problem in job.problems:
+            if not modes and not schedule.has_time_for(job):
+                send(left_out(job, done, OUT_OF_TIME))
+                break
+            send(row(job, problem, done, modes))
+            device.clear()
+            done += 1
+        if done:
+            took = Took(job, modes, schedule.used - started, done)
+            schedule.took(*took)
+            send(took)
+
     with device.active():
         for job in jobs:
-            started, done = schedule.used, 0
-            for problem in job.problems:
-                if not schedule.has_time_for(job):
-                    send(left_out(job, done, OUT_OF_TIME))
-                    break
-                send(row(job, problem, done, compiled=False))
-                device.clear()
-                done += 1
-            if done:
-                schedule.took(job, schedule.used - started, done)
-                send(Took(job, schedule.used - started, done))
-        for job in jobs:
-            if job.compiling and not schedule.has_time_to_compile(job):
-                send(Uncompiled(job.name))
-            elif job.compiling:
-                for done, problem in enumerate(job.problems):
-                    send(row(job, problem, done, compiled=True))
-                    device.clear()
+            rows(job, 0)
+        for modes in range(1, 1 + max(job.modes for job in jobs)):
+            for job in jobs:
+                if schedule.has_time_to_compile(job, modes, jobs[-1]):
+                    rows(job, modes)
+                else:
+                    send(Uncompiled(job.name, modes))
 
 
 def tune(device: Any, jobs: Sequence[Job], schedule: Schedule, batch: int, send: Send) -> None:
@@ -148,4 +154,4 @@ def tune(device: Any, jobs: Sequence[Job], schedule: Schedule, batch: int, send:
                 send(Row(*name_of(job, problem, tuned=False), ours_ms=plan.ms, peers_ms=dict(peers), note=note))
             if found:
                 tuning.save(found, device=device.BACKEND)
-                send(Took(job, schedule.used - started, len(found)))
+                send(Took(job, 0, schedule.used - started, len(found)))

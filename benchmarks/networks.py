@@ -15,7 +15,7 @@ import peers
 import reference
 import torch
 from harness import Calls, relative_error
-from setting import COMPILED, FORMATS, ROUNDING, Call, Setting, compare, host, ours
+from setting import FORMATS, ROUNDING, Call, Setting, compare, host, ours, tensor
 from torch import nn
 
 from zfcuda import analysis, backends, models, ops, training
@@ -51,7 +51,7 @@ def modules_of(setting: Setting, network: Network) -> dict[str, nn.Module]:
     found: dict[str, Any] = {
         name: interop.to_module(network).to(memory_format=FORMATS[name]) for name in setting.formats
     }
-    for name, mode in COMPILED.items() if setting.compiled else ():
+    for name, mode in setting.modes():
         module = interop.to_module(network).to(memory_format=FORMATS[setting.formats[0]])
         found[name] = torch.compile(module, dynamic=False, **mode)
     return found
@@ -139,10 +139,11 @@ def step(setting: Setting, case: cases.Net) -> Calls:
         expected = build(setting, case.family)
         interop.load_weights(expected, reference.gradients(start, records, x, labels, setting.reference))
         errors = []
-        for name, gradient in expected.parameters().items():
-            decay = 0 if gradient.ndim == 1 else trainer.optimizer.weight_decay
-            change = -trainer.lr * (host(gradient) + decay * host(initial[name]))
-            errors.append(relative_error(host(trainer.optimizer.velocities[name]), change))
+        for name, array in expected.parameters().items():
+            decay = 0 if array.ndim == 1 else trainer.optimizer.weight_decay
+            change = -trainer.lr * (tensor(array) + decay * tensor(initial[name]))
+            found = tensor(trainer.optimizer.velocities[name])
+            errors.append(float(torch.linalg.vector_norm(found - change) / torch.linalg.vector_norm(change)))
         return float(np.max(errors))
 
     def of(trainer: training.Trainer) -> Call:
@@ -236,7 +237,7 @@ def projection(setting: Setting, case: cases.Projection, *, batch: int = 32) -> 
             pixels.append(host(deconvnet.project(*(formatted(name, one).to(dtype) for one in (x[which], seeds)))))
         return np.concatenate(pixels)
 
-    modules = modules_of(dataclasses.replace(setting, compiled=False), network)
+    modules = modules_of(dataclasses.replace(setting, compiled=0), network)
     hooked = {name: peers.HookedDeconvnet(module, case.layer.replace(".", "_")) for name, module in modules.items()}
     spread = np.linspace(0, c - 1, case.maps).astype(int).tolist()
     some = spread[:: case.maps // case.peer_maps]
@@ -275,7 +276,7 @@ def occlusion(setting: Setting, case: cases.Occlusion, *, peer_batch: int = 36) 
         geometry = {"size": case.square, "stride": case.stride, "per_evaluation": peer_batch}
         return lambda: peers.captum_occlusion(module.eval(), formatted(name, x), label, **geometry)
 
-    modules = modules_of(dataclasses.replace(setting, compiled=False), network)
+    modules = modules_of(dataclasses.replace(setting, compiled=0), network)
     calls = {name: theirs(name, module) for name, module in modules.items()}
     steps = range(-(-(network.input_shape[0] - case.square) // case.stride) + 1)
 

@@ -32,15 +32,15 @@ ROUNDING, OF_RMS = 2.0**-8, 1e-3
 
 @dataclass(frozen=True)
 class Setting:
-    """The device, as PyTorch names it; PyTorch is a peer in each memory format, and with `compiled` by torch.compile in
-    each of its modes.
+    """The device, as PyTorch names it; PyTorch is a peer in each memory format, and and by torch.compile in the first
+    `compiled` of its modes.
 
     `reference`: the type in which that is computed with which results are compared.
     """
 
     device: str = "cuda"
     formats: tuple[str, ...] = ("channels_last",)
-    compiled: bool = False
+    compiled: int = 0
     reference: torch.dtype = torch.float64
     precision: str = "fp32"
 
@@ -88,6 +88,10 @@ class Setting:
 
     # ---- Peers
 
+    def modes(self) -> list[tuple[str, dict[str, Any]]]:
+        """Of torch.compile: names and options."""
+        return list(COMPILED.items())[: self.compiled]
+
     def peers(self, call: Callable[..., Any], *tensors: torch.Tensor) -> dict[str, Call]:
         """The call on these tensors, which want no gradients."""
         return self._peers(functools.partial, call, tensors)
@@ -105,13 +109,13 @@ class Setting:
             found = {name: bind(function, *_in_format(name, tensors)) for name in self.formats}
         else:
             found = {"eager": bind(function, *tensors)}
-        for name, mode in COMPILED.items() if self.compiled else ():
+        for name, mode in self.modes():
             compiled = torch.compile(function, dynamic=False, **mode)
             found[name] = bind(compiled, *_in_format(self.formats[0], tensors))
         return {name: self.in_precision(call) for name, call in found.items()}
 
 
-CPU = Setting("cpu", tuple(FORMATS), compiled=False, reference=torch.float32)
+CPU = Setting("cpu", tuple(FORMATS), reference=torch.float32)
 
 
 def _in_format(name: str, tensors: Sequence[torch.Tensor]) -> list[torch.Tensor]:

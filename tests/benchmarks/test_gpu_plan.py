@@ -70,12 +70,12 @@ class Device:
         part = next(
             part for key, part in gpu_plan._PARTS.items() if key != "tune" and problem.direction in part.directions
         )
-        self.clock.now += self.pace * (part.compiling if compiled else part.seconds)
-        return harness.Row(*name, ours_ms=1, note="compiled" if compiled else "")
+        self.clock.now += self.pace * (part.seconds + sum(part.compiling[:compiled]))
+        return harness.Row(*name, ours_ms=1, note=f"{compiled} compiled")
 
-    def run(self, jobs):
+    def run(self, jobs, seconds=480):
         """-> the schedule, and what was sent."""
-        schedule, sent = gpu_plan.Schedule(jobs, 480, self.clock), []
+        schedule, sent = gpu_plan.Schedule(jobs, seconds, self.clock), []
         for together in schedule.processes():
             gpu_worker.measure(self, together, schedule, {}, False, sent.append)
         return schedule, sent
@@ -95,7 +95,7 @@ def test_eight_minutes_are_enough_for_zfnet_in_three_precisions(monkeypatch):
 def test_the_time_is_kept_on_any_gpu(monkeypatch, pace):
     jobs = plan()
     schedule, sent = Device(monkeypatch, pace).run(jobs)
-    longest = max(len(job.problems) * gpu_plan._PARTS[job.part].compiling for job in jobs)
+    longest = max(len(job.problems) * sum(gpu_plan._PARTS[job.part].compiling) for job in jobs)
     assert schedule.used <= 480 + pace * longest
     measured = {message.name for message in sent if isinstance(message, harness.Row) and message.ours_ms}
     assert len(measured) + sum(int(row.problem.split(" ")[0]) for row in late(sent)) == sum(
@@ -106,7 +106,7 @@ def test_the_time_is_kept_on_any_gpu(monkeypatch, pace):
 def test_a_fast_gpu_leaves_nothing_out(monkeypatch):
     _, sent = Device(monkeypatch, 0.1).run(plan())
     assert not late(sent)
-    compiled = {row.name for row in sent if isinstance(row, harness.Row) and row.note == "compiled"}
+    compiled = {row.name for row in sent if isinstance(row, harness.Row) and row.note == "2 compiled"}
     assert {name.direction for name in compiled} >= {"block", "step", "forward", "pool", "norm"}
 
 
@@ -118,8 +118,18 @@ def test_a_slow_gpu_leaves_compiling_out(monkeypatch):
 
 def test_what_is_asked_for_alone_is_compiled():
     jobs = plan(["norm"])
-    assert gpu_plan.Schedule(jobs, 480, Clock()).has_time_to_compile(jobs[0])
-    assert not plan(["norm"], compiles=False)[0].compiling
+    assert gpu_plan.Schedule(jobs, 480, Clock()).has_time_to_compile(jobs[0], 2, jobs[1])
+    assert plan(["norm"], compiles=False)[0].modes == 0
+
+
+def test_the_first_mode_comes_before_the_second(monkeypatch):
+    """In all precisions, of the stage of the session that has steps; for the second there is no time."""
+    jobs = gpu_plan.plan(["step", "forward"], ["zfnet"], gpu_plan.PRECISIONS, 128)
+    _, sent = Device(monkeypatch, 1.0).run(jobs, seconds=140)
+    notes = [(row.direction, row.note) for row in sent if isinstance(row, harness.Row)]
+    assert notes[:7] == [("step", "0 compiled")] * 3 + [("step", "1 compiled")] * 3 + [("forward", "0 compiled")]
+    uncompiled = [tuple(message) for message in sent if isinstance(message, gpu_worker.Uncompiled)]
+    assert uncompiled[:3] == [(f"zfnet step {precision}", 2) for precision in gpu_plan.PRECISIONS]
 
 
 def test_fewer_rounds_when_late():
