@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .._version import __version__
 from ..backends import Array, array_module, resolve
-from ..data import Augmentation, Dataset, Preprocess, load_batches, mean_image, shuffled, unit_scale
+from ..data import Augmentation, Dataset, Preprocess, load_batches, shuffled
 from ..files import write_atomically
 from ..nn import Network, read_checkpoint
 from ..nn.capture import Captured, identity
@@ -24,6 +24,7 @@ from .checkpoint import Progress, load_training, save_training
 from .distributed import SharedStep
 from .divergence import describe_divergence
 from .evaluation import evaluate, fitting, rank_of_label
+from .inputs import default_preprocess
 from .optimizer import SGD
 from .origin import Origin, augmentation_of, changes, check_resumable, data_of, describe
 from .ranks import Communicator, Ranks, RanksDiffer
@@ -35,17 +36,6 @@ METRICS = "metrics.jsonl"
 Metrics = dict[str, Any]
 Callback = Callable[["Trainer", Metrics], None]
 Item = TypeVar("Item")
-
-
-def default_preprocess(net: Network, train: Dataset) -> Preprocess:
-    """The mean image of `train`, a crop of the network's input size, and the scale that the weights were made for.
-
-    The paper's weights start at 1e-2 and meet inputs of roughly [-128, 128]: scale 1 (P2). Weights that start at
-    LeCun's or He's scale are made for inputs of unit variance.
-    """
-    mean = mean_image(train)
-    scale = unit_scale(train, mean) if net.architecture.initial != "gaussian" else 1.0
-    return Preprocess(mean, net.input_shape[:2], scale)
 
 
 class _Launched(NamedTuple):
