@@ -73,17 +73,7 @@ def pack(
             progress(sum(map(len, done)))
             return done
     _check_room(out, halves, before)
-    lists: dict[str, tuple[bytes | memoryview, ...]] = {}
-    for name, half in halves.items():
-        labels, names = f"{name}-labels.npy", f"{name}-names.txt"
-        lists[labels] = _npy(half.labels.astype("<i4"))
-        lists[names] = (utf8("".join(printable(half.identifier(i)) + "\n" for i in range(len(half)))),)
-        files = [File(one, _sha256(*lists[one])) for one in (labels, names)]
-        shards = before.halves[name].shards if before else []
-        index.halves[name] = Half(len(half), labels=files[0], names=files[1], shards=shards)
-    index.save(out)  # before all other files: by it the next call knows the folder
-    for one, content in lists.items():
-        write_atomically(out / one, *content)
+    _write_lists(out, index, halves, before)
     for name, half in halves.items():
         _pack_half(out, index, name, half, progress)
     index.complete = True
@@ -130,6 +120,21 @@ def _check_room(out: Path, halves: dict[str, Dataset], before: Index | None) -> 
     free = shutil.disk_usage(out).free
     if needed > free:
         raise ValueError(f"{printable(str(out))}: {needed / 1e9:.3g} GB are needed, and {free / 1e9:.3g} GB are free")
+
+
+def _write_lists(out: Path, index: Index, halves: dict[str, Dataset], before: Index | None) -> None:
+    """The labels and names of all images, and the index with the shards of an earlier call."""
+    lists: dict[str, tuple[bytes | memoryview, ...]] = {}
+    for name, half in halves.items():
+        labels, names = f"{name}-labels.npy", f"{name}-names.txt"
+        lists[labels] = _npy(half.labels.astype("<i4"))
+        lists[names] = (utf8("".join(printable(half.identifier(i)) + "\n" for i in range(len(half)))),)
+        files = [File(one, _sha256(*lists[one])) for one in (labels, names)]
+        shards = before.halves[name].shards if before else []
+        index.halves[name] = Half(len(half), labels=files[0], names=files[1], shards=shards)
+    index.save(out)  # before all other files: by it the next call knows the folder
+    for one, content in lists.items():
+        write_atomically(out / one, *content)
 
 
 def _pack_half(out: Path, index: Index, name: str, half: Dataset, progress: Callable[[int], object]) -> None:
