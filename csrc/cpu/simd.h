@@ -259,6 +259,52 @@ inline float add_where_byte(float sum, const std::uint8_t* byte, std::uint8_t co
     return *byte == code ? sum + v : sum;
 }
 
+// Lanes of `a` and `b` by turns: of their lower halves, or of the upper ones.
+inline Vec interleave_lower(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    const __m512i lanes = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return reinterpret_cast<Vec>(
+        _mm512_permutex2var_ps(reinterpret_cast<__m512>(a), lanes, reinterpret_cast<__m512>(b)));
+#elif defined(__AVX__)
+    const auto a_ = reinterpret_cast<__m256>(a), b_ = reinterpret_cast<__m256>(b);
+    return reinterpret_cast<Vec>(
+        _mm256_permute2f128_ps(_mm256_unpacklo_ps(a_, b_), _mm256_unpackhi_ps(a_, b_), 0x20));
+#else
+    return Vec{a[0], b[0], a[1], b[1]};
+#endif
+}
+inline Vec interleave_upper(Vec a, Vec b) {
+#if defined(__AVX512F__)
+    const __m512i lanes =
+        _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return reinterpret_cast<Vec>(
+        _mm512_permutex2var_ps(reinterpret_cast<__m512>(a), lanes, reinterpret_cast<__m512>(b)));
+#elif defined(__AVX__)
+    const auto a_ = reinterpret_cast<__m256>(a), b_ = reinterpret_cast<__m256>(b);
+    return reinterpret_cast<Vec>(
+        _mm256_permute2f128_ps(_mm256_unpacklo_ps(a_, b_), _mm256_unpackhi_ps(a_, b_), 0x31));
+#else
+    return Vec{a[2], b[2], a[3], b[3]};
+#endif
+}
+
+// As many rows as lanes: each pass interleaves the rows of the first half with those of the second.
+inline void transpose(Vec (&rows)[kLanes]) {
+    constexpr int kHalf = kLanes / 2;
+#pragma GCC unroll 4
+    for (int pass = 1; pass < kLanes; pass *= 2) {
+        Vec next[kLanes];
+#pragma GCC unroll 8
+        for (int i = 0; i < kHalf; ++i) {
+            next[2 * i] = interleave_lower(rows[i], rows[i + kHalf]);
+            next[2 * i + 1] = interleave_upper(rows[i], rows[i + kHalf]);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < kLanes; ++i)
+            rows[i] = next[i];
+    }
+}
+
 // ---- Arithmetic ---------------------------------------------------------------------------------
 
 // max(v, 0); NaN stays NaN.

@@ -65,18 +65,23 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
 
 void pack_filters(const float* w, int filters, int depth, float* panels) {
     using namespace gemm;
-    constexpr int kStep = 16;
+    using simd::kLanes;
     const int panel_count = ceil_div(filters, kPanel);
 #pragma omp parallel for collapse(2) num_threads(threads())
     for (int panel = 0; panel < panel_count; ++panel)
-        for (int d0 = 0; d0 < depth; d0 += kStep) {
-            const int d1 = std::min(d0 + kStep, depth);
-            float* out = panels + static_cast<std::int64_t>(panel) * depth * kPanel;
-            for (int j = 0; j < kPanel; ++j) {
-                const int k = panel * kPanel + j;
-                const float* filter = w + static_cast<std::int64_t>(k) * depth;
-                for (int d = d0; d < d1; ++d)
-                    out[d * kPanel + j] = k < filters ? filter[d] : 0.0f;
+        for (int d = 0; d < depth; d += kLanes) {
+            const int count = std::min(kLanes, depth - d);
+            float* out = panels + (static_cast<std::int64_t>(panel) * depth + d) * kPanel;
+            for (int j = 0; j < kPanel; j += kLanes) {
+                simd::Vec rows[kLanes];
+                for (int i = 0; i < kLanes; ++i) {
+                    const int k = panel * kPanel + j + i;
+                    const float* filter = w + static_cast<std::int64_t>(k) * depth + d;
+                    rows[i] = k < filters ? simd::load_up_to(filter, count) : simd::Vec{};
+                }
+                simd::transpose(rows);
+                for (int i = 0; i < count; ++i)
+                    simd::store(out + i * kPanel + j, rows[i]);
             }
         }
 }
