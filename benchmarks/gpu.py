@@ -92,7 +92,8 @@ class Run:
     def add(self, row: Row) -> None:
         self.record.add(row)
         self.seen.add(row.name)
-        self.right = self.right and (row.ours_ms is not None or OUT_OF_TIME in row.note)
+        tried = row.error is not None and not row.note
+        self.right = self.right and (row.ours_ms is not None or tried or OUT_OF_TIME in row.note)
         print(record.table([row]).splitlines()[-1], flush=True)
 
     def smoke(self) -> None:

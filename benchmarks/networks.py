@@ -34,6 +34,10 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
 }
 
 
+# So small that however many steps are timed, on one batch, weights stay what they are, and finite.
+_LEARNING_RATE = 1e-6
+
+
 def build(setting: Setting, family: str) -> Network:
     """At a scale at which signals neither die out nor grow, so that a comparison means something; in bfloat16 with
     weights that it holds: what is judged is the arithmetic, not the rounding of what goes in."""
@@ -155,7 +159,7 @@ def step(setting: Setting, case: cases.Net) -> Calls:
 
         return call
 
-    captured, launched = training.Trainer(network, lr=1e-4), training.Trainer(plain, lr=1e-4)
+    captured, launched = training.Trainer(network, lr=_LEARNING_RATE), training.Trainer(plain, lr=_LEARNING_RATE)
     launched._captured = lambda function, *, key, **arrays: function(**arrays)  # type: ignore[assignment]
 
     def prepare() -> None:
@@ -165,7 +169,7 @@ def step(setting: Setting, case: cases.Net) -> Calls:
                 trainer.optimizer.velocities[name][...] = 0
 
     calls = {
-        name: peers.training_step(module, formatted(name, x), labels, setting.precision)
+        name: peers.training_step(module, formatted(name, x), labels, setting.precision, _LEARNING_RATE)
         for name, module in _in_place(modules_of(setting, network)).items()
     }
     flops = 3 * forward_flops(network, case.n)

@@ -72,10 +72,10 @@ def precision(name: str, device: str) -> Iterator[None]:
 
 
 def training_step(
-    module: nn.Module, images: torch.Tensor, labels: torch.Tensor, name: str = "fp32"
+    module: nn.Module, images: torch.Tensor, labels: torch.Tensor, name: str, lr: float
 ) -> Callable[[], torch.Tensor]:
     """One step of SGD with momentum and weight decay on these images (P2), in a precision; returns the loss."""
-    optimizer = torch.optim.SGD(module.parameters(), lr=1e-2, momentum=0.9, weight_decay=5e-4, foreach=True)
+    optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, foreach=True)
     module.train()
 
     def step() -> torch.Tensor:

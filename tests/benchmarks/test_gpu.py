@@ -334,12 +334,27 @@ def test_an_operation_that_kills_its_process_is_one_row(run, monkeypatch):
         for name, precision in checks:
             if name == "add":
                 os.kill(os.getpid(), 9)
-            send(harness.Row("smoke", name, "smoke", precision, error=0.0, ours_ms=1.0))
+            send(harness.Row("smoke", name, "smoke", precision, error=0.0))
 
     monkeypatch.setattr(gpu_worker, "smoke", work)
     run.smoke()
     assert not run.right
     assert [row.note for row in run.record.rows()] == ["", "failed: its process ended with -9", ""]
+
+
+def test_an_operation_that_is_wrong_or_fails_is_not_right(run, monkeypatch):
+    """And those behind it are tried."""
+
+    def call_of(name, precision, place):
+        return lambda: {}["no kernel"] if name == "add" else [name]
+
+    monkeypatch.setattr(gpu_smoke, "checks", lambda: [("relu", "fp32"), ("add", "fp32"), ("clip", "fp32")])
+    monkeypatch.setattr(gpu_smoke, "call_of", call_of)
+    monkeypatch.setattr(gpu_smoke, "error", lambda name, precision, results: 0.0 if name == "relu" else float("nan"))
+    run.device = gpu_rehearsal
+    run.smoke()
+    assert not run.right
+    assert [row.note for row in run.record.rows()] == ["", "fails: KeyError: 'no kernel'", "wrong: error nan"]
 
 
 # ---- Every operation once --------------------------------------------------------------------------------

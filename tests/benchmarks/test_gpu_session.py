@@ -4,8 +4,10 @@ import json
 import subprocess
 import sys
 import time
+import zipfile
 
 import gpu_session
+import gpu_smoke
 import harness
 import pytest
 import record
@@ -45,7 +47,10 @@ def test_a_rehearsal(tmp_path):
     assert facts["zfcuda"].endswith("/zfcuda")
 
     rows = record.Record(out).rows()
-    assert all(row.ours_ms is not None for row in rows), [row.note for row in rows if row.ours_ms is None]
+    smoke = [row for row in rows if row.direction == "smoke"]
+    assert len(smoke) == len(gpu_smoke.checks())
+    assert {row.note for row in smoke} == {""}
+    assert [row for row in rows if row.ours_ms is None] == smoke
     assert {row.direction for row in rows} >= {"smoke", "fprop", "wgrad", "block", "unpool", "norm", "step", "tune"}
     assert {row.setting for row in rows} >= {"fp32", "tf32", "bf16", "bf16, tuned"}
     step = next(row for row in rows if row.direction == "step")
@@ -123,6 +128,17 @@ def test_the_checkout_is_not_what_is_measured(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
     assert gpu_session.main(["--out", str(tmp_path)]) == 3
     assert f"no installed zfcuda to measure: {REPOSITORY}/zfcuda/__init__.py" in capsys.readouterr().err
+
+
+def test_a_wheel_is_found_before_the_checkout(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    with zipfile.ZipFile(tmp_path / "zfcuda-0.1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("zfcuda/__init__.py", "")
+        wheel.writestr("zfcuda-0.1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: zfcuda\nVersion: 0.1.0\n")
+        wheel.writestr("zfcuda-0.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("zfcuda-0.1.0.dist-info/RECORD", "")
+    environment = gpu_session.installed(tmp_path, tmp_path)
+    assert gpu_session.whereabouts(tmp_path, environment) == str(tmp_path / "site" / "zfcuda" / "__init__.py")
 
 
 @pytest.mark.parametrize(
