@@ -48,7 +48,7 @@ from processes import OUT_OF_TIME, StoppedError, messages
 
 PARTS = ("smoke", *gpu_plan.PARTS)
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
-_SMOKE_SECONDS = 60.0  # of a process
+_SMOKE_SECONDS, _CEILINGS_SECONDS = 60.0, 60.0  # of a process
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -110,6 +110,15 @@ class Run:
                     break
                 (name, precision), *left = left
                 self.add(Row("smoke", name, "smoke", precision, note=f"failed: {why}"))
+
+    def ceilings(self) -> None:
+        """Measured once for a folder."""
+        if "copy, GB/s" not in self.record.facts():
+            try:
+                (found,) = messages(functools.partial(gpu_worker.ceilings, self.device), _CEILINGS_SECONDS)
+                self.record.note({name: round(value, 1) for name, value in found.items()})
+            except StoppedError as why:
+                self.record.note({"ceilings": f"{harness.NOT_MEASURED}: {why}"})
 
     def limits(self) -> dict[str, harness.Ceilings]:
         facts = self.record.facts()
@@ -177,11 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.rehearse:
             gpu_rehearsal.shrink()
             options.families, options.batch, options.no_compile = ["zfnet"], 2, True
-        # An error is that of the process which met it: this one never touches the GPU.
-        known = record.Record(options.out).facts() if options.out.exists() else {}
-        if "copy, GB/s" not in known:
-            (ceilings,) = messages(functools.partial(gpu_worker.prepare, device), 120)
-            facts |= {name: round(value, 1) for name, value in ceilings.items()}
+        # In a process of its own, as all that touches the GPU: this one never does.
+        list(messages(lambda send: device.require(tuned=False), 120))
     except (gpu_device.NoGpuError, StoppedError) as error:
         print(f"Nothing was measured: {str(error).removeprefix('NoGpuError: ')}", file=sys.stderr)
         return 3
@@ -191,7 +197,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     run.record.note(facts)
     if "smoke" in options.parts:
         run.smoke()
-    run.jobs()
+    if options.parts != ["smoke"]:
+        run.ceilings()
+        run.jobs()
     run.note()
     print(f"written: {run.record.folder / 'table.md'}")
     return 0 if run.right else 1

@@ -12,9 +12,9 @@ A stage that crashes or takes too long is written down and the next one begins; 
 RESULTS then has rows.jsonl, facts.json and table.md (gpu.py), session.log (all that was printed), tests.log, and
 counters.csv or the sanitizer's reports.
 
-First: every operation once in every precision, the tests, ZFNet's layers, blocks and kernels that are bound by memory,
-step and forward pass, tuned plans, hardware counters of six kernels. Second: memory checks and races by
-compute-sanitizer, projection and occlusion, AlexNet.
+First: every operation once in every precision, the tests, the GPU's ceilings, ZFNet's layers, blocks and kernels that
+are bound by memory, step and forward pass, tuned plans, hardware counters of six kernels. Second: memory checks and
+races by compute-sanitizer, projection and occlusion, AlexNet.
 
 With --rehearse the same is done on a machine without a GPU, with the emulated kernels on small shapes.
 
@@ -86,9 +86,9 @@ def stages(options: argparse.Namespace) -> list[Stage]:
             Stage("projection and occlusion", 90, measured("projection", "occlusion", *zfnet)),
             Stage("AlexNet", 200, measured("conv", "block", "pool", "norm", "step", "forward", *alexnet)),
         ]
-    counters = ("ncu", "--profile-from-start", "off", "--clock-control", "none", "--csv", "--page", "details")
+    counters: tuple[str, ...] = ("ncu", "--profile-from-start", "off", "--clock-control", "none")
+    counters += ("--csv", "--page", "details", "--log-file", str(options.out / "counters.csv"))
     counters += tuple(part for section in _SECTIONS for part in ("--section", section))
-    counters += ("--log-file", str(options.out / "counters.csv"))
     tuned = ("bf16",) if options.rehearse else ("bf16", "tf32", "fp32")
     return [
         Stage("smoke", 30, measured("smoke")),

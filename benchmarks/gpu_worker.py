@@ -57,8 +57,8 @@ def make(problem: cases.Problem, setting: Any) -> harness.Calls:
     return makers[problem.direction](setting, problem.case)
 
 
-def prepare(device: Any, send: Send) -> None:
-    """The reason why nothing can be measured, or the ceilings."""
+def ceilings(device: Any, send: Send) -> None:
+    """What device.ceilings() finds."""
     device.require(tuned=False)
     with device.active():
         send(device.ceilings())

@@ -313,6 +313,22 @@ def test_a_part_that_hangs_is_not_measured_and_no_failure(run, monkeypatch):
     assert (last.problem, last.ours_ms) == ("parameters", 2.0)
 
 
+def test_ceilings_are_measured_once_and_may_fail(run, monkeypatch):
+    def fails(device, send):
+        raise MemoryError("no room")
+
+    run.record.folder.joinpath("facts.json").unlink()
+    monkeypatch.setattr(gpu_worker, "ceilings", fails)
+    run.ceilings()
+    assert run.record.facts()["ceilings"] == "not measured: MemoryError: no room"
+    assert run.limits() == {}
+    monkeypatch.setattr(gpu_worker, "ceilings", lambda device, send: send({"copy, GB/s": 4321.06}))
+    run.ceilings()
+    monkeypatch.setattr(gpu_worker, "ceilings", fails)
+    run.ceilings()
+    assert run.record.facts()["copy, GB/s"] == 4321.1
+
+
 def test_rows_without_torch_compile_outlive_it(run, monkeypatch):
     """They are written before it begins."""
     run.options.parts = ["block"]
