@@ -145,7 +145,7 @@ def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None, g
     row["peers_ms"] = dict.fromkeys(calls.peers)
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as warned:
-        warnings.simplefilter("always")
+        warnings.filterwarnings("always", message=NO_GRAPH)
         try:
             launched = _ours(calls, graphs, notes)
             row["error"] = _error(calls, launched)
@@ -160,7 +160,8 @@ def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None, g
     if not row["error"] <= calls.tolerance:
         row = {key: row[key] for key in (*Name._fields, "flops", "moved", "error", "peers_ms")}
         return Row(**row, note=f"wrong: error {row['error']:.1e}, at most {calls.tolerance:.0e} is allowed")
-    notes += dict.fromkeys(str(one.message) for one in warned if str(one.message).startswith(NO_GRAPH))
+    fell_back = [str(one.message) for one in warned if str(one.message).startswith(NO_GRAPH)]
+    notes += dict.fromkeys(message.splitlines()[0][:200] for message in fell_back)
     floor = ceilings.floor_ms(calls.flops, calls.moved) if ceilings else None
     return Row(**row, floor_ms=floor, note="; ".join(notes))
 
