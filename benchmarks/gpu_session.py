@@ -8,7 +8,8 @@ WHEELS: a folder with the wheel of zfcuda, built for that machine's Python and G
 Python lacks (captum, pytest-xdist); without it, what is installed is measured. PyTorch and CuPy must be there.
 
 Tests and benchmarks run from a copy of theirs, on the installed package: the sources beside this script play no part.
-A stage that crashes or takes too long is written down and the next one begins; time that one leaves goes to the next.
+A stage that crashes or takes too long is written down and the next one begins; each has its share of the time that
+those before it leave.
 RESULTS then has rows.jsonl, facts.json and table.md (gpu.py), session.log (all that was printed), tests.log, and
 counters.csv or the sanitizer's reports.
 
@@ -47,12 +48,13 @@ COPIED = ("benchmarks", "tests", "pyproject.toml")
 _GRACE = 5.0  # seconds, for what keeps to a time by itself
 _SHOWN = 15  # lines of what a stage printed
 _TOOLS = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*", "/usr/local/cuda/compute-sanitizer")
+_PYTEST = ("-v", "--tb=short", "--dist=worksteal", "--continue-on-collection-errors")
 _SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A command with its time. `tool`: the program without which it is not measured."""
+    """A command with its share of the time. `tool`: the program without which it is not measured."""
 
     name: str
     seconds: float
@@ -105,7 +107,7 @@ def tests(rehearse: bool) -> tuple[str, ...]:
     """In parallel, a line for each. A rehearsal runs a few on the emulator."""
     chosen = ("tests/kernels/test_pool.py", "-k", "emulated-0") if rehearse else ("-m", "gpu")
     processes = 1 if rehearse else max(1, (os.cpu_count() or 1) - 2)
-    return (sys.executable, "-m", "pytest", "-v", "--tb=short", "-n", str(processes), "--dist=worksteal", *chosen)
+    return (sys.executable, "-m", "pytest", *_PYTEST, "-n", str(processes), *chosen)
 
 
 def tests_outcome(log: str, status: int | None) -> tuple[bool, str]:
@@ -116,7 +118,9 @@ def tests_outcome(log: str, status: int | None) -> tuple[bool, str]:
     if status is None:
         bad = "FAILED" in words or "ERROR" in words
         return not bad, f"{harness.NOT_MEASURED}: {OUT_OF_TIME}; by then {counts}"
-    return status == 0 and "PASSED" in words, counts if status == 0 else f"{counts}; pytest ended with {status}"
+    if status:
+        return False, f"{counts}; pytest ended with {status}"
+    return "PASSED" in words, counts if "PASSED" in words else f"{counts}: none passed"
 
 
 class Session:
@@ -139,7 +143,7 @@ class Session:
         """Whether all was right."""
         right = True
         for number, stage in enumerate(planned):
-            seconds = self.left - sum(later.seconds for later in planned[number + 1 :])
+            seconds = self.left * stage.seconds / sum(one.seconds for one in planned[number:])
             self.say(f"== {stage.name}, at most {max(0, seconds):.0f} s")
             passed, outcome = self._stage(stage, seconds)
             right = right and passed

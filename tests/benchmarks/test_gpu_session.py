@@ -73,10 +73,10 @@ def shell(name, script, seconds=20.0, **options):
 
 
 def test_a_stage_that_takes_too_long_is_ended_and_the_next_one_begins(session, tmp_path):
-    """The first has what the second leaves of an hour: six seconds."""
+    """The first has six seconds of an hour."""
     session._end = time.monotonic() + 3600
     slow = "echo begun; sleep 1000 & sleep 1000"
-    assert session.run([shell("slow", slow), shell("next", "echo next", 3594.0)])
+    assert session.run([shell("slow", slow, 6.0), shell("next", "echo next", 3594.0)])
     facts = session.record.facts()
     assert facts["stage slow"].startswith("not measured in full: out of time, after ")
     assert facts["stage next"].startswith("done in ")
@@ -113,7 +113,7 @@ FAILS = "[gw0] [100%] FAILED tests/kernels/test_pool.py::test_max_pool2d[cuda-1]
         (LOG + FAILS, None, False, f"{harness.NOT_MEASURED}: out of time; by then 1 passed, 1 skipped, 1 failed"),
         ("", None, True, f"{harness.NOT_MEASURED}: out of time; by then none ran"),
         ("", 5, False, "none ran; pytest ended with 5"),
-        (LOG.replace("PASSED", "SKIPPED"), 0, False, "2 skipped"),
+        (LOG.replace("PASSED", "SKIPPED"), 0, False, "2 skipped: none passed"),
     ],
 )
 def test_what_is_said_of_the_tests(log, status, passed, said):
