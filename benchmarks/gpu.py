@@ -30,7 +30,7 @@ import importlib
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ import harness
 import record
 from gpu_plan import PRECISIONS, Schedule
 from harness import Row
-from processes import OUT_OF_TIME, StoppedError, messages
+from processes import OUT_OF_TIME, Send, StoppedError, messages
 
 PARTS = ("smoke", *gpu_plan.PARTS)
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
@@ -96,13 +96,17 @@ class Run:
         self.right = self.right and (row.ours_ms is not None or tried or OUT_OF_TIME in row.note)
         print(record.table([row]).splitlines()[-1], flush=True)
 
+    def messages(self, work: Callable[[Send], None], seconds: float) -> Iterator[Any]:
+        """Of a process; a rehearsal, whose machine may be slow, waits for it."""
+        return messages(work, None if self.options.rehearse else seconds)
+
     def smoke(self) -> None:
         """Where an operation kills its process, another process goes on behind it."""
         left = gpu_smoke.checks()
         while left:
             work = functools.partial(gpu_worker.smoke, self.device, left)
             try:
-                for row in messages(work, _SMOKE_SECONDS):
+                for row in self.messages(work, _SMOKE_SECONDS):
                     self.add(row)
                     left = left[1:]
             except StoppedError as why:
@@ -115,7 +119,7 @@ class Run:
         """Measured once for a folder."""
         if "copy, GB/s" not in self.record.facts():
             try:
-                (found,) = messages(functools.partial(gpu_worker.ceilings, self.device), _CEILINGS_SECONDS)
+                (found,) = self.messages(functools.partial(gpu_worker.ceilings, self.device), _CEILINGS_SECONDS)
                 self.record.note({name: round(value, 1) for name, value in found.items()})
             except StoppedError as why:
                 self.record.note({"ceilings": f"{harness.NOT_MEASURED}: {why}"})
@@ -146,7 +150,7 @@ class Run:
                 work = functools.partial(gpu_worker.measure, self.device, together, schedule, *fixed)
             before = len(self.seen)
             try:
-                for message in messages(work, schedule.limit(together)):
+                for message in self.messages(work, schedule.limit(together)):
                     if isinstance(message, Row):
                         self.add(message)
                     elif isinstance(message, gpu_worker.Took):
