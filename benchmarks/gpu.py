@@ -29,6 +29,7 @@ import functools
 import importlib
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -195,15 +196,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (gpu_device.NoGpuError, StoppedError) as error:
         print(f"Nothing was measured: {str(error).removeprefix('NoGpuError: ')}", file=sys.stderr)
         return 3
-    if options.tune:
-        os.environ["XDG_CACHE_HOME"] = str(options.out.resolve() / "cache")
     run = Run(options, device, started)
     run.record.note(facts)
     if "smoke" in options.parts:
         run.smoke()
     if options.parts != ["smoke"]:
         run.ceilings()
-        run.jobs()
+        with tempfile.TemporaryDirectory() as cache:  # for the plans of this run alone
+            if options.tune:
+                os.environ["XDG_CACHE_HOME"] = cache
+            run.jobs()
     run.note()
     print(f"written: {run.record.folder / 'table.md'}")
     return 0 if run.right else 1
