@@ -129,8 +129,8 @@ struct FinishMoments {
 #pragma unroll
         for (int j = 0; j < Width; ++j)
             spread.at[j] /= moments.part[0].at[j];
-        store_floats(mean + c, moments.part[1]);
-        store_floats(variance + c, spread);
+        store(mean + c, moments.part[1]);
+        store(variance + c, spread);
     }
 };
 
@@ -143,7 +143,7 @@ struct BatchNormParameters {
     // 1 / sqrt(variance + eps).
     template <int Width>
     __device__ Vector<float, Width> scale(int c) const {
-        auto result = load_floats<Width>(variance + c);
+        auto result = load<Width>(variance + c);
 #pragma unroll
         for (int j = 0; j < Width; ++j)
             result.at[j] = rsqrtf(result.at[j] + eps);
@@ -160,9 +160,9 @@ __global__ void batch_norm_kernel(RowGroups<Width> groups, BatchNormParameters p
     Vector<T, Width> value[RowGroups<Width>::kRows];
     groups.for_each_row(at, [&](int r, int element) { value[r] = load<Width>(x + element); });
 
-    const auto mean = load_floats<Width>(parameters.mean + at.c);
-    const auto weight = load_floats<Width>(parameters.weight + at.c);
-    const auto shift = load_floats<Width>(bias + at.c);
+    const auto mean = load<Width>(parameters.mean + at.c);
+    const auto weight = load<Width>(parameters.weight + at.c);
+    const auto shift = load<Width>(bias + at.c);
     auto scale = parameters.scale<Width>(at.c);
 #pragma unroll
     for (int j = 0; j < Width; ++j)
@@ -193,7 +193,7 @@ struct BatchNormGradColumns : JoinSums<2> {
     template <int Width>
     __device__ void reduce(std::int64_t first, std::int64_t last, int step, int c,
                            ColumnParts<2, Width>& sums) const {
-        const auto centre = load_floats<Width>(mean + c);
+        const auto centre = load<Width>(mean + c);
 #pragma unroll 4
         for (std::int64_t row = first; row < last; row += step) {
             const auto gradient = to_floats(load<Width>(dy + row * channels + c));
@@ -217,8 +217,8 @@ struct FinishBatchNormGrad {
 #pragma unroll
         for (int j = 0; j < Width; ++j)
             product.at[j] *= sums.part[1].at[j];
-        store_floats(dbias + c, sums.part[0]);
-        store_floats(dweight + c, product);
+        store(dbias + c, sums.part[0]);
+        store(dweight + c, product);
     }
 };
 
@@ -237,10 +237,10 @@ __global__ void batch_norm_grad_kernel(RowGroups<Width> groups, BatchNormParamet
         value[r] = load<Width>(x + element);
     });
 
-    const auto mean = load_floats<Width>(parameters.mean + at.c);
-    const auto weight = load_floats<Width>(parameters.weight + at.c);
+    const auto mean = load<Width>(parameters.mean + at.c);
+    const auto weight = load<Width>(parameters.weight + at.c);
     const auto scale = parameters.scale<Width>(at.c);
-    auto slope = load_floats<Width>(dweight + at.c), level = load_floats<Width>(dbias + at.c);
+    auto slope = load<Width>(dweight + at.c), level = load<Width>(dbias + at.c);
 #pragma unroll
     for (int j = 0; j < Width; ++j) {
         slope.at[j] *= scale.at[j] * share;

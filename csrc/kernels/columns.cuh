@@ -220,7 +220,7 @@ struct FinishSum {
 
     template <int Width>
     __device__ void operator()(int, int c, const ColumnParts<1, Width>& sum) const {
-        store_floats(out + c, sum.part[0]);
+        store(out + c, sum.part[0]);
     }
 };
 

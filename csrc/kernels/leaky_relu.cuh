@@ -41,7 +41,7 @@ __global__ void leaky_relu_by_channel_kernel(RowGroups<Width> groups, const floa
         gradient[r] = load<Width>(dy + element);
         value[r] = load<Width>(x + element);
     });
-    const auto slope = load_floats<Width>(slopes + at.c);
+    const auto slope = load<Width>(slopes + at.c);
     groups.for_each_row(at, [&](int r, int element) {
         auto out = to_floats(gradient[r]);
         const auto in = to_floats(value[r]);

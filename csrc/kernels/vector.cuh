@@ -24,44 +24,42 @@ struct alignas(sizeof(T) * Width) Vector {
 
 // As many elements as one access moves.
 template <typename T>
-constexpr int kVectorWidth = 16 / sizeof(T);
+constexpr int kVectorWidth = static_cast<int>(16 / sizeof(T));
 
+// At most 16 bytes at a time, which is all that addresses are multiples of: float32 that goes with
+// eight bfloat16 takes two accesses.
 template <int Width, typename T>
 __device__ inline Vector<T, Width> load(const T* source) {
-    return *reinterpret_cast<const Vector<T, Width>*>(source);
+    constexpr int kPiece = Width < kVectorWidth<T> ? Width : kVectorWidth<T>;
+    if constexpr (Width == kPiece) {
+        return *reinterpret_cast<const Vector<T, Width>*>(source);
+    } else {
+        Vector<T, Width> result;
+#pragma unroll
+        for (int i = 0; i < Width; i += kPiece) {
+            const auto piece = load<kPiece>(source + i);
+#pragma unroll
+            for (int j = 0; j < kPiece; ++j)
+                result.at[i + j] = piece.at[j];
+        }
+        return result;
+    }
 }
 
 template <int Width, typename T>
 __device__ inline void store(T* target, const Vector<T, Width>& value) {
-    *reinterpret_cast<Vector<T, Width>*>(target) = value;
-}
-
-// The same of float32 arrays that go with vectors of bfloat16: 16 bytes at a time, which is all that
-// their addresses are multiples of.
-template <int Width>
-__device__ inline Vector<float, Width> load_floats(const float* source) {
-    constexpr int kPiece = Width < 4 ? Width : 4;
-    Vector<float, Width> result;
+    constexpr int kPiece = Width < kVectorWidth<T> ? Width : kVectorWidth<T>;
+    if constexpr (Width == kPiece) {
+        *reinterpret_cast<Vector<T, Width>*>(target) = value;
+    } else {
 #pragma unroll
-    for (int i = 0; i < Width; i += kPiece) {
-        const auto piece = load<kPiece>(source + i);
+        for (int i = 0; i < Width; i += kPiece) {
+            Vector<T, kPiece> piece;
 #pragma unroll
-        for (int j = 0; j < kPiece; ++j)
-            result.at[i + j] = piece.at[j];
-    }
-    return result;
-}
-
-template <int Width>
-__device__ inline void store_floats(float* target, const Vector<float, Width>& value) {
-    constexpr int kPiece = Width < 4 ? Width : 4;
-#pragma unroll
-    for (int i = 0; i < Width; i += kPiece) {
-        Vector<float, kPiece> piece;
-#pragma unroll
-        for (int j = 0; j < kPiece; ++j)
-            piece.at[j] = value.at[i + j];
-        store(target + i, piece);
+            for (int j = 0; j < kPiece; ++j)
+                piece.at[j] = value.at[i + j];
+            store(target + i, piece);
+        }
     }
 }
 
