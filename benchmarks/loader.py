@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from cpu_device import time_alternating
-from harness import Calls, Name, environment, first_line, measure, table
+from harness import Calls, Name, first_line, measure
 from PIL import Image, ImageOps
+from record import environment, table
 from torch.utils import data as torch_data
 
 from zfcuda import data
@@ -145,7 +146,7 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
                 peer: lambda pictures=pictures, loader=loader: run_through(pictures.read(loader))
                 for peer, (pictures, loader) in peers.items()
             },
-            error=lambda dataset=dataset: max(
+            error=lambda _, dataset=dataset: max(
                 largest_difference(epoch.read(dataset), pictures.read(loader)) for pictures, loader in peers.values()
             ),
             tolerance=0.0,
