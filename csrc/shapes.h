@@ -65,8 +65,9 @@ ZFCUDA_HOST_DEVICE inline int output_size(int size, int window, int stride, int 
 inline long long ceil_padding(long long size, long long window, long long stride, long long before,
                               long long after) {
     const long long over = size + before + after - window + stride - 1;
-    if (window < 1 || stride < 1 || over < 0) return after;  // to be refused
-    long long last = over / stride * stride;                 // where the last window begins
+    if (std::min(before, after) < 0 || window < 1 || stride < 1 || over < 0)
+        return after;                         // to be refused
+    long long last = over / stride * stride;  // where the last window begins
     if (last >= size + before) last -= stride;
     return std::max(after, last + window - size - before);
 }

@@ -62,7 +62,12 @@ def windows(size, window, stride, padding, dilation=(1, 1), groups=1, ceil_mode=
     if max(*stride, *padding, *dilation) > LARGEST_STEP or groups not in range(1, 9):
         return None
     output = oracles.output_size(size, window, stride, padding, dilation, ceil_mode)
-    return output if min(output) >= 1 else None
+    if min(output) < 1:
+        return None
+    top, bottom, left, right = oracles.sides(padding)
+    if (size[0] + top + bottom) * (size[1] + left + right) > MOST_ELEMENTS:
+        raise Skip  # the oracles pad
+    return output
 
 
 def limit(*shape):
@@ -518,7 +523,9 @@ def check(name, calls):
         refusal = str(error)
     if expected:
         assert refusal is None, f"refused: {refusal}"
-        assert_close(result, expected(), 1e-4)
+        oracle = np.asarray(expected())
+        if oracle.shape != result.shape or np.abs(result - oracle).max() > 1e-5:  # where terms of 1 cancel
+            assert_close(result, oracle, 1e-4)
     else:
         assert refusal is not None, f"not refused: a result of shape {result.shape}"
         assert refusal

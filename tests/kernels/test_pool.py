@@ -154,6 +154,11 @@ UNPOOL = {"window": 3, "stride": 2, "output_size": 5}
         (ValueError, "padding height must be at least 0", lambda: ops.max_pool2d(X, window=2, stride=1, padding=-1)),
         (
             ValueError,
+            "padding right must be at least 0",
+            lambda: ops.max_pool2d(X, window=3, stride=2, padding=(0, 0, 0, -1), ceil_mode=True),
+        ),
+        (
+            ValueError,
             "more than 256 cells",
             lambda: ops.max_pool2d(np.zeros((1, 17, 17, 1), np.float32), window=17, stride=1),
         ),

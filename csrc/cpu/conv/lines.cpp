@@ -14,6 +14,12 @@ std::int64_t line_floats(const ConvShape& s) {
     return static_cast<std::int64_t>(s.q()) * s.k;
 }
 
+// Floats of scratch for a strip, which has no more lines than the map: of huge strides even one line
+// more would take gigabytes.
+std::int64_t strip_floats(const LineMaker& maker, const ConvShape& s) {
+    return maker.scratch_floats(s, std::min(kStripLines, s.p()));
+}
+
 // Lines of the map that a pool reads, made `step` at a time, at multiples of it, which never wrap
 // around the ring.
 struct Ring {
@@ -59,7 +65,7 @@ bool has_near_windows(const ConvShape& s) {
 }
 
 std::int64_t lines_workspace(const LineMaker& maker, const ConvShape& s, const PoolShape* pool) {
-    std::int64_t thread_floats = maker.scratch_floats(s, kStripLines);
+    std::int64_t thread_floats = strip_floats(maker, s);
     if (pool) {
         const Ring ring(maker, s, *pool);
         thread_floats = ring.floats + ring.scratch_floats;
@@ -83,14 +89,13 @@ void run_lines(const LineMaker& maker, const Call& call) {
     const int strips = ceil_div(steps, kStripLines / step);
     const bool stream = call.images * p * line_floats(s) * 4 > kStreamBytes &&
                         s.k % simd::kLanes == 0 && simd::is_aligned(call.out);
-    for_strips(call.images, strips, scratch, maker.scratch_floats(s, kStripLines),
-               [&](int n, int strip, float* mine) {
-                   const int p0 = part_begin(steps, strips, strip) * step;
-                   const int p1 = std::min<int>(part_begin(steps, strips, strip + 1) * step, p);
-                   maker.make(call, n, p0, p1, stream,
-                              call.out + (static_cast<std::int64_t>(n) * p + p0) * line_floats(s),
-                              mine);
-               });
+    for_strips(
+        call.images, strips, scratch, strip_floats(maker, s), [&](int n, int strip, float* mine) {
+            const int p0 = part_begin(steps, strips, strip) * step;
+            const int p1 = std::min<int>(part_begin(steps, strips, strip + 1) * step, p);
+            maker.make(call, n, p0, p1, stream,
+                       call.out + (static_cast<std::int64_t>(n) * p + p0) * line_floats(s), mine);
+        });
 }
 
 const float* read_lines(const Call& call, int n, int p, int count, float* buffer) {
