@@ -48,7 +48,7 @@ def main(library: str, family: str, batch: str) -> None:
     else:
         module = networks.modules_of(dataclasses.replace(CPU, formats=(library,)), network)[library]
         del network
-        step = peers.training_step(module, networks.formatted(library, x), labels)
+        step = peers.training_step(module, networks.formatted(library, x), labels, CPU.precision, lr=1e-2)
         for _ in range(3):
             step()
     print(peak_mebibytes() - before)

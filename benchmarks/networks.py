@@ -131,14 +131,14 @@ def step(setting: Setting, case: cases.Net) -> Calls:
     CUDA graph, as in any training. Judged by the velocities that it leaves: of their parameters, before, it takes the
     gradients."""
     network, plain = (_without_dropout(build(setting, case.family)) for _ in range(2))
-    initial = {name: array.copy() for name, array in network.parameters().items()}
+    initial = {name: array.copy() for name, array in {**network.parameters(), **network.state()}.items()}
     x = _images(setting, network, case.n)
     labels = torch.arange(case.n, device=setting.device) % network.num_classes
     our_images, our_labels = ours(x), ours(labels.int())
 
     def error(trainer: training.Trainer) -> float:
         start = _without_dropout(build(setting, case.family))
-        start.set_parameters(initial)
+        start.set_parameters({name: array.copy() for name, array in initial.items()})
         records = start._forward(our_images, Training(0, 0, {}))
         expected = build(setting, case.family)
         interop.load_weights(expected, reference.gradients(start, records, x, labels, setting.reference))
@@ -173,8 +173,9 @@ def step(setting: Setting, case: cases.Net) -> Calls:
         for name, module in _in_place(modules_of(setting, network)).items()
     }
     flops = 3 * forward_flops(network, case.n)
-    # On the way down signals are rounded too.
-    tolerance = max(setting.weight_grad_tolerance, 2 * _tolerance(setting, network))
+    # On the way down signals are rounded too, and batch normalisation makes more of it: PyTorch's own float32 is 2e-4
+    # away for ResNet-50.
+    tolerance = max(setting.weight_grad_tolerance, 2 * _tolerance(setting, network), 1e-3)
     return Calls(of(launched), calls, error, tolerance, flops, prepare=prepare, own_graph=of(captured))
 
 

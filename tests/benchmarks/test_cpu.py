@@ -35,6 +35,14 @@ def test_a_selection(tmp_path, capsys):
     assert {"commit", "processor", "cpu backend", "torch threads", "torch"} <= set(written["environment"])
 
 
+def test_steps_of_a_net_with_batch_normalisation_and_their_memory(tmp_path, capsys):
+    arguments = ["--quick", "--only", "resnet18", "step", "1", "--only", "resnet18", "memory"]
+    assert cpu.main([*arguments, "--allocator", "as installed", "--out", str(tmp_path / "results")]) == 0
+    rows = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert [(row["direction"], row["note"]) for row in rows] == [("step", ""), ("memory MiB", "")]
+    assert all(row["ratio"] > 0 for row in rows)
+
+
 def test_list(capsys):
     assert cpu.main(["--list", "--only", "zfnet", "conv1"]) == 0
     assert capsys.readouterr().out.splitlines() == [f"zfnet conv1 {d} 16" for d in ("fprop", "image dgrad", "wgrad")]
