@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import collections
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -164,8 +165,10 @@ def find_tool(name: str) -> str:
     return found
 
 
-def _run(*command: str, text: str | None = None) -> str:
-    done = subprocess.run(command, input=text, capture_output=True, text=True)
+def _run(*command: str, text: str | None = None, path: str = "") -> str:
+    """`path`: where the program looks for others too."""
+    environment = {**os.environ, "PATH": os.pathsep.join(filter(None, [os.environ.get("PATH"), path]))}
+    done = subprocess.run(command, input=text, env=environment, capture_output=True, text=True)
     if done.returncode:
         said = (done.stderr or done.stdout).strip().splitlines()
         raise ValueError(f"{Path(command[0]).name} fails: {said[0] if said else f'exit status {done.returncode}'}")
@@ -186,8 +189,10 @@ def read(path: Path, architecture: str) -> list[Code]:
     none."""
     if architecture not in (others := architectures(path)):
         raise NoCodeError(f"no kernel for {architecture} in {path}: it has {', '.join(others) or 'no machine code'}")
-    cuobjdump = find_tool("cuobjdump")
-    sass, usage = (_run(cuobjdump, "-arch", architecture, what, str(path)) for what in ("-sass", "-res-usage"))
+    cuobjdump, beside = find_tool("cuobjdump"), str(Path(find_tool("nvdisasm")).parent)
+    sass, usage = (
+        _run(cuobjdump, "-arch", architecture, what, str(path), path=beside) for what in ("-sass", "-res-usage")
+    )
     return parse(sass, usage, architecture)
 
 

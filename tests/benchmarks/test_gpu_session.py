@@ -138,6 +138,8 @@ def test_a_wheel_is_found_before_the_checkout(tmp_path, monkeypatch):
         wheel.writestr("zfcuda-0.1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         wheel.writestr("zfcuda-0.1.0.dist-info/RECORD", "")
     environment = gpu_session.installed(tmp_path, tmp_path)
+    # An interpreter without an editable install, whose hook comes before every path.
+    monkeypatch.setattr(sys, "executable", sys._base_executable)
     assert gpu_session.whereabouts(tmp_path, environment) == str(tmp_path / "site" / "zfcuda" / "__init__.py")
 
 
