@@ -221,4 +221,21 @@ class Occlusion(_WithoutBatch):
         return dataclasses.replace(self, stride=48)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Curves(_WithoutBatch):
+    """Deletion and insertion curves of one image. The peer makes `peer_steps` of their steps, at the same cost each."""
+
+    directions = ("curves",)
+    layer: str = "net"
+    patch: int
+    peer_steps: int = 64
+
+    @property
+    def label(self) -> str:
+        return f"patches of {self.patch}"
+
+    def quick(self) -> Curves:
+        return dataclasses.replace(self, patch=32, peer_steps=32)
+
+
 # ---- The list ----------------------------------------------------------------------------------------------------

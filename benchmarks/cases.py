@@ -17,6 +17,7 @@ from case_kinds import (
     Block,
     Case,
     Conv,
+    Curves,
     Dense,
     Depthwise,
     Joint,
@@ -40,6 +41,7 @@ __all__ = [
     "Block",
     "Case",
     "Conv",
+    "Curves",
     "Dense",
     "Depthwise",
     "Joint",
@@ -115,6 +117,7 @@ CASES: list[Case] = [
     Update(family="zfnet"),
     Projection(family="zfnet", layer="pool5", n=128, maps=256, peer_maps=16),
     Occlusion(family="zfnet", square=50, stride=16),
+    Curves(family="zfnet", patch=14),
     Memory(family="zfnet", n=32),
     *_family(  # where it differs from zfnet
         "alexnet",
@@ -144,6 +147,7 @@ CASES: list[Case] = [
     *_nets("vgg16", 1, 8, 32),
     Projection(family="vgg16", layer="pool5", n=32, maps=64, peer_maps=4),
     Occlusion(family="vgg16", square=50, stride=16),
+    Curves(family="vgg16", patch=14),
     Memory(family="vgg16", n=8),
     *_family(
         "resnet18",
@@ -167,6 +171,7 @@ CASES: list[Case] = [
     ),
     *_nets("resnet18", 1, 8, 32),
     Occlusion(family="resnet18", square=50, stride=16),
+    Curves(family="resnet18", patch=14),
     Memory(family="resnet18", n=16),
     *_family(
         "resnet50",

@@ -10,6 +10,7 @@ import pickle
 import sys
 from dataclasses import asdict, dataclass
 
+import analyses
 import cases
 import cpu_device
 import graph_layers
@@ -21,7 +22,7 @@ from harness import Ceilings, Name, Row, measure
 from processes import StoppedError, messages
 from setting import CPU
 
-MAKERS = layers.MAKERS | graph_layers.MAKERS | networks.MAKERS
+MAKERS = layers.MAKERS | graph_layers.MAKERS | networks.MAKERS | analyses.MAKERS
 
 
 @dataclass(frozen=True)

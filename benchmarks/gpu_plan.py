@@ -44,6 +44,7 @@ _PARTS = {
     "dense": Part(_DENSE, 1.0, PRECISIONS),
     "projection": Part(("projection",), 15.0),
     "occlusion": Part(("occlusion",), 10.0),
+    "curves": Part(("curves",), 15.0),
 }
 PARTS = tuple(part for part in _PARTS if part != "tune")
 

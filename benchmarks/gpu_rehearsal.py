@@ -36,6 +36,7 @@ WHOLE = [
     cases.Update(family="zfnet"),
     cases.Projection(family="zfnet", layer="pool5", n=4, maps=4, peer_maps=2),
     cases.Occlusion(family="zfnet", square=20, stride=20),
+    cases.Curves(family="zfnet", patch=32, peer_steps=4),
 ]
 
 

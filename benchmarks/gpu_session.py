@@ -15,7 +15,7 @@ counters.csv or the sanitizer's reports.
 
 First: every operation once in every precision, the tests, the GPU's ceilings, ZFNet's layers, blocks and kernels that
 are bound by memory, step and forward pass, tuned plans, hardware counters of six kernels. Second: memory checks and
-races by compute-sanitizer, projection and occlusion, AlexNet.
+races by compute-sanitizer, analyses, AlexNet.
 
 With --rehearse the same is done on a machine without a GPU, with the emulated kernels on small shapes.
 
@@ -85,7 +85,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
             found.append(with_tool(check, 60, tool, python("gpu_smoke.py", *rehearsed)))
         return [
             *found,
-            Stage("projection and occlusion", 90, measured("projection", "occlusion", *zfnet)),
+            Stage("analyses", 105, measured("projection", "occlusion", "curves", *zfnet)),
             Stage("AlexNet", 200, measured("conv", "block", "pool", "norm", "step", "forward", *alexnet)),
         ]
     counters: tuple[str, ...] = ("ncu", "--profile-from-start", "off", "--clock-control", "none")

@@ -47,13 +47,16 @@ def left_out(job: Job, done: int, why: str) -> Row:
 
 
 def make(problem: cases.Problem, setting: Any) -> harness.Calls:
+    import analyses
     import graph_layers
     import layers
     import networks
     import torch
 
     torch.manual_seed(0)
-    makers: dict[str, Callable[..., harness.Calls]] = layers.MAKERS | graph_layers.MAKERS | networks.MAKERS
+    makers: dict[str, Callable[..., harness.Calls]] = (
+        layers.MAKERS | graph_layers.MAKERS | networks.MAKERS | analyses.MAKERS
+    )
     return makers[problem.direction](setting, problem.case)
 
 

@@ -1,12 +1,10 @@
-"""Whole networks: forward, a training step, the top-9 projections of a layer and an occlusion map. Each
-function makes the calls of one case."""
+"""Whole networks: forward, a training step, its update. Each function makes the calls of one case."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import cases
@@ -14,12 +12,11 @@ import numpy as np
 import peers
 import reference
 import torch
-from harness import Calls, relative_error
-from setting import FORMATS, ROUNDING, Call, Setting, compare, host, ours, tensor
+from harness import Calls
+from setting import FORMATS, ROUNDING, Call, Setting, compare, ours, tensor
 from torch import nn
 
-from zfcuda import analysis, backends, models, ops, training
-from zfcuda.analysis.deconvnet import cut
+from zfcuda import backends, models, ops, training
 from zfcuda.interop import torch as interop
 from zfcuda.nn import Architecture, Network
 from zfcuda.nn.record import Training
@@ -77,7 +74,7 @@ def formatted(name: str, images: torch.Tensor) -> torch.Tensor:
     return images.contiguous(memory_format=FORMATS.get(name, torch.channels_last))
 
 
-def _images(setting: Setting, network: Network, n: int) -> torch.Tensor:
+def images_of(setting: Setting, network: Network, n: int) -> torch.Tensor:
     """Like pixels without their mean; float32 in every precision, with values that it holds."""
     h, w, c = network.input_shape
     return setting.normal(n, c, h, w, scale=50).float()
@@ -98,7 +95,7 @@ def forward(setting: Setting, case: cases.Net) -> Calls:
     """Images to logits, at test time."""
     network = build(setting, case.family)
     network.head = "none"
-    x = _images(setting, network, case.n)
+    x = images_of(setting, network, case.n)
     images = ours(x)
 
     def infer(module: nn.Module, x: torch.Tensor) -> Call:
@@ -132,7 +129,7 @@ def step(setting: Setting, case: cases.Net) -> Calls:
     gradients."""
     network, plain = (_without_dropout(build(setting, case.family)) for _ in range(2))
     initial = {name: array.copy() for name, array in {**network.parameters(), **network.state()}.items()}
-    x = _images(setting, network, case.n)
+    x = images_of(setting, network, case.n)
     labels = torch.arange(case.n, device=setting.device) % network.num_classes
     our_images, our_labels = ours(x), ours(labels.int())
 
@@ -213,93 +210,4 @@ def sgd(setting: Setting, case: cases.Update) -> Calls:
     return Calls(call, calls, compare(first_step), setting.tolerance, moved=5.0 * w.nbytes, prepare=prepare)
 
 
-# ---- Analyses ----------------------------------------------------------------------------------------------------
-
-
-def projection(setting: Setting, case: cases.Projection, *, batch: int = 32) -> Calls:
-    """Of our batches, on a GPU, all but the first and a last one of another size are launched as a CUDA graph."""
-    network = build(setting, case.family)
-    x = _images(setting, network, case.n)
-    images = host(x)
-    top = analysis.top_activations(network, images, case.layer, batch_size=batch)
-    h, w, c = network.layers[case.layer].output_shape
-    per_map = top.values.shape[1]
-
-    def call(maps: Sequence[int]) -> Any:
-        return analysis.visualize(network, images, top, maps=maps, batch_size=batch)
-
-    def theirs(
-        deconvnet: peers.HookedDeconvnet, name: str, maps: Sequence[int], dtype: torch.dtype = torch.float32
-    ) -> np.ndarray:
-        winners = [(m, rank) for m in maps for rank in range(per_map)]
-        pixels = []
-        for start in range(0, len(winners), batch):
-            m, rank = (np.array(column) for column in zip(*winners[start : start + batch], strict=True))
-            signal = np.zeros((len(m), c, h, w), np.float32)
-            signal[np.arange(len(m)), m, top.positions[m, rank, 0], top.positions[m, rank, 1]] = top.values[m, rank]
-            which = torch.from_numpy(top.indices[m, rank]).to(x.device)
-            seeds = torch.from_numpy(signal).to(x.device)
-            pixels.append(host(deconvnet.project(*(formatted(name, one).to(dtype) for one in (x[which], seeds)))))
-        return np.concatenate(pixels)
-
-    modules = modules_of(dataclasses.replace(setting, compiled=0), network)
-    hooked = {name: peers.HookedDeconvnet(module, case.layer.replace(".", "_")) for name, module in modules.items()}
-    spread = np.linspace(0, c - 1, case.maps).astype(int).tolist()
-    some = spread[:: case.maps // case.peer_maps]
-
-    def error(found: analysis.Visualization) -> float:
-        """Of nine projections in ten: in the others, rounding makes another switch in a batch of another size."""
-        errors = []
-        for m in some[:8]:
-            which = torch.from_numpy(top.indices[m]).to(x.device)
-            records = network.forward(ours(formatted("", x[which]))).records
-            module = reference.follow(network, records, setting.reference, masks=False)
-            deconvnet = peers.HookedDeconvnet(module, case.layer.replace(".", "_"))
-            expected = theirs(deconvnet, "", [m], setting.reference)
-            row = spread.index(m)
-            pairs = zip(found.projections[row], expected, found.frames[row], strict=True)
-            errors += [relative_error(mine, cut(other, frame)) for mine, other, frame in pairs]
-        return float(np.quantile(errors, 0.9))
-
-    calls = {name: functools.partial(theirs, deconvnet, name, some) for name, deconvnet in hooked.items()}
-    flops = 2 * forward_flops(network, per_map * case.maps, until=case.layer)
-    share = len(some) / case.maps
-    return Calls(lambda: call(spread), calls, error, 2 * setting.tolerance, flops, peer_share=share, captured=False)
-
-
-def occlusion(setting: Setting, case: cases.Occlusion, *, peer_batch: int = 36) -> Calls:
-    """The probability of a class for every position of a square over one image (P8)."""
-    network = build(setting, case.family)
-    x = _images(setting, network, 1)
-    image = host(x)[0]
-    label = int(host(network.predict(ours(x))).argmax())
-
-    def call() -> Any:
-        return analysis.occlusion(network, image, label, size=case.square, stride=case.stride).probability
-
-    def theirs(name: str, module: nn.Module) -> Call:
-        geometry = {"size": case.square, "stride": case.stride, "per_evaluation": peer_batch}
-        return lambda: peers.captum_occlusion(module.eval(), formatted(name, x), label, **geometry)
-
-    modules = modules_of(dataclasses.replace(setting, compiled=0), network)
-    calls = {name: theirs(name, module) for name, module in modules.items()}
-    steps = range(-(-(network.input_shape[0] - case.square) // case.stride) + 1)
-
-    def expected() -> torch.Tensor:
-        """Rows of the map, each a batch; a square ends at the image's edge."""
-        module, exact, rows = interop.to_module(network).eval().to(setting.reference), x.to(setting.reference), []
-        for i in steps:
-            images = exact.repeat(len(steps), 1, 1, 1)
-            for j in steps:
-                top, left = i * case.stride, j * case.stride
-                images[j, :, top : top + case.square, left : left + case.square] = 0
-            with torch.inference_mode():
-                rows.append(module(images).softmax(1)[:, label])
-        return torch.stack(rows)
-
-    # Of a probability, the error of its logit, which is some tens.
-    tolerance, flops = 10 * setting.tolerance, forward_flops(network, len(steps) ** 2)
-    return Calls(call, calls, compare(expected), tolerance, flops, captured=False)
-
-
-MAKERS = {"forward": forward, "step": step, "sgd": sgd, "projection": projection, "occlusion": occlusion}
+MAKERS = {"forward": forward, "step": step, "sgd": sgd}

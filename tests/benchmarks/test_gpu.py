@@ -181,21 +181,29 @@ def test_peers_run_in_the_precision_of_their_case(setting):
 
 
 def test_projections_agree(setting):
-    import networks
+    import analyses
 
     case = cases.Projection(family="zfnet", layer="pool5", n=4, maps=4, peer_maps=2)
-    calls = networks.projection(setting, case, batch=8)
+    calls = analyses.projection(setting, case, batch=8)
     check(calls)
     assert calls.peer_share == 0.5
 
 
 def test_occlusion_agrees(setting):
-    import networks
+    import analyses
 
-    calls = networks.occlusion(setting, cases.Occlusion(family="zfnet", square=20, stride=12))
+    calls = analyses.occlusion(setting, cases.Occlusion(family="zfnet", square=20, stride=12))
     assert calls.error(calls.ours()) <= calls.tolerance
     pytest.importorskip("captum", reason="needs Captum, the peer: pip install 'zfcuda[parity]'")
     check(calls)
+
+
+def test_curves_agree(setting):
+    import analyses
+
+    calls = analyses.curves(setting, cases.Curves(family="zfnet", patch=24, peer_steps=6))
+    check(calls)
+    assert calls.peer_share == 6 / (2 * 4 * 9)
 
 
 def test_work_counted(setting):

@@ -28,7 +28,7 @@ def test_the_plan_has_every_part_most_important_family_first():
     assert {job.part for job in jobs} == set(gpu_plan.PARTS) - {"joint", "depthwise"}  # of other networks
     families = [job.family for job in jobs]
     assert families == sorted(families, reverse=True)
-    assert len(jobs) == (5 * 3 + 2 * 2 + 3) + (
+    assert len(jobs) == (5 * 3 + 2 * 2 + 4) + (
         4 * 3 + 2 * 2
     )  # alexnet: no fully connected layers, analyses, parameters
     assert [job.precision for job in gpu_plan.plan(["norm", "optimizer"], ["zfnet"], ["tf32"], 2)] == ["fp32", "fp32"]

@@ -17,7 +17,7 @@ from zfcuda import backends
 
 SCRIPT = REPOSITORY / "benchmarks" / "gpu_session.py"
 FIRST = ["smoke", "tests", "layers", "blocks and memory", "step and forward", "tuned plans", "counters"]
-SECOND = ["memcheck", "racecheck", "projection and occlusion", "AlexNet"]
+SECOND = ["memcheck", "racecheck", "analyses", "AlexNet"]
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_a_rehearsal(tmp_path):
 
     said, _ = rehearse(out, "--second", "--seconds", "1000000")
     assert list(said) == FIRST + SECOND
-    assert {"projection", "occlusion"} <= {row.direction for row in record.Record(out).rows()}
+    assert {"projection", "occlusion", "curves"} <= {row.direction for row in record.Record(out).rows()}
 
 
 # ---- Stages that do not come to their end -------------------------------------------------------------------------
