@@ -147,7 +147,7 @@ CASES: list[Case] = [
     *_nets("vgg16", 1, 8, 32),
     Projection(family="vgg16", layer="pool5", n=32, maps=64, peer_maps=4),
     Occlusion(family="vgg16", square=50, stride=16),
-    Curves(family="vgg16", patch=14),
+    Curves(family="vgg16", patch=28),
     Memory(family="vgg16", n=8),
     *_family(
         "resnet18",
