@@ -96,6 +96,13 @@ def npy(array):
         (npy(IMAGES).replace(b"(12, 5, 4, 3)", b"(10**9, 5, 4)"), r"images: cannot be read as an array"),
         (npy(IMAGES).replace(b"(12, 5, 4, 3)", b"(99999999999)"), r"images: cannot be read as an array"),
         (npy(IMAGES)[:40], r"images: cannot be read as an array"),
+        (
+            npy(IMAGES).replace(b"(12, 5, 4, 3)", b"(12, 5, 4, 3 "),
+            r"cannot be read as an array \(its header is damaged",
+        ),
+        (npy(IMAGES).replace(b"(12, 5, 4, 3)", b"(-12, 5,-4,3)"), r"\(no array is of uint8 \(-12, 5, -4, 3\)\)"),
+        (npy(IMAGES).replace(b"'|u1'", b"'|S0'"), r"cannot be read as an array \(no array is of"),
+        (npy(IMAGES).replace(b"'|u1'", b"'2u1'").replace(b"(12,", b"(6, "), r"\(no array is of \('u1', \(2,\)\)"),
     ],
 )
 def test_damaged_arrays(tmp_path, content, message):
@@ -103,6 +110,15 @@ def test_damaged_arrays(tmp_path, content, message):
         archive.writestr("images.npy", content)
         archive.writestr("labels.npy", npy(LABELS))
     with pytest.raises(zfcuda.DataError, match=message):
+        data.open(tmp_path / "set.npz")
+
+
+def test_names_that_are_no_text(tmp_path):
+    names = npy(np.array(["ab"] * 3)).replace("ab".encode("utf-32-le"), b"\xff" * 8)
+    with zipfile.ZipFile(tmp_path / "set.npz", "w") as archive:
+        for name, content in (("images", npy(IMAGES)), ("labels", npy(LABELS)), ("classes", names)):
+            archive.writestr(f"{name}.npy", content)
+    with pytest.raises(zfcuda.DataError, match=r"classes: holds names that are no text"):
         data.open(tmp_path / "set.npz")
 
 

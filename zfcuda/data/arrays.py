@@ -24,7 +24,15 @@ def read_header(file: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype]:
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
         raise ValueError(f"version {version} of the .npy format is not read")
-    return readers[version](file)
+    try:
+        shape, fortran, dtype = readers[version](file)
+    except ValueError:
+        raise
+    except Exception as error:  # Python's parser raises whatever the damage makes it raise
+        raise ValueError(f"its header is damaged ({str(error) or type(error).__name__})") from error
+    if min(shape, default=0) < 0 or dtype.itemsize == 0 or dtype.subdtype is not None:
+        raise ValueError(f"no array is of {dtype} {shape}")
+    return shape, fortran, dtype
 
 
 def shape_of(data: bytes) -> tuple[int, int, int]:

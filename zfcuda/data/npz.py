@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import sys
 
 import numpy as np
 
@@ -82,6 +83,9 @@ def _names(files: Files) -> tuple[str, ...]:
     names = _array(files, _CLASSES)
     if names.dtype.kind != "U" or names.ndim != 1:
         raise DataError(f"{files.path(_CLASSES)}: must be names (N,), got {names.dtype} {names.shape}")
+    codes = np.ascontiguousarray(names).view(np.dtype(np.uint32).newbyteorder(names.dtype.byteorder))
+    if codes.max(initial=0) > sys.maxunicode:  # of such text Python itself fails
+        raise DataError(f"{files.path(_CLASSES)}: holds names that are no text")
     return tuple(map(str, names))
 
 
