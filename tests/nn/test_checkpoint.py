@@ -129,6 +129,48 @@ def test_a_safetensors_file_of_somebody_else(path):
         zfcuda.load(path)
 
 
+def _with_tensor(path, name, kind, count, size):
+    """The file with one more tensor, of zeros that take no room on the disk."""
+    content = path.read_bytes()
+    begins = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:begins])
+    end = len(content) - begins
+    header[name] = {"dtype": kind, "shape": [count], "data_offsets": [end, end + count * size]}
+    described = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(described).to_bytes(8, "little") + described + content[begins:])
+        file.truncate(file.tell() + count * size)
+
+
+@pytest.mark.parametrize(("kind", "size"), [("F8_E4M3", 1), ("BF16", 2), ("F32", 4)])
+def test_tensors_are_not_read_before_they_are_known(path, kind, size):
+    _with_tensor(path, "more.weight", kind, 2**34, size)  # more than fits into memory
+    with pytest.raises(zfcuda.CheckpointError, match=r"net\.safetensors .*missing or unknown: more\.weight"):
+        zfcuda.load(path)
+
+
+def test_other_tensors_are_read_only_where_they_are_asked_for(path, network):
+    _with_tensor(path, "velocity/more", "F8_E5M2", 2**34, 1)
+    assert zfcuda.load(path).architecture == network.architecture
+    assert read_checkpoint(path, others=False).tensors == {}
+
+
+def test_other_tensors_of_dtypes_that_numpy_lacks(path):
+    _with_tensor(path, "velocity/more", "F8_E5M2", 8, 1)
+    with pytest.raises(zfcuda.CheckpointError, match=r"net\.safetensors does not hold"):
+        read_checkpoint(path)
+
+
+def test_a_mean_image_of_any_size(path):
+    network = zfcuda.load(path)
+    network.preprocess = Preprocess(np.zeros(TINY.input_shape, np.float32), TINY.input_shape[:2])
+    network.save(path)
+    path.write_bytes(path.read_bytes().replace(b'"preprocess/mean"', b'"preprocess/else"'))
+    _with_tensor(path, "preprocess/mean", "F32", 2**30, 4)
+    with pytest.raises(zfcuda.CheckpointError, match=r"mean image is of \(1073741824,\)"):
+        zfcuda.load(path)
+
+
 def test_a_format_of_the_future(path):
     rewrite(path, format=2)
     with pytest.raises(zfcuda.CheckpointError, match="its format is 2, and this version reads 1"):

@@ -155,6 +155,6 @@ def _check_tracked(arguments: argparse.Namespace) -> None:
     checkpoint, looks = Path(arguments.out) / CHECKPOINT, Path(arguments.out) / FOLDER
     if not arguments.resume or not checkpoint.exists() or looks.exists():
         return
-    done = read_checkpoint(checkpoint).origin.get("epochs", 0)
+    done = read_checkpoint(checkpoint, others=False).origin.get("epochs", 0)
     if last <= done:
         raise ValueError(f"--track-evolution must have an epoch after {done}, where the checkpoint is, got {last}")

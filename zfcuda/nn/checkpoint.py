@@ -12,7 +12,7 @@ import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -32,6 +32,8 @@ __all__ = ["Checkpoint", "read_checkpoint"]
 _KEY = "zfcuda"
 _FORMAT = 1
 _MEAN = "preprocess/mean"
+_LARGEST_MEAN = 2**27  # numbers
+_DTYPES = {"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "F64": np.dtype(np.float64)}
 ORIGIN = "zfcuda.origin"  # among the further metadata
 
 HEADS = ("softmax", "sigmoid", "none")
@@ -78,32 +80,47 @@ class Checkpoint:
         write_atomically(path, safetensors.numpy.save(arrays, metadata={_KEY: json.dumps(header)}))
 
 
-def read_checkpoint(path: PathLike) -> Checkpoint:
-    """A checkpoint with all that it carries, on the CPU; errors as in `zfcuda.load`."""
+def read_checkpoint(path: PathLike, *, others: bool = True) -> Checkpoint:
+    """A checkpoint on the CPU, with all that it carries or (others=False) without its other tensors; errors as in
+    `zfcuda.load`. No tensor is read before it has the shape that the architecture says."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint at {path}")
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            header = (file.metadata() or {}).get(_KEY)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, the file is no dict
+        file = safetensors.safe_open(path, framework="numpy")
     except (safetensors.SafetensorError, ValueError, OSError, TypeError) as error:
         raise CheckpointError(f"{path} is damaged, cut short or not a safetensors file: {error}") from error
-    if header is None:
-        raise CheckpointError(f"{path} is a safetensors file, but holds no network of zfcuda")
-    try:
-        return _checkpoint(json.loads(header), tensors)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise CheckpointError(f"{path} does not hold the network that it describes: {error}") from error
+    with file:
+        header = (file.metadata() or {}).get(_KEY)
+        if header is None:
+            raise CheckpointError(f"{path} is a safetensors file, but holds no network of zfcuda")
+        try:
+            return _checkpoint(json.loads(header), file, others)
+        # AttributeError: a dtype that NumPy lacks.
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, safetensors.SafetensorError) as error:
+            raise CheckpointError(f"{path} does not hold the network that it describes: {error}") from error
 
 
-def _checkpoint(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Checkpoint:
+class _Stored(NamedTuple):
+    """What the file says of a tensor."""
+
+    shape: tuple[int, ...]
+    dtype: Any
+
+
+def _stored(file: Any, name: str) -> _Stored:
+    found = file.get_slice(name)
+    return _Stored(tuple(found.get_shape()), _DTYPES.get(found.get_dtype(), found.get_dtype()))
+
+
+def _checkpoint(header: dict[str, Any], file: Any, others: bool) -> Checkpoint:
     if header["format"] != _FORMAT:
         raise ValueError(f"its format is {header['format']}, and this version reads {_FORMAT}")
-    parameters = {name: array for name, array in tensors.items() if "/" not in name}
-    others = {name: array for name, array in tensors.items() if "/" in name}
+    names = list(file.keys())
     architecture = Architecture.from_dict(header["architecture"])
-    architecture.check_parameters(parameters)
+    architecture.check_parameters({name: _stored(file, name) for name in names if "/" not in name})
+    parameters = {name: file.get_tensor(name) for name in names if "/" not in name}
+    tensors = {name: file.get_tensor(name) for name in names if others and "/" in name and name != _MEAN}
     classes = header["classes"]
     if classes is not None:
         outputs = math.prod(architecture.shapes()[-1])
@@ -112,24 +129,26 @@ def _checkpoint(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> Check
         classes = tuple(classes)
     preprocess = header["preprocess"]
     if preprocess is not None:
-        preprocess = _preprocess(preprocess, others.pop(_MEAN, None))
+        if _MEAN not in names:
+            raise ValueError("it does not say how images become inputs: the mean image is missing")
+        if math.prod(_stored(file, _MEAN).shape) > _LARGEST_MEAN:
+            raise ValueError(f"its mean image is of {_stored(file, _MEAN).shape}")
+        preprocess = _preprocess(preprocess, file.get_tensor(_MEAN))
         made = (*preprocess.crop, preprocess.image_shape[2])
         if made != architecture.input_shape:
             raise ValueError(f"its preprocessing makes images of {made}, and it takes {architecture.input_shape}")
     head = header.get("head", "softmax")
     if head not in HEADS:
         raise ValueError(f"its head is {head!r}, and not one of {', '.join(HEADS)}")
-    checkpoint = Checkpoint(architecture, parameters, preprocess, classes, others, dict(header["metadata"]), head)
+    checkpoint = Checkpoint(architecture, parameters, preprocess, classes, tensors, dict(header["metadata"]), head)
     _ = checkpoint.origin  # or an error
     return checkpoint
 
 
-def _preprocess(description: dict[str, Any], mean: np.ndarray | None) -> Preprocess:
+def _preprocess(description: dict[str, Any], mean: np.ndarray) -> Preprocess:
     # Only a trained network needs the data package, and Pillow with it.
     from ..data import Preprocess
 
-    if mean is None:
-        raise ValueError("it does not say how images become inputs: the mean image is missing")
     height, width = description["crop"]
     scale = description["scale"]
     scale = tuple(float(factor) for factor in scale) if isinstance(scale, list) else float(scale)

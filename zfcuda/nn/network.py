@@ -398,7 +398,7 @@ def load(path: PathLike) -> Network:
     FileNotFoundError if there is no such file; CheckpointError, naming the path, if it is damaged, cut short, not
     made by zfcuda, or if its weights are not those of its architecture.
     """
-    saved = read_checkpoint(path)
+    saved = read_checkpoint(path, others=False)
     network = Network(saved.architecture, parameters=saved.parameters)
     network.preprocess, network.classes = saved.preprocess, saved.classes
     network.origin, network.head = saved.origin, saved.head

@@ -306,7 +306,7 @@ class Trainer:
             if out is not None:
                 out.mkdir(parents=True, exist_ok=True)
             if resume and out is not None and (out / CHECKPOINT).exists():
-                saved = read_checkpoint(out / CHECKPOINT).origin
+                saved = read_checkpoint(out / CHECKPOINT, others=False).origin
                 check_resumable(out / CHECKPOINT, saved, data, augmentation)
                 self._restore(out / CHECKPOINT)
             else:
