@@ -8,10 +8,13 @@ import json
 import os
 import re
 import signal
+import stat
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_LARGEST_TEXT = 2**28  # bytes
 
 
 def write_atomically(path: str | os.PathLike[str], *data: bytes | memoryview) -> None:
@@ -75,10 +78,22 @@ def uninterrupted() -> Iterator[None]:
         before(signal.SIGINT, pressed[0])
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """A text in UTF-8. OSError; ValueError where it is none, no file (one would wait for a FIFO's other end), or larger
+    than 256 MiB."""
+    found = os.stat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise ValueError("it is not a file")
+    if found.st_size > _LARGEST_TEXT:
+        raise ValueError(f"it holds {found.st_size:,} bytes, more than the {_LARGEST_TEXT:,} that can be read")
+    return Path(path).read_text(encoding="utf-8")
+
+
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a file of JSON holds. OSError; ValueError where it is none, or nested deeper than can be read."""
+    """What a file of JSON holds. Errors as of `read_text`; ValueError also where it is no JSON, or nested deeper than
+    can be read."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(read_text(path))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from . import _version
 from ._devices import Backend
+from .files import read_text
 
 __all__ = ["Plan", "Problem", "cache_path", "gpu_name", "load", "read", "to_json"]
 
@@ -110,10 +111,10 @@ def read(backend: Backend) -> list[Plan]:
     gpu = gpu_name(backend)
     try:
         path = cache_path(gpu)
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
     except FileNotFoundError:
         return []
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         return _ignore(path, f"the file cannot be read ({error})")
     try:
         contents = json.loads(text)

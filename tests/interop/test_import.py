@@ -141,7 +141,7 @@ def test_nothing_is_written_where_something_is_wrong(tmp_path, capsys):
             [path, "--out", out, "--classes", tmp_path / "few.txt"],
             "classes must be 3 names, one for each output",
         ),
-        ([path, "--out", out, "--classes", tmp_path / "bytes.txt"], "is no text in UTF-8"),
+        ([path, "--out", out, "--classes", tmp_path / "bytes.txt"], "cannot be read as text in UTF-8"),
         ([tmp_path / "model.pt2", "--out", out, "--input-shape", 1, 2, 3], "--input-shape is for ONNX files"),
         ([tmp_path / "model.pt2", "--out", out], "no exported program at "),
     ]

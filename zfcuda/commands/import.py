@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..data import IMAGENET, Preprocess, printable
+from ..files import read_text
 from ..nn import Network
 from ..nn.checkpoint import HEADS
 from ..nn.finite import is_finite
@@ -85,9 +86,9 @@ def _output(arguments: argparse.Namespace) -> Path:
 
 def _names(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"--classes {printable(str(path))} is no text in UTF-8: {error}") from error
+        lines = read_text(path).splitlines()
+    except ValueError as error:
+        raise ValueError(f"--classes {printable(str(path))} cannot be read as text in UTF-8: {error}") from error
     return [line.strip() for line in lines if line.strip()]
 
 
