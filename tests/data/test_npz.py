@@ -63,6 +63,10 @@ def test_two_halves_of_grey_images(tmp_path, names):
         ({"images": IMAGES[0, 0], "labels": LABELS}, r"images: must be uint8 .*, got uint8 \(4, 3\)"),
         ({"images": IMAGES[:0], "labels": LABELS}, r"images: must be uint8 .*, got uint8 \(0, 5, 4, 3\)"),
         ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, r"images: must be .* looks like \(N,C,H,W\)"),
+        (
+            {"images": IMAGES, "labels": LABELS * 2**15},
+            r"set\.npz: labels must be in \[0, 65,536\), got values from 0 to",
+        ),
         ({"images": IMAGES, "labels": LABELS, "classes": np.array(["a"])}, r"labels must be in \[0, 1\), got"),
         ({"images": IMAGES, "labels": LABELS, "classes": np.arange(3)}, r"classes: must be names \(N,\), got int64"),
         (

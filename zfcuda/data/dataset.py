@@ -13,7 +13,16 @@ from ..errors import DataError
 from .names import printable
 
 _LISTED = 5  # files in a message
+_MOST_NUMBERS = 2**16
 _CHUNK, _CHUNK_BYTES = 512, 2**27  # of a data set that is read from end to end
+
+
+def check_numbers(low: int, high: int, images: int, where: str) -> None:
+    """`DataError` where labels without names are not in [0, 65,536), or up to the number of images where there are
+    more: there are as many classes as the largest says, and a network has an output for each."""
+    most = max(_MOST_NUMBERS, images)
+    if low < 0 or high >= most:
+        raise DataError(f"{where}: labels must be in [0, {most:,}), got values from {low!s:.20} to {high!s:.20}")
 
 
 class Skipped(NamedTuple):

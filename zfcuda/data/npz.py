@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import DataError
 from .arrays import read_header
-from .dataset import ArrayDataset, Split, held_out
+from .dataset import ArrayDataset, Split, check_numbers, held_out
 from .files import Files
 from .names import listed, printable
 
@@ -52,7 +52,9 @@ def open_npz(files: Files, where: str, hold_out: float, seed: int) -> Split:
     if _CLASSES in there:
         classes = _names(files)
     else:
-        classes = tuple(map(str, range(1 + max(int(labels.max()) for _, labels in halves))))
+        largest = max(int(labels.max()) for _, labels in halves)
+        check_numbers(0, largest, sum(len(labels) for _, labels in halves), where)
+        classes = tuple(map(str, range(largest + 1)))
     parts = [
         ArrayDataset(images, labels, classes, files.path(names[0]))
         for (images, labels), names in zip(halves, (train, test or train), strict=False)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
-from .dataset import Split
+from .dataset import Split, check_numbers
 from .files import Files, check_file
 from .folders import Listed, Reading, read_halves
 from .layout import PICTURES, TEST, TRAIN, role
@@ -33,7 +33,6 @@ _MOST_SHARDS = 100_000
 _NUMBERED = re.compile(r"[^/]*\d\.tar")
 _LABELS = (".cls", ".json")
 _LABEL_LIMIT = 2**20  # bytes of a file with a label
-_MOST_CLASSES = 10**6
 
 Label = int | str
 
@@ -118,8 +117,7 @@ def _classes(halves: list[list[Label]], where: str) -> tuple[tuple[str, ...], li
         raise DataError(f"{where}: some labels are numbers, others are names")
     if kinds == {int}:
         largest = max(every)
-        if min(every) < 0 or largest >= _MOST_CLASSES:  # type: ignore[operator]
-            raise DataError(f"{where}: labels must be in [0, {_MOST_CLASSES:,}), got {min(every)} to {largest}")  # type: ignore[type-var]
+        check_numbers(min(every), largest, sum(map(len, halves)), where)  # type: ignore[type-var, arg-type]
         return tuple(map(str, range(largest + 1))), [np.array(half, np.int32) for half in halves]  # type: ignore[operator]
     unknown = sorted(map(str, set(halves[-1]) - set(halves[0])))
     if unknown:

@@ -84,7 +84,7 @@ class Architecture:
             raise ValueError(f"initial must be 'gaussian', 'lecun' or 'he', got {self.initial!r}")
         names = [layer.name for layer in self.layers]
         if not names or len(set(names)) != len(names):
-            raise ValueError(f"layers must have different names, and be one or more; got {names}")
+            raise ValueError(f"layers must have different names, and be one or more; got {names!s:.200}")
         for layer in self.layers:
             if not _is_path(layer.name):
                 raise ValueError(
@@ -112,7 +112,9 @@ class Architecture:
             raise ValueError(f"{self.layers[0].name}: the first layer must read the image alone")
         if len(unread) > 1:
             *others, _ = unread
-            raise ValueError(f"nothing reads the output of {', '.join(others)}; only the last layer's is the network's")
+            raise ValueError(
+                f"nothing reads the output of {', '.join(others):.200}; only the last layer's is the network's"
+            )
 
     def inputs(self) -> list[tuple[str, ...]]:
         """The names of what each layer reads."""
@@ -145,7 +147,7 @@ class Architecture:
             found[layer.name] = layer.joined_shape([found[name] for name in inputs])
         if not any(layer.weighted for layer in self.layers):
             raise ValueError(
-                f"a network needs a conv or fc layer, got {', '.join(layer.name for layer in self.layers)}"
+                f"a network needs a conv or fc layer, got {', '.join(layer.name for layer in self.layers)!s:.200}"
             )
         return [found[layer.name] for layer in self.layers]
 
