@@ -14,6 +14,7 @@ import pytest
 import zfcuda
 from zfcuda import data
 from zfcuda.data import packed
+from zfcuda.data.packed.index import Half
 from zfcuda.data.preprocess import mean_image
 
 from . import pictures
@@ -481,6 +482,18 @@ def test_an_index_that_lies(folder, change, message):
         data.open(folder)
     assert str(caught.value).startswith(f"{folder}/packed.json: ")
     assert message in str(caught.value)
+
+
+def test_an_index_of_many_shards(folder, monkeypatch):
+    """Its shards are not added up anew for each of them, which would take minutes."""
+    count, added = 1000, []
+    packed_so_far = Half.packed.fget
+    monkeypatch.setattr(Half, "packed", property(lambda half: added.append(half) or packed_so_far(half)))
+    shards = [{"file": f"s{i}.npy", "sha256": "0" * 64, "first": i, "count": 1} for i in range(count)]
+    change_index(folder, lambda index: index["halves"]["train"].update(images=count, shards=shards))
+    with pytest.raises(zfcuda.DataError, match=r"train-labels\.npy: holds int32 \(23,\), expected int32 \(1000,\)"):
+        data.open(folder)
+    assert 0 < len(added) < 10
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"packed"', "[" * 100_000, b"\xff\xfe", '{"format": {}}'])

@@ -152,15 +152,17 @@ def _half(content: dict[str, Any], name: str) -> Half:
     half = Half(_value(content, "images", int), _file(content, "labels"), _file(content, "names"))
     if half.images < 1:
         raise ValueError(f"images of {name} must be at least 1, got {half.images}")
+    packed = 0  # Half.packed, without adding all shards for each
     for entry in _value(content, "shards", list):
         file = _named(entry)
         shard = Shard(file.file, file.sha256, _value(entry, "first", int), _value(entry, "count", int))
-        if shard.first != half.packed or not 1 <= shard.count <= half.images - half.packed:
+        if shard.first != packed or not 1 <= shard.count <= half.images - packed:
             raise ValueError(
-                f"{shard.file} must hold images from {half.packed} on, of {half.images}; got {shard.count} from "
+                f"{shard.file} must hold images from {packed} on, of {half.images}; got {shard.count} from "
                 f"{shard.first} on"
             )
         half.shards.append(shard)
+        packed += shard.count
     half.digest = _checksum(content, "digest") if content.get("digest") is not None else None
     half.mean = _file(content, "mean") if content.get("mean") is not None else None
     return half
