@@ -700,3 +700,21 @@ def test_external_data_stays_in_the_folder(tmp_path):
     (folder / "inner" / "weights.bin").write_bytes(content)
     external(folder, "inner/weights.bin")
     interop.load(folder / "model.onnx")
+
+
+def test_what_is_too_large_is_not_read(tmp_path):
+    """Sparse files: read whole, they would fill the memory."""
+    for name in ("vast.onnx", "weights.bin"):
+        with open(tmp_path / name, "wb") as file:
+            file.truncate(2**36)
+    with pytest.raises(CheckpointError, match=r"vast\.onnx: no ONNX file: it holds 68,719,476,736 bytes"):
+        interop.load(tmp_path / "vast.onnx")
+    proto = model("y = Conv (x, w)", SMALL)
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.dims[:] = [2**33]
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    onnx.save(proto, tmp_path / "model.onnx")
+    with pytest.raises(CheckpointError, match=r"tensor w of \(8589934592,\) is too large; at most 268,435,456 numbers"):
+        interop.load(tmp_path / "model.onnx")

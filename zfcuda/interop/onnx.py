@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 _OLDEST = 7
+_LARGEST = 2**31  # bytes of a message of protobuf
 
 
 def load(
@@ -66,6 +67,9 @@ def load(
 
 
 def _parsed(path: Path) -> onnx.ModelProto:
+    size = path.stat().st_size
+    if size >= _LARGEST:
+        raise ValueError(f"no ONNX file: it holds {size:,} bytes, and they are smaller than {_LARGEST:,}")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())

@@ -10,6 +10,7 @@ import onnx
 from onnx import numpy_helper
 
 _DTYPES = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE", "INT8", "INT16", "INT32", "INT64", "UINT8", "BOOL")
+_LARGEST = 2**28  # numbers of a tensor outside of the file: thrice those of VGG's first fully connected layer
 
 
 def array(tensor: onnx.TensorProto, folder: Path) -> np.ndarray:
@@ -37,6 +38,8 @@ def _external(tensor: onnx.TensorProto, folder: Path, dtype: np.dtype, dims: tup
     except ValueError:
         raise ValueError(f"tensor {tensor.name}: offset and length of its data must be numbers, got {given}") from None
     size = math.prod(dims) * dtype.itemsize
+    if math.prod(dims) > _LARGEST:
+        raise ValueError(f"tensor {tensor.name} of {dims} is too large; at most {_LARGEST:,} numbers are allowed")
     if length not in (None, size):
         raise ValueError(f"tensor {tensor.name} of {dims} needs {size} bytes; its external data has {length}")
     data = _read_beside(folder, given.get("location", ""), offset, size, f"tensor {tensor.name}")
