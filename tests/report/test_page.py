@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.analysis.nets import box_net
+from zfcuda.analysis import faithfulness, invariance, pointing
 from zfcuda.analysis.figures import new_figure, plain
-from zfcuda.report import Explorer, Note, Report, Section, Table
+from zfcuda.report import Chart, Explorer, Note, Report, Section, Table
 from zfcuda.report.parts import file_name
 from zfcuda.report.plots import to_png, to_svg
+from zfcuda.report.sections.faithfulness import faithfulness_section
+from zfcuda.report.sections.invariance import invariance_section
 from zfcuda.report.sections.occlusion import occlusion_section
+from zfcuda.report.sections.pointing import pointing_section
 
 from .fakes import CLASSES, HOSTILE, make_occlusion, make_report, make_shown
 
@@ -69,6 +74,44 @@ def test_outputs_that_are_no_probabilities_have_no_percents():
         assert ("%" in caption) == (head == "softmax")
         assert shown["data"]["followed"] == result.followed
         assert f"Without it the {result.followed} of class 1 is" in occlusion_section(result).blurb
+
+
+def charts_of_a_class(head):
+    """Sections that follow class 1 of one image, and their charts: its output is -12, and -4 without the bright box."""
+    net, images = box_net((4, 4, 8, 8)), np.ones((1, 16, 16, 1), np.float32)
+    net.layers["fc2"].weight *= -1
+    net.head = head
+    maps = np.zeros((1, 16, 16))
+    sections = (
+        faithfulness_section({"map": faithfulness(net, images, [1], maps, patch=4)}),
+        invariance_section(invariance(net, images, [1], amounts={"translation": [0.0, 15.0]})),
+        pointing_section(pointing(net, images, [1], [(4, 4, 8, 8)], size=8, stride=4)),
+    )
+    return sections, [next(part.figure for part in one.parts if isinstance(part, Chart)) for one in sections]
+
+
+@pytest.mark.parametrize(
+    ("head", "followed"), [("softmax", "probability"), ("sigmoid", "probability"), ("none", "output")]
+)
+def test_what_is_followed_is_called_what_it_is(head, followed):
+    sections, (faithful, moved, pointed) = charts_of_a_class(head)
+    for section, words in zip(sections, ("class's {}", "{} of the true class", "true class's {}"), strict=True):
+        assert words.format(followed) in section.blurb
+        assert ("no probability" in section.blurb) == (followed == "output")
+        assert section.numbers.get("map", section.numbers)["head"] == head
+    assert {axis.get_ylabel() for axis in faithful.axes} == {f"{followed} of the class"}
+    assert moved.axes[-1].get_ylabel() == f"{followed} of the true class"
+    assert pointed.axes[1].get_xlabel() == f"mean fall of the {followed}"
+
+
+def test_outputs_below_zero_are_in_the_charts():
+    (_, _, section), (faithful, moved, _) = charts_of_a_class("none")
+    for axis in (*faithful.axes, moved.axes[-1]):
+        low, high = axis.get_ylim()
+        assert -13 < low < -12 < -5 < high < 0
+    facts = dict(section.parts[0].facts)
+    assert facts["mean fall, object covered"] == f"{section.numbers['inside'].mean():.3f}"
+    assert -8 < section.numbers["inside"].mean() < -2
 
 
 def test_hostile_names_add_no_script_and_no_handler(page):

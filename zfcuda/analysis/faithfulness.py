@@ -27,7 +27,7 @@ from .geometry import Window
 from .incremental import PatchedForward
 from .occlusion import Occlusion
 from .progress import Steps
-from .results import Result
+from .results import OfClass
 from .source import Images, as_source, check_image, check_labels, to_device
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _PATCHES = 16  # along the image's shorter side, by default
 
 
 @dataclass(frozen=True)
-class Faithfulness(Result):
+class Faithfulness(OfClass):
     """Deletion and insertion curves of N images in P patches, the map's and those of R random orders.
 
     labels int64 (N,): the class whose probability is followed. curves: by mode, float32 (N, P + 1): the probability
@@ -111,8 +111,9 @@ def plot_curves(results: Mapping[str, Faithfulness]) -> Figure:
             axis.fill_between(changed, random.min(axis=0), random.max(axis=0), color="#7a7a7a", alpha=0.15, lw=0)
         axis.set_title(mode, fontsize=9)
         axis.set_xlabel("patches painted over, %" if mode == "deletion" else "patches brought back, %")
-        axis.set_ylabel("probability of the class")
-        axis.set_ylim(bottom=0)
+        axis.set_ylabel(f"{first.followed} of the class")
+        if first.followed == "probability":
+            axis.set_ylim(bottom=0)
         axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -182,6 +183,7 @@ def faithfulness(
             patch=size,
             grid=grid,
             fill=fill,
+            head=net.head,
         )
     )
 

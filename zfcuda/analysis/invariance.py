@@ -14,7 +14,7 @@ from ..backends import to_host
 from ..nn.finite import check_activations
 from .figures import COLORS, new_figure, plain
 from .progress import Steps
-from .results import Result
+from .results import OfClass
 from .source import as_source, to_device
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Curves:
 
 
 @dataclass(frozen=True)
-class Invariance(Result):
+class Invariance(OfClass):
     """The curves of every transform, in the order of Fig. 5."""
 
     curves: Mapping[str, Curves]
@@ -65,6 +65,7 @@ class Invariance(Result):
         return {
             "layers": self.layers,
             "labels": self.labels,
+            "head": self.head,
             "curves": self.curves,
             "steadiness": {
                 name: {layer: one.steadiness(layer) for layer in self.layers} for name, one in self.curves.items()
@@ -83,8 +84,9 @@ class Invariance(Result):
                 _lines(axis, curves.amounts, curves.distances[layer])
                 axis.set_ylabel(f"distance in {layer}")
             _lines(row[-1], curves.amounts, curves.probability)
-            row[-1].set_ylabel("P(true label)")
-            row[-1].set_ylim(-0.02, 1.02)
+            row[-1].set_ylabel(f"{self.followed} of the true class")
+            if self.followed == "probability":
+                row[-1].set_ylim(-0.02, 1.02)
             for axis in row:
                 axis.set_xlabel(f"{curves.transform}, {_UNITS[curves.transform]}")
         if 0 < len(names) <= _TOLD_APART:
@@ -195,7 +197,8 @@ def invariance(
             {layer: np.array([norms[layer] for _, norms, _ in of_images]) for layer in layers},
             np.stack([probability for _, _, probability in of_images]),
         )
-    return steps.finish(Invariance(curves, layers, tuple(int(label) for label in labels[: len(per_image)])))
+    done = tuple(int(label) for label in labels[: len(per_image)])
+    return steps.finish(Invariance(curves, layers, done, head=net.head))
 
 
 def first_and_last_hidden(net: Network) -> tuple[str, ...]:

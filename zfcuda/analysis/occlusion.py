@@ -18,7 +18,7 @@ from .fills import Fill, check_fill, filled
 from .geometry import Window
 from .incremental import PatchedForward
 from .progress import Steps
-from .results import Result
+from .results import OfClass, Result
 from .source import Images, as_source, check_image, check_labels, to_device
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _PLOTTED = 8  # of several images
 
 
 @dataclass(frozen=True)
-class Occlusion(Result):
+class Occlusion(OfClass):
     """What the net says of one image while a square covers a part of it (P8).
 
     The square's corner stands at (row * stride, column * stride); the last ones are clipped by the image's edge.
@@ -38,8 +38,7 @@ class Occlusion(Result):
     activation float32 (rows, columns): the sum over map `feature_map` of `layer`, the one whose sum is largest in the
     whole image; projection float32 (H,W,C): that map of the whole image, projected to pixels; image float32 (H,W,C):
     what the net was given. baseline is the probability, baseline_prediction the class and baseline_activation the sum
-    without a square. fill: what the square was painted with. head: the net's; where it is "none", probabilities are its
-    outputs as they are, logits perhaps.
+    without a square. fill: what the square was painted with.
     """
 
     probability: np.ndarray
@@ -56,12 +55,6 @@ class Occlusion(Result):
     size: tuple[int, int]
     stride: tuple[int, int]
     fill: Fill
-    head: str = "softmax"
-
-    @property
-    def followed(self) -> str:
-        """What `probability` is: "probability" or "output"."""
-        return "output" if self.head == "none" else "probability"
 
     def window(self, row: int, column: int) -> Window:
         """The pixels that the square of one position covers: top, left, height, width."""

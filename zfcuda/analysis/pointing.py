@@ -17,7 +17,7 @@ from .figures import new_figure
 from .fills import Fill
 from .occlusion import occlusion
 from .progress import Steps
-from .results import Result
+from .results import OfClass
 from .source import as_source
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _scatter(canvas: np.ndarray, other: np.ndarray, rng: np.random.Generator) ->
 
 
 @dataclass(frozen=True)
-class Pointing(Result):
+class Pointing(OfClass):
     """hits bool (N,): whether the square that lowers the label's probability most has its centre in the object's box.
 
     right bool (N,): whether the net names the label while nothing is covered: where it does not, there is little
@@ -112,7 +112,7 @@ class Pointing(Result):
         axes[0, 0].set_xlabel("pointing into the box")
         axes[0, 0].set_ylabel("images, %")
         axes[0, 1].hist([self.inside, self.outside], bins=20, label=["centre in the box", "beyond it"])
-        axes[0, 1].set_xlabel("mean fall of the probability")
+        axes[0, 1].set_xlabel(f"mean fall of the {self.followed}")
         axes[0, 1].set_ylabel("images")
         axes[0, 1].legend(frameon=False)
         return figure
@@ -159,7 +159,7 @@ def pointing(
                 )
             )
     hits, right, inside, outside, chances = (np.array(column) for column in zip(*found, strict=True))
-    return steps.finish(Pointing(hits, right, inside, outside, float(chances.mean())))
+    return steps.finish(Pointing(hits, right, inside, outside, float(chances.mean()), head=net.head))
 
 
 def _centres_within(shape: tuple[int, ...], size: int, stride: int, box: Sequence[int] | np.ndarray) -> np.ndarray:

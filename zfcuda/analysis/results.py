@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,19 @@ class Result:
     def save(self, path: str | os.PathLike) -> None:
         """Writes `numbers` as JSON."""
         write_json(path, self.numbers())
+
+
+@dataclass(frozen=True)
+class OfClass(Result):
+    """A result that follows what the net says of a class. head: the net's; where it is "none", what is called a
+    probability is the class's output as it is, a logit perhaps."""
+
+    head: str = field(default="softmax", kw_only=True)
+
+    @property
+    def followed(self) -> str:
+        """What is followed: "probability" or "output"."""
+        return "output" if self.head == "none" else "probability"
 
 
 def to_plain(value: Any) -> Any:

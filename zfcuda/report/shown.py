@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..analysis.fills import Fill
+from ..analysis.results import OfClass
 from ..data import Dataset, Preprocess
 from ..nn import Network
 from .pictures import from_range
@@ -61,3 +62,13 @@ def fill_name(fill: Fill) -> str:
     if isinstance(fill, str):
         return _FILLS[fill]
     return f"{fill:g}" if fill else "0 (the mean image, where it is subtracted)"
+
+
+def outputs_only(result: OfClass) -> str:
+    """A sentence where what is followed is no probability."""
+    if result.followed == "probability":
+        return ""
+    return (
+        " The network ends without a softmax: what is followed is its output, no probability (`zfcuda import --head "
+        "softmax` makes probabilities of logits)."
+    )

@@ -19,7 +19,7 @@ from ...nn import Network
 from .. import Chart, Picture, Report, Section, Table
 from ..parts import Part
 from ..pictures import enlarge, heat, tile
-from ..shown import fill_name, show
+from ..shown import fill_name, outputs_only, show
 
 _SHOWN, _TILE = 8, 112  # images in the picture, and pixels that each of its tiles has at least
 
@@ -98,9 +98,9 @@ def faithfulness_section(results: Mapping[str, Faithfulness], images: Sequence[n
     (height, width), (down, across) = first.patch, first.grid
     blurb = (
         f"{len(first.labels)} images in {down} x {across} patches of {height} x {width} pixels. Deletion paints them "
-        f"over with {fill_name(first.fill)}, the most relevant first: the smaller the area under the curve, the better "
-        "the map. Insertion brings them back: the larger the better. Random orders are what a map that knows nothing "
-        "gets."
+        f"over with {fill_name(first.fill)}, the most relevant first: the smaller the area under the curve of the "
+        f"class's {first.followed}, the better the map. Insertion brings them back: the larger the better. Random "
+        f"orders are what a map that knows nothing gets.{outputs_only(first)}"
     )
     parts: list[Part] = [Chart("faithfulness", plot_curves(results)), Table(columns, rows, decimals=3)]
     if images:

@@ -10,6 +10,7 @@ from ...analysis import Invariance
 from ...analysis.invariance import transformed
 from .. import Chart, Picture, Section, Table
 from ..pictures import enlarge, from_range, tile
+from ..shown import outputs_only
 
 _SHOWN, _SHOWN_IMAGES = 7, 10  # amounts of each transform, and images, in the pictures
 
@@ -24,7 +25,7 @@ def invariance_section(result: Invariance, images: np.ndarray | None = None, nam
         parts += [_transformed(name, curves.amounts, images) for name, curves in result.curves.items()]
     blurb = (
         "Left, the Euclidean distance between the features of the image as it is and transformed, in each layer; "
-        "right, the probability of the true class."
+        f"right, the {result.followed} of the true class.{outputs_only(result)}"
     )
     return Section("Invariance", parts, blurb, result.numbers())
 

@@ -15,14 +15,10 @@ from ...nn import Network
 from .. import Explorer, Report, Section, Table
 from ..parts import Part
 from ..pictures import from_projection, from_range, tile
-from ..shown import Shown, class_names, fill_name, show
+from ..shown import Shown, class_names, fill_name, outputs_only, show
 
 _SHOWN = 8  # of several images in a notebook
 _SQUARE = ("square there, at row", "column")
-_NO_PROBABILITIES = (
-    " The network ends without a softmax: what is followed is its output, no probability (`zfcuda import --head "
-    "softmax` makes probabilities of logits)."
-)
 
 
 def add_occlusion(
@@ -58,7 +54,7 @@ def add_occlusion(
     parts = _parts(results, [shown[index] for index in range(len(results))], classes, tops)
     blurb = (
         f"{_square(results[0])}. Where the {results[0].followed} falls, the network needs what is covered. Move over a "
-        f"map or an image to see the square there.{_NO_PROBABILITIES if net.head == 'none' else ''}"
+        f"map or an image to see the square there.{outputs_only(results[0])}"
     )
     report.add(Section("Occlusion", parts, blurb, [result.numbers() for result in results]))
     return stopped

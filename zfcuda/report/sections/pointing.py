@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from ...analysis import Pointing
 from .. import Chart, Facts, Section
+from ..shown import outputs_only
 
 
 def pointing_section(result: Pointing) -> Section:
     """How often the network's answer falls most where the object is."""
+    scale, unit, decimals = (100, " points", 1) if result.followed == "probability" else (1, "", 3)
     facts = [
         ("points into the object", f"{100 * result.rate:.1f} %"),
         ("of images it gets right", f"{100 * result.rate_of_right:.1f} %"),
         ("a blind net would", f"{100 * result.chance:.1f} %"),
-        ("mean fall, object covered", f"{100 * result.inside.mean():.1f} points"),
-        ("mean fall, rest covered", f"{100 * result.outside.mean():.1f} points"),
+        ("mean fall, object covered", f"{scale * result.inside.mean():.{decimals}f}{unit}"),
+        ("mean fall, rest covered", f"{scale * result.outside.mean():.{decimals}f}{unit}"),
         ("images", f"{len(result.hits)}, {int(result.right.sum())} right"),
     ]
-    blurb = "Whether the square that lowers the true class's probability most has its centre in the object's box."
+    blurb = (
+        f"Whether the square that lowers the true class's {result.followed} most has its centre in the object's box."
+        f"{outputs_only(result)}"
+    )
     return Section("Pointing", [Facts(facts), Chart("pointing", result.plot())], blurb, result.numbers())
