@@ -161,3 +161,8 @@ class TestInfo:
         assert "no checkpoint at" in capsys.readouterr().err
         assert run("info", "--out", tmp_path) == 2
         assert "--out needs CHECKPOINT" in capsys.readouterr().err
+
+    def test_where_nothing_can_be_written_nothing_is_said(self, fruit_net, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        assert run("info", fruit_net, "--out", tmp_path / "file") == 2
+        assert capsys.readouterr() == ("", f"zfcuda info: --out {tmp_path / 'file'} is not a directory\n")

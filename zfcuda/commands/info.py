@@ -69,17 +69,18 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _describe(arguments: argparse.Namespace) -> int:
     section = network_section(load(arguments.checkpoint))
+    directory = None if arguments.out is None else common.output(arguments)
     print(printable(arguments.checkpoint))
     for part in section.parts:
         if isinstance(part, Facts):
             print("\n".join(f"{name:14} {printable(value)}" for name, value in part.facts))
         elif isinstance(part, Table):
             print(f"\n{_aligned(part)}")
-    if arguments.out is None:
+    if directory is None:
         return 0
     report = Report("A network", printable(arguments.checkpoint), common.command_line(arguments))
     report.add(section)
-    return common.finish(report, common.output(arguments))
+    return common.finish(report, directory)
 
 
 def _aligned(table: Table) -> str:
