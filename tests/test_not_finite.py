@@ -64,6 +64,7 @@ COMMANDS = {
     "invariance": ("NET", "--data", "DATA", "--images", 2, "--steps", 2),
     "diagnose": ("NET", "--data", "DATA"),
     "occlude": ("NET", "--data", "DATA", "--size", 14, "--stride", 14),
+    "faithfulness": ("NET", "--data", "DATA", "--methods", "gradient", "--patch", 14),
     "sanity": ("NET", "--data", "DATA"),
     "correspond": ("NET", "PARTS"),
     "features": ("NET", "--data", "DATA", "--per-class", 2, "--draws", 1),
@@ -104,6 +105,9 @@ ANALYSES = {
     ),
     "diagnosis": lambda net, images, data: analysis.diagnosis(net, images),
     "occlusion": lambda net, images, data: analysis.occlusion(net, images[-1], 0, size=14, stride=14),
+    "faithfulness": lambda net, images, data: analysis.faithfulness(
+        net, images, [0] * len(images), np.zeros((len(images), *SHAPE[:2])), patch=14
+    ),
     "sanity": lambda net, images, data: analysis.sanity(net, images, methods=["gradient"]),
     "correspondence": lambda net, images, data: analysis.correspondence(
         net, images, {"ear": [(0, 0, 9, 9)] * len(images)}, random_draws=0

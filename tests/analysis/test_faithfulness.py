@@ -177,6 +177,13 @@ class TestResults:
         assert stop.value.result.random["deletion"].shape == (2, 3, 13)
 
 
+def test_a_fill_beyond_what_the_net_can_add():
+    net, images = box_net(BOX), np.ones((1, 16, 16, 1), np.float32)
+    assert faithfulness(net, images, [1], np.zeros((1, 16, 16)), patch=4, fill=1e37).areas("deletion") > 0.5
+    with pytest.raises(ValueError, match=r"fill must leave activations finite, got 3e\+38"):
+        faithfulness(net, images, [1], np.zeros((1, 16, 16)), patch=4, fill=3e38)
+
+
 class TestErrors:
     net = deep_net()
     images = noise((2, *net.input_shape))

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..backends import to_host
+from ..nn.finite import check_activations, is_finite
 from ..pairs import IntPair, check_pair
 from .figures import new_figure, plain
 from .fills import Fill, check_fill, filled
@@ -142,7 +143,8 @@ def faithfulness(
     subtracted), "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (see `occlusion`). orders:
     how many random orders. seed: of these, of the noise, and of the order of patches that are equally relevant.
     batch_size: how many steps are evaluated at a time.
-    ValueError, TypeError for what does not fit. `Interrupted` by Ctrl-C, with the images evaluated by then.
+    ValueError, TypeError for what does not fit or is not finite. `Interrupted` by Ctrl-C, with the images evaluated by
+    then.
     """
     source = as_source(net, images)
     if not len(source) == len(labels) == len(maps):
@@ -164,13 +166,17 @@ def faithfulness(
     with Steps(len(source), unit="images evaluated", label="faithfulness" if progress else "") as steps:
         for (index,) in steps:
             image = check_image(net, source.read([index])[0], f"image {index}")
+            output = check_activations(net.forward(to_device(net, image[None])).output, "output", index)
+            start = float(to_host(net.answer(output))[0, wanted[index]])
             relevance = _relevance(maps[index], source.image_shape, index)
             rng = np.random.default_rng([seed, index])
             random = [rng.permutation(len(windows)) for _ in range(orders)]
             order = np.lexsort((rng.random(len(windows)), -_by_patch(relevance, size)))
             ways = [order[:: _WAYS[mode]] for mode in modes]
             paint = filled(image, fill, seed)
-            curves = _deletion(net, image, int(wanted[index]), windows, paint, [*ways, *random], batch_size)
+            curves = _deletion(net, image, int(wanted[index]), start, windows, paint, [*ways, *random], batch_size)
+            if not is_finite(curves):
+                raise ValueError(f"fill must leave activations finite, got {fill}")
             found.append((order, curves))
     curves = np.stack([curves for _, curves in found])
     of_modes, random_curves = curves[:, : len(modes)], curves[:, len(modes) :]
@@ -192,23 +198,24 @@ def _deletion(
     net: Network,
     image: np.ndarray,
     label: int,
+    start: float,
     windows: Sequence[Window],
     paint: np.ndarray,
     orders: Sequence[np.ndarray],
     batch_size: int,
 ) -> np.ndarray:
-    """The probability after 0, 1, ... P patches in each of the orders, float32 (orders, P + 1)."""
+    """The probability after 0 (`start`), 1, ... P patches in each of the orders, float32 (orders, P + 1)."""
     whole, length = PatchedForward(net, image), len(windows)
     curves = np.empty((len(orders), length + 1), np.float32)
-    curves[:, 0] = to_host(net.predict(to_device(net, image[None])))[0, label]
+    curves[:, 0] = start
     # Several whole orders at once, or else one in parts.
     at_once = max(1, batch_size // length)
     for some in np.array_split(np.arange(len(orders)), -(-len(orders) // at_once)):
         patched = whole.fork()
-        for start in range(0, length, batch_size):
-            parts = [[windows[number] for number in orders[one][start : start + batch_size]] for one in some]
+        for first in range(0, length, batch_size):
+            parts = [[windows[number] for number in orders[one][first : first + batch_size]] for one in some]
             answers = patched.advance(parts, paint)[:, label].reshape(len(some), -1)
-            curves[some, start + 1 : start + 1 + answers.shape[1]] = answers
+            curves[some, first + 1 : first + 1 + answers.shape[1]] = answers
     return curves
 
 
