@@ -148,6 +148,12 @@ def test_arguments(change, message):
         invariance(pattern_net(), **arguments)
 
 
+@pytest.mark.parametrize("labels", [[0.9, 1.2], ["0", "1"], [True, False]])
+def test_labels_that_are_no_whole_numbers(labels):
+    with pytest.raises(TypeError, match="labels must be class numbers"):
+        invariance(pattern_net(), np.stack([with_pattern(0, 6, 6)] * 2), labels)
+
+
 def test_unknown_amounts():
     with pytest.raises(ValueError, match="transform must be"):
         paper_amounts("shear", 10)

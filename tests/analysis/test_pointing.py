@@ -71,3 +71,8 @@ def test_arguments():
         Cluttered(dataset(), 6)
     with pytest.raises(ValueError, match="as many"):
         pointing(box_net((5, 9, 4, 3)), np.ones((1, 16, 16, 1), np.float32), [1, 1], [(0, 0, 1, 1)], size=4, stride=4)
+    for labels, error in (([0.9], TypeError), (["1"], TypeError), ([True], TypeError), ([2], ValueError)):
+        with pytest.raises(error, match="labels must be"):
+            pointing(
+                box_net((5, 9, 4, 3)), np.ones((1, 16, 16, 1), np.float32), labels, [(5, 9, 4, 3)], size=4, stride=4
+            )

@@ -15,7 +15,7 @@ from ..nn.finite import check_activations
 from .figures import COLORS, new_figure, plain
 from .progress import Steps
 from .results import OfClass
-from .source import as_source, to_device
+from .source import as_source, check_labels, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -163,8 +163,7 @@ def invariance(
     source = as_source(net, images)
     if len(labels) != len(source):
         raise ValueError(f"labels must be {len(source)} class numbers, one per image, got {len(labels)}")
-    if any(not 0 <= label < net.num_classes for label in labels):
-        raise ValueError(f"labels must be in [0, {net.num_classes}), got {list(labels)}")
+    wanted = check_labels(labels, net.num_classes)
     layers = tuple(layers) if layers is not None else first_and_last_hidden(net)
     for layer in layers:
         net.locate(layer)
@@ -180,7 +179,7 @@ def invariance(
     per_image = []
     with Steps(len(source), unit="images transformed", label="transforming" if progress else "") as steps:
         for (i,) in steps:
-            image, label = source.read([i])[0], int(labels[i])
+            image, label = source.read([i])[0], int(wanted[i])
             per_image.append(
                 {
                     transform: _curves_of_one(net, image, i, label, transform, those, layers, batch_size)
@@ -197,7 +196,7 @@ def invariance(
             {layer: np.array([norms[layer] for _, norms, _ in of_images]) for layer in layers},
             np.stack([probability for _, _, probability in of_images]),
         )
-    done = tuple(int(label) for label in labels[: len(per_image)])
+    done = tuple(wanted[: len(per_image)].tolist())
     return steps.finish(Invariance(curves, layers, done, head=net.head))
 
 

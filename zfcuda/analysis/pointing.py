@@ -18,7 +18,7 @@ from .fills import Fill
 from .occlusion import occlusion
 from .progress import Steps
 from .results import OfClass
-from .source import as_source
+from .source import as_source, check_labels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -142,10 +142,11 @@ def pointing(
     source = as_source(net, images)
     if not len(source) == len(labels) == len(boxes):
         raise ValueError(f"images, labels and boxes must be as many: {len(source)}, {len(labels)}, {len(boxes)}")
+    wanted = check_labels(labels, net.num_classes)
     found = []
     with Steps(len(source), unit="images pointed at", label="pointing" if progress else "") as steps:
         for (index,) in steps:
-            image, label = source.read([index])[0], int(labels[index])
+            image, label = source.read([index])[0], int(wanted[index])
             result = occlusion(net, image, label, size=size, stride=stride, fill=fill, seed=seed)
             within = _centres_within(result.probability.shape, size, stride, boxes[index])
             fall = result.baseline - result.probability.astype(np.float64)
