@@ -76,3 +76,10 @@ def test_arguments():
             pointing(
                 box_net((5, 9, 4, 3)), np.ones((1, 16, 16, 1), np.float32), labels, [(5, 9, 4, 3)], size=4, stride=4
             )
+
+
+@pytest.mark.parametrize("box", [(0.9, 0, 4, 4), (13, 0, 4, 4), (-1, 0, 4, 4), (4, 4, -4, 4), (0, 0, 0, 1), (0, 0, 4)])
+def test_boxes_that_are_none(box):
+    images = np.ones((2, 16, 16, 1), np.float32)
+    with pytest.raises(ValueError, match=r"box 1 must (be|lie in the image of 16 x 16)"):
+        pointing(box_net((5, 9, 4, 3)), images, [1, 1], [(0, 0, 1, 1), box], size=4, stride=4)

@@ -16,7 +16,7 @@ import numpy as np
 from ..backends import to_host
 from ..nn.finite import check_activations
 from .figures import new_figure, plain
-from .geometry import Window
+from .geometry import Window, check_box
 from .occlusion import last_map_layer
 from .progress import Steps
 from .results import Result
@@ -111,7 +111,9 @@ def correspondence(
         raise ValueError("parts is empty: there is nothing to mask")
     if RANDOM in parts:
         raise ValueError(f"parts must not be called {RANDOM!r}: that is the control")
-    boxes = {name: [_check_box(name, box, height, width) for box in part] for name, part in parts.items()}
+    boxes = {
+        name: [check_box(f"a box of part {name!r}", box, height, width) for box in part] for name, part in parts.items()
+    }
     for name, part in boxes.items():
         if len(part) != count:
             raise ValueError(f"part {name!r} must have one box for each of the {count} images, got {len(part)}")
@@ -150,16 +152,6 @@ def _between_pairs(still: np.ndarray, changed: np.ndarray) -> list[float]:
     """Features (N,D) without and with the masks -> normalised Hamming distance of their signs, for each pair."""
     signs = np.sign(still - changed).astype(np.int8)
     return [float((one != other).mean()) for one, other in itertools.combinations(signs, 2)]
-
-
-def _check_box(name: str, box: Sequence[int], height: int, width: int) -> Window:
-    if len(box) != 4 or not all(isinstance(v, (int, np.integer)) for v in box):
-        raise ValueError(f"a box of part {name!r} must be (top, left, height, width) in pixels, got {box!r}")
-    window = Window(*(int(v) for v in box))
-    inside = min(window.top, window.left) >= 0 and min(window.height, window.width) >= 1
-    if not inside or window.top + window.height > height or window.left + window.width > width:
-        raise ValueError(f"a box of part {name!r} must lie in the image of {height} x {width}, got {tuple(window)}")
-    return window
 
 
 def _random_boxes(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
+
 from ..nn.span import Span
 
 if TYPE_CHECKING:
@@ -24,6 +26,17 @@ class Window(NamedTuple):
     left: int
     height: int
     width: int
+
+
+def check_box(name: str, box: Sequence[int] | np.ndarray, height: int, width: int) -> Window:
+    """A box (top, left, height, width) as the window of an image of this size; ValueError if it is none."""
+    if len(box) != 4 or not all(isinstance(v, (int, np.integer)) for v in box):
+        raise ValueError(f"{name} must be (top, left, height, width) in pixels, got {box!r}")
+    window = Window(*(int(v) for v in box))
+    inside = min(window.top, window.left) >= 0 and min(window.height, window.width) >= 1
+    if not inside or window.top + window.height > height or window.left + window.width > width:
+        raise ValueError(f"{name} must lie in the image of {height} x {width}, got {tuple(window)}")
+    return window
 
 
 class Node(NamedTuple):

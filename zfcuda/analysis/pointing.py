@@ -15,6 +15,7 @@ import numpy as np
 from ..data import Dataset
 from .figures import new_figure
 from .fills import Fill
+from .geometry import Window, check_box
 from .occlusion import occlusion
 from .progress import Steps
 from .results import OfClass
@@ -136,19 +137,21 @@ def pointing(
 ) -> Pointing:
     """Occludes every image and compares where the probability falls with the object's box (top, left, height, width).
 
-    images: a data set or float32 (N,H,W,C); labels (N,), as the net counts (`zfcuda.data.relabelled`); boxes (N,4).
+    images: a data set or float32 (N,H,W,C); labels (N,), as the net counts (`zfcuda.data.relabelled`); boxes (N,4),
+    in pixels of what the net takes, inside of it.
     size, stride, fill, seed: see `occlusion`. `Interrupted` by Ctrl-C, with the images done by then.
     """
     source = as_source(net, images)
     if not len(source) == len(labels) == len(boxes):
         raise ValueError(f"images, labels and boxes must be as many: {len(source)}, {len(labels)}, {len(boxes)}")
     wanted = check_labels(labels, net.num_classes)
+    windows = [check_box(f"box {index}", box, *source.image_shape[:2]) for index, box in enumerate(boxes)]
     found = []
     with Steps(len(source), unit="images pointed at", label="pointing" if progress else "") as steps:
         for (index,) in steps:
             image, label = source.read([index])[0], int(wanted[index])
             result = occlusion(net, image, label, size=size, stride=stride, fill=fill, seed=seed)
-            within = _centres_within(result.probability.shape, size, stride, boxes[index])
+            within = _centres_within(result.probability.shape, size, stride, windows[index])
             fall = result.baseline - result.probability.astype(np.float64)
             found.append(
                 (
@@ -163,9 +166,9 @@ def pointing(
     return steps.finish(Pointing(hits, right, inside, outside, float(chances.mean()), head=net.head))
 
 
-def _centres_within(shape: tuple[int, ...], size: int, stride: int, box: Sequence[int] | np.ndarray) -> np.ndarray:
+def _centres_within(shape: tuple[int, ...], size: int, stride: int, box: Window) -> np.ndarray:
     """bool (rows, columns): whether the square's centre lies in the box."""
-    top, left, height, width = (int(v) for v in box)
+    top, left, height, width = box
     rows, columns = (np.arange(count) * stride + size / 2 for count in shape)
     down = (rows >= top) & (rows < top + height)
     across = (columns >= left) & (columns < left + width)
