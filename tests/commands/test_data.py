@@ -2,9 +2,12 @@
 
 import shutil
 
+import numpy as np
 import pytest
 
-from zfcuda import load
+from zfcuda import data, load
+from zfcuda.analysis import Cluttered
+from zfcuda.data import Preprocess
 from zfcuda.nn import Network, models
 
 from .conftest import numbers_of, run, write_fruit
@@ -35,6 +38,23 @@ def test_cluttered_as_they_were(tmp_path):
     words = ("--images", 1, "--pointing", 2, *SQUARE, "--out", tmp_path / "occlude")
     assert run("occlude", tmp_path / "checkpoint.safetensors", *words) == 0
     assert len(numbers_of(tmp_path / "occlude")["Pointing"]["hits"]) == 2
+
+
+def test_pointing_in_what_the_net_sees(fruit, fruit_net, tmp_path):
+    """A net that sees the middle 28 x 28 pixels of canvases of 56 x 56: there the boxes count."""
+    net = load(fruit_net)
+    net.preprocess = Preprocess(np.full((56, 56, 3), 60, np.float32), (28, 28), 1 / 64)
+    net.save(tmp_path / "net.safetensors")
+    words = ("--data", fruit, "--clutter", 56, "--images", 1, "--pointing", 99, "--size", 4, "--stride", 4, "--quiet")
+    assert run("occlude", tmp_path / "net.safetensors", *words, "--out", tmp_path) == 0
+    objects = Cluttered(data.open(fruit).test, 56, seed=1).boxes
+    centres = 4 * np.arange(7) + 2 + 14
+    down, across = (
+        (corners[:, None] <= centres) & (centres < corners[:, None] + 28) for corners in (objects[:, 0], objects[:, 1])
+    )
+    found = numbers_of(tmp_path)["Pointing"]
+    assert len(found["hits"]) == len(objects)
+    assert found["chance"] == pytest.approx((down[:, :, None] & across[:, None]).mean())
 
 
 def test_a_relative_path_is_found_from_anywhere(tmp_path, monkeypatch):

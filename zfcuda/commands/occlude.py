@@ -7,7 +7,8 @@ import argparse
 import numpy as np
 
 from ..analysis import Cluttered, pointing
-from ..data import Subset
+from ..analysis.source import preprocess_of
+from ..data import Preprocess, Subset
 from ..report import Report
 from ..report.sections.occlusion import add_occlusion
 from ..report.sections.pointing import pointing_section
@@ -71,14 +72,16 @@ def run(arguments: argparse.Namespace) -> int:
         progress=not arguments.quiet,
     )
     if known is not None and isinstance(dataset, Cluttered) and arguments.pointing and not stopped:
-        at = np.unique(np.linspace(0, len(dataset) - 1, min(arguments.pointing, len(dataset))).astype(int))
+        boxes = _seen(dataset.boxes, preprocess_of(net))
+        visible = np.flatnonzero(boxes[:, 2:].min(axis=1))
+        at = visible[np.unique(np.linspace(0, len(visible) - 1, min(arguments.pointing, len(visible))).astype(int))]
         subset, (size, stride) = Subset(known, at), square
         result, _ = report.kept(
             pointing,
             net,
             subset,
             subset.labels,
-            dataset.boxes[at],
+            boxes[at],
             size=size,
             stride=stride,
             fill=arguments.fill,
@@ -88,3 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
         if result is not None:
             report.add(pointing_section(result))
     return common.finish(report, directory)
+
+
+def _seen(boxes: np.ndarray, preprocess: Preprocess) -> np.ndarray:
+    """Boxes (N,4) in pixels of the data's images -> in the network's, what it sees of them; of no size if nothing."""
+    corners = [boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]
+    first, last = (np.clip(at - preprocess.test_corners[-1], 0, preprocess.crop) for at in corners)
+    return np.concatenate([first, last - first], axis=1)
