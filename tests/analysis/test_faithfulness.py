@@ -202,6 +202,11 @@ class TestErrors:
                 r"map 0 must have shape \(29, 26\) or \(29, 26, 3\), got \(28, 26\)",
             ),
             ({"maps": [noise((29, 26)), noise((29, 26)) * np.nan]}, ValueError, "map 1 has values that are not finite"),
+            (
+                {"maps": occlusion(net, images[::-1], [0, 1], size=9, stride=9)},
+                ValueError,
+                "map 0 is .* of another image",
+            ),
             ({"maps": ["a", "b"]}, TypeError, "map 0 must be an Occlusion or an array of numbers, got str"),
             ({"images": images.astype(np.float64)}, TypeError, "images must be float32"),
             ({"images": images * np.float32(np.nan)}, ValueError, "image 0 has values that are not finite"),

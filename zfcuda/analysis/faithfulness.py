@@ -136,7 +136,7 @@ def faithfulness(
     """Deletion and insertion curves of maps that rank the parts of images by relevance (see the module).
 
     images: float32 (N,H,W,C) as the net takes them, or a data set. labels (N,): the class whose probability is
-    followed. maps: one for each image: an `Occlusion`, whose `relevance` counts; an array (H,W), larger where it is
+    followed. maps: one for each image: its `Occlusion`, whose `relevance` counts; an array (H,W), larger where it is
     more relevant; or signed pixels (H,W,C) such as a projection, whose magnitude counts. patch: the size of the patches
     in pixels, an int or (height, width), by default a sixteenth of the image; the last ones are clipped by the edge.
     modes: "deletion", "insertion" or both. fill: what is painted over: a number (0 is the mean of images whose mean is
@@ -168,7 +168,7 @@ def faithfulness(
             image = check_image(net, source.read([index])[0], f"image {index}")
             output = check_activations(net.forward(to_device(net, image[None])).output, "output", index)
             start = float(to_host(net.answer(output))[0, wanted[index]])
-            relevance = _relevance(maps[index], source.image_shape, index)
+            relevance = _relevance(maps[index], image, index)
             rng = np.random.default_rng([seed, index])
             random = [rng.permutation(len(windows)) for _ in range(orders)]
             order = np.lexsort((rng.random(len(windows)), -_by_patch(relevance, size)))
@@ -235,13 +235,18 @@ def _patches(size: tuple[int, int], shape: tuple[int, ...]) -> tuple[tuple[int, 
     return (len(tops), len(lefts)), windows
 
 
-def _relevance(one: Any, shape: tuple[int, ...], index: int) -> np.ndarray:
-    """The relevance of every pixel by the map of image `index`, float64 (H,W)."""
+def _relevance(one: Any, image: np.ndarray, index: int) -> np.ndarray:
+    """The relevance of every pixel by the map of this image, number `index`, float64 (H,W)."""
+    shape = image.shape
+    if isinstance(one, Occlusion) and not np.array_equal(one.image, image):
+        raise ValueError(
+            f"map {index} is the occlusion of another image than image {index}; its relevance() may be passed"
+        )
     values = one.relevance() if isinstance(one, Occlusion) else to_host(one) if hasattr(one, "get") else one
     if not isinstance(values, np.ndarray) or values.dtype.kind not in "fiub":
         raise TypeError(f"map {index} must be an Occlusion or an array of numbers, got {type(one).__name__}")
-    if values.shape not in (tuple(shape[:2]), tuple(shape)):
-        raise ValueError(f"map {index} must have shape {tuple(shape[:2])} or {tuple(shape)}, got {values.shape}")
+    if values.shape not in (shape[:2], shape):
+        raise ValueError(f"map {index} must have shape {shape[:2]} or {shape}, got {values.shape}")
     if not np.isfinite(values).all():
         raise ValueError(f"map {index} has values that are not finite")
     values = values.astype(np.float64)
