@@ -3,6 +3,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from zfcuda.analysis import classifier
 from zfcuda.analysis.ablation import Budget
@@ -166,3 +167,25 @@ def test_fitted_images_have_the_shape_that_the_net_needs():
     assert labels.tolist() == data.labels[[1, 3]].tolist()
     assert fitted.identifier(2) == data.identifier(2)
     assert (Fitted(data, data.image_shape).batch([0])[0] == data.images[:1]).all()
+
+
+def test_fitted_colours_are_those_of_pillow():
+    images = np.random.default_rng(0).integers(0, 256, (1, 16, 20, 3), np.uint8)
+    data = ArrayDataset(images, np.zeros(1, np.int32), ("a",))
+    picture = Image.fromarray(images[0])
+    for channels, mode in ((3, "RGB"), (1, "L")):
+        wanted = picture.convert(mode).resize((11, 9), Image.Resampling.BICUBIC)
+        found = Fitted(data, (9, 11, channels)).batch([0])[0][0]
+        assert (found == np.asarray(wanted).reshape(9, 11, channels)).all()
+
+
+def test_channels_that_are_no_colours_are_fitted_one_by_one_and_never_dropped():
+    images = np.random.default_rng(0).integers(0, 256, (1, 16, 16, 4), np.uint8)
+    data = ArrayDataset(images, np.zeros(1, np.int32), ("a",))
+    found = Fitted(data, (9, 9, 4)).batch([0])[0][0]
+    for channel in range(4):
+        alone = Image.fromarray(images[0, ..., channel]).resize((9, 9), Image.Resampling.BICUBIC)
+        assert (found[..., channel] == np.asarray(alone)).all()
+    for channels in (1, 3, 5):
+        with pytest.raises(ValueError, match=f"images of 4 channels cannot be made ones of {channels}"):
+            Fitted(data, (16, 16, channels))

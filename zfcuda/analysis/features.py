@@ -169,9 +169,12 @@ def feature_analysis(
 
 class Fitted:
     """A data set with its images scaled to another shape (H,W,C), grey ones repeated or colours averaged: what a net
-    trained on one data set needs to look at another."""
+    trained on one data set needs to look at another. ValueError for other differences of channels."""
 
     def __init__(self, dataset: Dataset, image_shape: tuple[int, int, int]):
+        has, wanted = dataset.image_shape[2], image_shape[2]
+        if has != wanted and {has, wanted} != {1, 3}:
+            raise ValueError(f"images of {has} channels cannot be made ones of {wanted}; only grey and colour can")
         self._dataset = dataset
         self.image_shape = image_shape
         self.labels, self.classes, self.skipped = dataset.labels, dataset.classes, dataset.skipped
@@ -189,11 +192,13 @@ class Fitted:
 
     def _fit(self, image: np.ndarray) -> np.ndarray:
         height, width, channels = self.image_shape
-        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        picture = picture.convert("L" if channels == 1 else "RGB")
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        return np.asarray(picture).reshape(self.image_shape)
+        if channels < image.shape[2]:
+            image = np.asarray(Image.fromarray(image).convert("L"))[..., None]
+        if image.shape[:2] != (height, width):
+            planes = [Image.fromarray(np.ascontiguousarray(image[..., channel])) for channel in range(image.shape[2])]
+            scaled = [np.asarray(plane.resize((width, height), Image.Resampling.BICUBIC)) for plane in planes]
+            image = np.stack(scaled, axis=2)
+        return np.broadcast_to(image, self.image_shape)
 
 
 def draw_images(labels: np.ndarray, per_class: int, seed: int) -> np.ndarray:
