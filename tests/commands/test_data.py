@@ -7,7 +7,7 @@ import pytest
 
 from zfcuda import data, load
 from zfcuda.analysis import Cluttered
-from zfcuda.data import Preprocess
+from zfcuda.data import Preprocess, read_image
 from zfcuda.nn import Network, models
 
 from .conftest import numbers_of, run, write_fruit
@@ -137,6 +137,33 @@ class TestImageFiles:
         (line,) = capsys.readouterr().err.splitlines()
         assert message in line
         assert not (tmp_path / "out").exists()
+
+    def test_visualize(self, fruit, fruit_net, tmp_path):
+        files = [fruit / "test" / name / "1.png" for name in ("date", "berry", "apple")]
+        words = ("--layers", "fc8", "--maps", 4, "--top", 3, "--no-sanity", "--quiet", "--out", tmp_path)
+        assert run("visualize", fruit_net, "--image", *files, *words) == 0
+        found = numbers_of(tmp_path)["Block 8"]
+        net = load(fruit_net)
+        images = np.stack([read_image(file, net.preprocess.image_shape) for file in files])
+        outputs = net.forward(net.preprocess(images)).output[:, found["maps"]].T
+        np.testing.assert_allclose(found["values"], -np.sort(-outputs), rtol=1e-4)
+        assert found["indices"] == np.argsort(-outputs).tolist()
+        page = (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "3 images of files" in page
+        assert "date/1.png" in page
+
+    def test_visualize_takes_files_or_a_data_set(self, fruit, fruit_net, tmp_path, capsys):
+        words = ("--image", fruit / "test" / "date" / "1.png", "--data", fruit, "--out", tmp_path / "out")
+        assert run("visualize", fruit_net, *words) == 2
+        assert "--image and --data exclude each other" in capsys.readouterr().err
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(("command", "told"), [("visualize", True), ("faithfulness", True), ("diagnose", False)])
+    def test_a_folder_without_classes(self, command, told, fruit, fruit_net, tmp_path, capsys):
+        assert run(command, fruit_net, "--data", fruit / "test" / "date", "--out", tmp_path / "out") == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "has no class folders" in line
+        assert ("pass image files to --image" in line) == told
 
 
 class TestInfo:

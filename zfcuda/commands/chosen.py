@@ -29,6 +29,12 @@ class Chosen(NamedTuple):
 def add_chosen(parser: argparse.ArgumentParser, images: int) -> None:
     """--split, --images, or --image and --label."""
     common.add_split(parser, images=images)
+    add_image(parser)
+    parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """--image."""
     parser.add_argument(
         "--image",
         nargs="+",
@@ -36,7 +42,6 @@ def add_chosen(parser: argparse.ArgumentParser, images: int) -> None:
         default=[],
         help="image files, instead of a data set's; needs no --data",
     )
-    parser.add_argument("--label", metavar="CLASS", help="the class of --image (default: what the network says)")
 
 
 def open_chosen(arguments: argparse.Namespace, net: Network) -> Chosen:
@@ -44,15 +49,16 @@ def open_chosen(arguments: argparse.Namespace, net: Network) -> Chosen:
     if arguments.label is not None and not arguments.image:
         raise ValueError("--label needs --image: images of a data set have labels of their own")
     if arguments.image and arguments.data is None:
-        return Chosen(_files(net, arguments.image, class_names(net, None), arguments.label), None, None)
+        return Chosen(image_files(net, arguments.image, class_names(net), arguments.label), None, None)
     half = common.open_half(arguments, net)
     labelled = common.labelled(net, half)
     if arguments.image:
-        return Chosen(_files(net, arguments.image, class_names(net, labelled), arguments.label), half, labelled)
+        return Chosen(image_files(net, arguments.image, class_names(net, labelled), arguments.label), half, labelled)
     return Chosen(sample(labelled, arguments.images), half, labelled)
 
 
-def _files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: str | None) -> ArrayDataset:
+def image_files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: str | None = None) -> ArrayDataset:
+    """These files, of the class that is called `label`, or else of those that the network says."""
     preprocess = preprocess_of(net)
     label = label if label is None or label in classes else printable(label)  # as the names of classes are shown
     if label is not None and label not in classes:

@@ -15,7 +15,7 @@ from ..analysis import Cluttered
 from ..analysis.occlusion import square_of as default_square
 from ..analysis.source import preprocess_of
 from ..data import Dataset
-from ..errors import BackendError, CheckpointError
+from ..errors import BackendError, CheckpointError, DataError
 from ..nn import Network, load
 from ..report import Report
 from .numbers import CANVAS, COUNT, FILL, SIDE
@@ -180,6 +180,10 @@ def open_data(
         )
     except data.DamagedFiles as error:
         raise error.advising("--skip-damaged") from None
+    except data.NoClassFolders as error:
+        if not hasattr(arguments, "image"):
+            raise
+        raise DataError(f"{error}; or pass image files to --image, which needs no classes") from None
     told = vars(arguments).setdefault("told", set())
     for skipped in (*split.train.skipped, *split.test.skipped):
         if skipped not in told:

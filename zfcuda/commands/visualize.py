@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from ..data import Dataset
 from ..nn.layers import RULES
 from ..report import Report
 from ..report.sections.sanity import add_sanity_of_rules
 from ..report.sections.visualization import add_visualization
+from ..report.shown import class_names
 from . import common
+from .chosen import add_image, image_files
 from .common import Commands
 from .numbers import BATCH, MANY
 
@@ -24,6 +27,7 @@ def add_parser(commands: Commands) -> None:
     common.add_checkpoint(parser)
     common.add_data(parser)
     common.add_split(parser)
+    add_image(parser)
     parser.add_argument("--layers", nargs="+", metavar="LAYER", help="default: the end of every block with maps")
     parser.add_argument(
         "--maps", type=MANY, default=16, metavar="N", help="show the N strongest maps of a layer (default: 16)"
@@ -38,12 +42,17 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
-    dataset = common.open_half(arguments, net, arguments.images)
+    if arguments.image and arguments.data is not None:
+        raise ValueError("--image and --data exclude each other: either files or a data set are looked at")
+    if arguments.image:
+        dataset: Dataset = image_files(net, arguments.image, class_names(net))
+    else:
+        dataset = common.open_half(arguments, net, arguments.images)
     directory = common.output(arguments)
     report = Report(
         "What excites each map",
-        f"{len(dataset):,} images of {arguments.data}; the strongest {arguments.top} for each map, projected with the "
-        f"{arguments.rule} rule.",
+        f"{len(dataset):,} images of {arguments.data or 'files'}; the strongest {arguments.top} for each map, "
+        f"projected with the {arguments.rule} rule.",
         common.command_line(arguments),
     )
     stopped = add_visualization(

@@ -7,6 +7,7 @@ from .digest import digest
 from .folders import FolderDataset
 from .images import image_size, read_image
 from .labels import relabelled
+from .layout import NoClassFolders
 from .loading import load_batches, shuffled
 from .names import listed, printable
 from .packed import PackedDataset, open_packed, pack
@@ -23,6 +24,7 @@ __all__ = [
     "DamagedFiles",
     "Dataset",
     "FolderDataset",
+    "NoClassFolders",
     "PackedDataset",
     "Preprocess",
     "Scale",

@@ -27,6 +27,10 @@ _HALF = re.compile(rf"({'|'.join((*TRAIN, *TEST))}){_FILLERS}?")
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
+class NoClassFolders(DataError):
+    """A folder or archive has no folders that would say what its images show."""
+
+
 class Classes(NamedTuple):
     """The class folders of one half: name of the class, as it is shown -> folder."""
 
@@ -101,7 +105,7 @@ class _Tree:
             beside = (name for name in self.files.tree.names if name.rpartition("/")[0] == root)
             packed = [name for name in beside if name.endswith(_ARCHIVES)]
             found = f" but {printable(_basename(packed[0]))}, which must be unpacked" if packed else ""
-            raise DataError(
+            raise NoClassFolders(
                 f"{place}: has no class folders{found}; expected one folder per class, with its images inside"
             )
         if len(folders) == 1:
