@@ -9,7 +9,7 @@ from zfcuda.analysis.geometry import field_of
 from zfcuda.analysis.sanity import METHODS, Likeness, Sanity
 from zfcuda.data import sample
 from zfcuda.nn import Network
-from zfcuda.nn.architecture import Architecture, ConvSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
+from zfcuda.nn.architecture import AddSpec, Architecture, ConvSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
 from zfcuda.nn.layers import RULES
 from zfcuda.training import evaluate
 
@@ -154,6 +154,25 @@ class TestByHand:
             assert result.likeness[method].rank[0, 0] == pytest.approx(1)
         again = sanity(deep_net((12, 11, 3)), image, layer="pool3", size=6, stride=6)
         np.testing.assert_allclose(result.maps["deconvnet"][0], again.maps["deconvnet"][0], rtol=1e-3, atol=1e-5)
+
+
+def test_branches_that_do_not_lead_to_the_unit_stay_as_they_are():
+    """Beside the shortcut are two convolutions; random or not, they change nothing of what it projects."""
+    layers = (
+        ConvSpec("stem", 4, 3, padding=1),
+        ConvSpec("one", 4, 3, padding=1),
+        ConvSpec("two", 4, 3, padding=1),
+        ConvSpec("shortcut", 4, 1, inputs=("stem",)),
+        AddSpec("add", inputs=("two", "shortcut")),
+        FullyConnectedSpec("fc", 3),
+    )
+    net = Network(Architecture((8, 8, 3), layers, initial="lecun"), seed=1)
+    images = noise((2, 8, 8, 3))
+    found = sanity(net, images, layer="shortcut", methods=["gradient"])
+    assert found.randomised == ("shortcut", "stem")
+    assert found.half == 1
+    assert (found.likeness["gradient"].mean("rank")[1:] < 0.99).all()
+    assert sanity(net, images, methods=["gradient"]).randomised == ("fc", "shortcut", "two", "one", "stem")
 
 
 class TestRandomised:

@@ -5,7 +5,7 @@ occlusion map are compared with the intact net's. What stays while the weights g
 
 What is projected is one unit, the intact net's strongest, at strength 1 in every net. In the last layer, the default,
 it is the class that the intact net names: every layer lies between it and the pixels, so every layer counts. Of a layer
-below, only what is below it can count, and projections are compared within the window that the unit sees: beyond, both
+below, only what leads to it can count, and projections are compared within the window that the unit sees: beyond, both
 are 0 whatever the weights. The forward pass, and with it switches and masks, is the randomised net's own: those of the
 intact net are learned too, and would carry its picture into the other.
 
@@ -250,11 +250,13 @@ def _with_parameters(net: Network, parameters: dict[str, Array]) -> Network:
 
 
 def _cascade(net: Network, layer: str, seed: int) -> tuple[tuple[str, ...], list[Network]]:
-    """The layers with weights from `layer` down, and the nets in which none, the first, the first two ... are random.
-    What is random in one is the same in the next: all of them take one more copy of the weights."""
-    names = list(net.layers)
-    below = names[: names.index(layer) + 1]
-    layers = tuple(name for name in reversed(below) if net.layers[name].parameter_shapes)
+    """The layers with weights that lead to `layer`, from it down, and the nets in which none, the first, the first two
+    ... are random. What is random in one is the same in the next: all of them take one more copy of the weights."""
+    leading = {layer}
+    for name in reversed(net.layers):
+        if name in leading:
+            leading.update(net.layers[name].inputs)
+    layers = tuple(name for name in reversed(net.layers) if name in leading and net.layers[name].parameter_shapes)
     if not layers:
         raise ValueError(f"layer must have weights in it or below it, got {layer!r}")
     random, parameters, nets = randomised(net, layers, seed).parameters(), net.parameters(), [net]
