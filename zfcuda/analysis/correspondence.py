@@ -20,7 +20,7 @@ from .geometry import Window, check_box
 from .occlusion import last_map_layer
 from .progress import Steps
 from .results import Result
-from .source import as_source, to_device
+from .source import as_source, check_layers, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,9 +121,8 @@ def correspondence(
         raise ValueError(f"random_draws must not be negative, and fill be finite; got {random_draws} and {fill}")
     if layers is None:
         hidden = [name for _, name in sorted(net.blocks.items())][:-1]
-        layers = tuple(dict.fromkeys((last_map_layer(net), *hidden[-1:])))
-    for layer in layers:
-        net.locate(layer)
+        layers = (last_map_layer(net), *hidden[-1:])
+    layers = check_layers(net, layers)
 
     original = np.stack([source.read([i])[0] for i in range(count)])
     still = _features(net, original, layers)
@@ -145,7 +144,7 @@ def correspondence(
         Consistency(name, layer, float(np.mean(found)), float(np.std(found, ddof=1)) if len(found) > 1 else 0.0)
         for (name, layer), found in distances.items()
     )
-    return steps.finish(Correspondence(cells, tuple(layers), count))
+    return steps.finish(Correspondence(cells, layers, count))
 
 
 def _between_pairs(still: np.ndarray, changed: np.ndarray) -> list[float]:

@@ -21,7 +21,7 @@ from .figures import new_figure, plain
 from .geometry import field_of
 from .progress import Steps
 from .results import Result
-from .source import Images, as_source, batches, to_device
+from .source import Images, as_source, batches, check_layers, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -174,9 +174,7 @@ def rank_layers(
     progress: bool = False,
 ) -> dict[str, TopActivations]:
     """`top_activations` of several layers in one pass over the images."""
-    for layer in layers:
-        net.locate(layer)
-    rankings = {layer: Ranking(layer, k) for layer in layers}
+    rankings = {layer: Ranking(layer, k) for layer in check_layers(net, layers)}
     source = as_source(net, images)
     with Steps(len(source), batch_size, unit="images ranked", label="ranking" if progress else "") as steps:
         for start, batch in batches(net, source, steps):

@@ -26,7 +26,7 @@ from ..training import Trainer
 from .deconvnet import block_layers, rank_layers, visualize
 from .figures import new_figure
 from .results import Result
-from .source import Images
+from .source import Images, check_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -144,9 +144,7 @@ class Tracker:
         self._batch_size = batch_size
         self._out_dir = None if out_dir is None else Path(out_dir)
         self._looks: dict[int, dict[str, np.ndarray]] = {}
-        names = list(layers or block_layers(net))
-        for name in names:
-            net.locate(name)
+        names = check_layers(net, layers or block_layers(net))
         self._maps = {name: _chosen(maps, name, net.layers[name].output_shape[-1]) for name in names}
 
     def __call__(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:

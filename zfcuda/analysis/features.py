@@ -24,7 +24,7 @@ from .ablation import Budget
 from .figures import new_figure
 from .progress import Steps
 from .results import Result
-from .source import as_source, batches
+from .source import as_source, batches, check_layers
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -132,8 +132,7 @@ def feature_analysis(
         raise ValueError(
             f"layers must be one or more of {', '.join(net.layers)}: no block of the net ends below its last"
         )
-    for layer in layers:
-        net.locate(layer)
+    layers = check_layers(net, layers)
     jobs = [(count, draw) for count in sorted(set(per_class)) for draw in range(draws)]
     measured: list[dict[str, float]] = []
     label = "measuring draws" if progress else ""

@@ -15,7 +15,7 @@ from ..nn.finite import check_activations
 from .figures import COLORS, new_figure, plain
 from .progress import Steps
 from .results import OfClass
-from .source import as_source, check_labels, to_device
+from .source import as_source, check_labels, check_layers, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -164,9 +164,7 @@ def invariance(
     if len(labels) != len(source):
         raise ValueError(f"labels must be {len(source)} class numbers, one per image, got {len(labels)}")
     wanted = check_labels(labels, net.num_classes)
-    layers = tuple(layers) if layers is not None else first_and_last_hidden(net)
-    for layer in layers:
-        net.locate(layer)
+    layers = check_layers(net, first_and_last_hidden(net) if layers is None else layers)
     if amounts is None:
         amounts = {name: paper_amounts(name, net.input_shape[0]).tolist() for name in TRANSFORMS}
     if batch_size < 1:

@@ -124,6 +124,13 @@ def check_image(net: Network, image: Any, name: str = "image") -> np.ndarray:
     return image
 
 
+def check_layers(net: Network, layers: Sequence[str]) -> tuple[str, ...]:
+    """These layers of the net, each once; ValueError for one that it does not have."""
+    for layer in layers:
+        net.locate(layer)
+    return tuple(dict.fromkeys(layers))
+
+
 def check_labels(labels: Sequence[int] | np.ndarray, classes: int) -> np.ndarray:
     """Class numbers as int64 (N,). TypeError and ValueError if they are none."""
     array = np.asarray(to_host(labels) if hasattr(labels, "get") else labels)

@@ -10,7 +10,7 @@ import numpy as np
 from ...analysis import TopActivations, Visualization, block_layers, rank_layers, strongest_maps, visualize
 from ...analysis.geometry import field_of
 from ...analysis.progress import Steps
-from ...analysis.source import preprocess_of
+from ...analysis.source import check_layers, preprocess_of
 from ...data import Dataset
 from ...nn import Network
 from .. import Chart, Drawing, Gallery, Note, Picture, Report, Section, Table
@@ -39,7 +39,7 @@ def add_visualization(
 
     Of a ranking that was stopped the winners are projected; a projection that was stopped is the last one.
     """
-    layers = list(layers or block_layers(net))
+    layers = check_layers(net, layers or block_layers(net))
     tops, partly_ranked = report.kept(rank_layers, net, dataset, layers, k, batch_size=batch_size, progress=progress)
     if tops is None:
         return True
