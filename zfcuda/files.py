@@ -10,6 +10,7 @@ import re
 import signal
 import stat
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,12 +91,20 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """What a file of JSON holds. Errors as of `read_text`; ValueError also where it is no JSON, or nested deeper than
-    can be read."""
+    """What a file of JSON holds. Errors as of `read_text`; ValueError also where it is no JSON, nested deeper than can
+    be read, or names something twice, of which JSON readers keep the last."""
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path), object_pairs_hook=_each_once)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(name for name, count in Counter(name for name, _ in pairs).items() if count > 1)
+        raise ValueError(f"{twice!r} is named twice")
+    return found
 
 
 def utf8(text: str) -> bytes:

@@ -58,6 +58,7 @@ def test_a_graph_by_hand_is_trained_and_looked_at(fruit, tmp_path, capsys):
         ("[1]", "not the description of a network, but a list"),
         ("{", "Expecting property name"),
         ("[" * 100_000, "nested too deeply"),
+        ('{"input_shape": [4, 4, 1], "layers": [], "layers": []}', "'layers' is named twice"),
         ('{"layers": []}', "not the description of a network: KeyError('input_shape')"),
         ('{"input_shape": [4, 4, 1], "layers": [{"kind": "lstm", "name": "a"}]}', "unknown kind 'lstm'"),
     ],

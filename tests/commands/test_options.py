@@ -175,6 +175,19 @@ def test_numbers_in_the_file_of_parts(box, fruit, fruit_net, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("where", ["image", "part"])
+def test_what_is_named_twice_in_the_file_of_parts(where, fruit, fruit_net, tmp_path, capsys):
+    """JSON readers keep the last: an image would be missing."""
+    images = [
+        json.dumps(str(fruit / "test" / "apple" / f"{number}.png")) for number in (0, 0 if where == "image" else 1)
+    ]
+    boxes = '"leaf": [0, 0, 5, 5], "leaf": [9, 9, 5, 5]' if where == "part" else '"leaf": [0, 0, 5, 5]'
+    (tmp_path / "parts.json").write_text("{" + ", ".join(f"{image}: {{{boxes}}}" for image in images) + "}")
+    assert run("correspond", fruit_net, tmp_path / "parts.json", "--out", tmp_path / "out") == 2
+    assert f"{'0.png' if where == 'image' else 'leaf'}' is named twice" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_too_little_memory_is_one_line(monkeypatch, capsys):
     def exhaust(arguments):
         raise MemoryError("Unable to allocate 9 PiB")
