@@ -102,6 +102,17 @@ def test_images_of_another_shape(command, fruit_net, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("command", "words"), [("visualize", ("NET",)), ("train", ()), ("ablate", ())])
+def test_a_report_among_the_class_folders(command, words, fruit, fruit_net, tmp_path, capsys):
+    """It would be another class when the data are read again."""
+    shutil.copytree(fruit / "test", tmp_path / "fruit")
+    words = [fruit_net if word == "NET" else word for word in words]
+    assert run(command, *words, "--data", tmp_path / "fruit", "--quiet", "--out", tmp_path / "fruit" / "run") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"--out {tmp_path / 'fruit' / 'run'} is among the class folders of --data" in line
+    assert sorted(path.name for path in (tmp_path / "fruit").iterdir()) == sorted(load(fruit_net).classes)
+
+
 class TestImageFiles:
     def test_the_label_is_what_the_net_says(self, fruit, fruit_net, tmp_path, monkeypatch):
         monkeypatch.setattr("zfcuda.data.open", None)  # no data set is opened

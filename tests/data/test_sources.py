@@ -102,3 +102,29 @@ def test_a_path_that_is_not_there(tmp_path):
 def test_arguments_are_checked_before_anything_is_read(arguments, message):
     with pytest.raises(ValueError, match=message):
         data.open(**{"data": "nowhere"} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("folders", "out", "held"),
+    [
+        (["cat", "dog"], "run", True),
+        (["cat", "dog"], "cat", True),
+        (["cat", "dog"], "runs/first", True),
+        (["cat", "dog"], ".", True),
+        (["cat", "dog"], "../run", False),
+        (["around/cat", "around/dog"], "run", True),
+        (["train/cat", "test/cat"], "run", False),
+        (["train/cat", "test/cat"], ".", False),
+        (["train/cat", "test/cat"], "train/run", True),
+        ([], "run", False),
+    ],
+)
+def test_a_directory_that_would_become_a_class(folders, out, held, tmp_path):
+    root = tmp_path / "data"
+    root.mkdir()
+    for folder in folders:
+        (root / folder).mkdir(parents=True)
+    assert data.would_hold(root, root / out) == held
+    assert not data.would_hold("fashion-mnist", root / out)
+    (tmp_path / "link").symlink_to(root)
+    assert data.would_hold(tmp_path / "link", root / out) == held

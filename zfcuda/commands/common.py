@@ -99,8 +99,13 @@ def command_line(arguments: argparse.Namespace) -> str:
 
 
 def output(arguments: argparse.Namespace) -> Path:
-    """The directory of --out, made if it is not there; ValueError if it is something else or not writable."""
+    """The directory of --out, made if it is not there; ValueError if it is something else or not writable, or if what
+    is written there would become a part of --data."""
     directory = Path(arguments.out)
+    if (named := getattr(arguments, "data", None)) is not None and data.would_hold(named, directory):
+        raise ValueError(
+            f"--out {directory} is among the class folders of --data {named}: its pictures would be a class"
+        )
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

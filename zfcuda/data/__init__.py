@@ -13,7 +13,7 @@ from .names import listed, printable
 from .packed import PackedDataset, open_packed, pack
 from .preprocess import IMAGENET, Preprocess, Scale, mean_image, unit_scale
 from .sequence import SequenceDataset
-from .sources import CIFAR10, FASHION_MNIST, is_there, open, stamp
+from .sources import CIFAR10, FASHION_MNIST, is_there, open, stamp, would_hold
 
 __all__ = [
     "CIFAR10",
@@ -49,4 +49,5 @@ __all__ = [
     "stamp",
     "stratified",
     "unit_scale",
+    "would_hold",
 ]

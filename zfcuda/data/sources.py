@@ -13,6 +13,7 @@ from . import cifar10, fashion_mnist, idx, npz, tar_shards
 from .dataset import Split
 from .files import open_files
 from .folders import OnError, Reading, open_class_folders
+from .layout import role
 from .names import printable
 from .packed import is_packed, open_packed
 from .tar_shards import open_tar_shards
@@ -107,6 +108,20 @@ def is_there(data: str) -> bool:
     with contextlib.suppress(FileNotFoundError):
         return find_cifar10().exists()
     return False
+
+
+def would_hold(data: str | Path, directory: Path) -> bool:
+    """Whether `open` would take what is written to the directory for images of this data set: it is a folder of class
+    folders, and the directory in it, or in one of its halves; beside halves it plays no part."""
+    folder, directory = Path(data).resolve(), directory.resolve()
+    if data in (FASHION_MNIST, CIFAR10) or not folder.is_dir() or is_packed(folder):
+        return False
+    if folder != directory and folder not in directory.parents:
+        return False
+    inside = directory.relative_to(folder).parts[:1]
+    others = [one.name for one in folder.iterdir() if one.is_dir() and one.name not in inside]
+    halves = [name for name in others if role(name)[0]]
+    return bool(others and not halves) or any(role(name)[0] for name in inside)
 
 
 def stamp(data: str | Path) -> str:
