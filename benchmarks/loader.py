@@ -125,12 +125,17 @@ def copying(packed: Dataset, epoch: Epoch) -> float:
     return statistics.median(samples["crops"]) / len(images) * len(packed)
 
 
-def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
-    """Both of ours against both forms of the peer: a table and the rates, in words."""
+def both(folder: Path, work: Path) -> tuple[Dataset, Dataset]:
+    """The pictures of a folder of class folders as they are, and packed, in one order."""
     jpegs = data.open(folder, image_size=SIDE, channels=3, in_memory=False).train
     nothing = data.ArrayDataset(np.zeros((1, SIDE, SIDE, 3), np.uint8), np.zeros(1, np.int32), tuple(jpegs.classes))
     # The training half in its own order, as what is tested on, so that indices are those of the folder.
-    packed = data.pack(data.Split(nothing, jpegs), work / "packed").test
+    return jpegs, data.pack(data.Split(nothing, jpegs), work / "packed").test
+
+
+def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
+    """Both of ours against both forms of the peer: a table and the rates, in words."""
+    jpegs, packed = both(folder, work)
     epoch = Epoch.of(jpegs)
     paths = [jpegs.identifier(index) for index in range(len(jpegs))]
     peers = {}

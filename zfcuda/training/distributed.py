@@ -82,15 +82,20 @@ class SharedStep:
 
 
 def _buckets(net: Network, ranks: Ranks) -> list[_Bucket]:
-    """For all parameters, in the order in which the backward pass comes to them."""
     parameters = net.parameters()
+    sizes = {name: parameters[name].size for stage in reversed(net.stages) for name in stage.parameter_names}
+    return [_Bucket(ranks, {name: sizes[name] for name in names}) for names in bucket_names(sizes)]
+
+
+def bucket_names(sizes: Mapping[str, int]) -> list[list[str]]:
+    """Which gradients travel together. sizes: how many values each has, in the order in which the backward pass comes
+    to them."""
     groups: list[list[str]] = [[]]
-    for stage in reversed(net.stages):
-        for name in stage.parameter_names:
-            if sum(parameters[other].size for other in groups[-1]) >= _BUCKET:
-                groups.append([])
-            groups[-1].append(name)
-    return [_Bucket(ranks, {name: parameters[name].size for name in names}) for names in groups]
+    for name in sizes:
+        if sum(sizes[other] for other in groups[-1]) >= _BUCKET:
+            groups.append([])
+        groups[-1].append(name)
+    return groups
 
 
 class _Bucket:

@@ -1,0 +1,215 @@
+"""What each process of scaling.py does: `mpirun -n N python benchmarks/scaling_worker.py JOB`.
+
+JOB: the fields of `Job` as JSON. Rank 0 prints what was found (`alone` or `together`) as JSON, on its last line.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from zfcuda import backends, models
+from zfcuda.nn import Network
+from zfcuda.training import Ranks, Trainer, world
+from zfcuda.training.distributed import SharedStep, bucket_names
+
+Array = Any
+
+ARCHITECTURES = {
+    "zfnet": models.zfnet_architecture,
+    "zfnet_small": lambda: models.zfnet_small_architecture(10, (32, 32, 3)),
+}
+_RATE = 1e-6  # so small that weights stay what they are, and finite
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is measured: steps of a network (one of ARCHITECTURES) on so many images a process, so many times each."""
+
+    net: str
+    batches: tuple[int, ...]
+    rounds: int
+    device: str = "cpu"
+    precision: str = "fp32"
+
+
+class Instant:
+    """A network whose gradients are there at once. A step of it is what several processes add to that of one."""
+
+    def __init__(self, net: Network, gradients: Mapping[str, Array]):
+        self.stages, self.parameters, self.gradients = net.stages, net.parameters, gradients
+
+    def loss_and_gradients(self, images: Array, labels: Array, *, part: Any, **_: Any) -> tuple[Array, Array, Any]:
+        for stage in reversed(self.stages):
+            part.ready({name: self.gradients[name] for name in stage.parameter_names})
+        return np.zeros((), np.float32), labels, self.gradients
+
+
+class Watch:
+    """A `zfcuda.nn.record.Part` that is the whole batch, and notes when gradients are what they will be."""
+
+    first = 0
+
+    def __init__(self, size: int, wait: Callable[[], None]):
+        self.size, self._wait, self._began = size, wait, time.perf_counter()
+        self.ready_s: dict[str, float] = {}
+
+    def mean(self, array: Array) -> Array:
+        return array
+
+    def ready(self, gradients: Mapping[str, Array]) -> None:
+        self._wait()
+        self.ready_s |= dict.fromkeys(gradients, time.perf_counter() - self._began)
+
+
+class Process:
+    """One of the processes, and its network."""
+
+    def __init__(self, job: Job, ranks: Ranks):
+        self.job, self.ranks = job, ranks
+        self.net = Network(ARCHITECTURES[job.net](), seed=0).to(job.device)
+        self.net.precision = job.precision
+        xp = backends.array_module(next(iter(self.net.parameters().values())))
+        self.asarray = xp.asarray
+        self.wait: Callable[[], None] = (
+            (lambda: None) if xp is np else lambda: xp.cuda.get_current_stream().synchronize()
+        )
+
+    def batch(self, n: int) -> tuple[Array, Array]:
+        """Noise."""
+        rng = np.random.default_rng(self.ranks.rank)
+        images = rng.standard_normal((n, *self.net.input_shape), np.float32)
+        return self.asarray(images), self.asarray(rng.integers(0, self.net.num_classes, n, np.int32))
+
+    def seconds(self, call: Callable[[], Any]) -> float:
+        """Of a call that all ranks begin together: until the last one has ended it."""
+        if self.ranks.size > 1:
+            self.ranks.meet()
+        began = time.perf_counter()
+        call()
+        self.wait()
+        return max(self.ranks.gather(time.perf_counter() - began))
+
+    def taking_turns(self, calls: Mapping[str, Callable[[], Any]]) -> dict[str, list[float]]:
+        """Seconds of each call in each round, after one that does not count."""
+        found: dict[str, list[float]] = {name: [] for name in calls}
+        for counts in [False] + [True] * self.job.rounds:
+            for name, call in calls.items():
+                seconds = self.seconds(call)
+                if counts:
+                    found[name].append(seconds)
+        return found
+
+
+def alone(process: Process) -> dict[str, Any]:
+    """Of one process: seconds of a step by its number of images; of the largest batch, when each gradient is ready and
+    when the pass ends; and the shapes of parameters, in the order of the backward pass."""
+    trainer = Trainer(process.net, lr=_RATE)
+    steps = {str(n): functools.partial(trainer.step, *process.batch(n)) for n in process.job.batches}
+    samples = process.taking_turns(steps)
+    images, labels = process.batch(process.job.batches[-1])
+    passes = []
+    for _ in range(process.job.rounds):
+        watch = Watch(len(images), process.wait)
+        process.net.loss_and_gradients(images, labels, part=watch)
+        process.wait()
+        passes.append({"ready_s": watch.ready_s, "pass_s": time.perf_counter() - watch._began})
+    middle = sorted(passes, key=lambda one: one["pass_s"])[len(passes) // 2]
+    order = [name for stage in reversed(process.net.stages) for name in stage.parameter_names]
+    shapes = {name: process.net.parameters()[name].shape for name in order}
+    return {"steps_s": samples, "shapes": shapes, **middle}
+
+
+def together(process: Process) -> dict[str, Any]:
+    """Of several processes: seconds of what they exchange in a step, of small messages, and by the number of images of
+    each: of a step that each makes for itself while the others do, and of one that they make together."""
+    ranks = process.ranks
+    images, labels = process.batch(1)
+    _, _, gradients = process.net.loss_and_gradients(images, labels)
+    shared = SharedStep(ranks, Instant(process.net, gradients))  # type: ignore[arg-type]
+    exchange = functools.partial(shared.loss_and_gradients, images, labels, dropout_seed=0, step=0)
+    _check(process, exchange, gradients)
+    found: dict[str, Any] = {"exchange_s": process.taking_turns({"": exchange})[""]}
+    found["message_s"] = statistics.median(
+        process.seconds(lambda: ranks.gather_array(np.zeros(1, np.float32))) for _ in range(20)
+    )
+    if over_nccl := by_nccl(process, gradients):
+        found["nccl_s"] = process.taking_turns({"": over_nccl})[""]
+    del shared, exchange
+    apart, joined = Trainer(process.net, lr=_RATE), Trainer(process.net, lr=_RATE, communicator=ranks.communicator)
+    found |= {"beside_s": {}, "together_s": {}}
+    for n in process.job.batches:
+        batch = process.batch(n)
+        samples = process.taking_turns(
+            {"beside_s": functools.partial(apart.step, *batch), "together_s": functools.partial(joined.step, *batch)}
+        )
+        for name, seconds in samples.items():
+            found[name][str(n)] = seconds
+    return found
+
+
+def by_nccl(process: Process, gradients: Mapping[str, Array]) -> Callable[[], None] | None:
+    """A call that adds up what these arrays hold, from GPU to GPU; None where ranks share one, or there is no NCCL."""
+    if process.job.device != "cuda":
+        return None
+    import cupy
+    from cupy.cuda import nccl
+
+    ranks = process.ranks
+    gpus = ranks.gather((os.uname().nodename, cupy.cuda.Device().pci_bus_id))
+    if not nccl.available or len(set(gpus)) < ranks.size:
+        return None
+    joined = nccl.NcclCommunicator(ranks.size, ranks.broadcast(nccl.get_unique_id()), ranks.rank)
+    sizes = {name: gradient.size for name, gradient in gradients.items()}
+    buckets = [cupy.zeros(sum(sizes[name] for name in names), np.float32) for names in bucket_names(sizes)]
+
+    def add_up() -> None:
+        stream = cupy.cuda.get_current_stream().ptr
+        for bucket in buckets:
+            place = bucket.data.ptr
+            joined.allReduce(place, place, bucket.size, nccl.NCCL_FLOAT32, nccl.NCCL_SUM, stream)
+
+    return add_up
+
+
+def _own_gpu(ranks: Ranks) -> None:
+    """Each process of a host takes its own, unless somebody has chosen."""
+    hosts = ranks.gather(os.uname().nodename)
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(hosts[: ranks.rank].count(hosts[ranks.rank])))
+
+
+def _check(process: Process, exchange: Callable[[], Any], gradients: Mapping[str, Array]) -> None:
+    """What is timed is right: ranks that bring 1, 2, ... get the mean."""
+    for gradient in gradients.values():
+        gradient.fill(1 + process.ranks.rank)
+    exchange()
+    mean = (1 + process.ranks.size) / 2
+    wrong = [name for name, one in gradients.items() if not np.allclose(backends.to_host(one), mean)]
+    if wrong:
+        raise AssertionError(f"the sum of {', '.join(wrong)} is wrong")
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.argv[1]))
+    ranks = Ranks(world())
+    with ranks.ending_together():
+        if job.device == "cuda":
+            _own_gpu(ranks)
+        process = Process(job, ranks)
+        found = together(process) if ranks.size > 1 else alone(process)
+        if ranks.rank == 0:
+            print(json.dumps(found))
+        ranks.meet()
+
+
+if __name__ == "__main__":
+    main()
