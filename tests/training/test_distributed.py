@@ -421,6 +421,16 @@ def test_one_process_needs_no_mpi(monkeypatch):
         raise OSError("as it is")
 
 
+def test_a_process_that_waits_looks_often_between_pauses(monkeypatch):
+    """What comes at the thousandth look only has not cost a thousand pauses."""
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    looks = iter([False] * 999 + [True])
+    Ranks().wait(types.SimpleNamespace(Test=lambda: next(looks)))
+    assert len(pauses) == 999 // 64
+    assert next(looks, None) is None
+
+
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
 def test_several_processes_without_mpi4py(name, monkeypatch, capsys, tmp_path):
