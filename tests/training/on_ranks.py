@@ -7,6 +7,7 @@ what the test looks at. Without mpirun the same is what one process does.
 import json
 import os
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from zfcuda import backends, data
 from zfcuda.data import Augmentation
 from zfcuda.nn import Architecture, BatchNormSpec, ConvSpec, FullyConnectedSpec, MaxPoolSpec, Network, ReLUSpec, models
 from zfcuda.training import Linear, Ranks, RanksDiffer, Trainer, world
+from zfcuda.training.distributed import SharedStep
 
 from . import tiny
 
@@ -45,7 +47,7 @@ def stepped(net, batches, communicator, out, **options):
     leave(trainer, out, losses=losses)
 
 
-def small(communicator, out):
+def small(communicator, out, gradients="fp32"):
     """20 steps of zfnet_small, at a rate at which rounding stays rounding: one process whose weights are disturbed by
     6e-8 of their size is up to 3e-6 away by then, and at a rate of 1e-2 some 1e-3."""
     images = data.open("fashion-mnist").train
@@ -55,7 +57,7 @@ def small(communicator, out):
     for _ in range(20):
         pictures, labels = images.batch(rng.integers(0, len(images), BATCH))
         batches.append(((pictures.astype(np.float32) - 73) / 90, labels))
-    stepped(net, batches, communicator, out, lr=3e-4, max_filter_rms=0.5, seed=5)
+    stepped(net, batches, communicator, out, lr=3e-4, max_filter_rms=0.5, seed=5, gradients=gradients)
 
 
 def normalised(communicator, out, precision="fp32"):
@@ -85,6 +87,36 @@ def on_gpu(communicator, out):
     sys.modules["cupyx"] = type("cupyx", (), {"empty_pinned": np.empty})
     net = tiny.network().to("cuda")
     stepped(net, [tiny.batch(7, seed=step) for step in range(3)], communicator, out)
+
+
+def summed(communicator, out, gradients):
+    """What becomes of gradients that are anything: of so many values that there are three buckets, the last so small
+    that some rank adds up nothing of it."""
+    ranks = Ranks(communicator)
+    own = {name: np.random.default_rng([ranks.rank, size]).standard_normal(size, np.float32) for name, size in SUMMED}
+    found = {name: array.copy() for name, array in own.items()}
+    stages = [types.SimpleNamespace(parameter_names=[name]) for name in reversed(own)]
+
+    def loss_and_gradients(images, labels, *, part, **_):
+        for name in found:
+            part.ready({name: found[name]})
+        return np.zeros((), np.float32), labels, found
+
+    net = types.SimpleNamespace(stages=stages, parameters=lambda: own, loss_and_gradients=loss_and_gradients)
+    images, labels = tiny.batch(1 + ranks.rank)
+    with ranks.ending_together():
+        SharedStep(ranks, net, gradients).loss_and_gradients(images, labels, dropout_seed=0, step=0)
+    everyone = ranks.gather(found)
+    for other in everyone:
+        assert all(np.array_equal(other[name], found[name]) for name in found)
+    shares = ranks.gather(own)
+    if ranks.rank == 0:
+        arrays = {f"{name} of {rank}": array for rank, share in enumerate(shares) for name, array in share.items()}
+        np.savez(out / "weights.npz", **found, **arrays)
+        (out / "numbers.json").write_text("{}")
+
+
+SUMMED = (("a", 1 << 20), ("b", (1 << 20) + 7), ("c", 2))
 
 
 class Watched(data.Subset):
@@ -148,6 +180,10 @@ def other_network(communicator, out):
 
 def other_rate(communicator, out):
     Trainer(tiny.network(), lr=0.1 * (1 + rank_of(communicator)), communicator=communicator)
+
+
+def other_gradients(communicator, out):
+    Trainer(tiny.network(), gradients=("fp32", "bf16")[rank_of(communicator)], communicator=communicator)
 
 
 def other_augmentation(communicator, out):

@@ -18,8 +18,9 @@ from PIL import Image
 
 import zfcuda
 from zfcuda import cli
+from zfcuda.backends import BFLOAT16
 from zfcuda.nn import Architecture, ConvSpec, DropoutSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
-from zfcuda.training import Ranks, world
+from zfcuda.training import Ranks, Trainer, world
 
 from . import tiny
 
@@ -109,6 +110,34 @@ def test_twenty_steps_of_the_small_net(n, one_process, tmp_path):
     assert losses == numbers
 
 
+@pytest.mark.parametrize(("gradients", "dtype"), [("fp32", np.float32), ("bf16", BFLOAT16)])
+@pytest.mark.parametrize("n", [2, 3])
+def test_gradients_are_added_up_in_float32_in_the_order_of_the_ranks(n, gradients, dtype, tmp_path):
+    """To the bit: shares of 1, 2, ... images, rounded where they travel, and so is their sum."""
+    arrays, _ = found(n, "summed", tmp_path, gradients)
+    images = np.arange(1, n + 1)
+    for name in "abc":
+        total = np.zeros_like(arrays[name])
+        for rank, weight in enumerate((images / images.sum()).astype(np.float32)):
+            total += (arrays[f"{name} of {rank}"] * weight).astype(dtype).astype(np.float32)
+        assert np.array_equal(arrays[name], total.astype(dtype).astype(np.float32)), name
+
+
+def test_steps_of_gradients_that_travel_as_bfloat16(one_process, tmp_path):
+    """Losses near those of exact gradients, weights not the same; the same bits from run to run."""
+    weights, numbers = found(2, "small", tmp_path, "bf16")
+    np.testing.assert_allclose(numbers["losses"], one_process[1]["losses"], rtol=0, atol=1e-3)
+    assert bits(weights) != bits(one_process[0])
+    again, losses = found(2, "small", tmp_path, "bf16")
+    assert bits(again) == bits(weights)
+    assert losses == numbers
+
+
+def test_gradients_travel_as_float32_or_bfloat16():
+    with pytest.raises(ValueError, match="gradients must be one of fp32, bf16; got 'fp16'"):
+        Trainer(tiny.network(), gradients="fp16")
+
+
 def test_batch_normalisation_is_that_of_the_whole_batch(tmp_path):
     weights, numbers = found(1, "normalised", tmp_path)
     for n in (2, 3):
@@ -182,6 +211,7 @@ def test_a_training_goes_on_with_another_number_of_processes(before, after, tmp_
         ("other_classes", r"classes \('left', 'centre', 'right'\) instead of \('left', 'middle', 'right'\), train .*"),
         ("other_network", r"architecture of other values"),
         ("other_rate", r"lr 0.2 instead of 0.1"),
+        ("other_gradients", r"gradients 'bf16' instead of 'fp32'"),
         ("other_augmentation", r"augmentation .*"),
         ("other_version", r"version '0.0.9' instead of '.*'"),
         ("no_images", r"rank 1 has no images of this batch, and needs at least one"),
@@ -342,6 +372,12 @@ def test_the_command_finds_out_that_mpirun_started_it(folder, model, tmp_path):
         assert said[0].startswith(f"{n} processes: rank 0 is process ")
         assert sorted(os.listdir(out)) == sorted(os.listdir(tmp_path / "1"))
         assert_metrics_near(metrics_of(out), metrics_of(tmp_path / "1"))
+
+
+def test_the_command_says_as_what_gradients_travelled(folder, model, tmp_path):
+    trained(2, folder, model, tmp_path / "run", "--epochs", 1, "--gradients", "bf16")
+    settings = zfcuda.load(tmp_path / "run" / "checkpoint.safetensors").origin["settings"]
+    assert (settings["processes"], settings["gradients"]) == (2, "bf16")
 
 
 @pytest.mark.parametrize("rank", [0, 1])

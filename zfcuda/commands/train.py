@@ -16,6 +16,7 @@ from ..report import Report
 from ..report.sections.evolution import evolution_section
 from ..report.sections.training import training_section
 from ..training import Ranks, Trainer, evaluate, world
+from ..training.distributed import GRADIENTS
 from ..training.origin import augmentation_of
 from ..training.ranks import Communicator
 from ..training.trainer import CHECKPOINT
@@ -53,6 +54,12 @@ def add_parser(commands: Commands) -> None:
         default="fp32",
         help="of convolutions and fully connected layers: exact float32, float32 on tensor cores, or bfloat16 "
         "activations, for half the memory; weights are float32 in each (default: fp32)",
+    )
+    parser.add_argument(
+        "--gradients",
+        choices=tuple(GRADIENTS),
+        default="fp32",
+        help="as what they travel between processes: exact, or rounded to bfloat16, half as much (default: fp32)",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--ten-crop", action="store_true", help="test with ten crops of each image, as the paper does")
@@ -98,6 +105,7 @@ def _run(arguments: argparse.Namespace, communicator: Communicator | None, write
         precision=arguments.precision,
         seed=arguments.seed,
         communicator=communicator,
+        gradients=arguments.gradients,
     )
     tracker = None
     if writes and arguments.track_evolution is not None:

@@ -9,6 +9,9 @@ the ranks. Gradients travel in buckets of some megabytes, as soon as the backwar
 As in a ring, a rank sends and receives 2 (N - 1) / N times the size of the gradients. MPI's own sums (MPI_Allreduce)
 may be in any order; here MPI only carries, so that the bits are the same from run to run and on all ranks. The arrays
 travel through the host's memory, also those of a GPU. Buckets take twice the memory of the gradients.
+
+Values travel as float32, or rounded to bfloat16, which is half as much: the shares' (weighted) gradients and the sums
+are rounded to nearest even, and added up in float32. All ranks get the same bits then, too.
 """
 
 from __future__ import annotations
@@ -18,10 +21,13 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import Array, array_module, to_host
+from .. import ops
+from ..backends import BFLOAT16, Array, array_module, to_host
 from ..nn import Network
 from .checkpoint import fill
 from .ranks import Ranks, RanksDiffer
+
+GRADIENTS = {"fp32": np.dtype(np.float32), "bf16": BFLOAT16}  # as which they may travel
 
 _BUCKET = 1 << 20  # values, 4 MiB: large enough that latency does not count, small enough that most are sent early
 
@@ -32,11 +38,12 @@ class SharedStep:
     It is also the `zfcuda.nn.record.Part` of those passes.
     """
 
-    def __init__(self, ranks: Ranks, net: Network):
+    def __init__(self, ranks: Ranks, net: Network, gradients: str = "fp32"):
+        """gradients: as what they travel, of GRADIENTS."""
         self._ranks = ranks
         self._net = net
         self._counts = np.zeros(ranks.size, np.int64)
-        self._buckets = _buckets(net, ranks)
+        self._buckets = _buckets(net, ranks, GRADIENTS[gradients])
         self._bucket_of = {name: bucket for bucket in self._buckets for name in bucket.places}
         self._gradients: Mapping[str, Array] = {}
 
@@ -81,10 +88,10 @@ class SharedStep:
                 break
 
 
-def _buckets(net: Network, ranks: Ranks) -> list[_Bucket]:
+def _buckets(net: Network, ranks: Ranks, dtype: np.dtype) -> list[_Bucket]:
     parameters = net.parameters()
     sizes = {name: parameters[name].size for stage in reversed(net.stages) for name in stage.parameter_names}
-    return [_Bucket(ranks, {name: sizes[name] for name in names}) for names in bucket_names(sizes)]
+    return [_Bucket(ranks, {name: sizes[name] for name in names}, dtype) for names in bucket_names(sizes)]
 
 
 def bucket_names(sizes: Mapping[str, int]) -> list[list[str]]:
@@ -102,15 +109,16 @@ class _Bucket:
     """Gradients that travel together. It is empty, is being filled, has its pieces on their way (to where they are
     added up), and its sums."""
 
-    def __init__(self, ranks: Ranks, sizes: Mapping[str, int]):
+    def __init__(self, ranks: Ranks, sizes: Mapping[str, int], dtype: np.dtype):
         ends = np.cumsum(list(sizes.values())).tolist()
         self.places = {name: slice(end - size, end) for end, (name, size) in zip(ends, sizes.items(), strict=True)}
         self._ranks = ranks
         self._values = np.empty(ends[-1], np.float32)
+        self._rounded = ops.cast(self._values, dtype)  # what travels, which float32 values do themselves
         edges = [ends[-1] * rank // ranks.size for rank in range(ranks.size + 1)]
         # What MPI calls counts and displacements.
         self._pieces = np.diff(edges).tolist(), edges[:-1]
-        self._received = np.empty((ranks.size, self._pieces[0][ranks.rank]), np.float32)
+        self._received = np.empty((ranks.size, self._pieces[0][ranks.rank]), dtype)
         self._missing = len(sizes)
         self._scattering: Any = None
         self._gathering: Any = None
@@ -121,8 +129,9 @@ class _Bucket:
         self._missing -= 1
         if self._missing == 0:
             size, count = self._received.shape
-            received = [self._received, ([count] * size, [count * rank for rank in range(size)])]
-            self._scattering = self._ranks.communicator.Ialltoallv([self._values, self._pieces], received)
+            received = [_bits(self._received), ([count] * size, [count * rank for rank in range(size)])]
+            _convert(self._values, self._rounded)
+            self._scattering = self._ranks.communicator.Ialltoallv([_bits(self._rounded), self._pieces], received)
 
     def advance(self) -> bool:
         """Whether its sums are at least on their way: the next bucket's may then follow. Waits for nothing."""
@@ -135,10 +144,14 @@ class _Bucket:
         return True
 
     def _add_up(self) -> None:
-        total = self._received[0]
-        for part in self._received[1:]:
-            total += part
-        self._gathering = self._ranks.sums.Iallgatherv(total, [self._values, self._pieces])
+        if self._received.size:  # a small bucket has no piece for some ranks
+            total = ops.cast(self._received[0], np.float32)
+            for part in self._received[1:]:
+                total += ops.cast(part, np.float32)
+            total = ops.cast(total, self._rounded.dtype)
+        else:
+            total = self._received[0]
+        self._gathering = self._ranks.sums.Iallgatherv(_bits(total), [_bits(self._rounded), self._pieces])
 
     def finish(self, gradients: Mapping[str, Array]) -> None:
         """Waits for the sums, puts them into `gradients`, and is empty again."""
@@ -146,6 +159,17 @@ class _Bucket:
             self._ranks.wait(self._scattering)
             self._add_up()
         self._ranks.wait(self._gathering)
+        _convert(self._rounded, self._values)
         for name, place in self.places.items():
             fill(gradients[name], self._values[place].reshape(gradients[name].shape))
         self._missing, self._scattering, self._gathering = len(self.places), None, None
+
+
+def _convert(source: np.ndarray, target: np.ndarray) -> None:
+    if target is not source:
+        ops.cast(source, target.dtype, out=target)
+
+
+def _bits(array: np.ndarray) -> np.ndarray:
+    """Of a size that MPI knows."""
+    return array.view(f"u{array.itemsize}")

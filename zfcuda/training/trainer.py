@@ -21,7 +21,7 @@ from ..nn.capture import Captured, identity
 from ..nn.finite import check_weights
 from ..ops.loss import check_label_range
 from .checkpoint import Progress, load_training, save_training
-from .distributed import SharedStep
+from .distributed import GRADIENTS, SharedStep
 from .divergence import describe_divergence
 from .evaluation import evaluate, fitting, rank_of_label
 from .inputs import default_preprocess
@@ -63,6 +63,7 @@ class Trainer:
     seed            of dropout, crops, flips and the order of the images. The same seed gives the same bits
     communicator    of mpi4py, where several processes train one network: each makes a trainer with the same arguments,
                     and calls it as the others do
+    gradients       "fp32", or "bf16": rounded where they travel between processes, which is half as much
 
     `lr` may be set at any time, as the paper does by hand; a schedule of `fit` multiplies it. ValueError for values
     that are not allowed.
@@ -90,7 +91,10 @@ class Trainer:
         precision: str | None = None,
         seed: int = 0,
         communicator: Communicator | None = None,
+        gradients: str = "fp32",
     ):
+        if gradients not in GRADIENTS:
+            raise ValueError(f"gradients must be one of {', '.join(GRADIENTS)}; got {gradients!r}")
         if not 0 < lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, got {lr}")
         if not 0 <= seed < 2**63:
@@ -112,10 +116,11 @@ class Trainer:
         self._guard = array_module(next(iter(net.parameters().values()))).zeros((), np.float32)
         self._captured = Captured()
         self.ranks = Ranks(communicator)
-        self._shared = SharedStep(self.ranks, net) if self.ranks.size > 1 else None
+        self._shared = SharedStep(self.ranks, net, gradients) if self.ranks.size > 1 else None
         made_of = {"version": __version__, "architecture": net.architecture.to_dict(), "precision": net.precision}
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "max_filter_rms": max_filter_rms}
-        self.ranks.check_same({**made_of, **options, "seed": seed})
+        self._of_ranks = {"processes": self.ranks.size, "gradients": gradients} if self.ranks.size > 1 else {}
+        self.ranks.check_same({**made_of, **options, "seed": seed, "gradients": gradients})
         self._take_weights()
 
     # ---- One step ------------------------------------------------------------------------------------------
@@ -331,7 +336,8 @@ class Trainer:
             "precision": self.net.precision,
             "scale": preprocess.scale,
             "seed": self.seed,
-        } | ({"processes": self.ranks.size} if self.ranks.size > 1 else {})  # on which rounding depends
+            **self._of_ranks,  # on which rounding depends
+        }
 
     def _epoch(
         self, train: Dataset, batch_size: int, schedule: Schedule, augmentation: Augmentation, bar: tqdm
