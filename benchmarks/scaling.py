@@ -16,6 +16,7 @@ Exit status: 0; 1, a process failed; 2, wrong arguments, or no MPI.
 from __future__ import annotations
 
 import argparse
+import functools
 import importlib.util
 import json
 import math
@@ -27,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -153,9 +154,9 @@ def step_of(one: Mapping[str, Any], images: int) -> Step:
     return Step(images, statistics.median(one["steps_s"][str(images)]), shapes, ready, one["pass_s"] / longest)
 
 
-def link_of(name: str, n: int, values: int, samples: Sequence[float], hides: bool) -> Link:
-    """What carried so many float32 values in this time, and no faster than that."""
-    return Link(name, 2 * (n - 1) / n * 4 * values / statistics.median(samples) / 1e9, 0.0, None, hides)
+def link_of(name: str, n: int, moved: float, samples: Sequence[float], hides: bool) -> Link:
+    """What added up so many bytes in this time, and no faster than that."""
+    return Link(name, 2 * (n - 1) / n * moved / statistics.median(samples) / 1e9, 0.0, None, hides)
 
 
 # ---- Tables ------------------------------------------------------------------------------------------------------
@@ -187,13 +188,18 @@ def sums(found: Mapping[int, Mapping[str, Any]], values: int) -> str:
     head = ["processes", "by", "MB", "ms", "GB/s sent by each", "small message, us"]
     lines = []
     for n, one in found.items():
-        for by, samples in (("MPI, host memory", one["exchange_s"]), ("NCCL", one.get("nccl_s"))):
+        exchanges = one["exchange_s"]
+        for by, size, samples in (
+            ("MPI, host memory", 4, exchanges["fp32"]),
+            ("MPI, host memory, as bf16", 2, exchanges["bf16"]),
+            ("NCCL", 4, one.get("nccl_s")),
+        ):
             cells = [NOT_MEASURED, NOT_MEASURED]
             if samples:
-                link = link_of(by, n, values, samples, False)
+                link = link_of(by, n, size * values, samples, False)
                 cells = [f"{1e3 * statistics.median(samples):.4g}", f"{link.gbytes:.3g}"]
             message = f"{1e6 * one['message_s']:.0f}" if by != "NCCL" else ""
-            lines.append([str(n), by, f"{4 * values / 1e6:.1f}", *cells, message])
+            lines.append([str(n), by, f"{size * values / 1e6:.1f}", *cells, message])
     return record.markdown_table(head, lines)
 
 
@@ -202,7 +208,7 @@ def compared(one: Mapping[str, Any], n: int, several: Mapping[str, Any]) -> tupl
     lines, rows, explained = [], [], []
     for images, samples in several["together_s"].items():
         step = step_of(one, int(images))
-        link = link_of("measured", n, step.values, several["exchange_s"], hides=False)
+        link = link_of("measured", n, 4 * step.values, several["exchange_s"]["fp32"], hides=False)
         predicted = scaling_model.predict(step, n, link, WAYS[0])
         beside, together = statistics.median(several["beside_s"][images]), statistics.median(samples)
         measured = n * step.images / together
@@ -215,10 +221,12 @@ def compared(one: Mapping[str, Any], n: int, several: Mapping[str, Any]) -> tupl
         gain = f"{measured / step.images_per_second:.2f}"
         lines.append([str(n), images, *times, *rates, gain, f"{hidden:.0%}"])
         if abs(ratio - 1) > OFF:
+            slowed = n * step.images / (beside + predicted.exposed) / measured
             explained.append(
                 f"- {images} images: {abs(ratio - 1):.0%} off. A process takes {beside / step.seconds:.2f} times as "
-                f"long while the others compute; their sums add {1e3 * (together - beside):.4g} ms to that, "
-                f"{(together - beside) / predicted.exposed:.2f} times what they take alone.\n"
+                f"long while the others compute (with that, predicted / measured is {slowed:.2f}); sums add "
+                f"{1e3 * (together - beside):.4g} ms to it, {(together - beside) / predicted.exposed:.2f} times what "
+                "they take alone.\n"
             )
     head = ["processes", "images each", "one alone, ms", "each for itself, ms", "sums alone, ms", "together, ms"]
     head += ["predicted, images/s", "measured", "predicted / measured", "times as fast as one", "sums hidden"]
@@ -246,14 +254,17 @@ def predictions(step: Step, links: Sequence[Link], rate: float) -> tuple[str, li
 
 
 def decisions(step: Step, links: Sequence[Link]) -> str:
-    """Where another way to add up is at least a tenth faster, reading aside."""
+    """Where another way to add up is at least a tenth faster, reading aside, and what follows."""
     fp32, bf16, columns, both = WAYS
-    text = ""
-    for what, other, than in (
-        ("Gradients as bf16", bf16, fp32),
-        ("Columns instead of fp32 gradients", columns, fp32),
-        ("Columns in bf16 instead of bf16 gradients", both, bf16),
-    ):
+    asked = {
+        "Gradients as bf16": (bf16, fp32),
+        "Columns instead of fp32 gradients": (columns, fp32),
+        "Columns in bf16 instead of bf16 gradients": (both, bf16),
+    }
+    pays: dict[str, dict[str, dict[int, bool]]] = {}
+    lines = []
+    for what, (other, than) in asked.items():
+        pays[what] = {link.name: {} for link in links}
         where = []
         for n in COUNTS:
             gains = {}
@@ -261,13 +272,33 @@ def decisions(step: Step, links: Sequence[Link]) -> str:
                 if link.most is None or n <= link.most:
                     now, then = (scaling_model.predict(step, n, link, way).images_per_second for way in (than, other))
                     gains[link.name] = then / now
-            paying = [f"{name} {gain:.1f}" for name, gain in gains.items() if gain >= PAYS]
-            where.append(f"N = {n}: {', '.join(paying) or 'nowhere'}")
-        text += f"- {what}, times as fast: {'; '.join(where)}\n"
-    return text + (
-        f"- Columns send less than the gradients of fully connected layers below {scaling_model.break_even(step):,.0f} "
-        "images of the whole batch, and nothing of it can be hidden\n"
+                    pays[what][link.name][n] = then / now >= PAYS
+            where.append(f"N = {n}: {_listed(f'{name} {gain:.1f}' for name, gain in gains.items() if gain >= PAYS)}")
+        lines.append(f"{what}, times as fast: {'; '.join(where)}")
+    rounded, _, split = (of_links.items() for of_links in pays.values())
+    lines += [
+        f"Columns send less than the gradients of fully connected layers below {scaling_model.break_even(step):,.0f} "
+        "images of the whole batch, and nothing of it can be hidden",
+        f"So gradients should travel as bf16: {_listed(name for name, of in rounded if any(of.values()))}",
+        "So fully connected layers should be split by columns, whatever N, rather than that: "
+        + _listed(name for name, of in split if all(of.values())),
+    ]
+    return "".join(f"- {line}\n" for line in lines)
+
+
+def through_host(step: Step, n: int, several: Mapping[str, Any]) -> str:
+    """How the trainer adds up now, whatever the link, as fast as it was here."""
+    seconds = statistics.median(several["exchange_s"]["fp32"])
+    link = link_of("", n, 4 * step.values, [seconds], hides=False)
+    rate = scaling_model.predict(step, n, link, WAYS[0]).images_per_second
+    return (
+        f"- Through the host's memory, where the trainer adds up now, at the {1e3 * seconds:.3g} ms of {n} processes "
+        f"here, {n} do {rate:,.0f} images/s, {rate / n / step.images_per_second:.0%} of {n} times one\n"
     )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "nowhere"
 
 
 ASSUMPTIONS = (
@@ -329,9 +360,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         contents["compared"] = [row for _, rows in tables for row in rows]
         say("## Together: the model against a measurement\n\n" + "\n".join(table for table, _ in tables))
         n = options.processes[-1]
-        links.append(link_of(f"MPI, as here on {n}", n, here.values, several[n]["exchange_s"], False))
         if samples := several[n].get("nccl_s"):
-            links.append(link_of(f"NCCL, as here on {n}", n, here.values, samples, True))
+            links.append(link_of(f"NCCL, as here on {n}", n, 4 * here.values, samples, True))
     contents["reading"] = rates = reading(50 if options.quick else 2000, options.rounds)
     listed = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
     say(f"## Reading\n\nImages/s of one process: {listed}")
@@ -341,7 +371,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         contents["predicted"][title] = rows
         say(
             f"## Model: {title}; {step.images} images a GPU\n\nImages/s, what is exposed, what each sends.\n\n{table}\n"
-            f"{decisions(step, links)}"
+            f"{decisions(step, links)}{''.join(map(functools.partial(through_host, step), several, several.values()))}"
         )
     say("Assumed:\n" + "\n".join(f"- {assumption}" for assumption in ASSUMPTIONS))
     if out := options.out or (None if options.quick else default_path(facts)):

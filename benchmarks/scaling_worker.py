@@ -20,7 +20,7 @@ import numpy as np
 from zfcuda import backends, models
 from zfcuda.nn import Network
 from zfcuda.training import Ranks, Trainer, world
-from zfcuda.training.distributed import SharedStep, bucket_names
+from zfcuda.training.distributed import GRADIENTS, SharedStep, bucket_names
 
 Array = Any
 
@@ -130,21 +130,24 @@ def alone(process: Process) -> dict[str, Any]:
 
 
 def together(process: Process) -> dict[str, Any]:
-    """Of several processes: seconds of what they exchange in a step, of small messages, and by the number of images of
-    each: of a step that each makes for itself while the others do, and of one that they make together."""
+    """Of several processes: seconds of what they exchange in a step (by how gradients travel), of small messages, and
+    by the number of images of each: of a step that each makes for itself while the others do, and of one that they make
+    together."""
     ranks = process.ranks
     images, labels = process.batch(1)
     _, _, gradients = process.net.loss_and_gradients(images, labels)
-    shared = SharedStep(ranks, Instant(process.net, gradients))  # type: ignore[arg-type]
-    exchange = functools.partial(shared.loss_and_gradients, images, labels, dropout_seed=0, step=0)
-    _check(process, exchange, gradients)
-    found: dict[str, Any] = {"exchange_s": process.taking_turns({"": exchange})[""]}
+    exchanges = {}
+    for name in GRADIENTS:
+        shared = SharedStep(ranks, Instant(process.net, gradients), name)  # type: ignore[arg-type]
+        exchanges[name] = functools.partial(shared.loss_and_gradients, images, labels, dropout_seed=0, step=0)
+        _check(process, exchanges[name], gradients)
+    found: dict[str, Any] = {"exchange_s": process.taking_turns(exchanges)}
     found["message_s"] = statistics.median(
         process.seconds(lambda: ranks.gather_array(np.zeros(1, np.float32))) for _ in range(20)
     )
     if over_nccl := by_nccl(process, gradients):
         found["nccl_s"] = process.taking_turns({"": over_nccl})[""]
-    del shared, exchange
+    del shared, exchanges
     apart, joined = Trainer(process.net, lr=_RATE), Trainer(process.net, lr=_RATE, communicator=ranks.communicator)
     found |= {"beside_s": {}, "together_s": {}}
     for n in process.job.batches:

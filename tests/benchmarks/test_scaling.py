@@ -167,7 +167,7 @@ ONE = {
     "pass_s": 0.8,
 }
 SEVERAL = {
-    "exchange_s": [0.1, 0.1, 0.1],
+    "exchange_s": {"fp32": [0.1] * 3, "bf16": [0.05] * 3},
     "message_s": 1e-5,
     "beside_s": {"2": [0.5] * 3, "4": [1.2] * 3},
     "together_s": {"2": [0.6] * 3, "4": [1.5] * 3},
@@ -190,10 +190,11 @@ def test_table_of_one_process():
 
 def test_table_of_sums():
     """8 MiB in 0.1 s between two."""
-    mpi, nccl = lines_of(scaling.sums({2: SEVERAL}, 2 * MIB))[1:]
+    mpi, rounded, nccl = lines_of(scaling.sums({2: SEVERAL}, 2 * MIB))[1:]
     assert mpi == ["2", "MPI, host memory", "8.4", "100", "0.0839", "10"]
+    assert rounded == ["2", "MPI, host memory, as bf16", "4.2", "50", "0.0839", "10"]
     assert nccl[3:] == ["not measured", "not measured", ""]
-    assert lines_of(scaling.sums({2: SEVERAL | {"nccl_s": [0.05]}}, 2 * MIB))[2][3:5] == ["50", "0.168"]
+    assert lines_of(scaling.sums({2: SEVERAL | {"nccl_s": [0.05]}}, 2 * MIB))[3][3:5] == ["50", "0.168"]
 
 
 def test_the_model_against_a_measurement():
@@ -204,7 +205,7 @@ def test_the_model_against_a_measurement():
     assert [cells[8] for cells in lines_of(text)[1:]] == ["1.00", "1.50"]
     (why,) = [line for line in text.splitlines() if line.startswith("- ")]
     assert why.startswith("- 4 images: 50% off. A process takes 1.33 times as long while the others compute")
-    assert "300 ms to that, 3.00 times what they take alone" in why
+    assert "(with that, predicted / measured is 1.15); sums add 300 ms to it, 3.00 times what they take alone" in why
 
 
 def test_table_of_predictions():
@@ -222,11 +223,26 @@ def test_table_of_predictions():
 def test_decisions():
     """Over the slow link half the bytes are nearly twice as fast; over the fast one nothing is."""
     slow, fast = dataclasses.replace(link(100), name="slow"), dataclasses.replace(link(1e-6), name="fast", most=2)
-    bf16, columns, _, last = scaling.decisions(STEP, [slow, fast]).splitlines()
+    bf16, columns, _, even, *so = scaling.decisions(STEP, [slow, fast]).splitlines()
     assert bf16 == "- Gradients as bf16, times as fast: " + "; ".join(f"N = {n}: slow 2.0" for n in scaling.COUNTS)
     assert columns.endswith("N = 2: slow 2.0; N = 8: slow 1.9; N = 64: slow 1.7")
-    assert "below 683 images of the whole batch" in last
-    assert scaling.decisions(STEP, [fast]).count("nowhere") == 3 * len(scaling.COUNTS)
+    assert "below 683 images of the whole batch" in even
+    assert [line.rpartition(": ")[2] for line in so] == ["slow", "slow"]
+    assert scaling.decisions(STEP, [fast]).count("nowhere") == 3 * len(scaling.COUNTS) + 2
+
+
+def test_through_the_hosts_memory():
+    """A second alone, and a tenth for the sums."""
+    text = scaling.through_host(STEP, 2, SEVERAL)
+    assert "at the 100 ms of 2 processes here, 2 do 4 images/s, 91% of 2 times one" in text
+
+
+def test_columns_that_pay_for_few_processes_only_are_not_advised():
+    step = dataclasses.replace(STEP, images=60)
+    _, columns, _, _, bf16, split = scaling.decisions(step, [link(100)]).splitlines()
+    assert columns.endswith("N = 2: link 1.7; N = 8: link 1.2; N = 64: nowhere")
+    assert bf16.endswith(": link")
+    assert split.endswith(": nowhere")
 
 
 # ---- The command -------------------------------------------------------------------------------------------------
@@ -248,11 +264,12 @@ def test_two_processes(tmp_path, capsys):
     assert all(row["ratio"] > 0 for row in written["compared"])
     ((title, rows),) = written["predicted"].items()
     assert title == "100 images/s as given, not measured here"
-    assert rows[-1]["link"] == "MPI, as here on 2"
+    assert rows[-1]["link"] == scaling.LINKS[-1].name
     page = (tmp_path / "results" / "here.md").read_text()
     assert page.strip() == capsys.readouterr().out.strip()
     for heading in ("One process", "The sum of gradients", "Together", "Model: 100 images/s"):
         assert f"## {heading}" in page
+    assert "- Through the host's memory" in page
 
 
 @pytest.mark.usefixtures("no_reading")
@@ -269,7 +286,7 @@ def test_the_model_alone(monkeypatch, capsys):
     text = capsys.readouterr().out
     assert text.count("images/s, a bound from the machine code, not measured; 128 images a GPU") == 3
     assert "below 3,274 images of the whole batch" in text
-    assert "MPI, as here" not in text
+    assert "Through the host's memory" not in text
 
 
 def test_reading(monkeypatch):
