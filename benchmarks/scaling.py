@@ -103,6 +103,8 @@ def _check_processes(parser: argparse.ArgumentParser, options: argparse.Namespac
         if (found := mpirun()) is None:
             parser.error("there is no mpirun: pip install mpich, or give --launch; --processes alone needs no MPI")
         options.launch = f"{shlex.quote(found)} -n {{n}}"
+    elif "{n}" not in options.launch:
+        parser.error(f"--launch needs {{n}}, where the number of processes goes, got {options.launch!r}")
     if importlib.util.find_spec("mpi4py") is None:
         parser.error("there is no mpi4py: pip install 'zfcuda[mpi]'; --processes alone needs no MPI")
 
@@ -119,7 +121,7 @@ def run(options: argparse.Namespace, n: int, device: str) -> dict[str, Any]:
         "device": device,
         "precision": options.precision,
     }
-    command = shlex.split(options.launch.format(n=n)) if n > 1 else []
+    command = shlex.split(options.launch.replace("{n}", str(n))) if n > 1 else []
     command += [sys.executable, str(Path(scaling_worker.__file__)), json.dumps(job)]
     environment = os.environ | {"OMP_NUM_THREADS": str(options.threads)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)

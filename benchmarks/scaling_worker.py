@@ -60,7 +60,7 @@ class Watch:
     first = 0
 
     def __init__(self, size: int, wait: Callable[[], None]):
-        self.size, self._wait, self._began = size, wait, time.perf_counter()
+        self.size, self._wait, self.began = size, wait, time.perf_counter()
         self.ready_s: dict[str, float] = {}
 
     def mean(self, array: Array) -> Array:
@@ -68,7 +68,7 @@ class Watch:
 
     def ready(self, gradients: Mapping[str, Array]) -> None:
         self._wait()
-        self.ready_s |= dict.fromkeys(gradients, time.perf_counter() - self._began)
+        self.ready_s |= dict.fromkeys(gradients, time.perf_counter() - self.began)
 
 
 class Process:
@@ -122,7 +122,7 @@ def alone(process: Process) -> dict[str, Any]:
         watch = Watch(len(images), process.wait)
         process.net.loss_and_gradients(images, labels, part=watch)
         process.wait()
-        passes.append({"ready_s": watch.ready_s, "pass_s": time.perf_counter() - watch._began})
+        passes.append({"ready_s": watch.ready_s, "pass_s": time.perf_counter() - watch.began})
     middle = sorted(passes, key=lambda one: one["pass_s"])[len(passes) // 2]
     order = [name for stage in reversed(process.net.stages) for name in stage.parameter_names]
     shapes = {name: process.net.parameters()[name].shape for name in order}

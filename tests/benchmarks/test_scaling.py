@@ -303,6 +303,7 @@ def test_reading(monkeypatch):
         (["--processes", "2", "4096"], r"4096 processes of 1 threads need 4096 processors, and here are \d+"),
         (["--threads", "0"], "--threads must be positive and finite, got 0"),
         (["--images-per-second", "inf"], "--images-per-second must be positive and finite, got inf"),
+        (["--launch", "srun -n 2"], r"--launch needs \{n\}, where the number of processes goes, got 'srun -n 2'"),
         (["--batches", "0"], "--batches must be at least 1, got 0"),
     ],
 )
