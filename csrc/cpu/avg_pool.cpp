@@ -66,6 +66,8 @@ bool streams(std::int64_t floats, int channels, const float* result) {
 struct Windows {
     int first = 0, end = 0;
 
+    bool operator!=(const Windows& other) const { return first != other.first || end != other.end; }
+
     // From those of an earlier position.
     void move_to(int at, int before, int window, int stride, int count) {
         while (first < count && std::int64_t{first} * stride - before + window <= at)
@@ -139,18 +141,25 @@ void avg_pool2d_grad(const AvgPoolShape& sh, const T* dy, T* dx, Stream) {
             const float* image = dy + row / sh.h * P * y_row;
             Windows rows, columns;
             rows.move_to(static_cast<int>(row % sh.h), sh.top, sh.window_h, sh.stride_h, P);
-            for (int w = 0; w < sh.w; ++w) {
-                columns.move_to(w, sh.left, sh.window_w, sh.stride_w, Q);
+            columns.move_to(0, sh.left, sh.window_w, sh.stride_w, Q);
+            for (int w = 0, next; w < sh.w; w = next) {
+                // Neighbours in the same windows have the same gradient.
+                const Windows these = columns;
+                for (next = w + 1; next < sh.w; ++next) {
+                    columns.move_to(next, sh.left, sh.window_w, sh.stride_w, Q);
+                    if (columns != these) break;
+                }
                 for_channels(C, [&](const auto& load, auto vectors, int c, int last) {
                     Vec sum[vectors] = {};
                     for (int p = rows.first; p < rows.end; ++p)
-                        for (int q = columns.first; q < columns.end; ++q) {
+                        for (int q = these.first; q < these.end; ++q) {
                             const float scale = average_scale(sh.rows(p), sh.columns(q));
                             const float* from = image + p * y_row + std::int64_t{q} * C + c;
                             for (int i = 0; i < vectors; ++i)
                                 sum[i] += load(from + i * kLanes) * scale;
                         }
-                    store_all(dx + row * x_row + std::int64_t{w} * C + c, sum, last, stream);
+                    for (int at = w; at < next; ++at)
+                        store_all(dx + row * x_row + std::int64_t{at} * C + c, sum, last, stream);
                 });
             }
         }
