@@ -203,7 +203,7 @@ void dgrad_of_few_rows(const Call& call) {
     const ConvShape& shape = call.shape;
     const std::int64_t depth = depth_of(shape);
     const int block = std::min(kDenseFewColumns, round_up(ceil_div(depth, threads()), kLanes));
-#pragma omp parallel for num_threads(threads()) schedule(dynamic) if (pays(shape))
+#pragma omp parallel for num_threads(threads()) if (pays(shape))
     for (std::int64_t c = 0; c < depth; c += block) {
         const int columns = static_cast<int>(std::min<std::int64_t>(block, depth - c));
         const auto add = [&](auto count, int k) {
@@ -241,7 +241,7 @@ void dgrad(const Call& call) {
                            std::min(kMaxDepth, shape.k - k0));
             }
         float* panels = scratch + thread_index() * (kMaxDepth * kDenseColumns);
-#pragma omp for schedule(dynamic)
+#pragma omp for
         for (std::int64_t c = 0; c < depth; c += kDenseColumns) {
             const int columns = static_cast<int>(std::min<std::int64_t>(kDenseColumns, depth - c));
             for (int block = 0; block < blocks; ++block) {

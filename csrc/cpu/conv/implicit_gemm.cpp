@@ -112,16 +112,18 @@ void multiply_all(const Gather& gather, const float* panels, int columns, Epilog
     epilogue.stream = rows * columns * 4 > kStreamBytes && columns % simd::kLanes == 0 &&
                       placement.pixel_stride == columns && simd::is_aligned(placement.out);
 
+    Tasks tasks(static_cast<std::int64_t>(blocks) * groups);
 #pragma omp parallel num_threads(team)
     {
         float* mine = scratch + thread_index() * kBlockScratch;
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int block = 0; block < blocks; ++block)
-            for (int group = 0; group < groups; ++group)
-                multiply_block(
-                    gather, part_begin(rows, blocks, block), part_begin(rows, blocks, block + 1),
-                    panels, columns, part_begin(panel_count, groups, group),
-                    part_begin(panel_count, groups, group + 1), epilogue, placement, mine);
+        tasks.run([&](std::int64_t task) {
+            const int block = static_cast<int>(task / groups),
+                      group = static_cast<int>(task % groups);
+            multiply_block(gather, part_begin(rows, blocks, block),
+                           part_begin(rows, blocks, block + 1), panels, columns,
+                           part_begin(panel_count, groups, group),
+                           part_begin(panel_count, groups, group + 1), epilogue, placement, mine);
+        });
         if (epilogue.stream) simd::stream_fence();
     }
 }

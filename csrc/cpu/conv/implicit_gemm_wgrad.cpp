@@ -103,34 +103,34 @@ void run(const Call& call) {
     float* partials = plan.chunks > 1 ? call.workspace : call.out;
     float* scratch = call.workspace + plan.partial_floats(s);
 
+    Tasks tasks(static_cast<std::int64_t>(plan.chunks) * s.groups * plan.shares);
 #pragma omp parallel num_threads(threads())
     {
         float* mine = scratch + thread_index() * plan.thread_floats();
-#pragma omp for collapse(3) schedule(dynamic)
-        for (int chunk = 0; chunk < plan.chunks; ++chunk)
-            for (int group = 0; group < s.groups; ++group)
-                for (int share = 0; share < plan.shares; ++share) {
-                    const Gather gather = windows(s, call.images, call.x, group);
-                    const int d0 = kPanel * part_begin(plan.panels, plan.shares, share);
-                    const int d1 = std::min<int>(
-                        kPanel * part_begin(plan.panels, plan.shares, share + 1), plan.depth);
-                    float* partial = partials + chunk * size + group * plan.size();
-                    const std::int64_t end = part_begin(pixels, plan.chunks, chunk + 1);
-                    std::int64_t m = part_begin(pixels, plan.chunks, chunk);
-                    Epilogue epilogue;
-                    epilogue.accumulate = call.accumulate;
-                    // A chunk without pixels (fewer images than there is room for) adds a depth of
-                    // zero.
-                    do {
-                        const int count =
-                            static_cast<int>(std::min<std::int64_t>(kWgradPixels, end - m));
-                        const Pixels dy{call.y + m * s.k + group * plan.filters, s.k};
-                        multiply(plan, d0, d1, count, dy,
-                                 read(gather, m, count, d0, d1, plan, mine), partial, epilogue);
-                        epilogue.accumulate = true;
-                        m += count;
-                    } while (m < end);
-                }
+        tasks.run([&](std::int64_t task) {
+            const int share = static_cast<int>(task % plan.shares);
+            const int group = static_cast<int>(task / plan.shares % s.groups);
+            const int chunk = static_cast<int>(task / plan.shares / s.groups);
+            const Gather gather = windows(s, call.images, call.x, group);
+            const int d0 = kPanel * part_begin(plan.panels, plan.shares, share);
+            const int d1 =
+                std::min<int>(kPanel * part_begin(plan.panels, plan.shares, share + 1), plan.depth);
+            float* partial = partials + chunk * size + group * plan.size();
+            const std::int64_t end = part_begin(pixels, plan.chunks, chunk + 1);
+            std::int64_t m = part_begin(pixels, plan.chunks, chunk);
+            Epilogue epilogue;
+            epilogue.accumulate = call.accumulate;
+            // A chunk without pixels (fewer images than there is room for) adds a depth of
+            // zero.
+            do {
+                const int count = static_cast<int>(std::min<std::int64_t>(kWgradPixels, end - m));
+                const Pixels dy{call.y + m * s.k + group * plan.filters, s.k};
+                multiply(plan, d0, d1, count, dy, read(gather, m, count, d0, d1, plan, mine),
+                         partial, epilogue);
+                epilogue.accumulate = true;
+                m += count;
+            } while (m < end);
+        });
     }
 }
 

@@ -149,13 +149,13 @@ void wgrad(const Call& call) {
     const std::int64_t map_line = static_cast<std::int64_t>(s.q()) * s.k;
     float* sums = call.workspace;
     float* scratch = sums + plan.chunks * plan.sum_floats;
+    Tasks tasks(plan.chunks);
 #pragma omp parallel num_threads(threads())
     {
         float* lines = scratch + thread_index() * plan.thread_floats();
         float* buffer = lines + plan.line_floats;
         float* padded = buffer + plan.map_floats;
-#pragma omp for schedule(dynamic)
-        for (int chunk = 0; chunk < plan.chunks; ++chunk) {
+        tasks.run([&](std::int64_t chunk) {
             std::int64_t line = part_begin(all_lines, plan.chunks, chunk);
             const std::int64_t end = part_begin(all_lines, plan.chunks, chunk + 1);
             Epilogue epilogue;
@@ -178,7 +178,8 @@ void wgrad(const Call& call) {
                 epilogue.accumulate = true;
                 line += count;
             }
-        }
+        });
+#pragma omp barrier
         // In the order of the chunks, whichever thread made them.
 #pragma omp for
         for (int d = 0; d < taps(s); ++d)

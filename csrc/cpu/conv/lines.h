@@ -46,13 +46,13 @@ constexpr Method by_lines(const char* name, bool (*applies)(const ConvShape&),
 template <typename Body>
 void for_strips(int images, int strips, float* scratch, std::int64_t thread_floats,
                 const Body& body) {
+    Tasks tasks(static_cast<std::int64_t>(images) * strips);
 #pragma omp parallel num_threads(threads())
     {
         float* mine = scratch + thread_index() * thread_floats;
-#pragma omp for collapse(2) schedule(dynamic)
-        for (int n = 0; n < images; ++n)
-            for (int strip = 0; strip < strips; ++strip)
-                body(n, strip, mine);
+        tasks.run([&](std::int64_t task) {
+            body(static_cast<int>(task / strips), static_cast<int>(task % strips), mine);
+        });
         simd::stream_fence();
     }
 }

@@ -23,8 +23,9 @@ namespace {
 // Sizes, and the places in the workspace.
 struct Plan {
     Grid grid;
-    Chunks chunks;
     int padded_channels, depth, columns;
+    bool own_chunks;  // of each thread; else one at a time, of all
+    Chunks chunks;
     int depth_blocks, block_depth;
     // Floats between frequencies, and between the products' rows.
     std::int64_t data_stride, product_stride, row_stride;
@@ -33,10 +34,11 @@ struct Plan {
 
     Plan(const Grid& grid, int channels, int phases, int columns, float* workspace)
         : grid(grid),
-          chunks(grid.tiles()),
           padded_channels(round_up(channels, kLanes)),
           depth(phases * padded_channels),
-          columns(columns) {
+          columns(columns),
+          own_chunks(kFrequencies * panels_size(depth, columns) <= kOwnFilterFloats),
+          chunks(grid.tiles(), own_chunks ? own_tiles(grid.tiles()) : kChunkTiles) {
         block_depth = round_up(ceil_div(depth, ceil_div(depth, kMaxDepth)), kLanes);
         depth_blocks = ceil_div(depth, block_depth);
         data_stride = odd_lines(static_cast<std::int64_t>(depth_blocks) * chunks.room * kRowStride);
@@ -49,7 +51,31 @@ struct Plan {
         zeros = products + kFrequencies * product_stride;
     }
 
-    std::int64_t floats() const { return zeros + padded_channels - filters.first; }
+    std::int64_t floats() const {
+        return zeros - filters.first + padded_channels + (teams() - 1) * chunk_floats();
+    }
+
+    // How many chunks are worked on at a time.
+    int teams() const { return own_chunks ? max_threads() : 1; }
+
+    // Tiles of a thread's own chunk: what its cache holds, and some chunks for each thread.
+    int own_tiles(int all_tiles) const {
+        const int held = kOwnChunkFloats / (kFrequencies * (depth + columns)) / kTileRows;
+        const int shared_out = ceil_div(all_tiles, 2 * max_threads() * kTileRows);
+        return std::max(1, std::min(held, shared_out)) * kTileRows;
+    }
+
+    // Floats of a chunk's data and products. The first chunk's lie before the zeros, the others' behind them.
+    std::int64_t chunk_floats() const { return zeros - data; }
+
+    // The same with the chunk of one thread.
+    Plan of_thread(int thread) const {
+        Plan plan = *this;
+        if (thread == 0) return plan;
+        plan.data = zeros + padded_channels + (thread - 1) * chunk_floats();
+        plan.products = plan.data + (products - data);
+        return plan;
+    }
 
     // The products of row `row` of the chunk, from `column` on.
     const float* product(int row, int column) const { return products + row * row_stride + column; }
@@ -80,27 +106,54 @@ void multiply(const Plan& plan, int frequency, int tiles, int panel0, int panel1
     }
 }
 
-// All steps after the filters; write(position, row) transforms back and writes one tile. Returns
-// whether the source is finite.
+// Transforms the source of tile `tile` into row `row` of the chunk. Returns whether it is finite.
+bool transform(const Plan& plan, const TileSource& source, int tile, int row) {
+    const auto place = [&](int d) {
+        const std::int64_t at =
+            static_cast<std::int64_t>(d / plan.block_depth) * plan.chunks.tiles + row;
+        return plan.data + at * kRowStride + d % plan.block_depth;
+    };
+    return transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, place);
+}
+
+// All steps after the filters; write(plan, position, row) transforms back and writes one tile.
+// Returns whether the source is finite.
 template <typename Write>
 bool run(const Plan& plan, const TileSource& source, const Write& write) {
     std::fill(plan.zeros, plan.zeros + plan.padded_channels, 0.0f);
     std::atomic<bool> finite = true;
-    for_chunks(
-        plan.chunks, ceil_div(plan.columns, kPanel),
-        [&](int tile, int row) {
-            const auto place = [&](int d) {
-                const std::int64_t at =
-                    static_cast<std::int64_t>(d / plan.block_depth) * plan.chunks.tiles + row;
-                return plan.data + at * kRowStride + d % plan.block_depth;
-            };
-            if (!transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, place))
-                finite.store(false, std::memory_order_relaxed);
-        },
-        [&](int frequency, int, int tiles, int panel0, int panel1) {
-            multiply(plan, frequency, tiles, panel0, panel1);
-        },
-        [&](int tile, int row) { write(TilePosition(plan.grid, tile), row); });
+    const auto transform_tile = [&](const Plan& plan, int tile, int row) {
+        if (!transform(plan, source, tile, row)) finite.store(false, std::memory_order_relaxed);
+    };
+    const auto write_tile = [&](const Plan& plan, int tile, int row) {
+        write(plan, TilePosition(plan.grid, tile), row);
+    };
+    const Chunks& chunks = plan.chunks;
+    const int panels = ceil_div(plan.columns, kPanel);
+    if (!plan.own_chunks) {
+        for_chunks(
+            chunks, panels, [&](int tile, int row) { transform_tile(plan, tile, row); },
+            [&](int frequency, int, int tiles, int panel0, int panel1) {
+                multiply(plan, frequency, tiles, panel0, panel1);
+            },
+            [&](int tile, int row) { write_tile(plan, tile, row); });
+        return finite;
+    }
+    Tasks tasks(chunks.count);
+#pragma omp parallel num_threads(threads())
+    {
+        const Plan mine = plan.of_thread(thread_index());
+        tasks.run([&](std::int64_t chunk) {
+            const int first = static_cast<int>(chunk) * chunks.tiles;
+            const int rows = std::min(chunks.tiles, chunks.all_tiles - first);
+            for (int row = 0; row < rows; ++row)
+                transform_tile(mine, first + row, row);
+            for (int frequency = 0; frequency < kFrequencies; ++frequency)
+                multiply(mine, frequency, rows, 0, panels);
+            for (int row = 0; row < rows; ++row)
+                write_tile(mine, first + row, row);
+        });
+    }
     return finite;
 }
 
@@ -155,7 +208,7 @@ void fprop(const Call& call) {
         for_images(call.images, [&](int first, int images) {
             const Plan plan = fprop_plan(s, images, call.workspace);
             return run(plan, {call.x + first * x_image, s.c, s.stride_h, s.stride_w, plan.zeros},
-                       [&](const TilePosition& position, int row) {
+                       [&](const Plan& plan, const TilePosition& position, int row) {
                            write_outputs<tile_size(taps)>(call, plan, position, row,
                                                           call.out + first * y_image);
                        });
@@ -250,7 +303,7 @@ void dgrad(const Call& call) {
         for_images(call.images, [&](int first, int images) {
             const Plan plan = dgrad_plan(s, images, call.workspace);
             return run(plan, {call.y + first * y_image, s.k, 1, 1, plan.zeros},
-                       [&](const TilePosition& position, int row) {
+                       [&](const Plan& plan, const TilePosition& position, int row) {
                            write_phases<tile_size(taps)>(s, plan, position, row,
                                                          call.out + first * x_image);
                        });

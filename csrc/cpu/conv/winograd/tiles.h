@@ -150,11 +150,11 @@ struct Chunks {
     int all_tiles, count, tiles;
     int room;  // of a longer chunk, which fewer images may need
 
-    explicit Chunks(int all_tiles)
+    explicit Chunks(int all_tiles, int most = kChunkTiles)
         : all_tiles(all_tiles),
-          count(ceil_div(all_tiles, kChunkTiles)),
+          count(ceil_div(all_tiles, most)),
           tiles(ceil_div(all_tiles, count)),
-          room(std::min(all_tiles, kChunkTiles)) {}
+          room(std::min(all_tiles, most)) {}
 };
 
 // For each chunk, by all threads: transform(tile, row) for its tiles, multiply(frequency, chunk,
@@ -171,7 +171,7 @@ void for_chunks(const Chunks& chunks, int panels, const Transform& transform,
 #pragma omp for
         for (int row = 0; row < rows; ++row)
             transform(first + row, row);
-#pragma omp for collapse(2) schedule(dynamic)
+#pragma omp for collapse(2)
         for (int frequency = 0; frequency < kFrequencies; ++frequency)
             for (int group = 0; group < groups; ++group)
                 multiply(frequency, chunk, rows, part_begin(panels, groups, group),
