@@ -28,45 +28,70 @@ inline std::int64_t sum_pitch(std::int64_t channels) {
     return (channels + simd::kLanes - 1) / simd::kLanes * simd::kLanes;
 }
 
-// add_rows of `count` channels from `c` on, at most kVectors vectors and a rest: their sums stay in
-// registers.
+// add_rows of rows of kVectors whole vectors, and perhaps a rest: the sums stay in registers, and the
+// rows are read in order.
 template <int kSums, int kVectors, typename Term>
-void add_some(std::int64_t first, std::int64_t end, int c, int count, std::int64_t pitch,
-              float* sums, const Term& term) {
+void add_short_rows(std::int64_t first, std::int64_t end, int channels, float* sums,
+                    const Term& term) {
     using simd::kLanes, simd::Vec;
-    if constexpr (kVectors > 0)
-        if (count < kVectors * kLanes)
-            return add_some<kSums, kVectors - 1>(first, end, c, count, pitch, sums, term);
-    const int rest = count - kVectors * kLanes;
+    const std::int64_t pitch = sum_pitch(channels);
+    const int rest = channels - kVectors * kLanes;
+    const int vectors = kVectors + (rest > 0);
     Vec sum[kVectors + 1][kSums] = {};
     for (std::int64_t row = first; row < end; ++row) {
         for (int i = 0; i < kVectors; ++i)
-            term(LoadVector(), row, c + i * kLanes, sum[i]);
-        if (rest > 0) term(LoadRest{rest}, row, c + kVectors * kLanes, sum[kVectors]);
+            term(LoadVector(), row, i * kLanes, sum[i]);
+        if (rest > 0) term(LoadRest{rest}, row, kVectors * kLanes, sum[kVectors]);
     }
     for (int s = 0; s < kSums; ++s)
-        for (int i = 0; i < kVectors + (rest > 0); ++i) {
-            float* const at = sums + s * pitch + c + i * kLanes;
+        for (int i = 0; i < vectors; ++i) {
+            float* const at = sums + s * pitch + i * kLanes;
             simd::store(at, simd::load(at) + sum[i][s]);
         }
 }
 
-// sums[s][c] += the terms of the rows first <= row < end; term(load, row, c, sum) adds those of the
-// channels c and up of one row to sum[kSums]. Of rows with more channels than registers hold sums
-// for, a few at a time, so that what is read lies together.
+// The same of longer rows, one after the other, or four at a time where each has a page of its own:
+// a sum is then loaded and stored once for them.
 template <int kSums, typename Term>
+void add_long_rows(std::int64_t first, std::int64_t end, int channels, float* sums,
+                   const Term& term) {
+    using simd::kLanes, simd::Vec;
+    constexpr int kRows = 4;
+    const std::int64_t pitch = sum_pitch(channels);
+    const auto add = [&](const auto& load, std::int64_t row, int rows, int c) {
+        Vec sum[kSums];
+        for (int s = 0; s < kSums; ++s)
+            sum[s] = simd::load(sums + s * pitch + c);
+        for (int r = 0; r < rows; ++r)
+            term(load, row + r, c, sum);
+        for (int s = 0; s < kSums; ++s)
+            simd::store(sums + s * pitch + c, sum[s]);
+    };
+    const auto add_all = [&](std::int64_t row, auto rows) {
+        int c = 0;
+        for (; c <= channels - kLanes; c += kLanes)
+            add(LoadVector(), row, rows, c);
+        if (c < channels) add(LoadRest{channels - c}, row, rows, c);
+    };
+    std::int64_t row = first;
+    if (channels >= kPageFloats)
+        for (; row + kRows <= end; row += kRows)
+            add_all(row, std::integral_constant<int, kRows>());
+    for (; row < end; ++row)
+        add_all(row, std::integral_constant<int, 1>());
+}
+
+// sums[s][c] += the terms of the rows first <= row < end; term(load, row, c, sum) adds those of the
+// channels c and up of one row to sum[kSums].
+template <int kSums, int kVectors = simd::kLanes / kSums, typename Term>
 void add_rows(std::int64_t first, std::int64_t end, int channels, float* sums, const Term& term) {
-    constexpr int kVectors = simd::kLanes / kSums;
-    constexpr int kHeld = kVectors * simd::kLanes;
-    const std::int64_t rows = channels < kHeld + simd::kLanes ? end - first : 16;
-    for (std::int64_t row = first; row < end; row += rows) {
-        for (int c = 0; c < channels;) {
-            const int count = channels - c < kHeld + simd::kLanes ? channels - c : kHeld;
-            add_some<kSums, kVectors>(row, std::min(end, row + rows), c, count, sum_pitch(channels),
-                                      sums, term);
-            c += count;
-        }
-    }
+    const int vectors = channels / simd::kLanes;
+    if (vectors > kVectors)
+        add_long_rows<kSums>(first, end, channels, sums, term);
+    else if (vectors == kVectors)
+        add_short_rows<kSums, kVectors>(first, end, channels, sums, term);
+    else if constexpr (kVectors > 0)
+        add_rows<kSums, kVectors - 1>(first, end, channels, sums, term);
 }
 
 // The parts that the rows of `images` arrays (rows, channels) are cut into: sums of kSumRows rows
