@@ -1,6 +1,8 @@
 """The page in a real browser: what opens, sorts, filters and follows the pointer. Needs Selenium and Chromium."""
 
+import os
 import shutil
+import time
 
 import pytest
 
@@ -171,3 +173,43 @@ def test_nothing_is_wider_than_a_phone(page):
     page.execute_script("document.body.style.width = '360px'")
     assert page.execute_script("return document.body.scrollWidth") <= 360
     page.set_window_size(1200, 900)
+
+
+_HASTY = """
+window.ticks = 0;
+const real = window.setInterval;
+window.setInterval = (call) => real(() => { if (window.hasty) { window.ticks += 1; call(); } }, 20);
+"""
+
+
+@pytest.fixture
+def hasty(browser):
+    """A browser whose intervals are short, and counted, where the page's script says that it is in haste."""
+    added = browser.execute_cdp_cmd("Page.addScriptToEvaluateOnNewDocument", {"source": _HASTY})
+    yield browser
+    browser.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
+
+
+def stays(page):
+    """Whether it is the same page for some intervals."""
+    page.execute_script("window.hasty = true")
+    eventually(page, lambda: page.execute_script("return window.ticks") > 3)
+    return bool(every(page, ".unfinished"))
+
+
+def test_an_unfinished_page_is_read_again_but_not_under_an_open_dialog(hasty, tmp_path):
+    report = make_report()
+    path = report.write_page(tmp_path, unfinished="Unfinished.")
+    hasty.get(path.as_uri())
+    hasty.execute_script("document.querySelector('dialog').showModal()")
+    report.write_page(tmp_path)
+    assert stays(hasty)
+    hasty.execute_script("document.querySelector('dialog').close()")
+    eventually(hasty, lambda: not every(hasty, ".unfinished"))
+
+
+def test_what_was_left_unfinished_is_not_read_again(hasty, tmp_path):
+    path = make_report().write_page(tmp_path, unfinished="Unfinished.")
+    os.utime(path, (time.time() - 1200,) * 2)
+    hasty.get(path.as_uri())
+    assert stays(hasty)

@@ -147,6 +147,17 @@ def test_save_leaves_page_numbers_and_pictures(tmp_path):
             Image.open(path.parent / name).verify()
 
 
+def test_an_unfinished_page_says_so_and_leaves_no_trace(page, tmp_path):
+    report = make_report()
+    path = report.write_page(tmp_path, unfinished=f"two of three {HOSTILE}")
+    assert [found.name for found in tmp_path.iterdir()] == ["report.html"]
+    structure = Structure()
+    structure.feed(unfinished := path.read_text(encoding="utf-8"))
+    assert "two of three &lt;/script&gt;" in unfinished
+    assert [kind for kind, _ in structure.scripts].count(None) == 2  # the page's own, and what reads it again
+    assert report.save(tmp_path).read_text(encoding="utf-8") == page[0]
+
+
 def test_the_same_report_has_the_same_bytes(tmp_path):
     first, second = make_report().save(tmp_path / "a"), make_report().save(tmp_path / "b")
     assert first.read_bytes() == second.read_bytes()

@@ -40,6 +40,11 @@ class Section:
     blurb: str = ""
     numbers: Any = None
 
+    @functools.cached_property
+    def shown(self) -> dict[str, Any]:
+        """What the page shows of it, as plain JSON: encoded once, however often a report that grows is written."""
+        return to_plain({"title": self.title, "blurb": self.blurb, "parts": [part.shown() for part in self.parts]})
+
 
 @dataclass
 class Report:
@@ -70,20 +75,19 @@ class Report:
 
     def shown(self) -> dict[str, Any]:
         """What the page shows, as plain JSON."""
-        sections = [
-            {"title": section.title, "blurb": section.blurb, "parts": [part.shown() for part in section.parts]}
-            for section in self.sections
-        ]
-        return to_plain({"partial": self.partial, "sections": sections})
+        return {"partial": list(self.partial), "sections": [section.shown for section in self.sections]}
 
-    def html(self, template: str = "page.html.j2") -> str:
-        """The page: one self-contained HTML document."""
-        return self._html(self.shown(), template)
-
-    def _html(self, shown: Mapping[str, Any], template: str = "page.html.j2") -> str:
+    def html(self, template: str = "page.html.j2", *, unfinished: str = "") -> str:
+        """The page: one self-contained HTML document. One that is `unfinished` says why, and reads itself again."""
         charts = {part.name: part.svg for section in self.sections for part in section.parts if isinstance(part, Chart)}
-        content = render_sections(shown["sections"], self.partial, charts=charts)
-        return render(template, report=self, content=content)
+        content = render_sections([section.shown for section in self.sections], self.partial, charts=charts)
+        return render(template, report=self, content=content, unfinished=unfinished)
+
+    def write_page(self, directory: str | os.PathLike, *, unfinished: str = "") -> Path:
+        """Writes report.html alone, whole or not at all; returns its path."""
+        path = Path(directory) / PAGE
+        write_atomically(path, utf8(self.html(unfinished=unfinished)))
+        return path
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Writes report.html, report.json (the numbers), page.json (what the page shows, for a study) and the pictures
@@ -97,10 +101,8 @@ class Report:
             numbers = {section.title: section.numbers for section in self.sections if section.numbers is not None}
             about = {"title": self.title, "command": self.command, "partial": self.partial}
             write_json(directory / NUMBERS, {**about, "sections": numbers})
-            shown = self.shown()
-            write_json(directory / SHOWN, shown)
-            write_atomically(directory / PAGE, utf8(self._html(shown)))
-        return directory / PAGE
+            write_json(directory / SHOWN, self.shown())
+            return self.write_page(directory)
 
 
 def render_sections(
