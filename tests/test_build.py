@@ -13,6 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1]
 CMAKE, NINJA = shutil.which("cmake"), shutil.which("ninja")
+PYBIND = Path(pybind11.__file__).parent
 
 pytestmark = pytest.mark.skipif(not (CMAKE and NINJA), reason="needs cmake and ninja: pip install 'zfcuda[test]'")
 
@@ -26,7 +27,7 @@ def folder(tmp_path_factory):
 def configure(folder, tmp_path):
     """Configures a build -> (exit status, what CMake printed, in one line); nvcc: a shell script on the PATH."""
 
-    def run(setting="AUTO", nvcc=None, *, source=SOURCE, build=folder, **environment):
+    def run(setting="AUTO", nvcc=None, *, source=SOURCE, build=folder, pybind=PYBIND, **environment):
         path = [str(tmp_path), *(p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists())]
         environment = {**os.environ, "CUDACXX": "", "PATH": os.pathsep.join(path), **environment}
         if nvcc:
@@ -42,7 +43,7 @@ def configure(folder, tmp_path):
             build,
             f"-DPython_EXECUTABLE={sys.executable}",
         ]
-        command += [f"-Dpybind11_DIR={pybind11.get_cmake_dir()}", f"-DZFCUDA_CUDA={setting}"]
+        command += [f"-Dpybind11_DIR={pybind}/share/cmake/pybind11", f"-DZFCUDA_CUDA={setting}"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 
@@ -182,3 +183,52 @@ def commit_of(configure, source, folder):
     status, said = configure("OFF", source=source, build=folder / "of-commits")
     assert status == 0, said
     return info(folder / "of-commits")["BUILD"]["commit"]
+
+
+# Makes nothing of the project's sources, but says which, and that they include pybind11.
+_COMPILER = """#!/bin/sh
+case " $* " in
+*" -c "*/csrc/*) ;;
+*" -shared "*) while [ "$1" != -o ]; do shift; done; exec touch "$2" ;;
+*) exec c++ "$@" ;;
+esac
+while [ $# -gt 0 ]; do
+    case "$1" in
+    -isystem) [ ! -e "$2/pybind11/pybind11.h" ] || header="$2/pybind11/pybind11.h" ;;
+    -MF) depends=$2 ;;
+    -o) object=$2 ;;
+    -c) source=$2 ;;
+    esac
+    shift
+done
+echo "$source" >> "$COMPILED"
+echo "$object: $source $header" > "$depends"
+touch "$object"
+"""
+
+
+def test_what_pip_builds_again_is_not_compiled_again(configure, tmp_path, monkeypatch):
+    """Each time in another isolated environment: pybind11 lies in another folder, and scikit-build-core takes away what
+    CMake remembers."""
+    compiler, log, build = tmp_path / "compiler", tmp_path / "compiled", tmp_path / "build"
+    compiler.write_text(_COMPILER)
+    compiler.chmod(0o755)
+    monkeypatch.setenv("COMPILED", str(log))
+
+    def compiled(environment):
+        """How many sources a build in a new environment compiles."""
+        shutil.copytree(PYBIND, tmp_path / environment, copy_function=shutil.copyfile)
+        status, said = configure("OFF", build=build, pybind=tmp_path / environment, CXX=str(compiler))
+        assert status == 0, said
+        log.write_text("")
+        subprocess.run([NINJA, "-C", build, "_cpu_baseline"], check=True, capture_output=True)
+        (build / "CMakeCache.txt").unlink()
+        shutil.rmtree(build / "CMakeFiles")
+        shutil.rmtree(tmp_path / environment)
+        return len(log.read_text().splitlines())
+
+    assert compiled("first") > 20
+    assert compiled("second") == 0
+    header = build / "csrc/include/pybind11/pybind11.h"
+    header.write_text("// another version's")
+    assert compiled("third") > 0
