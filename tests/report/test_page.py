@@ -155,7 +155,10 @@ def test_an_unfinished_page_says_so_and_leaves_no_trace(page, tmp_path):
     structure.feed(unfinished := path.read_text(encoding="utf-8"))
     assert "two of three &lt;/script&gt;" in unfinished
     assert [kind for kind, _ in structure.scripts].count(None) == 2  # the page's own, and what reads it again
-    assert report.save(tmp_path).read_text(encoding="utf-8") == page[0]
+    assert report.save(tmp_path / "a").read_text(encoding="utf-8") == page[0]
+    make_report().save(tmp_path / "b")
+    for path in (tmp_path / "b").iterdir():
+        assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()
 
 
 def test_the_same_report_has_the_same_bytes(tmp_path):

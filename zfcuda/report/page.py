@@ -79,8 +79,9 @@ class Report:
 
     def html(self, template: str = "page.html.j2", *, unfinished: str = "") -> str:
         """The page: one self-contained HTML document. One that is `unfinished` says why, and reads itself again."""
+        sections = [section.shown for section in self.sections]  # before the SVG: drawing it lays charts out anew
         charts = {part.name: part.svg for section in self.sections for part in section.parts if isinstance(part, Chart)}
-        content = render_sections([section.shown for section in self.sections], self.partial, charts=charts)
+        content = render_sections(sections, self.partial, charts=charts)
         return render(template, report=self, content=content, unfinished=unfinished)
 
     def write_page(self, directory: str | os.PathLike, *, unfinished: str = "") -> Path:
