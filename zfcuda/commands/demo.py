@@ -32,14 +32,14 @@ _ABLATION_IMAGES, _ABLATION_EPOCHS = 4000, 3
 _BATCH, _LEARNING_RATE = 64, 2e-2
 _FIRST_IMAGES, _FIRST_MAPS = 500, 8  # of the look at the net after one epoch
 
-# The parts, each with the time it takes, in epochs of the training, which is the first.
+# The parts, each with the time it takes, in epochs of the training, which is the first. Measured with one thread.
 _PARTS = (
     ("training zfnet_small from scratch on 12,000 images of Fashion-MNIST", 0.0),
     ("ranking and projecting what excites each map", 0.3),
     ("occluding test images", 0.3),
-    ("training three variants with a smaller budget", 2.5),
+    ("training three variants with a smaller budget", 3.0),
 )
-_EPOCH = 8.0  # seconds on two cores of an AMD EPYC (Zen 4), until one has been timed
+_EPOCH = 8.0  # seconds, as on two cores, until one has been timed
 
 
 def add_parser(commands: Commands) -> None:
