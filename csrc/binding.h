@@ -1,6 +1,7 @@
 // Makes a Python function of an operation, from the operation's own signature.
 #pragma once
 
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 
 #include <cstddef>
@@ -12,9 +13,35 @@
 
 namespace zfcuda {
 
-using Address = std::uintptr_t;
+// Where an array lies, or a stream: of Python's an integer, a NumPy array, or None, which is null.
+struct Address {
+    std::uintptr_t value;
+};
 
-// What Python passes for an argument: for a pointer (a stream is one) an integer.
+}  // namespace zfcuda
+
+template <>
+struct pybind11::detail::type_caster<zfcuda::Address> {
+    PYBIND11_TYPE_CASTER(zfcuda::Address, const_name("numpy.ndarray | int | None"));
+
+    bool load(handle source, bool) {
+        if (isinstance<array>(source)) {
+            value.value =
+                reinterpret_cast<std::uintptr_t>(reinterpret_borrow<array>(source).data());
+        } else if (source.is_none()) {
+            value.value = 0;
+        } else {
+            make_caster<std::uintptr_t> number;
+            if (!number.load(source, false)) return false;
+            value.value = cast_op<std::uintptr_t>(number);
+        }
+        return true;
+    }
+};
+
+namespace zfcuda {
+
+// What Python passes for an argument.
 template <class Argument>
 struct Passed {
     using Type = Argument;
@@ -23,7 +50,7 @@ struct Passed {
 template <class T>
 struct Passed<T*> {
     using Type = Address;
-    static T* unwrap(Address address) { return reinterpret_cast<T*>(address); }
+    static T* unwrap(Address address) { return reinterpret_cast<T*>(address.value); }
 };
 
 // An operation. The GIL is released while it runs.

@@ -2,14 +2,17 @@
 // declares as a template is in submodules, one for each precision that the backend has: `fp32`,
 // `tf32` and `bf16`.
 //
-// Arrays arrive as addresses. Everything about them (kind, dtype, shape, layout) has been checked
-// by zfcuda/ops, the only caller; the shape structs check the geometry here.
+// Arrays arrive as such or as addresses (binding.h). Everything about them (kind, dtype, shape,
+// layout) has been checked by zfcuda/ops, the only caller; the shape structs check the geometry
+// here.
 #include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <new>
 #include <string>
 #include <utility>
 #include <vector>
@@ -41,8 +44,7 @@ std::array<int, N> narrow(const char* name, const Sizes<N>& sizes) {
     std::array<int, N> narrowed;
     for (std::size_t i = 0; i < N; ++i) {
         narrowed[i] = static_cast<int>(sizes[i]);
-        shapes::require(narrowed[i] == sizes[i],
-                        std::string(name) + " is out of range: " + std::to_string(sizes[i]));
+        shapes::require(narrowed[i] == sizes[i], name, " is out of range: ", sizes[i]);
     }
     return narrowed;
 }
@@ -63,10 +65,10 @@ ConvShape make_conv_shape(Sizes<4> x_sizes, Sizes<4> w_sizes, Pair strides,
     const auto padding = narrow_padding(paddings);
     const int groups = narrow<1>("groups", {all_groups})[0];
     shapes::require_at_least("groups", groups, 1);
-    shapes::require(x[3] == static_cast<std::int64_t>(w[3]) * groups,
-                    "w has " + std::to_string(w[3]) + " input channels (its last axis)" +
-                        (groups == 1 ? "" : " in " + std::to_string(groups) + " groups") +
-                        ", but x has " + std::to_string(x[3]));
+    shapes::require(x[3] == static_cast<std::int64_t>(w[3]) * groups, "w has ", w[3],
+                    " input channels (its last axis)",
+                    groups == 1 ? std::string() : " in " + std::to_string(groups) + " groups",
+                    ", but x has ", x[3]);
     const ConvShape shape{x[0],       x[1],        x[2],        x[3],       w[0],       w[1],
                           w[2],       stride[0],   stride[1],   padding[0], padding[1], padding[2],
                           padding[3], dilation[0], dilation[1], groups};
@@ -108,8 +110,7 @@ DepthwiseShape make_depthwise_shape(Sizes<4> x_sizes, Sizes<4> w_sizes, Pair str
     const auto x = narrow("x", x_sizes), w = narrow("w", w_sizes);
     const auto stride = narrow("stride", strides), dilation = narrow("dilation", dilations);
     const auto padding = narrow("padding", paddings);
-    shapes::require(w[3] == 1,
-                    "w must have 1 input channel (its last axis), got " + std::to_string(w[3]));
+    shapes::require(w[3] == 1, "w must have 1 input channel (its last axis), got ", w[3]);
     const DepthwiseShape shape{x[0],       x[1],       x[2],       x[3],        w[0],
                                w[1],       w[2],       stride[0],  stride[1],   padding[0],
                                padding[1], padding[2], padding[3], dilation[0], dilation[1]};
@@ -138,38 +139,52 @@ void bind_shapes(py::module_& m) {
     py::class_<ConvShape>(m, "ConvShape", py::module_local())
         .def(py::init(&make_conv_shape), py::arg("x"), py::arg("w"), py::arg("stride"),
              py::arg("padding"), py::arg("dilation") = Pair{1, 1}, py::arg("groups") = 1)
-        .def_property_readonly("output", [](const ConvShape& s) {
-            return std::array<int, 4>{s.n, s.p(), s.q(), s.k};
-        });
+        .def_property_readonly(
+            "output", [](const ConvShape& s) { return py::make_tuple(s.n, s.p(), s.q(), s.k); });
     py::class_<PoolShape>(m, "PoolShape", py::module_local())
         .def(py::init(&make_pool_shape), py::arg("x"), py::arg("window"), py::arg("stride"),
              py::arg("padding"), py::arg("ceil_mode") = false)
-        .def_property_readonly("output", [](const PoolShape& s) {
-            return std::array<int, 4>{s.n, s.p(), s.q(), s.c};
-        });
+        .def_property_readonly(
+            "output", [](const PoolShape& s) { return py::make_tuple(s.n, s.p(), s.q(), s.c); });
     py::class_<AvgPoolShape>(m, "AvgPoolShape", py::module_local())
         .def(py::init(&make_avg_pool_shape), py::arg("x"), py::arg("window"), py::arg("stride"),
              py::arg("padding"), py::arg("ceil_mode"), py::arg("count_include_pad"))
-        .def_property_readonly("output", [](const AvgPoolShape& s) {
-            return std::array<int, 4>{s.n, s.p(), s.q(), s.c};
-        });
+        .def_property_readonly(
+            "output", [](const AvgPoolShape& s) { return py::make_tuple(s.n, s.p(), s.q(), s.c); });
     py::class_<DepthwiseShape>(m, "DepthwiseShape", py::module_local())
         .def(py::init(&make_depthwise_shape), py::arg("x"), py::arg("w"), py::arg("stride"),
              py::arg("padding"), py::arg("dilation"))
         .def_property_readonly("output", [](const DepthwiseShape& s) {
-            return std::array<int, 4>{s.n, s.p(), s.q(), s.k};
+            return py::make_tuple(s.n, s.p(), s.q(), s.k);
         });
     py::class_<CropShape>(m, "CropShape", py::module_local())
         .def(py::init(&make_crop_shape), py::arg("images"), py::arg("size"))
         .def_property_readonly("output", [](const CropShape& s) {
-            return std::array<int, 4>{s.n, s.out_h, s.out_w, s.c};
+            return py::make_tuple(s.n, s.out_h, s.out_w, s.c);
         });
     py::class_<WindowShape>(m, "WindowShape", py::module_local())
         .def(py::init(&make_window_shape), py::arg("x"), py::arg("windows"), py::arg("size"),
              py::arg("bytes"))
         .def_property_readonly("output", [](const WindowShape& s) {
-            return std::array<int, 4>{s.n, s.out_h, s.out_w, s.c};
+            return py::make_tuple(s.n, s.out_h, s.out_w, s.c);
         });
+}
+
+// Smaller arrays come from NumPy: its own cache is as good.
+constexpr double kPooledBytes = 64 * 1024;
+
+py::array empty(const std::vector<py::ssize_t>& shape, const py::object& element) {
+    const auto dtype = py::dtype::from_args(element);
+    double size = static_cast<double>(dtype.itemsize());
+    for (const py::ssize_t n : shape)
+        size *= static_cast<double>(n);
+    if (size < kPooledBytes) return py::array(dtype, shape);
+    if (size >= 0x1p62) throw std::bad_alloc();
+    auto block = std::make_unique<HostBlock>(static_cast<std::size_t>(size));
+    void* data = block->data();
+    const py::capsule owner(block.get(), [](void* dead) { delete static_cast<HostBlock*>(dead); });
+    block.release();
+    return py::array(dtype, shape, data, owner);
 }
 
 // The convolutions and blocks.
@@ -280,14 +295,10 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
 #endif
 
     m.def(
-        "address", [](const py::array& array) { return reinterpret_cast<Address>(array.data()); },
+        "address", [](Address array) { return array.value; },
         "Where a NumPy array's first element lies; several times faster than array.ctypes.data.");
-    py::class_<HostBlock>(m, "HostBlock", py::module_local(), py::buffer_protocol())
-        .def(py::init<std::size_t>())
-        .def_buffer([](HostBlock& block) {
-            return py::buffer_info(static_cast<std::uint8_t*>(block.data()),
-                                   static_cast<py::ssize_t>(block.size()));
-        });
+    m.def("empty", &empty, py::arg("shape"), py::arg("dtype"),
+          "An array with undefined contents, whose memory is used again when it dies.");
     m.def(
         "host_memory",
         [] {

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <sstream>
 #include <stdexcept>
 #include <string>
 
@@ -30,28 +31,29 @@ constexpr long long kMaxStep = 1 << 24;
 // Of a kernel's extent: kernels take rows this far outside for none.
 constexpr long long kMaxExtent = 1 << 29;
 
-inline void require(bool ok, const std::string& message) {
-    if (!ok) throw std::invalid_argument(message);
+// The message is put together only where the check fails: launchers check at every call.
+template <class... Parts>
+void require(bool ok, const Parts&... message) {
+    if (ok) return;
+    std::ostringstream text;
+    (text << ... << message);
+    throw std::invalid_argument(text.str());
 }
 
 inline void require_at_least(const char* name, long long value, long long least) {
-    require(value >= least, std::string(name) + " must be at least " + std::to_string(least) +
-                                ", got " + std::to_string(value));
+    require(value >= least, name, " must be at least ", least, ", got ", value);
 }
 
 inline void require_between(const char* name, long long value, long long least, long long most) {
     require_at_least(name, value, least);
-    require(value <= most, std::string(name) + " must be at most " + std::to_string(most) +
-                               ", got " + std::to_string(value));
+    require(value <= most, name, " must be at most ", most, ", got ", value);
 }
 
 inline void require_indexable(const char* name, long long a, long long b, long long c,
                               long long d) {
     const double size = static_cast<double>(a) * b * c * d;
-    require(size <= kMaxElements, std::string(name) + " has " + std::to_string(a) + " x " +
-                                      std::to_string(b) + " x " + std::to_string(c) + " x " +
-                                      std::to_string(d) + " elements; at most " +
-                                      std::to_string(kMaxElements) + " are allowed");
+    require(size <= kMaxElements, name, " has ", a, " x ", b, " x ", c, " x ", d,
+            " elements; at most ", kMaxElements, " are allowed");
 }
 
 // How many windows of `window` cells fit at `stride` into `size` cells with `before` and `after`
@@ -80,10 +82,8 @@ inline void require_padding(const char* axis, const char* name_before, int befor
 }
 
 inline void require_window(const char* name, long long window, int size, int before, int after) {
-    require(window <= static_cast<long long>(size) + before + after,
-            std::string(name) + " " + std::to_string(window) +
-                " is larger than the padded input, " + std::to_string(before) + " + " +
-                std::to_string(size) + " + " + std::to_string(after));
+    require(window <= static_cast<long long>(size) + before + after, name, " ", window,
+            " is larger than the padded input, ", before, " + ", size, " + ", after);
 }
 
 // The same of a kernel whose taps lie `dilation` apart.
@@ -140,9 +140,8 @@ struct ConvShape {
         require_between("dilation height", dilation_h, 1, kMaxStep);
         require_between("dilation width", dilation_w, 1, kMaxStep);
         require(groups >= 1 && c % groups == 0 && k % groups == 0,
-                "groups must divide the input channels, " + std::to_string(c) +
-                    ", and the output channels, " + std::to_string(k) + "; got " +
-                    std::to_string(groups));
+                "groups must divide the input channels, ", c, ", and the output channels, ", k,
+                "; got ", groups);
         require_extent("kernel height", r, dilation_h, h, pad_top, pad_bottom);
         require_extent("kernel width", s, dilation_w, w, pad_left, pad_right);
         require_indexable("x", n, h, w, c);
@@ -181,16 +180,13 @@ struct PoolShape {
                         pad_bottom);
         require_padding("pool padding width", "pool padding left", pad_left, "pool padding right",
                         pad_right);
-        require(static_cast<long long>(window_h) * window_w <= 256,
-                "window " + std::to_string(window_h) + " x " + std::to_string(window_w) +
-                    " has more than 256 cells, which a one-byte switch cannot address");
+        require(static_cast<long long>(window_h) * window_w <= 256, "window ", window_h, " x ",
+                window_w, " has more than 256 cells, which a one-byte switch cannot address");
         // Then every window holds at least one cell of x.
         require(
             std::max(pad_top, pad_bottom) < window_h && std::max(pad_left, pad_right) < window_w,
-            "pool padding (" + std::to_string(std::max(pad_top, pad_bottom)) + ", " +
-                std::to_string(std::max(pad_left, pad_right)) +
-                ") must be smaller than the window (" + std::to_string(window_h) + ", " +
-                std::to_string(window_w) + ")");
+            "pool padding (", std::max(pad_top, pad_bottom), ", ", std::max(pad_left, pad_right),
+            ") must be smaller than the window (", window_h, ", ", window_w, ")");
         require_window("window height", window_h, h, pad_top, pad_bottom);
         require_window("window width", window_w, w, pad_left, pad_right);
         require_indexable("x", n, h, w, c);
@@ -269,18 +265,14 @@ struct AvgPoolShape {
             const std::string padding = std::string("padding at the ") + sides[i];
             require_between(padding.c_str(), pads[i], 0, kMaxStep);
             // Then every window holds at least one cell of x.
-            require(pads[i] < window, padding + " must be smaller than the window " + name + " " +
-                                          std::to_string(window) + ", got " +
-                                          std::to_string(pads[i]));
+            require(pads[i] < window, padding, " must be smaller than the window ", name, " ",
+                    window, ", got ", pads[i]);
         }
         const long long padded = static_cast<long long>(size) + pads[0] + pads[1];
-        require(window <= padded, "window " + name + " " + std::to_string(window) +
-                                      " is larger than the padded input, " +
-                                      std::to_string(pads[0]) + " + " + std::to_string(size) +
-                                      " + " + std::to_string(pads[1]));
-        require(padded < kMaxPaddedSize, "padded input " + name + " must be less than " +
-                                             std::to_string(kMaxPaddedSize) + ", got " +
-                                             std::to_string(padded));
+        require(window <= padded, "window ", name, " ", window,
+                " is larger than the padded input, ", pads[0], " + ", size, " + ", pads[1]);
+        require(padded < kMaxPaddedSize, "padded input ", name, " must be less than ",
+                kMaxPaddedSize, ", got ", padded);
     }
 };
 
@@ -329,8 +321,8 @@ struct DepthwiseShape {
         require_at_least("input width", w, 1);
         require_at_least("input channels", c, 1);
         require_at_least("output channels", k, 1);
-        require(k % c == 0, "output channels must be a multiple of the " + std::to_string(c) +
-                                " input channels, got " + std::to_string(k));
+        require(k % c == 0, "output channels must be a multiple of the ", c,
+                " input channels, got ", k);
         check_direction("height", h, r, stride_h, dilation_h, {"top", "bottom"}, {top, bottom});
         check_direction("width", w, s, stride_w, dilation_w, {"left", "right"}, {left, right});
         require_indexable("x", n, h, w, c);
@@ -363,14 +355,11 @@ struct DepthwiseShape {
             require_between((std::string("padding at the ") + sides[i]).c_str(), pads[i], 0,
                             kMaxStep);
         const long long padded = static_cast<long long>(size) + pads[0] + pads[1];
-        require(extent(taps, dilation) <= padded,
-                "kernel " + name + " " + std::to_string(taps) + " at dilation " +
-                    std::to_string(dilation) + " is larger than the padded input, " +
-                    std::to_string(pads[0]) + " + " + std::to_string(size) + " + " +
-                    std::to_string(pads[1]));
-        require(padded < kMaxPaddedSize, "padded input " + name + " must be less than " +
-                                             std::to_string(kMaxPaddedSize) + ", got " +
-                                             std::to_string(padded));
+        require(extent(taps, dilation) <= padded, "kernel ", name, " ", taps, " at dilation ",
+                dilation, " is larger than the padded input, ", pads[0], " + ", size, " + ",
+                pads[1]);
+        require(padded < kMaxPaddedSize, "padded input ", name, " must be less than ",
+                kMaxPaddedSize, ", got ", padded);
     }
 };
 

@@ -151,9 +151,10 @@ def test_threads_do_not_share_blocks(backend):
     assert not errors
 
 
-def test_impossible_request_is_a_memory_error(backend):
+@pytest.mark.parametrize("shape", [(1 << 50,), (1 << 40, 1 << 40), (1 << 62, 2, 2)])
+def test_impossible_request_is_a_memory_error(backend, shape):
     with pytest.raises(MemoryError):
-        backend.empty((1 << 50,), np.uint8)
+        backend.empty(shape, np.uint8)
     backend.empty(_floats(1))[:] = 0  # still works
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -13,17 +12,17 @@ import numpy as np
 
 Array = Any  # numpy.ndarray or cupy.ndarray
 
-BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+# Of an operation: the function that says how many bytes of scratch memory it needs, and its arguments. Empty: none.
+Workspace = tuple[Any, ...]
 
-# Smaller arrays come from NumPy: its own cache is as good.
-_POOLED_BYTES = 64 * 1024
+FLOAT32 = np.dtype(np.float32)
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 
 class HostBackend:
     """Serves NumPy arrays, with the CPU kernels or with the emulated CUDA kernels."""
 
     xp = np
-    stream = 0
     on_host = True
 
     def __init__(self, name: str, module: ModuleType):
@@ -31,13 +30,9 @@ class HostBackend:
         self.module = module
         self.has_bfloat16 = hasattr(module, "bf16")
 
-    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...], dtype: Any = FLOAT32) -> np.ndarray:
         """An array with undefined contents, whose memory is used again when it dies."""
-        dtype = np.dtype(dtype)
-        size = math.prod(shape) * dtype.itemsize
-        if size < _POOLED_BYTES:
-            return np.empty(shape, dtype)
-        return np.ndarray(shape, dtype, buffer=self.module.HostBlock(size))
+        return self.module.empty(shape, dtype)
 
     def scratch(self, size: int) -> np.ndarray:
         """`size` bytes of scratch memory for one operation."""
@@ -52,12 +47,16 @@ class HostBackend:
         values = array.copy()
         return lambda: values
 
-    def pointer(self, array: np.ndarray | None) -> int:
-        return 0 if array is None else self.module.address(array)
+    def pointer(self, array: np.ndarray) -> int:
+        """Where an array lies."""
+        return self.module.address(array)
 
-    def device(self, array: np.ndarray) -> contextlib.AbstractContextManager:
-        """The context in which operations on this array run."""
-        return contextlib.nullcontext()
+    def run(self, operation: Callable[..., None], arguments: tuple[Any, ...], workspace: Workspace) -> None:
+        """Calls an operation with these arguments and its scratch memory."""
+        if workspace:
+            size = workspace[0](*workspace[1:])
+            arguments = (*arguments, self.scratch(size) if size else None)
+        operation(*arguments, None)
 
 
 class CudaBackend:
@@ -71,18 +70,21 @@ class CudaBackend:
         self.module = module
         self.xp = cupy
         self._number = number
+        self._bound: dict[int, CudaBackend] = {}
 
     def on(self, number: int) -> CudaBackend:
         """The same backend, bound to this GPU."""
-        return CudaBackend(self.module, self.xp, number)
+        if number not in self._bound:
+            self._bound[number] = CudaBackend(self.module, self.xp, number)
+        return self._bound[number]
 
     @property
     def stream(self) -> int:
         return self.xp.cuda.get_current_stream().ptr
 
-    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
+    def empty(self, shape: tuple[int, ...], dtype: Any = FLOAT32) -> Array:
         """An array with undefined contents, from CuPy's memory pool."""
-        with contextlib.nullcontext() if self._number is None else self.xp.cuda.Device(self._number):
+        with self.device():
             return self.xp.empty(shape, dtype)
 
     def scratch(self, size: int) -> Array:
@@ -92,7 +94,7 @@ class CudaBackend:
     def number(self, value: float, dtype: Any) -> Array:
         """A number as an array of shape ()."""
         placed = self.empty((), dtype)
-        with self.device(placed):
+        with self.device():
             placed.fill(np.dtype(dtype).type(value))
         return placed
 
@@ -112,12 +114,23 @@ class CudaBackend:
 
         return read
 
-    def pointer(self, array: Array | None) -> int:
-        return 0 if array is None else array.data.ptr
+    def pointer(self, array: Array) -> int:
+        """Where an array lies."""
+        return array.data.ptr
 
-    def device(self, array: Array) -> contextlib.AbstractContextManager:
-        """The context in which operations on this array run."""
-        return self.xp.cuda.Device(array.device.id)
+    def run(self, operation: Callable[..., None], arguments: tuple[Any, ...], workspace: Workspace) -> None:
+        """Calls an operation with these arguments and its scratch memory, on this GPU and CuPy's current stream."""
+        ndarray = self.xp.ndarray
+        with self.device():
+            if workspace:
+                size = workspace[0](*workspace[1:])
+                arguments = (*arguments, self.scratch(size) if size else None)
+            passed = [one.data.ptr if isinstance(one, ndarray) else one for one in arguments]
+            operation(*passed, self.stream)
+
+    def device(self) -> contextlib.AbstractContextManager:
+        """The context in which this GPU is CuPy's current one."""
+        return contextlib.nullcontext() if self._number is None else self.xp.cuda.Device(self._number)
 
 
 Backend = HostBackend | CudaBackend

@@ -118,18 +118,19 @@ def resolve(**arrays: Any) -> tuple[Backend, list[Array | None]]:
     TypeError if an argument is no array, or if they live on different devices.
     """
     given = list(arrays.values())
-    if isinstance(given[0], np.ndarray) and _ON_HOST.issuperset(map(type, given)):
+    if given[0] is not None and _ON_HOST.issuperset(map(type, given)):
         return get(_host_backend.get()), given
-    viewed = {name: _view(name, array) for name, array in arrays.items()}
-    places = {name: _place(array) for name, array in viewed.items() if array is not None}
-    if len(set(places.values())) != 1:
-        listing = ", ".join(f"{name} on {place}" for name, place in places.items())
+    viewed = [_view(name, array) for name, array in arrays.items()]
+    places = {_place(array) for array in viewed if array is not None}
+    if len(places) != 1:
+        there = ((name, _place(array)) for name, array in zip(arrays, viewed, strict=True) if array is not None)
+        listing = ", ".join(f"{name} on {'the CPU' if gpu is None else f'GPU {gpu}'}" for name, gpu in there)
         raise TypeError(f"arrays must be on one device, got {listing}; nothing is copied silently")
-    first = next(array for array in viewed.values() if array is not None)
-    backend = get(_host_backend.get() if isinstance(first, np.ndarray) else "cuda")
-    if isinstance(backend, CudaBackend):
-        backend = backend.on(first.device.id)
-    return backend, list(viewed.values())
+    (gpu,) = places
+    backend = get(_host_backend.get() if gpu is None else "cuda")
+    if isinstance(backend, CudaBackend) and gpu is not None:
+        backend = backend.on(gpu)
+    return backend, viewed
 
 
 def array_module(array: Array) -> ModuleType:
@@ -142,8 +143,9 @@ def to_host(array: Array) -> np.ndarray:
     return array if isinstance(array, np.ndarray) else array.get()
 
 
-def _place(array: Array) -> str:
-    return "the CPU" if isinstance(array, np.ndarray) else f"GPU {array.device.id}"
+def _place(array: Array) -> int | None:
+    """The number of the array's GPU; None for the CPU."""
+    return None if isinstance(array, np.ndarray) else array.device.id
 
 
 _DLPACK_HOST = (1, 3, 11)  # kDLCPU, kDLCUDAHost, kDLROCMHost

@@ -26,6 +26,8 @@ def check_pair(name: str, value: IntPair) -> tuple[int, int]:
 
 def check_padding(name: str, value: Padding) -> tuple[int, int, int, int]:
     """(top, bottom, left, right), from an int, a pair or all four."""
+    if type(value) is int and abs(value) < 2**31:
+        return value, value, value, value
     if isinstance(value, (tuple, list)) and len(value) == 4:
         (top, left), (bottom, right) = check_pair(name, value[::2]), check_pair(name, value[1::2])
         return top, bottom, left, right

@@ -45,6 +45,26 @@ def test_what_is_no_padding(value):
         check_padding("padding", value)
 
 
+def test_a_geometry_is_checked_at_every_call():
+    """However often a like one has been asked for: True equals 1."""
+    good = {"stride": 1, "padding": 0, "dilation": 1, "groups": 1}
+
+    def shape(**others):
+        return arguments.conv_shape(BACKEND, (1, 4, 4, 2), (3, 3, 3, 2), **{**good, **others})
+
+    assert shape() is shape(stride=(1, 1)) is shape(padding=[0, 0], groups=np.int64(1))
+    assert shape().output == (1, 2, 2, 3)
+    assert shape(stride=2).output == (1, 1, 1, 3)
+    for name in ("stride", "dilation", "groups"):
+        with pytest.raises(TypeError, match=f"{name} must be an int"):
+            shape(**{name: True})
+    with pytest.raises(TypeError, match="stride must be an int"):
+        shape(stride=(1, True))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="padding height must be at least 0, got -1"):
+            shape(padding=-1)
+
+
 def test_a_number_where_the_arrays_are():
     placed = arguments.place_number(BACKEND, "lr", 0.5, np.float32)
     assert (placed.shape, placed.dtype, placed) == ((), np.float32, 0.5)

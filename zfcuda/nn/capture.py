@@ -55,7 +55,7 @@ class Captured:
             kinds = tuple((value.device.id, value.shape, value.dtype.str) for value in values)
             return backend.stream, key(), kinds
 
-        with backend.device(values[0]):
+        with backend.device():
             if current() != self._key:
                 self._graph = None
                 results = function(**arrays)

@@ -5,13 +5,15 @@ An error names the argument, what it was and what is allowed: ValueError for sha
 
 from __future__ import annotations
 
+import functools
 import operator
+from collections.abc import Callable
 from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
-from ..backends import BFLOAT16, Array, Backend
+from .._devices import BFLOAT16, FLOAT32, Array, Backend
 from ..pairs import IntPair, Padding, check_padding, check_pair
 
 Precision = Literal["fp32", "tf32"]
@@ -20,15 +22,16 @@ Precision = Literal["fp32", "tf32"]
 MAX_ELEMENTS = 2**31 - 2**16
 
 
-def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = np.float32) -> Array:
+def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = FLOAT32) -> Array:
     """The argument, contiguous, after checks of its dtype, rank and size."""
     if array.dtype != dtype:
         raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {tuple(array.shape)}")
-    if array.size == 0:
+    size = array.size
+    if size == 0:
         raise ValueError(f"{name} is empty: shape {tuple(array.shape)}")
-    if ndim is not None and array.size > MAX_ELEMENTS:
+    if size > MAX_ELEMENTS and ndim is not None:
         raise ValueError(f"{name} has shape {tuple(array.shape)}; at most {MAX_ELEMENTS} elements are allowed")
     return backend.xp.ascontiguousarray(array)
 
@@ -41,11 +44,11 @@ def check_indexable(name: str, array: Array) -> None:
 
 def element_type(name: str, array: Array, precision: str = "fp32") -> np.dtype:
     """The dtype of the first array of an operation on float32 or bfloat16, which its other arrays must share."""
-    if array.dtype not in (np.float32, BFLOAT16):
+    if array.dtype not in (FLOAT32, BFLOAT16):
         raise TypeError(f"{name} must be float32 or bfloat16, got {array.dtype}")
     if precision not in ("fp32", "tf32"):
         raise ValueError(f"precision must be fp32 or tf32, got {precision!r}")
-    if precision == "tf32" and array.dtype != np.float32:
+    if precision == "tf32" and array.dtype != FLOAT32:
         raise ValueError(f"precision tf32 is for float32 arrays, but {name} is {array.dtype}")
     return array.dtype
 
@@ -71,12 +74,12 @@ def check_output(
     shape: tuple[int, ...],
     inputs: tuple[Array | None, ...],
     *,
-    dtype: Any = np.float32,
+    dtype: Any = FLOAT32,
     may_alias: bool = False,
 ) -> Array:
     """`out` after checks, or a new array."""
     if out is None:
-        return backend.empty(tuple(shape), dtype)
+        return backend.empty(shape, dtype)
     expect_shape("out", out, shape)
     check_in_place("out", out, dtype)
     for array in inputs:
@@ -88,14 +91,23 @@ def check_output(
     return out
 
 
+@functools.lru_cache(maxsize=4096)
+def geometry(kind: Callable[..., Any], *sizes: Any) -> Any:
+    """A shape struct of a backend's module, of ints and tuples of ints that have been checked: it checks the geometry,
+    which takes longer than all else of a call, and networks ask for the same ones again and again."""
+    return kind(*sizes)
+
+
 def conv_shape(
     backend: Backend, x: tuple, w: tuple, stride: IntPair, padding: Padding, dilation: IntPair, groups: int
 ) -> Any:
     sizes = check_pair("stride", stride), check_padding("padding", padding), check_pair("dilation", dilation)
-    return backend.module.ConvShape(tuple(x), tuple(w), *sizes, check_groups(groups))
+    return geometry(backend.module.ConvShape, x, w, *sizes, check_groups(groups))
 
 
 def check_groups(groups: int) -> int:
+    if type(groups) is int and 1 <= groups < 2**31:  # nearly always
+        return groups
     if isinstance(groups, bool) or not hasattr(groups, "__index__"):
         raise TypeError(f"groups must be an int, got {groups!r}")
     if not 1 <= operator.index(groups) < 2**31:
@@ -123,7 +135,7 @@ def pool_shape(
 ) -> Any:
     """`prefix`: of the names that stride and padding have as arguments."""
     sizes = check_pair(f"{prefix}stride", stride), check_padding(f"{prefix}padding", padding)
-    return backend.module.PoolShape(tuple(x), check_pair("window", window), *sizes, bool(ceil_mode))
+    return geometry(backend.module.PoolShape, x, check_pair("window", window), *sizes, bool(ceil_mode))
 
 
 def check_maps(backend: Backend, name: str, values: Array | None, maps: int) -> Array | None:

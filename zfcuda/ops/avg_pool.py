@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends import Array, Backend, resolve
 from ..pairs import IntPair, Padding, check_padding, check_pair
-from .arguments import check_input, check_output, element_type, expect_shape
+from .arguments import check_input, check_output, element_type, expect_shape, geometry
 from .call import call, kernels_for
 
 
@@ -30,7 +30,7 @@ def avg_pool2d(
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, 4, dtype)
     shape = _shape(backend, x.shape, window, stride, padding, ceil_mode, count_include_pad)
-    y = check_output(backend, out, tuple(shape.output), (x,), dtype=dtype)
+    y = check_output(backend, out, shape.output, (x,), dtype=dtype)
     workspace = backend.module.avg_pool2d_workspace, shape
     call(backend, kernels_for(backend, dtype).avg_pool2d, shape, x, results=(y,), workspace=workspace)
     return y
@@ -56,7 +56,7 @@ def avg_pool2d_grad(
     dy = check_input(backend, "dy", dy, 4, dtype)
     size = (dy.shape[0], *check_pair("output_size", output_size), dy.shape[3])
     shape = _shape(backend, size, window, stride, padding, ceil_mode, count_include_pad)
-    expect_shape("dy", dy, tuple(shape.output))
+    expect_shape("dy", dy, shape.output)
     dx = check_output(backend, out, size, (dy,), dtype=dtype)
     call(backend, kernels_for(backend, dtype).avg_pool2d_grad, shape, dy, results=(dx,))
     return dx
@@ -71,8 +71,9 @@ def _shape(
     ceil_mode: bool,
     count_include_pad: bool,
 ) -> Any:
-    return backend.module.AvgPoolShape(
-        tuple(x),
+    return geometry(
+        backend.module.AvgPoolShape,
+        x,
         check_pair("window", window),
         check_pair("stride", stride),
         check_padding("padding", padding),

@@ -50,8 +50,8 @@ def conv2d_relu_pool(
     conv = conv_shape(backend, x.shape, w.shape, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     b = check_maps(backend, "b", b, w.shape[0])
-    y = backend.empty(tuple(pool.output), dtype)
-    switches = backend.empty(tuple(pool.output), np.uint8)
+    y = backend.empty(pool.output, dtype)
+    switches = backend.empty(pool.output, np.uint8)
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.conv2d_relu_pool_workspace, conv, pool
     call(backend, kernels.conv2d_relu_pool, conv, pool, x, w, b, results=(y, switches), workspace=workspace)
@@ -90,7 +90,7 @@ def unpool_conv_transpose2d(
     size = (y.shape[0], *check_pair("output_size", output_size), w.shape[3] * check_groups(groups))
     conv = conv_shape(backend, size, w.shape, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
-    expect_shape("y", y, tuple(pool.output))
+    expect_shape("y", y, pool.output)
     x = check_output(backend, out, size, (y, switches, w), dtype=dtype)
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.unpool_conv_transpose2d_workspace, conv, pool
@@ -130,7 +130,7 @@ def unpool_conv2d_weight_grad(
     filters = filters_of(x, dy, kernel_size, groups)
     conv = conv_shape(backend, x.shape, filters, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
-    expect_shape("dy", dy, tuple(pool.output))
+    expect_shape("dy", dy, pool.output)
     dw = check_output(backend, out, filters, (x, dy, switches))
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.unpool_conv2d_weight_grad_workspace, conv, pool

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import BFLOAT16, Array, Backend
+from .._devices import BFLOAT16, Array, Backend, Workspace
 
 
 def kernels_for(backend: Backend, dtype: Any, precision: str = "fp32") -> Any:
@@ -25,26 +25,22 @@ def call(
     operation: Callable[..., None],
     *inputs: Any,
     results: tuple[Array, ...] = (),
-    workspace: tuple[Any, ...] = (),
+    workspace: Workspace = (),
 ) -> None:
-    """Runs an operation. `workspace`: the function that says how many bytes of it there must be, and its arguments.
-
-    Arrays go as addresses (None as 0), in the order inputs, results, workspace, stream. A backend without bfloat16
-    works on widened arrays.
-    """
-    arguments = (*inputs, *results)
-    ndarray = backend.xp.ndarray
-    arrays = [a for a in arguments if isinstance(a, ndarray)]
-    if not backend.has_bfloat16 and BFLOAT16 in [a.dtype for a in arrays]:
+    """Runs an operation on what it takes: inputs, results, scratch memory, stream. Where its first array is bfloat16, a
+    backend without works on widened arrays."""
+    if not backend.has_bfloat16 and _dtype_of(inputs) == BFLOAT16:
         _call_in_float32(backend, operation, inputs, results, workspace)
-        return
-    with backend.device(arrays[0]):
-        passed = [backend.pointer(a) if a is None or isinstance(a, ndarray) else a for a in arguments]
-        if workspace:
-            size = workspace[0](*workspace[1:])
-            scratch = backend.scratch(size) if size else None
-            passed.append(backend.pointer(scratch))
-        operation(*passed, backend.stream)
+    else:
+        backend.run(operation, (*inputs, *results), workspace)
+
+
+def _dtype_of(inputs: tuple[Any, ...]) -> Any:
+    """That of the first array."""
+    for one in inputs:
+        if isinstance(one, np.ndarray):
+            return one.dtype
+    return None
 
 
 def _call_in_float32(
@@ -52,7 +48,7 @@ def _call_in_float32(
     operation: Callable[..., None],
     inputs: tuple[Any, ...],
     results: tuple[Array, ...],
-    workspace: tuple[Any, ...],
+    workspace: Workspace,
 ) -> None:
     """`call` with every bfloat16 array widened to float32, and the results rounded."""
 

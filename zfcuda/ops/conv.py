@@ -93,7 +93,7 @@ def conv_transpose2d(
     height, width = check_pair("output_size", output_size)
     size = (y.shape[0], height, width, w.shape[3] * groups)
     shape = conv_shape(backend, size, w.shape, stride, padding, dilation, groups)
-    expect_shape("y", y, tuple(shape.output))
+    expect_shape("y", y, shape.output)
     x = check_output(backend, out, size, (y, w), dtype=dtype)
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.conv_transpose2d_workspace, shape
@@ -125,7 +125,7 @@ def conv2d_weight_grad(
         return depthwise_conv2d_weight_grad(x, dy, out=out, **geometry)
     filters = filters_of(x, dy, kernel_size, groups)
     shape = conv_shape(backend, x.shape, filters, stride, padding, dilation, groups)
-    expect_shape("dy", dy, tuple(shape.output))
+    expect_shape("dy", dy, shape.output)
     dw = check_output(backend, out, filters, (x, dy))
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.conv2d_weight_grad_workspace, shape

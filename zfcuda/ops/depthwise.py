@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends import Array, Backend, resolve
 from ..pairs import IntPair, Padding, check_padding, check_pair
-from .arguments import check_input, check_maps, check_output, element_type, expect_shape
+from .arguments import check_input, check_maps, check_output, element_type, expect_shape, geometry
 from .call import call, kernels_for
 
 
@@ -32,7 +32,7 @@ def depthwise_conv2d(
     w = check_input(backend, "w", w, 4, dtype)
     shape = _shape(backend, x.shape, w.shape, stride, padding, dilation)
     b = check_maps(backend, "b", b, w.shape[0])
-    y = check_output(backend, out, tuple(shape.output), (x, w, b), dtype=dtype)
+    y = check_output(backend, out, shape.output, (x, w, b), dtype=dtype)
     workspace = backend.module.depthwise_conv2d_workspace, shape
     operation = kernels_for(backend, dtype).depthwise_conv2d
     call(backend, operation, shape, x, w, b, bool(relu), results=(y,), workspace=workspace)
@@ -61,7 +61,7 @@ def depthwise_conv2d_data_grad(
     channels = y.shape[3] if channels is None else check_pair("channels", channels)[0]
     size = (y.shape[0], *check_pair("output_size", output_size), channels)
     shape = _shape(backend, size, w.shape, stride, padding, dilation)
-    expect_shape("y", y, tuple(shape.output))
+    expect_shape("y", y, shape.output)
     x = check_output(backend, out, size, (y, w), dtype=dtype)
     workspace = backend.module.depthwise_conv2d_data_grad_workspace, shape
     operation = kernels_for(backend, dtype).depthwise_conv2d_data_grad
@@ -86,7 +86,7 @@ def depthwise_conv2d_weight_grad(
     dy = check_input(backend, "dy", dy, 4, dtype)
     filters = (dy.shape[3], *check_pair("kernel_size", kernel_size), 1)
     shape = _shape(backend, x.shape, filters, stride, padding, dilation)
-    expect_shape("dy", dy, tuple(shape.output))
+    expect_shape("dy", dy, shape.output)
     dw = check_output(backend, out, filters, (x, dy))
     workspace = backend.module.depthwise_conv2d_weight_grad_workspace, shape
     operation = kernels_for(backend, dtype).depthwise_conv2d_weight_grad
@@ -102,9 +102,10 @@ def _shape(
     padding: Padding,
     dilation: IntPair,
 ) -> Any:
-    return backend.module.DepthwiseShape(
-        tuple(x),
-        tuple(w),
+    return geometry(
+        backend.module.DepthwiseShape,
+        x,
+        w,
         check_pair("stride", stride),
         check_padding("padding", padding),
         check_pair("dilation", dilation),

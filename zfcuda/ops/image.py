@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backends import Array, resolve
 from ..pairs import IntPair, check_pair
-from .arguments import check_input, check_output, expect_shape
+from .arguments import check_input, check_output, expect_shape, geometry
 from .call import call
 
 
@@ -29,7 +29,7 @@ def crop_images(
         images=images, mean=mean, corners=corners, flips=flips, out=out
     )
     images = check_input(backend, "images", images, 4, np.uint8)
-    shape = backend.module.CropShape(tuple(images.shape), check_pair("size", size))
+    shape = geometry(backend.module.CropShape, images.shape, check_pair("size", size))
     if mean is not None:
         mean = check_input(backend, "mean", mean, 3)
         expect_shape("mean", mean, images.shape[1:])
@@ -37,6 +37,6 @@ def crop_images(
     expect_shape("corners", corners, (images.shape[0], 2))
     flips = check_input(backend, "flips", flips, 1, np.uint8)
     expect_shape("flips", flips, (images.shape[0],))
-    y = check_output(backend, out, tuple(shape.output), (images, mean))
+    y = check_output(backend, out, shape.output, (images, mean))
     call(backend, backend.module.crop_images, shape, images, mean, corners, flips, results=(y,))
     return y

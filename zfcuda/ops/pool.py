@@ -32,8 +32,8 @@ def max_pool2d(
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, 4, dtype)
     shape = pool_shape(backend, x.shape, window, stride, padding, ceil_mode)
-    y = backend.empty(tuple(shape.output), dtype)
-    switches = backend.empty(tuple(shape.output), np.uint8)
+    y = backend.empty(shape.output, dtype)
+    switches = backend.empty(shape.output, np.uint8)
     call(backend, kernels_for(backend, dtype).max_pool2d, shape, x, results=(y, switches))
     return y, switches
 
@@ -60,7 +60,7 @@ def max_unpool2d(
     switches = check_switches(backend, y, switches)
     size = (y.shape[0], *check_pair("output_size", output_size), y.shape[3])
     shape = pool_shape(backend, size, window, stride, padding, ceil_mode)
-    expect_shape("y", y, tuple(shape.output))
+    expect_shape("y", y, shape.output)
     x = check_output(backend, out, size, (y, switches), dtype=dtype)
     call(backend, kernels_for(backend, dtype).max_unpool2d, shape, y, switches, results=(x,))
     return x

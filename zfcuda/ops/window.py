@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backends import BFLOAT16, Array, resolve
 from ..pairs import IntPair, check_pair
-from .arguments import check_input, check_output, expect_shape
+from .arguments import check_input, check_output, expect_shape, geometry
 from .call import call
 
 
@@ -29,8 +29,8 @@ def cut_windows(
         images = check_input(backend, "images", images, 1, np.int32)
     count = x.shape[0] if images is None else images.shape[0]
     expect_shape("corners", corners, (count, 2))
-    shape = backend.module.WindowShape(tuple(x.shape), count, check_pair("size", size), x.dtype.itemsize)
-    y = check_output(backend, out, tuple(shape.output), (x,), dtype=x.dtype)
+    shape = geometry(backend.module.WindowShape, x.shape, count, check_pair("size", size), x.dtype.itemsize)
+    y = check_output(backend, out, shape.output, (x,), dtype=x.dtype)
     # The bytes of the arrays: elements have no type here.
     results = (y.view(np.uint8),)
     call(backend, backend.module.cut_windows, shape, x.view(np.uint8), corners, images, results=results)

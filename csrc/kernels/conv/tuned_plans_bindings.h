@@ -35,8 +35,8 @@ inline Problem make_problem(const std::string& operation, const std::string& pre
     problem.precision = static_cast<Precision>(index_of("precision", precisions, precision));
     problem.conv = shape;
     const bool is_block = problem.operation >= Operation::kConv2dReluPool;
-    shapes::require(pool.has_value() == is_block,
-                    operation + (is_block ? " needs a pool" : " has no pool"));
+    shapes::require(pool.has_value() == is_block, operation,
+                    (is_block ? " needs a pool" : " has no pool"));
     if (pool) {
         check_block(shape, *pool);
         problem.pool = *pool;
@@ -63,9 +63,8 @@ inline Choice make_choice(const Problem& problem, const std::string& kernel, int
     Choice choice = allowed[index_of("kernel", names, kernel)];
     const bool is_whole = !choice.kernel || problem.operation == Operation::kConv2dReluPool;
     const int most = is_whole ? 1 : kMaxSplits;
-    shapes::require(splits >= 1 && splits <= most, "splits of " + kernel + " must be from 1 to " +
-                                                       std::to_string(most) + ", got " +
-                                                       std::to_string(splits));
+    shapes::require(splits >= 1 && splits <= most, "splits of ", kernel, " must be from 1 to ",
+                    most, ", got ", splits);
     choice.splits = splits;
     return choice;
 }
