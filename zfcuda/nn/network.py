@@ -63,6 +63,7 @@ class Network:
         self._gradients: dict[str, Array] = {}
         self._statistics: dict[str, tuple[Array, float]] = {}
         self._learned = _learned_from(self.stages)
+        self._last_readers = {name: i for i, stage in enumerate(self.stages) for name in stage.inputs}
         self._projection = Captured()
         if parameters is None:
             self._initialise(seed)
@@ -136,11 +137,12 @@ class Network:
 
     def parameters(self) -> dict[str, Array]:
         """ "conv1.weight", "conv1.bias", ... -> the arrays themselves, in the order of the layers."""
-        return {
-            f"{layer.name}.{parameter}": getattr(layer, parameter)
-            for layer in self.layers.values()
-            for parameter in layer.parameter_shapes
-        }
+        return dict(self._each_parameter())
+
+    def _each_parameter(self) -> Iterator[tuple[str, Array]]:
+        for layer in self.layers.values():
+            for parameter in layer.parameter_shapes:
+                yield f"{layer.name}.{parameter}", getattr(layer, parameter)
 
     def state(self) -> dict[str, Array]:
         """What training keeps besides parameters, likewise: "bn1.running_mean", "bn1.running_var", ..."""
@@ -216,12 +218,11 @@ class Network:
 
     def _output(self, x: Array) -> Array:
         """The last layer's output; what no later stage reads is let go."""
-        last_reader = {name: i for i, stage in enumerate(self.stages) for name in stage.inputs}
         signals = {"input": x}
         for i, stage in enumerate(self.stages):
             inputs = [stage.enter(signals[name]) for name in stage.inputs]
             for name in set(stage.inputs):
-                if last_reader[name] == i:
+                if self._last_readers[name] == i:
                     del signals[name]
             signals[stage.name] = stage.forward(inputs)["y"]
         return signals[stage.name]
@@ -247,8 +248,8 @@ class Network:
         return records
 
     def _check_images(self, name: str, x: Array) -> Array:
-        first = next(iter(self.parameters()))
-        _, (x, _) = backends.resolve(**{name: x, first: self.parameters()[first]})
+        first, weight = next(self._each_parameter())
+        _, (x, _) = backends.resolve(**{name: x, first: weight})
         if x.dtype != np.float32:
             raise TypeError(f"{name} must be float32, got {x.dtype}")
         if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape or not len(x):

@@ -27,12 +27,12 @@ def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dty
     if array.dtype != dtype:
         raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
     if ndim is not None and array.ndim != ndim:
-        raise ValueError(f"{name} must have {ndim} dimensions, got shape {tuple(array.shape)}")
+        raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
     size = array.size
     if size == 0:
-        raise ValueError(f"{name} is empty: shape {tuple(array.shape)}")
+        raise ValueError(f"{name} is empty: shape {array.shape}")
     if size > MAX_ELEMENTS and ndim is not None:
-        raise ValueError(f"{name} has shape {tuple(array.shape)}; at most {MAX_ELEMENTS} elements are allowed")
+        raise ValueError(f"{name} has shape {array.shape}; at most {MAX_ELEMENTS} elements are allowed")
     return backend.xp.ascontiguousarray(array)
 
 
@@ -54,17 +54,18 @@ def element_type(name: str, array: Array, precision: str = "fp32") -> np.dtype:
 
 
 def expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
-    if tuple(array.shape) != tuple(shape):
-        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(array.shape)}")
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
 
 
-def check_in_place(name: str, array: Array, dtype: Any = np.float32) -> None:
+def check_in_place(name: str, array: Array, dtype: Any = FLOAT32) -> None:
     """Checks an array that an operation writes to."""
     if array.dtype != dtype:
         raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
-    if not array.flags.c_contiguous:
+    flags = array.flags
+    if not flags.c_contiguous:
         raise ValueError(f"{name} must be C-contiguous, since it is written to")
-    if isinstance(array, np.ndarray) and not array.flags.writeable:
+    if isinstance(array, np.ndarray) and not flags.writeable:
         raise ValueError(f"{name} is read-only, but it is written to")
 
 

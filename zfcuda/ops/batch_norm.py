@@ -81,7 +81,7 @@ def batch_norm_grad(
 def _check_rows(backend: Backend, name: str, array: Array, dtype: object) -> Array:
     check_indexable(name, array)
     if array.ndim < 2:
-        raise ValueError(f"{name} must have 2 dimensions or more, got shape {tuple(array.shape)}")
+        raise ValueError(f"{name} must have 2 dimensions or more, got shape {array.shape}")
     return check_input(backend, name, array, None, dtype)
 
 

@@ -140,7 +140,7 @@ def conv2d_bias_grad(dy: Array, *, out: Array | None = None) -> Array:
     dtype = element_type("dy", dy)
     dy = check_input(backend, "dy", dy, None, dtype)
     if dy.ndim < 2:
-        raise ValueError(f"dy must have 2 dimensions or more, got shape {tuple(dy.shape)}")
+        raise ValueError(f"dy must have 2 dimensions or more, got shape {dy.shape}")
     channels = dy.shape[-1]
     rows = dy.size // channels
     db = check_output(backend, out, (channels,), (dy,))

@@ -69,7 +69,7 @@ def _check_slope(backend: Backend, x: Array, slope: Any, slopes: Array | None) -
     slopes = check_input(backend, "slope", slopes, 1, np.float32)
     channels = x.shape[-1] if x.ndim else 1
     if slopes.shape[0] not in (1, channels):
-        raise ValueError(f"slope must have shape ({channels},), as x has channels, or (1,), got {tuple(slopes.shape)}")
+        raise ValueError(f"slope must have shape ({channels},), as x has channels, or (1,), got {slopes.shape}")
     return slopes, 0.0
 
 

@@ -50,7 +50,7 @@ def renormalize_filters(w: Array, *, max_rms: float, guard: Array | None = None)
     backend, (w, guard) = resolve(w=w, guard=guard)
     check_in_place("w", w)
     if w.ndim < 2 or w.size == 0:
-        raise ValueError(f"w must have 2 dimensions or more and elements, got shape {tuple(w.shape)}")
+        raise ValueError(f"w must have 2 dimensions or more and elements, got shape {w.shape}")
     if not max_rms > 0:
         raise ValueError(f"max_rms must be positive, got {max_rms}")
     _check_guard(guard)

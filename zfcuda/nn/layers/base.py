@@ -15,7 +15,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import numpy as np
 
 from ... import ops
-from ...backends import BFLOAT16, Array
+from ..._devices import BFLOAT16, FLOAT32, Array
 from ..record import Record, Training
 from ..span import Shape, Span
 from ..window import Windows
@@ -172,11 +172,12 @@ class Layer:
     @property
     def dtype(self) -> np.dtype:
         """Of the layer's input, output and signals."""
-        return BFLOAT16 if self.precision == "bf16" else np.dtype(np.float32)
+        return BFLOAT16 if self.precision == "bf16" else FLOAT32
 
     def enter(self, signal: Array) -> Array:
         """The signal in the layer's dtype."""
-        return ops.cast(signal, self.dtype)
+        dtype = self.dtype
+        return signal if signal.dtype == dtype else ops.cast(signal, dtype)
 
     def initialise(self, rng: np.random.Generator, initial: str) -> None:
         """Gives the parameters the values that training starts from, as `Architecture.initial` says."""

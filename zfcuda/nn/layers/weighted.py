@@ -55,7 +55,7 @@ class Weighted(Layer):
     def filters(self) -> Array:
         """The weight in the layer's dtype: a copy of it where that is bfloat16."""
         held = self._held
-        return ops.cast(self.weight, self.dtype) if held is None else held
+        return self.enter(self.weight) if held is None else held
 
     def hold(self) -> None:
         self._held = self.filters
