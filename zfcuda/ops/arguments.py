@@ -156,7 +156,7 @@ def check_switches(backend: Backend, y: Array, switches: Array) -> Array:
 
 def array_or_none(number: float | Array) -> Array | None:
     """What `resolve` is to look at of an argument that may be a number of Python's or an array of shape ()."""
-    return None if isinstance(number, Real) else number
+    return number if isinstance(number, np.ndarray) or not isinstance(number, Real) else None
 
 
 def place_number(backend: Backend, name: str, number: float | Array, dtype: Any) -> Array:
