@@ -22,10 +22,10 @@ _MANY_ROWS = 96
 
 def forward(x: Array, w: Array, b: Array | None, *, relu: bool = False, precision: ops.Precision = "fp32") -> Array:
     """x (N, ...) w (out, in) b (out,) or None -> (N, out), rectified if `relu`."""
-    rows = x.reshape(x.shape[0], -1)
-    tiles = len(rows) >= _MANY_ROWS and resolve(x=rows)[0].on_host
-    pixels = rows[None, :, None] if tiles else _pixels(rows)
-    return ops.conv2d(pixels, _pixels(w), b, relu=relu, precision=precision).reshape(len(rows), -1)
+    rows = x.shape[0]
+    tiles = rows >= _MANY_ROWS and resolve(x=x)[0].on_host
+    pixels = x.reshape(1, rows, 1, -1) if tiles else _pixels(x)
+    return ops.conv2d(pixels, _pixels(w), b, relu=relu, precision=precision).reshape(rows, -1)
 
 
 def data_grad(dy: Array, w: Array, *, precision: ops.Precision = "fp32") -> Array:
@@ -36,10 +36,9 @@ def data_grad(dy: Array, w: Array, *, precision: ops.Precision = "fp32") -> Arra
 
 def weight_grad(dy: Array, x: Array, *, precision: ops.Precision = "fp32", out: Array) -> None:
     """dy (N, out) x (N, ...) -> `out` (out, in), float32."""
-    x = x.reshape(x.shape[0], -1)
     ops.conv2d_weight_grad(_pixels(x), _pixels(dy), kernel_size=1, precision=precision, out=_pixels(out))
 
 
 def _pixels(matrix: Any) -> Any:
-    """(rows, columns) as images or filters of one pixel."""
-    return matrix.reshape(matrix.shape[0], 1, 1, matrix.shape[1])
+    """(rows, ...) as images or filters of one pixel."""
+    return matrix.reshape(matrix.shape[0], 1, 1, -1)
