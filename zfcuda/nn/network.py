@@ -362,8 +362,8 @@ class Network:
             ops.sgd_step(average, average - found, velocity, lr=share, momentum=0.0, weight_decay=0.0, guard=guard)
 
     def _gradient_arrays(self) -> dict[str, Array]:
-        parameters = self.parameters()
         if not self._gradients:
+            parameters = self.parameters()
             backend, _ = backends.resolve(**parameters)
             self._gradients = {name: backend.empty(array.shape) for name, array in parameters.items()}
         return self._gradients
