@@ -13,7 +13,8 @@
 
 namespace zfcuda {
 
-// Where an array lies, or a stream: of Python's an integer, a NumPy array, or None, which is null.
+// Where an array lies, or a stream: from Python an integer, None, which is null, or a NumPy array
+// (but not for a GPU, which does not see its memory).
 struct Address {
     std::uintptr_t value;
 };
@@ -25,16 +26,16 @@ struct pybind11::detail::type_caster<zfcuda::Address> {
     PYBIND11_TYPE_CASTER(zfcuda::Address, const_name("numpy.ndarray | int | None"));
 
     bool load(handle source, bool) {
+#if !defined(ZFCUDA_KERNELS) || defined(ZFCUDA_EMULATOR)
         if (isinstance<array>(source)) {
             value.value =
                 reinterpret_cast<std::uintptr_t>(reinterpret_borrow<array>(source).data());
-        } else if (source.is_none()) {
-            value.value = 0;
-        } else {
-            make_caster<std::uintptr_t> number;
-            if (!number.load(source, false)) return false;
-            value.value = cast_op<std::uintptr_t>(number);
+            return true;
         }
+#endif
+        make_caster<std::uintptr_t> number;
+        if (!source.is_none() && !number.load(source, false)) return false;
+        value.value = source.is_none() ? 0 : cast_op<std::uintptr_t>(number);
         return true;
     }
 };
