@@ -324,11 +324,22 @@ inline void mma_m16n8k16_fp16(float (&d)[4], const std::uint32_t (&a)[4],
     detail::warp_matrix(detail::Collective::kMmaFp16, {d, a, b}, site);
 }
 
-// cvt.rna: to nearest, ties away from zero; the 13 low bits become zero.
+// cvt.rn: to nearest, ties to even; the 13 low bits become zero.
 inline std::uint32_t to_tf32(float x) {
+    if (x != x) return 0x7fffffffu;
     const std::uint32_t bits = bit_cast<std::uint32_t>(x);
-    if ((bits & 0x7f800000u) == 0x7f800000u) return bits & 0xffffe000u;
-    return (bits + 0x1000u) & 0xffffe000u;
+    return (bits + 0x0fffu + (bits >> 13 & 1)) & 0xffffe000u;
+}
+
+inline float max_nan(float x, float y) {
+    if (x != x || y != y) return bit_cast<float>(0x7fffffffu);
+    if (x == y) return bit_cast<std::uint32_t>(x) >> 31 ? y : x;  // +0 is larger than -0
+    return x > y ? x : y;
+}
+
+inline float approximate_sqrt(float x) {
+    constexpr float kLeastNormal = 0x1p-126f;
+    return x < kLeastNormal && x > -kLeastNormal ? 0.0f * x : sqrtf(x);
 }
 
 // What a block may have, static and dynamic together: that of compute capability 9.0.

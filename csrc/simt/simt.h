@@ -22,7 +22,10 @@
 //                                       ldmatrix; `row`: this lane's 16-byte row
 //   simt::mma_m16n8k8_tf32(d, a, b), simt::mma_m16n8k16_bf16(d, a, b)
 //                                       d += a * b on the tensor cores
-//   simt::to_tf32(x)                    round to nearest, as bits
+//   simt::to_tf32(x)                    round to nearest, as bits; ties to even, before sm_90
+//                                       away from zero
+//   simt::max_nan(x, y)                 the larger; NaN if either is
+//   simt::approximate_sqrt(x)           within 2^-22 of it; 0 of what is not normal
 #pragma once
 
 #if defined(__CUDACC__)
@@ -188,10 +191,29 @@ __device__ inline void mma_m16n8k16_fp16(float (&d)[4], const std::uint32_t (&a)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// Before sm_90 no instruction rounds; the tensor cores ignore the 13 low bits. Without the product
+// ptxas rounds in place and then moves each operand to where mma.sync wants it, up to four times.
 __device__ inline std::uint32_t to_tf32(float x) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+    std::uint32_t bits = __float_as_uint(x);
+    if (isfinite(x)) bits += 0x1000u;
+#else
     std::uint32_t bits;
-    asm("cvt.rna.tf32.f32 %0, %1;\n" : "=r"(bits) : "f"(x));
-    return bits;
+    asm("cvt.rn.tf32.f32 %0, %1;\n" : "=r"(bits) : "f"(x));
+#endif
+    return __float_as_uint(__fmul_rn(__uint_as_float(bits), 1.0f));
+}
+
+__device__ inline float max_nan(float x, float y) {
+    float larger;
+    asm("max.NaN.f32 %0, %1, %2;\n" : "=f"(larger) : "f"(x), "f"(y));
+    return larger;
+}
+
+__device__ inline float approximate_sqrt(float x) {
+    float root;
+    asm("sqrt.approx.ftz.f32 %0, %1;\n" : "=f"(root) : "f"(x));
+    return root;
 }
 
 }  // namespace simt

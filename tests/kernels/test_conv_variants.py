@@ -100,12 +100,23 @@ def test_split_depth_of_a_weight_gradient(kernels, arithmetic):
 
 
 def test_tf32_rounds_its_factors_to_nearest(kernels):
-    """Ties away from zero, as the instruction that rounds them says; 2^-11 is half of the last bit."""
-    x = np.array([1 + 2**-12, 1 + 2**-11, -1 - 2**-11, 1 + 2**-10], np.float32).reshape(1, 1, 4, 1)
+    """2^-11 is half of the last bit; ties are rounded as the GPU does."""
+    x = np.array([1 + 2**-12, 1 + 2**-11 + 2**-23, -1 - 2**-11 - 2**-23, 1 + 2**-10], np.float32).reshape(1, 1, 4, 1)
     one = kernels.array(np.ones((1, 1, 1, 1), np.float32))
     y = kernels.numpy(ops.conv2d(kernels.array(x), one, precision="tf32"))
     np.testing.assert_array_equal(y.ravel(), [1, 1 + 2**-10, -1 - 2**-10, 1 + 2**-10])
     np.testing.assert_array_equal(kernels.numpy(ops.conv2d(kernels.array(x), one)), x)
+
+
+@pytest.mark.parametrize("bits", [0x7F800000, 0xFF800000, 0x7FC00000, 0xFFC00000, 0x7FFFFFFF, 0xFFFFFFFF], ids=hex)
+def test_tf32_keeps_what_is_not_finite(kernels, bits):
+    """Whatever the payload of a NaN: that of a GPU is 0x7fffffff, its opposite 0xffffffff."""
+    x = np.ones((1, 1, 3, 1), np.float32)
+    x.view(np.uint32)[0, 0, 1] = bits
+    one = np.ones((1, 1, 1, 1), np.float32)
+    for factors in ((x, one), (one, x.reshape(3, 1, 1, 1))):
+        y = kernels.numpy(ops.conv2d(*map(kernels.array, factors), precision="tf32"))
+        np.testing.assert_array_equal(y.ravel(), x.ravel())
 
 
 def test_windows_that_cover_a_pixel_three_times(kernels):

@@ -1,5 +1,7 @@
 // Correct kernels that come close to what the checks forbid: none may be reported.
+#include <cfloat>
 #include <cmath>
+#include <cstring>
 
 #include "selftest.h"
 
@@ -353,8 +355,16 @@ void mma_tf32() {
             expect(d[m * 8 + n] == expected, "mma_tf32");
         }
     }
-    expect(simt::to_tf32(1.0f + 0x1p-11f) == 0x3f802000u, "to_tf32 rounds a tie away from zero");
-    expect(simt::to_tf32(1.0f + 0x1p-12f) == 0x3f800000u, "to_tf32 rounds to nearest");
+    expect(simt::to_tf32(1.0f + 0x1p-11f) == 0x3f800000u, "to_tf32 rounds a tie to even, down");
+    expect(simt::to_tf32(1.0f + 0x3p-11f) == 0x3f804000u, "to_tf32 rounds a tie to even, up");
+    expect(simt::to_tf32(-1.0f - 0x1.002p-11f) == 0xbf802000u, "to_tf32 rounds to nearest");
+    expect(simt::to_tf32(FLT_MAX) == 0x7f800000u, "to_tf32 rounds the largest number to infinity");
+    expect(simt::to_tf32(-INFINITY) == 0xff800000u, "to_tf32 keeps infinities");
+    for (const std::uint32_t nan : {0x7f800001u, 0x7fffffffu, 0xffc00000u, 0xffffffffu}) {
+        float x;
+        std::memcpy(&x, &nan, sizeof x);
+        expect(simt::to_tf32(x) == 0x7fffffffu, "to_tf32 keeps NaN");
+    }
 }
 
 // ---- 16-bit types: every value, and rounding to nearest even ------------------------------------

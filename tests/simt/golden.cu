@@ -210,6 +210,13 @@ __global__ void to_tf32_kernel(const Word* in, Word* out) {
     write(simt::to_tf32(bits_as<float>(in[threadIdx.x])));
 }
 
+__global__ void floats_kernel(const Word* in, Word* out) {
+    const float x = bits_as<float>(in[threadIdx.x]), y = bits_as<float>(in[32 + threadIdx.x]);
+    Out write(out);
+    write(simt::max_nan(x, y));
+    write(simt::approximate_sqrt(x));
+}
+
 __global__ void integers_kernel(const Word* in, Word* out) {
     const Word a = in[threadIdx.x], b = in[32 + threadIdx.x];
     Out write(out);
@@ -312,6 +319,7 @@ std::vector<Case> cases() {
         make<half_kernel<__half>, 2 * kLanes, 6 * kLanes>("fp16"),
         make<half_kernel<__nv_bfloat16>, 2 * kLanes, 6 * kLanes>("bf16"),
         make<to_tf32_kernel, kLanes, kLanes>("to_tf32"),
+        make<floats_kernel, 2 * kLanes, 2 * kLanes>("floats"),
         make<integers_kernel, 2 * kLanes, 15 * kLanes>("integers"),
     };
 }

@@ -47,8 +47,8 @@ def to_fp16(x):
 
 
 def to_tf32(x):
-    """To nearest, ties away from zero, of finite numbers."""
-    return (x.view(np.uint32) + 0x1000) & 0xFFFFE000
+    """To nearest; not of ties, which GPUs before sm_90 round in another way."""
+    return np.where(np.isnan(x), 0x7FFFFFFF, (x.view(np.uint32) + 0x1000) & 0xFFFFE000)
 
 
 # ---- Inputs -----------------------------------------------------------------------------------------
@@ -68,10 +68,13 @@ def inputs(name, count, rng):
     elif name in ("mma_bf16", "mma_fp16"):
         halves = (to_bf16 if name == "mma_bf16" else to_fp16)(rng.standard_normal(12 * 32, np.float32))
         words[: 6 * 32] = halves.view(np.uint32)
+    elif name == "floats":
+        words = random_floats(rng, 64)
+        words[:32] = np.where(rng.random(32) < 0.2, words[32:] ^ (rng.random(32) < 0.5) * np.uint32(2**31), words[:32])
     elif name in ("to_tf32", "fp16", "bf16", "integers"):
         words[:32] = random_floats(rng, 32)
         if name == "to_tf32":
-            words = np.where(np.isfinite(words.view(np.float32)), words, 0x3F801000)
+            words = np.where(words & 0x1FFF == 0x1000, words + 1, words)
     if name.startswith("mma"):
         words[6 * 32 :] = rng.standard_normal(4 * 32, np.float32).view(np.uint32)
     return words
@@ -200,6 +203,14 @@ def halves(name, words):
         return np.concatenate([to(x), a.view(np.uint32), to(a + b), to(a - b), to(a * b), to(a / b)])
 
 
+def floats(name, words):
+    x, y = words.view(np.float32).reshape(2, 32)
+    with np.errstate(invalid="ignore"):
+        root = np.sqrt(np.where(np.abs(x) < 2**-126, 0 * x, x))
+    larger = np.where(x == y, np.where(np.signbit(x), y, x), np.maximum(x, y))
+    return np.concatenate([larger, root]).view(np.uint32)
+
+
 def integers(name, words):
     a, b = words[:32], words[32:]
     with np.errstate(invalid="ignore"):
@@ -246,6 +257,7 @@ MODELS = {
     "fp16": halves,
     "bf16": halves,
     "to_tf32": lambda name, words: to_tf32(words.view(np.float32)),
+    "floats": floats,
     "integers": integers,
 }
 
@@ -267,6 +279,14 @@ def check(name, words, actual, expected):
             np.testing.assert_array_equal(got, want, f"result {i}")
             numbers = ~np.isnan(want)
             np.testing.assert_array_equal(np.signbit(got)[numbers], np.signbit(want)[numbers], f"sign of result {i}")
+    elif name == "floats":
+        (got, got_root), (want, want_root) = (w.view(np.float32).reshape(2, 32) for w in (actual, expected))
+        np.testing.assert_array_equal(got, want)
+        np.testing.assert_array_equal(np.signbit(got)[got == 0], np.signbit(want)[got == 0])
+        np.testing.assert_allclose(got_root, want_root, rtol=2**-22)
+    elif name == "to_tf32":  # 13 bits count for nothing
+        got, want = (np.where(np.isnan(w.view(np.float32)), 0x7FFFFFFF, w) & 0xFFFFE000 for w in (actual, expected))
+        np.testing.assert_array_equal(got, want)
     else:
         np.testing.assert_array_equal(actual, expected)
 
