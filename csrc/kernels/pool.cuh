@@ -11,7 +11,8 @@
 // blocks of 4 rows by 64 vectors (RowTiles): the pixels that several windows share are read from
 // the L1 cache again, not from memory. Unpooling gathers: a pixel asks the windows that cover it,
 // in row-major order, so there are no atomics and no zero-filling pass. The paper's windows (3 x 3,
-// stride 2) are compiled in, so that all loads of a thread are in flight at once.
+// stride 2) are compiled in, so that all loads of a thread are in flight at once; unpooling from
+// them, a thread makes the 2 x 2 pixels of one step of the stride.
 // Bound: memory, 4 bytes a pixel of x, 5 a pixel of y (the switch is one byte); 2 and 3 in
 // bfloat16.
 //
@@ -50,44 +51,60 @@ __global__ void max_pool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor v
     const int window_w = Window == kAnyWindow ? shape.window_w : Window;
     const T* image = x + at.image * (shape.h * shape.w * shape.c) + c;
 
-    // The first cell inside x: the answer where no cell exceeds minus infinity.
-    const int first = max(-top, 0) * window_w + max(-left, 0);
-    auto best = Vector<float, Width>::filled(-INFINITY);
-    auto offset = Vector<std::uint8_t, Width>::filled(static_cast<std::uint8_t>(first));
-    const auto challenge = [&](const Vector<T, Width>& stored, int cell) {
-        const auto value = to_floats(stored);
-#pragma unroll
-        for (int j = 0; j < Width; ++j) {
-            if (!exceeds(value.at[j], best.at[j])) continue;
-            best.at[j] = value.at[j];
-            offset.at[j] = static_cast<std::uint8_t>(cell);
-        }
-    };
-    if constexpr (Window == kAnyWindow) {
-        const int last_h = min(top + window_h, shape.h);
-        const int last_w = min(left + window_w, shape.w);
-        for (int h = max(top, 0); h < last_h; ++h)
-            for (int w = max(left, 0); w < last_w; ++w)
-                challenge(load<Width>(image + (h * shape.w + w) * shape.c),
-                          (h - top) * window_w + w - left);
-    } else {
+    Vector<float, Width> best;
+    Vector<std::uint8_t, Width> offset;
+    bool is_done = false;
+    if constexpr (Window != kAnyWindow) {
         // Without a branch, so that all loads are in flight: a cell outside x reads its nearest
-        // neighbour inside, and then counts as minus infinity.
-        Vector<T, Width> cells[Window * Window];
+        // neighbour inside, which the window holds as well.
+        constexpr int kCells = Window * Window;
+        Vector<T, Width> cells[kCells];
+        int own[kCells];
 #pragma unroll
-        for (int cell = 0; cell < Window * Window; ++cell) {
+        for (int cell = 0; cell < kCells; ++cell) {
             const int h = min(max(top + cell / Window, 0), shape.h - 1);
             const int w = min(max(left + cell % Window, 0), shape.w - 1);
             cells[cell] = load<Width>(image + (h * shape.w + w) * shape.c);
+            own[cell] = (h - top) * Window + w - left;
         }
+        float sum = 0.0f;  // NaN if a maximum is
 #pragma unroll
-        for (int cell = 0; cell < Window * Window; ++cell) {
-            const int h = top + cell / Window;
-            const int w = left + cell % Window;
-            if (h >= 0 && h < shape.h && w >= 0 && w < shape.w) challenge(cells[cell], cell);
+        for (int j = 0; j < Width; ++j) {
+            best.at[j] = to_float(cells[0].at[j]);
+#pragma unroll
+            for (int cell = 1; cell < kCells; ++cell)
+                best.at[j] = simt::max_nan(best.at[j], to_float(cells[cell].at[j]));
+            int first = own[kCells - 1];
+#pragma unroll
+            for (int cell = kCells - 2; cell >= 0; --cell)
+                if (to_float(cells[cell].at[j]) == best.at[j]) first = own[cell];
+            offset.at[j] = static_cast<std::uint8_t>(first);
+            sum += best.at[j];
+        }
+        is_done = sum == sum;
+    }
+    // Any other window, or one that holds NaN.
+    if (!is_done) {
+        // The first cell inside x: the answer where no cell exceeds minus infinity.
+        const int first = max(-top, 0) * window_w + max(-left, 0);
+        best = Vector<float, Width>::filled(-INFINITY);
+        offset = Vector<std::uint8_t, Width>::filled(static_cast<std::uint8_t>(first));
+        const int last_h = min(top + window_h, shape.h);
+        const int last_w = min(left + window_w, shape.w);
+        for (int h = max(top, 0); h < last_h; ++h) {
+            for (int w = max(left, 0); w < last_w; ++w) {
+                const auto value = to_floats(load<Width>(image + (h * shape.w + w) * shape.c));
+                const int cell = (h - top) * window_w + w - left;
+#pragma unroll
+                for (int j = 0; j < Width; ++j) {
+                    if (!exceeds(value.at[j], best.at[j])) continue;
+                    best.at[j] = value.at[j];
+                    offset.at[j] = static_cast<std::uint8_t>(cell);
+                }
+            }
         }
     }
-    const int out = ((at.image * tiles.rows + at.row) * shape.q() + q) * shape.c + c;
+    const int out = ((at.image * tiles.rows + at.row) * tiles.columns + at.column) * Width;
     store(y + out, from_floats<T>(best));
     store(switches + out, offset);
 }
@@ -103,48 +120,111 @@ __device__ inline Covering covering(int padded, int window, const FastDivisor& s
             min(padded / stride, windows - 1)};
 }
 
-// `Window`: kPaperWindow (at kPaperStride) or kAnyWindow.
-template <typename T, int Width, int Window>
+template <typename T, int Width, bool Rectify>
+__device__ inline void store_unpooled(T* x, Vector<float, Width> sum) {
+    if (Rectify) {
+#pragma unroll
+        for (int j = 0; j < Width; ++j)
+            sum.at[j] = simt::max_nan(sum.at[j], 0.0f);
+    }
+    store(x, from_floats<T>(sum));
+}
+
+// `height` and `width`: of y. `Rectify`: x = max(x, 0).
+template <typename T, int Width, bool Rectify>
 __global__ void max_unpool2d_kernel(PoolShape shape, RowTiles tiles, FastDivisor vectors,
-                                    FastDivisor stride_h, FastDivisor stride_w,
-                                    const T* __restrict__ y,
+                                    FastDivisor stride_h, FastDivisor stride_w, int height,
+                                    int width, const T* __restrict__ y,
                                     const std::uint8_t* __restrict__ switches, T* __restrict__ x) {
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
     const int w = at.column / vectors, c = at.column % vectors * Width;
     const int padded_h = at.row + shape.pad_top;
     const int padded_w = w + shape.pad_left;
-    const int height = shape.p();
-    const int width = shape.q();
     const Covering rows = covering(padded_h, shape.window_h, stride_h, height);
     const Covering columns = covering(padded_w, shape.window_w, stride_w, width);
 
     auto sum = Vector<float, Width>::filled(0.0f);
-    const auto add = [&](int p, int q, bool covers) {
-        const int from = ((at.image * height + p) * width + q) * shape.c + c;
-        const auto offset = load<Width>(switches + from);
-        const auto value = to_floats(load<Width>(y + from));
-        const int own =
-            (padded_h - p * shape.stride_h) * shape.window_w + padded_w - q * shape.stride_w;
+    for (int p = rows.first; p <= rows.last; ++p) {
+        for (int q = columns.first; q <= columns.last; ++q) {
+            const int from = ((at.image * height + p) * width + q) * shape.c + c;
+            const auto offset = load<Width>(switches + from);
+            const auto value = to_floats(load<Width>(y + from));
+            const int own =
+                (padded_h - p * shape.stride_h) * shape.window_w + padded_w - q * shape.stride_w;
 #pragma unroll
-        for (int j = 0; j < Width; ++j)
-            if (covers && offset.at[j] == own) sum.at[j] += value.at[j];
-    };
-    if constexpr (Window == kAnyWindow) {
-        for (int p = rows.first; p <= rows.last; ++p)
-            for (int q = columns.first; q <= columns.last; ++q)
-                add(p, q, true);
-    } else {
-        // Without a branch, so that all loads are in flight.
-        constexpr int kCovering = (kPaperWindow - 1) / kPaperStride + 1;
-#pragma unroll
-        for (int i = 0; i < kCovering * kCovering; ++i) {
-            const int p = rows.first + i / kCovering;
-            const int q = columns.first + i % kCovering;
-            add(min(p, height - 1), min(q, width - 1), p <= rows.last && q <= columns.last);
+            for (int j = 0; j < Width; ++j)
+                if (offset.at[j] == own) sum.at[j] += value.at[j];
         }
     }
-    store(x + ((at.image * shape.h + at.row) * shape.w + w) * shape.c + c, from_floats<T>(sum));
+    store_unpooled<T, Width, Rectify>(
+        x + ((at.image * tiles.rows + at.row) * tiles.columns + at.column) * Width, sum);
+}
+
+// The steps of the stride, in one direction, that hold pixels. Step i is where window i begins;
+// only windows i - 1 and i cover it.
+struct PaperSteps {
+    int first, count;
+
+    PaperSteps(int size, int padding)
+        : first(padding / kPaperStride), count((size - 1 + padding) / kPaperStride - first + 1) {}
+};
+
+// From the paper's windows: `tiles` are of steps.
+template <typename T, int Width, bool Rectify>
+__global__ void max_unpool2d_paper_kernel(PoolShape shape, RowTiles tiles, FastDivisor vectors,
+                                          int first_p, int first_q, int height, int width,
+                                          const T* __restrict__ y,
+                                          const std::uint8_t* __restrict__ switches,
+                                          T* __restrict__ x) {
+    constexpr int kCovering = 2;
+    constexpr std::uint8_t kNever = 255;  // no cell
+    const RowTiles::Place at = tiles.place();
+    if (!at.inside) return;
+    const int step_q = at.column / vectors, c = at.column % vectors * Width;
+    const int p = first_p + at.row, q = first_q + step_q;
+
+    Vector<T, Width> values[kCovering][kCovering];
+    Vector<std::uint8_t, Width> offsets[kCovering][kCovering];
+#pragma unroll
+    for (int i = 0; i < kCovering; ++i) {
+#pragma unroll
+        for (int j = 0; j < kCovering; ++j) {
+            const int window_p = p - 1 + i, window_q = q - 1 + j;
+            const bool exists =
+                window_p >= 0 && window_p < height && window_q >= 0 && window_q < width;
+            const int from =
+                exists ? ((at.image * height + window_p) * width + window_q) * shape.c + c : c;
+            values[i][j] = load<Width>(y + from);
+            offsets[i][j] = load<Width>(switches + from);
+            if (!exists) offsets[i][j] = Vector<std::uint8_t, Width>::filled(kNever);
+        }
+    }
+#pragma unroll
+    for (int down = 0; down < kPaperStride; ++down) {
+#pragma unroll
+        for (int across = 0; across < kPaperStride; ++across) {
+            const int h = p * kPaperStride + down - shape.pad_top;
+            const int w = q * kPaperStride + across - shape.pad_left;
+            auto sum = Vector<float, Width>::filled(0.0f);
+#pragma unroll
+            for (int i = 0; i < kCovering; ++i) {
+#pragma unroll
+                for (int j = 0; j < kCovering; ++j) {
+                    const int r = down + (1 - i) * kPaperStride,
+                              s = across + (1 - j) * kPaperStride;
+                    if (r >= kPaperWindow || s >= kPaperWindow) continue;
+#pragma unroll
+                    for (int e = 0; e < Width; ++e)
+                        if (offsets[i][j].at[e] == r * kPaperWindow + s)
+                            sum.at[e] += to_float(values[i][j].at[e]);
+                }
+            }
+            if (h >= 0 && h < shape.h && w >= 0 && w < shape.w)
+                store_unpooled<T, Width, Rectify>(
+                    x + ((at.image * shape.h + h) * shape.w + w) * shape.c + c, sum);
+        }
+    }
 }
 
 template <int Width>

@@ -1,5 +1,7 @@
 """csrc/kernels/pool.cuh and csrc/cpu/pool.cpp: exact, since a maximum rounds nothing."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -72,6 +74,23 @@ def test_max_pool2d_of_few_values_that_are_not_finite(device, values):
     expected, expected_switches = oracles.max_pool2d(x, **options)
     assert_same(device.numpy(y), expected)
     np.testing.assert_array_equal(device.numpy(switches), expected_switches)
+
+
+@pytest.mark.parametrize("padding", [*itertools.product(range(3), range(3))], ids=str)
+@pytest.mark.parametrize("channels", [3, 8])
+def test_paper_windows_at_every_edge(device, padding, channels):
+    """Both ends of a map may lie inside a step of the stride, which unpooling makes as a whole."""
+    rng = np.random.default_rng(channels)
+    options = {"window": (3, 3), "stride": (2, 2), "padding": (*padding, *reversed(padding))}
+    for size in range(max(1, 3 - sum(padding)), 7):
+        x = np.round(2 * rng.standard_normal((2, size, 7, channels), dtype=np.float32))
+        y, switches = ops.max_pool2d(device.array(x), **options)
+        expected, expected_switches = oracles.max_pool2d(x, **options)
+        assert_same(device.numpy(y), expected)
+        np.testing.assert_array_equal(device.numpy(switches), expected_switches)
+        back = device.numpy(ops.max_unpool2d(y, switches, **options, output_size=(size, 7)))
+        expected = oracles.max_unpool2d(expected, expected_switches, **options, output_size=(size, 7))
+        np.testing.assert_array_equal(back, expected)
 
 
 def test_windows_that_overlap_add_up(device):

@@ -21,7 +21,7 @@ void* after_map(const ConvShape& shape, void* workspace) {
     return static_cast<char*>(workspace) + map_bytes<T>(shape);
 }
 
-// map = relu(max_unpool2d(y, switches)). Defined in unpool_rectified.cu.
+// map = relu(max_unpool2d(y, switches)). Defined in ../pool.cu.
 template <class T>
 void unpool_rectified(const PoolShape& pool, const T* y, const std::uint8_t* switches, T* map,
                       Stream stream);
