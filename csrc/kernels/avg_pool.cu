@@ -39,14 +39,15 @@ void avg_pool2d(const AvgPoolShape& shape, const T* x, T* y, void* workspace, St
 template <typename T>
 void avg_pool2d_grad(const AvgPoolShape& shape, const T* dy, T* dx, Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
-    with_constant(
-        shape.c % kVector == 0 && aligned_for_vectors<kVector>(dy, dx), [&](auto vectors) {
-            constexpr int kWidth = vectors ? kVector : 1;
-            const RowTiles tiles(shape.n, shape.h, shape.w * (shape.c / kWidth));
-            simt::launch<avg_pool2d_grad_kernel<T, kWidth>>(
-                tiles.grid(), tiles.block(), 0, stream, shape, tiles, FastDivisor(shape.c / kWidth),
-                FastDivisor(shape.stride_h), FastDivisor(shape.stride_w), dy, dx);
-        });
+    with_constant(shape.c % kVector == 0 && aligned_for_vectors<kVector>(dy, dx),
+                  [&](auto vectors) {
+                      constexpr int kWidth = vectors ? kVector : 1;
+                      const RowTiles tiles(shape.n, shape.h, shape.w * (shape.c / kWidth));
+                      simt::launch<avg_pool2d_grad_kernel<T, kWidth>>(
+                          tiles.grid(), tiles.block(), 0, stream, shape, tiles,
+                          FastDivisor(shape.c / kWidth), FastDivisor(shape.stride_h),
+                          FastDivisor(shape.stride_w), shape.p(), shape.q(), dy, dx);
+                  });
 }
 
 template decltype(avg_pool2d<float>) avg_pool2d<float>;

@@ -60,14 +60,14 @@ __global__ void avg_pool2d_kernel(AvgPoolShape shape, RowTiles tiles, FastDiviso
           from_floats<T>(sum));
 }
 
+// `height` and `width`: of dy.
 template <typename T, int Width>
 __global__ void avg_pool2d_grad_kernel(AvgPoolShape shape, RowTiles tiles, FastDivisor vectors,
-                                       FastDivisor stride_h, FastDivisor stride_w,
-                                       const T* __restrict__ dy, T* __restrict__ dx) {
+                                       FastDivisor stride_h, FastDivisor stride_w, int height,
+                                       int width, const T* __restrict__ dy, T* __restrict__ dx) {
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
     const int w = at.column / vectors, c = at.column % vectors * Width;
-    const int height = shape.p(), width = shape.q();
     const AveragesOfPixel rows(at.row + shape.top, shape.window_h, stride_h, height);
     const AveragesOfPixel columns(w + shape.left, shape.window_w, stride_w, width);
     const T* image = dy + at.image * (height * width * shape.c) + c;

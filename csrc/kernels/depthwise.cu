@@ -38,8 +38,8 @@ void launch_strips(const DepthwiseShape& shape, const T* x, const float* filter,
                          divide_up(shape.q(), DepthwiseStrip::kOutputs) * vectors);
     with_constant(shape.stride_h == 1, [&](auto unit) {
         simt::launch<depthwise_strip_kernel<T, kWidth, unit ? 1 : 2>>(
-            tiles.grid(), tiles.block(), 0, stream, shape, tiles, FastDivisor(vectors), x, filter,
-            epilogue, y);
+            tiles.grid(), tiles.block(), 0, stream, shape, tiles, FastDivisor(vectors), shape.q(),
+            x, filter, epilogue, y);
     });
 }
 
@@ -103,7 +103,8 @@ void depthwise_conv2d_data_grad(const DepthwiseShape& shape, const T* y, const T
         const RowTiles tiles(shape.n, shape.h, shape.w * (shape.c / kWidth));
         simt::launch<depthwise_data_grad_kernel<T, kWidth>>(
             tiles.grid(), tiles.block(), 0, stream, shape, tiles, FastDivisor(shape.c / kWidth),
-            FastDivisor(shape.stride_h), FastDivisor(shape.stride_w), y, filter, x);
+            FastDivisor(shape.stride_h), FastDivisor(shape.stride_w), shape.p(), shape.q(),
+            shape.multiplier(), y, filter, x);
     });
 }
 

@@ -88,7 +88,7 @@ __global__ void depthwise_conv2d_kernel(DepthwiseShape shape, RowTiles tiles, Fa
                          load<Width>(filter + (r * shape.s + s) * shape.k + k));
         }
     }
-    store(y + ((at.image * tiles.rows + at.row) * shape.q() + q) * shape.k + k,
+    store(y + ((at.image * tiles.rows + at.row) * tiles.columns + at.column) * Width,
           epilogue.template finish<T>(sum));
 }
 
@@ -97,11 +97,12 @@ struct DepthwiseStrip {
     static constexpr int kOutputs = 4;
 };
 
-// 3 x 3 filters at `Stride`, without dilation, for a multiplier of 1.
+// 3 x 3 filters at `Stride`, without dilation, for a multiplier of 1. `width`: of y.
 template <typename T, int Width, int Stride>
 __global__ void depthwise_strip_kernel(DepthwiseShape shape, RowTiles tiles, FastDivisor vectors,
-                                       const T* __restrict__ x, const float* __restrict__ filter,
-                                       DepthwiseEpilogue epilogue, T* __restrict__ y) {
+                                       int width, const T* __restrict__ x,
+                                       const float* __restrict__ filter, DepthwiseEpilogue epilogue,
+                                       T* __restrict__ y) {
     constexpr int kWindow = DepthwiseStrip::kWindow, kOutputs = DepthwiseStrip::kOutputs;
     constexpr int kCells = (kOutputs - 1) * Stride + kWindow;
     const RowTiles::Place at = tiles.place();
@@ -139,25 +140,25 @@ __global__ void depthwise_strip_kernel(DepthwiseShape shape, RowTiles tiles, Fas
                     multiply_add(sum[(i - s) / Stride], cell, taps[s]);
         }
     }
-    T* row = y + (at.image * tiles.rows + at.row) * shape.q() * shape.k + k;
+    T* row = y + (at.image * tiles.rows + at.row) * width * shape.k + k;
 #pragma unroll
     for (int i = 0; i < kOutputs; ++i)
-        if (first + i < shape.q())
+        if (first + i < width)
             store(row + (first + i) * shape.k, epilogue.template finish<T>(sum[i]));
 }
 
 // ---- Data gradient ------------------------------------------------------------------------------
 
-// Vectors wider than one channel are for a multiplier of 1.
+// Vectors wider than one channel are for a multiplier of 1. `height` and `width`: of y.
 template <typename T, int Width>
 __global__ void depthwise_data_grad_kernel(DepthwiseShape shape, RowTiles tiles,
                                            FastDivisor vectors, FastDivisor stride_h,
-                                           FastDivisor stride_w, const T* __restrict__ y,
+                                           FastDivisor stride_w, int height, int width,
+                                           int multiplier, const T* __restrict__ y,
                                            const float* __restrict__ filter, T* __restrict__ x) {
     const RowTiles::Place at = tiles.place();
     if (!at.inside) return;
     const int w = at.column / vectors, c = at.column % vectors * Width;
-    const int height = shape.p(), width = shape.q(), multiplier = shape.multiplier();
     const T* image = y + at.image * (height * width * shape.k);
 
     auto sum = Vector<float, Width>::filled(0.0f);
