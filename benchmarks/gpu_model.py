@@ -70,6 +70,18 @@ GPUS = (
 )
 
 
+def busy_cycles(counts: gpu_sass.Counts, gpu: Gpu) -> dict[str, float]:
+    """Of an SM for these instructions of a warp, by pipe."""
+    pipes = counts.pipes
+    return {
+        "fma": max((pipes["fma"] + pipes["imad"]) / gpu.fma, pipes["imad"] / 2),
+        "alu": pipes["alu"] / 2,
+        "xu": pipes["xu"] / 0.5,
+        "shared": float(counts.moved),
+        "issue": counts.instructions / 4,
+    }
+
+
 # ---- Kernels ---------------------------------------------------------------------------------------------------------
 
 
@@ -207,18 +219,15 @@ class Kernel:
     def cycles(self, gpu: Gpu, rows: float | None = None, cols: float | None = None) -> dict[str, float]:
         """Of an SM for a k-tile of one block, by what may bound it; `rows`, `cols`: those of the tile that exist."""
         counts, tile = self.counts, self.tile
-        pipes = {pipe: count * tile.warps for pipe, count in counts.pipes.items()}
+        busy = {term: cycles * tile.warps for term, cycles in busy_cycles(counts, gpu).items()}
         tensor = counts.multiply_adds * tile.warps / gpu.peaks[tile.precision] / gpu.mma_share
         # Copies of 16 bytes pass L1 by; what others and loads find there need not come from L2.
         from_l2 = (tile.rows if rows is None else rows) * (self.copies_a and self.width_a * tile.element == 16)
         from_l2 += (tile.cols if cols is None else cols) * (self.width_b * tile.element == 16)
         return {
-            "tensor": tensor if pipes["tensor"] else 0.0,
-            "fma": max((pipes["fma"] + pipes["imad"]) / gpu.fma, pipes["imad"] / 2),
-            "alu": pipes["alu"] / 2,
-            "xu": pipes["xu"] / 0.5,
-            "shared": float((counts.moved + tile.more_reads) * tile.warps),
-            "issue": counts.instructions * tile.warps / 4,
+            "tensor": tensor if counts.pipes["tensor"] else 0.0,
+            **busy,
+            "shared": busy["shared"] + tile.more_reads * tile.warps,
             "L2": from_l2 * 64 / gpu.l2,
         }
 

@@ -8,6 +8,9 @@ most of the products. Of the loops in it, one with products repeats (an FFMA loo
 instructions are kept apart, for whoever knows how often it does. One that touches no memory catches up an index and is
 seldom entered: it does not count, so that the sum stays a bound. Any other counts once, as do both sides of every
 branch, and instructions whose predicate is false.
+
+The way. A kernel that only moves data has no main loop: of the ways from its entry to an end that go back nowhere, the
+one whose global accesses outside of loops move the most bytes, and the shortest of these.
 """
 
 from __future__ import annotations
@@ -95,6 +98,14 @@ class Instruction:
         return 4 if "128" in modifiers else 2 if "64" in modifiers else 1
 
     @property
+    def global_bytes(self) -> int:
+        """Of a lane."""
+        if self.pipe != "global":
+            return 0
+        sizes = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
+        return next((sizes[one] for one in self.opcode.split(".") if one in sizes), 4)
+
+    @property
     def multiply_adds(self) -> int:
         """Of a warp. A wgmma is done by four warps together."""
         if self.pipe != "tensor":
@@ -147,6 +158,7 @@ class Code:
     shared: int  # bytes a block, static
     instructions: int
     loop: MainLoop | None
+    way: Counts  # of a warp
 
 
 # ---- The tools -------------------------------------------------------------------------------------------------------
@@ -238,6 +250,7 @@ def parse(sass: str, usage: str, architecture: str) -> list[Code]:
             shared=max(0, resources[function]["SHARED"] - reserved),
             instructions=sum(one.name != "NOP" for one in instructions),
             loop=main_loop(instructions),
+            way=way(instructions),
         )
         for function, instructions in _functions(sass, architecture).items()
     ]
@@ -282,20 +295,45 @@ def main_loop(instructions: Sequence[Instruction]) -> MainLoop | None:
     return MainLoop(Counts.of(once), Counts.of(again))
 
 
-def natural_loops(instructions: Sequence[Instruction]) -> list[frozenset[int]]:
-    """The instructions of each loop, as indices; loops of one target are one."""
+def way(instructions: Sequence[Instruction]) -> Counts:
+    """See above."""
+    end = len(instructions)
+    successors = _successors(instructions)
+    in_loops = frozenset().union(*natural_loops(instructions))
+    best = [(0, 0)] * (end + 1)  # from each instruction on: bytes, and instructions, less being better
+    after = [end] * end
+    for i in reversed(range(end)):
+        after[i] = max((j for j in successors[i] if j > i), key=best.__getitem__, default=end)
+        moved, fewer = best[after[i]]
+        best[i] = (moved + (0 if i in in_loops else instructions[i].global_bytes), fewer - 1)
+    taken, i = [], 0
+    while i < end:
+        taken.append(instructions[i])
+        i = after[i]
+    return Counts.of(taken)
+
+
+def _successors(instructions: Sequence[Instruction]) -> list[list[int]]:
+    """Of each instruction, as indices."""
     index = {one.address: i for i, one in enumerate(instructions)}
-    before: list[list[int]] = [[] for _ in instructions]
-    backward: dict[int, list[int]] = {}
+    found: list[list[int]] = []
     for i, one in enumerate(instructions):
         target = index.get(one.target) if one.target is not None else None
-        if target is not None:
-            before[target].append(i)
-            if target < i:
-                backward.setdefault(target, []).append(i)
         jumps = one.name in _ENDS or (target is not None and one.name != "CALL" and not _may_fall_through(one))
-        if (not jumps or one.predicated) and i + 1 < len(instructions):
-            before[i + 1].append(i)
+        falls = (not jumps or one.predicated) and i + 1 < len(instructions)
+        found.append([target] * (target is not None) + [i + 1] * falls)
+    return found
+
+
+def natural_loops(instructions: Sequence[Instruction]) -> list[frozenset[int]]:
+    """The instructions of each loop, as indices; loops of one target are one."""
+    before: list[list[int]] = [[] for _ in instructions]
+    backward: dict[int, list[int]] = {}
+    for i, following in enumerate(_successors(instructions)):
+        for j in following:
+            before[j].append(i)
+            if j < i:
+                backward.setdefault(j, []).append(i)
     loops = []
     for head, tails in backward.items():
         body, waiting = {head}, list(tails)

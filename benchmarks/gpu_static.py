@@ -4,10 +4,12 @@
     python benchmarks/gpu_static.py FILE ...    modules, object files, cubins
 
 Disassembles a build (with cuobjdump), counts the main loops of the convolution kernels by pipe, and bounds the share of
-peak that each allows and the time of every convolution, fully connected layer and block of ZFNet, AlexNet and VGG-16.
+peak that each allows and the time of every convolution, fully connected layer and block of ZFNet, AlexNet and VGG-16;
+of kernels that memory should bound, the share of a copy's speed.
 Writes gpu-static-ARCHITECTURE.md and .json to benchmarks/results/, the record against which
 tests/benchmarks/test_gpu_static.py holds later builds. No figure is a measurement. The disassembly is read in
-gpu_sass.py, the bounds of a k-tile stand in gpu_model.py, those of a layer in gpu_predict.py.
+gpu_sass.py, the bounds of a k-tile stand in gpu_model.py, those of a layer in gpu_predict.py, and those of kernels that
+move data in gpu_memory.py.
 
 Exit status: 0, written; 2, wrong arguments; 3, nothing to disassemble or no tool to do it.
 """
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cases
+import gpu_memory
 import gpu_model
 import gpu_predict
 import gpu_sass
@@ -33,7 +36,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 FAMILIES = ("zfnet", "alexnet", "vgg16")
 NOTICE = "a bound from the machine code, not a measurement"
 ARCHITECTURES = tuple(dict.fromkeys(gpu.architecture for gpu in gpu_model.GPUS))
-GROWTH = 1.1  # of a main loop, which `changes` lets pass
+GROWTH = 1.1  # of a main loop, or of a way, which `changes` lets pass
 _TERMS = ("tensor", "fma", "alu", "xu", "shared", "issue", "L2")
 
 
@@ -83,9 +86,23 @@ def _other_record(name: str, code: gpu_sass.Code) -> dict[str, Any]:
     return {"name": name.partition("(")[0].removeprefix("void "), **resources, "instructions": code.instructions}
 
 
-def changes(recorded: Sequence[dict[str, Any]], kernels: Sequence[gpu_model.Kernel]) -> list[str]:
-    """Where a build leaves the record of kernels: main loops that have grown by more than a tenth, kernels that are new
-    or gone."""
+def _memory_record(kernel: gpu_memory.Kernel, gpus: Sequence[gpu_model.Gpu]) -> dict[str, Any]:
+    return {
+        "name": kernel.name,
+        "registers": kernel.code.registers,
+        "instructions": kernel.counts.instructions,
+        "elements": kernel.elements,
+        "bytes": kernel.bytes,
+        "cycles": {term: round(count) for term, count in kernel.cycles(gpus[0]).items() if count},
+        "bound": kernel.bound(gpus[0]),
+        "share": {gpu.name: round(kernel.share(gpu), 3) for gpu in gpus},
+    }
+
+
+def changes(
+    recorded: Sequence[dict[str, Any]], kernels: Sequence[gpu_model.Kernel] | Sequence[gpu_memory.Kernel]
+) -> list[str]:
+    """Where a build leaves the record of kernels: those that have grown by more than a tenth, are new or gone."""
     before = {one["name"]: one["instructions"] for one in recorded}
     now = {kernel.name: kernel.counts.instructions for kernel in kernels}
     found = [f"{name} is new" for name in now if name not in before]
@@ -93,7 +110,7 @@ def changes(recorded: Sequence[dict[str, Any]], kernels: Sequence[gpu_model.Kern
     for name in before.keys() & now.keys():
         if now[name] > GROWTH * before[name]:
             more = now[name] / before[name] - 1
-            found.append(f"{name}: {before[name]} -> {now[name]} instructions a k-tile, {more:.0%} more")
+            found.append(f"{name}: {before[name]} -> {now[name]} instructions, {more:.0%} more")
     return sorted(found)
 
 
@@ -139,6 +156,18 @@ def _kernel_table(kernels: Sequence[dict[str, Any]]) -> str:
     return record.markdown_table(head, lines)
 
 
+def _memory_table(records: Sequence[dict[str, Any]], gpus: Sequence[str]) -> str:
+    head = ["kernel", "registers", "instructions an element", "bytes an element", "bound"]
+    head += [f"at most, % of a copy's speed, {gpu}" for gpu in gpus]
+    lines = []
+    for one in records:
+        each = (f"{one[what] / one['elements']:.1f}" for what in ("instructions", "bytes"))
+        lines.append(
+            [one["name"], str(one["registers"]), *each, one["bound"], *(f"{100 * one['share'][g]:.0f}" for g in gpus)]
+        )
+    return record.markdown_table(head, lines)
+
+
 def _layer_table(records: Sequence[dict[str, Any]], gpus: Sequence[str]) -> str:
     precisions = list(gpu_model.PRECISIONS.values())
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -155,7 +184,7 @@ def write(path: Path, architecture: str, contents: dict[str, Any]) -> None:
     facts, gpus = contents["facts"], [gpu.name for gpu in gpu_model.GPUS if gpu.architecture == architecture]
     parts = {
         name: ",\n".join(json.dumps(one, separators=(",", ":")) for one in contents[name])
-        for name in ("kernels", "others", "layers")
+        for name in ("kernels", "memory", "others", "layers")
     }
     head = json.dumps({"what": NOTICE, "facts": facts}, indent=1)[:-2]
     body = ",\n".join(f'"{name}": [\n{lines}\n]' for name, lines in parts.items())
@@ -168,6 +197,10 @@ def write(path: Path, architecture: str, contents: dict[str, Any]) -> None:
         f"each resource of an SM; the largest of these, and the share of the peak that it leaves ({gpus[0]}). KB: "
         "shared memory. 16/2 B: bytes of one copy of either operand. taps: of dilated or grouped filters.",
         _kernel_table(contents["kernels"]),
+        "## Memory-bound kernels\n\nOf the way of a thread through a kernel that serves whole vectors and the paper's "
+        "parameters (pools: 3 x 3 windows at stride 2). Elements are those of the larger array; bytes are what a pass "
+        f"over each array once moves. Bound: what takes most of an SM's cycles ({gpus[0]}).",
+        _memory_table(contents["memory"], gpus),
         f"## Layers, batch {facts['batch']}\n\nPredicted ms on {' / '.join(gpus)} (what takes them, share of the "
         f"peak on {gpus[0]}), with the untuned plan; its kernels, splits and waves are in the JSON file.",
         _layer_table(contents["layers"], gpus),
@@ -204,6 +237,7 @@ def write_record(files: Sequence[Path], architecture: str, batch: int, out: Path
     contents = {
         "facts": {"compiler": gpu_sass.compiler(files[0]), "batch": batch},
         "kernels": [_kernel_record(kernel, gpus[0]) for kernel in kernels],
+        "memory": [_memory_record(kernel, gpus) for kernel in gpu_memory.kernels(others)],
         "others": [_other_record(*other) for other in others],
         "layers": _layer_records(kernels, gpus, batch),
     }

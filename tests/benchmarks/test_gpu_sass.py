@@ -115,6 +115,29 @@ def test_a_loop_may_be_left_by_a_call():
     assert counted(code.loop.repeated) == {"fma": 1, "control": 2}
 
 
+def test_the_way_of_a_kernel_that_moves_data():
+    """Whole vectors, not the tail of scalars, which moves as much; a border's load; no loop, nor its bytes."""
+    code = parse(
+        "S2R R0, SR_TID.X",
+        "@P0 EXIT",
+        "@P1 BRA <tail>",
+        "LDG.E.128 R4, desc[UR4][R2.64]",
+        "@P2 BRA <inside>",
+        "LDG.E.U8 R8, desc[UR4][R2.64+0x10]",
+        "inside: MUFU.RSQ R4, R4",
+        "@P3 BRA <store>",
+        "again: LDG.E.64 R4, desc[UR4][R2.64]",
+        "@P4 BRA <again>",
+        "store: STG.E.128 desc[UR6][R2.64], R4",
+        "EXIT",
+        *["tail: LDG.E R4, desc[UR4][R2.64]", *["LDG.E R4, desc[UR4][R2.64]"] * 3],
+        *["STG.E desc[UR4][R2.64], R4"] * 4,
+        "EXIT",
+    )
+    assert counted(code.way) == {"xu": 1, "global": 3, "control": 6}
+    assert code.way.moved == 4 + 1 + 4
+
+
 def test_the_same_kernel_in_two_objects_counts_once():
     sass, usage = disassembly("EXIT")
     other, _ = disassembly("EXIT", name="other", architecture="sm_80")

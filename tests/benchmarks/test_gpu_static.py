@@ -6,6 +6,7 @@ import math
 import os
 
 import cases
+import gpu_memory
 import gpu_model
 import gpu_predict
 import gpu_sass
@@ -101,7 +102,7 @@ WGRAD = "wgrad_kernel<FfmaTile<3, 5, 4, 8, 8, 4, 3, 1>, UnpooledPixels<FfmaTile<
 def code(once, repeated=(), registers=128):
     """With a loop of these opcodes."""
     counts = [gpu_sass.Counts.of(gpu_sass.Instruction(0, one, "", False) for one in part) for part in (once, repeated)]
-    return gpu_sass.Code("mangled", registers, 0, 0, 0, gpu_sass.MainLoop(*counts))
+    return gpu_sass.Code("mangled", registers, 0, 0, 0, gpu_sass.MainLoop(*counts), counts[0])
 
 
 def test_a_kernel_of_tensor_cores():
@@ -142,8 +143,27 @@ def test_a_main_loop_that_is_not_one_k_tile_is_an_error():
 
 def test_other_kernels_are_no_products():
     names = ["void pool_kernel<8>(int)", "void fprop_kernel<Other<1>, 8, true>(int)", FPROP]
-    codes = [code(["FFMA"]), code(["FFMA"]), gpu_sass.Code("mangled", 32, 0, 0, 9, None)]
+    codes = [code(["FFMA"]), code(["FFMA"]), gpu_sass.Code("mangled", 32, 0, 0, 9, None, code([]).way)]
     assert gpu_model.kernels(codes, names) == []
+
+
+def test_a_kernel_that_memory_bounds():
+    """16 bytes of a thread to and fro, and too many instructions."""
+    few = code(["LDG.E.128", "STG.E.128", *["MUFU.RSQ"] * 4])
+    many = code(["LDG.E.128", "STG.E.128", *["MUFU.RSQ"] * 4, *["LOP3.LUT"] * 230])
+    names = [f"void norm_of_five_kernel<{element}, true>(int)" for element in ("float", "__nv_bfloat16")]
+    bf16, fp32 = gpu_memory.kernels([(names[0], few), (names[1], many), ("void fill_kernel<1>(int)", few)])
+    assert (fp32.name, fp32.elements, fp32.bytes) == ("norm fp32", 4, 32)
+    assert (bf16.name, bf16.elements, bf16.bytes) == ("norm bf16", 8, 32)
+    memory = 32 * 32 / (4.3e12 / 132 / 1.83e9)
+    assert {term: cycles for term, cycles in fp32.cycles(H200).items() if cycles} == {
+        "xu": 8,
+        "shared": 8,
+        "issue": 1.5,
+        "memory": pytest.approx(memory),
+    }
+    assert (fp32.bound(H200), fp32.share(H200)) == ("memory", 1)
+    assert (bf16.bound(H200), bf16.share(H200)) == ("alu", pytest.approx(memory / 115))
 
 
 # ---- Plans and layers ------------------------------------------------------------------------------------------------
@@ -158,7 +178,7 @@ def recorded():
         pipes = {pipe: one["pipes"].get(pipe, 0) for pipe in gpu_sass.PIPES}
         loop = gpu_sass.Counts(pipes, 0, tile.multiply_adds // tile.warps)
         nothing = gpu_sass.Counts(dict.fromkeys(gpu_sass.PIPES, 0))
-        found = gpu_sass.Code(one["name"], one["registers"], 0, 0, 0, gpu_sass.MainLoop(loop, nothing))
+        found = gpu_sass.Code(one["name"], one["registers"], 0, 0, 0, gpu_sass.MainLoop(loop, nothing), nothing)
         kernels.append(gpu_model.Kernel.parse(found, one["template"] + "("))
     assert [kernel.name for kernel in kernels] == [one["name"] for one in RECORD["kernels"]]
     return kernels
@@ -258,7 +278,7 @@ def test_what_has_changed(recorded):
         *others,
         first | {"name": "old"},
     ]
-    more = f"{second['instructions'] // 2} -> {second['instructions']} instructions a k-tile, 100% more"
+    more = f"{second['instructions'] // 2} -> {second['instructions']} instructions, 100% more"
     expected = [f"{second['name']}: {more}", f"{third['name']} is new", "old is gone"]
     assert gpu_static.changes(grown, recorded) == sorted(expected)
 
@@ -275,14 +295,15 @@ def test_the_tables_say_what_they_are(tmp_path, recorded):
 
 
 def test_an_object_file(cuobjdump, tmp_path, monkeypatch, capsys):
-    """With one kernel of ours, and another."""
+    """With a product, a kernel that moves data, and another."""
     path = os.environ["PATH"]
     name = "_ZN6zfcuda4conv12fprop_kernelINS0_7MmaTileINS_4Bf16ELi2ELi2ELi64ELi64ELi4ELi2EEELi8ELb1EEEvi"
     products = ["HMMA.16816.F32.BF16 R12, R8, R10, R12"] * _HMMA
     loop = ["head: BAR.SYNC.DEFER_BLOCKING 0x0", *products, "@P0 BRA <head>", "EXIT"]
-    both = zip(disassembly(*loop, name=name), disassembly("EXIT", name="_ZN6zfcuda4poolEv"), strict=True)
-    for part, (one, other) in zip(("sass", "usage"), both, strict=True):
-        (tmp_path / part).write_text(one + other)
+    relu = disassembly("EXIT", name="_ZN6zfcuda11relu_kernelIfLb1EEEvl")
+    every = zip(disassembly(*loop, name=name), disassembly("EXIT", name="_ZN6zfcuda4poolEv"), relu, strict=True)
+    for part, texts in zip(("sass", "usage"), every, strict=True):
+        (tmp_path / part).write_text("".join(texts))
     module = cuobjdump(
         "case $* in *-sass*) cat ${0%/*}/sass;; *-res-usage*) cat ${0%/*}/usage;;",
         "-lelf*) echo 'ELF file    1: fprop.sm_90a.cubin';;",
@@ -290,16 +311,20 @@ def test_an_object_file(cuobjdump, tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{path}")
     assert gpu_static.main([str(module), "--out", str(tmp_path / "results")]) == 0
-    assert "1 products, 1 other kernels; a bound from the machine code, not a measurement\n" in capsys.readouterr().out
+    assert "1 products, 2 other kernels; a bound from the machine code, not a measurement\n" in capsys.readouterr().out
     found = json.loads((tmp_path / "results" / "gpu-static-sm_90a.json").read_text())
     assert found["facts"] == {"compiler": "CUDA 13.0, V13.0.88", "batch": 128}
     assert [(one["name"], one["instructions"]) for one in found["kernels"]] == [("fprop bf16 mma 128x128, 16/16 B", 66)]
-    assert [one["name"] for one in found["others"]] == ["pool"]
+    assert [one["name"] for one in found["others"]] == ["pool", "relu_kernel<float, true>"]
+    assert [(one["name"], one["instructions"], one["share"]["H200"]) for one in found["memory"]] == [
+        ("relu fp32", 1, 1)
+    ]
     assert {*map(tuple, (one["kernels"] for one in found["layers"]))} == {("fprop bf16 mma 128x128, 16/16 B",)}
     text = (tmp_path / "results" / "gpu-static-sm_90a.md").read_text()
     # Four blocks on the busiest SM, each 72 k-tiles of 256 * 64 / 28 cycles and a third of 2,500 more, at 1.83 GHz.
     assert "| zfnet conv3 | fprop | no kernel | no kernel | 0.0939 / 0.0939 (L2, 41 %) |\n" in text
     assert "zfnet conv1" not in text
+    assert "| relu fp32 | 96 | 0.2 | 8.0 | memory | 100 | 100 |\n" in text
 
 
 def test_an_unknown_compiler(cuobjdump):
@@ -307,12 +332,14 @@ def test_an_unknown_compiler(cuobjdump):
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
-def test_main_loops_have_not_grown(architecture):
+def test_kernels_have_not_grown(architecture):
     """Of the installed CUDA backend, against the record."""
     path = gpu_static.RESULTS / f"gpu-static-{architecture}.json"
     try:
-        kernels, _ = gpu_static.analyse([gpu_static.installed_module()], architecture)
+        kernels, others = gpu_static.analyse([gpu_static.installed_module()], architecture)
     except (FileNotFoundError, gpu_sass.NoCodeError) as missing:
         pytest.skip(str(missing))
-    changes = gpu_static.changes(json.loads(path.read_text())["kernels"], kernels)
+    recorded = json.loads(path.read_text())
+    changes = gpu_static.changes(recorded["kernels"], kernels)
+    changes += gpu_static.changes(recorded["memory"], gpu_memory.kernels(others))
     assert changes == [], "python benchmarks/gpu_static.py writes a new record, and the commit says why"
