@@ -7,6 +7,7 @@ share an SM share its pipes.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ import gpu_sass
 
 PRECISIONS = {"Fp32": "fp32", "Tf32": "tf32", "Bf16": "bf16"}
 _ROW = 16  # bytes of a WindowRow (windows.cuh)
+_CELLS = 8, 64  # rows and columns that the tile of a patch has (patch_tiles.cuh)
+_PATCH_COLS = 72
+_PIXEL = 32  # bytes that a stage has of a pixel
 
 
 @dataclass(frozen=True)
@@ -87,7 +91,7 @@ def busy_cycles(counts: gpu_sass.Counts, gpu: Gpu) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes, from the template arguments of csrc/kernels/conv/mma.cuh and ffma.cuh."""
+    """What a block computes, from the template arguments of csrc/kernels/conv/mma.cuh, ffma.cuh and patch_tiles.cuh."""
 
     precision: str
     rows: int
@@ -96,11 +100,12 @@ class Tile:
     stages: int
     min_blocks: int
     efficiency: float  # kEfficiency
-    more_reads: int  # cycles beyond one an instruction in which a warp reads its operands, a k-tile
+    more_reads: int  # cycles beyond one an instruction in which a warp reads its operands, a k-tile; of a patch, a turn
+    tap_rows: int = 0  # of a patch of y: taps below each other that are multiplied in a turn of the loop over taps
 
     @classmethod
     def parse(cls, text: str) -> Tile | None:
-        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>" or "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>"."""
+        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>" or "PatchTile<Bf16, 16, 4>"."""
         if found := re.match(r"MmaTile<(\w+), ([\d, ]+)>", text):
             warps_m, warps_n, rows, cols, stages, blocks = map(int, found[2].split(", "))
             precision, ratio = PRECISIONS[found[1]], rows * cols / (rows + cols)
@@ -114,6 +119,12 @@ class Tile:
             more = 4 * (m * (max(lanes_m, 8) // 8 - 1) + n * (max(lanes_n, 8) // 8 - 1))
             size = warps_m * lanes_m * m, warps_n * lanes_n * n, warps_m * warps_n
             return cls("fp32", *size, stages, blocks, efficiency, more)
+        if found := re.match(r"PatchTile<(\w+), (\d+), (\d+)>", text):
+            precision, cols, tap_rows = PRECISIONS[found[1]], int(found[2]), int(found[3])
+            wide = cols >= (12 if precision == "fp32" else 16)
+            # Filters 4 bytes a lane and column block of 4; in float32 filters are the same for all lanes, pixels not.
+            more = 3 * (4 + tap_rows - 1) if precision == "fp32" else tap_rows * (cols // 4 - 1)
+            return cls(precision, math.prod(_CELLS), cols, 4, 2, 3, 0.9 if wide else 0.6, more, tap_rows)
         return None
 
     @property
@@ -132,7 +143,7 @@ class Tile:
 
     @property
     def depth(self) -> int:
-        return 64 // self.element
+        return (_PIXEL if self.tap_rows else 64) // self.element
 
     @property
     def multiply_adds(self) -> int:
@@ -153,7 +164,7 @@ class Kernel:
 
     code: gpu_sass.Code
     template: str  # "fprop_kernel<MmaTile<Bf16, 2, 2, 64, 64, 4, 2>, 8, true>"
-    operation: str  # fprop, block, dgrad, wgrad, unpool wgrad
+    operation: str  # fprop, block, dgrad, patch dgrad, wgrad, unpool wgrad
     tile: Tile
     width_a: int  # of copies, in elements
     width_b: int
@@ -184,6 +195,21 @@ class Kernel:
         return not self.operation.startswith("unpool")
 
     @property
+    def multiply_adds(self) -> int:
+        """Of a k-tile."""
+        return self.tile.multiply_adds
+
+    @property
+    def more_reads(self) -> int:
+        """Tile.more_reads, of a k-tile."""
+        return self.tile.more_reads
+
+    @property
+    def copy_turns(self) -> tuple[int, ...]:
+        """How often each loop that only copies repeats."""
+        return ()
+
+    @property
     def dynamic_shared(self) -> int:
         """Bytes that a launch asks for."""
         tile = self.tile
@@ -206,29 +232,34 @@ class Kernel:
         """A warp's instructions for one k-tile. ValueError where those of the loop cannot be one."""
         loop = self.code.loop
         assert loop is not None
-        per_warp = self.tile.multiply_adds // self.tile.warps
+        per_warp = self.multiply_adds // self.tile.warps
         counts = loop.once
         if again := loop.repeated.multiply_adds:
             counts = counts.plus(loop.repeated, round(per_warp / again))
+        for one, turns in zip(loop.copies, self.copy_turns, strict=True):
+            counts = counts.plus(one, turns)
         if not 1 <= counts.multiply_adds / per_warp < 1.05:  # a few FFMAs may be of something else
             raise ValueError(
                 f"{self.name}: {counts.multiply_adds} multiply-adds a turn of the main loop, {per_warp} are a k-tile's"
             )
         return counts
 
+    def from_l2(self, rows: float, cols: float) -> float:
+        """Bytes for a k-tile: copies of 16 bytes pass L1 by; what others and loads find there need not come from L2."""
+        whole = rows * (self.copies_a and self.width_a * self.tile.element == 16)
+        return 64 * (whole + cols * (self.width_b * self.tile.element == 16))
+
     def cycles(self, gpu: Gpu, rows: float | None = None, cols: float | None = None) -> dict[str, float]:
         """Of an SM for a k-tile of one block, by what may bound it; `rows`, `cols`: those of the tile that exist."""
         counts, tile = self.counts, self.tile
         busy = {term: cycles * tile.warps for term, cycles in busy_cycles(counts, gpu).items()}
         tensor = counts.multiply_adds * tile.warps / gpu.peaks[tile.precision] / gpu.mma_share
-        # Copies of 16 bytes pass L1 by; what others and loads find there need not come from L2.
-        from_l2 = (tile.rows if rows is None else rows) * (self.copies_a and self.width_a * tile.element == 16)
-        from_l2 += (tile.cols if cols is None else cols) * (self.width_b * tile.element == 16)
+        from_l2 = self.from_l2(tile.rows if rows is None else rows, tile.cols if cols is None else cols)
         return {
             "tensor": tensor if counts.pipes["tensor"] else 0.0,
             **busy,
-            "shared": busy["shared"] + tile.more_reads * tile.warps,
-            "L2": from_l2 * 64 / gpu.l2,
+            "shared": busy["shared"] + self.more_reads * tile.warps,
+            "L2": from_l2 / gpu.l2,
         }
 
     def bound(self, gpu: Gpu, rows: float | None = None, cols: float | None = None) -> tuple[str, float]:
@@ -237,7 +268,73 @@ class Kernel:
 
     def share(self, gpu: Gpu) -> float:
         """Of the peak of its precision, at most."""
-        return self.tile.multiply_adds / gpu.peaks[self.tile.precision] / self.bound(gpu)[1]
+        return self.multiply_adds / gpu.peaks[self.tile.precision] / self.bound(gpu)[1]
+
+
+@dataclass(frozen=True)
+class PatchKernel(Kernel):
+    """The transposed convolution to few channels (dgrad_patch.cuh). A k-tile has all taps of a window, any size:
+    in the record a square."""
+
+    taps: tuple[int, int]  # down, across
+
+    @classmethod
+    def parse(cls, code: gpu_sass.Code, name: str) -> PatchKernel | None:
+        found = re.match(r"(?:void )?(dgrad_patch_kernel<(.*?>)>)\(", name.replace(" >", ">"))
+        if not found or code.loop is None or (tile := Tile.parse(found[2])) is None:
+            return None
+        vector = 16 // tile.element
+        return cls(code, found[1], "patch dgrad", tile, vector, vector, True, (tile.tap_rows, tile.tap_rows))
+
+    def with_taps(self, down: int, across: int) -> PatchKernel:
+        return dataclasses.replace(self, taps=(down, across))
+
+    @property
+    def name(self) -> str:
+        return f"{self.operation} {self.tile.precision} {self.tile.name}, {self.tile.tap_rows} tap rows"
+
+    @property
+    def turns(self) -> int:
+        """Of the loop over taps, one for each group of tap rows."""
+        return -(-self.taps[0] // self.tile.tap_rows) * self.taps[1]
+
+    @property
+    def taps_computed(self) -> int:
+        """With those that only fill up the tap rows."""
+        return self.turns * self.tile.tap_rows
+
+    @property
+    def patch_pixels(self) -> int:
+        return (_CELLS[0] + self.taps_computed // self.taps[1] - 1) * _PATCH_COLS
+
+    @property
+    def filter_bytes(self) -> int:
+        """Of a k-tile."""
+        return self.taps_computed * _PIXEL * self.tile.cols
+
+    @property
+    def multiply_adds(self) -> int:
+        return self.tile.multiply_adds * self.taps_computed
+
+    @property
+    def more_reads(self) -> int:
+        return self.tile.more_reads * self.turns * (2 if self.tile.precision == "fp32" else 1)
+
+    @property
+    def copy_turns(self) -> tuple[int, ...]:
+        """Four pixels for two threads, then 16 bytes of the filters a thread."""
+        threads = 32 * self.tile.warps
+        return -(-self.patch_pixels // (2 * threads)), -(-self.filter_bytes // (16 * threads))
+
+    @property
+    def dynamic_shared(self) -> int:
+        stage = (self.patch_pixels + 4) * _PIXEL + self.filter_bytes
+        return 4 * self.patch_pixels + self.tile.stages * stage
+
+    def from_l2(self, rows: float, cols: float) -> float:
+        """All of a patch, but for the tap rows that fill up."""
+        down, across = (cells + taps - 1 for cells, taps in zip(_CELLS, self.taps, strict=True))
+        return down * across * _PIXEL + self.filter_bytes
 
 
 def plain(name: str) -> str:
@@ -247,5 +344,6 @@ def plain(name: str) -> str:
 
 def kernels(codes: Sequence[gpu_sass.Code], names: Sequence[str]) -> list[Kernel]:
     """The products among them, whose plain names these are."""
-    found = [Kernel.parse(code, name) for code, name in zip(codes, names, strict=True)]
+    kinds = (Kernel, PatchKernel)
+    found = [kind.parse(code, name) for code, name in zip(codes, names, strict=True) for kind in kinds]
     return sorted((one for one in found if one), key=lambda one: (one.operation, one.name))

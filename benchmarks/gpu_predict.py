@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import gpu_sass
 from case_kinds import Block, Case, Conv, Dense, pair
-from gpu_model import GPUS, Gpu, Kernel, Tile
+from gpu_model import GPUS, Gpu, Kernel, PatchKernel, Tile
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
 _MAX_GATHERS = 3  # kMaxGathers (block_grad.cuh)
+_MAX_PATCH_CHANNELS, _MAX_PATCH_COLUMNS = 4, 64  # kMaxPatchChannels, kMaxPatchColumns (dgrad_patch.cuh)
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # kFmasPerByte (tiles.cuh)
 
 ASSUMPTIONS = (
@@ -106,8 +107,7 @@ def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
     vector = 8 if wanted.precision == "bf16" else 4
     a = vector if wanted.vector_a else 1
     b = vector if wanted.vector_a and wanted.vector_b else 1
-    # The filters of a narrow tile are copied one by one.
-    found = [k for k in of_operation if k.width_a == a and k.width_b == (1 if k.tile.cols < 32 else b)]
+    found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b)]
     return sorted(found, key=lambda k: (-k.tile.rows * k.tile.cols, -k.tile.rows))
 
 
@@ -132,6 +132,50 @@ def cheapest_plan(every: Iterable[Kernel], wanted: Product, gpu: Gpu) -> Plan:
     if not plans:
         raise NoKernelError(f"no kernel for {wanted}")
     return min(plans, key=lambda plan: plan.cost)
+
+
+def cells(size: int, window: int, stride: int, pad: int) -> tuple[int, int]:
+    """Of an axis of x, and the positions of y that each sees (PatchAxis, dgrad_patch.cuh)."""
+    found = []
+    for shift in (0, pad % stride):
+        first = math.ceil((pad - shift - (window - 1)) / stride)
+        found.append(((size - 1 + shift) // stride + 1, (pad - shift + stride - 1) // stride - first + 1))
+    return min(found, key=math.prod)
+
+
+def patch_plans(every: Iterable[Kernel], conv: Conv, precision: str, gpu: Gpu) -> list[Plan]:
+    """Of the transposed convolution to few channels: one for each of its kernels that may run."""
+    (down, taps_down), (across, taps_across) = itertools.starmap(cells, zip(*map(pair, _geometry(conv)), strict=True))
+    columns = math.prod(pair(conv.stride)) * conv.channels
+    aligned = conv.maps % (8 if precision == "bf16" else 4) == 0
+    if conv.channels > _MAX_PATCH_CHANNELS or columns > _MAX_PATCH_COLUMNS or taps_across > 9 or not aligned:
+        return []
+    tap_rows = min((4, 3, 2), key=lambda rows: -(-taps_down // rows) * rows)
+    plans = []
+    for one in every:
+        if not isinstance(one, PatchKernel) or (one.tile.precision, one.tile.tap_rows) != (precision, tap_rows):
+            continue
+        kernel, tile = one.with_taps(taps_down, taps_across), one.tile
+        if kernel.dynamic_shared > gpu.shared - gpu_sass.RESERVED:
+            continue
+        strip = conv.n * math.ceil(down / 8) * (across + taps_across - 1) - (taps_across - 1)
+        blocks = math.ceil(strip / 64) * math.ceil(columns / tile.cols)
+        k_tiles, slots = math.ceil(conv.maps / tile.depth), gpu.sms * tile.min_blocks
+        per_split = math.ceil(k_tiles / min(slots // blocks, k_tiles)) if blocks * 2 <= slots else k_tiles
+        splits = math.ceil(k_tiles / per_split)
+        cost = _cost(tile, blocks * splits, per_split, gpu) * kernel.taps_computed
+        plans.append(Plan(kernel, blocks, splits, per_split, cost))
+    return sorted(plans, key=lambda plan: -plan.kernel.tile.cols)
+
+
+def conv_plan(every: Sequence[Kernel], conv: Conv, operation: str, precision: str, gpu: Gpu) -> Plan:
+    """Of one of the three directions. NoKernelError."""
+    if operation == "dgrad" and (patches := patch_plans(every, conv, precision, gpu)):
+        patch = min(patches, key=lambda plan: plan.cost)
+        aligned = dataclasses.replace(product(conv, operation, precision), vector_a=True, vector_b=False)
+        if not candidates(every, aligned) or cheapest_plan(every, aligned, gpu).cost >= patch.cost:
+            return patch
+    return cheapest_plan(every, product(conv, operation, precision), gpu)
 
 
 def _regions(block: Block, rows: int) -> int:
@@ -217,7 +261,7 @@ def predict(every: Sequence[Kernel], case: Case, direction: str, precision: str,
     else:
         conv = as_conv(case)
         operation = direction.split()[-1]
-        steps = [_run(cheapest_plan(every, product(conv, operation, precision), gpu), conv, operation, gpu)]
+        steps = [_run(conv_plan(every, conv, operation, precision, gpu), conv, operation, gpu)]
     seconds = sum(step.seconds for step in steps)
     flops = conv.flops * (2 if direction == "block grad" else 1)
     products = [(step.plan, step.blocks) for step in steps if step.plan]
@@ -264,7 +308,7 @@ def _filled(tile: Tile, wanted: Product) -> tuple[float, float]:
 
 def _work(plan: Plan, conv: Conv, operation: str) -> tuple[int, float]:
     """Blocks that have work, and how many k-tiles each has on average."""
-    if operation != "dgrad":
+    if operation != "dgrad" or isinstance(plan.kernel, PatchKernel):
         return plan.blocks * plan.splits, plan.k_tiles
     tile, blocks, turns = plan.kernel.tile, 0, 0
     for pixels, taps in phases(conv):
@@ -297,4 +341,4 @@ def _block_grad(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu)
         steps.append(_run(through_switches, conv, "unpool wgrad", gpu, pooled * (element + 1)))
     else:
         steps += [unpool, _run(cheapest_plan(every, product(conv, "wgrad", precision), gpu), conv, "wgrad", gpu)]
-    return [*steps, unpool, _run(cheapest_plan(every, product(conv, "dgrad", precision), gpu), conv, "dgrad", gpu)]
+    return [*steps, unpool, _run(conv_plan(every, conv, "dgrad", precision, gpu), conv, "dgrad", gpu)]

@@ -5,7 +5,8 @@ The main loop. Every backward branch closes a natural loop: what reaches the bra
 loop is the smallest one that holds most of the kernel's products (the instructions of tensor cores, or else FFMA) and a
 barrier, which a loop over k-tiles has and the loops in it have not; without a barrier anywhere, the smallest that holds
 most of the products. Of the loops in it, one with products repeats (an FFMA loop over the depth of a k-tile): its
-instructions are kept apart, for whoever knows how often it does. One that touches no memory catches up an index and is
+instructions are kept apart, for whoever knows how often it does, and so are those of one that only copies (to shared
+memory, without registers). One that touches no memory catches up an index and is
 seldom entered: it does not count, so that the sum stays a bound. Any other counts once, as do both sides of every
 branch, and instructions whose predicate is false.
 
@@ -146,6 +147,7 @@ class MainLoop:
 
     once: Counts
     repeated: Counts
+    copies: tuple[Counts, ...] = ()  # the loops that only copy, in the order of their addresses
 
 
 @dataclass(frozen=True)
@@ -291,8 +293,14 @@ def main_loop(instructions: Sequence[Instruction]) -> MainLoop | None:
     inner = [loop for loop in every if loop < main]
     repeated = frozenset().union(*(loop for loop in inner if loop & products))
     seldom = frozenset().union(*(loop for loop in inner if not any(instructions[i].moved for i in loop)))
-    once, again = ((instructions[i] for i in part) for part in (main - repeated - seldom, repeated))
-    return MainLoop(Counts.of(once), Counts.of(again))
+    copies = sorted((loop - seldom for loop in inner if _copies(instructions, loop) and not loop & products), key=min)
+    once = main.difference(repeated, seldom, *copies)
+    whole, again, *copying = (Counts.of(instructions[i] for i in part) for part in (once, repeated, *copies))
+    return MainLoop(whole, again, tuple(copying))
+
+
+def _copies(instructions: Sequence[Instruction], loop: frozenset[int]) -> bool:
+    return any(instructions[i].pipe == "copy" for i in loop)
 
 
 def way(instructions: Sequence[Instruction]) -> Counts:

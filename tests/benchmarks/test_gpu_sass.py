@@ -83,6 +83,25 @@ def test_loops_in_the_main_loop():
     assert code.loop.repeated.multiply_adds == 64
 
 
+def test_loops_that_only_copy_are_kept_apart():
+    code = parse(
+        "head: BAR.SYNC.DEFER_BLOCKING 0x0",
+        "patch: LDS R7, [R40]",
+        "LDGSTS.E.BYPASS.128 [R39], desc[UR6][R6.64], P2",
+        "@!P0 BRA <patch>",
+        "filters: LDGSTS.E.BYPASS.128 [R39], desc[UR6][R6.64]",
+        "@!P1 BRA <filters>",
+        "taps: HMMA.16816.F32.BF16 R12, R8, R10, R12",
+        "@P2 BRA <taps>",
+        "@P3 BRA <head>",
+        "EXIT",
+    )
+    assert counted(code.loop.once) == {"control": 2}
+    assert counted(code.loop.repeated) == {"tensor": 1, "control": 1}
+    expected = [{"shared": 1, "copy": 1, "control": 1}, {"copy": 1, "control": 1}]
+    assert [counted(one) for one in code.loop.copies] == expected
+
+
 def test_a_loop_may_lie_apart():
     """A part of the main loop behind its end, and a loop with the kernel's exit in it."""
     code = parse(

@@ -133,6 +133,28 @@ def test_a_kernel_of_fmas():
     assert kernel.cycles(H200)["L2"] == 0  # nothing of it by copies of 16 bytes
 
 
+def test_a_kernel_of_patches():
+    """Copies of the patch and of the filters repeat as often as its window needs, and so does the loop over taps."""
+    counts = [
+        gpu_sass.Counts.of(gpu_sass.Instruction(0, one, "", False) for one in part)
+        for part in (["BAR.SYNC"] * 10, ["HMMA.16816.F32.BF16"] * 64 + ["LDSM.16.M88.4"] * 11 + ["LDS.128"] * 4)
+    ]
+    copies = [gpu_sass.Counts.of([gpu_sass.Instruction(0, "LDGSTS.E.BYPASS.128", "", False)] * n) for n in (4, 1)]
+    compiled = gpu_sass.Code("mangled", 138, 0, 0, 0, gpu_sass.MainLoop(*counts, tuple(copies)))
+    name = "void dgrad_patch_kernel<PatchTile<Bf16, 16, 4> >(ConvShape)"
+    (square,) = gpu_model.kernels([compiled], [name])
+    assert square.name == "patch dgrad bf16 mma 512x16, 4 tap rows"
+    kernel = square.with_taps(3, 5)  # of 4 x 5
+    assert kernel.dynamic_shared == 4 * 792 + 2 * (796 * 32 + 20 * 512)
+    assert kernel.resident(H200) == 3
+    assert kernel.multiply_adds == 512 * 16 * 16 * 20
+    assert kernel.counts.instructions == 10 + 5 * 79 + 4 * 4 + 5 * 1
+    cycles = kernel.cycles(H200)
+    assert cycles["shared"] == 4 * (5 * (11 * 4 + 4 * 4) + (4 * 4 + 5) * 4)
+    assert cycles["L2"] == (10 * 68 * 32 + 20 * 512) / 28
+    assert gpu_model.kernels([gpu_sass.Code("mangled", 138, 0, 0, 9, None)], [name]) == []
+
+
 def test_a_main_loop_that_is_not_one_k_tile_is_an_error():
     kernel = gpu_model.Kernel.parse(code(["HMMA.16816.F32.BF16"] * 2 * _HMMA), FPROP)
     with pytest.raises(
@@ -172,14 +194,18 @@ def test_a_kernel_that_memory_bounds():
 @pytest.fixture(scope="module")
 def recorded():
     """The kernels of the record, their main loops as counted then."""
-    kernels = []
+    codes = []
     for one in RECORD["kernels"]:
         tile = gpu_model.Tile.parse(one["template"].partition("<")[2])
-        pipes = {pipe: one["pipes"].get(pipe, 0) for pipe in gpu_sass.PIPES}
-        loop = gpu_sass.Counts(pipes, 0, tile.multiply_adds // tile.warps)
+        turns = max(
+            1, tile.tap_rows
+        )  # of the loop over taps: a patch's k-tile is recorded with as many columns of them
+        pipes = {pipe: one["pipes"].get(pipe, 0) // turns for pipe in gpu_sass.PIPES}
         nothing = gpu_sass.Counts(dict.fromkeys(gpu_sass.PIPES, 0))
-        found = gpu_sass.Code(one["name"], one["registers"], 0, 0, 0, gpu_sass.MainLoop(loop, nothing), nothing)
-        kernels.append(gpu_model.Kernel.parse(found, one["template"] + "("))
+        turn = gpu_sass.Counts(pipes, 0, turns * tile.multiply_adds // tile.warps)
+        loop = gpu_sass.MainLoop(nothing, turn, (nothing,) * 2 if tile.tap_rows else ())
+        codes.append(gpu_sass.Code(one["name"], one["registers"], 0, 0, 0, loop, nothing))
+    kernels = gpu_model.kernels(codes, [one["template"] + "(" for one in RECORD["kernels"]])
     assert [kernel.name for kernel in kernels] == [one["name"] for one in RECORD["kernels"]]
     return kernels
 
@@ -208,7 +234,7 @@ def test_plans_are_those_of_the_kernels(module, recorded, precision, batch):
     for case in CONVS:
         conv = gpu_predict.as_conv(case.with_batch(batch))
         for operation, name in names.items():
-            plan = gpu_predict.cheapest_plan(recorded, gpu_predict.product(conv, operation, precision), H200)
+            plan = gpu_predict.conv_plan(recorded, conv, operation, precision, H200)
             expected = module.plan_candidates(name, precision, shape_of(module, conv), None)[0]
             assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
 
@@ -256,6 +282,13 @@ def test_a_block_that_is_not_fused(recorded):
     assert whole.kernels == conv.kernels
     pooled = 128 * 13 * 13 * 256
     assert whole.ms - conv.ms == pytest.approx(1e3 * (2 * 128 * 26 * 26 * 256 + 3 * pooled) / 4.3e12)
+
+
+def test_cells_cover_the_image_with_the_least_work():
+    assert gpu_predict.cells(224, 7, 2, 1) == (112, 4)
+    assert gpu_predict.cells(224, 3, 1, 1) == (224, 3)
+    assert gpu_predict.cells(224, 11, 4, 2) == (57, 3)  # beginning in the padding; else 56 that see 4
+    assert gpu_predict.cells(5, 1, 4, 0) == (2, 1)
 
 
 def test_phases_cover_the_image_and_the_filter():

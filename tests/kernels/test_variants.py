@@ -18,6 +18,7 @@ FAMILIES = (
     "conv",
     "conv_variants",
     "depthwise",
+    "dgrad_patch",
     "image",
     "leaky_relu",
     "loss",

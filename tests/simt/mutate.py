@@ -45,6 +45,8 @@ ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = {
     "conv/block": ("test_conv_variants", "test_block"),
     "conv/unpool": ("test_conv_variants", "test_block"),
+    "conv/dgrad_patch": ("test_dgrad_patch",),
+    "conv/patch_tiles": ("test_dgrad_patch",),
     "conv/": ("test_conv", "test_block"),
     "pool": ("test_pool", "test_block"),
     "activation": ("test_activation",),

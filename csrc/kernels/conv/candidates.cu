@@ -5,6 +5,7 @@
 
 #include "block_fprop.cuh"
 #include "block_grad.cuh"
+#include "dgrad_patch.cuh"
 #include "plan.h"
 #include "tiles.cuh"
 
@@ -67,8 +68,15 @@ std::vector<Choice> candidates(const Problem& problem) {
             });
             break;
         case Operation::kConvTranspose2d:
+            if (const auto plan = cheapest_patch_plan<Math>(shape))
+                found.add(Choice{plan->kernel, plan->splits});
             with_dgrad_tiles<Math>(shape, [&](auto lists) {
                 found.add_product(lists, dgrad_product<Math>(shape), vector_k, vector_c);
+            });
+            for_each_patch_tile<Math>(shape, [&](auto tile, const Product& product, int taps) {
+                const Plan plan = plan_patch<decltype(tile)>(product, taps);
+                for (const int splits : {plan.splits, 1})
+                    found.add(Choice{plan.kernel, splits});
             });
             break;
         case Operation::kConv2dWeightGrad:

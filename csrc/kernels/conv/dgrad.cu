@@ -5,10 +5,11 @@
 //
 // Cut by phases (conv_phases.h), each of which is a convolution of stride 1 over y: the operand is
 // the same, `Windows` or `TapWindows`, as in the forward direction. Each phase is a product (in
-// groups, one for each): its pixels
-// (rows) with the channels C (cols) over its taps x K (depth); one without taps has depth 0 and
-// yields zeros. Phases are the fastest index of the grid: those of one region run together and
-// share y in L2. Bound: 2*N*P*Q*K*R*S*C flops; y, w and x once each in bytes.
+// groups, one for each): its pixels (rows) with the channels C (cols) over its taps x K (depth); one
+// without taps has depth 0 and yields zeros. Phases are the fastest index of the grid: those of one
+// region run together and share y in L2. Bound: 2*N*P*Q*K*R*S*C flops; y, w and x once each in
+// bytes. The few channels of images would leave most columns empty: those go by dgrad_patch.cuh.
+#include "dgrad_patch.cuh"
 #include "main_loop.cuh"
 #include "run_product.cuh"
 #include "tiles.cuh"
@@ -248,6 +249,9 @@ std::size_t conv_transpose2d_workspace(const ConvShape& shape) {
     conv::with_dgrad_tiles<Math>(shape, [&](auto lists) {
         bytes = conv::product_workspace(lists, conv::dgrad_product<Math>(shape));
     });
+    // Arrays that are not aligned go by the former.
+    if (const auto plan = conv::patch_plan<Math>(shape))
+        bytes = std::max(bytes, conv::dgrad_patch_workspace<Math>(shape, *plan));
     return bytes;
 }
 
@@ -255,16 +259,14 @@ template <class Math>
 void conv_transpose2d(const ConvShape& shape, const Element<Math>* y, const Element<Math>* w,
                       Element<Math>* x, void* workspace, Stream stream) {
     using namespace conv;
+    if (const auto plan = patch_plan<Math>(shape); plan && is_vectorisable(shape.k, y))
+        return dgrad_patch<Math>(shape, *plan, y, w, x, workspace, stream);
     with_dgrad_tiles<Math>(shape, [&](auto lists) {
         constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Dgrad>;
         run_product(lists, dgrad_product<Math>(shape), is_vectorisable(shape.group_k(), y),
                     is_vectorisable(shape.group_c(), w), nullptr, nullptr, false, x, workspace,
                     stream, [&](auto tile, auto width_y, auto width_w, const auto& launch) {
-                        using Tile = decltype(tile);
-                        // The filters of a narrow tile are too small a part of its copies for their
-                        // width to matter.
-                        constexpr int kWidthW = Tile::kCols < 32 ? 1 : width_w;
-                        launch_dgrad<Tile, width_y, kWidthW, kDense>(shape, y, w, launch);
+                        launch_dgrad<decltype(tile), width_y, width_w, kDense>(shape, y, w, launch);
                     });
     });
 }

@@ -20,7 +20,6 @@ struct Tiles<Fp32> {
     using Tile128x64 = FfmaTile<2, 2, 8, 4, 8, 8, 3, 3>;
     using Tile64x32 = FfmaTile<2, 2, 8, 4, 4, 4, 4, 4>;   // small problems
     using Tile256x96 = FfmaTile<4, 3, 8, 4, 8, 8, 3, 1>;  // whole windows of many pixels
-    using Tile256x4 = FfmaTile<2, 1, 32, 1, 4, 4, 3, 4>;  // 1 to 4 columns
     using Tile96x160 = FfmaTile<3, 5, 4, 8, 8, 4, 3, 1>;  // 96 filters of 7 x 7 x 3
 
     template <int A, int B>
@@ -28,7 +27,7 @@ struct Tiles<Fp32> {
     // No tile of 128 x 128: the state of its operands would not fit beside 64 accumulators and two
     // blocks on an SM.
     template <int A, int B>
-    using DgradList = TileList<A, B, Tile128x96, Tile128x64, Tile64x32, Tile256x4>;
+    using DgradList = TileList<A, B, Tile128x96, Tile128x64, Tile64x32>;
     template <int A, int B>
     using WgradList = TileList<A, B, Tile128x128, Tile96x160, Tile64x32>;
     template <int A, int B>
