@@ -5,12 +5,13 @@ Counted by the emulator, where it checks every access: `tests/simt/run_checks.sh
 
 import re
 
+import numpy as np
 import pytest
 
 from tests.kernels.plans import with_tile
 from tests.kernels.test_conv_variants import check_all
 from tests.shapes import CONV_TILES
-from zfcuda import backends
+from zfcuda import backends, ops
 
 READING = r"conv/(mma|ffma)\.cuh"
 FILLING = r"conv/(copies|unpooled_map)\.cuh"  # copies, and what is gathered through switches
@@ -46,3 +47,17 @@ def test_products(kernels, arithmetic, force_plan, bank_use, tile, c, k):
     assert instructions > 100
     # Eight lanes fill parts of two lines where a line has twelve chunks of 16 bytes.
     assert conflicts <= (instructions if (arithmetic.name, tile) == ("bf16", "128x96") else 0)
+
+
+@pytest.mark.parametrize("taps", [2, 3, 4])
+@pytest.mark.parametrize("c", [1, 3])
+def test_patches(kernels, arithmetic, bank_use, taps, c):
+    """Of transposed convolutions to few channels."""
+    rng = np.random.default_rng(0)
+    y, w = arithmetic.normal(rng, (1, 20, 40, 24)), arithmetic.normal(rng, (24, 2 * taps, 3, c))
+    own = {"stride": 2, "padding": 1, "output_size": (38 + 2 * taps - 2, 79)}
+    ops.conv_transpose2d(kernels.array(y), kernels.array(w), **own, **arithmetic.options)
+    for pattern in (r"conv/patch_tiles\.cuh", r"conv/dgrad_patch\.cu"):
+        instructions, conflicts = bank_use(pattern)
+        assert instructions > 100
+        assert conflicts == 0
