@@ -156,9 +156,16 @@ __device__ inline void add_stage(const typename Tile::Multiplier& multiplier,
     }
 }
 
-// Stores this thread's results to the pixels of its cells, from position `first` of the strip and
-// column `first_col` on.
-template <class Tile, class T>
+// Whether columns may be stored in pairs: two lie side by side in x, both inside or both outside.
+template <class Tile>
+bool may_store_pairs(const ConvShape& shape, const PatchGrid<Tile>& grid) {
+    const auto is_even = [&](std::int64_t pixels) { return pixels * shape.c % 2 == 0; };
+    return is_even(shape.stride_w) && is_even(shape.w) && is_even(grid.w.shift);
+}
+
+// Stores this thread's results to the pixels of its cells, V columns at a time, from position
+// `first` of the strip and column `first_col` on.
+template <int V, class Tile, class T>
 __device__ inline void store_cells(const ConvShape& shape, const PatchGrid<Tile>& grid,
                                    const typename Tile::Multiplier& mine,
                                    typename Tile::Multiplier::Accumulators& acc, int first,
@@ -171,7 +178,7 @@ __device__ inline void store_cells(const ConvShape& shape, const PatchGrid<Tile>
         if (place.n >= shape.n) continue;
         const int cell_row = place.band * Tile::kCellRows + mine.cell_row();
 #pragma unroll
-        for (int j = 0; j < Multiplier::kColumns; ++j) {
+        for (int j = 0; j < Multiplier::kColumns; j += V) {
             const int column = first_col + mine.column(j), rest = column % grid.run;
             const int h0 = cell_row * shape.stride_h + column / grid.run - grid.h.shift;
             const int w = place.column * shape.stride_w + rest / grid.channels - grid.w.shift;
@@ -181,8 +188,13 @@ __device__ inline void store_cells(const ConvShape& shape, const PatchGrid<Tile>
             std::uint32_t at = line * row_size + w * shape.c + rest % grid.channels;
 #pragma unroll
             for (int u = 0; u < Multiplier::kCellRows; ++u) {
-                if (inside(h0 + u * shape.stride_h, shape.h))
-                    x[at] = from_float<T>(Multiplier::at(acc, u, i, j));
+                if (inside(h0 + u * shape.stride_h, shape.h)) {
+                    Vector<float, V> result;
+#pragma unroll
+                    for (int e = 0; e < V; ++e)
+                        result.at[e] = Multiplier::at(acc, u, i, j + e);
+                    store(x + at, from_floats<T>(result));
+                }
                 at += shape.stride_h * row_size;
             }
         }
@@ -193,7 +205,7 @@ template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     dgrad_patch_kernel(ConvShape shape, PatchGrid<Tile> grid, const typename Tile::Element* y,
                        const typename Tile::Element* filters, typename Tile::Element* x,
-                       int k_tiles_per_split) {
+                       int k_tiles_per_split, bool pairs) {
     using Multiplier = typename Tile::Multiplier;
     using T = typename Tile::Element;
 
@@ -235,11 +247,17 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     }
 
     const std::size_t size = static_cast<std::size_t>(shape.n) * shape.h * shape.w * shape.c;
+    const auto store_to = [&](auto* result) {
+        result += index.split * size;
+        if (pairs)
+            store_cells<2>(shape, grid, multiplier, acc, first, first_col, result);
+        else
+            store_cells<1>(shape, grid, multiplier, acc, first, first_col, result);
+    };
     if (std::is_same_v<T, float> || index.splits == 1)
-        store_cells(shape, grid, multiplier, acc, first, first_col, x + index.split * size);
+        store_to(x);
     else
-        store_cells(shape, grid, multiplier, acc, first, first_col,
-                    reinterpret_cast<float*>(x) + index.split * size);
+        store_to(reinterpret_cast<float*>(x));
 }
 
 template <class Tile, class T>
@@ -253,10 +271,11 @@ void launch_dgrad_patch(const ConvShape& shape, const Plan& plan, const T* y, co
                                             divide_up(shape.k, Tile::kDepth), values, w, filters);
 
     void* const sums = static_cast<char*>(workspace) + grid.filter_bytes(shape.k);
+    const bool pairs = may_store_pairs(shape, grid) && aligned_for_vectors<2>(x);
     simt::launch<dgrad_patch_kernel<Tile>>(
         dim3(static_cast<unsigned>(grid.tiles_m(shape.n) * grid.tiles_n.divisor), plan.splits),
         dim3(Tile::kThreads), grid.shared_bytes(), stream, shape, grid, y, filters,
-        plan.splits > 1 ? static_cast<T*>(sums) : x, plan.k_tiles_per_split);
+        plan.splits > 1 ? static_cast<T*>(sums) : x, plan.k_tiles_per_split, pairs);
     if (plan.splits > 1) {
         const std::int64_t size = std::int64_t{shape.n} * shape.h * shape.w * shape.c;
         const Epilogue whole{nullptr, nullptr, false, size % 4 == 0 && aligned_for_vectors(x)};
