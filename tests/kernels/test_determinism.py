@@ -10,6 +10,7 @@ from zfcuda import ops
 
 RNG = np.random.default_rng(1)
 X, W, DY = (RNG.standard_normal(shape, np.float32) for shape in ((1, 7, 6, 72), (72, 3, 3, 72), (1, 7, 6, 72)))
+FEW = np.random.default_rng(2).standard_normal((72, 4, 4, 3), np.float32)
 DEPTHWISE = RNG.standard_normal((72, 3, 3, 1), np.float32)
 MAPS, PIXELS = RNG.standard_normal((2, 9, 8, 33), np.float32), RNG.standard_normal((1500, 8), np.float32)
 IMAGES, CORNERS = RNG.integers(0, 256, (2, 9, 8, 3), np.uint8), np.array([(1, -2), (0, 3)], np.int32)
@@ -103,6 +104,12 @@ def check(device, run, dtype=np.float32, **options):
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products(device, arithmetic, name):
     check(device, PRODUCTS[name], arithmetic.dtype, **arithmetic.options)
+
+
+def test_a_product_with_few_columns(device, arithmetic):
+    """Has a kernel of its own."""
+    own = {"stride": 2, "padding": 1, "output_size": (14, 12), **arithmetic.options}
+    check(device, lambda to: ops.conv_transpose2d(to(DY), to(FEW), **own), arithmetic.dtype)
 
 
 @pytest.mark.parametrize("dtype", ELEMENTS)
