@@ -13,6 +13,7 @@ LAYERS = [((max(x[0], 3), *x[1:]), *rest) for x, *rest in [*WINOGRAD[1::2], *FIR
 SMALL = [  # for the emulator: images share the rows of a tile
     ((3, 5, 4, 8), (16, 3, 3), 1, 1),
     ((4, 7, 7, 3), (5, 5, 4), 2, (2, 0)),
+    ((4, 7, 7, 3), (8, 5, 4), 2, (2, 0)),
     ((3, 1, 1, 40), (33, 1, 1), 1, 0),
 ]
 POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
