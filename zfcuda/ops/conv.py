@@ -44,8 +44,9 @@ def conv2d(
     channels, and so on; as many groups as channels are a depthwise convolution. `scale`, float32 (K,): y is what the
     filters give times this, plus the bias: batch normalisation at test time.
 
-    On the CPU, Winograd's method makes a tile of neighbouring results together: an infinity or NaN can then reach
-    results of its image a few pixels beyond its windows, here as in the operations that contain a convolution.
+    An infinity or NaN can reach results of its image a few pixels beyond its windows, here as in the operations that
+    contain a convolution: on the CPU Winograd's method makes a tile of neighbouring results together, and on a GPU a
+    transposed convolution to at most four channels does those of a stride.
     """
     backend, (x, w, b, scale, out) = resolve(x=x, w=w, b=b, scale=scale, out=out)
     dtype = element_type("x", x, precision)
