@@ -61,7 +61,7 @@ def page(tile: int, directory: Path) -> Path:
         if gallery is None:
             gallery = Gallery(view, shown)
         else:
-            gallery.add(view, shown)
+            gallery.add(Gallery(view, shown))
     return Report("A hundred maps", sections=[Section("Maps", [gallery])]).save(directory)
 
 

@@ -22,7 +22,7 @@ STANDS_ON = {
     "interop": {"ops", "data", "nn"},
     "training": {"ops", "data", "nn"},
     "analysis": {"ops", "data", "nn", "training"},
-    "report": {"data", "nn", "analysis"},
+    "report": {"data", "nn", "training", "analysis"},
     "commands": {"data", "nn", "tuning", "interop", "training", "analysis", "report"},
     "cli": {"commands"},
     "__main__": {"cli"},

@@ -1,10 +1,13 @@
 """Ctrl-C in the middle of each analysis: what it has by then is what the whole would be of the part that is done."""
 
+import json
+import re
 from importlib import import_module
 
 import numpy as np
 import pytest
 
+from tests import mpi
 from zfcuda import Interrupted
 from zfcuda.analysis import (
     ablation,
@@ -90,6 +93,39 @@ class TestSteps:
     def test_a_batch_of_none(self):
         with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
             Steps(3, 0)
+
+
+def over_ranks(n, name, out, *arguments):
+    """A scenario of `on_ranks.py` to its end -> the process."""
+    return mpi.run(mpi.command(n, "tests.analysis.on_ranks", name, out, *arguments))
+
+
+class TestStepsOverRanks:
+    @pytest.mark.parametrize("n", [1, 2, 3])
+    def test_all_get_all_in_order_and_each_computes_its_share(self, n, tmp_path):
+        done = over_ranks(n, "steps", tmp_path)
+        assert done.returncode == 0, done.stderr
+        by_rank = json.loads((tmp_path / "found.json").read_text())
+        for total, of_ranks in zip((11, 2, 1, 0), zip(*by_rank, strict=True), strict=True):
+            wanted = [list(range(total)[start : start + 2]) for start in range(0, total, 2)]
+            assert len(of_ranks) == n
+            for rank, found in enumerate(of_ranks):
+                assert found["pairs"] == [[step, sum(step)] for step in wanted]
+                assert found["done"] == total
+                assert found["own"] == wanted[rank::n]
+
+    @pytest.mark.parametrize(("who", "said"), [("1", "1"), ("0", "0"), ("all", r"\d")])
+    def test_a_rank_that_raises_ends_all_with_one_message(self, who, said, tmp_path):
+        done = over_ranks(3, "raises", tmp_path, who)
+        assert done.returncode != 0
+        (line,) = mpi.spoken(done)
+        assert re.fullmatch(rf"zfcuda: rank {said}: \[Errno 5\] Input/output error: '/data/7.png'", line)
+        assert "Traceback" not in done.stderr
+
+    def test_loops_that_are_not_the_same(self, tmp_path):
+        done = over_ranks(2, "other_lengths", tmp_path)
+        assert done.returncode != 0
+        assert mpi.spoken(done) == ["zfcuda: rank 1 differs from rank 0: items 9 instead of 8"]
 
 
 def test_ranking():

@@ -88,7 +88,7 @@ def test_maps_come_in_groups():
         whole, **{name: value[rows] for name, value in vars(whole).items() if name != "layer"}
     )
     gallery = Gallery(of(slice(3)), shown)
-    gallery.add(of(slice(3, 4)), shown)
+    gallery.add(Gallery(of(slice(3, 4)), shown))
     assert gallery.shown() == Gallery(whole, shown).shown()
     assert to_plain(gallery.numbers()) == to_plain(whole.numbers())
 

@@ -4,19 +4,19 @@ end when something goes wrong on one of them. `on_ranks.py` is what they run."""
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
 import time
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import zfcuda
+from tests import mpi
+from tests.mpi import assert_all_end, spoken
 from zfcuda import cli
 from zfcuda.backends import BFLOAT16
 from zfcuda.nn import Architecture, ConvSpec, DropoutSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
@@ -24,41 +24,11 @@ from zfcuda.training import Ranks, Trainer, world
 
 from . import tiny
 
-ROOT = Path(__file__).parents[2]
-LONGEST = 600  # seconds until a test takes something for hanging
-
-
-def mpirun():
-    """The command, of the environment's MPI, or else of the system's."""
-    try:
-        import mpi4py  # noqa: F401
-    except ImportError:
-        pytest.skip("needs mpi4py: pip install -e '.[test]' has it")
-    own = Path(sys.executable).parent
-    found = shutil.which("mpirun", path=f"{own}{os.pathsep}{os.environ.get('PATH', '')}")
-    if found is None:
-        pytest.skip("needs mpirun: pip install mpich, or apt-get install mpich")
-    return found
-
-
-def environment():
-    """Open MPI runs as root, and more processes than there are cores, only if it is told to."""
-    allowed = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
-    allowed |= {"PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return os.environ | allowed | {"PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
-
-
-def command(n, *words):
-    """Of so many processes; of one without MPI."""
-    return [str(word) for word in ([mpirun(), "-n", n] if n > 1 else []) + [sys.executable, "-m", *words]]
-
 
 def run(n, name, out, *arguments):
     """A scenario of `on_ranks.py` to its end -> the process."""
     out.mkdir(exist_ok=True)
-    words = command(n, "tests.training.on_ranks", name, out, *arguments)
-    return subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=LONGEST)
+    return mpi.run(mpi.command(n, "tests.training.on_ranks", name, out, *arguments))
 
 
 def found(n, name, out, *arguments):
@@ -222,16 +192,11 @@ def test_ranks_that_would_not_train_the_same_say_so(name, said, tmp_path):
     """Every rank raises it, before any step (or, of what changes on the way, before any step of the epoch)."""
     lines = raised_by_all(2, name, tmp_path)
     assert len(set(lines)) == 1
-    assert re.fullmatch(said if name == "no_images" else "rank 1 does not train as rank 0 does: " + said, lines[0])
+    assert re.fullmatch(said if name == "no_images" else "rank 1 differs from rank 0: " + said, lines[0])
     assert len(list(tmp_path.glob("run/*"))) == (2 if name == "rate_set_by_hand" else 0)
 
 
 # ---- How they end -----------------------------------------------------------------------------------------------
-
-
-def spoken(done):
-    """What zfcuda says at the end, one line or several."""
-    return [line for line in done.stderr.splitlines() if line.startswith("zfcuda")]
 
 
 def metrics_of(out):
@@ -310,53 +275,21 @@ def model(tmp_path_factory):
     return path
 
 
-class Training:
+class Training(mpi.Started):
     """`mpirun -n N zfcuda train` on its way."""
 
     def __init__(self, n, folder, model, out, *words):
         self.out = out
-        words = ("zfcuda", "train", "--data", folder, "--model", model, "--out", out, *TRAIN, *words)
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command(n, *words), cwd=ROOT, env=environment(), **pipes)
+        super().__init__(n, "zfcuda", "train", "--data", folder, "--model", model, "--out", out, *TRAIN, *words)
 
     def wait_for_epoch(self, epoch):
-        until = time.monotonic() + LONGEST
-        while not (self.out / "metrics.jsonl").exists() or len(metrics_of(self.out)) < epoch:
-            assert self.process.poll() is None, self.process.communicate()
-            assert time.monotonic() < until
-            time.sleep(0.02)
-
-    def ranks(self):
-        """Process ids, as the first message has them."""
-        line = self.process.stderr.readline()
-        found = dict(re.findall(r"rank (\d+) is process (\d+) on ", line))
-        assert line.startswith(f"{len(found)} processes: "), line
-        return {int(rank): int(pid) for rank, pid in found.items()}
-
-    def end(self):
-        stdout, stderr = self.process.communicate(timeout=LONGEST)
-        return subprocess.CompletedProcess(self.process.args, self.process.returncode, stdout, stderr)
+        self.wait_until(lambda: (self.out / "metrics.jsonl").exists() and len(metrics_of(self.out)) >= epoch)
 
 
 def trained(n, folder, model, out, *words):
-    process = Training(n, folder, model, out, *words).process
-    stdout, stderr = process.communicate(timeout=LONGEST)
-    assert process.returncode == 0, stderr
-    return stdout, stderr
-
-
-def ended(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def assert_all_end(pids):
-    until = time.monotonic() + LONGEST
-    while not all(map(ended, pids)):
-        assert time.monotonic() < until
-        time.sleep(0.05)
+    done = Training(n, folder, model, out, *words).end()
+    assert done.returncode == 0, done.stderr
+    return done.stdout, done.stderr
 
 
 def test_the_command_finds_out_that_mpirun_started_it(folder, model, tmp_path):
@@ -383,8 +316,6 @@ def test_the_command_says_as_what_gradients_travelled(folder, model, tmp_path):
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed(folder, model, tmp_path, rank):
     """At several moments: all end, and to go on gives the bits of a training that nothing has stopped."""
-    if not os.path.exists("/proc"):
-        pytest.skip("needs /proc, to see which processes have ended")
     epochs = ("--epochs", 24, "--seed", 1)
     trained(2, folder, model, tmp_path / "whole", *epochs)
     rng = np.random.default_rng(rank)
@@ -421,7 +352,7 @@ def test_ctrl_c(folder, model, tmp_path, to):
     said = re.findall(
         r"zfcuda: rank (\d): Interrupted in epoch \d+; the checkpoint of epoch (\d+) is whole", done.stderr
     )
-    if to == "rank" or "HYDRA" in subprocess.run([mpirun(), "--version"], capture_output=True, text=True).stdout:
+    if to == "rank" or "HYDRA" in subprocess.run([mpi.mpirun(), "--version"], capture_output=True, text=True).stdout:
         # Of others, Open MPI's mpirun prints nothing more after Ctrl-C than that a rank has ended all.
         ((rank, _),) = said
         assert rank == "1" or to == "mpirun"

@@ -17,11 +17,12 @@ from .. import ops
 from ..backends import array_module, to_host
 from ..errors import Interrupted
 from ..nn.finite import check_activations
+from ..training import Ranks
 from .figures import new_figure, plain
 from .geometry import field_of
 from .progress import Steps
 from .results import Result
-from .source import Images, as_source, batches, check_layers, to_device
+from .source import Images, as_source, check_layers, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -121,7 +122,13 @@ class Ranking:
         check_activations(values, self.layer, first_index)
         positions = np.stack(np.divmod(places, width), axis=-1).astype(np.int32)
         indices = np.repeat(np.arange(first_index, first_index + len(values))[:, None], values.shape[1], axis=1)
-        columns = (values, indices, positions)
+        return self._with((values, indices, positions))
+
+    def followed_by(self, later: Ranking) -> Ranking:
+        """The ranking of the images of both, of which those of `later` come after all of this one's."""
+        return self if later._columns is None else self._with(later._columns)
+
+    def _with(self, columns: tuple[np.ndarray, np.ndarray, np.ndarray]) -> Ranking:
         if self._columns is not None:
             columns = tuple(np.concatenate(pair) for pair in zip(self._columns, columns, strict=True))  # type: ignore
         order = np.argsort(-columns[0], axis=0, kind="stable")[: self.k]
@@ -151,15 +158,23 @@ def strongest(activations: Any) -> tuple[np.ndarray, np.ndarray, int]:
 
 
 def top_activations(
-    net: Network, images: Images, layer: str, k: int = 9, *, batch_size: int = 64, progress: bool = False
+    net: Network,
+    images: Images,
+    layer: str,
+    k: int = 9,
+    *,
+    batch_size: int = 64,
+    progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> TopActivations:
     """The k images that excite each map of `layer` most, and where (P4). One pass, memory bounded by k x maps.
 
-    images: float32 (N,H,W,C) as the net takes them, or a data set (see `zfcuda.analysis.source`). `Interrupted` by
-    Ctrl-C, with the ranking of the images seen by then.
+    images: float32 (N,H,W,C) as the net takes them, or a data set (see `zfcuda.analysis.source`). ranks: of processes
+    that share the images, see `zfcuda.analysis.progress`. `Interrupted` by Ctrl-C, with the ranking of the images seen
+    by then.
     """
     try:
-        return rank_layers(net, images, [layer], k, batch_size=batch_size, progress=progress)[layer]
+        return rank_layers(net, images, [layer], k, batch_size=batch_size, progress=progress, ranks=ranks)[layer]
     except Interrupted as stop:
         raise Interrupted(stop.result and stop.result[layer], str(stop)) from None
 
@@ -172,14 +187,21 @@ def rank_layers(
     *,
     batch_size: int = 64,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> dict[str, TopActivations]:
     """`top_activations` of several layers in one pass over the images."""
-    rankings = {layer: Ranking(layer, k) for layer in check_layers(net, layers)}
+    layers = check_layers(net, layers)
+    rankings = {layer: Ranking(layer, k) for layer in layers}
     source = as_source(net, images)
-    with Steps(len(source), batch_size, unit="images ranked", label="ranking" if progress else "") as steps:
-        for start, batch in batches(net, source, steps):
-            trace = net.forward(batch)
-            rankings = {layer: ranking.including(trace[layer], start) for layer, ranking in rankings.items()}
+
+    def rank(indices: range) -> dict[str, Ranking]:
+        trace = net.forward(to_device(net, source.read(indices)))
+        return {layer: Ranking(layer, k).including(trace[layer], indices[0]) for layer in layers}
+
+    label = "ranking" if progress else ""
+    with Steps(len(source), batch_size, unit="images ranked", label=label, ranks=ranks) as steps:
+        for _, found in steps.map(rank):
+            rankings = {layer: ranking.followed_by(found[layer]) for layer, ranking in rankings.items()}
     return steps.finish({layer: ranking.result() for layer, ranking in rankings.items()})
 
 
@@ -192,11 +214,12 @@ def visualize(
     rule: str = "deconvnet",
     batch_size: int = 64,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Visualization:
     """Projects the winners of `maps` (all if None) to pixels, each activation alone, and cuts out what it sees (P4).
 
-    images: those that `top` was ranked on. rule: "deconvnet", "gradient" or "guided". `Interrupted` by Ctrl-C, with
-    zeros for the winners that had not been projected by then.
+    images: those that `top` was ranked on. rule: "deconvnet", "gradient" or "guided". ranks: of processes that share
+    the winners. `Interrupted` by Ctrl-C, with zeros for the winners that had not been projected by then.
     """
     chosen = _check_maps(maps, len(top.values))
     source = as_source(net, images)
@@ -211,19 +234,24 @@ def visualize(
 
     # Winners in the order of their images, so that an image is read once or twice, not once per map.
     order = np.argsort(indices, axis=None, kind="stable")
+
+    def project(step: range) -> tuple[np.ndarray, np.ndarray]:
+        """Of each of these winners what it projects to, and what it sees."""
+        at = np.unravel_index(order[step], indices.shape)
+        unique, which = np.unique(indices[at], return_inverse=True)
+        batch = source.read(unique)
+        trace = net.forward(to_device(net, batch)).select(which)
+        winners = zip(chosen[at[0]].tolist(), positions[at].tolist(), values[at], strict=True)
+        seeds = [(feature_map, *position, value) for feature_map, position, value in winners]
+        pixels = to_host(net.project(trace, top.layer, one_hot(trace, top.layer, seeds), rule=rule))
+        projected = [cut(one, frame) for one, frame in zip(pixels, frames[at], strict=True)]
+        return np.stack(projected), np.stack([cut(i, frame) for i, frame in zip(batch[which], frames[at], strict=True)])
+
     label = f"projecting {top.layer}" if progress else ""
-    with Steps(len(order), batch_size, unit=f"winners of {top.layer} projected", label=label) as steps:
-        for step in steps:
-            rows, ranks = np.unravel_index(order[step], indices.shape)
-            unique, which = np.unique(indices[rows, ranks], return_inverse=True)
-            batch = source.read(unique)
-            trace = net.forward(to_device(net, batch)).select(which)
-            places = zip(rows, ranks, strict=True)
-            seeds = [(int(chosen[row]), *positions[row, rank].tolist(), values[row, rank]) for row, rank in places]
-            pixels = to_host(net.project(trace, top.layer, one_hot(trace, top.layer, seeds), rule=rule))
-            for row, rank, projection, image in zip(rows, ranks, pixels, batch[which], strict=True):
-                projections[row, rank] = cut(projection, frames[row, rank])
-                patches[row, rank] = cut(image, frames[row, rank])
+    with Steps(len(order), batch_size, unit=f"winners of {top.layer} projected", label=label, ranks=ranks) as steps:
+        for step, found in steps.map(project):
+            at = np.unravel_index(order[step], indices.shape)
+            projections[at], patches[at] = found
     return steps.finish(
         Visualization(top.layer, chosen, values, indices, positions, windows, frames, projections, patches)
     )

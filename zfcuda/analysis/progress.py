@@ -1,14 +1,19 @@
-"""Long loops: a progress bar, and a Ctrl-C that loses nothing of what is done."""
+"""Long loops: a progress bar, a Ctrl-C that loses nothing of what is done, and several processes that share the work.
+
+How a loop is cut into steps does not depend on the number of processes, and what the steps have found comes back in
+their order: so no result depends on that number either, to the bit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TypeVar
 
 from tqdm import tqdm
 
 from ..errors import Interrupted
+from ..training import Ranks
 
 T = TypeVar("T")
 
@@ -24,22 +29,48 @@ class Steps:
     A progress bar is shown if there is a `label` for it and somebody to see it. Ctrl-C ends the block, and `finish`
     then raises `Interrupted` with what was found. A step that Ctrl-C breaks must leave nothing in it: what a step
     found is kept in one assignment at its end.
+
+    ranks: of processes (MPI) that all come to this loop with the same arguments, and share its steps in `map`. There
+    Ctrl-C is an error like others: it ends all of them.
     """
 
-    def __init__(self, total: int, batch_size: int = 1, *, unit: str = "items", label: str = ""):
+    def __init__(
+        self, total: int, batch_size: int = 1, *, unit: str = "items", label: str = "", ranks: Ranks | None = None
+    ):
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.done = 0
         self._total, self._batch_size, self._unit, self._label = total, batch_size, unit, label
+        self._ranks = ranks or Ranks()
         self._stopped = False
 
     def __iter__(self) -> Iterator[range]:
         with tqdm(total=self._total, desc=self._label, leave=False, disable=None if self._label else True) as bar:
-            for start in range(0, self._total, self._batch_size):
-                step = range(start, min(start + self._batch_size, self._total))
+            for number in range(-(-self._total // self._batch_size)):
+                step = self._step(number)
                 yield step
                 self.done += len(step)
                 bar.update(len(step))
+
+    def _step(self, number: int) -> range:
+        """Empty behind the last."""
+        start, stop = (min(self._total, self._batch_size * edge) for edge in (number, number + 1))
+        return range(start, stop)
+
+    def map(self, function: Callable[[range], T]) -> Iterator[tuple[range, T]]:
+        """(step, what `function` finds in it) for each, in order. Of several ranks, every one computes one of as many
+        steps as there are ranks, and all get what each has found, which must be something that can be pickled; what
+        one of them raises ends all, with one message that names it."""
+        found: list[T] = []
+        with self._ranks.ending_together():
+            self._ranks.check_same({self._unit: self._total, "at a time": self._batch_size})
+        for number, step in enumerate(self):
+            turn = number % self._ranks.size
+            if turn == 0:
+                own = self._step(number + self._ranks.rank)
+                with self._ranks.ending_together():
+                    found = self._ranks.gather(function(own) if own else None)
+            yield step, found[turn]
 
     def __enter__(self) -> Steps:
         return self
@@ -47,7 +78,7 @@ class Steps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        self._stopped = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self._stopped = self._ranks.size == 1 and kind is not None and issubclass(kind, KeyboardInterrupt)
         if self._stopped and self.done == 0:
             raise Interrupted(None, self._how_far()) from None
         return self._stopped

@@ -30,6 +30,7 @@ from ..backends import Array, to_host
 from ..nn.finite import check_activations, check_weights
 from ..nn.layers import RULES
 from ..nn.network import Network
+from ..training import Ranks
 from .deconvnet import cut, one_hot
 from .figures import new_figure, plain
 from .geometry import Window, field_of
@@ -178,14 +179,16 @@ def sanity(
     seed: int = 0,
     keep: int = 3,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Sanity:
     """Compares maps of the net with those of copies whose layers are random, from the top down (see the module).
 
     images: float32 (N,H,W,C) as the net takes them, or a data set. layer: whose strongest unit is projected, by default
     the last one, the classes. methods: some of "deconvnet", "gradient", "guided" and "occlusion". size, stride: of the
     square that occludes, in pixels, by default as in `square_of`. seed: of the random weights, the same on every
-    device. keep: of how many images the result has the maps themselves. The net stays as it is. ValueError if a weight
-    or an activation is not finite. `Interrupted` by Ctrl-C, with the images compared by then.
+    device. keep: of how many images the result has the maps themselves. ranks: of processes that share the images.
+    The net stays as it is. ValueError if a weight or an activation is not finite. `Interrupted` by Ctrl-C, with the
+    images compared by then.
     """
     source = as_source(net, images)
     layer = next(reversed(net.layers)) if layer is None else layer
@@ -197,18 +200,24 @@ def sanity(
     square = square_of(net, size, stride)
     layers, nets = _cascade(net, layer, seed)
     field = field_of(net, layer)
+
+    def compare(step: range) -> _Found:
+        (index,) = step
+        image = check_image(net, source.read([index])[0], f"image {index}")
+        trace = net.forward(to_device(net, image[None]))
+        unit = _strongest(trace[layer], layer, index)
+        label, _, _ = _strongest(trace.output, "output", index)
+        window = field.window(*unit[1:])
+        each = [_maps(one, image, methods, layer, unit, window, label, square) for one in nets]
+        maps = {method: [of_net[method] for of_net in each] for method in methods}
+        likeness = {method: _compare(of_method) for method, of_method in maps.items()}
+        return _Found(unit, window, label, likeness, maps if index < keep else {})
+
     found: list[_Found] = []
-    with Steps(len(source), unit="images compared", label="comparing" if progress else "") as steps:
-        for (index,) in steps:
-            image = check_image(net, source.read([index])[0], f"image {index}")
-            trace = net.forward(to_device(net, image[None]))
-            unit = _strongest(trace[layer], layer, index)
-            label, _, _ = _strongest(trace.output, "output", index)
-            window = field.window(*unit[1:])
-            each = [_maps(one, image, methods, layer, unit, window, label, square) for one in nets]
-            maps = {method: [of_net[method] for of_net in each] for method in methods}
-            likeness = {method: _compare(of_method) for method, of_method in maps.items()}
-            found.append(_Found(unit, window, label, likeness, maps if index < keep else {}))
+    label = "comparing" if progress else ""
+    with Steps(len(source), unit="images compared", label=label, ranks=ranks) as steps:
+        for _, one in steps.map(compare):
+            found.append(one)
     return steps.finish(
         Sanity(
             layer=layer,

@@ -18,6 +18,7 @@ from ..data import Dataset
 from ..errors import BackendError, CheckpointError, DataError
 from ..nn import Network, load
 from ..report import Report
+from ..training import Ranks
 from .numbers import CANVAS, COUNT, FILL, SIDE
 
 Commands = Any  # argparse's own type of sub-parsers is private
@@ -98,10 +99,12 @@ def command_line(arguments: argparse.Namespace) -> str:
     return shlex.join(["zfcuda", *sys.argv[1:]]) if sys.argv[1:2] == [arguments.command] else arguments.command
 
 
-def output(arguments: argparse.Namespace) -> Path:
+def output(arguments: argparse.Namespace, ranks: Ranks | None = None) -> Path:
     """The directory of --out, made if it is not there; ValueError if it is something else or not writable, or if what
-    is written there would become a part of --data."""
+    is written there would become a part of --data. Of several ranks the first alone looks."""
     directory = Path(arguments.out)
+    if ranks is not None and ranks.rank:
+        return directory
     if (named := getattr(arguments, "data", None)) is not None and data.would_hold(named, directory):
         raise ValueError(
             f"--out {directory} is among the class folders of --data {named}: its pictures would be a class"
@@ -230,8 +233,11 @@ def square_of(arguments: argparse.Namespace, net: Network) -> tuple[int, int]:
     return default_square(net, arguments.size, arguments.stride)
 
 
-def finish(report: Report, directory: Path) -> int:
-    """Saves the report and says where it is -> the exit status, that of Ctrl-C if the report is partial."""
+def finish(report: Report, directory: Path, ranks: Ranks | None = None) -> int:
+    """Saves the report and says where it is -> the exit status, that of Ctrl-C if the report is partial. Of several
+    ranks the first alone does."""
+    if ranks is not None and ranks.rank:
+        return 0
     if not report.sections:  # Ctrl-C came before there was anything to keep
         raise KeyboardInterrupt
     print(f"report: {report.save(directory).resolve()}")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import signal
-import sys
 from pathlib import Path
 
 from ..analysis import Tracker
@@ -15,15 +13,15 @@ from ..nn.layers import PRECISIONS
 from ..report import Report
 from ..report.sections.evolution import evolution_section
 from ..report.sections.training import training_section
-from ..training import Ranks, Trainer, evaluate, world
+from ..training import Ranks, Trainer, evaluate
 from ..training.distributed import GRADIENTS
 from ..training.origin import augmentation_of
-from ..training.ranks import Communicator
 from ..training.trainer import CHECKPOINT
 from . import common
 from .budget import add_budget, add_flip, add_model, architecture_of, input_scale, natural_size, schedule_of
 from .common import Commands
 from .numbers import EPOCHS, SEED, SIDE
+from .ranks import over_ranks
 
 _TRACKED_IMAGES = 2000
 
@@ -73,19 +71,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=SEED, default=0, help="of weights, dropout, crops and order (default: 0)")
 
 
-def run(arguments: argparse.Namespace) -> int:
-    communicator = world()
-    ranks = Ranks(communicator)
-    with ranks.ending_together(), ranks.speaking_once():
-        if ranks.size > 1:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)  # what mpirun makes of Ctrl-C, and Slurm's first
-            print(f"{ranks.size} processes: {ranks.places()}", file=sys.stderr)
-        status = _run(arguments, communicator, ranks.rank == 0)
-        ranks.meet()
-    return status
-
-
-def _run(arguments: argparse.Namespace, communicator: Communicator | None, writes: bool) -> int:
+@over_ranks
+def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
+    writes = ranks.rank == 0
     if writes and arguments.track_evolution is not None:
         _check_tracked(arguments)
     place = common.device(arguments)
@@ -93,7 +81,7 @@ def _run(arguments: argparse.Namespace, communicator: Communicator | None, write
     architecture = architecture_of(arguments.model, split)
     if arguments.first_layer:
         architecture = _with_first_layer(architecture, *arguments.first_layer)
-    directory = common.output(arguments) if writes else Path(arguments.out)
+    directory = common.output(arguments, ranks)
     net = Network(architecture, seed=arguments.seed).to(place)
     mean = mean_image(split.train)
     trainer = Trainer(
@@ -104,7 +92,7 @@ def _run(arguments: argparse.Namespace, communicator: Communicator | None, write
         arguments.max_filter_rms,
         precision=arguments.precision,
         seed=arguments.seed,
-        communicator=communicator,
+        communicator=ranks.communicator,
         gradients=arguments.gradients,
     )
     tracker = None

@@ -10,10 +10,12 @@ from ..report import Report
 from ..report.sections.sanity import add_sanity_of_rules
 from ..report.sections.visualization import add_visualization
 from ..report.shown import class_names
+from ..training import Ranks
 from . import common
 from .chosen import add_image, image_files
 from .common import Commands
 from .numbers import BATCH, MANY
+from .ranks import check_same, over_ranks
 
 
 def add_parser(commands: Commands) -> None:
@@ -22,7 +24,8 @@ def add_parser(commands: Commands) -> None:
         "visualize",
         run,
         "the images that excite each map most, projected to pixels",
-        "Ranks all images by how strongly they excite each map, in one pass, and projects the winners to pixels.",
+        "Ranks all images by how strongly they excite each map, in one pass, and projects the winners to pixels. "
+        "mpirun -n N zfcuda visualize ... shares the images among N processes.",
     )
     common.add_checkpoint(parser)
     common.add_data(parser)
@@ -40,7 +43,8 @@ def add_parser(commands: Commands) -> None:
     )
 
 
-def run(arguments: argparse.Namespace) -> int:
+@over_ranks
+def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     net = common.open_network(arguments)
     if arguments.image and arguments.data is not None:
         raise ValueError("--image and --data exclude each other: either files or a data set are looked at")
@@ -48,7 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
         dataset: Dataset = image_files(net, arguments.image, class_names(net))
     else:
         dataset = common.open_half(arguments, net, arguments.images)
-    directory = common.output(arguments)
+    check_same(ranks, [arguments.checkpoint], {"images": dataset})
+    directory = common.output(arguments, ranks)
     report = Report(
         "What excites each map",
         f"{len(dataset):,} images of {arguments.data or 'files'}; the strongest {arguments.top} for each map, "
@@ -65,7 +70,8 @@ def run(arguments: argparse.Namespace) -> int:
         rule=arguments.rule,
         batch_size=arguments.batch_size,
         progress=not arguments.quiet,
+        ranks=ranks,
     )
     if not (stopped or arguments.no_sanity):
-        add_sanity_of_rules(report, net, dataset, progress=not arguments.quiet)
-    return common.finish(report, directory)
+        add_sanity_of_rules(report, net, dataset, progress=not arguments.quiet, ranks=ranks)
+    return common.finish(report, directory, ranks)

@@ -24,8 +24,8 @@ _GAP = 1
 
 
 class Gallery(Part):
-    """The maps of one layer. Made of a visualisation, or of several of the same layer and k by `add`, which may be
-    forgotten afterwards: what is kept is as small as the page. Saved as NAME.png.
+    """The maps of one layer. Made of a visualisation, which may be forgotten afterwards: what is kept is as small as
+    the page. Galleries of other maps of the layer, with the same k, are put behind it by `add`. Saved as NAME.png.
 
     images: an entry for every winner's index.
     """
@@ -36,15 +36,10 @@ class Gallery(Part):
         self.caption = caption
         self._tile = visualization.projections.shape[2:4]
         self._columns = math.ceil(math.sqrt(visualization.values.shape[1]))
-        self._numbers: list[dict[str, Any]] = []
+        self._numbers: list[dict[str, Any]] = [visualization.numbers()]
         self._tiles: list[tuple[np.ndarray, np.ndarray]] = []  # of each map: projections, patches
         self._about: list[tuple[str, str]] = []
         self._images: dict[int, tuple[Shown, tuple[int, ...]]] = {}  # with the size before it was reduced
-        self.add(visualization, images)
-
-    def add(self, visualization: Visualization, images: Mapping[int, Shown]) -> None:
-        """More maps of the layer."""
-        self._numbers.append(visualization.numbers())
         for row in range(len(visualization.maps)):
             labels = [images[int(index)].label for index in visualization.indices[row]]
             common = sorted(set(filter(None, labels)), key=lambda label: (-labels.count(label), label))
@@ -58,10 +53,17 @@ class Gallery(Part):
             ]
             projections = [pictures.from_projection(one) for one in visualization.projections[row]]
             self._tiles.append((self._tiled(projections), self._tiled(patches)))
-        for index in sorted(set(visualization.indices.ravel().tolist()) - set(self._images)):
+        for index in sorted(set(visualization.indices.ravel().tolist())):
             shown = images[index]
             small = shown._replace(picture=pictures.at_most(shown.picture, _LARGEST_IMAGE))
             self._images[index] = small, shown.picture.shape[:2]
+
+    def add(self, more: Gallery) -> None:
+        """More maps of the layer."""
+        self._numbers += more._numbers
+        self._tiles += more._tiles
+        self._about += more._about
+        self._images |= {index: image for index, image in more._images.items() if index not in self._images}
 
     def numbers(self) -> dict[str, Any]:
         """Those of the visualisations, as if they were one."""

@@ -1,4 +1,4 @@
-"""The processes of a training that runs on several (MPI): what they tell each other, and how they end.
+"""The processes of work that runs on several (MPI): what they tell each other, and how they end.
 
 MPI starts the processes, numbers them (ranks, from 0) and carries their messages; mpi4py is imported only where there
 are several. All waiting is by `Ranks.wait`, which sleeps between looks, so that Ctrl-C is heard and a process that
@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from ..backends import Array, to_host
-from ..errors import BackendError
+from ..errors import BackendError, Interrupted
 from .checkpoint import fill
 
 __all__ = ["Ranks", "RanksDiffer", "world"]
@@ -38,7 +38,7 @@ Communicator = Any  # mpi4py's, which may not be there
 
 
 class RanksDiffer(ValueError):
-    """The processes of one training do not train the same; every one of them raises this."""
+    """The processes of one work have not been given the same; every one of them raises this."""
 
 
 def world() -> Communicator | None:
@@ -134,7 +134,7 @@ class Ranks:
             differing = [name for name in found[0] if other.get(name) != found[0][name]]
             if differing:
                 words = ", ".join(f"{name} {_difference(other.get(name), found[0][name])}" for name in differing)
-                raise RanksDiffer(f"rank {rank} does not train as rank 0 does: {words}")
+                raise RanksDiffer(f"rank {rank} differs from rank 0: {words}")
 
     # ---- The end ---------------------------------------------------------------------------------------------
 
@@ -165,7 +165,7 @@ class Ranks:
             traceback.print_exception(error, file=errors)
         said = " ".join(str(error).split())
         if isinstance(error, KeyboardInterrupt):
-            said = said or "interrupted"
+            said = "interrupted" if isinstance(error, Interrupted) or not said else said
         elif not isinstance(error, _EXPECTED) or not said:
             said = f"{type(error).__name__}: {said}".removesuffix(": ")
         speaker = "" if isinstance(error, RanksDiffer) else f"rank {self.rank}: "

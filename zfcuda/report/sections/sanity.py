@@ -15,6 +15,7 @@ from ...analysis.source import preprocess_of
 from ...data import Dataset, sample
 from ...nn import Network
 from ...nn.layers import RULES
+from ...training import Ranks
 from .. import Chart, Note, Report, Section, Shown, Table
 from ..parts import Part
 from ..pictures import from_projection, heat, tile
@@ -41,9 +42,10 @@ def add_sanity(
     seed: int = 0,
     pictures: int = 3,
     progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> bool:
     """A sentence for each method, the curves, a table, and the maps of the first few images -> whether Ctrl-C stopped
-    it."""
+    it. ranks: of processes that share the images."""
     result, stopped = report.kept(
         sanity,
         net,
@@ -55,6 +57,7 @@ def add_sanity(
         seed=seed,
         keep=pictures,
         progress=progress,
+        ranks=ranks,
     )
     if result is not None:
         shown = show(dataset, range(min(pictures, len(result.units))), preprocess_of(net))
@@ -64,9 +67,12 @@ def add_sanity(
     return stopped
 
 
-def add_sanity_of_rules(report: Report, net: Network, dataset: Dataset, *, progress: bool = True) -> bool:
+def add_sanity_of_rules(
+    report: Report, net: Network, dataset: Dataset, *, progress: bool = True, ranks: Ranks | None = None
+) -> bool:
     """The short form, for a page that shows projections: the rules alone, on a few images of the data set."""
-    return add_sanity(report, net, sample(dataset, _FEW), methods=RULES, pictures=1, progress=progress)
+    few = sample(dataset, _FEW)
+    return add_sanity(report, net, few, methods=RULES, pictures=1, progress=progress, ranks=ranks)
 
 
 def sanity_section(

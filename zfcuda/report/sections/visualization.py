@@ -13,6 +13,7 @@ from ...analysis.progress import Steps
 from ...analysis.source import check_layers, preprocess_of
 from ...data import Dataset
 from ...nn import Network
+from ...training import Ranks
 from .. import Chart, Drawing, Gallery, Note, Picture, Report, Section, Table
 from ..parts import Part
 from ..pictures import at_most, beside, from_projection, from_range, tile
@@ -34,13 +35,17 @@ def add_visualization(
     rule: str = "deconvnet",
     batch_size: int = 64,
     progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> bool:
-    """A section per layer, the first with the first-layer filters too -> whether Ctrl-C stopped it.
+    """A section per layer, the first with the first-layer filters too -> whether Ctrl-C stopped it. ranks: of processes
+    that share the images and the maps.
 
     Of a ranking that was stopped the winners are projected; a projection that was stopped is the last one.
     """
     layers = check_layers(net, layers or block_layers(net))
-    tops, partly_ranked = report.kept(rank_layers, net, dataset, layers, k, batch_size=batch_size, progress=progress)
+    tops, partly_ranked = report.kept(
+        rank_layers, net, dataset, layers, k, batch_size=batch_size, progress=progress, ranks=ranks
+    )
     if tops is None:
         return True
     shown = [layer for layer in layers if strongest_maps(tops[layer], maps)]
@@ -69,6 +74,7 @@ def add_visualization(
                 rule=rule,
                 batch_size=batch_size,
                 progress=progress,
+                ranks=ranks,
             )
         if gallery is None:
             parts.append(Note("Ranked, but not projected; the ranking is in report.json.", "warning"))
@@ -127,21 +133,25 @@ def _gallery(
     rule: str,
     batch_size: int,
     progress: bool,
+    ranks: Ranks | None,
 ) -> Gallery | None:
     """The winners of these maps, with the data set's own pictures. As many maps at a time as fill a batch: memory does
     not grow with their number by more than what the page shows."""
-    gallery = None
+
+    def gallery_of(step: range) -> Gallery:
+        some = [maps[i] for i in step]
+        view = visualize(net, dataset, top, maps=some, rule=rule, batch_size=batch_size)
+        return Gallery(view, show(dataset, view.indices.flat, preprocess_of(net)), caption=caption)
+
+    gallery: Gallery | None = None
     at_a_time = max(1, batch_size // top.values.shape[1])
     label = f"projecting {top.layer}" if progress else ""
-    with Steps(len(maps), at_a_time, unit=f"maps of {top.layer} projected", label=label) as steps:
-        for step in steps:
-            some = [maps[i] for i in step]
-            view = visualize(net, dataset, top, maps=some, rule=rule, batch_size=batch_size)
-            shown = show(dataset, view.indices.flat, preprocess_of(net))
+    with Steps(len(maps), at_a_time, unit=f"maps of {top.layer} projected", label=label, ranks=ranks) as steps:
+        for _, more in steps.map(gallery_of):
             if gallery is None:
-                gallery = Gallery(view, shown, caption=caption)
+                gallery = more
             else:
-                gallery.add(view, shown)
+                gallery.add(more)
     return steps.finish(gallery)
 
 

@@ -1,0 +1,155 @@
+"""Several processes leave the report that one leaves, byte for byte; and how they end when something goes wrong."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+
+import pytest
+
+from tests import mpi
+from zfcuda import cli
+from zfcuda.nn import Architecture, ConvSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
+
+from .conftest import run, write_fruit
+
+# Steps that three processes do not share evenly.
+COMMANDS = {
+    "visualize": ["--batch-size", 5, "--maps", 6, "--top", 4],
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with data and the checkpoint of a small net, as commands find them from a folder beside."""
+    root = tmp_path_factory.mktemp("ranks")
+    write_fruit(root / "fruit", {"train": 6, "test": 4})
+    layers = (
+        ConvSpec("conv1", 8, 5, stride=2, padding=2),
+        ReLUSpec("relu1"),
+        MaxPoolSpec("pool1", 2, 2),
+        ConvSpec("conv2", 10, 3, padding=1),
+        ReLUSpec("relu2"),
+        FullyConnectedSpec("fc3", 16),
+        ReLUSpec("relu3"),
+        FullyConnectedSpec("fc4", 4),
+    )
+    (root / "net.json").write_text(json.dumps(Architecture((28, 28, 3), layers, initial="lecun").to_dict()))
+    words = ("--model", root / "net.json", "--epochs", 4, "--batch-size", 8, "--lr", 0.02, "--quiet")
+    assert run("train", "--data", root / "fruit", *words, "--out", root / "net") == 0
+    return root
+
+
+def words(name, *more):
+    return ["zfcuda", name, "../net/checkpoint.safetensors", "--data", "../fruit", *COMMANDS[name], *more]
+
+
+def left(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_reports_do_not_depend_on_the_number_of_processes(name, place):
+    found = []
+    for n in (1, 2, 3):
+        here = place / f"{name}-{n}"
+        here.mkdir()
+        done = mpi.run(mpi.command(n, *words(name, "--out", "out")), cwd=here)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == f"report: {here / 'out' / 'report.html'}\n"
+        assert len(done.stderr.splitlines()) == (n > 1)  # which process each rank is
+        found.append(left(here / "out"))
+    assert {"report.html", "report.json", "page.json"} < found[0].keys()
+    assert found[0] == found[1] == found[2]
+
+
+# ---- What goes wrong -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(place, tmp_path):
+    """What is in `place`, for a rank to find other things in."""
+    for name in ("fruit", "net"):
+        shutil.copytree(place / name, tmp_path / name)
+    return tmp_path
+
+
+def of_two(place, elsewhere, *more):
+    """The command of two processes, of which the second one finds its files elsewhere."""
+    folders = place / "two", elsewhere / "here"
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+    each = [sys.executable, "-m", *map(str, words("visualize", "--out", "two", *more))]
+    ranks = [["-n", "1", "-wdir", str(folder), *each] for folder in folders]
+    return [mpi.mpirun(), *ranks[0], ":", *ranks[1]]
+
+
+def assert_refused(done, said):
+    """In one line, before any work."""
+    assert done.returncode != 0
+    (line,) = mpi.spoken(done)
+    assert re.fullmatch(f"zfcuda: {said}", line), line
+    assert done.stdout == ""
+
+
+def test_other_images(place, elsewhere):
+    picture = elsewhere / "fruit" / "test" / "apple" / "2.png"
+    shutil.copy(elsewhere / "fruit" / "test" / "date" / "2.png", picture)
+    done = mpi.run(of_two(place, elsewhere))
+    assert_refused(done, r"rank 1 differs from rank 0: images '\w+...\w+' instead of '\w+...\w+'")
+    assert list((place / "two").iterdir()) == list((elsewhere / "here").iterdir()) == []
+
+
+def test_another_network(place, elsewhere):
+    words = ("--model", place / "net.json", "--epochs", 1, "--batch-size", 8, "--quiet", "--out", elsewhere / "net")
+    assert run("train", "--data", place / "fruit", *words) == 0
+    said = r"rank 1 differs from rank 0: ../net/checkpoint.safetensors '\w+...\w+' instead of '\w+...\w+'"
+    assert_refused(mpi.run(of_two(place, elsewhere)), said)
+
+
+def test_other_options(place):
+    both = of_two(place, place)
+    both[-1:] = ["two", "--split", "train"]
+    said = r"rank 1 differs from rank 0: split 'train' instead of 'test'"
+    assert_refused(mpi.run(both), said)
+
+
+def test_files_that_one_rank_does_not_find(place, elsewhere):
+    shutil.rmtree(elsewhere / "fruit")
+    assert_refused(mpi.run(of_two(place, elsewhere)), r"rank 1: ../fruit: no such data set.*")
+
+
+def test_an_error_of_all(place):
+    here = place / "error"
+    here.mkdir()
+    done = mpi.run(mpi.command(3, *words("visualize", "--layers", "pool9", "--out", "out")), cwd=here)
+    assert_refused(done, r"rank \d: layer must be one of .*pool9.*")
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_rank_that_is_killed(rank, number, place, tmp_path):
+    command = ("zfcuda", "visualize", place / "net" / "checkpoint.safetensors", "--data", place / "fruit")
+    started = mpi.Started(3, *command, "--out", tmp_path / "out", "--batch-size", 1)
+    pids = started.ranks()
+    os.kill(pids[rank], number)
+    done = started.end()
+    assert done.returncode != 0
+    mpi.assert_all_end(pids.values())
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert mpi.spoken(done) == ([f"zfcuda: rank {rank}: interrupted"] if number == signal.SIGTERM else [])
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_several_processes_without_mpi4py(name, place, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    for size in ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+        monkeypatch.delenv(size, raising=False)
+    monkeypatch.setenv("PMI_SIZE", "4")
+    monkeypatch.chdir(place / "net")
+    assert cli.main([*map(str, words(name)[1:]), "--out", "out"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"zfcuda {name}: 4 processes were started, but MPI cannot be used: ")
+    assert not (place / "net" / "out").exists()

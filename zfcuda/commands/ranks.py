@@ -1,0 +1,42 @@
+"""Commands that several processes run together: those that mpirun has started share the work; rank 0 speaks, writes."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import signal
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from .._version import __version__
+from ..data import Dataset, digest
+from ..training import Ranks, world
+
+
+def over_ranks(run: Callable[[argparse.Namespace, Ranks], int]) -> Callable[[argparse.Namespace], int]:
+    """The command that every process runs, alone or as one of several ranks. Of several all get the same options, and
+    what goes wrong on one of them ends all, with one message that names it."""
+
+    @functools.wraps(run)
+    def together(arguments: argparse.Namespace) -> int:
+        ranks = Ranks(world())
+        with ranks.ending_together(), ranks.speaking_once():
+            if ranks.size > 1:
+                signal.signal(signal.SIGTERM, signal.default_int_handler)  # what mpirun makes of Ctrl-C, Slurm's first
+                print(f"{ranks.size} processes: {ranks.places()}", file=sys.stderr)
+                options = {name: value for name, value in vars(arguments).items() if name != "run"}
+                ranks.check_same({"version": __version__, **options})
+            status = run(arguments, ranks)
+            ranks.meet()
+        return status
+
+    return together
+
+
+def check_same(ranks: Ranks, checkpoints: Sequence[str], datasets: Mapping[str, Dataset]) -> None:
+    """`RanksDiffer` where these files or images are not the same on all ranks. Every one reads all of them once."""
+    if ranks.size > 1:
+        files = {path: hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in checkpoints}
+        ranks.check_same(files | {name: digest(dataset) for name, dataset in datasets.items()})
