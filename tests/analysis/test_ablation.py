@@ -159,6 +159,18 @@ def test_seeds_give_a_mean_and_a_deviation():
     assert row.deviation == pytest.approx(np.std(errors, ddof=1))
 
 
+def test_the_longest_runs_are_dealt_out_first(tmp_path):
+    module = sys.modules["zfcuda.analysis.ablation"]
+    shapes = {"done": (6, 6, 4), "short": (6, 6, 1), "long": (6, 6, 3), "middle": (6, 6, 2)}
+    layers = (ConvSpec("conv1", 2, 3, padding=1), FullyConnectedSpec("fc2", 5))
+    networks = {name: Architecture(shape, layers) for name, shape in shapes.items()}
+    assert module._multiplications(networks["long"]) == 36 * (9 * 3 * 2 + 2) + 36 * 2 * 5 + 5
+    (tmp_path / "done").mkdir()
+    (tmp_path / "done" / "row.json").touch()
+    jobs = [module._Job(name, net, 0, None, {}, None, tmp_path / name, "cpu", False) for name, net in networks.items()]
+    assert [jobs[number].variant for number in module._longest_first(jobs)] == ["long", "middle", "short", "done"]
+
+
 def test_a_damaged_row_is_named(tmp_path):
     study(tmp_path)
     row = next(tmp_path.glob("*/row.json"))

@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
+import zfcuda
 from tests import mpi
+from tests.training import tiny
 from zfcuda import cli
 from zfcuda.nn import Architecture, ConvSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
 
@@ -47,7 +49,7 @@ def words(name, *more):
 
 
 def left(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -65,6 +67,72 @@ def test_reports_do_not_depend_on_the_number_of_processes(name, place):
     assert found[0] == found[1] == found[2]
 
 
+# ---- A sweep -------------------------------------------------------------------------------------------------------
+
+VARIANTS = ("--variants", "without layers 3,4", "as it is", "--seeds", 0, 1)
+ABLATE = ("zfcuda", "ablate", "--data", "../fruit", *VARIANTS, "--epochs", 3, "--batch-size", 6, "--lr", 0.02)
+
+
+def without_times(out):
+    """What a sweep has left but for seconds: the table's numbers, and what each run has learned."""
+    numbers = json.loads((out / "report.json").read_text())
+    for rows in numbers["sections"]["Ablation"].values():
+        for row in rows if isinstance(rows, list) else []:
+            del row["seconds"]
+    nets = {path.parent.name: zfcuda.load(path) for path in out.glob("runs/*/checkpoint.safetensors")}
+    assert len(list(out.glob("runs/*/row.json"))) == len(nets) == 4
+    return numbers, {name: (tiny.bits(net), net.origin) for name, net in nets.items()}, left(out).keys()
+
+
+@pytest.fixture(scope="module")
+def swept(place):
+    """By one process."""
+    (place / "sweep").mkdir()
+    done = mpi.run(mpi.command(1, *ABLATE, "--out", "out"), cwd=place / "sweep")
+    assert done.returncode == 0, done.stderr
+    return without_times(place / "sweep" / "out"), sorted(done.stderr.splitlines())
+
+
+@pytest.mark.parametrize("n", [2, 3])
+def test_a_sweep(n, place, swept):
+    here = place / f"sweep-{n}"
+    here.mkdir()
+    done = mpi.run(mpi.command(n, *ABLATE, "--out", "out"), cwd=here)
+    assert done.returncode == 0, done.stderr
+    found, said = swept
+    assert without_times(here / "out") == found
+    assert sorted(done.stderr.splitlines()[1:]) == [line for line in said if "epoch" not in line]
+    again = mpi.run(mpi.command(n, *ABLATE, "--out", "out"), cwd=here)
+    assert again.stderr.count(": taken from out/runs/") == 4
+    assert without_times(here / "out") == found
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_sweep_that_is_killed_goes_on_with_any_number(rank, place, swept):
+    here = place / f"killed-{rank}"
+    here.mkdir()
+    started = mpi.Started(2, *ABLATE, "--out", "out", cwd=here)
+    pids = started.ranks()
+    started.wait_until(lambda: list(here.glob("out/runs/*/row.json")))
+    os.kill(pids[rank], signal.SIGKILL)
+    assert started.end().returncode != 0
+    mpi.assert_all_end(pids.values())
+    rows = {path: path.read_bytes() for path in here.glob("out/runs/*/row.json")}
+    assert rows
+    assert not (here / "out" / "report.html").exists()
+    done = mpi.run(mpi.command(3 - 2 * rank, *ABLATE, "--out", "out"), cwd=here)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(": taken from ") == len(rows)
+    assert rows == {path: path.read_bytes() for path in rows}
+    assert without_times(here / "out") == swept[0]
+
+
+def test_processes_of_ranks(place):
+    (place / "processes").mkdir()
+    done = mpi.run(mpi.command(2, *ABLATE, "--processes", 2, "--out", "out"), cwd=place / "processes")
+    assert_refused(done, r"rank \d: processes must be 1 where 2 ranks share the runs, got 2")
+
+
 # ---- What goes wrong -----------------------------------------------------------------------------------------------
 
 
@@ -76,12 +144,13 @@ def elsewhere(place, tmp_path):
     return tmp_path
 
 
-def of_two(place, elsewhere, *more):
+def of_two(place, elsewhere, *command):
     """The command of two processes, of which the second one finds its files elsewhere."""
+    command = command or (*words("visualize"), "--out", "two")
     folders = place / "two", elsewhere / "here"
     for folder in folders:
         folder.mkdir(exist_ok=True)
-    each = [sys.executable, "-m", *map(str, words("visualize", "--out", "two", *more))]
+    each = [sys.executable, "-m", *map(str, command)]
     ranks = [["-n", "1", "-wdir", str(folder), *each] for folder in folders]
     return [mpi.mpirun(), *ranks[0], ":", *ranks[1]]
 
@@ -91,7 +160,7 @@ def assert_refused(done, said):
     assert done.returncode != 0
     (line,) = mpi.spoken(done)
     assert re.fullmatch(f"zfcuda: {said}", line), line
-    assert done.stdout == ""
+    assert "report:" not in done.stdout  # mpirun prints there, too
 
 
 def test_other_images(place, elsewhere):
@@ -114,6 +183,18 @@ def test_other_options(place):
     both[-1:] = ["two", "--split", "train"]
     said = r"rank 1 differs from rank 0: split 'train' instead of 'test'"
     assert_refused(mpi.run(both), said)
+
+
+def test_a_sweep_of_other_images(place, elsewhere):
+    shutil.copy(elsewhere / "fruit/train/date/2.png", elsewhere / "fruit/train/apple/2.png")
+    said = r"rank 1 differs from rank 0: training images '\w+...\w+' instead of '\w+...\w+', settings .*"  # the scale
+    assert_refused(mpi.run(of_two(place, elsewhere, *ABLATE, "--out", "out")), said)
+
+
+def test_a_sweep_without_a_folder_of_all(place, elsewhere):
+    said = "rank 1 does not see what rank 0 writes to out/runs, where all keep runs"
+    assert_refused(mpi.run(of_two(place, elsewhere, *ABLATE, "--out", "out")), said)
+    assert list((place / "two" / "out" / "runs").iterdir()) == []
 
 
 def test_files_that_one_rank_does_not_find(place, elsewhere):
@@ -142,14 +223,15 @@ def test_a_rank_that_is_killed(rank, number, place, tmp_path):
     assert mpi.spoken(done) == ([f"zfcuda: rank {rank}: interrupted"] if number == signal.SIGTERM else [])
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("name", [*COMMANDS, "ablate"])
 def test_several_processes_without_mpi4py(name, place, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     for size in ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
         monkeypatch.delenv(size, raising=False)
     monkeypatch.setenv("PMI_SIZE", "4")
     monkeypatch.chdir(place / "net")
-    assert cli.main([*map(str, words(name)[1:]), "--out", "out"]) == 2
+    command = ABLATE if name == "ablate" else words(name)
+    assert cli.main([*map(str, command[1:]), "--out", "out"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"zfcuda {name}: 4 processes were started, but MPI cannot be used: ")
     assert not (place / "net" / "out").exists()

@@ -3,6 +3,11 @@
 Each run (a variant under a seed) leaves its row as JSON in a folder of its own, beside its checkpoint: a study that was
 interrupted goes on with the run, and the epoch, that it had reached. A run's folder is that of its data, network,
 settings and version of zfcuda: where one differs, the run is made anew.
+
+Over ranks (MPI) each run is trained by one of them, as one process trains it. They are dealt out from the longest to
+the shortest, as many at a time as there are ranks: all that a rank waits for others then adds up to no more than the
+longest run, which is also the bound for a queue whose next run goes to the next free rank. But a queue has to be
+served, for which mpi4py.futures keeps one rank, and errors would need ways of their own to end all.
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ import multiprocessing
 import os
 import re
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -32,7 +38,7 @@ from ..errors import DataError
 from ..files import read_json
 from ..nn import Architecture, Network
 from ..nn.models import VARIANTS
-from ..training import Schedule, Trainer, evaluate
+from ..training import Ranks, RanksDiffer, Schedule, Trainer, evaluate
 from .figures import new_figure, plain
 from .progress import Steps
 from .results import Result, to_plain, write_json
@@ -165,6 +171,7 @@ def ablation(
     on_run: Callable[[Run], None] | None = None,
     say: Callable[[str], None] | None = None,
     about: Mapping[str, Any] | None = None,
+    ranks: Ranks | None = None,
 ) -> Ablation:
     """Trains every variant from scratch with the same budget and measures it: Table 3's form (P10).
 
@@ -173,15 +180,19 @@ def ablation(
     in a process of its own with its share of the processor's cores. out_dir: where each run keeps its checkpoint and
     row; a run that is there, of the same images, network, budget, device and version, is taken as it is, one that was
     interrupted goes on; `say` gets a sentence about each run that is there, the same or not. Classes of `validation`
-    are matched by name. about: as in `Trainer.fit`. `DataError` if a row there is damaged; `Interrupted` by Ctrl-C,
-    with the runs that were finished by then.
+    are matched by name. about: as in `Trainer.fit`. ranks: of processes that share the runs, all with the same
+    arguments (`RanksDiffer` if not) and one `out_dir`; their number may change from one call to the next. `DataError`
+    if a row there is damaged; `Interrupted` by Ctrl-C, with the runs that were finished by then.
     """
+    ranks = ranks or Ranks()
     if not variants:
         raise ValueError("variants is empty: there is nothing to train")
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be different numbers, one or more, got {seeds!r}")
     if processes < 1:
         raise ValueError(f"processes must be at least 1, got {processes}")
+    if processes > 1 and ranks.size > 1:
+        raise ValueError(f"processes must be 1 where {ranks.size} ranks share the runs, got {processes}")
     validation = relabelled(validation, train.classes, len(train.classes))
     mean = mean_image(train)
     shared = {
@@ -191,25 +202,33 @@ def ablation(
         "device": device,
         "version of zfcuda": __version__,
     }
+    networks = {name: architecture.to_dict() for name, architecture in variants.items()}
+    ranks.check_same({**shared, "variants": networks, "seeds": list(seeds)})
+    if out_dir is not None:
+        _check_shared(ranks, Path(out_dir))
+    alone = processes == ranks.size == 1
     jobs = []
     for name, architecture in variants.items():
         preprocess = Preprocess(mean, architecture.input_shape[:2], budget.scale)
-        made_of = {**shared, "network": architecture.to_dict()}
+        made_of = {**shared, "network": networks[name]}
         for seed in seeds:
             place = None if out_dir is None else _place(Path(out_dir), name, seed, made_of)
-            job = _Job(name, architecture, seed, preprocess, made_of, about, place, device, progress and processes == 1)
+            job = _Job(name, architecture, seed, preprocess, made_of, about, place, device, progress and alone)
             jobs.append(job)
             if place is not None and say is not None and (sentence := _what_is_there(job, place)):
                 say(sentence)
-    runs: list[Run] = []
-    trained = _in_processes(jobs, train, validation, budget, min(processes, len(jobs)))
-    label = "variants" if progress and processes > 1 else ""  # a single process shows the bar of its training
-    with Steps(len(jobs), unit="runs finished", label=label) as steps, contextlib.closing(trained):
-        for _, run in zip(steps, trained, strict=True):
-            runs.append(run)
+    order = range(len(jobs)) if ranks.size == 1 else ranks.broadcast(_longest_first(jobs))
+    runs: dict[int, Run] = {}
+    label = "" if alone or not progress else "variants"  # a single process shows the bar of its training
+    with (
+        Steps(len(jobs), unit="runs finished", label=label, ranks=ranks) as steps,
+        contextlib.closing(_trained(steps, [jobs[n] for n in order], train, validation, budget, processes)) as trained,
+    ):
+        for number, run in zip(order, trained, strict=True):
+            runs[number] = run
             if on_run is not None:
                 on_run(run)
-    return steps.finish(Ablation(tuple(runs), budget.epochs))
+    return steps.finish(Ablation(tuple(runs[number] for number in sorted(runs)), budget.epochs))
 
 
 class _Job(NamedTuple):
@@ -226,13 +245,47 @@ class _Job(NamedTuple):
     progress: bool
 
 
-def _in_processes(
-    jobs: Sequence[_Job], train: Dataset, validation: Dataset, budget: Budget, processes: int
+def _check_shared(ranks: Ranks, folder: Path) -> None:
+    """`RanksDiffer` on all ranks if one does not see what rank 0 writes to the folder."""
+    if ranks.size == 1:
+        return
+    with contextlib.ExitStack() as stack:
+        name = ""
+        if ranks.rank == 0:
+            folder.mkdir(parents=True, exist_ok=True)
+            name = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".ranks-", dir=folder))).name
+        sees = ranks.gather((folder / ranks.broadcast(name)).is_dir())
+    if not all(sees):
+        raise RanksDiffer(f"rank {sees.index(False)} does not see what rank 0 writes to {folder}, where all keep runs")
+
+
+def _longest_first(jobs: Sequence[_Job]) -> list[int]:
+    """The numbers of the jobs, those with the most multiplications first, and those that are done last."""
+
+    def length(number: int) -> int:
+        job = jobs[number]
+        done = job.place is not None and (job.place / _ROW).exists()
+        return 0 if done else _multiplications(job.architecture)
+
+    return sorted(range(len(jobs)), key=length, reverse=True)
+
+
+def _multiplications(architecture: Architecture) -> int:
+    """Of the layers with weights, for one image: every weight meets each position of the layer's maps."""
+    names = [layer.name for layer in architecture.layers]
+    positions = {name: math.prod(shape[:-1]) for name, shape in zip(names, architecture.shapes(), strict=True)}
+    shapes = architecture.parameter_shapes()
+    return sum(math.prod(shape) * positions[name.rpartition(".")[0]] for name, shape in shapes.items())
+
+
+def _trained(
+    steps: Steps, jobs: Sequence[_Job], train: Dataset, validation: Dataset, budget: Budget, processes: int
 ) -> Generator[Run]:
     """The runs in the order of the jobs, each as soon as it and those before it are done."""
+    processes = min(processes, len(jobs))
     if processes == 1:
-        for job in jobs:
-            yield _run(job, train, validation, budget)
+        for _, run in steps.map(lambda step: _run(jobs[step[0]], train, validation, budget)):
+            yield run
         return
     # Fresh processes: in a fork of one that has used a GPU, CUDA does not run.
     context = multiprocessing.get_context("spawn")
@@ -241,7 +294,7 @@ def _in_processes(
         try:
             with _threads_of_children(max(1, (os.cpu_count() or 1) // processes)):
                 futures = [pool.submit(_run, job, train, validation, budget) for job in jobs]
-            for future in futures:
+            for _, future in zip(steps, futures, strict=True):
                 yield future.result()
         except BaseException:
             lives.close()

@@ -14,10 +14,12 @@ from ..data import Augmentation, Dataset, Preprocess, mean_image, sample
 from ..nn.models import VARIANTS
 from ..report import Report
 from ..report.sections.ablation import ablation_section
+from ..training import Ranks
 from . import common
 from .budget import add_budget, add_flip, add_model, architecture_of, input_scale, natural_size, schedule_of
 from .common import Commands
 from .numbers import COUNT, PROCESSES, SEED
+from .ranks import over_ranks
 
 
 def add_parser(commands: Commands) -> None:
@@ -28,7 +30,7 @@ def add_parser(commands: Commands) -> None:
         "train variants from scratch and compare them",
         "Trains variants of a network from scratch under one budget and measures them as the paper's Table 3 does. "
         "Finished runs stay in --out: the same command goes on where it was interrupted, and what other images, "
-        "settings or versions of zfcuda made is made anew.",
+        "settings or versions of zfcuda made is made anew. mpirun -n N zfcuda ablate ... trains N at a time.",
     )
     common.add_data(parser, required=True)
     add_model(parser)
@@ -51,13 +53,14 @@ class _List(argparse.Action):
         parser.exit()
 
 
-def run(arguments: argparse.Namespace) -> int:
+@over_ranks
+def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     if len(set(arguments.seeds)) < len(arguments.seeds):
         raise ValueError(f"--seeds must be different numbers, got {' '.join(map(str, arguments.seeds))}")
     split = common.open_data(arguments, natural_size(arguments.model))
     architecture = architecture_of(arguments.model, split)
     variants = table3(architecture, arguments.variants)
-    directory = common.output(arguments)
+    directory = common.output(arguments, ranks)
     mean = mean_image(split.train)
     scale = input_scale(architecture, split, mean)
     preprocess = Preprocess(mean, architecture.input_shape[:2], scale)
@@ -93,10 +96,11 @@ def run(arguments: argparse.Namespace) -> int:
         on_run=_say,
         say=_write,
         about={"data": common.described_data(arguments)},
+        ranks=ranks,
     )
     if result is not None:
         report.add(ablation_section(result))
-    return common.finish(report, directory)
+    return common.finish(report, directory, ranks)
 
 
 def _say(run: Run) -> None:
