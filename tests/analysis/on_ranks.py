@@ -5,8 +5,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
+
+from zfcuda.analysis import top_activations, visualize
 from zfcuda.analysis.progress import Steps
 from zfcuda.training import Ranks, world
+
+from .nets import deep_net, noise
 
 
 def leave(ranks, out, found):
@@ -25,6 +30,20 @@ def steps(ranks, out):
             pairs = [([*step], one) for step, one in steps.map(lambda step, own=own: own.append([*step]) or sum(step))]
         found.append({"pairs": steps.finish(pairs), "done": steps.done, "own": own})
     leave(ranks, out, found)
+
+
+def ranked(ranks, out):
+    """A ranking in which every image has a twin later on, and its winners' projections: as alone, on every rank."""
+    net, images = deep_net(), noise((12, *deep_net().input_shape))
+    images = np.concatenate([images, images])
+    results = []
+    for own in (None, ranks):
+        top = top_activations(net, images, "pool3", k=3, batch_size=5, ranks=own)
+        results += [top, visualize(net, images, top, batch_size=4, ranks=own)]
+    for alone, together in zip(results[:2], results[2:], strict=True):
+        for name, value in vars(alone).items():
+            np.testing.assert_array_equal(getattr(together, name), value)
+    leave(ranks, out, results[2].indices.tolist())
 
 
 def other_lengths(ranks, out):

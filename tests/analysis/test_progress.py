@@ -122,6 +122,14 @@ class TestStepsOverRanks:
         assert re.fullmatch(rf"zfcuda: rank {said}: \[Errno 5\] Input/output error: '/data/7.png'", line)
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.parametrize("n", [2, 3])
+    def test_of_equal_activations_the_first_image_has_the_strongest(self, n, tmp_path):
+        done = over_ranks(n, "ranked", tmp_path)
+        assert done.returncode == 0, done.stderr
+        found = json.loads((tmp_path / "found.json").read_text())
+        assert found == [found[0]] * n
+        assert all(first + 12 == second for first, second, _ in found[0])
+
     def test_loops_that_are_not_the_same(self, tmp_path):
         done = over_ranks(2, "other_lengths", tmp_path)
         assert done.returncode != 0

@@ -20,6 +20,10 @@ from .conftest import run, write_fruit
 # Steps that three processes do not share evenly.
 COMMANDS = {
     "visualize": ["--batch-size", 5, "--maps", 6, "--top", 4],
+    "diagnose": ["--split", "train"],
+    "invariance": ["--steps", 5],
+    "occlude": ["--images", 5, "--image-size", 20, "--clutter", 28, "--pointing", 7],
+    "features": ["--per-class", 2, 4, "--draws", 2, "--classifier", "softmax", "svm", "--scratch-epochs", 1],
 }
 
 
@@ -163,12 +167,15 @@ def assert_refused(done, said):
     assert "report:" not in done.stdout  # mpirun prints there, too
 
 
-def test_other_images(place, elsewhere):
-    picture = elsewhere / "fruit" / "test" / "apple" / "2.png"
-    shutil.copy(elsewhere / "fruit" / "test" / "date" / "2.png", picture)
-    done = mpi.run(of_two(place, elsewhere))
-    assert_refused(done, r"rank 1 differs from rank 0: images '\w+...\w+' instead of '\w+...\w+'")
-    assert list((place / "two").iterdir()) == list((elsewhere / "here").iterdir()) == []
+@pytest.mark.parametrize("name", COMMANDS)
+def test_other_images(name, place, elsewhere):
+    shutil.rmtree(elsewhere / "fruit")
+    write_fruit(elsewhere / "fruit", {"train": 6, "test": 4}, seed=1)
+    out = f"other-{name}"
+    done = mpi.run(of_two(place, elsewhere, *words(name, "--out", out)))
+    assert_refused(done, r"rank 1 differs from rank 0: .*images.* '\w+...\w+' instead of '\w+...\w+'.*")
+    assert not (place / "two" / out).exists()
+    assert not (elsewhere / "here" / out).exists()
 
 
 def test_another_network(place, elsewhere):

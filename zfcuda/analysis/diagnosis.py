@@ -17,11 +17,12 @@ from .. import ops
 from ..backends import array_module, to_host
 from ..nn.layers import BatchNorm, Conv, ReLU
 from ..pairs import as_pair
+from ..training import Ranks
 from .deconvnet import Ranking
 from .figures import new_figure
 from .progress import Steps
 from .results import Result
-from .source import Images, as_source, batches
+from .source import Images, as_source, to_device
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,10 +139,11 @@ def diagnosis(
     layers: Sequence[str] | None = None,
     batch_size: int = 64,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Diagnosis:
     """Measures every convolution (or those named by `layers`) over images: a data set or float32 (N,H,W,C) (P7).
 
-    `Interrupted` by Ctrl-C, with the measures of the images seen by then.
+    ranks: of processes that share the images. `Interrupted` by Ctrl-C, with the measures of the images seen by then.
     """
     source = as_source(net, images)
     convolutions = {name: layer for name, layer in net.layers.items() if isinstance(layer, Conv)}
@@ -157,15 +159,23 @@ def diagnosis(
         name: _Seen(Ranking(outputs[name], 1), np.zeros(layer.output_shape[-1])) for name, layer in convolutions.items()
     }
     aliased: dict[str, np.ndarray] = {}
-    with Steps(len(source), batch_size, unit="images measured", label="diagnosing" if progress else "") as steps:
-        for start, batch in batches(net, source, steps):
-            trace = net.forward(batch)
-            if start == 0:
-                for name, layer in convolutions.items():
-                    (before,) = layer.inputs
-                    inputs = batch if before == "input" else trace[before]
-                    aliased[name] = _aliased(layer, to_host(inputs[:_DENSE_IMAGES]))
-            seen = {name: one.including(trace[outputs[name]], start) for name, one in seen.items()}
+
+    def measure(indices: range) -> tuple[dict[str, _Seen], dict[str, np.ndarray]]:
+        """What is seen of each convolution, and, of the first images, how much is aliased."""
+        batch = to_device(net, source.read(indices))
+        trace = net.forward(batch)
+        folded = {}
+        for name, layer in convolutions.items() if indices[0] == 0 else ():
+            (before,) = layer.inputs
+            inputs = batch if before == "input" else trace[before]
+            folded[name] = _aliased(layer, to_host(inputs[:_DENSE_IMAGES]))
+        return {name: _Seen.of(trace[outputs[name]], outputs[name], indices[0]) for name in convolutions}, folded
+
+    label = "diagnosing" if progress else ""
+    with Steps(len(source), batch_size, unit="images measured", label=label, ranks=ranks) as steps:
+        for _, (more, folded) in steps.map(measure):
+            aliased |= folded
+            seen = {name: one.followed_by(more[name]) for name, one in seen.items()}
     found = []
     for name, layer in convolutions.items():
         height, width, _ = layer.output_shape
@@ -195,9 +205,15 @@ class _Seen(NamedTuple):
     ranking: Ranking
     fired: np.ndarray
 
-    def including(self, activations: Any, first_index: int) -> _Seen:
-        fired = self.fired + to_host((activations > 0).sum(axis=(0, 1, 2)))
-        return _Seen(self.ranking.including(activations, first_index), fired)
+    @classmethod
+    def of(cls, activations: Any, output: str, first_index: int) -> _Seen:
+        """Its activations (N,P,Q,K) of images first_index, first_index + 1, ..., from the layer `output`."""
+        fired = to_host((activations > 0).sum(axis=(0, 1, 2)))
+        return cls(Ranking(output, 1).including(activations, first_index), fired)
+
+    def followed_by(self, later: _Seen) -> _Seen:
+        """Of the images of both."""
+        return _Seen(self.ranking.followed_by(later.ranking), self.fired + later.fired)
 
 
 def _rectified(net: Network, name: str) -> str:

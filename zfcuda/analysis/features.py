@@ -18,7 +18,7 @@ from ..data import Dataset, Preprocess, Subset, mean_image, relabelled
 from ..nn import Network
 from ..nn.architecture import Architecture, FullyConnectedSpec
 from ..nn.finite import check_activations
-from ..training import Trainer, evaluate
+from ..training import Ranks, Trainer, evaluate
 from . import classifier
 from .ablation import Budget
 from .figures import new_figure
@@ -109,13 +109,15 @@ def feature_analysis(
     batch_size: int = 64,
     seed: int = 0,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> FeatureAnalysis:
     """Trains linear classifiers on frozen features, by layer and number of training images (P11, P12).
 
     train, test: data sets of images as the net takes them, of any classes; those of `test` are matched by name with
     those of `train`. layers: by default the end of every block but the last. per_class: numbers of training images per
     class; a class that has fewer gives all. draws: how often the images are drawn anew. kind: "softmax" or "svm".
-    scratch: the budget of the net trained from scratch on the same images, which is left out if None.
+    scratch: the budget of the net trained from scratch on the same images, which is left out if None. ranks: of
+    processes that share the draws, each of which is one's from its first image to the last.
 
     scikit-learn fits the classifiers; ImportError where it is missing. `Interrupted` by Ctrl-C, with what the draws
     measured by then.
@@ -134,18 +136,22 @@ def feature_analysis(
         )
     layers = check_layers(net, layers)
     jobs = [(count, draw) for count in sorted(set(per_class)) for draw in range(draws)]
+
+    def measure(step: range) -> dict[str, float]:
+        count, draw = jobs[step[0]]
+        chosen = Subset(train, draw_images(train.labels, count, seed + draw))
+        features = extract(net, chosen, layers, batch_size)
+        fits = {layer: classifier.fit(features[layer], chosen.labels, kind, seed=draw) for layer in layers}
+        right = _count_right(net, test, fits, batch_size)
+        accuracies = {layer: 100 * share / len(test) for layer, share in right.items()}
+        if scratch is not None:
+            accuracies[SCRATCH] = 100 * _from_scratch(net, chosen, test, scratch, seed + draw)
+        return accuracies
+
     measured: list[dict[str, float]] = []
     label = "measuring draws" if progress else ""
-    with Steps(len(jobs), unit="draws of training images measured", label=label) as steps:
-        for (number,) in steps:
-            count, draw = jobs[number]
-            chosen = Subset(train, draw_images(train.labels, count, seed + draw))
-            features = extract(net, chosen, layers, batch_size)
-            fits = {layer: classifier.fit(features[layer], chosen.labels, kind, seed=draw) for layer in layers}
-            right = _count_right(net, test, fits, batch_size)
-            one = {layer: 100 * share / len(test) for layer, share in right.items()}
-            if scratch is not None:
-                one[SCRATCH] = 100 * _from_scratch(net, chosen, test, scratch, seed + draw)
+    with Steps(len(jobs), unit="draws of training images measured", label=label, ranks=ranks) as steps:
+        for _, one in steps.map(measure):
             measured.append(one)
     found: dict[tuple[str, int], list[float]] = {}
     for (count, _), one in zip(jobs, measured, strict=False):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..backends import to_host
 from ..nn.finite import check_activations
+from ..training import Ranks
 from .figures import COLORS, new_figure, plain
 from .progress import Steps
 from .results import OfClass
@@ -152,13 +153,14 @@ def invariance(
     layers: Sequence[str] | None = None,
     batch_size: int = 64,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Invariance:
     """Transforms each image and measures how far its features move (P6).
 
     images: float32 (N,H,W,C) as the net takes them, labels: their N classes, as the net counts
     (`zfcuda.data.relabelled`). amounts: transform -> amounts, by default the paper's ranges for all three. layers: by
-    default the end of block 1 and the last hidden layer. `Interrupted` by Ctrl-C, with the curves of the images done by
-    then.
+    default the end of block 1 and the last hidden layer. ranks: of processes that share the images. `Interrupted` by
+    Ctrl-C, with the curves of the images done by then.
     """
     source = as_source(net, images)
     if len(labels) != len(source):
@@ -174,16 +176,20 @@ def invariance(
             raise ValueError(f"amounts of {transform} is empty")
         if not np.isfinite(those).all():
             raise ValueError(f"amounts of {transform} must be finite, got {list(those)}")
+
+    def curves_of(step: range) -> dict[str, tuple[dict[str, np.ndarray], dict[str, float], np.ndarray]]:
+        (i,) = step
+        image, label = source.read([i])[0], int(wanted[i])
+        return {
+            transform: _curves_of_one(net, image, i, label, transform, those, layers, batch_size)
+            for transform, those in amounts.items()
+        }
+
     per_image = []
-    with Steps(len(source), unit="images transformed", label="transforming" if progress else "") as steps:
-        for (i,) in steps:
-            image, label = source.read([i])[0], int(wanted[i])
-            per_image.append(
-                {
-                    transform: _curves_of_one(net, image, i, label, transform, those, layers, batch_size)
-                    for transform, those in amounts.items()
-                }
-            )
+    words = "transforming" if progress else ""
+    with Steps(len(source), unit="images transformed", label=words, ranks=ranks) as steps:
+        for _, one in steps.map(curves_of):
+            per_image.append(one)
     curves = {}
     for transform, those in amounts.items():
         of_images = [one[transform] for one in per_image]
@@ -228,7 +234,8 @@ def _curves_of_one(
             distances[layer].append(np.linalg.norm(_flat(moved) - original[layer], axis=1))
         (found,) = check_activations(net.predict(to_device(net, batch))[None], "output", number)
         probabilities.append(to_host(found)[:, label])
-    norms = {layer: float(np.linalg.norm(original[layer])) for layer in layers}
+    # Not by BLAS, whose sum depends on the number of threads.
+    norms = {layer: float(np.sqrt(np.square(original[layer]).sum())) for layer in layers}
     return {layer: np.concatenate(parts) for layer, parts in distances.items()}, norms, np.concatenate(probabilities)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from ..backends import to_host
 from ..nn.finite import check_activations, check_weights, is_finite
 from ..pairs import IntPair, check_pair
+from ..training import Ranks
 from .deconvnet import block_layers
 from .figures import new_figure, plain
 from .fills import Fill, check_fill, filled
@@ -154,6 +155,7 @@ def occlusion(
     feature_map: int | None = None,
     batch_size: int = 128,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Occlusions: ...
 def occlusion(
     net: Network,
@@ -168,6 +170,7 @@ def occlusion(
     feature_map: int | None = None,
     batch_size: int = 128,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Occlusion | Occlusions:
     """Slides a square over an image and records the label's probability, the prediction and a map's activation (P8).
 
@@ -178,7 +181,8 @@ def occlusion(
     mean is subtracted), "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (Gaussian, with the
     image's mean and standard deviation by channel), which `seed` fixes, so that it lies still as the square moves.
     layer: whose map is summed, by default the last one with maps ("layer 5"); feature_map: which one, by default the
-    one whose sum is largest without a square. batch_size: how many positions are evaluated at a time.
+    one whose sum is largest without a square. batch_size: how many positions are evaluated at a time. ranks: of
+    processes that share the images, if these are several.
 
     Only the parts of the feature maps that the square changes are computed anew (`incremental`); the result is that of
     a full forward pass per position. ValueError, TypeError for what does not fit. `Interrupted` by Ctrl-C, with the
@@ -196,7 +200,7 @@ def occlusion(
             feature_map=feature_map,
             batch_size=batch_size,
         )
-        return _of_images(net, image, label, one, progress)
+        return _of_images(net, image, label, one, progress, ranks)
     image = check_image(net, image)
     square = _check_size("size", size, image.shape[:2])
     step = _check_size("stride", stride)
@@ -247,7 +251,12 @@ def occlusion(
 
 
 def _of_images(
-    net: Network, images: Images, labels: Any, one: Callable[[np.ndarray, int], Occlusion], progress: bool
+    net: Network,
+    images: Images,
+    labels: Any,
+    one: Callable[[np.ndarray, int], Occlusion],
+    progress: bool,
+    ranks: Ranks | None,
 ) -> Occlusions:
     """What `one` gives of each image and its label."""
     source = as_source(net, images)
@@ -255,9 +264,10 @@ def _of_images(
         raise ValueError(f"images and labels must be as many: {len(source)}, {len(labels)}")
     wanted = check_labels(labels, net.num_classes)
     found: list[Occlusion] = []
-    with Steps(len(source), unit="images occluded", label="occluding" if progress else "") as steps:
-        for (index,) in steps:
-            found.append(one(source.read([index])[0], int(wanted[index])))
+    label = "occluding" if progress else ""
+    with Steps(len(source), unit="images occluded", label=label, ranks=ranks) as steps:
+        for _, result in steps.map(lambda step: one(source.read(step)[0], int(wanted[step[0]]))):
+            found.append(result)
     return steps.finish(Occlusions(tuple(found)))
 
 

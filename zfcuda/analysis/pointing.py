@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data import Dataset
+from ..training import Ranks
 from .figures import new_figure
 from .fills import Fill
 from .geometry import Window, check_box
@@ -134,34 +135,40 @@ def pointing(
     fill: Fill = 0.0,
     seed: int = 0,
     progress: bool = False,
+    ranks: Ranks | None = None,
 ) -> Pointing:
     """Occludes every image and compares where the probability falls with the object's box (top, left, height, width).
 
     images: a data set or float32 (N,H,W,C); labels (N,), as the net counts (`zfcuda.data.relabelled`); boxes (N,4),
     in pixels of what the net takes, inside of it.
-    size, stride, fill, seed: see `occlusion`. `Interrupted` by Ctrl-C, with the images done by then.
+    size, stride, fill, seed: see `occlusion`. ranks: of processes that share the images. `Interrupted` by Ctrl-C, with
+    the images done by then.
     """
     source = as_source(net, images)
     if not len(source) == len(labels) == len(boxes):
         raise ValueError(f"images, labels and boxes must be as many: {len(source)}, {len(labels)}, {len(boxes)}")
     wanted = check_labels(labels, net.num_classes)
     windows = [check_box(f"box {index}", box, *source.image_shape[:2]) for index, box in enumerate(boxes)]
+
+    def point(step: range) -> tuple[bool, bool, float, float, float]:
+        (index,) = step
+        image, label = source.read([index])[0], int(wanted[index])
+        result = occlusion(net, image, label, size=size, stride=stride, fill=fill, seed=seed)
+        within = _centres_within(result.probability.shape, size, stride, windows[index])
+        fall = result.baseline - result.probability.astype(np.float64)
+        return (
+            bool(within[result.lowest()]),
+            result.baseline_prediction == result.label,
+            fall[within].mean() if within.any() else 0.0,
+            fall[~within].mean() if not within.all() else 0.0,
+            within.mean(),
+        )
+
     found = []
-    with Steps(len(source), unit="images pointed at", label="pointing" if progress else "") as steps:
-        for (index,) in steps:
-            image, label = source.read([index])[0], int(wanted[index])
-            result = occlusion(net, image, label, size=size, stride=stride, fill=fill, seed=seed)
-            within = _centres_within(result.probability.shape, size, stride, windows[index])
-            fall = result.baseline - result.probability.astype(np.float64)
-            found.append(
-                (
-                    bool(within[result.lowest()]),
-                    result.baseline_prediction == result.label,
-                    fall[within].mean() if within.any() else 0.0,
-                    fall[~within].mean() if not within.all() else 0.0,
-                    within.mean(),
-                )
-            )
+    words = "pointing" if progress else ""
+    with Steps(len(source), unit="images pointed at", label=words, ranks=ranks) as steps:
+        for _, one in steps.map(point):
+            found.append(one)
     hits, right, inside, outside, chances = (np.array(column) for column in zip(*found, strict=True))
     return steps.finish(Pointing(hits, right, inside, outside, float(chances.mean()), head=net.head))
 

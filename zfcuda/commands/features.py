@@ -12,11 +12,12 @@ from ..analysis.source import preprocess_of
 from ..data import Augmentation, Dataset
 from ..report import Report
 from ..report.sections.features import features_section
-from ..training import Linear
+from ..training import Linear, Ranks
 from . import common
 from .budget import add_flip
 from .common import Commands
 from .numbers import COUNT, EPOCHS, MANY, RATE, SEED
+from .ranks import check_same, over_ranks
 
 
 def add_parser(commands: Commands) -> None:
@@ -26,7 +27,8 @@ def add_parser(commands: Commands) -> None:
         run,
         "what each layer's features are worth on another data set",
         "Trains linear classifiers on the frozen features of each layer, on another data set, with more and more "
-        "images per class; with --scratch-epochs also the same network from scratch on those images.",
+        "images per class; with --scratch-epochs also the same network from scratch on those images. mpirun -n N "
+        "zfcuda features ... shares the draws of training images among N processes.",
     )
     common.add_checkpoint(parser)
     common.add_data(parser)
@@ -50,11 +52,13 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=SEED, default=0, help="of the draws (default: 0)")
 
 
-def run(arguments: argparse.Namespace) -> int:
+@over_ranks
+def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     net = common.open_network(arguments)
     preprocess = preprocess_of(net)
     common.choose_data(arguments, net)
     split = common.open_data(arguments, preprocess.image_shape[:2])
+    check_same(ranks, [arguments.checkpoint], {"training images": split.train, "test images": split.test})
     train, test = (_fit(half, preprocess.image_shape) for half in split)
     if arguments.test_images:
         test = data.sample(test, arguments.test_images)
@@ -70,7 +74,7 @@ def run(arguments: argparse.Namespace) -> int:
             augmentation=augmentation,
             scale=preprocess.scale,
         )
-    directory = common.output(arguments)
+    directory = common.output(arguments, ranks)
     report = Report(
         f"Frozen features on {arguments.data}",
         f"The network of {arguments.checkpoint}, {len(test.classes)} classes, {len(test):,} test images."
@@ -90,12 +94,13 @@ def run(arguments: argparse.Namespace) -> int:
             scratch=budget if kind == arguments.classifier[0] else None,  # it has a softmax of its own
             seed=arguments.seed,
             progress=not arguments.quiet,
+            ranks=ranks,
         )
         if result is not None:
             report.add(features_section(result))
         if stopped:
             break
-    return common.finish(report, directory)
+    return common.finish(report, directory, ranks)
 
 
 def _fit(dataset: Dataset, image_shape: tuple[int, int, int]) -> Dataset:

@@ -12,9 +12,11 @@ from ..analysis.source import preprocess_of
 from ..report import Report
 from ..report.sections.invariance import invariance_section
 from ..report.shown import short
+from ..training import Ranks
 from . import common
 from .common import Commands
 from .numbers import MANY
+from .ranks import check_same, over_ranks
 
 
 def add_parser(commands: Commands) -> None:
@@ -24,7 +26,7 @@ def add_parser(commands: Commands) -> None:
         run,
         "how far features move when images are shifted, enlarged, turned",
         "Translates, scales and rotates images, and measures how far the features of two layers move and what happens "
-        "to the probability of the true class.",
+        "to the probability of the true class. mpirun -n N zfcuda invariance ... shares the images among N processes.",
     )
     common.add_checkpoint(parser)
     common.add_data(parser)
@@ -35,13 +37,15 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--steps", type=MANY, default=31, metavar="N", help="amounts per transform (default: 31)")
 
 
-def run(arguments: argparse.Namespace) -> int:
+@over_ranks
+def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     net = common.open_network(arguments)
     chosen = common.labelled(net, common.open_half(arguments, net, arguments.images))
+    check_same(ranks, [arguments.checkpoint], {"images": chosen})
     raw, labels = chosen.batch(range(len(chosen)))
     images = np.asarray(preprocess_of(net)(raw))
     amounts = {name: paper_amounts(name, net.input_shape[0], arguments.steps).tolist() for name in TRANSFORMS}
-    directory = common.output(arguments)
+    directory = common.output(arguments, ranks)
     report = Report(
         "How invariant the features are",
         f"{len(chosen)} images of {arguments.data}, translated, scaled and rotated.",
@@ -55,8 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
         amounts=amounts,
         layers=arguments.layers,
         progress=not arguments.quiet,
+        ranks=ranks,
     )
     if result is not None:
         names = [f"{short(chosen.identifier(i))}: {chosen.classes[label]}" for i, label in enumerate(result.labels)]
         report.add(invariance_section(result, images[: len(names)], names))
-    return common.finish(report, directory)
+    return common.finish(report, directory, ranks)

@@ -12,10 +12,12 @@ from ..data import Preprocess, Subset
 from ..report import Report
 from ..report.sections.occlusion import add_occlusion
 from ..report.sections.pointing import pointing_section
+from ..training import Ranks
 from . import common
 from .chosen import add_chosen, open_chosen
 from .common import Commands
 from .numbers import COUNT, SEED, SIDE
+from .ranks import check_same, over_ranks
 
 
 def add_parser(commands: Commands) -> None:
@@ -25,7 +27,7 @@ def add_parser(commands: Commands) -> None:
         run,
         "where a covered image loses its class",
         "Slides a square over images and maps the probability of the class, the prediction and the strongest "
-        "feature map by the square's position.",
+        "feature map by the square's position. mpirun -n N zfcuda occlude ... shares the images among N processes.",
     )
     common.add_checkpoint(parser)
     common.add_data(parser)
@@ -45,7 +47,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--layer", help="whose strongest map is followed (default: the last with maps)")
 
 
-def run(arguments: argparse.Namespace) -> int:
+@over_ranks
+def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     net = common.open_network(arguments)
     square = common.square_of(arguments, net)
     clutter_needed = "--pointing needs --clutter: only there are the boxes of the objects known"
@@ -54,7 +57,9 @@ def run(arguments: argparse.Namespace) -> int:
     chosen, dataset, known = open_chosen(arguments, net)
     if arguments.pointing and not isinstance(dataset, Cluttered):
         raise ValueError(clutter_needed)
-    directory = common.output(arguments)
+    looked_at = {"images": chosen, "data": dataset}
+    check_same(ranks, [arguments.checkpoint], {name: one for name, one in looked_at.items() if one is not None})
+    directory = common.output(arguments, ranks)
     report = Report(
         "Where the network looks",
         "A square slides over each image; what the network says is drawn at the square's place.",
@@ -70,6 +75,7 @@ def run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         layer=arguments.layer,
         progress=not arguments.quiet,
+        ranks=ranks,
     )
     if known is not None and isinstance(dataset, Cluttered) and arguments.pointing and not stopped:
         boxes = _seen(dataset.boxes, preprocess_of(net))
@@ -87,10 +93,11 @@ def run(arguments: argparse.Namespace) -> int:
             fill=arguments.fill,
             seed=arguments.seed,
             progress=not arguments.quiet,
+            ranks=ranks,
         )
         if result is not None:
             report.add(pointing_section(result))
-    return common.finish(report, directory)
+    return common.finish(report, directory, ranks)
 
 
 def _seen(boxes: np.ndarray, preprocess: Preprocess) -> np.ndarray:

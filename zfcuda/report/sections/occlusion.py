@@ -12,6 +12,7 @@ from ...analysis.progress import Steps
 from ...analysis.source import preprocess_of
 from ...data import Dataset
 from ...nn import Network
+from ...training import Ranks
 from .. import Explorer, Report, Section, Table
 from ..parts import Part
 from ..pictures import from_projection, from_range, tile
@@ -32,23 +33,34 @@ def add_occlusion(
     seed: int = 0,
     layer: str | None = None,
     progress: bool = True,
+    ranks: Ranks | None = None,
 ) -> bool:
     """Explorers of all images of `chosen`, and a table; `others` are where the strongest map's best images are, if
-    they are to be shown -> whether Ctrl-C stopped it."""
+    they are to be shown -> whether Ctrl-C stopped it. ranks: of processes that share the images."""
     preprocess, classes = preprocess_of(net), class_names(net, chosen)
     size, stride = square
     results, stopped = report.kept(
         lambda: occlusion(
-            net, chosen, chosen.labels, size=size, stride=stride, fill=fill, seed=seed, layer=layer, progress=progress
+            net,
+            chosen,
+            chosen.labels,
+            size=size,
+            stride=stride,
+            fill=fill,
+            seed=seed,
+            layer=layer,
+            progress=progress,
+            ranks=ranks,
         )
     )
     if results is None:
         return True
     tops: list[np.ndarray] = []
     if others is not None and not stopped:
-        top, stopped = report.kept(top_activations, net, others, results[0].layer, progress=progress)
+        top, stopped = report.kept(top_activations, net, others, results[0].layer, progress=progress, ranks=ranks)
         if top is not None:
-            found, cut_short = report.kept(_tops, net, others, top, [r.feature_map for r in results], progress)
+            maps = [result.feature_map for result in results]
+            found, cut_short = report.kept(_tops, net, others, top, maps, progress, ranks)
             tops, stopped = found or [], stopped or cut_short
     shown = show(chosen, range(len(results)), preprocess)
     parts = _parts(results, [shown[index] for index in range(len(results))], classes, tops)
@@ -107,14 +119,20 @@ def _numbered(results: Sequence[Occlusion]) -> list[str]:
     return [f"class {label}" for label in range(1 + largest)]
 
 
-def _tops(net: Network, others: Dataset, top: TopActivations, maps: Sequence[int], progress: bool) -> list[np.ndarray]:
+def _tops(
+    net: Network, others: Dataset, top: TopActivations, maps: Sequence[int], progress: bool, ranks: Ranks | None
+) -> list[np.ndarray]:
     """Of each map the projections from the images that excite it most, as one picture."""
+
+    def picture(step: range) -> np.ndarray:
+        view = visualize(net, others, top, maps=[maps[index] for index in step])
+        return tile([from_projection(one) for one in view.projections[0]], columns=3)
+
     tiles: list[np.ndarray] = []
     label = "projecting" if progress else ""
-    with Steps(len(maps), unit="strongest maps projected", label=label) as steps:
-        for (index,) in steps:
-            view = visualize(net, others, top, maps=[maps[index]])
-            tiles.append(tile([from_projection(one) for one in view.projections[0]], columns=3))
+    with Steps(len(maps), unit="strongest maps projected", label=label, ranks=ranks) as steps:
+        for _, one in steps.map(picture):
+            tiles.append(one)
     return steps.finish(tiles)
 
 
