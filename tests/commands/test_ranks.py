@@ -216,6 +216,21 @@ def test_an_error_of_all(place):
     assert_refused(done, r"rank \d: layer must be one of .*pool9.*")
 
 
+def test_a_report_that_cannot_be_written(place):
+    here = place / "blocked"
+    (here / "out" / "report.html").mkdir(parents=True)
+    done = mpi.run(mpi.command(2, *words("diagnose", "--out", "out")), cwd=here)
+    assert_refused(done, r"rank 0: \[Errno 21\] Is a directory: 'out/report.html'")
+
+
+def test_a_training_of_a_sweep_that_diverges(place):
+    (place / "diverging").mkdir()
+    command = mpi.command(2, *ABLATE, "--out", "out")
+    command[command.index("--lr") + 1] = "1e14"
+    done = mpi.run(command, cwd=place / "diverging")
+    assert_refused(done, r"rank \d: the loss is .*")
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_rank_that_is_killed(rank, number, place, tmp_path):

@@ -30,8 +30,8 @@ class Steps:
     then raises `Interrupted` with what was found. A step that Ctrl-C breaks must leave nothing in it: what a step
     found is kept in one assignment at its end.
 
-    ranks: of processes (MPI) that all come to this loop with the same arguments, and share its steps in `map`. There
-    Ctrl-C is an error like others: it ends all of them.
+    ranks: of processes (MPI) that all come to this loop with the same arguments, and share its steps in `map`;
+    `RanksDiffer` where they do not have as many. There Ctrl-C is an error like others: it ends all of them.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class Steps:
         steps as there are ranks, and all get what each has found, which must be something that can be pickled; what
         one of them raises ends all, with one message that names it."""
         found: list[T] = []
-        with self._ranks.ending_together():
-            self._ranks.check_same({self._unit: self._total, "at a time": self._batch_size})
+        self._ranks.check_same({self._unit: self._total, "at a time": self._batch_size})
         for number, step in enumerate(self):
             turn = number % self._ranks.size
             if turn == 0:

@@ -37,7 +37,8 @@ from .geometry import Window, field_of
 from .occlusion import occlusion, square_of
 from .progress import Steps
 from .results import Result
-from .similarity import correlation_of_ranks, ranks, structural_similarity
+from .similarity import correlation_of_ranks, structural_similarity
+from .similarity import ranks as ranks_of
 from .source import Images, as_source, check_image, to_device
 
 if TYPE_CHECKING:
@@ -318,8 +319,8 @@ def _maps(
 
 def _compare(maps: Sequence[np.ndarray]) -> np.ndarray:
     """Each map of one method with the first, the intact net's: float64 (measures, nets)."""
-    signed = [ranks(one) for one in maps]
-    places = [ranks(np.abs(one).reshape(*one.shape[:2], -1).sum(axis=2)) for one in maps]
+    signed = [ranks_of(one) for one in maps]
+    places = [ranks_of(np.abs(one).reshape(*one.shape[:2], -1).sum(axis=2)) for one in maps]
     return np.array(
         [
             [correlation_of_ranks(signed[0], other) for other in signed],
