@@ -45,6 +45,13 @@ def run(words, cwd=ROOT):
     return subprocess.run(words, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=LONGEST)
 
 
+def ranks_of(line):
+    """Process ids, as the first message of a command has them."""
+    found = dict(re.findall(r"rank (\d+) is process (\d+) on ", line))
+    assert line.startswith(f"{len(found)} processes: "), line
+    return {int(rank): int(pid) for rank, pid in found.items()}
+
+
 class Started:
     """A command of several processes on its way."""
 
@@ -54,10 +61,7 @@ class Started:
 
     def ranks(self):
         """Process ids, as the first message has them."""
-        line = self.process.stderr.readline()
-        found = dict(re.findall(r"rank (\d+) is process (\d+) on ", line))
-        assert line.startswith(f"{len(found)} processes: "), line
-        return {int(rank): int(pid) for rank, pid in found.items()}
+        return ranks_of(self.process.stderr.readline())
 
     def wait_until(self, done):
         until = time.monotonic() + LONGEST

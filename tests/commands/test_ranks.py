@@ -1,7 +1,6 @@
 """Several processes leave the report that one leaves, byte for byte; and how they end when something goes wrong."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -115,14 +114,12 @@ def test_a_sweep(n, place, swept):
 def test_a_sweep_that_is_killed_goes_on_with_any_number(rank, place, swept):
     here = place / f"killed-{rank}"
     here.mkdir()
-    started = mpi.Started(2, *ABLATE, "--out", "out", cwd=here)
-    pids = started.ranks()
-    started.wait_until(lambda: list(here.glob("out/runs/*/row.json")))
-    os.kill(pids[rank], signal.SIGKILL)
-    assert started.end().returncode != 0
-    mpi.assert_all_end(pids.values())
+    words = ("tests.commands.dying", rank, int(signal.SIGKILL), "zfcuda.analysis.ablation", "_run", *ABLATE[1:])
+    killed = mpi.run(mpi.command(2, *words, "--out", "out"), cwd=here)
+    assert killed.returncode != 0
+    mpi.assert_all_end(mpi.ranks_of(killed.stderr.splitlines()[0]).values())
     rows = {path: path.read_bytes() for path in here.glob("out/runs/*/row.json")}
-    assert rows
+    assert 0 < len(rows) < 4
     assert not (here / "out" / "report.html").exists()
     done = mpi.run(mpi.command(3 - 2 * rank, *ABLATE, "--out", "out"), cwd=here)
     assert done.returncode == 0, done.stderr
@@ -233,15 +230,15 @@ def test_a_training_of_a_sweep_that_diverges(place):
 
 @pytest.mark.parametrize("rank", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_rank_that_is_killed(rank, number, place, tmp_path):
-    command = ("zfcuda", "visualize", place / "net" / "checkpoint.safetensors", "--data", place / "fruit")
-    started = mpi.Started(3, *command, "--out", tmp_path / "out", "--batch-size", 1)
-    pids = started.ranks()
-    os.kill(pids[rank], number)
-    done = started.end()
+def test_a_rank_that_is_killed(rank, number, place):
+    """In its first batch. Of one that is killed mpirun says so, by its process."""
+    here = place / f"dead-{rank}-{number.name}"
+    here.mkdir()
+    command = ("tests.commands.dying", rank, int(number), "zfcuda.analysis.deconvnet", "strongest")
+    done = mpi.run(mpi.command(3, *command, *words("visualize", "--out", "out")[1:]), cwd=here)
     assert done.returncode != 0
-    mpi.assert_all_end(pids.values())
-    assert not (tmp_path / "out" / "report.html").exists()
+    mpi.assert_all_end(mpi.ranks_of(done.stderr.splitlines()[0]).values())
+    assert list((here / "out").iterdir()) == []
     assert mpi.spoken(done) == ([f"zfcuda: rank {rank}: interrupted"] if number == signal.SIGTERM else [])
 
 
