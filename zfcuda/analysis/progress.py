@@ -40,8 +40,9 @@ class Steps:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
         self.done = 0
-        self._total, self._batch_size, self._unit, self._label = total, batch_size, unit, label
         self._ranks = ranks or Ranks()
+        self._total, self._batch_size, self._unit = total, batch_size, unit
+        self._label = label if self._ranks.rank == 0 else ""
         self._stopped = False
 
     def __iter__(self) -> Iterator[range]:
