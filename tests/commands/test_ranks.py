@@ -25,6 +25,8 @@ COMMANDS = {
     "features": ["--per-class", 2, 4, "--draws", 2, "--classifier", "softmax", "svm", "--scratch-epochs", 1],
 }
 
+NET, FRUIT = "../net/checkpoint.safetensors", "../fruit"
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -48,7 +50,7 @@ def place(tmp_path_factory):
 
 
 def words(name, *more):
-    return ["zfcuda", name, "../net/checkpoint.safetensors", "--data", "../fruit", *COMMANDS[name], *more]
+    return ["zfcuda", name, NET, "--data", FRUIT, *COMMANDS[name], *more]
 
 
 def left(folder):
@@ -70,10 +72,25 @@ def test_reports_do_not_depend_on_the_number_of_processes(name, place):
     assert found[0] == found[1] == found[2]
 
 
+FILES = [f"{FRUIT}/test/{name}/{number}.png" for name in ("apple", "date") for number in range(3)]
+OF_FILES = ("zfcuda", "visualize", NET, "--image", *FILES, "--layers", "relu2", "pool1", "relu2", "--batch-size", 2)
+
+
+def test_image_files_and_a_layer_that_is_named_twice(place):
+    found = []
+    for n in (1, 2):
+        here = place / f"files-{n}"
+        here.mkdir()
+        done = mpi.run(mpi.command(n, *OF_FILES, "--out", "out"), cwd=here)
+        assert done.returncode == 0, done.stderr
+        found.append(left(here / "out"))
+    assert found[0] == found[1]
+
+
 # ---- A sweep -------------------------------------------------------------------------------------------------------
 
 VARIANTS = ("--variants", "without layers 3,4", "as it is", "--seeds", 0, 1)
-ABLATE = ("zfcuda", "ablate", "--data", "../fruit", *VARIANTS, "--epochs", 3, "--batch-size", 6, "--lr", 0.02)
+ABLATE = ("zfcuda", "ablate", "--data", FRUIT, *VARIANTS, "--epochs", 3, "--batch-size", 6, "--lr", 0.02)
 
 
 def without_times(out):
@@ -173,6 +190,13 @@ def test_other_images(name, place, elsewhere):
     assert_refused(done, r"rank 1 differs from rank 0: .*images.* '\w+...\w+' instead of '\w+...\w+'.*")
     assert not (place / "two" / out).exists()
     assert not (elsewhere / "here" / out).exists()
+
+
+def test_another_image_file(place, elsewhere):
+    shutil.copy(elsewhere / "fruit/test/date/2.png", elsewhere / "fruit/test/apple/2.png")
+    said = r"rank 1 differs from rank 0: images '\w+...\w+' instead of '\w+...\w+'"
+    assert_refused(mpi.run(of_two(place, elsewhere, *OF_FILES, "--out", "files")), said)
+    assert not (place / "two" / "files").exists()
 
 
 def test_another_network(place, elsewhere):
