@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LONGEST = 600  # seconds until a test takes something for hanging
+SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # where MPIs say how many processes there are
 
 
 def mpirun():

@@ -27,6 +27,20 @@ COMMANDS = {
 
 NET, FRUIT = "../net/checkpoint.safetensors", "../fruit"
 
+# Those that do not share their work, and what they are given. `info` without a network may look at every machine.
+ALONE = {
+    "demo": [],
+    "import": ["net.onnx", "--out", "net.safetensors"],
+    "pack": [FRUIT, "--out", "packed"],
+    "evolve": [NET],
+    "faithfulness": [NET],
+    "sanity": [NET],
+    "correspond": [NET, "parts.json"],
+    "study": ["one", "other"],
+    "tune": [NET],
+    "info": [NET, "--out", "out"],
+}
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -269,7 +283,7 @@ def test_a_rank_that_is_killed(rank, number, place):
 @pytest.mark.parametrize("name", [*COMMANDS, "ablate"])
 def test_several_processes_without_mpi4py(name, place, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
-    for size in ("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+    for size in mpi.SIZES:
         monkeypatch.delenv(size, raising=False)
     monkeypatch.setenv("PMI_SIZE", "4")
     monkeypatch.chdir(place / "net")
@@ -278,3 +292,37 @@ def test_several_processes_without_mpi4py(name, place, monkeypatch, capsys):
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"zfcuda {name}: 4 processes were started, but MPI cannot be used: ")
     assert not (place / "net" / "out").exists()
+
+
+# ---- Commands that do not share their work -------------------------------------------------------------------------
+
+
+def test_every_command_either_shares_its_work_or_does_not():
+    assert sorted(cli.COMMANDS) == sorted(["train", "ablate", *COMMANDS, *ALONE])
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_command_of_one_process(name, tmp_path, monkeypatch, capsys):
+    """Before it looks for any file; the first of several processes speaks for all."""
+    monkeypatch.chdir(tmp_path)
+    for size in mpi.SIZES:
+        monkeypatch.delenv(size, raising=False)
+    monkeypatch.setenv("PMI_SIZE", "4")
+    status = []
+    for rank in ("0", "1", "3"):
+        monkeypatch.setenv("PMI_RANK", rank)
+        status.append(cli.main([name, *ALONE[name]]))
+    assert status == [2, 0, 0]
+    told = "4 processes were started, but this command does not share its work: start one, without mpirun"
+    assert capsys.readouterr() == ("", f"zfcuda {name}: {told}\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_command_of_one_process_under_mpirun(place):
+    here = place / "alone"
+    here.mkdir()
+    done = mpi.run(mpi.command(3, "zfcuda", "sanity", NET, "--out", "out"), cwd=here)
+    assert done.returncode != 0
+    told = "3 processes were started, but this command does not share its work: start one, without mpirun"
+    assert mpi.spoken(done) == [f"zfcuda sanity: {told}"]
+    assert list(here.iterdir()) == []

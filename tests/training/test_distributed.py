@@ -21,6 +21,7 @@ from zfcuda import cli
 from zfcuda.backends import BFLOAT16
 from zfcuda.nn import Architecture, ConvSpec, DropoutSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
 from zfcuda.training import Ranks, Trainer, world
+from zfcuda.training.ranks import started
 
 from . import tiny
 
@@ -371,7 +372,7 @@ def test_an_error_before_the_training(folder, model, tmp_path):
 
 @pytest.fixture
 def alone(monkeypatch):
-    for name in ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS"):
+    for name in mpi.SIZES:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -399,7 +400,26 @@ def test_a_process_that_waits_looks_often_between_pauses(monkeypatch):
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("name", ["PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"])
+@pytest.mark.parametrize(
+    ("size", "rank"),
+    [
+        ("PMI_SIZE", "PMI_RANK"),
+        ("OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_RANK"),
+        ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID"),
+    ],
+)
+def test_which_of_the_started_processes_this_one_is(size, rank, monkeypatch):
+    for other in ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID"):
+        monkeypatch.delenv(other, raising=False)
+    assert started() == (1, 0)
+    monkeypatch.setenv(size, "4")
+    assert started() == (4, 0)
+    monkeypatch.setenv(rank, "2")
+    assert started() == (4, 2)
+
+
+@pytest.mark.usefixtures("alone")
+@pytest.mark.parametrize("name", mpi.SIZES)
 def test_several_processes_without_mpi4py(name, monkeypatch, capsys, tmp_path):
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     monkeypatch.setenv(name, "4")

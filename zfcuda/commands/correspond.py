@@ -21,6 +21,7 @@ from ..report.shown import seen
 from . import common
 from .common import Commands
 from .numbers import MANY, SEED
+from .ranks import alone
 
 _FARTHEST = 10**6  # pixels
 _FORM = '{"face1.jpg": {"left eye": [top, left, height, width], "nose": [...]}, "face2.jpg": {...}}'
@@ -47,6 +48,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=SEED, default=0, help="of the random masks (default: 0)")
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     preprocess = preprocess_of(net)

@@ -26,6 +26,7 @@ from . import common
 from .budget import add_flip
 from .common import Commands
 from .numbers import EPOCHS, SEED
+from .ranks import alone
 
 _ABLATED = ("as it is", "without layers 3,4", "without layers 3,4,6,7")
 _ABLATION_IMAGES, _ABLATION_EPOCHS = 4000, 3
@@ -57,6 +58,7 @@ def add_parser(commands: Commands) -> None:
     add_flip(parser)
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     started = time.perf_counter()
     directory, epochs = common.output(arguments), arguments.epochs

@@ -14,6 +14,7 @@ from ..report import Report
 from ..report.sections.evolution import evolution_section
 from . import common
 from .common import Commands
+from .ranks import alone
 
 
 def add_parser(commands: Commands) -> None:
@@ -27,6 +28,7 @@ def add_parser(commands: Commands) -> None:
     common.add_checkpoint(parser)
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     net = load(arguments.checkpoint)
     check_weights(net)

@@ -11,6 +11,7 @@ from . import common
 from .chosen import add_chosen, open_chosen
 from .common import Commands
 from .numbers import MANY, SEED, SIDE
+from .ranks import alone
 
 
 def add_parser(commands: Commands) -> None:
@@ -46,6 +47,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     square = common.square_of(arguments, net)

@@ -18,6 +18,7 @@ from ..nn.checkpoint import HEADS
 from ..nn.finite import is_finite
 from .common import Commands
 from .numbers import SIDE, Real
+from .ranks import alone
 
 _PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar")
 _NUMBER = Real(-1e9, 1e9)
@@ -63,6 +64,7 @@ def add_parser(commands: Commands) -> None:
     )
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     out = _output(arguments)
     classes = None if arguments.classes is None else _names(Path(arguments.classes))

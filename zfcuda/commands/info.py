@@ -15,6 +15,7 @@ from ..report import Facts, Report, Table
 from ..report.sections.network import network_section
 from . import common
 from .common import Commands
+from .ranks import alone
 
 _PACKAGES = (
     *("numpy", "pillow", "safetensors", "tqdm", "matplotlib", "jinja2", "scikit-learn"),
@@ -67,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@alone
 def _describe(arguments: argparse.Namespace) -> int:
     section = network_section(load(arguments.checkpoint))
     directory = None if arguments.out is None else common.output(arguments)

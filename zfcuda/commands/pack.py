@@ -11,6 +11,7 @@ from .. import data
 from . import common
 from .common import Commands
 from .numbers import SEED, SIDE
+from .ranks import alone
 
 
 def add_parser(commands: Commands) -> None:
@@ -37,6 +38,7 @@ def add_parser(commands: Commands) -> None:
     )
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     if arguments.verify:
         return _verify(arguments)

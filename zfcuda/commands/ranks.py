@@ -1,4 +1,5 @@
-"""Commands that several processes run together: those that mpirun has started share the work; rank 0 speaks, writes."""
+"""Commands and the processes that mpirun has started: those that share the work among them, of which rank 0 speaks and
+writes, and those that do not."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pathlib import Path
 from .._version import __version__
 from ..data import Dataset, digest
 from ..training import Ranks, world
+from ..training.ranks import started
 
 
 def over_ranks(run: Callable[[argparse.Namespace, Ranks], int]) -> Callable[[argparse.Namespace], int]:
@@ -33,6 +35,22 @@ def over_ranks(run: Callable[[argparse.Namespace, Ranks], int]) -> Callable[[arg
         return status
 
     return together
+
+
+def alone(run: Callable[[argparse.Namespace], int]) -> Callable[[argparse.Namespace], int]:
+    """The command that does not share its work: where several processes are to run it, the first says so, with a
+    `ValueError`, and none does anything. The others end well: mpirun ends all at the first that does not."""
+
+    @functools.wraps(run)
+    def refusing(arguments: argparse.Namespace) -> int:
+        size, rank = started()
+        if size > 1 and rank == 0:
+            raise ValueError(
+                f"{size} processes were started, but this command does not share its work: start one, without mpirun"
+            )
+        return 0 if size > 1 else run(arguments)
+
+    return refusing
 
 
 def check_same(ranks: Ranks, checkpoints: Sequence[str], datasets: Mapping[str, Dataset]) -> None:

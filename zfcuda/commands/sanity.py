@@ -9,6 +9,7 @@ from ..report.sections.sanity import add_sanity
 from . import common
 from .common import Commands
 from .numbers import SEED, SIDE
+from .ranks import alone
 
 
 def add_parser(commands: Commands) -> None:
@@ -33,6 +34,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--seed", type=SEED, default=0, help="of the random weights (default: 0)")
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     size, stride = common.square_of(arguments, net)

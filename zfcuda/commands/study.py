@@ -7,6 +7,7 @@ import argparse
 from ..report.study import join
 from . import common
 from .common import Commands
+from .ranks import alone
 
 
 def add_parser(commands: Commands) -> None:
@@ -23,6 +24,7 @@ def add_parser(commands: Commands) -> None:
     )
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     print(f"report: {join(arguments.runs, common.output(arguments), arguments.title).resolve()}")
     return 0

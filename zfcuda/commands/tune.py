@@ -12,6 +12,7 @@ from ..plans import Plan
 from . import common
 from .common import Commands
 from .numbers import BATCH
+from .ranks import alone
 
 
 def add_parser(commands: Commands) -> None:
@@ -35,6 +36,7 @@ def add_parser(commands: Commands) -> None:
     )
 
 
+@alone
 def run(arguments: argparse.Namespace) -> int:
     network = load(arguments.checkpoint)
     wanted = []

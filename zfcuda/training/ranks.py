@@ -23,9 +23,13 @@ from ..backends import Array, to_host
 from ..errors import BackendError, Interrupted
 from .checkpoint import fill
 
-__all__ = ["Ranks", "RanksDiffer", "world"]
+__all__ = ["Ranks", "RanksDiffer", "started", "world"]
 
-_SIZES = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")  # of Open MPI, MPICH and its kin, Slurm
+_STARTED = {  # by Open MPI, MPICH and its kin, Slurm: how many processes, and which of them this one is
+    "OMPI_COMM_WORLD_SIZE": "OMPI_COMM_WORLD_RANK",
+    "PMI_SIZE": "PMI_RANK",
+    "SLURM_STEP_NUM_TASKS": "SLURM_PROCID",
+}
 
 _EXPECTED = (ValueError, OSError, ImportError, MemoryError, FloatingPointError, BackendError)  # need no traceback
 _LOWER_FIRST = 1.0  # seconds in which a lower rank that fails as well may speak for all
@@ -41,24 +45,32 @@ class RanksDiffer(ValueError):
     """The processes of one work have not been given the same; every one of them raises this."""
 
 
+def started() -> tuple[int, int]:
+    """How many processes mpirun or srun has started with this one, and its number among them, without a word to MPI."""
+    for size, rank in _STARTED.items():
+        if os.environ.get(size, "").isdigit():
+            number = os.environ.get(rank, "")
+            return int(os.environ[size]), int(number) if number.isdigit() else 0
+    return 1, 0
+
+
 def world() -> Communicator | None:
     """The communicator of all processes that mpirun or srun has started with this one, None if there is no other.
 
     ImportError where there are and mpi4py is missing, or is made for another MPI than the one that started them.
     """
-    sizes = [int(os.environ[name]) for name in _SIZES if os.environ.get(name, "").isdigit()]
-    started = sizes[0] if sizes else 1
-    if started == 1:
+    size, _ = started()
+    if size == 1:
         return None
     remedy = "pip install 'zfcuda[mpi]' has mpi4py, which needs the MPI (MPICH, Open MPI) that starts the processes"
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:  # RuntimeError: there is no MPI
-        raise ImportError(f"{started} processes were started, but MPI cannot be used: {error}; {remedy}") from error
-    if started != MPI.COMM_WORLD.size:
+        raise ImportError(f"{size} processes were started, but MPI cannot be used: {error}; {remedy}") from error
+    if size != MPI.COMM_WORLD.size:
         version = MPI.Get_library_version().splitlines()[0].strip("\0 ")
         raise ImportError(
-            f"{started} processes were started, but mpi4py sees {MPI.COMM_WORLD.size}: its MPI ({version}) is not the "
+            f"{size} processes were started, but mpi4py sees {MPI.COMM_WORLD.size}: its MPI ({version}) is not the "
             f"one that started them; {remedy}"
         )
     return MPI.COMM_WORLD
