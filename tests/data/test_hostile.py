@@ -242,6 +242,27 @@ def _idx(images: bytes, packed: bool = True):
     return make
 
 
+def _tiff(strips: int, big: bool = False) -> bytes:
+    """64 pixels wide, a row in each strip, all of them the same 64 bytes."""
+    entry, count = ("<HHQQ", "<Q") if big else ("<HHII", "<H")
+    start = b"II+\0\x08\0\0\0" + struct.pack("<Q", 16) if big else b"II*\0" + struct.pack("<I", 8)
+    tags = {256: 64, 257: strips, 258: 8, 259: 1, 262: 1, 273: 0, 277: 1, 278: 1, 279: 0}
+    behind = len(start) + struct.calcsize(count) + len(tags) * struct.calcsize(entry) + struct.calcsize(entry[-1])
+    arrays = {273: behind, 279: behind + 4 * strips}
+    directory = [struct.pack(count, len(tags))]
+    directory += [
+        struct.pack(entry, tag, 4, strips if tag in arrays else 1, arrays.get(tag, value))
+        for tag, value in tags.items()
+    ]
+    end = bytes(struct.calcsize(entry[-1]))
+    return b"".join([start, *directory, end, struct.pack("<I", 8) * strips, struct.pack("<I", 64) * strips])
+
+
+def _qoi(height: int, width: int, steps: bytes) -> bytes:
+    return b"qoif" + struct.pack(">IIBB", width, height, 3, 0) + steps + bytes(7) + b"\1"
+
+
+_SLOW = r"2048 x 2049 pixels in a form of \w+ that is slow to read: at most 4,194,304"
 _DAMAGED = "1 of 9 files cannot be read"
 _READ = [8, 1]  # of nine pictures one is held back for each class, of four and five
 _DEEP = _picture(Image.fromarray(np.array([[-5, 9]], np.int32)), "TIFF")
@@ -298,6 +319,23 @@ CASES = {
     "bomb of a profile": (_with(_png(8, 8, 8, 0, _chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(2**26))))), _DAMAGED),
     "below black": (_with(_DEEP), _DAMAGED + ".*must lie in 0..65535, got -5 to 9"),
     "TIFF in a circle": (_with(b"II*\0\x08\0\0\0\0\0\x08\0\0\0"), _DAMAGED),
+    "plain PPM": (_with(b"P3 1500 1500 255\n" + b"0 " * (3 * 1500**2)), [7, 2]),
+    "vast plain PPM": (_with(b"P3 2048 2049 255\n" + b"0 " * (3 * 2048 * 2049)), _DAMAGED + ".*" + _SLOW),
+    "vast plain PGM": (_with(b"P2 2048 2049 4095\n" + b"0 " * (2048 * 2049)), _DAMAGED + ".*" + _SLOW),
+    "vast plain PBM": (_with(b"P1 5000 5000\n" + b"0" * 5000**2), [7, 2]),
+    "plain PPM of comments": (_with(b"P3 9 9 255\n" + b"#\n" * 2**21), _DAMAGED + ".*more than 8,192 comments"),
+    "vast 12 bits": (_with(b"P5 2048 2049 4095\n" + bytes(2 * 2048 * 2049)), [7, 2]),
+    "vast QOI": (_with(_qoi(2049, 2048, b"\x55" * 2048 * 2049)), _DAMAGED + ".*" + _SLOW),
+    "vast QOI of one colour": (_with(_qoi(4000, 4000, b"\xfd" * (4000**2 // 62 + 1))), [7, 2]),
+    "TIFF of many strips": (_with(_tiff(2**17)), [7, 2]),
+    "big TIFF of many strips": (_with(_tiff(2**10, True)), [7, 2]),
+    "TIFF of too many strips": (_with(_tiff(2**20)), _DAMAGED + ".*in 1,048,576 pieces, more than the 524,288"),
+    "big TIFF of too many strips": (_with(_tiff(2**20, True)), _DAMAGED + ".*in 1,048,576 pieces"),
+    "big TIFF of tags": (
+        _with(b"II+\0\x08\0\0\0" + struct.pack("<QQ", 16, 2**40) + bytes(2**20)),
+        _DAMAGED + ".*a TIFF of 1,099,511,627,776 tags",
+    ),
+    "TIFF without end": (_with(b"MM\0*" + struct.pack(">I", 2**32 - 1) + bytes(99)), _DAMAGED),
     "film": (
         _with(
             _picture(

@@ -27,6 +27,7 @@ from ..errors import DataError
 from . import arrays
 from .files import read_file
 from .names import printable
+from .slow_pictures import check_decoder, check_tiff
 
 # Not EPS, for which Pillow would run Ghostscript, nor FITS, which it unpacks without a limit.
 _FORMATS = (
@@ -158,6 +159,7 @@ def _reading(path: str) -> Iterator[None]:
 
 
 def _open(data: bytes) -> Image.Image:
+    check_tiff(data)
     image = Image.open(io.BytesIO(data))
     if image.format not in _FORMATS:
         raise Image.UnidentifiedImageError
@@ -166,6 +168,7 @@ def _open(data: bytes) -> Image.Image:
         raise ValueError(f"{image.width} x {image.height} pixels, more than Pillow's limit of {limit}")
     if image.width * image.height == 0:
         raise ValueError(f"{image.width} x {image.height} pixels")
+    check_decoder(image, data)
     return image
 
 
