@@ -139,3 +139,23 @@ def test_damaged_archives(tmp_path):
     np.savez_compressed(path, images=np.zeros((3000, 256, 256, 3), np.uint8), labels=np.zeros(3000, int))
     with pytest.raises(zfcuda.DataError, match=r"set\.npz: unpacks to more than 100 times its size"):
         data.open(path)
+
+
+def test_an_array_that_unpacks_to_far_more_than_it_is(tmp_path):
+    """What lies beside it in the archive makes no difference."""
+    path = tmp_path / "set.npz"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in {"images": np.zeros((700, 256, 256, 3), np.uint8), "labels": np.zeros(700, int)}.items():
+            buffer = io.BytesIO()
+            np.save(buffer, array)
+            archive.writestr(f"{name}.npy", buffer.getvalue(), zipfile.ZIP_DEFLATED)
+        archive.writestr("padding.npy", RNG.bytes(2**21))
+    with pytest.raises(zfcuda.DataError, match=r"set\.npz/images\.npy: unpacks to more than 100 times its size"):
+        data.open(path)
+
+
+def test_an_array_larger_than_half_of_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr("zfcuda.data.npz._LIMIT", IMAGES.nbytes + 127)
+    path = saved(tmp_path / "set.npz", images=IMAGES, labels=LABELS)
+    with pytest.raises(zfcuda.DataError, match=r"images.* holds 848 bytes, more than the 847 that can be read"):
+        data.open(path)

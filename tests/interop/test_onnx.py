@@ -702,6 +702,17 @@ def test_external_data_stays_in_the_folder(tmp_path):
     interop.load(folder / "model.onnx")
 
 
+@pytest.mark.parametrize("start", [b"", model("y = Relu (x)", {}).SerializeToString()[:9]])
+def test_what_is_no_message_is_not_read(tmp_path, monkeypatch, start):
+    """Sparse files: read whole, they would fill the memory."""
+    with open(tmp_path / "zeros.onnx", "wb") as file:
+        file.write(start)
+        file.truncate(2**31 - 1)
+    monkeypatch.setattr("pathlib.Path.read_bytes", None)
+    with pytest.raises(CheckpointError, match=r"zeros\.onnx: no ONNX file, or one that is damaged or cut short"):
+        interop.load(tmp_path / "zeros.onnx")
+
+
 def test_what_is_too_large_is_not_read(tmp_path):
     """Sparse files: read whole, they would fill the memory."""
     for name in ("vast.onnx", "weights.bin"):

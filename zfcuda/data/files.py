@@ -288,6 +288,7 @@ class _Zip(_Archive):
 
     def _contents(self, entry: zipfile.ZipInfo, path: str, limit: int) -> bytes:
         check_size(path, entry.file_size, limit)
+        check_unpacked(path, entry.file_size, entry.compress_size)
         if self._process != os.getpid():  # a fork shares the place in the open file, and perhaps a lock that is held
             self._open()
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import sys
 
 import numpy as np
@@ -21,7 +22,8 @@ _NAMES = (
     (("x_train", "y_train"), ("x_test", "y_test")),
 )
 _CLASSES = "classes"
-_LIMIT = 2**34  # bytes of an array
+# Bytes of an array: half of the machine's memory, at most 16 GiB.
+_LIMIT = min(2**34, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
 
 
 def is_npz(files: Files) -> bool:

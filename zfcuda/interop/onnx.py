@@ -29,6 +29,8 @@ __all__ = ["load"]
 
 _OLDEST = 7
 _LARGEST = 2**31  # bytes of a message of protobuf
+_FIELDS = 2**16  # of a model; it has a dozen, and one for each function
+_VARINT = 10  # bytes of a number, at most
 
 
 def load(
@@ -70,6 +72,7 @@ def _parsed(path: Path) -> onnx.ModelProto:
     size = path.stat().st_size
     if size >= _LARGEST:
         raise ValueError(f"no ONNX file: it holds {size:,} bytes, and they are smaller than {_LARGEST:,}")
+    _check_fields(path, size)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(path.read_bytes())
@@ -91,6 +94,33 @@ def _parsed(path: Path) -> onnx.ModelProto:
     if version < _OLDEST:
         raise ValueError(f"its opset must be {_OLDEST} or newer, got {version}; onnx.version_converter can convert it")
     return model
+
+
+def _check_fields(path: Path, size: int) -> None:
+    """ValueError where the fields of the message do not fill the file: found out before all of it is in memory."""
+    place = fields = 0
+    with path.open("rb") as file:
+        while place < size and fields < _FIELDS:
+            file.seek(place)
+            head = file.read(2 * _VARINT)
+            key, used = _varint(head, 0)
+            value, used = _varint(head, used) if key & 7 in (0, 2) else (0, used)
+            lengths = {0: 0, 1: 8, 2: value, 5: 4} if key >> 3 else {}
+            place += used + lengths.get(key & 7, size)
+            fields += 1
+    if place != size:
+        raise ValueError(f"no ONNX file, or one that is damaged or cut short (it is no message of {size:,} bytes)")
+
+
+def _varint(data: bytes, place: int) -> tuple[int, int]:
+    """A number of protobuf, seven bits a byte, and where it ends."""
+    value = 0
+    for shift, byte in enumerate(data[place : place + _VARINT]):
+        value |= (byte & 127) << 7 * shift
+        place += 1
+        if byte < 128:
+            break
+    return value, place
 
 
 def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, int] | None) -> Graph:
