@@ -58,6 +58,17 @@ def test_the_measure_is_the_mean_hamming_distance_of_signs_over_pairs():
         assert cell.deviation == pytest.approx(np.std(distances, ddof=1))
 
 
+def test_a_mask_is_painted_with_what_the_image_gives():
+    net, boxes = deep_net(), [(3, 4, 6, 5), (0, 0, 8, 8)]
+    images = noise((2, *net.input_shape))
+    found = correspondence(net, images, {"part": boxes}, layers=["relu3"], fill="mean", random_draws=0)
+    masked = images.copy()
+    for image, (top, left, height, width) in zip(masked, boxes, strict=True):
+        image[top : top + height, left : left + width] = image.mean(axis=(0, 1), dtype=np.float64)
+    one, other = np.sign(net.forward(images)["relu3"] - net.forward(masked)["relu3"])
+    assert found.cell("part", "relu3").mean == pytest.approx((one != other).mean())
+
+
 def test_the_control_repeats_with_its_seed():
     net, images = deep_net(), noise((3, *deep_net().input_shape))
     part = {"part": [(0, 0, 8, 8)] * 3}
@@ -98,7 +109,9 @@ def test_results_are_saved_and_plotted(tmp_path):
         ({"parts": {"eye": [(0, 0, 0, 1)] * 2}}, "must lie in the image"),
         ({"layers": ["pool9"]}, "layer must be one of"),
         ({"random_draws": -1}, "random_draws must not be negative"),
-        ({"fill": np.nan}, "fill be finite"),
+        ({"fill": np.nan}, "fill must be finite"),
+        ({"fill": "grey"}, "fill must be a number or one of mean, blur, noise"),
+        ({"layers": []}, "layers is empty"),
     ],
 )
 def test_arguments(change, message):

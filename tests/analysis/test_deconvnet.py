@@ -199,6 +199,15 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"'pool1' has activations that are not finite for image 1"):
             top_activations(self.net, images, "pool1", batch_size=2)
 
+    def test_images_that_are_not_those_ranked(self):
+        images = np.stack([with_pattern(which, 4, 4) for which in (0, 1, 2)])
+        top = top_activations(self.net, images, "pool1")
+        visualize(self.net, images, top)
+        with pytest.raises(ValueError, match=r"those that were ranked: image 2 won, of 2 that are given"):
+            visualize(self.net, images[:2], top)
+        with pytest.raises(ValueError, match=r"images must be those .* same net: map \d won with .* on image \d"):
+            visualize(self.net, images[::-1].copy(), top)
+
     @pytest.mark.parametrize("maps", [[], [3], [-1]])
     def test_maps(self, maps):
         top = top_activations(self.net, self.images, "pool1")

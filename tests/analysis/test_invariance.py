@@ -137,6 +137,8 @@ def test_results_are_saved(tmp_path):
         ({"layers": ["pool9"]}, "layer must be one of"),
         ({"amounts": {"shear": [1]}}, "transform must be one of"),
         ({"amounts": {"scale": []}}, "amounts of scale is empty"),
+        ({"amounts": {}}, "amounts is empty"),
+        ({"layers": []}, "layers is empty"),
         ({"amounts": {"rotation": [0, np.inf]}}, r"amounts of rotation must be finite, got \[0, inf\]"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"images": np.zeros((2, 5, 5, 1), np.float32)}, "input shape"),

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from zfcuda.analysis.occlusion import occlusion
-from zfcuda.analysis.pointing import Cluttered, pointing
+from zfcuda.analysis.pointing import Cluttered, pointing, too_small
 from zfcuda.data import ArrayDataset
+from zfcuda.report.sections.pointing import pointing_section
 
 from .nets import box_net
 
@@ -76,6 +77,25 @@ def test_arguments():
             pointing(
                 box_net((5, 9, 4, 3)), np.ones((1, 16, 16, 1), np.float32), labels, [(5, 9, 4, 3)], size=4, stride=4
             )
+
+
+def test_a_box_in_which_no_square_has_its_centre_is_no_miss():
+    net, images = box_net((5, 9, 4, 3)), np.ones((2, 16, 16, 1), np.float32)
+    with pytest.raises(ValueError, match=r"box 1 is so small that no square of 4 pixels .*\(3, 3, 2, 9\)"):
+        pointing(net, images, [1, 1], [(5, 9, 4, 3), (3, 3, 2, 9)], size=4, stride=4)
+    boxes = np.array([(5, 9, 4, 3), (3, 3, 2, 9), (2, 2, 1, 1), (2, 2, 0, 0)])
+    assert too_small(boxes, (16, 16, 1), 4, 4).tolist() == [False, True, False, True]
+
+
+def test_a_box_that_is_the_image_leaves_nothing_outside():
+    net, images = box_net((5, 9, 4, 3)), np.ones((2, 16, 16, 1), np.float32)
+    result = pointing(net, images, [1, 1], [(0, 0, 16, 16), (5, 9, 4, 3)], size=4, stride=4)
+    assert np.isnan(result.outside).tolist() == [True, False]
+    assert np.isfinite(result.inside).all()
+    shown = dict(pointing_section(result).parts[0].facts)
+    assert shown["mean fall, rest covered"] == f"{100 * result.outside[1]:.1f} points"
+    alone = pointing(net, images[:1], [1], [(0, 0, 16, 16)], size=4, stride=4)
+    assert dict(pointing_section(alone).parts[0].facts)["mean fall, rest covered"] == "-"
 
 
 @pytest.mark.parametrize("box", [(0.9, 0, 4, 4), (13, 0, 4, 4), (-1, 0, 4, 4), (4, 4, -4, 4), (0, 0, 0, 1), (0, 0, 4)])

@@ -31,13 +31,17 @@ def test_data_are_those_of_the_training(command, words, fruit_net, fruit, tmp_pa
     assert numbers_of(tmp_path)
 
 
-def test_cluttered_as_they_were(tmp_path):
+def test_cluttered_as_they_were(tmp_path, capsys):
     fruit = write_fruit(tmp_path / "fruit", {"train": 2, "test": 2})
     words = ("--data", fruit, "--clutter", 40, "--epochs", 1, "--batch-size", 8, "--quiet", "--out", tmp_path)
     assert run("train", *words) == 0
     words = ("--images", 1, "--pointing", 2, *SQUARE, "--out", tmp_path / "occlude")
     assert run("occlude", tmp_path / "checkpoint.safetensors", *words) == 0
     assert len(numbers_of(tmp_path / "occlude")["Pointing"]["hits"]) == 2
+    capsys.readouterr()
+    words = ("--images", 1, "--pointing", 2, "--size", 1, "--stride", 39, "--quiet", "--out", tmp_path / "corners")
+    assert run("occlude", tmp_path / "checkpoint.safetensors", *words) == 2
+    assert "--stride is so large that no square has its centre in an object" in capsys.readouterr().err
 
 
 def test_pointing_in_what_the_net_sees(fruit, fruit_net, tmp_path):

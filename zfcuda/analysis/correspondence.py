@@ -16,6 +16,7 @@ import numpy as np
 from ..backends import to_host
 from ..nn.finite import check_activations
 from .figures import new_figure, plain
+from .fills import Fill, check_fill, filled
 from .geometry import Window, check_box
 from .occlusion import last_map_layer
 from .progress import Steps
@@ -91,7 +92,7 @@ def correspondence(
     parts: Mapping[str, Boxes],
     *,
     layers: Sequence[str] | None = None,
-    fill: float = 0.0,
+    fill: Fill = 0.0,
     random_draws: int = 10,
     seed: int = 0,
     progress: bool = False,
@@ -100,7 +101,8 @@ def correspondence(
 
     images: float32 (N,H,W,C), two or more. parts: name -> one box (top, left, height, width) per image. The control
     masks boxes of the parts' sizes at random places, `random_draws` times; 0 leaves it out. layers: by default the last
-    with maps and the last hidden one (the paper's 5 and 7). fill: what a mask is painted with, 0 being the mean image.
+    with maps and the last hidden one (the paper's 5 and 7). fill: what a mask is painted with: a number (0 is the mean
+    image), or "mean", "blur" or "noise" of the image itself. `seed` draws the control's places, and noise.
     `Interrupted` by Ctrl-C, with the masks compared by then: the parts come before the control.
     """
     source = as_source(net, images)
@@ -117,14 +119,16 @@ def correspondence(
     for name, part in boxes.items():
         if len(part) != count:
             raise ValueError(f"part {name!r} must have one box for each of the {count} images, got {len(part)}")
-    if random_draws < 0 or not np.isfinite(fill):
-        raise ValueError(f"random_draws must not be negative, and fill be finite; got {random_draws} and {fill}")
+    if random_draws < 0:
+        raise ValueError(f"random_draws must not be negative, got {random_draws}")
+    fill = check_fill(fill)
     if layers is None:
         hidden = [name for _, name in sorted(net.blocks.items())][:-1]
         layers = (last_map_layer(net), *hidden[-1:])
     layers = check_layers(net, layers)
 
     original = np.stack([source.read([i])[0] for i in range(count)])
+    painted = np.stack([filled(image, fill, seed) for image in original])
     still = _features(net, original, layers)
     masks = [(name, part) for name, part in boxes.items()]
     masks += [(RANDOM, draw) for draw in _random_boxes(list(boxes.values()), random_draws, height, width, seed)]
@@ -132,8 +136,9 @@ def correspondence(
     with Steps(len(masks), unit="masks compared", label="masking" if progress else "") as steps:
         for (number,) in steps:
             masked = original.copy()
-            for image, box in zip(masked, masks[number][1], strict=True):
-                image[box.top : box.top + box.height, box.left : box.left + box.width] = fill
+            for image, paint, box in zip(masked, painted, masks[number][1], strict=True):
+                down, across = slice(box.top, box.top + box.height), slice(box.left, box.left + box.width)
+                image[down, across] = paint[down, across]
             changed = _features(net, masked, layers)
             compared.append({layer: _between_pairs(still[layer], changed[layer]) for layer in layers})
     distances: dict[tuple[str, str], list[float]] = {}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ..nn.network import Network, Trace
 
 _PLOTTED = 8  # maps in a figure
+_ROUNDING = 1e-2  # of a layer's strongest activation, between batches of other sizes and devices, in bfloat16 too
 
 
 @dataclass(frozen=True)
@@ -218,11 +219,16 @@ def visualize(
 ) -> Visualization:
     """Projects the winners of `maps` (all if None) to pixels, each activation alone, and cuts out what it sees (P4).
 
-    images: those that `top` was ranked on. rule: "deconvnet", "gradient" or "guided". ranks: of processes that share
-    the winners. `Interrupted` by Ctrl-C, with zeros for the winners that had not been projected by then.
+    images: those that `top` was ranked on; ValueError where they, or the net, are others, which give winners other
+    activations. rule: "deconvnet", "gradient" or "guided". ranks: of processes that share the winners. `Interrupted` by
+    Ctrl-C, with zeros for the winners that had not been projected by then.
     """
     chosen = _check_maps(maps, len(top.values))
     source = as_source(net, images)
+    if top.indices.max() >= len(source):
+        raise ValueError(
+            f"images must be those that were ranked: image {top.indices.max()} won, of {len(source)} that are given"
+        )
     field = field_of(net, top.layer)
     k = top.values.shape[1]
     indices, positions, values = top.indices[chosen], top.positions[chosen], top.values[chosen]
@@ -243,6 +249,7 @@ def visualize(
         trace = net.forward(to_device(net, batch)).select(which)
         winners = zip(chosen[at[0]].tolist(), positions[at].tolist(), values[at], strict=True)
         seeds = [(feature_map, *position, value) for feature_map, position, value in winners]
+        _check_winners(trace[top.layer], seeds, unique[which], np.abs(top.values).max())
         pixels = to_host(net.project(trace, top.layer, one_hot(trace, top.layer, seeds), rule=rule))
         projected = [cut(one, frame) for one, frame in zip(pixels, frames[at], strict=True)]
         return np.stack(projected), np.stack([cut(i, frame) for i, frame in zip(batch[which], frames[at], strict=True)])
@@ -255,6 +262,22 @@ def visualize(
     return steps.finish(
         Visualization(top.layer, chosen, values, indices, positions, windows, frames, projections, patches)
     )
+
+
+def _check_winners(
+    activations: Any, seeds: Sequence[tuple[int, int, int, float]], images: np.ndarray, largest: float
+) -> None:
+    """ValueError where an image's activation is not the one that won: the images, or the net, are not those ranked."""
+    maps, rows, columns, values = zip(*seeds, strict=True)
+    place = (rows, columns, maps) if activations.ndim == 4 else (maps,)
+    found = to_host(activations[tuple(np.array([range(len(seeds)), *place]))])
+    wrong = np.abs(found - np.array(values)) > _ROUNDING * largest
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise ValueError(
+            f"images must be those that were ranked, with the same net: map {maps[at]} won with {values[at]:.4g} on "
+            f"image {images[at]}, where it is {found[at]:.4g}"
+        )
 
 
 def one_hot(trace: Trace, layer: str, seeds: Sequence[tuple[int, int, int, float]]) -> Any:

@@ -171,6 +171,8 @@ def invariance(
         amounts = {name: paper_amounts(name, net.input_shape[0]).tolist() for name in TRANSFORMS}
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    if not amounts:
+        raise ValueError("amounts is empty: there is no transform")
     for transform, those in amounts.items():
         if len(those) == 0:
             raise ValueError(f"amounts of {transform} is empty")

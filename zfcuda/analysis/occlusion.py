@@ -216,7 +216,7 @@ def occlusion(
     sums = maps.sum(axis=(0, 1), dtype=np.float64)
     chosen = int(sums.argmax()) if feature_map is None else _check_map(feature_map, maps.shape[2])
 
-    rows, columns = (-(-(n - s) // d) + 1 for n, s, d in zip(image.shape[:2], square, step, strict=True))
+    rows, columns = grid_of(image.shape, square, step)
     windows = [_window(row, column, square, step, image.shape) for row in range(rows) for column in range(columns)]
     patched, paint = PatchedForward(net, image, layer), filled(image, fill, seed)
     found = [
@@ -269,6 +269,12 @@ def _of_images(
         for _, result in steps.map(lambda step: one(source.read(step)[0], int(wanted[step[0]]))):
             found.append(result)
     return steps.finish(Occlusions(tuple(found)))
+
+
+def grid_of(shape: tuple[int, ...], size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
+    """How many positions the square has down and across images of this shape."""
+    rows, columns = (-(-(n - s) // d) + 1 for n, s, d in zip(shape[:2], size, stride, strict=True))
+    return rows, columns
 
 
 def _window(row: int, column: int, size: tuple[int, int], stride: tuple[int, int], shape: tuple[int, ...]) -> Window:

@@ -17,7 +17,7 @@ from ..training import Ranks
 from .figures import new_figure
 from .fills import Fill
 from .geometry import Window, check_box
-from .occlusion import occlusion
+from .occlusion import grid_of, occlusion
 from .progress import Steps
 from .results import OfClass
 from .source import as_source, check_labels
@@ -86,7 +86,8 @@ class Pointing(OfClass):
 
     right bool (N,): whether the net names the label while nothing is covered: where it does not, there is little
     probability to take away.
-    inside, outside float64 (N,): the mean fall of the probability with the square's centre in the box and beyond it.
+    inside, outside float64 (N,): the mean fall of the probability with the square's centre in the box and beyond it,
+    NaN where it is never beyond.
     chance: the share of positions whose centre lies in a box: the rate of a net that looks nowhere.
     """
 
@@ -113,7 +114,8 @@ class Pointing(OfClass):
         axes[0, 0].bar(list(rates), [100 * rate for rate in rates.values()])
         axes[0, 0].set_xlabel("pointing into the box")
         axes[0, 0].set_ylabel("images, %")
-        axes[0, 1].hist([self.inside, self.outside], bins=20, label=["centre in the box", "beyond it"])
+        outside = self.outside[np.isfinite(self.outside)]
+        axes[0, 1].hist([self.inside, outside], bins=20, label=["centre in the box", "beyond it"])
         axes[0, 1].set_xlabel(f"mean fall of the {self.followed}")
         axes[0, 1].set_ylabel("images")
         axes[0, 1].legend(frameon=False)
@@ -140,7 +142,7 @@ def pointing(
     """Occludes every image and compares where the probability falls with the object's box (top, left, height, width).
 
     images: a data set or float32 (N,H,W,C); labels (N,), as the net counts (`zfcuda.data.relabelled`); boxes (N,4),
-    in pixels of what the net takes, inside of it.
+    in pixels of what the net takes, inside of it. ValueError for a box that is `too_small` to be pointed at.
     size, stride, fill, seed: see `occlusion`. ranks: of processes that share the images. `Interrupted` by Ctrl-C, with
     the images done by then.
     """
@@ -149,6 +151,13 @@ def pointing(
         raise ValueError(f"images, labels and boxes must be as many: {len(source)}, {len(labels)}, {len(boxes)}")
     wanted = check_labels(labels, net.num_classes)
     windows = [check_box(f"box {index}", box, *source.image_shape[:2]) for index, box in enumerate(boxes)]
+    missed = too_small(np.array(windows), source.image_shape, size, stride)
+    if missed.any():
+        index = int(missed.argmax())
+        raise ValueError(
+            f"box {index} is so small that no square of {size} pixels at steps of {stride} has its centre in it, got "
+            f"{tuple(windows[index])}; make the steps smaller"
+        )
 
     def point(step: range) -> tuple[bool, bool, float, float, float]:
         (index,) = step
@@ -159,8 +168,8 @@ def pointing(
         return (
             bool(within[result.lowest()]),
             result.baseline_prediction == result.label,
-            fall[within].mean() if within.any() else 0.0,
-            fall[~within].mean() if not within.all() else 0.0,
+            fall[within].mean(),
+            fall[~within].mean() if not within.all() else np.nan,
             within.mean(),
         )
 
@@ -171,6 +180,12 @@ def pointing(
             found.append(one)
     hits, right, inside, outside, chances = (np.array(column) for column in zip(*found, strict=True))
     return steps.finish(Pointing(hits, right, inside, outside, float(chances.mean()), head=net.head))
+
+
+def too_small(boxes: np.ndarray, shape: tuple[int, ...], size: int, stride: int) -> np.ndarray:
+    """bool (N,): whether, of all places of the square on images of this shape, none has its centre in the box."""
+    grid = grid_of(shape, (size, size), (stride, stride))
+    return np.array([not _centres_within(grid, size, stride, Window(*box)).any() for box in boxes.tolist()], bool)
 
 
 def _centres_within(shape: tuple[int, ...], size: int, stride: int, box: Window) -> np.ndarray:

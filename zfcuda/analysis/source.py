@@ -125,7 +125,9 @@ def check_image(net: Network, image: Any, name: str = "image") -> np.ndarray:
 
 
 def check_layers(net: Network, layers: Sequence[str]) -> tuple[str, ...]:
-    """These layers of the net, each once; ValueError for one that it does not have."""
+    """These layers of the net, each once; ValueError for one that it does not have, or if there is none."""
+    if not layers:
+        raise ValueError("layers is empty: there is nothing to look at")
     for layer in layers:
         net.locate(layer)
     return tuple(dict.fromkeys(layers))

@@ -7,6 +7,7 @@ import argparse
 import numpy as np
 
 from ..analysis import Cluttered, pointing
+from ..analysis.pointing import too_small
 from ..analysis.source import preprocess_of
 from ..data import Preprocess, Subset
 from ..report import Report
@@ -79,7 +80,9 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     )
     if known is not None and isinstance(dataset, Cluttered) and arguments.pointing and not stopped:
         boxes = _seen(dataset.boxes, preprocess_of(net))
-        visible = np.flatnonzero(boxes[:, 2:].min(axis=1))
+        visible = np.flatnonzero(~too_small(boxes, net.input_shape, *square))
+        if not len(visible):
+            raise ValueError("--stride is so large that no square has its centre in an object that the network sees")
         at = visible[np.unique(np.linspace(0, len(visible) - 1, min(arguments.pointing, len(visible))).astype(int))]
         subset, (size, stride) = Subset(known, at), square
         result, _ = report.kept(
