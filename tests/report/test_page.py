@@ -13,7 +13,7 @@ from tests.analysis.nets import box_net
 from zfcuda.analysis import faithfulness, invariance, pointing
 from zfcuda.analysis.figures import new_figure, plain
 from zfcuda.report import Chart, Explorer, Note, Report, Section, Table
-from zfcuda.report.parts import file_name
+from zfcuda.report.parts import Picture, Slider, file_name
 from zfcuda.report.plots import to_png, to_svg
 from zfcuda.report.sections.faithfulness import faithfulness_section
 from zfcuda.report.sections.invariance import invariance_section
@@ -159,6 +159,25 @@ def test_an_unfinished_page_says_so_and_leaves_no_trace(page, tmp_path):
     make_report().save(tmp_path / "b")
     for path in (tmp_path / "b").iterdir():
         assert (tmp_path / "a" / path.name).read_bytes() == path.read_bytes()
+
+
+def test_pictures_of_an_earlier_report_go(tmp_path):
+    """Those that it lists, and nothing that it only claims to be its own."""
+    frames = [np.zeros((4, 4, 3), np.uint8)] * 3
+    out = tmp_path / "out"
+    Report("r", sections=[Section("s", [Picture("kept", frames[0]), Slider("look", "t", frames, "abc")])]).save(out)
+    for place in (tmp_path / "outside.png", out / "own.png", out / "own.txt"):
+        place.write_bytes(b"")
+    one = Report("r", sections=[Section("s", [Picture("kept", frames[0]), Slider("look", "t", frames[:1], "a")])])
+    one.save(out)
+    pages = {"report.html", "report.json", "page.json"}
+    assert {p.name for p in out.iterdir()} == pages | {"kept.png", "look-01.png", "own.png", "own.txt"}
+    hostile = ["../outside.png", "own.txt", "\0.png", "\ud800.png", "no.png"]
+    for wrong in ({"pictures": hostile}, {"pictures": 7}, {"pictures": [7, None]}, {}, []):
+        (out / "report.json").write_text(json.dumps(wrong))
+        one.save(out)
+    assert {p.name for p in out.iterdir()} == pages | {"kept.png", "look-01.png", "own.png", "own.txt"}
+    assert (tmp_path / "outside.png").exists()
 
 
 def test_the_same_report_has_the_same_bytes(tmp_path):

@@ -81,10 +81,11 @@ class Explorer(Part):
             "classes": {str(label): self.classes[label] for label in np.unique(o.prediction).tolist()},
         }
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path) -> list[str]:
         shown = [self.picture, *(picture for picture, _, _ in self._pictures)]
         height, width = pictures.enlarge(self.picture, 224).shape[:2]
         tiles = [
             np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)) for picture in shown
         ]
         pictures.save_png(directory / f"{self.name}.png", pictures.tile(tiles, len(tiles), gap=8))
+        return [f"{self.name}.png"]

@@ -134,10 +134,11 @@ class Gallery(Part):
             "images": images,
         }
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path) -> list[str]:
         pairs = [pictures.beside(projections, patches) for projections, patches in self._reduced()]
         across = max(1, round(math.sqrt(len(pairs) / 2)))
         pictures.save_png(directory / f"{self.name}.png", pictures.tile(pairs, across, gap=8), least=800)
+        return [f"{self.name}.png"]
 
     def _reduced(self) -> list[list[np.ndarray]]:
         """Of each map the projections and the patches, as large as the page shows them."""

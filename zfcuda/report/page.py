@@ -7,6 +7,7 @@ the page forbids itself any network.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.resources
 import os
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from .._version import __version__
 from ..analysis.results import to_plain, write_json
 from ..errors import Interrupted
-from ..files import uninterrupted, utf8, write_atomically
+from ..files import read_json, uninterrupted, utf8, write_atomically
 from .parts import Chart, Part
 
 if TYPE_CHECKING:
@@ -92,18 +93,29 @@ class Report:
 
     def save(self, directory: str | os.PathLike) -> Path:
         """Writes report.html, report.json (the numbers), page.json (what the page shows, for a study) and the pictures
-        as PNG into the directory; returns the page's path. Ctrl-C waits until all of it is there."""
+        as PNG into the directory, where the pictures of an earlier report go; returns the page's path. Ctrl-C waits
+        until all of it is there."""
         directory = Path(directory)
         directory.mkdir(parents=True, exist_ok=True)
         with uninterrupted():
-            for section in self.sections:
-                for part in section.parts:
-                    part.save(directory)
+            names = [name for section in self.sections for part in section.parts for name in part.save(directory)]
+            for name in _pictures_in(directory) - set(names):
+                with contextlib.suppress(OSError, ValueError):  # gone, or never one
+                    (directory / name).unlink()
             numbers = {section.title: section.numbers for section in self.sections if section.numbers is not None}
-            about = {"title": self.title, "command": self.command, "partial": self.partial}
+            about = {"title": self.title, "command": self.command, "partial": self.partial, "pictures": names}
             write_json(directory / NUMBERS, {**about, "sections": numbers})
             write_json(directory / SHOWN, self.shown())
             return self.write_page(directory)
+
+
+def _pictures_in(directory: Path) -> set[str]:
+    """The pictures of the report that lies there, of those beside it; none of what is damaged or another's."""
+    try:
+        names = read_json(directory / NUMBERS)["pictures"]
+        return {name for name in names if name == os.path.basename(name) and name.endswith(".png")}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def render_sections(

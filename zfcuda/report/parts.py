@@ -25,8 +25,9 @@ class Part:
         """All that a page shows of it, as plain JSON: what the macro of its kind needs, pictures included."""
         raise NotImplementedError
 
-    def save(self, directory: Path) -> None:
-        """Leaves its pictures as PNG, if it has some."""
+    def save(self, directory: Path) -> list[str]:
+        """Leaves its pictures as PNG, and returns their names: none if it has none."""
+        return []
 
 
 @dataclass(frozen=True)
@@ -98,8 +99,9 @@ class Picture(Part):
             "caption": self.caption,
         }
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path) -> list[str]:
         pictures.save_png(directory / f"{self.name}.png", self.picture, self.least)
+        return [f"{self.name}.png"]
 
 
 @dataclass(frozen=True)
@@ -127,8 +129,9 @@ class Chart(Part):
             "caption": self.caption,
         }
 
-    def save(self, directory: Path) -> None:
+    def save(self, directory: Path) -> list[str]:
         write_atomically(directory / f"{self.name}.png", self._png)
+        return [f"{self.name}.png"]
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,11 @@ class Slider(Part):
         frames = [{"picture": pictures.data_uri(picture), "label": label} for picture, label in pairs]
         return {"kind": "slider", "title": self.title, "frames": frames, "caption": self.caption}
 
-    def save(self, directory: Path) -> None:
-        for number, picture in enumerate(self.pictures, start=1):
-            pictures.save_png(directory / f"{self.name}-{number:02d}.png", picture)
+    def save(self, directory: Path) -> list[str]:
+        names = [f"{self.name}-{number:02d}.png" for number in range(1, len(self.pictures) + 1)]
+        for name, picture in zip(names, self.pictures, strict=True):
+            pictures.save_png(directory / name, picture)
+        return names
 
 
 def file_name(text: str) -> str:
