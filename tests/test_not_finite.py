@@ -98,6 +98,14 @@ def test_commands(place, tmp_path, capsys, command, kind):
     assert command == "train" or not (tmp_path / "out" / "report.html").exists()
 
 
+def test_info_says_so(place, capsys):
+    capsys.readouterr()
+    for kind, said in (("weights", True), ("activations", False)):
+        assert cli.main(["info", str(place / kind / "checkpoint.safetensors")]) == 0
+        line = "damaged        the network's conv3.weight has values that are not finite"
+        assert (line in capsys.readouterr().out.splitlines()) == said
+
+
 ANALYSES = {
     "top_activations": lambda net, images, data: analysis.top_activations(net, images, "pool5"),
     "invariance": lambda net, images, data: analysis.invariance(

@@ -133,6 +133,17 @@ def test_a_rate_that_rises_before_it_falls(tmp_path):
     assert rates == pytest.approx([0.005, 0.01 * (0.5 + 0.5**1.5), 0.005, 0.01 * (0.5 - 0.5**1.5)])
 
 
+@pytest.mark.parametrize("command", ["visualize", "invariance", "features", "correspond", "occlude", "sanity"])
+def test_layers_that_the_net_has_not(command, fruit_net, tmp_path, capsys):
+    option = "--layer" if command in ("occlude", "sanity") else "--layers"
+    words = [tmp_path / "parts.json"] if command == "correspond" else []
+    assert run(command, fruit_net, *words, option, "conv99", "--out", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "layer must be one of conv1, " in line
+    assert "got 'conv99'" in line
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("command", ["occlude", "sanity"])
 def test_a_square_larger_than_the_image(command, fruit_net, tmp_path, capsys):
     assert run(command, fruit_net, "--size", 29, "--out", tmp_path / "out") == 2

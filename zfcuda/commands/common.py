@@ -135,10 +135,13 @@ def device(arguments: argparse.Namespace) -> str:
 
 
 def open_network(arguments: argparse.Namespace) -> Network:
-    """The network of CHECKPOINT on the device; CheckpointError if it does not know how images become its inputs."""
+    """The network of CHECKPOINT on the device; CheckpointError if it does not know how images become its inputs,
+    ValueError if it has no layer that --layer or --layers names."""
     net = load(arguments.checkpoint).to(device(arguments))
     if net.preprocess is None:
         raise CheckpointError(f"{arguments.checkpoint} has no preprocessing: it was not saved by a training")
+    for layer in getattr(arguments, "layers", None) or filter(None, [getattr(arguments, "layer", None)]):
+        net.locate(layer)
     return net
 
 

@@ -9,6 +9,7 @@ from ...analysis.geometry import field_of
 from ...data import Augmentation
 from ...data.names import listed
 from ...nn import Network
+from ...nn.finite import check_weights
 from .. import Facts, Section, Table
 
 _COLUMNS = ("layer", "kind", "output", "parameters", "sees")
@@ -66,6 +67,10 @@ def _facts(net: Network, numbers: dict[str, Any]) -> list[tuple[str, str]]:
         times = ", ".join(f"{factor:.4g}" for factor in (scale if isinstance(scale, tuple) else (scale,)))
         made = f"crops of {_by(net.preprocess.image_shape)}, less the mean image, times {times}"
         facts.append(("preprocessing", made))
+    try:
+        check_weights(net)
+    except ValueError as error:
+        facts.append(("damaged", str(error)))
     try:
         return facts + _history(net.origin)
     except (TypeError, ValueError) as error:
