@@ -324,6 +324,12 @@ CASES = {
     "vast plain PGM": (_with(b"P2 2048 2049 4095\n" + b"0 " * (2048 * 2049)), _DAMAGED + ".*" + _SLOW),
     "vast plain PBM": (_with(b"P1 5000 5000\n" + b"0" * 5000**2), [7, 2]),
     "plain PPM of comments": (_with(b"P3 9 9 255\n" + b"#\n" * 2**21), _DAMAGED + ".*more than 8,192 comments"),
+    "PPM behind a comment": (
+        _with(b"P6\n#" + b"a" * 2**26 + b"\n9 9 255\n" + bytes(243)),
+        _DAMAGED + ".*its header has more than 65,536 bytes",
+    ),
+    "PPM with a comment": (_with(b"P6\n# Made by GIMP\n200 200\n# so\n255\n" + bytes(3 * 200**2)), [7, 2]),
+    "vast PBM": (_with(b"P4 5000 5000\n" + b" " * 625 * 5000), [7, 2]),
     "vast 12 bits": (_with(b"P5 2048 2049 4095\n" + bytes(2 * 2048 * 2049)), [7, 2]),
     "vast QOI": (_with(_qoi(2049, 2048, b"\x55" * 2048 * 2049)), _DAMAGED + ".*" + _SLOW),
     "vast QOI of one colour": (_with(_qoi(4000, 4000, b"\xfd" * (4000**2 // 62 + 1))), [7, 2]),

@@ -27,7 +27,7 @@ from ..errors import DataError
 from . import arrays
 from .files import read_file
 from .names import printable
-from .slow_pictures import check_decoder, check_tiff
+from .slow_pictures import check_decoder, check_ppm, check_tiff
 
 # Not EPS, for which Pillow would run Ghostscript, nor FITS, which it unpacks without a limit.
 _FORMATS = (
@@ -160,6 +160,7 @@ def _reading(path: str) -> Iterator[None]:
 
 def _open(data: bytes) -> Image.Image:
     check_tiff(data)
+    check_ppm(data)
     image = Image.open(io.BytesIO(data))
     if image.format not in _FORMATS:
         raise Image.UnidentifiedImageError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 
 from PIL import Image
@@ -11,6 +12,9 @@ from PIL import Image
 _IN_PYTHON = ("ppm_plain", "qoi", "bmp_rle", "dds_rgb")
 _PIXELS = 2**22
 _COMMENTS = 2**13  # in a plain PPM, for each of which Pillow copies a megabyte
+
+_PPM = re.compile(rb"P[1-6]\s")
+_HEADER = 2**16  # bytes of a PPM's, comments and all, which Pillow reads one by one
 
 _PIECES = 2**19  # strips or tiles of a TIFF
 _TAGS = 2**16
@@ -35,6 +39,15 @@ def check_tiff(data: bytes) -> None:
                 raise ValueError(f"a TIFF in {pieces:,} pieces, more than the {_PIECES:,} that can be read in time")
     except (struct.error, OverflowError):  # cut short, of which Pillow says more
         return
+
+
+def check_ppm(data: bytes) -> None:
+    """ValueError where the size of a PPM, PGM or PBM stands behind more comments than can be read in time."""
+    if len(data) <= _HEADER or not _PPM.match(data):
+        return
+    words = 3 if data[1:2] in b"14" else 4  # kind, width, height, and what white is
+    if len(re.sub(rb"#[^\r\n]*", b"", data[:_HEADER]).split(None, words)) < words:
+        raise ValueError(f"its header has more than {_HEADER:,} bytes")
 
 
 def check_decoder(image: Image.Image, data: bytes) -> None:
