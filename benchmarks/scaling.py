@@ -191,16 +191,18 @@ def sums(found: Mapping[int, Mapping[str, Any]], values: int) -> str:
     lines = []
     for n, one in found.items():
         exchanges = one["exchange_s"]
+        over_nccl = one.get("nccl_s", {})
         for by, size, samples in (
             ("MPI, host memory", 4, exchanges["fp32"]),
             ("MPI, host memory, as bf16", 2, exchanges["bf16"]),
-            ("NCCL", 4, one.get("nccl_s")),
+            ("NCCL", 4, over_nccl.get("fp32")),
+            ("NCCL, as bf16", 2, over_nccl.get("bf16")),
         ):
             cells = [NOT_MEASURED, NOT_MEASURED]
             if samples:
                 link = link_of(by, n, size * values, samples, False)
                 cells = [f"{1e3 * statistics.median(samples):.4g}", f"{link.gbytes:.3g}"]
-            message = f"{1e6 * one['message_s']:.0f}" if by != "NCCL" else ""
+            message = "" if by.startswith("NCCL") else f"{1e6 * one['message_s']:.0f}"
             lines.append([str(n), by, f"{size * values / 1e6:.1f}", *cells, message])
     return record.markdown_table(head, lines)
 
@@ -210,15 +212,18 @@ def compared(one: Mapping[str, Any], n: int, several: Mapping[str, Any]) -> tupl
     lines, rows, explained = [], [], []
     for images, samples in several["together_s"].items():
         step = step_of(one, int(images))
-        link = link_of("measured", n, 4 * step.values, several["exchange_s"]["fp32"], hides=False)
+        by_nccl = "nccl_s" in several
+        exchange = several["nccl_s" if by_nccl else "exchange_s"]["fp32"]
+        link = link_of("measured", n, 4 * step.values, exchange, hides=by_nccl)
         predicted = scaling_model.predict(step, n, link, WAYS[0])
         beside, together = statistics.median(several["beside_s"][images]), statistics.median(samples)
         measured = n * step.images / together
         ratio = predicted.images_per_second / measured
-        hidden = 1 - (together - beside) / predicted.exposed
+        alone = statistics.median(exchange)
+        hidden = 1 - (together - beside) / alone
         rows.append({"processes": n, "images": step.images, "predicted": predicted.images_per_second})
         rows[-1] |= {"measured": measured, "ratio": ratio, "beside": beside / step.seconds, "hidden": hidden}
-        times = [f"{1e3 * s:.4g}" for s in (step.seconds, beside, predicted.exposed, together)]
+        times = [f"{1e3 * s:.4g}" for s in (step.seconds, beside, alone, together)]
         rates = [f"{predicted.images_per_second:,.1f}", f"{measured:,.1f}", f"{ratio:.2f}"]
         gain = f"{measured / step.images_per_second:.2f}"
         lines.append([str(n), images, *times, *rates, gain, f"{hidden:.0%}"])
@@ -227,7 +232,7 @@ def compared(one: Mapping[str, Any], n: int, several: Mapping[str, Any]) -> tupl
             explained.append(
                 f"- {images} images: {abs(ratio - 1):.0%} off. A process takes {beside / step.seconds:.2f} times as "
                 f"long while the others compute (with that, predicted / measured is {slowed:.2f}); sums add "
-                f"{1e3 * (together - beside):.4g} ms to it, {(together - beside) / predicted.exposed:.2f} times what "
+                f"{1e3 * (together - beside):.4g} ms to it, {(together - beside) / alone:.2f} times what "
                 "they take alone.\n"
             )
     head = ["processes", "images each", "one alone, ms", "each for itself, ms", "sums alone, ms", "together, ms"]
@@ -289,12 +294,12 @@ def decisions(step: Step, links: Sequence[Link]) -> str:
 
 
 def through_host(step: Step, n: int, several: Mapping[str, Any]) -> str:
-    """How the trainer adds up now, whatever the link, as fast as it was here."""
+    """By MPI (`exchange="mpi"`), whatever the link, as fast as it was here."""
     seconds = statistics.median(several["exchange_s"]["fp32"])
     link = link_of("", n, 4 * step.values, [seconds], hides=False)
     rate = scaling_model.predict(step, n, link, WAYS[0]).images_per_second
     return (
-        f"- Through the host's memory, where the trainer adds up now, at the {1e3 * seconds:.3g} ms of {n} processes "
+        f"- Through the host's memory, by MPI instead of NCCL, at the {1e3 * seconds:.3g} ms of {n} processes "
         f"here, {n} do {rate:,.0f} images/s, {rate / n / step.images_per_second:.0%} of {n} times one\n"
     )
 
@@ -363,7 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("## Together: the model against a measurement\n\n" + "\n".join(table for table, _ in tables))
         n = options.processes[-1]
         if samples := several[n].get("nccl_s"):
-            links.append(link_of(f"NCCL, as here on {n}", n, 4 * here.values, samples, True))
+            links.append(link_of(f"NCCL, as here on {n}", n, 4 * here.values, samples["fp32"], True))
     contents["reading"] = rates = reading(50 if options.quick else 2000, options.rounds)
     listed = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
     say(f"## Reading\n\nImages/s of one process: {listed}")

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from zfcuda.training.distributed import bucket_names
+from zfcuda.training.buckets import bucket_names
 
 
 @dataclass(frozen=True)

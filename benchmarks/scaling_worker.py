@@ -5,9 +5,9 @@ JOB: the fields of `Job` as JSON. Rank 0 prints what was found (`alone` or `toge
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
-import os
 import statistics
 import sys
 import time
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from zfcuda import backends, models
+from zfcuda.errors import BackendError
 from zfcuda.nn import Network
 from zfcuda.training import Ranks, Trainer, world
-from zfcuda.training.distributed import GRADIENTS, SharedStep, bucket_names
+from zfcuda.training.distributed import GRADIENTS, SharedStep
 
 Array = Any
 
@@ -51,7 +52,7 @@ class Instant:
     def loss_and_gradients(self, images: Array, labels: Array, *, part: Any, **_: Any) -> tuple[Array, Array, Any]:
         for stage in reversed(self.stages):
             part.ready({name: self.gradients[name] for name in stage.parameter_names})
-        return np.zeros((), np.float32), labels, self.gradients
+        return backends.array_module(labels).zeros((), np.float32), labels, self.gradients
 
 
 class Watch:
@@ -130,25 +131,23 @@ def alone(process: Process) -> dict[str, Any]:
 
 
 def together(process: Process) -> dict[str, Any]:
-    """Of several processes: seconds of what they exchange in a step (by how gradients travel), of small messages, and
-    by the number of images of each: of a step that each makes for itself while the others do, and of one that they make
-    together."""
+    """Of several processes: seconds of what they exchange in a step by MPI and, where it can run, by NCCL (each by how
+    gradients travel), of small messages, and by the number of images of each: of a step that each makes for itself
+    while the others do, and of one that they make together, by NCCL where it can run."""
     ranks = process.ranks
     images, labels = process.batch(1)
     _, _, gradients = process.net.loss_and_gradients(images, labels)
-    exchanges = {}
-    for name in GRADIENTS:
-        shared = SharedStep(ranks, Instant(process.net, gradients), name)  # type: ignore[arg-type]
-        exchanges[name] = functools.partial(shared.loss_and_gradients, images, labels, dropout_seed=0, step=0)
-        _check(process, exchanges[name], gradients)
-    found: dict[str, Any] = {"exchange_s": process.taking_turns(exchanges)}
+    found: dict[str, Any] = {"exchange_s": exchanged(process, images, labels, gradients, "mpi")}
+    by = "mpi"
+    if process.job.device == "cuda":
+        with contextlib.suppress(BackendError):  # which all ranks raise: two have one GPU, or there is no NCCL
+            found["nccl_s"] = exchanged(process, images, labels, gradients, "nccl")
+            by = "nccl"
     found["message_s"] = statistics.median(
         process.seconds(lambda: ranks.gather_array(np.zeros(1, np.float32))) for _ in range(20)
     )
-    if over_nccl := by_nccl(process, gradients):
-        found["nccl_s"] = process.taking_turns({"": over_nccl})[""]
-    del shared, exchanges
-    apart, joined = Trainer(process.net, lr=_RATE), Trainer(process.net, lr=_RATE, communicator=ranks.communicator)
+    apart = Trainer(process.net, lr=_RATE)
+    joined = Trainer(process.net, lr=_RATE, communicator=ranks.communicator, exchange=by)
     found |= {"beside_s": {}, "together_s": {}}
     for n in process.job.batches:
         batch = process.batch(n)
@@ -160,34 +159,16 @@ def together(process: Process) -> dict[str, Any]:
     return found
 
 
-def by_nccl(process: Process, gradients: Mapping[str, Array]) -> Callable[[], None] | None:
-    """A call that adds up what these arrays hold, from GPU to GPU; None where ranks share one, or there is no NCCL."""
-    if process.job.device != "cuda":
-        return None
-    import cupy
-    from cupy.cuda import nccl
-
-    ranks = process.ranks
-    gpus = ranks.gather((os.uname().nodename, cupy.cuda.Device().pci_bus_id))
-    if not nccl.available or len(set(gpus)) < ranks.size:
-        return None
-    joined = nccl.NcclCommunicator(ranks.size, ranks.broadcast(nccl.get_unique_id()), ranks.rank)
-    sizes = {name: gradient.size for name, gradient in gradients.items()}
-    buckets = [cupy.zeros(sum(sizes[name] for name in names), np.float32) for names in bucket_names(sizes)]
-
-    def add_up() -> None:
-        stream = cupy.cuda.get_current_stream().ptr
-        for bucket in buckets:
-            place = bucket.data.ptr
-            joined.allReduce(place, place, bucket.size, nccl.NCCL_FLOAT32, nccl.NCCL_SUM, stream)
-
-    return add_up
-
-
-def _own_gpu(ranks: Ranks) -> None:
-    """Each process of a host takes its own, unless somebody has chosen."""
-    hosts = ranks.gather(os.uname().nodename)
-    os.environ.setdefault("CUDA_VISIBLE_DEVICES", str(hosts[: ranks.rank].count(hosts[ranks.rank])))
+def exchanged(
+    process: Process, images: Array, labels: Array, gradients: Mapping[str, Array], exchange: str
+) -> dict[str, list[float]]:
+    """Seconds of the exchange of gradients that are there at once, by how they travel."""
+    exchanges = {}
+    for name in GRADIENTS:
+        shared = SharedStep(process.ranks, Instant(process.net, gradients), name, exchange)  # type: ignore[arg-type]
+        exchanges[name] = functools.partial(shared.loss_and_gradients, images, labels, dropout_seed=0, step=0)
+        _check(process, exchanges[name], gradients)
+    return process.taking_turns(exchanges)
 
 
 def _check(process: Process, exchange: Callable[[], Any], gradients: Mapping[str, Array]) -> None:
@@ -206,7 +187,7 @@ def main() -> None:
     ranks = Ranks(world())
     with ranks.ending_together():
         if job.device == "cuda":
-            _own_gpu(ranks)
+            ranks.take_gpu()
         process = Process(job, ranks)
         found = together(process) if ranks.size > 1 else alone(process)
         if ranks.rank == 0:

@@ -32,7 +32,7 @@ class ndarray(np.lib.mixins.NDArrayOperatorsMixin):
     ndim = property(lambda self: self.values.ndim)
     size = property(lambda self: self.values.size)
     flags = property(lambda self: self.values.flags)
-    device = property(lambda self: types.SimpleNamespace(id=0))
+    device = property(lambda self: types.SimpleNamespace(id=self.cupy.gpu))
     data = property(lambda self: types.SimpleNamespace(ptr=self.values.ctypes.data))
     __cuda_array_interface__ = property(lambda self: {"data": (self.values.ctypes.data, False)})
 
@@ -130,10 +130,33 @@ class Memory:
 
 
 class Stream:
+    """Work on arrays is done at once; what other libraries put behind it (`later`) when something waits for it. seen:
+    how much of the work it comes after."""
+
     def __init__(self, cupy, ptr):
         self.cupy = cupy
         self.ptr = ptr
         self.recorded = None
+        self.seen = 0
+        self._later = []
+
+    def later(self, work):
+        self._later.append(work)
+
+    def finish(self, count):
+        """The first so many of all that was put behind it."""
+        for number, work in enumerate(self._later[:count]):
+            if work is not None:
+                self._later[number] = None
+                work()
+
+    def synchronize(self):
+        self.finish(len(self._later))
+
+    def wait_event(self, event):
+        self.cupy.log.append(("wait", self.ptr))
+        self.seen = max(self.seen, event.seen)
+        event.stream.finish(event.later)
 
     def __enter__(self):
         self.cupy.streams.append(self)
@@ -179,19 +202,29 @@ class Cupy:
     """The module. captures, launches: how many graphs there were; plain: how much work was done without one."""
 
     ndarray = ndarray
+    float32 = np.float32
 
-    def __init__(self):
+    def __init__(self, gpus=1):
+        self.gpu = 0  # which of them is the current one; all arrays are there
         self.streams = [Stream(self, 0)]
+        self.made = []  # streams, by their ptr - 1
         self.captures = self.launches = self.plain = 0
+        self.log = []  # events that were recorded and waited for: what, on which stream
         self._pool = None
         self.cuda = types.SimpleNamespace(
-            Stream=lambda non_blocking: Stream(self, id(object()) + 1),
+            Stream=self._stream,
             MemoryPool=MemoryPool,
-            Event=Event,
-            Device=lambda number: contextlib.nullcontext(),
+            Event=lambda block=False, disable_timing=False, interprocess=False: Event(self, disable_timing),
+            Device=lambda number=None: Device(self, self.gpu if number is None else number),
+            runtime=types.SimpleNamespace(getDeviceCount=lambda: gpus),
             using_allocator=self._using_allocator,
             get_current_stream=lambda: self.streams[-1],
         )
+
+    def _stream(self, null=False, non_blocking=False, ptds=False, priority=None):
+        assert non_blocking, "it would wait for the default stream, and that for it"
+        self.made.append(Stream(self, len(self.made) + 1))
+        return self.made[-1]
 
     @contextlib.contextmanager
     def _using_allocator(self, malloc):
@@ -265,6 +298,9 @@ class Cupy:
     def ascontiguousarray(self, array):
         return array if array.flags.c_contiguous else array.copy()
 
+    def multiply(self, a, b, out):
+        return np.multiply(a, b, out=out)
+
     def may_share_memory(self, a, b):
         return np.may_share_memory(a.values, b.values)
 
@@ -273,6 +309,9 @@ class Cupy:
 
     def take(self, array, indices, axis=None):
         return self.compute(lambda values, at: np.take(values, at, axis, mode="wrap"), array, indices)
+
+    def sqrt(self, array):
+        return self.compute(np.sqrt, array)
 
     def abs(self, array):
         return self.compute(np.abs, array)
@@ -288,12 +327,34 @@ class Cupy:
         return tuple(self.asarray(index) for index in np.nonzero(array.values))
 
 
-class Event:
-    def __init__(self, disable_timing):
-        assert disable_timing
+class Device:
+    def __init__(self, cupy, number):
+        self.cupy = cupy
+        self.id = number
+        self.pci_bus_id = f"0000:0{number}:00.0"
 
-    def record(self):
+    def use(self):
+        self.cupy.gpu = self.id
+
+    def __enter__(self):
+        assert self.id == self.cupy.gpu
+        return self
+
+    def __exit__(self, *_):
         pass
+
+
+class Event:
+    def __init__(self, cupy, disable_timing):
+        assert disable_timing
+        self.cupy = cupy
+
+    def record(self, stream=None):
+        self.stream = stream or self.cupy.streams[-1]
+        self.cupy.log.append(("record", self.stream.ptr))
+        # Work is counted for all but the streams of `later`, which see what they have waited for.
+        self.later = len(self.stream._later)
+        self.seen = self.stream.seen if self.later else self.cupy.plain
 
     def synchronize(self):
-        pass
+        self.stream.finish(self.later)

@@ -14,7 +14,7 @@ import scaling_worker as worker
 
 from zfcuda.nn import Network
 from zfcuda.training import Ranks
-from zfcuda.training.distributed import bucket_names
+from zfcuda.training.buckets import bucket_names
 
 scaling = pytest.importorskip("scaling", reason="needs PyTorch")
 
@@ -174,6 +174,9 @@ SEVERAL = {
 }
 
 
+OVER_NCCL = {"nccl_s": {"fp32": [0.05] * 3, "bf16": [0.025] * 3}}
+
+
 def lines_of(table):
     """Cells of a Markdown table, its head first."""
     lines = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
@@ -190,11 +193,13 @@ def test_table_of_one_process():
 
 def test_table_of_sums():
     """8 MiB in 0.1 s between two."""
-    mpi, rounded, nccl = lines_of(scaling.sums({2: SEVERAL}, 2 * MIB))[1:]
+    mpi, rounded, *nccl = lines_of(scaling.sums({2: SEVERAL}, 2 * MIB))[1:]
     assert mpi == ["2", "MPI, host memory", "8.4", "100", "0.0839", "10"]
     assert rounded == ["2", "MPI, host memory, as bf16", "4.2", "50", "0.0839", "10"]
-    assert nccl[3:] == ["not measured", "not measured", ""]
-    assert lines_of(scaling.sums({2: SEVERAL | {"nccl_s": [0.05]}}, 2 * MIB))[3][3:5] == ["50", "0.168"]
+    assert [cells[3:] for cells in nccl] == 2 * [["not measured", "not measured", ""]]
+    *_, exact, rounded = lines_of(scaling.sums({2: SEVERAL | OVER_NCCL}, 2 * MIB))
+    assert exact[1:] == ["NCCL", "8.4", "50", "0.168", ""]
+    assert rounded[1:] == ["NCCL, as bf16", "4.2", "25", "0.168", ""]
 
 
 def test_the_model_against_a_measurement():
@@ -206,6 +211,13 @@ def test_the_model_against_a_measurement():
     (why,) = [line for line in text.splitlines() if line.startswith("- ")]
     assert why.startswith("- 4 images: 50% off. A process takes 1.33 times as long while the others compute")
     assert "(with that, predicted / measured is 1.15); sums add 300 ms to it, 3.00 times what they take alone" in why
+
+
+def test_the_model_against_a_measurement_of_sums_by_nccl():
+    """Of two buckets of 0.025 s each the first one is hidden; what a step takes longer is 2 and 6 times 0.05 s."""
+    _, rows = scaling.compared(ONE, 2, SEVERAL | OVER_NCCL)
+    assert [row["predicted"] for row in rows] == pytest.approx([4 / 0.525, 8 / 0.925])
+    assert [row["hidden"] for row in rows] == pytest.approx([-1.0, -5.0])
 
 
 def test_table_of_predictions():
@@ -366,58 +378,3 @@ def test_a_sum_that_is_wrong_is_not_timed():
     process = types.SimpleNamespace(ranks=types.SimpleNamespace(rank=0, size=2))
     with pytest.raises(AssertionError, match="the sum of b is wrong"):
         worker._check(process, lambda: gradients["a"].fill(1.5), gradients)
-
-
-class Nccl(types.SimpleNamespace):
-    """A model of CuPy's: notes what is added up."""
-
-    def __init__(self, available=True):
-        super().__init__(available=available, NCCL_FLOAT32=7, NCCL_SUM=0, get_unique_id=lambda: (1, 2), calls=[])
-
-    def NcclCommunicator(self, size, identity, rank):
-        assert (size, identity, rank) == (2, (1, 2), 0)
-        return types.SimpleNamespace(allReduce=lambda *arguments: self.calls.append(arguments))
-
-
-@pytest.fixture
-def nccl(monkeypatch):
-    found = Nccl()
-    array = lambda size, dtype: types.SimpleNamespace(data=types.SimpleNamespace(ptr=1000 + size), size=size)  # noqa: E731
-    cuda = types.SimpleNamespace(
-        nccl=found,
-        Device=lambda: types.SimpleNamespace(pci_bus_id="0000:01"),
-        get_current_stream=lambda: types.SimpleNamespace(ptr=5),
-    )
-    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace(cuda=cuda, zeros=array))
-    monkeypatch.setitem(sys.modules, "cupy.cuda", cuda)
-    return found
-
-
-def two_ranks(gather):
-    ranks = types.SimpleNamespace(rank=0, size=2, gather=gather, broadcast=lambda value: value)
-    return types.SimpleNamespace(ranks=ranks, job=worker.Job("zfnet", (1,), 1, "cuda"))
-
-
-GRADIENTS = {"a": np.zeros(MIB, np.float32), "b": np.zeros(3, np.float32)}
-
-
-def test_the_sum_by_nccl(nccl):
-    worker.by_nccl(two_ranks(lambda here: [here, ("other", "0000:01")]), GRADIENTS)()
-    assert nccl.calls == [(1000 + size, 1000 + size, size, 7, 0, 5) for size in (MIB, 3)]
-
-
-def test_no_sum_by_nccl(nccl):
-    assert worker.by_nccl(two_ranks(lambda here: [here, here]), GRADIENTS) is None
-    nccl.available = False
-    assert worker.by_nccl(two_ranks(lambda here: [here, ("other", "0000:01")]), GRADIENTS) is None
-    process = types.SimpleNamespace(job=worker.Job("zfnet", (1,), 1))
-    assert worker.by_nccl(process, GRADIENTS) is None
-
-
-def test_each_process_of_a_host_takes_its_own_gpu(monkeypatch):
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    worker._own_gpu(types.SimpleNamespace(rank=3, gather=lambda here: ["one", "one", "two", "two"]))
-    assert worker.os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    worker._own_gpu(types.SimpleNamespace(rank=0, gather=lambda here: ["one"]))
-    assert worker.os.environ["CUDA_VISIBLE_DEVICES"] == "1"
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")

@@ -17,8 +17,8 @@ ZERO = {"--fill", "--seed", "--seeds", "--momentum", "--weight-decay", "--mean",
 REAL = {"--fill", "--lr", "--max-filter-rms", "--mean", "--std", "--scale"}
 SIGNED = {"--fill", "--mean"}
 # One of a list.
-WORDS = {"--schedule", "--precision", "--gradients", "--device", "--split", "--rule", "--classifier", "--methods"}
-WORDS |= {"--head"}
+WORDS = {"--schedule", "--precision", "--gradients", "--exchange", "--device", "--split", "--rule", "--classifier"}
+WORDS |= {"--methods", "--head"}
 TEXTS = {"--data", "--out", "--layers", "--layer", "--image", "--label", "--variants", "--title", "--model"}
 TEXTS |= {"--classes", "--output"}
 

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 
 from tests.cupy_model import Cupy, Kernels
+from tests.nccl_model import Nccl
 from zfcuda import backends, data
 from zfcuda.data import Augmentation
+from zfcuda.errors import BackendError
 from zfcuda.nn import Architecture, BatchNormSpec, ConvSpec, FullyConnectedSpec, MaxPoolSpec, Network, ReLUSpec, models
-from zfcuda.training import Linear, Ranks, RanksDiffer, Trainer, world
+from zfcuda.training import Linear, Ranks, RanksDiffer, Trainer, buckets, world
 from zfcuda.training.distributed import SharedStep
 
 from . import tiny
@@ -60,7 +62,7 @@ def small(communicator, out, gradients="fp32"):
     stepped(net, batches, communicator, out, lr=3e-4, max_filter_rms=0.5, seed=5, gradients=gradients)
 
 
-def normalised(communicator, out, precision="fp32"):
+def normalised(communicator, out, precision="fp32", place="cpu", **options):
     """Batch normalisation of every kind of stage, whose statistics go through all ranks."""
     layers = (
         ConvSpec("conv1", 4, 3, padding=1),
@@ -75,44 +77,100 @@ def normalised(communicator, out, precision="fp32"):
         FullyConnectedSpec("fc4", 3),
     )
     batches = [tiny.batch(11, seed=step) for step in range(6)]
-    net = Network(Architecture((6, 6, 1), layers, initial="lecun"), seed=1)
-    stepped(net, batches, communicator, out, lr=0.05, precision=precision)
+    net = Network(Architecture((6, 6, 1), layers, initial="lecun"), seed=1).to(place)
+    stepped(net, batches, communicator, out, lr=0.05, precision=precision, **options)
 
 
-def on_gpu(communicator, out):
-    """On a model of CuPy, whose arrays the emulated kernels serve."""
-    cupy, get = Cupy(), backends.get
+def with_gpus(communicator, gpus=2):
+    """A host with models of so many GPUs, of CuPy, whose arrays the emulated kernels serve, and of NCCL; one GPU is
+    this rank's."""
+    cupy, get = Cupy(gpus), backends.get
     backend = backends.CudaBackend(Kernels(get("emulated").module, cupy), cupy)
     backends.get = lambda name: backend if name == "cuda" else get(name)
     sys.modules["cupyx"] = type("cupyx", (), {"empty_pinned": np.empty})
-    net = tiny.network().to("cuda")
-    stepped(net, [tiny.batch(7, seed=step) for step in range(3)], communicator, out)
+    sys.modules["cupy.cuda"] = cupy.cuda
+    cupy.cuda.nccl = Nccl(cupy, communicator)
+    ranks = Ranks(communicator)
+    ranks.take_gpu()
+    assert cupy.gpu == ranks.rank % gpus
+    return cupy
 
 
-def summed(communicator, out, gradients):
+def on_gpu(communicator, out, exchange="auto", gradients="fp32"):
+    """Dropout, and several buckets."""
+    with_gpus(communicator)
+    buckets._BUCKET = 64
+    batches = [tiny.batch(7, seed=step) for step in range(4)]
+    stepped(tiny.network().to("cuda"), batches, communicator, out, exchange=exchange, gradients=gradients)
+
+
+def normalised_on_gpu(communicator, out, exchange="auto"):
+    with_gpus(communicator)
+    normalised(communicator, out, place="cuda", exchange=exchange)
+
+
+def watched(communicator, out):
+    """A step by NCCL: in which order what is launched, by each rank; the stream of sums is called 1."""
+    cupy = with_gpus(communicator)
+    buckets._BUCKET = 64
+    trainer = Trainer(tiny.network().to("cuda"), communicator=communicator)
+    shared, optimizer = trainer._shared, trainer.optimizer
+    ready, update = shared.ready, optimizer.update
+
+    def noted(gradients):
+        if gradients:
+            cupy.log.append(("ready", *gradients))
+        ready(gradients)
+
+    def noted_update(*arguments, **options):
+        cupy.log.append(("update",))
+        update(*arguments, **options)
+
+    shared.ready, optimizer.update = noted, noted_update
+    trainer.launch(*map(cupy.asarray, tiny.batch(5)))
+    assert all(log == cupy.log for log in trainer.ranks.gather(cupy.log))
+    leave(trainer, out, log=cupy.log)
+
+
+def measured(communicator, out, gpus="2"):
+    """What benchmarks/scaling.py measures on each process."""
+    sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+    import scaling_worker as worker
+
+    with_gpus(communicator, int(gpus))
+    worker.ARCHITECTURES["tiny"] = tiny.architecture
+    found = worker.together(worker.Process(worker.Job("tiny", (1,), 1, "cuda"), Ranks(communicator)))
+    if rank_of(communicator) == 0:
+        np.savez(out / "weights.npz")
+        (out / "numbers.json").write_text(json.dumps(found))
+
+
+def summed(communicator, out, gradients, place="cpu"):
     """What becomes of gradients that are anything: of so many values that there are three buckets, the last so small
     that some rank adds up nothing of it."""
+    cupy = with_gpus(communicator, 3) if place == "cuda" else np
     ranks = Ranks(communicator)
     own = {name: np.random.default_rng([ranks.rank, size]).standard_normal(size, np.float32) for name, size in SUMMED}
-    found = {name: array.copy() for name, array in own.items()}
+    arrays = {name: cupy.asarray(array.copy()) for name, array in own.items()}
     stages = [types.SimpleNamespace(parameter_names=[name]) for name in reversed(own)]
 
     def loss_and_gradients(images, labels, *, part, **_):
-        for name in found:
-            part.ready({name: found[name]})
-        return np.zeros((), np.float32), labels, found
+        for name in arrays:
+            part.ready({name: arrays[name]})
+        return cupy.zeros((), np.float32), labels, arrays
 
-    net = types.SimpleNamespace(stages=stages, parameters=lambda: own, loss_and_gradients=loss_and_gradients)
+    net = types.SimpleNamespace(stages=stages, parameters=lambda: arrays, loss_and_gradients=loss_and_gradients)
     images, labels = tiny.batch(1 + ranks.rank)
     with ranks.ending_together():
         SharedStep(ranks, net, gradients).loss_and_gradients(images, labels, dropout_seed=0, step=0)
+    found = {name: backends.to_host(array) for name, array in arrays.items()}
     everyone = ranks.gather(found)
     for other in everyone:
         assert all(np.array_equal(other[name], found[name]) for name in found)
     shares = ranks.gather(own)
     if ranks.rank == 0:
-        arrays = {f"{name} of {rank}": array for rank, share in enumerate(shares) for name, array in share.items()}
-        np.savez(out / "weights.npz", **found, **arrays)
+        brought = {f"{name} of {rank}": array for rank, share in enumerate(shares) for name, array in share.items()}
+        np.savez(out / "weights.npz", **found, **brought)
         (out / "numbers.json").write_text("{}")
 
 
@@ -184,6 +242,31 @@ def other_rate(communicator, out):
 
 def other_gradients(communicator, out):
     Trainer(tiny.network(), gradients=("fp32", "bf16")[rank_of(communicator)], communicator=communicator)
+
+
+def other_exchange(communicator, out):
+    with_gpus(communicator)
+    exchange = ("auto", "mpi")[rank_of(communicator)]
+    Trainer(tiny.network().to("cuda"), exchange=exchange, communicator=communicator)
+
+
+def no_nccl(communicator, out):
+    cupy = with_gpus(communicator)
+    cupy.cuda.nccl.available = rank_of(communicator) != 1
+    Trainer(tiny.network().to("cuda"), communicator=communicator)
+
+
+def one_gpu(communicator, out):
+    with_gpus(communicator, 1)
+    Trainer(tiny.network().to("cuda"), communicator=communicator)
+
+
+def nccl_fails(communicator, out, where):
+    """On rank 1, for which rank 0 waits; or on rank 0, before it knows what rank 1 waits for."""
+    cupy = with_gpus(communicator)
+    if rank_of(communicator) == {"get_unique_id": 0, "NcclCommunicator": 1}[where]:
+        setattr(cupy.cuda.nccl, where, cupy.cuda.nccl.fails)
+    Trainer(tiny.network().to("cuda"), communicator=communicator)
 
 
 def other_augmentation(communicator, out):
@@ -261,7 +344,7 @@ def main(name, folder, *arguments):
     communicator, out = world(), Path(folder)
     try:
         globals()[name](communicator, out, *arguments)
-    except (RanksDiffer, FloatingPointError) as error:  # which all ranks raise, and could go on
+    except (RanksDiffer, FloatingPointError, BackendError) as error:  # which all ranks raise, and could go on
         ranks = Ranks(communicator)
         said = ranks.gather(str(error))
         if ranks.rank == 0:

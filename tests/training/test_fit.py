@@ -11,7 +11,7 @@ import safetensors
 import zfcuda
 from zfcuda.data import ArrayDataset, Augmentation, Preprocess
 from zfcuda.training import Linear, Plateau, Trainer, default_preprocess, evaluate
-from zfcuda.training.trainer import CHECKPOINT, METRICS
+from zfcuda.training.checkpoint import CHECKPOINT, METRICS
 
 from . import tiny
 

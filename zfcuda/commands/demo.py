@@ -21,7 +21,8 @@ from ..report.sections.sanity import add_sanity_of_rules
 from ..report.sections.training import training_section
 from ..report.sections.visualization import add_visualization
 from ..training import Linear, Trainer
-from ..training.trainer import CHECKPOINT, Metrics
+from ..training.checkpoint import CHECKPOINT
+from ..training.trainer import Metrics
 from . import common
 from .budget import add_flip
 from .common import Commands

@@ -15,11 +15,13 @@ from .._version import __version__
 from ..data import Dataset, digest
 from ..training import Ranks, world
 from ..training.ranks import started
+from . import common
 
 
 def over_ranks(run: Callable[[argparse.Namespace, Ranks], int]) -> Callable[[argparse.Namespace], int]:
-    """The command that every process runs, alone or as one of several ranks. Of several all get the same options, and
-    what goes wrong on one of them ends all, with one message that names it."""
+    """The command that every process runs, alone or as one of several ranks. Of several all get the same options, each
+    rank of a host takes the next of its GPUs, and what goes wrong on one of them ends all, with one message that names
+    it."""
 
     @functools.wraps(run)
     def together(arguments: argparse.Namespace) -> int:
@@ -30,6 +32,8 @@ def over_ranks(run: Callable[[argparse.Namespace, Ranks], int]) -> Callable[[arg
                 print(f"{ranks.size} processes: {ranks.places()}", file=sys.stderr)
                 options = {name: value for name, value in vars(arguments).items() if name != "run"}
                 ranks.check_same({"version": __version__, **options})
+                if common.device(arguments) == "cuda":
+                    ranks.take_gpu()
             status = run(arguments, ranks)
             ranks.meet()
         return status

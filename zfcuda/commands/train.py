@@ -14,9 +14,9 @@ from ..report import Report
 from ..report.sections.evolution import evolution_section
 from ..report.sections.training import training_section
 from ..training import Ranks, Trainer, evaluate
-from ..training.distributed import GRADIENTS
+from ..training.checkpoint import CHECKPOINT
+from ..training.distributed import EXCHANGES, GRADIENTS
 from ..training.origin import augmentation_of
-from ..training.trainer import CHECKPOINT
 from . import common
 from .budget import add_budget, add_flip, add_model, architecture_of, input_scale, natural_size, schedule_of
 from .common import Commands
@@ -59,6 +59,13 @@ def add_parser(commands: Commands) -> None:
         default="fp32",
         help="as what they travel between processes: exact, or rounded to bfloat16, half as much (default: fp32)",
     )
+    parser.add_argument(
+        "--exchange",
+        choices=EXCHANGES,
+        default="auto",
+        help="how gradients travel between processes: from GPU to GPU by NCCL, or through the host's memory by MPI "
+        "(default: nccl on GPUs, mpi on CPUs)",
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--ten-crop", action="store_true", help="test with ten crops of each image, as the paper does")
     parser.add_argument(
@@ -94,6 +101,7 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
         seed=arguments.seed,
         communicator=ranks.communicator,
         gradients=arguments.gradients,
+        exchange=arguments.exchange,
     )
     tracker = None
     if writes and arguments.track_evolution is not None:

@@ -18,6 +18,9 @@ from ..errors import CheckpointError
 from ..nn import Network, read_checkpoint
 from ..nn.finite import is_finite
 
+CHECKPOINT = "checkpoint.safetensors"
+METRICS = "metrics.jsonl"
+
 _VELOCITY = "velocity/"
 _TRAINING_KEY = "zfcuda.training"
 

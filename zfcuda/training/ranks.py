@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from .. import backends
 from ..backends import Array, to_host
 from ..errors import BackendError, Interrupted
 from .checkpoint import fill
@@ -95,6 +96,13 @@ class Ranks:
     def share(self, count: int) -> slice:
         """Which of so many things are this rank's: all ranks have nearly as many, in the order of the ranks."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
+
+    def take_gpu(self) -> None:
+        """Makes a GPU CuPy's current one, before a network moves there: each rank of a host takes the next of those
+        that it sees, from the first again where there are fewer. `BackendError` where the CUDA backend cannot run."""
+        hosts = self.gather(os.uname().nodename)
+        cuda = backends.get("cuda").xp.cuda
+        cuda.Device(hosts[: self.rank].count(hosts[self.rank]) % cuda.runtime.getDeviceCount()).use()
 
     # ---- Messages ------------------------------------------------------------------------------------------
 

@@ -20,18 +20,16 @@ from ..nn import Network, read_checkpoint
 from ..nn.capture import Captured, identity
 from ..nn.finite import check_weights
 from ..ops.loss import check_label_range
-from .checkpoint import Progress, load_training, save_training
-from .distributed import GRADIENTS, SharedStep
+from .checkpoint import CHECKPOINT, METRICS, Progress, load_training, save_training
+from .distributed import SharedStep, check_options, exchange_for
 from .divergence import describe_divergence
 from .evaluation import evaluate, fitting, rank_of_label
 from .inputs import default_preprocess
+from .messages import of_epoch, of_interruption
 from .optimizer import SGD
 from .origin import Origin, augmentation_of, changes, check_resumable, data_of, describe
 from .ranks import Communicator, Ranks, RanksDiffer
 from .schedule import Fixed, Schedule
-
-CHECKPOINT = "checkpoint.safetensors"
-METRICS = "metrics.jsonl"
 
 Metrics = dict[str, Any]
 Callback = Callable[["Trainer", Metrics], None]
@@ -64,6 +62,8 @@ class Trainer:
     communicator    of mpi4py, where several processes train one network: each makes a trainer with the same arguments,
                     and calls it as the others do
     gradients       "fp32", or "bf16": rounded where they travel between processes, which is half as much
+    exchange        how they travel: "nccl", from GPU to GPU; "mpi", through the host's memory; "auto", by NCCL where
+                    the network is on a GPU, else by MPI
 
     `lr` may be set at any time, as the paper does by hand; a schedule of `fit` multiplies it. ValueError for values
     that are not allowed.
@@ -76,8 +76,12 @@ class Trainer:
     With a communicator every process (rank) computes its share of each batch, and all make the same step: that of one
     process on the whole batch, but for rounding. All start from rank 0's weights. For the same number of processes the
     bits are the same from run to run. `RanksDiffer` where networks, options or versions are not the same; what only
-    one rank raises ends all of them (MPI_Abort), in `fit` and in a `with trainer.ranks.ending_together():`. Gradients
-    travel through the host's memory, and no CUDA graphs are captured.
+    one rank raises ends all of them (MPI_Abort), in `fit` and in a `with trainer.ranks.ending_together():`. No CUDA
+    graphs are captured.
+
+    NCCL wants a GPU for each rank (`Ranks.take_gpu`, before the network moves there); `BackendError` where two have
+    one, or one has no NCCL: nothing falls back to MPI unasked. Its bits are the same from run to run on the same
+    machine, but its sums are in another order than MPI's (`zfcuda.training.by_nccl`). Not run on a GPU yet.
     """
 
     def __init__(
@@ -92,9 +96,9 @@ class Trainer:
         seed: int = 0,
         communicator: Communicator | None = None,
         gradients: str = "fp32",
+        exchange: str = "auto",
     ):
-        if gradients not in GRADIENTS:
-            raise ValueError(f"gradients must be one of {', '.join(GRADIENTS)}; got {gradients!r}")
+        check_options(gradients, exchange)
         if not 0 < lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, got {lr}")
         if not 0 <= seed < 2**63:
@@ -116,12 +120,16 @@ class Trainer:
         self._guard = array_module(next(iter(net.parameters().values()))).zeros((), np.float32)
         self._captured = Captured()
         self.ranks = Ranks(communicator)
-        self._shared = SharedStep(self.ranks, net, gradients) if self.ranks.size > 1 else None
         made_of = {"version": __version__, "architecture": net.architecture.to_dict(), "precision": net.precision}
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "max_filter_rms": max_filter_rms}
-        self._of_ranks = {"processes": self.ranks.size, "gradients": gradients} if self.ranks.size > 1 else {}
-        self.ranks.check_same({**made_of, **options, "seed": seed, "gradients": gradients})
-        self._take_weights()
+        self._shared: SharedStep | None = None
+        self._of_ranks: dict[str, Any] = {}
+        if self.ranks.size > 1:
+            travel = {"gradients": gradients, "exchange": exchange_for(net, exchange)}
+            self.ranks.check_same({**made_of, **options, "seed": seed, **travel})
+            self._shared = SharedStep(self.ranks, net, **travel)
+            self._of_ranks = {"processes": self.ranks.size, **travel}
+            self._take_weights()
 
     # ---- One step ------------------------------------------------------------------------------------------
 
@@ -286,12 +294,12 @@ class Trainer:
                         if out is not None and self.ranks.rank == 0:
                             self._save(out)
                         if progress:
-                            bar.write(_line(metrics, epochs), file=sys.stderr)
+                            bar.write(of_epoch(metrics, epochs), file=sys.stderr)
                     self.ranks.meet()
                 except KeyboardInterrupt as error:
                     if self.ranks.size > 1:  # one of them says so
-                        raise KeyboardInterrupt(self._where_to_go_on(out)) from error
-                    bar.write(self._where_to_go_on(out), file=sys.stderr)
+                        raise KeyboardInterrupt(of_interruption(len(self.history), out)) from error
+                    bar.write(of_interruption(len(self.history), out), file=sys.stderr)
                     raise
         return self.history
 
@@ -419,15 +427,6 @@ class Trainer:
         progress = load_training(path, self.net, self.optimizer.velocities)
         self.seed, self.steps, self.history = progress.seed, progress.step, progress.history
 
-    def _where_to_go_on(self, out: Path | None) -> str:
-        done = len(self.history)
-        where = f"Interrupted in epoch {done + 1}"
-        if out is None:
-            return f"{where}; nothing was written, as there is no out_dir."
-        if done == 0:
-            return f"{where}, before the first checkpoint."
-        return f"{where}; the checkpoint of epoch {done} is whole, and resume goes on from it: {out / CHECKPOINT}"
-
 
 def _one_late(items: Iterable[Item]) -> Iterator[Item]:
     """Each item when the next one has been made: a GPU has work to do while the host waits for a result."""
@@ -437,11 +436,3 @@ def _one_late(items: Iterable[Item]) -> Iterator[Item]:
         if len(waiting) == 2:
             yield waiting.pop(0)
     yield from waiting
-
-
-def _line(metrics: Metrics, epochs: int) -> str:
-    shown = [f"epoch {metrics['epoch']}/{epochs}", f"loss {metrics['train_loss']:.3f}"]
-    shown.append(f"training {100 * metrics['train_top1']:.1f} %")
-    if "validation_top1" in metrics:
-        shown.append(f"validation {100 * metrics['validation_top1']:.1f} %")
-    return ", ".join([*shown, f"{metrics['images_per_second']:.0f} images/s"])
