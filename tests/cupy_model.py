@@ -154,7 +154,7 @@ class Stream:
         self.finish(len(self._later))
 
     def wait_event(self, event):
-        self.cupy.log.append(("wait", self.ptr))
+        self.cupy.calls.append(("wait", self.ptr))
         self.seen = max(self.seen, event.seen)
         event.stream.finish(event.later)
 
@@ -209,7 +209,7 @@ class Cupy:
         self.streams = [Stream(self, 0)]
         self.made = []  # streams, by their ptr - 1
         self.captures = self.launches = self.plain = 0
-        self.log = []  # events that were recorded and waited for: what, on which stream
+        self.calls = []  # events that were recorded and waited for: what, on which stream
         self._pool = None
         self.cuda = types.SimpleNamespace(
             Stream=self._stream,
@@ -313,6 +313,12 @@ class Cupy:
     def sqrt(self, array):
         return self.compute(np.sqrt, array)
 
+    def log(self, array):
+        return self.compute(np.log, array)
+
+    def maximum(self, a, b):
+        return self.compute(np.maximum, a, b)
+
     def abs(self, array):
         return self.compute(np.abs, array)
 
@@ -351,7 +357,7 @@ class Event:
 
     def record(self, stream=None):
         self.stream = stream or self.cupy.streams[-1]
-        self.cupy.log.append(("record", self.stream.ptr))
+        self.cupy.calls.append(("record", self.stream.ptr))
         # Work is counted for all but the streams of `later`, which see what they have waited for.
         self.later = len(self.stream._later)
         self.seen = self.stream.seen if self.later else self.cupy.plain

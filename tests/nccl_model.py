@@ -50,7 +50,7 @@ class Communicator:
         assert op == nccl.NCCL_SUM
         stream = cupy.made[stream - 1]
         assert stream.seen == cupy.plain, "a sum of what may not be there yet"
-        cupy.log.append(("sum", count, datatype))
+        cupy.calls.append(("sum", count, datatype))
         stream.later(lambda: self._sum(sendbuf, recvbuf, count, nccl.TYPES[datatype]))
 
     def _sum(self, sendbuf, recvbuf, count, dtype):

@@ -14,7 +14,7 @@ import numpy as np
 
 from tests.cupy_model import Cupy, Kernels
 from tests.nccl_model import Nccl
-from zfcuda import backends, data
+from zfcuda import backends, cli, data
 from zfcuda.data import Augmentation
 from zfcuda.errors import BackendError
 from zfcuda.nn import Architecture, BatchNormSpec, ConvSpec, FullyConnectedSpec, MaxPoolSpec, Network, ReLUSpec, models
@@ -119,17 +119,17 @@ def watched(communicator, out):
 
     def noted(gradients):
         if gradients:
-            cupy.log.append(("ready", *gradients))
+            cupy.calls.append(("ready", *gradients))
         ready(gradients)
 
     def noted_update(*arguments, **options):
-        cupy.log.append(("update",))
+        cupy.calls.append(("update",))
         update(*arguments, **options)
 
     shared.ready, optimizer.update = noted, noted_update
     trainer.launch(*map(cupy.asarray, tiny.batch(5)))
-    assert all(log == cupy.log for log in trainer.ranks.gather(cupy.log))
-    leave(trainer, out, log=cupy.log)
+    assert all(calls == cupy.calls for calls in trainer.ranks.gather(cupy.calls))
+    leave(trainer, out, calls=cupy.calls)
 
 
 def measured(communicator, out, gpus="2"):
@@ -143,6 +143,14 @@ def measured(communicator, out, gpus="2"):
     if rank_of(communicator) == 0:
         np.savez(out / "weights.npz")
         (out / "numbers.json").write_text(json.dumps(found))
+
+
+def commanded(communicator, out, *words):
+    """`zfcuda train` where each rank sees two GPUs, and has not chosen one."""
+    cupy = with_gpus(communicator)
+    cupy.gpu = 0
+    assert cli.main(["train", "--out", str(out), "--device", "cuda", *words]) == 0
+    assert cupy.gpu == rank_of(communicator)
 
 
 def summed(communicator, out, gradients, place="cpu"):

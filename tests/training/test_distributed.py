@@ -178,7 +178,7 @@ def test_a_sum_follows_its_gradients_and_the_update_follows_it(tmp_path):
         return [["record", 0], ["wait", 1], ["sum", count, datatype], ["record", 1]]
 
     float32, float64 = 7, 8
-    assert numbers["log"][:-1] == [  # the last one is of the loss that is read later
+    assert numbers["calls"][:-1] == [  # the last one is of the loss that is read later
         *[["ready", "fc8.weight", "fc8.bias"], ["ready", "fc6.weight", "fc6.bias"], *summing(387, float32)],
         *[["ready", "conv2.weight", "conv2.bias"], *summing(188, float32)],
         *[["ready", "conv1.weight", "conv1.bias"], *summing(45, float32)],
@@ -420,6 +420,16 @@ def test_the_command_says_as_what_gradients_travelled(folder, model, tmp_path):
     assert (settings["processes"], settings["gradients"], settings["exchange"]) == (2, "bf16", "mpi")
 
 
+@pytest.mark.usefixtures("gpus")
+@pytest.mark.parametrize("exchange", ["nccl", "mpi"])
+def test_the_command_gives_each_rank_a_gpu(exchange, folder, model, tmp_path):
+    words = ("--data", folder, "--model", model, "--epochs", 1, "--exchange", exchange, "--quiet", *TRAIN)
+    done = run(2, "commanded", tmp_path / "run", *words)
+    assert done.returncode == 0, done.stderr
+    settings = zfcuda.load(tmp_path / "run" / "checkpoint.safetensors").origin["settings"]
+    assert (settings["processes"], settings["exchange"]) == (2, exchange)
+
+
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_is_killed(folder, model, tmp_path, rank):
     """At several moments: all end, and to go on gives the bits of a training that nothing has stopped."""
@@ -480,6 +490,16 @@ def test_an_error_before_the_training(folder, model, tmp_path):
 def alone(monkeypatch):
     for name in mpi.SIZES:
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(("rank", "number"), [(1, 1), (2, 0), (5, 1)])
+def test_the_ranks_of_a_host_take_its_gpus_in_turn(rank, number, gpu, monkeypatch):
+    ranks = Ranks()
+    ranks.rank = rank
+    monkeypatch.setattr(ranks, "gather", lambda here: ["one", "one", "two", "two", "two", "two"])
+    gpu.cuda.runtime.getDeviceCount = lambda: 2
+    ranks.take_gpu()
+    assert gpu.gpu == number
 
 
 @pytest.mark.usefixtures("alone")
