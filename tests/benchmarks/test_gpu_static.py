@@ -140,7 +140,7 @@ def test_a_kernel_of_patches():
         for part in (["BAR.SYNC"] * 10, ["HMMA.16816.F32.BF16"] * 64 + ["LDSM.16.M88.4"] * 11 + ["LDS.128"] * 4)
     ]
     copies = [gpu_sass.Counts.of([gpu_sass.Instruction(0, "LDGSTS.E.BYPASS.128", "", False)] * n) for n in (4, 1)]
-    compiled = gpu_sass.Code("mangled", 138, 0, 0, 0, gpu_sass.MainLoop(*counts, tuple(copies)))
+    compiled = gpu_sass.Code("mangled", 138, 0, 0, 0, gpu_sass.MainLoop(*counts, tuple(copies)), counts[0])
     name = "void dgrad_patch_kernel<PatchTile<Bf16, 16, 4> >(ConvShape)"
     (square,) = gpu_model.kernels([compiled], [name])
     assert square.name == "patch dgrad bf16 mma 512x16, 4 tap rows"
@@ -152,7 +152,7 @@ def test_a_kernel_of_patches():
     cycles = kernel.cycles(H200)
     assert cycles["shared"] == 4 * (5 * (11 * 4 + 4 * 4) + (4 * 4 + 5) * 4)
     assert cycles["L2"] == (10 * 68 * 32 + 20 * 512) / 28
-    assert gpu_model.kernels([gpu_sass.Code("mangled", 138, 0, 0, 9, None)], [name]) == []
+    assert gpu_model.kernels([gpu_sass.Code("mangled", 138, 0, 0, 9, None, counts[0])], [name]) == []
 
 
 def test_a_main_loop_that_is_not_one_k_tile_is_an_error():

@@ -1,5 +1,5 @@
 """Files and folders that mean harm, or look like it: each is read right or refused with one clear line, within five
-seconds and a gigabyte. As a script, this reads the data sets whose paths it is given, each in a fork of itself."""
+seconds and a gigabyte."""
 
 import bz2
 import functools
@@ -9,9 +9,7 @@ import json
 import lzma
 import os
 import re
-import resource
 import select
-import signal
 import socket
 import struct
 import subprocess
@@ -25,29 +23,6 @@ import pytest
 from PIL import Image
 
 SECONDS, BYTES = 5.0, 2**30
-
-
-def _serve() -> None:
-    from zfcuda import data
-
-    for line in sys.stdin:
-        if os.fork() == 0:
-            signal.alarm(60)
-            found = {}
-            try:
-                split = data.open(**json.loads(line))
-                for half in split:
-                    for first in range(0, len(half), 64):
-                        half.batch(range(first, min(first + 64, len(half))))
-                found = {"images": [len(half) for half in split], "left out": len(split.train.skipped)}
-            except Exception as error:
-                found = {"error": str(error), "kind": type(error).__name__}
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            found |= {"seconds": used.ru_utime + used.ru_stime, "bytes": 1024 * used.ru_maxrss}
-            print(json.dumps(found), flush=True)
-            os._exit(0)
-        if os.wait()[1] != 0:
-            print(json.dumps({"error": "killed", "kind": "killed", "seconds": 60, "bytes": 0}), flush=True)
 
 
 # ---- What stands in every set ---------------------------------------------------------------------------------
@@ -429,7 +404,7 @@ def _only(root: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def server():
-    command = [sys.executable, "-m", __name__]
+    command = [sys.executable, "-m", "tests.data.reading"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         yield process
         process.stdin.close()
@@ -481,7 +456,3 @@ def test_the_command_line_says_one_line_and_its_own_option(tmp_path):
                 f"{path}/a/x.png: is a FIFO, not a file"
             ]
             assert shown.returncode == 2
-
-
-if __name__ == "__main__":
-    _serve()

@@ -217,7 +217,7 @@ def test_nccl_that_does_not_start_on_one_rank_ends_all(rank, where, tmp_path):
 @pytest.mark.usefixtures("gpus")
 def test_ranks_that_would_add_up_differently(tmp_path):
     (line, _) = raised_by_all(2, "other_exchange", tmp_path)
-    assert line == "rank 1 does not train as rank 0 does: exchange 'mpi' instead of 'nccl'"
+    assert line == "rank 1 differs from rank 0: exchange 'mpi' instead of 'nccl'"
 
 
 def test_an_exchange_that_cannot_be():
