@@ -37,6 +37,9 @@ constexpr std::int64_t kStreamBytes = 16 << 20;
 // An argument of more bytes than this is read from memory, not from a cache.
 constexpr std::int64_t kCacheBytes = 32 << 20;
 
+// An argument of more bytes than this does not stay in a core's own caches.
+constexpr std::int64_t kSecondCacheBytes = 1 << 20;
+
 // A page of memory. The processor foresees one stream in each: what is read from it should be read
 // in order.
 constexpr int kPageFloats = 1024;

@@ -75,9 +75,9 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
     const bool stream = streams(std::int64_t{sh.n} * P * Q * K, K, y);
     const RowTasks tasks(P, K);
     const float* const x_end = x + sh.n * x_image;
-    // The rows of x that the next row of y reads first come from memory, a part for each block of
-    // channels. The processor foresees them itself where a pixel is a few cache lines.
-    const bool fetches = sh.n * x_image * 4 > kCacheBytes / 2 && sh.c > 64;
+    // The rows of x that the next row of y reads first come from memory, or from the cache that all
+    // cores share: a part for each block of channels.
+    const bool fetches = sh.n * x_image * 4 > kSecondCacheBytes;
     const auto what_comes_next = [&](const RowTasks::Task& at) {
         const std::int64_t floats = std::int64_t{sh.stride_h} * sh.w * sh.c / tasks.blocks;
         const int row = std::max(0, at.row * sh.stride_h - sh.top + last_tap_down + 1);
