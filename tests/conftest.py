@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import types
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ import pytest
 
 from tests.cupy_model import Cupy, Kernels
 from zfcuda import backends
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job that a script starts behind it, and its children then
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CASES = {"cpu": 200, "emulated": 60, "cuda": 200}  # random cases per operation
 
