@@ -5,8 +5,9 @@
 // depth x columns), transform back and write. fprop has the phases in the depth, dgrad in the
 // columns, which are the pixels of x with one remainder by the stride; its filters are flipped.
 //
-// Transformed filters and tiles stay in the last-level cache. The transforms cost memory traffic
-// that is shared by all channels on the other side. Where maps are small, neighbouring images of a
+// Transformed filters and tiles stay in the last-level cache; where the filters are few, a thread
+// makes chunks alone, which stay in its own cache. The transforms cost memory traffic that is shared
+// by all channels on the other side. Where maps are small, neighbouring images of a
 // batch share tiles (grid.h): results stay within the tolerance of their own size. An infinity or
 // NaN in one image would reach its neighbour's edge, so that a batch that has one is computed
 // again, image by image.
@@ -65,7 +66,8 @@ struct Plan {
         return std::max(1, std::min(held, shared_out)) * kTileRows;
     }
 
-    // Floats of a chunk's data and products. The first chunk's lie before the zeros, the others' behind them.
+    // Floats of a chunk's data and products. The first chunk's lie before the zeros, the others'
+    // behind them.
     std::int64_t chunk_floats() const { return zeros - data; }
 
     // The same with the chunk of one thread.
