@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from zfcuda.analysis import incremental
 from zfcuda.analysis.geometry import Window
 from zfcuda.analysis.incremental import PatchedForward
 from zfcuda.nn import Network
@@ -33,7 +34,10 @@ def painted(image, windows, pixels):
 
 @pytest.mark.parametrize("shape", [(29, 26, 3), (33, 41, 1), (24, 24, 2)])
 @pytest.mark.parametrize("at_a_time", [1, 7, 100])
-def test_every_step_is_that_of_the_whole_image(shape, at_a_time):
+@pytest.mark.parametrize("spared", [0, 60, 10**9])
+def test_every_step_is_that_of_the_whole_image(shape, at_a_time, spared, monkeypatch):
+    """Whether windows are computed each in its size, or all in the largest that holds them."""
+    monkeypatch.setattr(incremental, "_FILTERS_IN_CELLS", spared)
     net, image, pixels = deep_net(shape), noise(shape, 1), noise(shape, 2)
     windows = scattered(shape, 40, seed=3)
     patched = PatchedForward(net, image)

@@ -16,6 +16,7 @@ on ZFNet's 224 needs 6 % of the first convolution, 15 % of the second, and about
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -30,6 +31,11 @@ from .source import to_device
 
 if TYPE_CHECKING:
     from ..nn.network import Network
+
+
+# How many cells of a map take as long as going through a layer's filters once, at least: transforming 512 filters
+# of 3x3x512 for Winograd takes as long as the products of 900 cells.
+_FILTERS_IN_CELLS = 500
 
 
 class Occluded(NamedTuple):
@@ -239,9 +245,10 @@ def _advance(step: _Step, cells: Sequence[_Cells]) -> _Changes:
     rows = _reached(down, [(window.top, window.height) for window in before])
     columns = _reached(across, [(window.left, window.width) for window in before])
     windows = [Window(top, left, height, width) for (top, height), (left, width) in zip(rows, columns, strict=True)]
-    groups: dict[tuple[int, ...], tuple[list[int], list[list[np.ndarray]]]] = {}
+    computed = _computed_together(windows, (down.outputs, across.outputs))
+    groups: dict[tuple[int, int], tuple[list[int], list[list[np.ndarray]]]] = {}
     in_turn = zip(*(one.in_turn() for one in cells), strict=True)
-    for index, (window, numbers) in enumerate(zip(windows, in_turn, strict=True)):
+    for index, (window, numbers) in enumerate(zip(computed, in_turn, strict=True)):
         top, left, height, width = window
         sees = Window(top * down.stride, left * across.stride, down.reach(height), across.reach(width))
         members, seen = groups.setdefault((height, width), ([], []))
@@ -253,10 +260,34 @@ def _advance(step: _Step, cells: Sequence[_Cells]) -> _Changes:
     for size, (members, seen) in groups.items():
         part = step.apply([one.take(numbers) for one, numbers in zip(cells, zip(*seen, strict=True), strict=True)])
         stop = start + len(members) * size[0] * size[1]
-        numbers_of |= zip(members, np.arange(start, stop).reshape(-1, *size), strict=True)
+        for index, numbers in zip(members, np.arange(start, stop).reshape(-1, *size), strict=True):
+            numbers_of[index] = numbers[_place(windows[index], -computed[index].top, -computed[index].left)]
         values.append(part.reshape(stop - start, -1))
         start = stop
     return _Changes(windows, cells[0].starts, values, [numbers_of[index] for index in range(len(windows))])
+
+
+def _computed_together(windows: Sequence[Window], size: tuple[int, int]) -> list[Window]:
+    """The windows of a map of this size (height, width), each as large as those that it is computed with: a few of one
+    size join larger ones, where what is computed for nothing costs less than going through the filters once more."""
+    counts = Counter((window.height, window.width) for window in windows)
+    joins: dict[tuple[int, int], tuple[int, int]] = {}
+    for height, width in sorted(counts, key=lambda one: one[0] * one[1]):
+        larger = [one for one in counts if one not in joins and one[0] >= height and one[1] >= width]
+        larger.remove((height, width))
+        if larger:
+            best = min(larger, key=lambda one: one[0] * one[1])
+            if counts[height, width] * (best[0] * best[1] - height * width) <= _FILTERS_IN_CELLS:
+                counts[best] += counts[height, width]
+                joins[height, width] = best
+    together = []
+    for window in windows:
+        height, width = window.height, window.width
+        while (height, width) in joins:
+            height, width = joins[height, width]
+        top, left = min(window.top, size[0] - height), min(window.left, size[1] - width)
+        together.append(Window(top, left, height, width))
+    return together
 
 
 def _hull(windows: Sequence[Window]) -> Window:
