@@ -7,7 +7,42 @@ import onnx
 import onnxruntime
 from onnx import numpy_helper
 
+from zfcuda.interop import onnx as interop
+
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+RNG = np.random.default_rng(0)
+
+
+def w(*shape):
+    """A weight, its first axis being units."""
+    return (RNG.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[1:])))).astype(np.float32)
+
+
+def positive(*shape):
+    return RNG.uniform(0.5, 2, shape).astype(np.float32)
+
+
+def ints(*values):
+    return np.array(values, np.int64)
+
+
+def read(proto, path, **options):
+    onnx.save(proto, path / "model.onnx")
+    return interop.load(path / "model.onnx", **options)
+
+
+def images(proto, count=2):
+    dims = [dim.dim_value for dim in proto.graph.input[0].type.tensor_type.shape.dim]
+    return np.random.default_rng(1).standard_normal((dims[0] or count, *dims[1:])).astype(np.float32)
+
+
+def nhwc(x):
+    return np.ascontiguousarray(np.moveaxis(x, 1, -1))
+
+
+SMALL = {"w": w(4, 3, 3, 3)}  # of one convolution
+CLASSIFIER = "c = Conv (x, conv1_weight)\nr = Relu (c)\nf = Flatten (r)\nl = Gemm <transB=1> (f, fc_weight, fc_bias)\n"
+WEIGHTS = {"conv1_weight": w(4, 3, 5, 5), "fc_weight": w(5, 192), "fc_bias": w(5)}
 
 
 def model(nodes, weights, shape=("N", 3, 12, 10), opset=13, outputs=("y",), dtype=onnx.TensorProto.FLOAT):

@@ -1,0 +1,191 @@
+"""What zfcuda/interop/onnx.py refuses of a model, and how it says so."""
+
+import numpy as np
+import pytest
+
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install 'zfcuda[onnx]'")
+pytest.importorskip("onnxruntime", reason="needs onnxruntime, the reference")
+
+from onnx import TensorProto  # noqa: E402
+
+from tests.interop.onnx_models import CLASSIFIER, SMALL, WEIGHTS, ints, model, read, w  # noqa: E402
+from zfcuda import CheckpointError, data  # noqa: E402
+
+UNREADABLE = {
+    "an operation": (
+        "c = Conv (x, w)\ny = Gelu (c)",
+        SMALL,
+        r"c? ?\(Gelu\): is no operation that is read\noperations that are read: .*Conv, ",
+    ),
+    "of others": ("y = com.microsoft.FusedConv (x, w)", SMALL, r"\(com.microsoft.FusedConv\): is no operation"),
+    "a product": ("c = Conv (x, w)\ny = Mul (c, c)", SMALL, r"\(Mul\): products are read of a tensor and constants"),
+    "quantised": (
+        "y = Conv (x, w)",
+        {"w": np.ones((4, 3, 3, 3), np.int8)},
+        "the weight must be floating-point .* int8",
+    ),
+    "weights that do not fit": ("y = Conv (x, w)", {"w": w(4, 2, 3, 3)}, "its weight must have shape"),
+    "too large a window": ("y = Conv (x, w)", {"w": w(4, 3, 13, 3)}, "window of 13 is larger than its padded input"),
+    "a computed weight": (
+        "c = Conv (x, w)\ny = Conv (x, c)",
+        SMALL,
+        "the weight must be known before there is an image",
+    ),
+    "three dimensions": ("y = Conv (x, w)", {"w": w(4, 3, 3, 3, 3)}, "convolutions of one and two dimensions"),
+    "across the batch": (
+        "c = Conv (x, w)\ny = Reshape (c, s)",
+        SMALL | {"s": ints(-1, 80)},
+        "must leave the images of a batch apart",
+    ),
+    "a softmax inside": ("s = Softmax (x)\ny = Conv (s, w)", SMALL, "softmax is read over all outputs together"),
+    "a sigmoid inside": ("s = Sigmoid (x)\ny = Conv (s, w)", SMALL, "sigmoid is read at the end of a model only"),
+    "padding at the end": (
+        "c = Conv (x, w)\np = Pad (c, s)\nq = Pad (p, s)\ny = Relu (q)",
+        SMALL | {"s": ints(0, 0, 1, 1, 0, 0, 1, 1)},
+        "maps are padded in front of a convolution or a pool only",
+    ),
+    "zeros before a maximum": (
+        "c = Conv (x, w)\np = Pad (c, s)\ny = MaxPool <kernel_shape=[2, 2]> (p)",
+        SMALL | {"s": ints(0, 0, 1, 1, 0, 0, 1, 1)},
+        "padded with -inf, or behind a ReLU with zeros; not 0",
+    ),
+    "an image subtracted": (
+        "s = Sub (x, m)\ny = Conv (s, w)",
+        SMALL | {"m": w(3, 12, 10)},
+        "these differ from pixel to pixel",
+    ),
+    "broadcasting": (
+        "c = Conv (x, w)\ng = GlobalAveragePool (c)\ny = Add (c, g)",
+        SMALL,
+        r"sums are read of tensors of one shape, got \('N', 4, 10, 8\) and \('N', 4, 1, 1\)",
+    ),
+    "an even number of channels": ("c = Conv (x, w)\ny = LRN <size=4> (c)", SMALL, "must be odd"),
+    "absurd sizes": (
+        "s = ConstantOfShape (n)\ny = Conv (x, s)",
+        {"n": ints(2**30, 2**30, 3, 3)},
+        "it would make an array of",
+    ),
+    "an outer product": (
+        "s = Mul (a, b)\ny = Conv (x, s)",
+        {"a": np.ones((2**16, 1), np.float32), "b": np.ones((1, 2**16), np.float32)},
+        "it would make an array of",
+    ),
+    "many arrays": (
+        "a = Expand (k, n)\nb = Expand (k, n)\nd = Expand (k, n)\ns = Concat <axis=0> (a, b, d)\ny = Conv (x, s)",
+        {"k": w(1), "n": ints(2**27)},
+        "array of 134,217,728 float32, and all that a model makes must fit into 1,073,741,824 bytes",
+    ),
+    "an array that doubles": (
+        "\n".join(f"k{i + 1} = Concat <axis=0> (k{i}, k{i})" for i in range(8)) + "\ny = Conv (x, k8)",
+        {"k0": w(2**20)},
+        "all that a model makes must fit into",
+    ),
+    "maps that double": (
+        "m0 = Conv (x, w)\n"
+        + "\n".join(f"m{i + 1} = Concat <axis=1> (m{i}, m{i})" for i in range(24))
+        + "\ny = Relu (m24)",
+        SMALL,
+        "numbers is rearranged; at most",
+    ),
+    "a norm of no channels": (
+        "c = Conv (x, w)\ny = LRN <size=0> (c)",
+        SMALL,
+        r"attributes that are not those of its kind \(.*zero\)",
+    ),
+    "division by zero": (
+        "c = Conv (x, w)\ny = Div (c, k)",
+        SMALL | {"k": np.zeros(1, np.float32)},
+        "constants must be finite",
+    ),
+    "another kernel": ("y = Conv <kernel_shape=[5, 5]> (x, w)", SMALL, r"must be the weight's \(3, 3\), got \(5, 5\)"),
+    "vast padding": ("y = Conv <pads=[9000, 9000, 9000, 9000]> (x, w)", SMALL, "numbers for an image; at most"),
+    "indices": ("c, i = MaxPool <kernel_shape=[2, 2]> (x)\ny = Conv (i, w)", SMALL, "it reads i, which is no output"),
+    "no layers": ("y = Identity (x)", {}, "the model has no layers"),
+    "a constant output": ("z = Conv (x, w)\ny = Identity (w)", SMALL, "output does not depend on its input"),
+    "no weights": ("y = Relu (x)", {}, "a network needs a conv or fc layer"),
+}
+
+
+@pytest.mark.parametrize("what", UNREADABLE)
+def test_what_cannot_be_read(what, tmp_path, monkeypatch):
+    nodes, weights, message = UNREADABLE[what]
+    if what == "an array that doubles":
+        monkeypatch.setattr("zfcuda.interop.builder._ROOM", 2**28)
+    proto = model(nodes, weights)
+    with pytest.raises(CheckpointError, match=f"(?s)model.onnx: .*{message}"):
+        read(proto, tmp_path)
+
+
+def test_a_bias_for_each_image(tmp_path):
+    weights = {"w": w(12, 2), "b": w(2, 1)}
+    with pytest.raises(CheckpointError, match=r"the bias must be one number or one for each of 2 units, got \(2, 1\)"):
+        read(model("y = Gemm (x, w, b)", weights, (2, 12)), tmp_path)
+
+
+def test_a_tensor_that_is_made_twice(tmp_path):
+    for nodes, name in (("c = Conv (x, w)\nk = Relu (c)\ny = Add (k, c)", "k"), ("y = Conv (x, w)\ny = Relu (y)", "y")):
+        with pytest.raises(CheckpointError, match=f"damaged: '{name}' is made twice"):
+            read(model(nodes, SMALL | {"k": w(1, 4, 1, 1)}), tmp_path)
+
+
+def test_an_image_that_is_too_large(tmp_path):
+    with pytest.raises(CheckpointError, match="an image of 2,028,000,000 numbers is too large; at most 67,108,864"):
+        read(model("y = Conv (x, w)", SMALL, ("N", 3, 26_000, 26_000)), tmp_path)
+
+
+def test_many_layers_of_one_name(tmp_path):
+    """In a time that is linear in their number."""
+    chain = "\n".join(f"r{i + 1} = Relu (r{i})" for i in range(3000))
+    net = read(model(f"r0 = Conv (x, w)\n{chain}\ny = Relu (r3000)", SMALL), tmp_path)
+    assert list(net.layers)[-1] == "relu_3000"
+
+
+def test_all_that_cannot_be_read_is_in_one_error(tmp_path):
+    nodes = "a = Conv (x, w)\nb = Gelu (a)\nc = Conv (b, w)\nd = Mish (x)\ny = Add (c, d)"
+    with pytest.raises(CheckpointError, match="2 of the model's 5 nodes cannot be read") as error:
+        read(model(nodes, SMALL, opset=20), tmp_path)
+    assert [line.partition(":")[0].strip() for line in str(error.value).splitlines()[1:-1]] == [
+        "gelu (Gelu)",
+        "mish (Mish)",
+    ]
+
+
+def test_control_flow(tmp_path):
+    branch = onnx.helper.make_graph([onnx.parser.parse_node("z = Identity (x)")], "g", [], [])
+    proto = model("c = Conv (x, w)\ny = Relu (c)", SMALL)
+    proto.graph.node.append(onnx.helper.make_node("If", ["c"], ["z"], then_branch=branch, else_branch=branch))
+    proto.graph.output[0].name = "z"
+    with pytest.raises(CheckpointError, match=r"\(If\): control flow is not read"):
+        read(proto, tmp_path)
+
+
+def test_several_inputs(tmp_path):
+    proto = model("c = Conv (x, w)\ny = Add (c, z)", SMALL)
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("z", TensorProto.FLOAT, ("N", 4, 10, 8)))
+    with pytest.raises(CheckpointError, match="a model with one input is read; this one has x, z"):
+        read(proto, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "message"),
+    [
+        ((2, 3), TensorProto.INT64, "its input x must be floating-point numbers, got INT64"),
+        ((1, 1, 3, 12, 10), TensorProto.FLOAT, r"must be \(N, C, H, W\), .* got \(1, 1, 3, 12, 10\)"),
+        (("N", 3, 2**30, 2**30), TensorProto.FLOAT, "is too large"),
+        (None, TensorProto.FLOAT, "must be a tensor of a known number of dimensions"),
+    ],
+)
+def test_inputs_that_are_no_images(shape, dtype, message, tmp_path):
+    with pytest.raises(CheckpointError, match=message):
+        read(model("y = Conv (x, w)", SMALL, shape, dtype=dtype), tmp_path)
+
+
+def test_classes_and_preprocessing_that_do_not_fit(tmp_path):
+    proto = model(CLASSIFIER + "y = Softmax (l)", WEIGHTS)
+    with pytest.raises(CheckpointError, match="classes must be 5 names, one for each output; got 2"):
+        read(proto, tmp_path, classes=["a", "b"])
+    preprocess = data.Preprocess(np.zeros((14, 12, 3), np.float32), (12, 12))
+    with pytest.raises(CheckpointError, match=r"preprocess must make images of \(12, 10, 3\), got \(12, 12, 3\)"):
+        read(proto, tmp_path, preprocess=preprocess)
+    with pytest.raises(CheckpointError, match="head must be one of softmax, sigmoid, none; got 'tanh'"):
+        read(proto, tmp_path, head="tanh")
