@@ -1,4 +1,4 @@
-"""Random calls of every operation with extreme sizes (tests/fuzz.py), in a process that may crash alone."""
+"""Random calls of every operation with extreme sizes (tests/fuzz), in a process that may crash alone."""
 
 import subprocess
 import sys
