@@ -1,5 +1,6 @@
 """Modules as people write them, small, in every style: shape of an image (H, W, C) -> module."""
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -264,3 +265,13 @@ def make(name):
             elif tensor.ndim > 1 and key != "mean":
                 tensor.mul_(1.5)
     return shape, module.eval()
+
+
+def images(shape, count=3):
+    return np.random.default_rng(1).standard_normal((count, *shape)).astype(np.float32)
+
+
+def as_input(x, module):
+    """NHWC images as the module's double input."""
+    x = torch.from_numpy(x).double().permute(0, 3, 1, 2)
+    return x[:, :, 0] if any(isinstance(one, nn.Conv1d) for one in module.modules()) else x
