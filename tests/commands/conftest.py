@@ -1,4 +1,4 @@
-"""A command line, and a net that knows four fruits by their colours."""
+"""A command line, a net that knows four fruits by their colours, and one that tells two squares by theirs."""
 
 import json
 
@@ -51,4 +51,27 @@ def fruit_net(fruit, tmp_path_factory):
     words = ("--epochs", 6, "--batch-size", 8, "--lr", 0.02, "--quiet")
     assert run("train", "--data", fruit, *words, "--out", out) == 0
     assert numbers_of(out)["Training"][-1]["validation_top1"] > 0.9
+    return out / "checkpoint.safetensors"
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Two classes of 28 x 28 colour images, with a train and a test half."""
+    root = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for half, count in (("train", 24), ("test", 8)):
+        for label, name in enumerate(("red <b>", "green & co")):
+            (root / half / name).mkdir(parents=True)
+            for i in range(count):
+                image = rng.integers(0, 60, (28, 28, 3), np.uint8)
+                image[6:20, 6:20, label] = 220
+                Image.fromarray(image).save(root / half / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def trained(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("trained")
+    words = ("--data", folder, "--image-size", 28, "--epochs", 2, "--batch-size", 8, "--quiet")
+    assert run("train", *words, "--out", out) == 0
     return out / "checkpoint.safetensors"
