@@ -56,6 +56,13 @@ def test_captured_steps_have_the_bits_of_plain_ones(pair):
     assert pair.captured.steps == 5
 
 
+def test_without_graphs_every_operation_is_launched_by_itself(gpu):
+    pair = Pair(gpu, cuda_graphs=False)
+    for step in range(3):
+        pair.step(seed=step)
+    assert pair.graphs() == (0, 0)
+
+
 def test_the_host_does_no_more_than_fill_in_the_batch_and_launch(gpu):
     pair = Pair(gpu)
     for step in range(2):
@@ -163,8 +170,10 @@ def test_a_resumed_training_ends_with_the_same_bits(gpu, tmp_path):
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 def test_on_a_gpu(precision):
     cupy = backends.get("cuda").xp
-    captured, plain = (Trainer(tiny.network().to("cuda"), **OPTIONS, precision=precision) for _ in range(2))
-    plain._captured = lambda function, *, key, **arrays: function(**arrays)
+    captured, plain = (
+        Trainer(tiny.network().to("cuda"), **OPTIONS, precision=precision, cuda_graphs=graphs)
+        for graphs in (True, False)
+    )
     for step in range(5):
         images, labels = (cupy.asarray(array) for array in tiny.batch(seed=step))
         captured.lr = plain.lr = 0.05 / (step + 1)

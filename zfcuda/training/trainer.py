@@ -64,6 +64,7 @@ class Trainer:
     gradients       "fp32", or "bf16": rounded where they travel between processes, which is half as much
     exchange        how they travel: "nccl", from GPU to GPU; "mpi", through the host's memory; "auto", by NCCL where
                     the network is on a GPU, else by MPI
+    cuda_graphs     whether steps on a GPU become CUDA graphs, as below
 
     `lr` may be set at any time, as the paper does by hand; a schedule of `fit` multiplies it. ValueError for values
     that are not allowed.
@@ -71,7 +72,7 @@ class Trainer:
     On a GPU a step is captured as a CUDA graph when a second one of the same shape follows the first, and from then on
     launched as a whole, until the shape, an array or a setting changes (`zfcuda.nn.capture.Captured`). Values written
     into the parameters take effect at the next step, and the bits are those of plain launches. The graph holds the
-    memory of a step as long as the trainer lives.
+    memory of a step as long as the trainer lives; without `cuda_graphs` every operation is launched by itself.
 
     With a communicator every process (rank) computes its share of each batch, and all make the same step: that of one
     process on the whole batch, but for rounding. All start from rank 0's weights. For the same number of processes the
@@ -97,6 +98,7 @@ class Trainer:
         communicator: Communicator | None = None,
         gradients: str = "fp32",
         exchange: str = "auto",
+        cuda_graphs: bool = True,
     ):
         check_options(gradients, exchange)
         if not 0 < lr < float("inf"):
@@ -118,7 +120,7 @@ class Trainer:
         self.steps = 0
         self.history: list[Metrics] = []
         self._guard = array_module(next(iter(net.parameters().values()))).zeros((), np.float32)
-        self._captured = Captured()
+        self._captured = Captured() if cuda_graphs else None
         self.ranks = Ranks(communicator)
         made_of = {"version": __version__, "architecture": net.architecture.to_dict(), "precision": net.precision}
         options = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay, "max_filter_rms": max_filter_rms}
@@ -162,10 +164,10 @@ class Trainer:
             "lr": backend.number(lr, np.float32),
             "step": backend.number(self.steps, np.uint64),
         }
-        if self._shared is None:
-            loss, probabilities = self._captured(self._update, key=self._identity, **arrays)
-        else:
+        if self._captured is None or self._shared is not None:
             loss, probabilities = self._update(**arrays)
+        else:
+            loss, probabilities = self._captured(self._update, key=self._identity, **arrays)
         launched = _Launched(self.steps, lr, images, labels, probabilities, backend.read_later(loss))
         self.steps += 1
         return launched
