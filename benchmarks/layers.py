@@ -31,28 +31,40 @@ def against(
 # ---- Convolutions ------------------------------------------------------------------------------------------------
 
 
-class _Conv:
+class _Convolution:
+    """A convolution as PyTorch computes it."""
+
+    groups = 1
+    geometry: dict[str, Any]  # stride and padding
+
+    def forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return functional.conv2d(x, w, b, groups=self.groups, **self.geometry)
+
+    def dx(self, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return self._gradients(dy, x, w, [True, False, False])[0]
+
+    def dw(self, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return self._gradients(dy, x, w, [False, True, False])[1]
+
+    def _gradients(self, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, wanted: list[bool]) -> list[torch.Tensor]:
+        stride, padding = (pair(self.geometry[name]) for name in ("stride", "padding"))
+        geometry = None, stride, padding, [1, 1], False, [0, 0], self.groups
+        return aten.convolution_backward.default(dy, x, w, *geometry, wanted)
+
+
+class _Conv(_Convolution):
     """The arrays of a convolution, and what is counted."""
 
     def __init__(self, setting: Setting, case: cases.Conv):
         (h, w), (r, s), (p, q) = pair(case.size), pair(case.kernel), case.output
         n, c, k = case.n, case.channels, case.maps
-        self.case, self.kernel, self.size = case, (r, s), (h, w)
+        self.kernel, self.size = (r, s), (h, w)
         self.x, self.dy = setting.normal(n, c, h, w), setting.normal(n, k, p, q)
         self.w = setting.normal(k, c, r, s, scale=(r * s * c) ** -0.5)
         self.b = setting.normal(k)
-        self.geometry: dict[str, Any] = {"stride": case.stride, "padding": case.padding}
+        self.geometry = {"stride": case.stride, "padding": case.padding}
         self.options = self.geometry | setting.options
         self.work = {"flops": case.flops, "moved": float(self.x.nbytes + self.w.nbytes + self.dy.nbytes)}
-
-    def forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return functional.conv2d(x, w, b, **self.geometry)
-
-    def backward(self, *, of_x: bool = False, of_w: bool = False) -> Callable[..., list[torch.Tensor]]:
-        """PyTorch's gradients of (dy, x, w): of x, w and the bias, None where not asked for."""
-        stride, padding = pair(self.case.stride), pair(self.case.padding)
-        geometry = None, stride, padding, [1, 1], False, [0, 0], 1, [of_x, of_w, False]
-        return lambda dy, x, w: aten.convolution_backward.default(dy, x, w, *geometry)
 
 
 def fprop(setting: Setting, case: cases.Conv) -> Calls:
@@ -73,12 +85,7 @@ def dgrad(setting: Setting, case: cases.Conv) -> Calls:
     def call() -> Any:
         return ops.conv_transpose2d(dy, w, output_size=of.size, **of.options)
 
-    backward = of.backward(of_x=True)
-
-    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        return backward(dy, x, w)[0]
-
-    return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
+    return against(setting, call, of.dx, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
 
 
 def wgrad(setting: Setting, case: cases.Conv) -> Calls:
@@ -88,35 +95,21 @@ def wgrad(setting: Setting, case: cases.Conv) -> Calls:
     def call() -> Any:
         return ops.conv2d_weight_grad(x, dy, kernel_size=of.kernel, **of.options)
 
-    backward = of.backward(of_w=True)
-
-    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        return backward(dy, x, w)[1]
-
     tolerance = setting.weight_grad_tolerance
-    return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
+    return against(setting, call, of.dw, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
 
 
 # ---- Depthwise convolutions ------------------------------------------------------------------------------------------
 
 
-class _Depthwise:
+class _Depthwise(_Convolution):
     def __init__(self, setting: Setting, case: cases.Depthwise):
-        self.case = case
+        self.groups = case.channels
         self.x = setting.normal(case.n, case.channels, case.size, case.size)
         self.dy = setting.normal(case.n, case.channels, *case.output)
         self.w, self.b = setting.normal(case.channels, 1, 3, 3, scale=1 / 3), setting.normal(case.channels)
-        self.geometry: dict[str, Any] = {"stride": case.stride, "padding": 1}
+        self.geometry = {"stride": case.stride, "padding": 1}
         self.work = {"flops": 18.0 * self.dy.numel(), "moved": float(self.x.nbytes + self.dy.nbytes)}
-
-    def forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return functional.conv2d(x, w, b, groups=self.case.channels, **self.geometry)
-
-    def backward(self, *, of_x: bool = False, of_w: bool = False) -> Callable[..., list[torch.Tensor]]:
-        """PyTorch's gradients of (dy, x, w): of x, w and the bias, None where not asked for."""
-        stride = pair(self.case.stride)
-        geometry = None, stride, [1, 1], [1, 1], False, [0, 0], self.case.channels, [of_x, of_w, False]
-        return lambda dy, x, w: aten.convolution_backward.default(dy, x, w, *geometry)
 
 
 def depthwise_fprop(setting: Setting, case: cases.Depthwise) -> Calls:
@@ -136,12 +129,7 @@ def depthwise_dgrad(setting: Setting, case: cases.Depthwise) -> Calls:
     def call() -> Any:
         return ops.depthwise_conv2d_data_grad(dy, w, output_size=case.size, **of.geometry)
 
-    backward = of.backward(of_x=True)
-
-    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        return backward(dy, x, w)[0]
-
-    return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
+    return against(setting, call, of.dx, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
 
 
 def depthwise_wgrad(setting: Setting, case: cases.Depthwise) -> Calls:
@@ -151,13 +139,8 @@ def depthwise_wgrad(setting: Setting, case: cases.Depthwise) -> Calls:
     def call() -> Any:
         return ops.depthwise_conv2d_weight_grad(x, dy, kernel_size=3, **of.geometry)
 
-    backward = of.backward(of_w=True)
-
-    def theirs(dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
-        return backward(dy, x, w)[1]
-
     tolerance = setting.weight_grad_tolerance
-    return against(setting, call, theirs, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
+    return against(setting, call, of.dw, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
 
 
 # ---- Fully connected layers: ours are convolutions of one pixel ------------------------------------------------------
@@ -358,8 +341,7 @@ def block_grad(setting: Setting, case: cases.Block) -> Calls:
         of_map = torch.empty_like(of.conv.dy, dtype=signal.dtype)
         dz = _max_pool_backward(case.pool)(signal, of_map, indices_of(case.pool, case.pool.size, switches))
         dz = dz.to(of.dy.dtype).to(dz.dtype)
-        dx, dw, _ = of.conv.backward(of_x=True, of_w=True)(dz, x, w)
-        return [dw, signal.sum((0, 2, 3)), dx]
+        return [of.conv.dw(dz, x, w), signal.sum((0, 2, 3)), of.conv.dx(dz, x, w)]
 
     peers = setting.gradient_peers(lambda w, b, x: of.forward(x, w, b)[0], [of.w, of.b, of.x], of.dy)
     tolerances = [setting.weight_grad_tolerance, setting.weight_grad_tolerance, setting.tolerance]
