@@ -32,10 +32,11 @@ ROUNDING, OF_RMS = 2.0**-8, 1e-3
 
 @dataclass(frozen=True)
 class Setting:
-    """The device, as PyTorch names it; PyTorch is a peer in each memory format, and and by torch.compile in the first
+    """The device, as PyTorch names it; PyTorch is a peer in each memory format, and by torch.compile in the first
     `compiled` of its modes.
 
-    `reference`: the type in which that is computed with which results are compared.
+    `reference`: the type in which that is computed with which results are compared, but for training steps: theirs is
+    float64.
     """
 
     device: str = "cuda"
