@@ -55,11 +55,23 @@ def test_a_graph_by_hand_is_trained_and_looked_at(fruit, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[1]", "not the description of a network, but a list"),
+        ("[1]", "not the description of a network, but of type list"),
         ("{", "Expecting property name"),
         ("[" * 100_000, "nested too deeply"),
         ('{"input_shape": [4, 4, 1], "layers": [], "layers": []}', "'layers' is named twice"),
-        ('{"layers": []}', "not the description of a network: KeyError('input_shape')"),
+        ('{"layers": []}', "not the description of a network: it has no 'input_shape'"),
+        ('{"input_shape": [4, 4, 1], "layers": 5}', "not the description of a network: TypeError"),
+        ('{"input_shape": [4, 4, 1], "layers": [5]}', "a layer must be described by its kind, name"),
+        ('{"input_shape": [4, 4, 1], "layers": [{"name": "a"}]}', "layer 'a' is of unknown kind None"),
+        ('{"input_shape": [4, 4, 1], "layers": [{"kind": [], "name": "a"}]}', "layer 'a' is of unknown kind []"),
+        (
+            '{"input_shape": [4, 4, 1], "layers": [{"kind": "fc", "name": "a"}]}',
+            "layer 'a' (fc) needs name, units, and may have name, inputs, block, bias, units; got name",
+        ),
+        (
+            '{"input_shape": [4, 4, 1], "layers": [{"kind": "fc", "name": "a", "units": 3, "colour": 1}]}',
+            "got name, units, colour",
+        ),
         ('{"input_shape": [4, 4, 1], "layers": [{"kind": "lstm", "name": "a"}]}', "unknown kind 'lstm'"),
     ],
 )

@@ -44,7 +44,9 @@ def _model(text: str) -> str:
         raise argparse.ArgumentTypeError(f"must be one of {', '.join(MODELS)} or a .json file, got {short(text)}")
     try:
         _described(text)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error.strerror}") from None
+    except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text}: {error}") from None
     return text
 
@@ -53,7 +55,7 @@ def _described(path: str) -> Architecture:
     """The architecture in a JSON file, as `Architecture.to_dict` writes it. OSError, ValueError."""
     description = read_json(path)
     if not isinstance(description, dict):
-        raise ValueError(f"not the description of a network, but a {type(description).__name__}")
+        raise ValueError(f"not the description of a network, but of type {type(description).__name__}")
     return Architecture.from_dict({"initial": "he", **description})
 
 

@@ -197,13 +197,15 @@ class Architecture:
         Where no layer has the key "block", as in descriptions from before there was one, the numbers that the names of
         conv and fc layers end with are taken, if each has one and they ascend.
         """
+        if missing := [repr(key) for key in ("input_shape", "initial", "layers") if key not in description]:
+            raise ValueError(f"not the description of a network: it has no {', '.join(missing)}")
         try:
-            layers = [_layer(dict(layer)) for layer in description["layers"]]
+            layers = [_layer(layer) for layer in description["layers"]]
             if not any("block" in layer for layer in description["layers"]):
                 layers = _numbered_by_name(layers)
             architecture = cls(tuple(description["input_shape"]), tuple(layers), description["initial"])
             architecture.shapes()
-        except (KeyError, TypeError) as error:
+        except TypeError as error:
             raise ValueError(f"not the description of a network: {error!r}") from error
         return architecture
 
@@ -213,12 +215,22 @@ def _is_path(name: Any) -> bool:
     return isinstance(name, str) and name.isprintable() and all(name.split(".")) and "/" not in name and name != "input"
 
 
-def _layer(fields: dict[str, Any]) -> LayerSpec:
-    kind = fields.pop("kind")
-    if kind not in KINDS:
-        raise ValueError(f"layer {fields.get('name')!r} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    fields = {field: tuple(v) if isinstance(v, list) else v for field, v in fields.items()}
-    return KINDS[kind].spec_type(**fields)
+def _layer(description: Any) -> LayerSpec:
+    if not isinstance(description, dict):
+        raise ValueError(f"a layer must be described by its kind, name and what else it has, got {description!r}")
+    fields = {field: value for field, value in description.items() if field != "kind"}
+    kind, name = description.get("kind"), description.get("name")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"layer {name!r} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    spec: Any = KINDS[kind].spec_type
+    known = {field.name: field for field in dataclasses.fields(spec) if field.init}
+    needed = [field for field in known if known[field].default is known[field].default_factory is dataclasses.MISSING]
+    if not set(needed) <= fields.keys() <= known.keys():
+        raise ValueError(
+            f"layer {name!r} ({kind}) needs {', '.join(needed)}, and may have {', '.join(known)}; "
+            f"got {', '.join(map(str, fields))}"
+        )
+    return spec(**{field: tuple(v) if isinstance(v, list) else v for field, v in fields.items()})
 
 
 def _numbered_by_name(layers: list[LayerSpec]) -> list[LayerSpec]:
