@@ -440,6 +440,6 @@ def test_an_error_of_the_disk_names_the_file(checkpoint, folder, tmp_path, limit
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
-    assert re.fullmatch(rf"zfcuda {words[0]}: \[Errno \d+\] File too large: '{re.escape(str(tmp_path))}/[^/]*'", line)
+    assert re.fullmatch(rf"zfcuda {words[0]}: {re.escape(str(tmp_path))}/[^/]*: File too large", line)
     assert not list(tmp_path.glob(".*"))
     assert not (tmp_path / name).exists()

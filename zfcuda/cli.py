@@ -89,6 +89,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(command: str, error: Exception | str, status: int) -> int:
+    if isinstance(error, OSError) and error.filename and error.strerror:  # without its number
+        error = f"{error.filename}: {error.strerror}"
     message = " ".join(str(error).split()) or type(error).__name__
     print(f"zfcuda {command}: {message}", file=sys.stderr)
     return status

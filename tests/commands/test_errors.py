@@ -140,6 +140,26 @@ def test_out_cannot_be_made(trained, tmp_path, capsys):
     assert error.endswith("cannot be made: File name too long\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("train", "--data", "DATA"), ("occlude", "NET", "--data", "DATA"), ("study", "DATA"), ("pack", "DATA")],
+)
+def test_out_is_empty(words, trained, folder, capsys):
+    """As a variable of the shell may be that nobody set: not the folder one is in."""
+    words = [{"DATA": folder, "NET": trained}.get(word, word) for word in words]
+    assert fails(capsys, *words, "--out", "").endswith("--out must not be empty")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("visualize", "NET", "--image"), ("correspond", "NET"), ("train", "--data", "DATA", "--model")],
+)
+def test_files_that_are_not_there(words, trained, folder, tmp_path, capsys):
+    words = [{"DATA": folder, "NET": trained}.get(word, word) for word in words]
+    line = fails(capsys, *words, tmp_path / "none.json", "--out", tmp_path / "out")
+    assert line.endswith(f"{tmp_path}/none.json: No such file or directory")
+
+
 def test_out_is_a_file(trained, folder, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     line = fails(capsys, "visualize", trained, "--data", folder, "--out", tmp_path / "file", "--quiet")

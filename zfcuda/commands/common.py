@@ -105,6 +105,8 @@ def output(arguments: argparse.Namespace, ranks: Ranks | None = None) -> Path:
     directory = Path(arguments.out)
     if ranks is not None and ranks.rank:
         return directory
+    if not str(arguments.out):
+        raise ValueError("--out must not be empty")
     if (named := getattr(arguments, "data", None)) is not None and data.would_hold(named, directory):
         raise ValueError(
             f"--out {directory} is among the class folders of --data {named}: its pictures would be a class"

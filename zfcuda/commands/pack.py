@@ -42,6 +42,8 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     if arguments.verify:
         return _verify(arguments)
+    if not arguments.out:
+        raise ValueError("--out must not be empty")
     out, source = Path(arguments.out), Path(arguments.data)
     if source.is_dir() and out.resolve().is_relative_to(source.resolve()):
         raise ValueError(f"--out {data.printable(arguments.out)} must be outside of {data.printable(arguments.data)}")
