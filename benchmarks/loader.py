@@ -2,30 +2,31 @@
 
     python benchmarks/loader.py                         2,000 made pictures of 500 x 375
     python benchmarks/loader.py --data FOLDER           a folder of class folders of your own
+    python benchmarks/loader.py --out PATH              writes PATH.json and PATH.md
 
 An epoch of crops, 224 x 224 of 256 x 256, mirrored or not, minus the mean, float32, in batches of 128. All contestants
 get the same images, order, corners and flips, and their crops are compared before they are timed. The peer is what
 torchvision's ImageFolder does with a DataLoader: Pillow in worker processes, which stay between epochs. It is timed
-twice: with all done in the workers, and with uint8 crops from the workers, which the main process makes float32.
+twice: with all done in the workers, and with uint8 crops from the workers, which the main process makes float32. In
+turn with them, the crops alone are timed, of images that are in memory: no loader can be faster.
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 import os
 import statistics
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from cpu_device import time_alternating
-from harness import Calls, Name, first_line, measure
+from harness import Call, Calls, Name, Row, first_line, measure
 from PIL import Image, ImageOps
-from record import environment, table
+from record import environment, table, write_results
 from torch.utils import data as torch_data
 
 from zfcuda import data
@@ -117,12 +118,15 @@ def largest_difference(ours: Iterator[np.ndarray], theirs: Iterator[torch.Tensor
     return max(float(np.abs(one - other.numpy()).max()) for one, other in zip(ours, theirs, strict=True))
 
 
-def copying(packed: Dataset, epoch: Epoch) -> float:
-    """Milliseconds an epoch for the crops alone, of images that are in memory."""
+def crops_alone(packed: Dataset, epoch: Epoch) -> Callable[[], object]:
+    """An epoch of crops of images that are in memory."""
     images, _ = packed.batch(epoch.batches[0])
-    corners, flips = (array[epoch.batches[0]] for array in (epoch.corners, epoch.flips))
-    samples = time_alternating({"crops": lambda: epoch.preprocess.crops(images, corners, flips)})
-    return statistics.median(samples["crops"]) / len(images) * len(packed)
+
+    def crop() -> None:
+        for indices in epoch.batches:
+            epoch.preprocess.crops(images[: len(indices)], epoch.corners[indices], epoch.flips[indices])
+
+    return crop
 
 
 def both(folder: Path, work: Path) -> tuple[Dataset, Dataset]:
@@ -133,8 +137,8 @@ def both(folder: Path, work: Path) -> tuple[Dataset, Dataset]:
     return jpegs, data.pack(data.Split(nothing, jpegs), work / "packed").test
 
 
-def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
-    """Both of ours against both forms of the peer: a table and the rates, in words."""
+def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> tuple[list[Row], dict[str, str]]:
+    """Both of ours against both forms of the peer: rows, and the rates in words by problem."""
     jpegs, packed = both(folder, work)
     epoch = Epoch.of(jpegs)
     paths = [jpegs.identifier(index) for index in range(len(jpegs))]
@@ -142,8 +146,15 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
     for name, to_float in (("float32 from workers", True), ("uint8 from workers", False)):
         pictures = Pictures(paths, jpegs.labels, epoch, to_float)
         peers[name] = pictures, pictures.loader(workers)
-    timer = functools.partial(time_alternating, seconds=0, rounds=(rounds, rounds))
-    rows = []
+    crops = crops_alone(packed, epoch)
+    crops_ms: list[float] = []
+
+    def timer(calls: dict[str, Call]) -> dict[str, list[float]]:
+        samples = time_alternating({**calls, "crops": crops}, seconds=0, rounds=(rounds, rounds))
+        crops_ms.append(statistics.median(samples.pop("crops")))
+        return samples
+
+    rows, rates = [], {}
     for name, dataset in (("packed", packed), ("JPEG", jpegs)):
         calls = Calls(
             ours=lambda dataset=dataset: run_through(epoch.read(dataset)),
@@ -157,15 +168,12 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> str:
             tolerance=0.0,
         )
         rows.append(measure(Name("loader", name, "epoch", f"{workers} workers"), calls, timer, None))
-    copy_ms = copying(packed, epoch)
-    lines = [table(rows)]
-    for row in rows:
-        if row.ours_ms is not None and row.best_peer is not None:
-            ours, theirs, crops = (len(jpegs) / ms * 1e3 for ms in (row.ours_ms, row.best_peer[1], copy_ms))
+        if (row := rows[-1]).ours_ms is not None and row.best_peer is not None:
+            ours, theirs, alone = (len(jpegs) / ms * 1e3 for ms in (row.ours_ms, row.best_peer[1], crops_ms[-1]))
             against = f"DataLoader ({row.best_peer[0]}) {theirs:,.0f}: {ours / theirs:.2f} times as fast"
-            share = f"{ours / crops:.0%} of the rate of the crops alone, {crops:,.0f}"
-            lines.append(f"{row.problem}: {ours:,.0f} images/s, {against}; {share}")
-    return "\n".join(lines)
+            share = f"{ours / alone:.0%} of the rate of the crops alone, {alone:,.0f}"
+            rates[name] = f"{ours:,.0f} images/s, {against}; {share}"
+    return rows, rates
 
 
 def main() -> None:
@@ -174,18 +182,22 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=2000, help="how many pictures are made (default: 2000)")
     parser.add_argument("--rounds", type=int, default=7, help="epochs of each contestant (default: 7)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="of the DataLoader (default: one a core)")
+    parser.add_argument("--out", type=Path, metavar="PATH", help="writes PATH.json and PATH.md")
     arguments = parser.parse_args()
-    for what, value in environment().items():
-        print(f"{what}: {value}")
-    print(f"pillow: {Image.__version__}\n")
+    if arguments.rounds < 2:
+        parser.error(f"--rounds must be at least 2, got {arguments.rounds}")
+    facts = {**environment(), "pillow": Image.__version__}
     with tempfile.TemporaryDirectory() as work:
         if arguments.data is None:
             make_pictures(Path(work) / "made", arguments.images)
         try:
             folder = arguments.data or Path(work) / "made"
-            print(compare(folder, Path(work), workers=arguments.workers, rounds=arguments.rounds))
+            rows, rates = compare(folder, Path(work), workers=arguments.workers, rounds=arguments.rounds)
         except (OSError, ValueError) as error:
             parser.exit(2, f"{first_line(error)}\n")
+    print("\n".join(f"{what}: {value}" for what, value in (facts | rates).items()), table(rows), sep="\n\n")
+    if arguments.out is not None:
+        write_results(arguments.out, "Reading images", facts | rates, rows)
 
 
 if __name__ == "__main__":
