@@ -96,7 +96,7 @@ LARGE = np.broadcast_to(np.float32(0), (2**16, 2**15))
             "target 3 and channels 4 must name channels of out, which has 6",
             lambda: ops.copy_channels(X, OUT, target=3),
         ),
-        (TypeError, "integer", lambda: ops.copy_channels(X, OUT, source=1.0)),
+        (TypeError, "source must be an int, got 1.0", lambda: ops.copy_channels(X, OUT, source=1.0)),
         (ValueError, "x has 2147483648 elements; at most 2147483647", lambda: ops.copy_channels(LARGE, OUT)),
         (ValueError, "out has 2147483648 elements; at most 2147483647", lambda: ops.copy_channels(X, LARGE)),
         (ValueError, "x has 2147483648 elements; at most 2147483647", lambda: ops.permute_channels(LARGE, [0])),
@@ -109,7 +109,7 @@ LARGE = np.broadcast_to(np.float32(0), (2**16, 2**15))
         (ValueError, "order must be a permutation", lambda: ops.permute_channels(X, [0, 1, 2])),
         (ValueError, r"order must have shape \(4,\)", lambda: ops.permute_channels(X, np.arange(5, dtype=np.int32))),
         (TypeError, "order must be int32, got int64", lambda: ops.permute_channels(X, np.arange(4))),
-        (TypeError, "integer", lambda: ops.permute_channels(X, [0, 1, 2.0, 3])),
+        (TypeError, "order must be an int, got 2.0", lambda: ops.permute_channels(X, [0, 1, 2.0, 3])),
         (ValueError, "share memory", lambda: ops.permute_channels(X, [0, 1, 2, 3], out=X)),
     ],
 )

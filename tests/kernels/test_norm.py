@@ -52,7 +52,7 @@ X = np.ones((2, 3, 3, 8), np.float32)
     ("error", "message", "call"),
     [
         (ValueError, "size must be at least 1", lambda: ops.local_response_norm(X, size=0)),
-        (TypeError, "integer", lambda: ops.local_response_norm(X, size=2.5)),
+        (TypeError, "size must be an int, got 2.5", lambda: ops.local_response_norm(X, size=2.5)),
         (ValueError, "k must be positive", lambda: ops.local_response_norm(X, k=0.0)),
         (ValueError, "alpha not negative", lambda: ops.local_response_norm(X, alpha=-1.0)),
         (ValueError, "all finite", lambda: ops.local_response_norm(X, beta=float("inf"))),

@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
-from zfcuda import backends
+from zfcuda import backends, ops
 from zfcuda.ops import arguments
 from zfcuda.pairs import check_padding
 
 BACKEND = backends.get("cpu")
+X = np.ones((5, 4), np.float32)
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), (3, 3), [3, np.int32(3)], (np.uint8(3), 3)])
@@ -73,6 +74,101 @@ def test_a_number_where_the_arrays_are():
         arguments.place_number(BACKEND, "step", placed, np.uint64)
     with pytest.raises(ValueError, match=r"lr must have shape \(\), got \(1,\)"):
         arguments.place_number(BACKEND, "lr", np.ones(1, np.float32), np.float32)
+
+
+NUMBERS = {
+    "clip": lambda value: ops.clip(X, 0.0, value),
+    "clip_grad": lambda value: ops.clip_grad(X, X, value, 1.0),
+    "dropout": lambda value: ops.dropout(X, probability=value, seed=0),
+    "leaky_relu": lambda value: ops.leaky_relu(X, value),
+    "leaky_relu_grad": lambda value: ops.leaky_relu_grad(X, X, value),
+    "local_response_norm": lambda value: ops.local_response_norm(X, beta=value),
+    "local_response_norm_grad": lambda value: ops.local_response_norm_grad(X, X, alpha=value),
+    "batch_norm": lambda value: ops.batch_norm(X, *X[[0, 0, 0, 0]], eps=value),
+    "sgd_step": lambda value: ops.sgd_step(X.copy(), X, X.copy(), lr=0.1, momentum=value),
+    "renormalize_filters": lambda value: ops.renormalize_filters(X.copy(), max_rms=value),
+}
+WHOLE = {
+    "dropout": lambda value: ops.dropout(X, probability=0.5, seed=0, offset=value),
+    "local_response_norm": lambda value: ops.local_response_norm(X, size=value),
+    "copy_channels": lambda value: ops.copy_channels(X, X.copy(), source=value),
+    "permute_channels": lambda value: ops.permute_channels(X, [0, 1, 2, value]),
+    "prelu_weight_grad": lambda value: ops.prelu_weight_grad(X, X, channels=value),
+}
+
+
+@pytest.mark.parametrize("call", NUMBERS.values(), ids=NUMBERS)
+def test_operations_name_what_is_no_number(call):
+    call(0.25)
+    with pytest.raises(TypeError, match=r"^[a-z_]+ must be a (number, got '0\.25'$|NumPy or CuPy array)"):
+        call("0.25")
+    with pytest.raises(ValueError, match=r"^[a-z_]+ is too large for a float$"):
+        call(10**400)
+
+
+@pytest.mark.parametrize("call", WHOLE.values(), ids=WHOLE)
+def test_operations_name_what_is_no_whole_number(call):
+    with pytest.raises(TypeError, match=r"^[a-z_]+ must be an int, got 3\.0$"):
+        call(3.0)
+
+
+def test_what_is_no_order():
+    with pytest.raises(TypeError, match="order must be a sequence of ints or an int32 array, got 3"):
+        ops.permute_channels(X, 3)
+
+
+@pytest.mark.parametrize("name", [*backends.HOST_BACKENDS])
+def test_arrays_of_no_dimension_stay_so(name):
+    if reason := backends.status()[name]:
+        pytest.skip(f"{name}: {reason}")
+    x = np.array(-2, np.float32)
+    with backends.use(name):
+        for call, expected in (
+            (ops.relu, 0),
+            (lambda x: ops.relu_grad(x, x), 0),
+            (lambda x: ops.add(x, x), -4),
+            (lambda x: ops.clip(x, -1, 1), -1),
+            (lambda x: ops.leaky_relu(x, 0.5), -1),
+            (lambda x: ops.cast(x, backends.BFLOAT16), -2),
+        ):
+            assert (call(x).shape, float(call(x))) == ((), expected)
+
+
+def test_a_step_takes_arrays_that_share_no_memory():
+    w, g, v = np.ones((3, 4), np.float32)
+    for arrays in ((w, g, w), (w, w, v), (w, v, v)):
+        with pytest.raises(ValueError, match=r"^[wv] and [vg] must not share memory$"):
+            ops.sgd_step(*arrays, lr=0.1)
+    np.testing.assert_array_equal(w, 1)
+
+
+@pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.int64(2), np.array(2.0), backends.BFLOAT16.type(2)])
+def test_a_number(value):
+    number = arguments.check_number("slope", value)
+    assert (number, type(number)) == (2.0, float)
+
+
+@pytest.mark.parametrize("value", [None, "2", b"2", 2j, (2,), [2], np.ones(1), np.array("2")])
+def test_what_is_no_number(value):
+    with pytest.raises(TypeError, match="slope must be a number, got "):
+        arguments.check_number("slope", value)
+
+
+def test_a_number_that_no_float_holds():
+    with pytest.raises(ValueError, match="slope is too large for a float"):
+        arguments.check_number("slope", 10**5000)
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3)])
+def test_a_whole_number(value):
+    number = arguments.check_whole("size", value)
+    assert (number, type(number)) == (3, int)
+
+
+@pytest.mark.parametrize("value", [3.0, None, "3", True, (3,), [3], np.float32(3), np.array([3, 3])])
+def test_what_is_no_whole_number(value):
+    with pytest.raises(TypeError, match="size must be an int, got "):
+        arguments.check_whole("size", value)
 
 
 def test_an_output_may_be_an_input_but_no_other_part_of_its_memory():

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 
 from ..backends import BFLOAT16, Array, resolve
-from .arguments import array_or_none, check_input, check_output, element_type, expect_shape, place_number
+from .arguments import (
+    array_or_none,
+    check_input,
+    check_number,
+    check_output,
+    check_whole,
+    element_type,
+    expect_shape,
+    place_number,
+)
 from .call import call, kernels_for
 
 
@@ -74,9 +82,10 @@ def clip_grad(dy: Array, x: Array, low: float, high: float, *, out: Array | None
 
 
 def _check_bounds(low: float, high: float) -> tuple[float, float]:
+    low, high = check_number("low", low), check_number("high", high)
     if not low <= high:
-        raise ValueError(f"low must not be above high, got low={low}, high={high}")
-    return float(low), float(high)
+        raise ValueError(f"low must not be above high, got low={low:g}, high={high:g}")
+    return low, high
 
 
 def dropout(x: Array, *, probability: float, seed: int, offset: int | Array = 0, out: Array | None = None) -> Array:
@@ -89,15 +98,23 @@ def dropout(x: Array, *, probability: float, seed: int, offset: int | Array = 0,
     backend, (x, out, _) = resolve(x=x, out=out, offset=array_or_none(offset))
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, None, dtype)
+    probability = check_number("probability", probability)
     if not 0 <= probability < 1:
         raise ValueError(f"probability must be in [0, 1), got {probability}")
-    for name, value in (("seed", seed), ("offset", offset)):
-        if array_or_none(value) is None and not 0 <= operator.index(value) < 2**64:
-            raise ValueError(f"{name} must be in [0, 2^64), got {value}")
+    seed = _check_counter("seed", seed)
+    if array_or_none(offset) is None:
+        offset = _check_counter("offset", offset)
     offset = place_number(backend, "offset", offset, np.uint64)
     y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
-    call(backend, kernels_for(backend, dtype).dropout, x.size, x, float(probability), int(seed), offset, results=(y,))
+    call(backend, kernels_for(backend, dtype).dropout, x.size, x, probability, seed, offset, results=(y,))
     return y
+
+
+def _check_counter(name: str, value: int) -> int:
+    value = check_whole(name, value)
+    if not 0 <= value < 2**64:
+        raise ValueError(f"{name} must be in [0, 2^64), got {value}")
+    return value
 
 
 def cast(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
@@ -107,9 +124,13 @@ def cast(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
     """
     backend, (x, out) = resolve(x=x, out=out)
     x = check_input(backend, "x", x, None, element_type("x", x))
-    dtype = np.dtype(dtype)
+    wanted = dtype
+    try:
+        dtype = np.dtype(wanted)
+    except TypeError:
+        dtype = None
     if dtype not in (np.float32, BFLOAT16):
-        raise TypeError(f"dtype must be float32 or bfloat16, got {dtype}")
+        raise TypeError(f"dtype must be float32 or bfloat16, got {dtype or repr(wanted)}")
     if dtype == x.dtype and out is None:
         return x
     y = check_output(backend, out, x.shape, (x,), dtype=dtype)

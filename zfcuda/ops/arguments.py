@@ -33,7 +33,8 @@ def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dty
         raise ValueError(f"{name} is empty: shape {array.shape}")
     if size > MAX_ELEMENTS and ndim is not None:
         raise ValueError(f"{name} has shape {array.shape}; at most {MAX_ELEMENTS} elements are allowed")
-    return backend.xp.ascontiguousarray(array)
+    contiguous = backend.xp.ascontiguousarray(array)
+    return contiguous if array.ndim else contiguous.reshape(())  # which has become (1,)
 
 
 def check_indexable(name: str, array: Array) -> None:
@@ -107,13 +108,10 @@ def conv_shape(
 
 
 def check_groups(groups: int) -> int:
-    if type(groups) is int and 1 <= groups < 2**31:  # nearly always
-        return groups
-    if isinstance(groups, bool) or not hasattr(groups, "__index__"):
-        raise TypeError(f"groups must be an int, got {groups!r}")
-    if not 1 <= operator.index(groups) < 2**31:
+    groups = check_whole("groups", groups)
+    if not 1 <= groups < 2**31:
         raise ValueError(f"groups must be at least 1 and divide the channels, got {groups}")
-    return operator.index(groups)
+    return groups
 
 
 def filters_of(x: Array, dy: Array, kernel_size: IntPair, groups: int) -> tuple[int, int, int, int]:
@@ -154,6 +152,33 @@ def check_switches(backend: Backend, y: Array, switches: Array) -> Array:
     return switches
 
 
+def check_number(name: str, value: Any) -> float:
+    """A number as Python's float. TypeError if it is none, ValueError if no float is as large."""
+    if type(value) is float:  # nearly always
+        return value
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if not isinstance(value, (Real, BFLOAT16.type)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{name} is too large for a float") from None
+
+
+def check_whole(name: str, value: Any) -> int:
+    """A whole number as Python's int. TypeError if it is none."""
+    if type(value) is int:  # nearly always
+        return value
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    return number
+
+
 def array_or_none(number: float | Array) -> Array | None:
     """What `resolve` is to look at of an argument that may be a number of Python's or an array of shape ()."""
     return number if isinstance(number, np.ndarray) or not isinstance(number, Real) else None
@@ -167,4 +192,5 @@ def place_number(backend: Backend, name: str, number: float | Array, dtype: Any)
         if array.dtype != dtype:
             raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
         return array
-    return backend.number(number, dtype)
+    check = check_number if np.issubdtype(dtype, np.floating) else check_whole
+    return backend.number(check(name, number), dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..backends import Array, Backend, resolve
-from .arguments import check_indexable, check_input, check_output, element_type, expect_shape
+from .arguments import check_indexable, check_input, check_number, check_output, element_type, expect_shape
 from .call import call, kernels_for
 
 
@@ -93,6 +93,7 @@ def _check_parameters(backend: Backend, channels: int, **arrays: Array) -> list[
 
 
 def _check_eps(eps: float) -> float:
+    eps = check_number("eps", eps)
     if not (eps >= 0 and math.isfinite(eps)):
         raise ValueError(f"eps must be finite and not negative, got {eps}")
-    return float(eps)
+    return eps

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 
 import numpy as np
 
 from ..backends import Array, Backend, resolve
-from .arguments import check_indexable, check_input, check_output, element_type, expect_shape
+from .arguments import check_indexable, check_input, check_output, check_whole, element_type, expect_shape
 from .call import call
 
 
@@ -24,17 +23,15 @@ def copy_channels(x: Array, out: Array, *, source: int = 0, target: int = 0, cha
     check_indexable("out", out)
     x = _check_channels(backend, x, dtype)
     out = check_output(backend, out, (*x.shape[:-1], *out.shape[-1:]), (x,), dtype=dtype)
-    for name, value in (("source", source), ("target", target), ("channels", channels)):
-        if isinstance(value, bool):
-            raise TypeError(f"{name} must be an int, got {value!r}")
-    count = x.shape[-1] - operator.index(source) if channels is None else operator.index(channels)
+    source, target = check_whole("source", source), check_whole("target", target)
+    count = x.shape[-1] - source if channels is None else check_whole("channels", channels)
     for name, array, first in (("source", x, source), ("target", out, target)):
-        if operator.index(first) < 0 or count < 1 or first + count > array.shape[-1]:
+        if first < 0 or count < 1 or first + count > array.shape[-1]:
             raise ValueError(
                 f"{name} {first} and channels {count} must name channels of {'x' if array is x else 'out'}, "
                 f"which has {array.shape[-1]}"
             )
-    rows, pitches = x.size // x.shape[-1], (x.shape[-1], int(source), out.shape[-1], int(target))
+    rows, pitches = x.size // x.shape[-1], (x.shape[-1], source, out.shape[-1], target)
     # The bytes of the arrays: elements have no type here.
     arrays = x.view(np.uint8), out.view(np.uint8)
     call(backend, backend.module.copy_channels, rows, *pitches, count, dtype.itemsize, *arrays)
@@ -53,7 +50,9 @@ def permute_channels(x: Array, order: Sequence[int] | Array, *, out: Array | Non
     x = _check_channels(backend, x, dtype)
     channels = x.shape[-1]
     if placed is None:
-        _check_order(np.array([operator.index(i) for i in order], np.int64), channels)
+        if not isinstance(order, Sequence):
+            raise TypeError(f"order must be a sequence of ints or an int32 array, got {order!r}")
+        _check_order([check_whole("order", i) for i in order], channels)
         placed = backend.xp.asarray(order, np.int32)
     placed = check_input(backend, "order", placed, 1, np.int32)
     expect_shape("order", placed, (channels,))
@@ -72,6 +71,6 @@ def _check_channels(backend: Backend, x: Array, dtype: np.dtype) -> Array:
     return check_input(backend, "x", x, None, dtype)
 
 
-def _check_order(order: np.ndarray, channels: int) -> None:
+def _check_order(order: Sequence[int] | np.ndarray, channels: int) -> None:
     if not np.array_equal(np.sort(order), np.arange(channels)):
-        raise ValueError(f"order must be a permutation of 0 .. {channels - 1}, got {order.tolist()}")
+        raise ValueError(f"order must be a permutation of 0 .. {channels - 1}, got {np.asarray(order).tolist()}")

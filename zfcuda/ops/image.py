@@ -37,6 +37,6 @@ def crop_images(
     expect_shape("corners", corners, (images.shape[0], 2))
     flips = check_input(backend, "flips", flips, 1, np.uint8)
     expect_shape("flips", flips, (images.shape[0],))
-    y = check_output(backend, out, shape.output, (images, mean))
+    y = check_output(backend, out, shape.output, (images, mean, corners, flips))
     call(backend, backend.module.crop_images, shape, images, mean, corners, flips, results=(y,))
     return y

@@ -7,7 +7,16 @@ from typing import Any
 import numpy as np
 
 from ..backends import Array, Backend, resolve
-from .arguments import array_or_none, check_indexable, check_input, check_output, element_type, expect_shape
+from .arguments import (
+    array_or_none,
+    check_indexable,
+    check_input,
+    check_number,
+    check_output,
+    check_whole,
+    element_type,
+    expect_shape,
+)
 from .call import call, kernels_for
 
 
@@ -47,9 +56,10 @@ def prelu_weight_grad(dy: Array, x: Array, *, channels: int, out: Array | None =
     x = _check_operand(backend, "x", x, dtype)
     expect_shape("dy", dy, x.shape)
     of_x = x.shape[-1] if x.ndim else 1
-    if isinstance(channels, bool) or channels not in (1, of_x):
+    channels = check_whole("channels", channels)
+    if channels not in (1, of_x):
         raise ValueError(f"channels must be 1 or those of x, {of_x}, got {channels}")
-    dslope = check_output(backend, out, (int(channels),), (dy, x))
+    dslope = check_output(backend, out, (channels,), (dy, x))
     rows = x.size // of_x
     inputs = rows, of_x, channels == 1, dy, x
     workspace = backend.module.prelu_weight_grad_workspace, rows, of_x
@@ -65,7 +75,7 @@ def _check_operand(backend: Backend, name: str, array: Array, dtype: Any) -> Arr
 def _check_slope(backend: Backend, x: Array, slope: Any, slopes: Array | None) -> tuple[Array | None, float]:
     """The slopes as an array, or None and the number."""
     if slopes is None:
-        return None, float(slope)
+        return None, check_number("slope", slope)
     slopes = check_input(backend, "slope", slopes, 1, np.float32)
     channels = x.shape[-1] if x.ndim else 1
     if slopes.shape[0] not in (1, channels):

@@ -63,6 +63,6 @@ def softmax_cross_entropy_grad(probabilities: Array, labels: Array, *, out: Arra
     probabilities = check_input(backend, "probabilities", probabilities, 2)
     n, classes = probabilities.shape
     labels = _check_labels(backend, labels, n, classes)
-    dlogits = check_output(backend, out, (n, classes), (probabilities,))
+    dlogits = check_output(backend, out, (n, classes), (probabilities, labels))
     call(backend, backend.module.softmax_cross_entropy_grad, n, classes, probabilities, labels, results=(dlogits,))
     return dlogits

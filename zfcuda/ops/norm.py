@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import math
-import operator
 
 from ..backends import Array, resolve
-from .arguments import check_input, check_output, element_type, expect_shape
+from .arguments import check_input, check_number, check_output, check_whole, element_type, expect_shape
 from .call import call, kernels_for
 
 
 def _check_norm(size: int, alpha: float, beta: float, k: float, channels: int) -> tuple[int, float, float, float]:
-    if isinstance(size, bool):
-        raise TypeError(f"size must be an int, got {size}")
-    if operator.index(size) < 1:
+    size = check_whole("size", size)
+    alpha, beta, k = check_number("alpha", alpha), check_number("beta", beta), check_number("k", k)
+    if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
     if not (k > 0 and alpha >= 0 and math.isfinite(k + alpha) and math.isfinite(beta)):
         raise ValueError(f"k must be positive, alpha not negative, all finite; got k={k}, alpha={alpha}, beta={beta}")
     # Twice the channels reach from any of them to all others.
-    return min(int(size), 2 * channels), float(alpha), float(beta), float(k)
+    return min(size, 2 * channels), alpha, beta, k
 
 
 def local_response_norm(

@@ -30,7 +30,7 @@ def cut_windows(
     count = x.shape[0] if images is None else images.shape[0]
     expect_shape("corners", corners, (count, 2))
     shape = geometry(backend.module.WindowShape, x.shape, count, check_pair("size", size), x.dtype.itemsize)
-    y = check_output(backend, out, shape.output, (x,), dtype=x.dtype)
+    y = check_output(backend, out, shape.output, (x, corners, images), dtype=x.dtype)
     # The bytes of the arrays: elements have no type here.
     results = (y.view(np.uint8),)
     call(backend, backend.module.cut_windows, shape, x.view(np.uint8), corners, images, results=results)
