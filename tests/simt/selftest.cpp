@@ -17,5 +17,6 @@ PYBIND11_MODULE(SELFTEST_MODULE, m) {
         m.attr(list) = functions;
     };
     bind("correct", selftest::correct_cases());
+    bind("products", selftest::product_cases());
     bind("broken", selftest::broken_cases());
 }

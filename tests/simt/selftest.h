@@ -18,6 +18,7 @@ struct Case {
 };
 
 std::vector<Case> correct_cases();
+std::vector<Case> product_cases();
 std::vector<Case> broken_cases();
 
 // An array that kernels may touch; unless it has values, reading it before it is written is an

@@ -1,7 +1,7 @@
 """csrc/simt: every class of bug in a broken kernel is caught and says where; correct kernels are not reported.
 
-The kernels are in broken_kernels.cpp and correct_kernels.cpp; they and these tests exist in builds with
-``ZFCUDA_CHECKED=ON``.
+The kernels are in broken_kernels.cpp, correct_kernels.cpp and correct_products.cpp; they and these tests exist in
+builds with ``ZFCUDA_CHECKED=ON``.
 """
 
 import contextlib
@@ -85,7 +85,7 @@ def failure(module, name, **configuration):
 @pytest.mark.parametrize(("schedule", "seed"), SCHEDULES)
 def test_correct_kernels_pass(module, schedule, seed):
     module.debug.configure(schedule=schedule, seed=seed)
-    for name, run in module.correct.items():
+    for name, run in (module.correct | module.products).items():
         try:
             run()
         except RuntimeError as error:
