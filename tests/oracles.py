@@ -45,7 +45,7 @@ def output_size(size, window, stride, padding, dilation=(1, 1), ceil_mode=False)
     return tuple(found)
 
 
-def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, scale=None, relu=False):
+def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), groups=1, scale=None, add=None, relu=False):
     x, w = x.astype(np.float64), w.astype(np.float64)
     p, q = output_size(x.shape[1:3], w.shape[1:3], stride, padding, dilation)
     padded = _pad(x, padding)
@@ -57,6 +57,8 @@ def conv2d(x, w, b=None, *, stride=(1, 1), padding=(0, 0), dilation=(1, 1), grou
         y *= scale
     if b is not None:
         y += b
+    if add is not None:
+        y += add.astype(np.float64)
     return np.maximum(y, 0) if relu else y
 
 

@@ -37,22 +37,21 @@ inline void write(const Tile& tile, const Vec (&acc)[Rows][Vectors]) {
             epilogue.scale ? simd::load_up_to(epilogue.scale + at, count) : simd::broadcast(1.0f);
         const Vec bias =
             epilogue.bias ? simd::load_up_to(epilogue.bias + at, count) : simd::broadcast(-0.0f);
-        const auto finish = [&](Vec v) {
-            v = v * scale + bias;
-            return v < floor ? floor : v;  // NaN stays
-        };
+        const auto rectified = [&](Vec v) { return v < floor ? floor : v; };  // NaN stays
         const auto row = [&](int i) { return tile.rows[i] + tile.column + at; };
-        if (whole && !epilogue.accumulate && !epilogue.stream) {
+        if (whole && !epilogue.accumulate && !epilogue.add && !epilogue.stream) {
 #pragma GCC unroll 16
             for (int i = 0; i < Rows; ++i)
-                simd::store(row(i), finish(acc[i][j]));
+                simd::store(row(i), rectified(acc[i][j] * scale + bias));
             continue;
         }
 #pragma GCC unroll 16
         for (int i = 0; i < Rows; ++i) {
             Vec v = acc[i][j];
             if (epilogue.accumulate) v += simd::load_up_to(row(i), count);
-            v = finish(v);
+            v = v * scale + bias;
+            if (epilogue.add) v += simd::load_up_to(epilogue.added(row(i)), count);
+            v = rectified(v);
             if (epilogue.stream && whole)
                 simd::stream(row(i), v);
             else
@@ -83,6 +82,11 @@ void multiply(const Tile& tile) {
     const Column<RowStride> column(operands.row_stride);
     Vec acc[Rows][Vectors] = {};
     const float* b = operands.b;
+    if (const Epilogue& epilogue = *tile.epilogue; epilogue.add) {
+        for (int i = 0; i < Rows; ++i)
+            for (int j = 0; j < Vectors; ++j)
+                __builtin_prefetch(epilogue.added(tile.rows[i] + tile.column) + j * kLanes);
+    }
     for (int run = 0; run < operands.runs; ++run) {
         const float* a = operands.a + run * operands.run_distance;
         for (int d = 0; d < operands.depth; ++d) {

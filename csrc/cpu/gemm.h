@@ -57,8 +57,15 @@ struct Epilogue {
     bool accumulate = false;       // C += products, else C = products
     const float* scale = nullptr;  // then C *= scale[column of the tile], if not null
     const float* bias = nullptr;   // then C += bias[column of the tile], if not null
-    bool relu = false;             // then C = max(C, 0)
+    bool relu = false;             // then, after `add`, C = max(C, 0)
     bool stream = false;           // write past the caches; every row of C must be vector-aligned
+
+    // If `add` is not null, C += its element that lies as far from its begin as C's from `out`.
+    const float* add = nullptr;
+    const float* out = nullptr;
+
+    // What is added to the element of C at `to`.
+    const float* added(const float* to) const { return add + (to - out); }
 
     // The same for a tile that begins `columns` further right.
     Epilogue from(int columns) const {

@@ -35,6 +35,8 @@ def conv2d(calls):
         options["scale"] = calls.normal(w.shape[0])
     if output and not limit(len(x), *output, len(w)):
         output = None
+    if output and calls.rng.random() < 0.4:
+        options["add"] = calls.normal(len(x), *output, len(w))
     return lambda: ops.conv2d(x, w, b, **options), output and (lambda: oracles.conv2d(x, w, b, **options))
 
 

@@ -19,11 +19,13 @@ def test_conv2d(case, arithmetic):
     x, w = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.w)
     b = normal(rng, conv.w[0]) if rng.random() < 0.7 else None
     scale = normal(rng, conv.w[0]) if rng.random() < 0.5 else None
+    add = arithmetic.normal(rng, conv.output) if rng.random() < 0.5 else None
     options = {**conv.options, "relu": bool(rng.random() < 0.5)}
-    device = {name: None if array is None else case.device.array(array) for name, array in (("b", b), ("scale", scale))}
+    operands = {"b": b, "scale": scale, "add": add}
+    device = {name: None if array is None else case.device.array(array) for name, array in operands.items()}
     y = ops.conv2d(case.device.array(x), case.device.array(w), **device, **options, **arithmetic.options)
-    exact = oracles.conv2d(x, w, b, scale=scale, **options)
-    assert_close(y, exact, arithmetic.tolerance, (conv, options, scale is None))
+    exact = oracles.conv2d(x, w, **operands, **options)
+    assert_close(y, exact, arithmetic.tolerance, (conv, options, scale is None, add is None))
 
 
 def test_conv_transpose2d(case, arithmetic):
@@ -129,6 +131,17 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
         (ValueError, "b must have 1 dim", lambda: ops.conv2d(X, W, W)),
         (ValueError, r"scale must have shape \(4,\)", lambda: ops.conv2d(X, W, scale=W[0, 0, 0])),
         (TypeError, "scale must be float32, got float64", lambda: ops.conv2d(X, W, scale=np.ones(4))),
+        (
+            ValueError,
+            r"add must have shape \(2, 4, 3, 4\), got \(2, 4, 3, 3\)",
+            lambda: ops.conv2d(X, W, add=Y[..., :3]),
+        ),
+        (ValueError, r"add must have shape \(2, 4, 3, 4\)", lambda: ops.conv2d(X, W, add=Y[:1])),
+        (ValueError, "add must have 4 dimensions", lambda: ops.conv2d(X, W, add=Y[0])),
+        (TypeError, "add must be float32, got float64", lambda: ops.conv2d(X, W, add=Y.astype(float))),
+        (TypeError, "add must be float32, got bfloat16", lambda: ops.conv2d(X, W, add=Y.astype(BF16))),
+        (TypeError, "add must be a NumPy or CuPy array", lambda: ops.conv2d(X, W, add=1.0)),
+        (ValueError, "out must not share memory", lambda: ops.conv2d(X, W, add=Y, out=Y)),
         (ValueError, "out must have shape", lambda: ops.conv2d(X, W, out=X)),
         (TypeError, "out must be float32", lambda: ops.conv2d(X, W, out=Y.astype(np.float64))),
         (

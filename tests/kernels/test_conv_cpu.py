@@ -71,6 +71,11 @@ def directions(x_shape, filters, stride, padding, seed=0):
             lambda: oracles.conv2d(x, w, b, relu=True, **options),
             FP32,
         ),
+        "added": (
+            lambda: ops.conv2d(x, w, b, scale=b, add=dy, relu=True, **options),
+            lambda: oracles.conv2d(x, w, b, scale=b, add=dy, relu=True, **options),
+            FP32,
+        ),
         "transpose": (
             lambda: ops.conv_transpose2d(dy, w, **sizes, **options),
             lambda: oracles.conv_transpose2d(dy, w, **sizes, **options),
@@ -109,7 +114,7 @@ def test_every_method_is_taken():
     assert method(FULLY_CONNECTED, "fprop") == "dense" != method(FULLY_CONNECTED, "fprop", in_block=True)
 
 
-@pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
+@pytest.mark.parametrize("direction", ["forward", "added", "transpose", "weight_grad"])
 @pytest.mark.parametrize("layer", [*WINOGRAD, *FIRST_LAYER, *DIRECT, FULLY_CONNECTED], ids=str)
 def test_layer(layer, direction):
     call, oracle, tolerance = directions(*layer)[direction]

@@ -32,6 +32,13 @@ def check_all(device, arithmetic, n, size, c, k, kernel, stride, padding, **spar
         arithmetic.tolerance,
         "conv2d",
     )
+    add, scale = arithmetic.normal(rng, maps.shape), normal(rng, k)
+    assert_close(
+        ops.conv2d(to(x), to(w), to(b), scale=to(scale), add=to(add), **asked, relu=True),
+        oracles.conv2d(x, w, b, scale=scale, add=add, **conv, relu=True),
+        arithmetic.tolerance,
+        "conv2d with scale and add",
+    )
     pooled, _ = oracles.max_pool2d(maps, **POOL)
     y, switches = ops.conv2d_relu_pool(to(x), to(w), to(b), **own)
     assert_close(y, pooled, arithmetic.tolerance, "conv2d_relu_pool")

@@ -61,6 +61,10 @@ def check_other_images(device, layer):
     size = oracles.output_size(x_shape[1:3], filters[1:], conv["stride"], conv["padding"])
     y = rng.standard_normal((x_shape[0], *size, filters[0]), dtype=np.float32)
     check(device, lambda x: ops.conv2d(device.array(x), w, **conv), x, rng, "conv2d")
+    added = device.array(y)
+    check(device, lambda x: ops.conv2d(device.array(x), w, add=added, **conv), x, rng, "conv2d, x")
+    x_ = device.array(x)
+    check(device, lambda y: ops.conv2d(x_, w, add=device.array(y), relu=True, **conv), y, rng, "conv2d, add")
     back = {**conv, "output_size": x_shape[1:3]}
     check(device, lambda y: ops.conv_transpose2d(device.array(y), w, **back), y, rng, "conv_transpose2d")
 

@@ -31,6 +31,7 @@ def conv2d(
     dilation: IntPair = 1,
     groups: int = 1,
     scale: Array | None = None,
+    add: Array | None = None,
     relu: bool = False,
     precision: Precision = "fp32",
     out: Array | None = None,
@@ -42,27 +43,31 @@ def conv2d(
 
     `dilation`: how far the taps of a filter lie apart. `groups`: the first K/groups filters see the first C/groups
     channels, and so on; as many groups as channels are a depthwise convolution. `scale`, float32 (K,): y is what the
-    filters give times this, plus the bias: batch normalisation at test time.
+    filters give times this, plus the bias: batch normalisation at test time. `add`, of y's shape and dtype, comes to
+    that before the ReLU, as at the end of a residual block; `out` may not be this array.
 
     An infinity or NaN can reach results of its image a few pixels beyond its windows, here as in the operations that
     contain a convolution: on the CPU Winograd's method makes a tile of neighbouring results together, and on a GPU a
     transposed convolution to at most four channels does those of a stride.
     """
-    backend, (x, w, b, scale, out) = resolve(x=x, w=w, b=b, scale=scale, out=out)
+    backend, (x, w, b, scale, add, out) = resolve(x=x, w=w, b=b, scale=scale, add=add, out=out)
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     groups = check_groups(groups)
-    if scale is None and _is_depthwise(groups, x.shape[3], w.shape[0]):
+    if scale is None and add is None and _is_depthwise(groups, x.shape[3], w.shape[0]):
         geometry: Any = {"stride": stride, "padding": padding, "dilation": dilation}
         return depthwise_conv2d(x, w, b, relu=relu, out=out, **geometry)
     shape = conv_shape(backend, x.shape, w.shape, stride, padding, dilation, groups)
     b = check_maps(backend, "b", b, w.shape[0])
     scale = check_maps(backend, "scale", scale, w.shape[0])
-    y = check_output(backend, out, shape.output, (x, w, b, scale), dtype=dtype)
+    if add is not None:
+        add = check_input(backend, "add", add, 4, dtype)
+        expect_shape("add", add, shape.output)
+    y = check_output(backend, out, shape.output, (x, w, b, scale, add), dtype=dtype)
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.conv2d_workspace, shape
-    call(backend, kernels.conv2d, shape, x, w, b, scale, bool(relu), results=(y,), workspace=workspace)
+    call(backend, kernels.conv2d, shape, x, w, b, scale, add, bool(relu), results=(y,), workspace=workspace)
     return y
 
 

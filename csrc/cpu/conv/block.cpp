@@ -80,7 +80,8 @@ void conv2d_relu_pool(const ConvShape& conv, const PoolShape& pool, const Elemen
                       std::uint8_t* switches, void* workspace, Stream stream) {
     const Plan plan(conv, Direction::kFprop);
     float* map = static_cast<float*>(workspace);
-    Call call{plan.conv, conv.n, x, w, nullptr, map, map + plan.workspace_begin, b, nullptr, true};
+    Call call{plan.conv, conv.n, x, w, nullptr, map, map + plan.workspace_begin, b};
+    call.relu = true;
     if (plan.fused) {
         call.out = y;
         call.pool = &pool;

@@ -21,10 +21,10 @@ std::size_t conv2d_workspace(const ConvShape& s) {
 
 template <class Precision>
 void conv2d(const ConvShape& s, const Element<Precision>* x, const Element<Precision>* w,
-            const float* b, const float* scale, bool relu, Element<Precision>* y, void* workspace,
-            Stream) {
+            const float* b, const float* scale, const Element<Precision>* add, bool relu,
+            Element<Precision>* y, void* workspace, Stream) {
     choose(s, Direction::kFprop)
-        .compute({s, s.n, x, w, nullptr, y, static_cast<float*>(workspace), b, scale, relu});
+        .compute({s, s.n, x, w, nullptr, y, static_cast<float*>(workspace), b, scale, add, relu});
 }
 
 template <class Precision>

@@ -152,11 +152,13 @@ void fprop(const Call& call) {
                                                  call.w + k0 * depth + d, depth, count, sums);
                 for (int i = 0; i < rows; ++i)
                     for (int j = 0; j < columns; ++j) {
-                        float& result =
-                            call.out[static_cast<std::int64_t>(m0 + i) * shape.k + k0 + j];
+                        const std::int64_t at =
+                            static_cast<std::int64_t>(m0 + i) * shape.k + k0 + j;
+                        float& result = call.out[at];
                         float value = d ? result + sums[i][j] : sums[i][j];
                         if (last && call.scale) value *= call.scale[k0 + j];
                         if (last && call.bias) value += call.bias[k0 + j];
+                        if (last && call.add) value += call.add[at];
                         if (last && call.relu) value = value < 0 ? 0.0f : value;
                         result = value;
                     }

@@ -162,7 +162,7 @@ void fprop(const Call& call) {
     const ConvShape& s = call.shape;
     const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
     float* scratch = call.workspace + s.groups * filter_floats(s);
-    const Epilogue epilogue{false, call.scale, call.bias, call.relu};
+    const Epilogue epilogue{false, call.scale, call.bias, call.relu, false, call.add, call.out};
     for (int group = 0; group < s.groups; ++group) {
         const int first = group * s.group_k();
         multiply_all(windows(s, call.images, call.x, group),

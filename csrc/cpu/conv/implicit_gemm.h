@@ -1,6 +1,6 @@
 // Convolution as an implicit matrix product: rows gathered block by block, filters as panels.
 //
-//   out[m][j] = act(bias[j] + scale[j] * sum over d of gather[m][d] * filters[d][j])
+//   out[m][j] = act(add[m][j] + bias[j] + scale[j] * sum over d of gather[m][d] * filters[d][j])
 //
 // A block of kBlockRows rows and up to kMaxDepth of the depth is gathered into the thread's scratch
 // (268 KB, in the second-level cache), then every panel of filters (48 KB a depth block, read in

@@ -63,7 +63,7 @@ void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out
     const ConvShape& s = call.shape;
     pad_lines(s, call.x, n, p0, p1, scratch);
     const int q = s.q(), size = line_floats(s), tiles = ceil_div(q, kTileRows);
-    const Epilogue epilogue{false, call.scale, call.bias, call.relu, stream};
+    const Epilogue epilogue{false, call.scale, call.bias, call.relu, stream, call.add, call.out};
     for (int p = p0; p < p1; ++p)
         for (int column = 0; column < s.k; column += kPanel) {
             for (int tile = 0; tile < tiles; ++tile) {

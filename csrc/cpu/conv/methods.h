@@ -30,6 +30,7 @@ struct Call {
     float *out, *workspace;
     const float* bias = nullptr;   // of fprop, may be null
     const float* scale = nullptr;  // of fprop, may be null
+    const float* add = nullptr;    // of fprop, as large as `out`; may be null
     bool relu = false;             // of fprop
     bool accumulate = false;       // wgrad adds to the calls before it
 

@@ -230,7 +230,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     __syncthreads();  // nobody reads the stages any more: the map takes their place
     store_tile<Loop>(
         acc, [&](int row) { return rows[row].output; }, first_col, shape.k,
-        {nullptr, b, true, true}, stages);
+        Epilogue<typename Tile::Element>{nullptr, b, nullptr, true, true}, stages);
     __syncthreads();
     // Computed again, so that nothing of the region takes registers during the main loop.
     TileIndex index = TileIndex::of_block();

@@ -192,8 +192,8 @@ class TransposedFilters {
 template <class Tile, int VA, int VB, bool Dense>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     dgrad_kernel(ConvShape shape, PhaseGrid grid, WindowedImage<typename Tile::Element> y,
-                 const typename Tile::Element* w, Epilogue epilogue, typename Tile::Element* x,
-                 int k_tiles_per_split) {
+                 const typename Tile::Element* w, Epilogue<typename Tile::Element> epilogue,
+                 typename Tile::Element* x, int k_tiles_per_split) {
     using A = WindowsOf<Tile, VA, Dense>;
     using B = TransposedFilters<Tile, VB>;
     using Loop = CopyAsyncLoop<Tile, A, B>;
@@ -264,8 +264,8 @@ void conv_transpose2d(const ConvShape& shape, const Element<Math>* y, const Elem
     with_dgrad_tiles<Math>(shape, [&](auto lists) {
         constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Dgrad>;
         run_product(lists, dgrad_product<Math>(shape), is_vectorisable(shape.group_k(), y),
-                    is_vectorisable(shape.group_c(), w), nullptr, nullptr, false, x, workspace,
-                    stream, [&](auto tile, auto width_y, auto width_w, const auto& launch) {
+                    is_vectorisable(shape.group_c(), w), {}, x, workspace, stream,
+                    [&](auto tile, auto width_y, auto width_w, const auto& launch) {
                         launch_dgrad<decltype(tile), width_y, width_w, kDense>(shape, y, w, launch);
                     });
     });

@@ -278,7 +278,8 @@ void launch_dgrad_patch(const ConvShape& shape, const Plan& plan, const T* y, co
         plan.splits > 1 ? static_cast<T*>(sums) : x, plan.k_tiles_per_split, pairs);
     if (plan.splits > 1) {
         const std::int64_t size = std::int64_t{shape.n} * shape.h * shape.w * shape.c;
-        const Epilogue whole{nullptr, nullptr, false, size % 4 == 0 && aligned_for_vectors(x)};
+        Epilogue<T> whole;
+        whole.vectorised = size % 4 == 0 && aligned_for_vectors(x);
         add_splits(plan.splits, size, shape.c, static_cast<const float*>(sums), whole, x, stream);
     }
 }

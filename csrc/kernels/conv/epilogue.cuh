@@ -1,5 +1,5 @@
-// What becomes of the accumulators: y = act(scale[col] * sum + bias[col]), or partial sums where the
-// depth is split.
+// What becomes of the accumulators: y = act(scale[col] * sum + bias[col] + add), where `add` lies as y
+// does, or partial sums where the depth is split.
 #pragma once
 
 #include <cstdint>
@@ -11,12 +11,15 @@
 
 namespace zfcuda::conv {
 
-// `scale` and `bias` may be null. `vectorised`: rows of y allow accesses to four values at once.
+// Of a y of type T. What is null is not asked for. `vectorised`: rows of y and `add` allow accesses to
+// four values at once.
+template <class T>
 struct Epilogue {
-    const float* scale;
-    const float* bias;
-    bool relu;
-    bool vectorised;
+    const float* scale = nullptr;
+    const float* bias = nullptr;
+    const T* add = nullptr;
+    bool relu = false;
+    bool vectorised = false;
 };
 
 __device__ inline float rectify(float v) {
@@ -36,15 +39,28 @@ __device__ inline Vector<float, V> of_columns(const float* values, int col, int 
     return found;
 }
 
+// V values from `from` on; one by one, as far as there are `count`, if not `vectorised`.
+template <int V, class T>
+__device__ inline Vector<float, V> load_columns(const T* from, int count, bool vectorised) {
+    if (vectorised) return to_floats(load<V>(from));
+    auto found = Vector<float, V>::filled(0.0f);
+#pragma unroll
+    for (int e = 0; e < V; ++e)
+        if (e < count) found.at[e] = to_float(from[e]);
+    return found;
+}
+
 // Stores this thread's accumulators: row i goes to y + offset(row(i)) if that is not kNoRow, `y`
-// being where column `first_col` of row 0 lies; columns from `cols` on do not exist.
+// being where column `first_col` of row 0 lies, and `epilogue.add` what is added to it; columns from
+// `cols` on do not exist. Partial sums, of type float where E is another, have nothing to add.
 constexpr std::uint32_t kNoRow = 0xffffffffu;
 
-template <class Loop, class RowOffset, class T>
+template <class Loop, class RowOffset, class E, class T>
 __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset offset, int first_col,
-                                  int cols, const Epilogue& epilogue, T* y) {
+                                  int cols, const Epilogue<E>& epilogue, T* y) {
     using Multiplier = typename Loop::Multiplier;
     constexpr int kVector = Multiplier::kVector;
+    constexpr bool kAdds = std::is_same_v<E, T>;
     const Multiplier mine;
 #pragma unroll
     for (int vector = 0; vector < Multiplier::kVectors; ++vector) {
@@ -52,6 +68,17 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
         if (col >= cols) continue;
         const auto scale = of_columns<kVector>(epilogue.scale, col, cols, 1.0f);
         const auto bias = of_columns<kVector>(epilogue.bias, col, cols, 0.0f);
+        // All rows' before the first store, which the compiler would not let a load overtake.
+        Vector<float, kVector> added[Multiplier::kRows] = {};
+        if (kAdds && epilogue.add) {
+#pragma unroll
+            for (int i = 0; i < Multiplier::kRows; ++i) {
+                const std::uint32_t row = offset(mine.row(i));
+                if (row != kNoRow)
+                    added[i] = load_columns<kVector>(epilogue.add + row + mine.col(vector),
+                                                     cols - col, epilogue.vectorised);
+            }
+        }
 #pragma unroll
         for (int i = 0; i < Multiplier::kRows; ++i) {
             const std::uint32_t row = offset(mine.row(i));
@@ -60,6 +87,7 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
 #pragma unroll
             for (int e = 0; e < kVector; ++e) {
                 v.at[e] = Multiplier::at(acc, i, vector, e) * scale.at[e] + bias.at[e];
+                if (kAdds) v.at[e] += added[i].at[e];
                 if (epilogue.relu) v.at[e] = rectify(v.at[e]);
             }
             const auto result = from_floats<T>(v);
@@ -79,9 +107,10 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
 // in the workspace `y` that belongs to this split.
 template <class Loop, class RowOffset, class T>
 __device__ inline void store_split(const TileIndex& index, typename Loop::Accumulators& acc,
-                                   RowOffset offset, int first_col, int cols,
-                                   const Epilogue& epilogue, T* y, std::size_t size) {
+                                   RowOffset offset, int first_col, int cols, Epilogue<T> epilogue,
+                                   T* y, std::size_t size) {
     const std::size_t first = index.split * size + first_col;
+    if (epilogue.add) epilogue.add += first;
     if (std::is_same_v<T, float> || index.splits == 1) {
         store_tile<Loop>(acc, offset, first_col, cols, epilogue, y + first);
     } else {

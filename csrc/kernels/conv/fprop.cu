@@ -15,13 +15,14 @@ std::size_t conv2d_workspace(const ConvShape& shape) {
 
 template <class Math>
 void conv2d(const ConvShape& shape, const Element<Math>* x, const Element<Math>* w, const float* b,
-            const float* scale, bool relu, Element<Math>* y, void* workspace, Stream stream) {
+            const float* scale, const Element<Math>* add, bool relu, Element<Math>* y,
+            void* workspace, Stream stream) {
     using namespace conv;
     with_fprop_tiles<Math>(shape, [&](auto lists) {
         constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Fprop>;
         run_product(lists, fprop_product<Math>(shape), is_vectorisable(shape.group_c(), x),
-                    is_vectorisable(shape.group_c(), w), scale, b, relu, y, workspace, stream,
-                    [&](auto tile, auto width, auto, const auto& launch) {
+                    is_vectorisable(shape.group_c(), w), {scale, b, add, relu}, y, workspace,
+                    stream, [&](auto tile, auto width, auto, const auto& launch) {
                         launch_fprop<decltype(tile), width, kDense>(shape, x, w, launch);
                     });
     });

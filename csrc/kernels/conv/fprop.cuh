@@ -1,6 +1,6 @@
 // Convolution, forward:
 //
-//   y[n,p,q,k] = act(b[k] + sum over r,s,c of x[n, h, w, c] * w[k,r,s,c])
+//   y[n,p,q,k] = act(add[n,p,q,k] + b[k] + scale[k] * sum over r,s,c of x[n, h, w, c] * w[k,r,s,c])
 //                h = p*stride_h - pad_top + r*dilation_h,  w = q*stride_w - pad_left + s*dilation_w
 //
 // as the product of the windows of x, one per output pixel (rows: N*P*Q), with the filters (cols:
@@ -57,7 +57,8 @@ class Filters {
 template <class Tile, int V, bool Dense>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     fprop_kernel(ConvShape shape, const typename Tile::Element* x, const typename Tile::Element* w,
-                 Epilogue epilogue, typename Tile::Element* y, int k_tiles_per_split) {
+                 Epilogue<typename Tile::Element> epilogue, typename Tile::Element* y,
+                 int k_tiles_per_split) {
     using A = WindowsOf<Tile, V, Dense>;
     using B = Filters<Tile, V>;
     using Loop = CopyAsyncLoop<Tile, A, B>;

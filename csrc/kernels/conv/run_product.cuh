@@ -19,11 +19,11 @@ bool is_vectorisable(int elements, const T*... arrays) {
             ...);
 }
 
-// y[i] = act(scale[i % cols] * sum over splits of partial[split][i] + bias[i % cols]), in the order
-// of the splits, for i below `size`. Defined in splits.cu, for float and BFloat16.
+// y[i] = act(scale[i % cols] * sum over splits of partial[split][i] + bias[i % cols] + add[i]), in
+// the order of the splits, for i below `size`. Defined in splits.cu, for float and BFloat16.
 template <class T>
 void add_splits(int splits, std::int64_t size, int cols, const float* partial,
-                const Epilogue& epilogue, T* y, Stream stream);
+                const Epilogue<T>& epilogue, T* y, Stream stream);
 
 // Bytes for the partial sums of a product, wherever its arrays lie.
 template <class Lists>
@@ -41,23 +41,24 @@ template <class T>
 struct Launch {
     dim3 grid;
     int k_tiles_per_split;
-    Epilogue epilogue;
+    Epilogue<T> epilogue;
     T* y;  // of several splits, the workspace: float32
     Stream stream;
 };
 
-// Computes y = act(scale * product + bias). `vector_a`, `vector_b`: operand A, B can be copied 16 bytes at
-// a time. Calls launch(tile, width_a, width_b, Launch<T>) with the widths of their copies in
-// elements.
+// Computes y = act(scale * product + bias + add), as `epilogue` has these. `vector_a`, `vector_b`:
+// operand A, B can be copied 16 bytes at a time. Calls launch(tile, width_a, width_b, Launch<T>) with
+// the widths of their copies in elements.
 template <class Lists, class T, class LaunchKernel>
 void run_product(Lists lists, const Product& product, bool vector_a, bool vector_b,
-                 const float* scale, const float* bias, bool relu, T* y, void* workspace,
-                 Stream stream, LaunchKernel launch) {
+                 const Epilogue<T>& epilogue, T* y, void* workspace, Stream stream,
+                 LaunchKernel launch) {
     with_list(lists, vector_a, vector_b, [&](auto tiles) {
         const Plan plan = make_plan(tiles, product);
         const bool whole_vectors = product.cols % 4 == 0;
-        const Epilogue whole{scale, bias, relu, whole_vectors && aligned_for_vectors(y)};
-        const Epilogue part{nullptr, nullptr, false, whole_vectors};
+        Epilogue<T> whole = epilogue, part;
+        whole.vectorised = whole_vectors && aligned_for_vectors(y, epilogue.add);
+        part.vectorised = whole_vectors;
         const bool split = plan.splits > 1;
         with_tile(tiles, plan.kernel, [&](auto tile) {
             const dim3 grid(static_cast<unsigned>(count_blocks<decltype(tile)>(product)),

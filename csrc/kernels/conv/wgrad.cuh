@@ -111,7 +111,8 @@ class PixelWindows {
 template <class Tile, class A, int V>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     wgrad_kernel(ConvShape shape, PixelIndex pixel_index, const typename Tile::Element* x,
-                 typename A::Source dy, Epilogue epilogue, float* dw, int k_tiles_per_split) {
+                 typename A::Source dy, Epilogue<float> epilogue, float* dw,
+                 int k_tiles_per_split) {
     using B = PixelWindows<Tile, V>;
     using Loop = CopyAsyncLoop<Tile, A, B>;
 
@@ -145,7 +146,7 @@ void run_wgrad(const Product& product, const Element<Math>* x, const Source& dy,
                float* dw, void* workspace, Stream stream) {
     const ConvShape& shape = product.problem.conv;
     run_product(typename Tiles<Math>::Wgrad{}, product, vector_dy,
-                is_vectorisable(shape.group_c(), x), nullptr, nullptr, false, dw, workspace, stream,
+                is_vectorisable(shape.group_c(), x), {}, dw, workspace, stream,
                 [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
                     using Tile = decltype(tile);
                     using A = Gradient<Tile, width_dy>;

@@ -186,7 +186,7 @@ void pack_fprop(const Call& call) {
 template <int M>
 void write_outputs(const Call& call, const Plan& plan, const TilePosition& position, int row,
                    float* out) {
-    const Epilogue epilogue{false, call.scale, call.bias, call.relu};
+    const Epilogue epilogue{false, call.scale, call.bias, call.relu, false, call.add, call.out};
     float* to[M][M];
     output_pixels<M, float>(call.shape, position, out, nullptr, to);
     for (int k = 0; k < call.shape.k; k += kLanes) {

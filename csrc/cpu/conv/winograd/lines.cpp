@@ -143,7 +143,8 @@ void make_tiles(const Call& call, const Plan& plan, const float* pixels, int lin
                               {data + plan.data_at[frequency], kRowStride,
                                panel + frequency * filters.frequency_stride, plan.depth},
                               rows, frequency * plan.product_stride, columns, {});
-            const Epilogue epilogue{false, call.scale, call.bias, call.relu, stream};
+            const Epilogue epilogue{false,  call.scale, call.bias, call.relu,
+                                    stream, call.add,   call.out};
             for (int i = 0; i < count; ++i)
                 write_tile<M>(s, rows[i], plan.product_stride, columns, first + i, lines,
                               out + column, epilogue.from(column));

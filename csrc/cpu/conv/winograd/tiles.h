@@ -255,11 +255,12 @@ struct MapTerms {
     }
 };
 
-// What `epilogue` makes of up to kLanes results.
+// What `epilogue` makes of up to kLanes results, which go to `to`.
 inline void write_result(Vec v, const MapTerms& terms, const Epilogue& epilogue, int columns,
                          float* to) {
     if (epilogue.scale) v *= terms.scale;
     v += terms.bias;
+    if (epilogue.add) v += load_up_to(epilogue.added(to), columns);
     if (epilogue.relu) v = simd::relu(v);
     if (epilogue.stream)
         simd::stream(to, v);
