@@ -17,7 +17,7 @@ from . import window
 from .architecture import Architecture
 from .capture import Captured, identity
 from .checkpoint import HEADS, ORIGIN, Checkpoint, PathLike, read_checkpoint
-from .layers import KINDS, PRECISIONS, RULES, Layer, Stage, build_stages
+from .layers import KINDS, PRECISIONS, RULES, Layer, Stage, build_stages, fuse_sums
 from .projection import Descent
 from .record import Part, Record, Training
 from .trace import Trace
@@ -63,7 +63,8 @@ class Network:
         self._gradients: dict[str, Array] = {}
         self._statistics: dict[str, tuple[Array, float]] = {}
         self._learned = _learned_from(self.stages)
-        self._last_readers = {name: i for i, stage in enumerate(self.stages) for name in stage.inputs}
+        self._passing = fuse_sums(self.stages)  # where nothing is kept
+        self._last_readers = {name: i for i, stage in enumerate(self._passing) for name in stage.inputs}
         self._projection = Captured()
         if parameters is None:
             self._initialise(seed)
@@ -219,7 +220,7 @@ class Network:
     def _output(self, x: Array) -> Array:
         """The last layer's output; what no later stage reads is let go."""
         signals = {"input": x}
-        for i, stage in enumerate(self.stages):
+        for i, stage in enumerate(self._passing):
             inputs = [stage.enter(signals[name]) for name in stage.inputs]
             for name in set(stage.inputs):
                 if self._last_readers[name] == i:

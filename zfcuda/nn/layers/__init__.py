@@ -19,6 +19,7 @@ from .permute import Permute, PermuteSpec
 from .pool import MaxPool, MaxPoolSpec
 from .prelu import PReLU, PReLUSpec
 from .relu import ReLU, ReLUSpec
+from .residual import Residual, fuse_sums
 from .slice import Slice, SliceSpec
 from .stage import Stage, build_stages, needed_for
 
@@ -58,10 +59,12 @@ __all__ = [
     "PermuteSpec",
     "ReLU",
     "ReLUSpec",
+    "Residual",
     "Slice",
     "SliceSpec",
     "Stage",
     "build_stages",
+    "fuse_sums",
     "needed_for",
 ]
 

@@ -33,6 +33,7 @@ class Add(Layer):
 
     spec_type = AddSpec
     on_windows = True
+    sums = True
     fusions: ClassVar = {("relu",): Rectified}
 
     def run(self, inputs: Sequence[Array], training: Training | None, *, relu: bool = False) -> dict[str, Array]:

@@ -132,6 +132,8 @@ class Layer:
     """What lies in the padding of the input."""
     fusions: ClassVar[Mapping[tuple[str, ...], Any]] = {}
     """The kinds that may follow in one stage, the longest run first -> the class of that `Stage`."""
+    sums: ClassVar[bool] = False
+    """Whether it is the sum of its inputs."""
     overwrites: ClassVar[bool] = False
     """Whether `backward` may write over the `dy` that it is given."""
 
@@ -161,6 +163,12 @@ class Layer:
     def input_size(self) -> tuple[int, int]:
         """(height, width) of the input map."""
         return self.spans[0].size, self.spans[1].size
+
+    @property
+    def adds(self) -> bool:
+        """Whether `forward` takes an array `add` of the output's shape and dtype, which comes to the result before
+        `relu`."""
+        return False
 
     @property
     def product(self) -> Product | None:

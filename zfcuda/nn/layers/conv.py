@@ -84,6 +84,14 @@ class Conv(Weighted):
         return {} if dense else {"groups": self.groups, "dilation": self.dilation}
 
     @property
+    def is_depthwise(self) -> bool:
+        return 1 < self.groups == self.input_shape[-1]
+
+    @property
+    def adds(self) -> bool:
+        return not self.is_depthwise  # of which the operation is another one
+
+    @property
     def product(self) -> Product | None:
         (top, bottom), (left, right) = as_sides(self.padding)
         if self.sparsity or top != bottom or left != right:
@@ -100,8 +108,8 @@ class Conv(Weighted):
         """What the forward operation reads besides the image."""
         return {"w": self.filters, "b": self.bias}
 
-    def forward(self, x: Array, *, relu: bool = False) -> Array:
-        return ops.conv2d(x, relu=relu, **self.operands, **self.geometry, **self.arithmetic)
+    def forward(self, x: Array, *, relu: bool = False, add: Array | None = None) -> Array:
+        return ops.conv2d(x, relu=relu, add=add, **self.operands, **self.geometry, **self.arithmetic)
 
     def forward_padded(self, x: Array, *, relu: bool = False) -> Array:
         return ops.conv2d(x, relu=relu, stride=self.stride, **self.operands, **self.sparsity, **self.arithmetic)
@@ -143,7 +151,7 @@ class FoldedConv(Conv):
 
     @property
     def operands(self) -> dict[str, Any]:
-        if 1 < self.groups == self.input_shape[-1]:  # a depthwise operation does not scale
+        if self.is_depthwise:  # an operation that does not scale
             return super().operands
         return {"w": self.conv.filters, "b": self.bias, "scale": self.norm.scale}
 

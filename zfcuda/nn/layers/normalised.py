@@ -37,6 +37,10 @@ class Normalised(Stage):
         folded.hold()
         return [folded, *self.layers[2:]]
 
+    @property
+    def adding(self) -> Any:
+        return self._test.adding
+
     def hold(self) -> None:
         self._test.hold()
 

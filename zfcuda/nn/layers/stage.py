@@ -56,6 +56,12 @@ class Stage:
         """The layers that one after another do at test time what the stage does, with the weights of now."""
         return self.layers
 
+    @property
+    def adding(self) -> Any:
+        """The layer that at test time is all of the stage, and that adds an array to its result (`Layer.adds`); None if
+        there is none."""
+        return self.layers[0] if len(self.layers) == 1 and self.layers[0].adds else None
+
     def hold(self) -> None:
         """As `Layer.hold`."""
         for layer in self.layers:
