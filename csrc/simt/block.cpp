@@ -78,6 +78,11 @@ void Block::set_up(const detail::Launch& launch, uint3 index, const Options& opt
     shuffle_warps();
     exited_ = 0;
     arrived_ = 0;
+    warpgroups_.clear();
+    products_late_.reset();
+    product_reads_.clear();
+    proxy_view_.clear();
+    proxy_view_is_old_ = false;
     failure_.clear();
     shared_.begin_block(launch.shared_bytes);
     if (checker_) checker_->begin_block(threads_.size());
@@ -206,6 +211,9 @@ void Block::exit_thread() {
                  simt::describe(other.site) + " names lane " + std::to_string(from.lane) +
                  ", which has exited without it");
     }
+    if (!warpgroups_.empty() && warpgroups_[static_cast<std::size_t>(from.warp) / 4].is_busy())
+        fail("this thread exits, and a product of its warpgroup has not been waited for",
+             warpgroups_[static_cast<std::size_t>(from.warp) / 4].first_site());
     if (arrived_ != 0 && arrived_ + exited_ == threads_.size()) release_barrier();
     Thread* next = pick();
     if (!next) {
@@ -314,9 +322,23 @@ void Block::execute(AsyncCopy& copy) {
 
 void Block::access(const void* address, std::size_t bytes, Checker::Kind kind, const void* caller) {
     const auto at = reinterpret_cast<std::uintptr_t>(address);
-    if (!checker_ || stacks_.contains(at) || is_code_or_parameter(at)) return;
+    if (!checker_) return;
+    if (stacks_.contains(at)) return access_registers(at, kind, caller);
+    if (is_code_or_parameter(at)) return;
     checker_->access(at, bytes, kind, location_of(caller));
     count(at, bytes, location_of(caller));
+}
+
+// Local variables are registers: those of a product are its own until it has been waited for.
+void Block::access_registers(std::uintptr_t address, Checker::Kind kind, const void* caller) {
+    const std::size_t number = static_cast<std::size_t>(running_->warp) / 4;
+    if (number >= warpgroups_.size() || !warpgroups_[number].is_busy()) return;
+    const auto thread = static_cast<std::size_t>(running_ - threads_.data());
+    if (const Site* begun = warpgroups_[number].holds(thread % Warpgroup::kThreads, address))
+        fail(std::string("this thread ") + (kind == Checker::kRead ? "reads" : "writes to") +
+                 " a register of the product begun at " + simt::describe(*begun) +
+                 ", which has not been waited for",
+             simt::describe(location_of(caller)));
 }
 
 void Block::count(std::uintptr_t address, std::size_t bytes, Location location) {
@@ -375,14 +397,15 @@ void Block::fail(const std::string& what, Site site) {
 void Block::fail_deadlock() {
     const auto wait = [this](const Thread& thread) {
         const std::string at =
-            thread.state == Thread::kAtBarrier
-                ? std::string("__syncthreads")
+            thread.state == Thread::kAtBarrier ? std::string("__syncthreads")
+            : thread.state == Thread::kAtWarpgroup
+                ? std::string("a call of its warpgroup")
                 : std::string(name_of(thread.kind)) + " with mask " + hexadecimal(thread.mask);
         return describe(thread) + " waits in " + at + " at " + simt::describe(thread.site);
     };
     const Thread* first = nullptr;
     for (const Thread& thread : threads_) {
-        if (thread.state != Thread::kAtBarrier && thread.state != Thread::kAtCollective) continue;
+        if (thread.state == Thread::kReady || thread.state == Thread::kExited) continue;
         if (!first) first = &thread;
         if (thread.state == first->state && same(thread.site, first->site) &&
             thread.mask == first->mask)

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,6 +16,7 @@
 #include "options.h"
 #include "random.h"
 #include "shared_memory.h"
+#include "warpgroup.h"
 
 namespace simt {
 
@@ -34,7 +36,7 @@ struct AsyncCopy {
 };
 
 struct Thread {
-    enum State : std::uint8_t { kReady, kAtBarrier, kAtCollective, kExited };
+    enum State : std::uint8_t { kReady, kAtBarrier, kAtCollective, kAtWarpgroup, kExited };
 
     Context context;
     uint3 index{};
@@ -79,6 +81,8 @@ class Block {
     void atomic(const void* address, int bytes, Site site);
     void read_matrix_row(const void* row, Site site);
     void fence();
+    void meet_warpgroup(const WarpgroupCall& call);
+    void fence_proxy();
     // Any access of the running thread, in builds that check them; `caller` is where in the code.
     void access(const void* address, std::size_t bytes, Checker::Kind kind, const void* caller);
     [[noreturn]] void fail(const std::string& what, const std::string& where = "");
@@ -87,6 +91,18 @@ class Block {
     // The report of a failure of the running thread.
     std::string message(const std::string& what, const std::string& where) const;
     std::string describe_thread(std::size_t number) const;
+
+    // ---- Called by its warpgroups
+    bool checks() const { return checker_ != nullptr; }
+    // Whether a product is executed now, before it must be.
+    bool executes_early();
+    // A product reads these pieces of shared memory, 16 bytes each, from now on.
+    void begin_product_reads(const std::vector<std::uint32_t>& pieces, Site site);
+    void end_product_reads(const std::vector<std::uint32_t>& pieces);
+    // Where a product was begun that reads this address of shared memory; null if none does.
+    const Location* product_that_reads(std::uintptr_t address) const;
+    // Shared memory as the asynchronous proxy sees it, in builds that do not check accesses.
+    const unsigned char* proxy_view();
 
   private:
     struct Warp {
@@ -111,6 +127,7 @@ class Block {
     void exchange(detail::Collective kind, Thread* lanes, unsigned mask);
     void execute(AsyncCopy& copy);
     void execute_some_copies();
+    void access_registers(std::uintptr_t address, Checker::Kind kind, const void* caller);
     void count(std::uintptr_t address, std::size_t bytes, Location location);
     bool is_code_or_parameter(std::uintptr_t address) const;
     [[noreturn]] void fail_deadlock();
@@ -145,6 +162,16 @@ class Block {
     Thread* first_arrived_ = nullptr;
     int barrier_value_ = 0;
     int barrier_result_ = 0;
+
+    struct ProductReads {
+        int count = 0;  // of products that read a piece
+        Location location = 0;
+    };
+    std::vector<Warpgroup> warpgroups_;        // once one is called
+    std::optional<bool> products_late_;        // drawn with the first product
+    std::vector<ProductReads> product_reads_;  // of each 16 bytes of shared memory
+    std::vector<unsigned char> proxy_view_;    // once it is asked for
+    bool proxy_view_is_old_ = false;
 };
 
 }  // namespace simt

@@ -40,6 +40,7 @@ void Checker::begin_block(std::size_t threads) {
     postponed_.clear();
     acquired_.clear();
     clocks_.assign((threads + 31) / 32, {});
+    proxy_fences_.assign(threads, {});
     for (WarpClocks& warp : clocks_) {
         for (int lane = 0; lane < 32; ++lane)
             warp.known[lane][lane] = 1;
@@ -157,6 +158,7 @@ void Checker::check_cell(Cell& cell, Access now, Kind kind, bool global, bool wr
 
 void Checker::check_words(const Shadow& shadow, std::uintptr_t address, std::size_t bytes,
                           Kind kind, bool global, bool written, Access now) {
+    if (!global && kind != kRead) require_no_product_reads(address, bytes, kind, now);
     const std::uintptr_t end = address + bytes;
     for (std::uintptr_t word = address / 4 * 4; word < end; word += 4) {
         const std::uintptr_t from = std::max(word, address), to = std::min(word + 4, end);
@@ -171,6 +173,17 @@ void Checker::access(std::uintptr_t address, std::size_t bytes, Kind kind, Locat
     if (!shared_.contains(address)) return access_global(address, bytes, kind, location);
     require_inside_shared(address, bytes, kind, location);
     check_words(shared_shadow_, address, bytes, kind, false, false, stamp(location));
+}
+
+void Checker::require_no_product_reads(std::uintptr_t address, std::size_t bytes, Kind kind,
+                                       const Access& now) {
+    for (std::uintptr_t at = address / 16 * 16; at < address + bytes; at += 16) {
+        if (const Location* begun = block_.product_that_reads(at))
+            fail("race: this thread " + std::string(verb(kind)) + " " +
+                     name_of(std::max(at, address)) + ", which the product begun at " +
+                     describe(*begun) + " reads, and that has not been waited for",
+                 now);
+    }
 }
 
 void Checker::require_inside_shared(std::uintptr_t address, std::size_t bytes, Kind kind,

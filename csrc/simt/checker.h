@@ -40,6 +40,11 @@ class Checker {
     void block_barrier();
     void warp_barrier(int warp, unsigned mask);
     void fence() { fenced_ = true; }
+    // fence.proxy.async of the running thread.
+    void fence_proxy();
+    // Fails unless what wrote the bytes was followed by a fence of the proxy that the running thread
+    // knows of: it is about to have them read through the asynchronous proxy.
+    void require_proxy_fence(std::uintptr_t address, std::size_t bytes, Location location);
 
     // The report of an uninitialised read; empty if there was none. It waits until the next
     // barrier, since a write before that makes it a race, which says more.
@@ -48,6 +53,10 @@ class Checker {
   private:
     struct WarpClocks {
         std::uint16_t known[32][32] = {};  // [a][b]: what lane a knows of lane b's clock
+    };
+    struct ProxyFence {
+        std::uint16_t epoch;
+        std::uint16_t clock;
     };
     // What a block published with a fence and an atomic, and what another learnt from it by an
     // atomic there.
@@ -70,6 +79,9 @@ class Checker {
                      bool global, bool written, Access now);
     void access_global(std::uintptr_t address, std::size_t bytes, Kind kind, Location location);
     void synchronise(std::uintptr_t address);
+    void require_no_product_reads(std::uintptr_t address, std::size_t bytes, Kind kind,
+                                  const Access& now);
+    bool proxy_fenced(const Access& writer, const Access& now) const;
     void require_inside_shared(std::uintptr_t address, std::size_t bytes, Kind kind,
                                Location location);
     std::string name_of(std::uintptr_t address) const;
@@ -85,6 +97,7 @@ class Checker {
     bool fenced_ = false;
     std::string postponed_;
     std::vector<WarpClocks> clocks_;
+    std::vector<std::vector<ProxyFence>> proxy_fences_;                  // of each thread, in order
     std::unordered_map<std::uintptr_t, std::vector<Release>> released_;  // of this launch
     std::vector<Acquired> acquired_;                                     // by this block
 };

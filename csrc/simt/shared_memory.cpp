@@ -48,7 +48,7 @@ void SharedMemory::begin_block(std::size_t dynamic_bytes) {
 }
 
 void SharedMemory::place(const SharedArray* key, std::size_t bytes) {
-    const std::size_t offset = round_up(top_, kAlignment);
+    const std::size_t offset = round_up(top_, key ? kAlignment : kDynamicAlignment);
     top_ = offset + bytes + kRedZone;
     if (top_ > kArenaBytes) throw std::bad_alloc();
     arrays_.push_back({key, offset, bytes});

@@ -35,11 +35,14 @@ class SharedMemory {
     std::size_t dynamic_bytes() const { return arrays_[0].bytes; }
     std::size_t static_bytes() const { return static_bytes_; }
 
+    const void* memory() const { return memory_; }
+    std::size_t used_bytes() const { return top_; }
     std::uintptr_t address() const { return reinterpret_cast<std::uintptr_t>(memory_); }
     bool contains(std::uintptr_t address) const { return address - this->address() < kArenaBytes; }
     const std::vector<Array>& arrays() const { return arrays_; }
 
     static constexpr std::size_t kAlignment = 128;
+    static constexpr std::size_t kDynamicAlignment = 1024;
     static constexpr std::size_t kRedZone = 256;
     static constexpr std::size_t kArenaBytes = 512 * 1024;
 

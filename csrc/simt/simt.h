@@ -10,7 +10,7 @@
 //                                       a checked launch: throws on failure
 //   SIMT_SHARED(float, tile, kRows * kPitch)
 //                                       a static shared array, 128-byte aligned
-//   simt::dynamic_shared<float>()       the launch's dynamic shared memory
+//   simt::dynamic_shared<float>()       the launch's dynamic shared memory, 1024-byte aligned
 //   simt::max_shared_bytes(), simt::multiprocessors()
 //                                       of the current device: how much shared memory a launch
 //                                       may ask for, and how many SMs there are
@@ -26,6 +26,7 @@
 //                                       away from zero
 //   simt::max_nan(x, y)                 the larger; NaN if either is
 //   simt::approximate_sqrt(x)           within 2^-22 of it; 0 of what is not normal
+// and what only compute capability 9.0 has (hopper.h).
 #pragma once
 
 #if defined(__CUDACC__)
@@ -116,7 +117,7 @@ void launch(dim3 grid, dim3 block, std::size_t shared_bytes, void* stream, Argum
 
 template <typename T>
 __device__ inline T* dynamic_shared() {
-    extern __shared__ __align__(128) unsigned char simt_dynamic_shared[];
+    extern __shared__ __align__(1024) unsigned char simt_dynamic_shared[];
     return reinterpret_cast<T*>(simt_dynamic_shared);
 }
 
@@ -223,3 +224,5 @@ __device__ inline float approximate_sqrt(float x) {
 #include "emulator.h"
 
 #endif
+
+#include "hopper.h"

@@ -77,6 +77,57 @@ __global__ void ldmatrix_kernel(const Word* in, Word* out) {
         write(r[i]);
 }
 
+// ---- Products of a warpgroup, of 128 threads ----------------------------------------------------
+
+// Eight words: of A, then of B, the swizzle, the leading and the stride bytes and where the operand
+// begins in shared memory. Four words of A and N / 2 of d for each thread, a word that says whether
+// d counts, and shared memory. To d.
+constexpr int kWarpgroup = 128, kOperandWords = 4096;
+
+enum class Operand { kKMajor, kMNMajor, kRegisters };
+
+__device__ std::uint64_t descriptor_of(const Word* memory, const Word* words) {
+    return simt::matrix_descriptor(memory + words[3] / 4, words[1], words[2],
+                                   static_cast<simt::Swizzle>(words[0]));
+}
+
+template <bool Tf32, int N, Operand A, Operand B>
+__global__ void wgmma_kernel(const Word* in, Word* out) {
+    auto* memory = simt::dynamic_shared<Word>();
+    const Word* registers = in + 8 + threadIdx.x;
+    const Word* accumulators = registers + 4 * kWarpgroup;
+    const Word* rest = in + 8 + (4 + N / 2) * kWarpgroup;
+    for (int i = threadIdx.x; i < kOperandWords; i += kWarpgroup)
+        memory[i] = rest[1 + i];
+    simt::fence_proxy_async();
+    __syncthreads();
+    Word a[4];
+    float d[N / 2];
+    for (int i = 0; i < 4; ++i)
+        a[i] = registers[i * kWarpgroup];
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i)
+        d[i] = bits_as<float>(accumulators[i * kWarpgroup]);
+    const std::uint64_t left = descriptor_of(memory, in), right = descriptor_of(memory, in + 4);
+    constexpr auto kA = A == Operand::kMNMajor ? simt::Major::kMN : simt::Major::kK;
+    constexpr auto kB = B == Operand::kMNMajor ? simt::Major::kMN : simt::Major::kK;
+    simt::warpgroup_arrive();
+    if constexpr (Tf32 && A == Operand::kRegisters) {
+        simt::wgmma_tf32<N>(d, a, right, rest[0] != 0);
+    } else if constexpr (Tf32) {
+        simt::wgmma_tf32<N>(d, left, right, rest[0] != 0);
+    } else if constexpr (A == Operand::kRegisters) {
+        simt::wgmma_bf16<N, kB>(d, a, right, rest[0] != 0);
+    } else {
+        simt::wgmma_bf16<N, kA, kB>(d, left, right, rest[0] != 0);
+    }
+    simt::warpgroup_commit();
+    simt::warpgroup_wait<0>();
+#pragma unroll
+    for (int i = 0; i < N / 2; ++i)
+        out[i * kWarpgroup + threadIdx.x] = bits_as<Word>(d[i]);
+}
+
 // ---- Shuffles and votes: a value and a lane -----------------------------------------------------
 
 __global__ void shuffle_kernel(const Word* in, Word* out) {
@@ -256,12 +307,12 @@ class DeviceWords {
     Word* words_ = nullptr;
 };
 
-template <auto Kernel>
+template <auto Kernel, int Threads, int SharedWords>
 void launch(const Words& input, Words& output) {
     const DeviceWords in(input.size()), out(output.size());
     simt::check(cudaMemcpy(in.get(), input.data(), input.size() * sizeof(Word), cudaMemcpyDefault),
                 "cudaMemcpy");
-    simt::launch<Kernel>(1, 32, 0, nullptr, in.get(), out.get());
+    simt::launch<Kernel>(1, Threads, SharedWords * sizeof(Word), nullptr, in.get(), out.get());
     simt::check(
         cudaMemcpy(output.data(), out.get(), output.size() * sizeof(Word), cudaMemcpyDefault),
         "cudaMemcpy");
@@ -269,26 +320,32 @@ void launch(const Words& input, Words& output) {
 
 #else
 
-template <auto Kernel>
+template <auto Kernel, int Threads, int SharedWords>
 void launch(const Words& input, Words& output) {
     std::vector<uint4> aligned((input.size() + 3) / 4);  // as cp.async wants it
     Word* in = reinterpret_cast<Word*>(aligned.data());
     std::copy(input.begin(), input.end(), in);
-    simt::launch<Kernel>(1, 32, 0, nullptr, in, output.data());
+    simt::launch<Kernel>(1, Threads, SharedWords * sizeof(Word), nullptr, in, output.data());
 }
 
 #endif
 
-template <auto Kernel, int Outputs>
+template <auto Kernel, int Outputs, int Threads, int SharedWords>
 Words run(const Words& input) {
     Words output(Outputs);
-    launch<Kernel>(input, output);
+    launch<Kernel, Threads, SharedWords>(input, output);
     return output;
 }
 
-template <auto Kernel, int Inputs, int Outputs>
+template <auto Kernel, int Inputs, int Outputs, int Threads = 32, int SharedWords = 0>
 Case make(const char* name) {
-    return {name, Inputs, Outputs, run<Kernel, Outputs>};
+    return {name, Inputs, Outputs, run<Kernel, Outputs, Threads, SharedWords>};
+}
+
+template <bool Tf32, int N, Operand A, Operand B>
+Case make_wgmma(const char* name) {
+    return make<wgmma_kernel<Tf32, N, A, B>, 8 + (4 + N / 2) * kWarpgroup + 1 + kOperandWords,
+                N / 2 * kWarpgroup, kWarpgroup, kOperandWords>(name);
 }
 
 }  // namespace
@@ -305,10 +362,20 @@ std::string unavailable_reason() {
 
 std::vector<Case> cases() {
     constexpr int kLanes = 32, kAtomicWords = kShared + 6 * 32;
+    constexpr Operand kK = Operand::kKMajor, kMN = Operand::kMNMajor, kR = Operand::kRegisters;
     return {
         make<mma_kernel<Multiply::kTf32>, 10 * kLanes, 4 * kLanes>("mma_tf32"),
         make<mma_kernel<Multiply::kBf16>, 10 * kLanes, 4 * kLanes>("mma_bf16"),
         make<mma_kernel<Multiply::kFp16>, 10 * kLanes, 4 * kLanes>("mma_fp16"),
+        make_wgmma<false, 64, kK, kK>("wgmma_bf16_64_k_k"),
+        make_wgmma<false, 96, kK, kMN>("wgmma_bf16_96_k_mn"),
+        make_wgmma<false, 128, kMN, kK>("wgmma_bf16_128_mn_k"),
+        make_wgmma<false, 256, kMN, kMN>("wgmma_bf16_256_mn_mn"),
+        make_wgmma<false, 64, kR, kK>("wgmma_bf16_64_r_k"),
+        make_wgmma<false, 96, kR, kMN>("wgmma_bf16_96_r_mn"),
+        make_wgmma<true, 64, kK, kK>("wgmma_tf32_64_k_k"),
+        make_wgmma<true, 128, kK, kK>("wgmma_tf32_128_k_k"),
+        make_wgmma<true, 256, kR, kK>("wgmma_tf32_256_r_k"),
         make<ldmatrix_kernel<false>, 5 * kLanes, 4 * kLanes>("ldmatrix"),
         make<ldmatrix_kernel<true>, 5 * kLanes, 4 * kLanes>("ldmatrix_trans"),
         make<shuffle_kernel, 2 * kLanes, 11 * kLanes>("shuffle"),

@@ -9,7 +9,7 @@ namespace golden {
 
 using Words = std::vector<std::uint32_t>;
 
-// A kernel of one warp that reads and writes 32-bit words.
+// A kernel of one warp, or of one warpgroup, that reads and writes 32-bit words.
 struct Case {
     const char* name;
     int input_words, output_words;

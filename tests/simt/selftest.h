@@ -20,6 +20,9 @@ struct Case {
 std::vector<Case> correct_cases();
 std::vector<Case> product_cases();
 std::vector<Case> broken_cases();
+// Of products of warpgroups.
+std::vector<Case> correct_warpgroup_cases();
+std::vector<Case> broken_warpgroup_cases();
 
 // An array that kernels may touch; unless it has values, reading it before it is written is an
 // error.

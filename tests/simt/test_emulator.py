@@ -37,6 +37,20 @@ ALWAYS = {
     "too_much_static": "49156 bytes of static shared memory with `tile`; at most 49152",
     "too_much_together": "232576 bytes of static and dynamic shared memory",
     "dynamic_without_launch": "its launch gave it none",
+    "product_without_arrive": "^missing warpgroup_arrive",
+    "product_without_arrive_after_wait": "^missing warpgroup_arrive",
+    "product_without_commit": "^this thread (exits, and a product|reads a register of the product)",
+    "accumulators_written_too_early": "^accumulators were written to|^this thread writes to a register of the product",
+    "operand_register_written_too_early": "^registers were written to|^this thread writes to a register of the product",
+    "product_without_a_warp": "^warpgroup divergence: this thread calls (wgmma|warpgroup_commit), while another",
+    "product_after_exit": "^divergence: no thread can go on; .* waits in a call of its warpgroup",
+    "product_of_three_warps": "^warpgroup_arrive needs the four warps of a warpgroup, from warp 0 on; .* 96 threads",
+    "product_of_other_descriptors": "^wgmma with other operands than another thread",
+    "product_of_another_shape": "^a product of another shape has these accumulators",
+    "product_not_waited_for": "^this thread exits, and a product",
+    "misaligned_descriptor": "^misaligned address: a matrix descriptor needs a multiple of 16",
+    "descriptor_of_global_memory": "^a matrix descriptor of an address that is not in shared memory",
+    "descriptor_with_base_offset": "base offset is not modelled",
 }
 
 # What needs every access examined.
@@ -58,6 +72,16 @@ CHECKED = {
     "halo_of_next_block": "^(race|uninitialised read): .* of y",  # as the order of the blocks falls
     "race_in_global_memory": "^race: .* of y",
     "update_without_atomic": "^race: .* of count",
+    "product_without_fence": r"^missing fence: .* of shared array `[ab]`.*no fence_proxy_async of that thread",
+    "product_with_half_a_fence": r"^missing fence: .* of shared array `[ab]`",
+    "product_with_fence_after_barrier": r"^missing fence: .* of shared array `[ab]`",
+    "product_without_barrier": "^race: .*no barrier is between them",
+    "accumulators_read_too_early": "^this thread reads a register of the product begun at .*not been waited for",
+    "wait_for_too_few_products": "^this thread reads a register of the product begun at .*not been waited for",
+    "operand_overwritten": "^race: this thread writes byte .* of shared array `a`, which the product begun at .* reads",
+    "operand_overwritten_without_barrier": "^race: .* of shared array `b`.*no barrier is between them",
+    "product_of_copies_under_way": "^race: .*asynchronous copy .*has not been waited for",
+    "descriptor_beyond": "^(out of bounds|uninitialised read): ",
 }
 
 
@@ -103,14 +127,23 @@ def test_always_caught(module, name, schedule, seed):
 def test_caught_where_accesses_are_examined(name, schedule, seed):
     message = failure(selftest("_selftest_checked"), name, schedule=schedule, seed=seed)
     assert re.search(CHECKED[name], message)
-    assert re.search(r"thread \(\d+, 0, 0\), at tests/simt/broken_kernels.cpp:\d+\n", message)
+    assert re.search(r"thread \(\d+, 0, 0\), at tests/simt/(broken|warpgroup)_kernels.cpp:\d+\n", message)
 
 
 def test_every_broken_kernel_is_listed(module):
     assert set(module.broken) == ALWAYS.keys() | CHECKED.keys()
 
 
-@pytest.mark.parametrize("name", ["missing_barrier", "missing_wait", "missing_barrier_after_wait"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "missing_barrier",
+        "missing_wait",
+        "missing_barrier_after_wait",
+        "product_without_fence",
+        "wait_for_too_few_products",
+    ],
+)
 def test_schedules_and_poison_alone_find_a_missing_wait(name):
     module = selftest("_selftest")
     survived = 0

@@ -51,6 +51,119 @@ def to_tf32(x):
     return np.where(np.isnan(x), 0x7FFFFFFF, (x.view(np.uint32) + 0x1000) & 0xFFFFE000)
 
 
+# ---- Products of warpgroups, in the PTX manual's words: CuTe layouts of the operands ----------------
+
+
+WGMMA = [
+    "wgmma_bf16_64_k_k",
+    "wgmma_bf16_96_k_mn",
+    "wgmma_bf16_128_mn_k",
+    "wgmma_bf16_256_mn_mn",
+    "wgmma_bf16_64_r_k",
+    "wgmma_bf16_96_r_mn",
+    "wgmma_tf32_64_k_k",
+    "wgmma_tf32_128_k_k",
+    "wgmma_tf32_256_r_k",
+]
+OPERAND_BYTES = 4 * 4096
+
+
+def cute(shape, stride):
+    """The offsets of a CuTe layout, its first mode fastest."""
+    offsets = np.zeros(1, int)
+    for size, step in zip(shape, stride, strict=True):
+        offsets = (np.arange(size)[:, None] * step + offsets[None, :]).ravel()
+    return offsets
+
+
+def operand_offsets(major, rows, element, words):
+    """Bytes at which (rows, depth) lie, by the manual's table of canonical layouts, in units of elements."""
+    swizzle, leading, stride, start = (int(w) for w in words)
+    t, lbo, sbo, depth = 16 // element, leading // element, stride // element, 32 // element
+    atom = 2**swizzle  # in units of 16 bytes
+    if major == "k":
+        mn = cute((8, rows // 8), (t * atom, sbo))
+        k = cute((t, depth // t), (1, t if swizzle else lbo))
+    elif swizzle:
+        mn = cute((t, atom, -(-rows // (t * atom))), (1, t, lbo))
+        k = cute((8, depth // 8), (atom * t, sbo))
+    else:
+        mn = cute((t, 1, rows // t), (1, t, sbo))
+        k = cute((8, depth // 8), (t, lbo))
+    at = start + element * (mn[:rows, None] + k[None, :])
+    return at ^ (at >> 3 & (atom - 1) << 4)  # Swizzle<swizzle, 4, 3>
+
+
+def wgmma_parts(name, words):
+    """The operands and the sum of a product, and whether the sum counts."""
+    kind, n, a_kind, b_kind = name.split("_")[1:]
+    n, element = int(n), 2 if kind == "bf16" else 4
+    depth = 32 // element
+    memory = words[-4096:].view(np.uint8)
+    registers, sums = np.split(words[8:-4097].reshape(-1, 128), [4])
+
+    def decode(bits):
+        return from_bf16(bits) if element == 2 else (bits & 0xFFFFE000).view(np.float32)
+
+    def read(major, rows, descriptor):
+        at = operand_offsets(major, rows, element, descriptor)
+        raw = memory[at[..., None] + np.arange(element)]
+        return decode(np.ascontiguousarray(raw).view(f"u{element}")[..., 0].astype(np.uint32))
+
+    thread = np.arange(128)
+    row, quad = thread // 32 * 16 + thread % 32 // 4, thread % 4
+    if a_kind == "r":
+        a = np.zeros((64, depth), np.float32)
+        each = 4 // element
+        for i in range(4):
+            for e in range(each):
+                bits = registers[i] >> np.uint32(16 * e) & 0xFFFF if each == 2 else registers[i]
+                a[row + 8 * (i % 2), each * quad + e + 4 * each * (i // 2)] = decode(bits)
+    else:
+        a = read(a_kind, 64, words[:4])
+    d = np.zeros((64, n), np.float32)
+    places = [(row + 8 * (i // 2 % 2), i // 4 * 8 + 2 * quad + i % 2) for i in range(n // 2)]
+    for place, values in zip(places, sums, strict=True):
+        d[place] = values.view(np.float32)
+    return a, read(b_kind, n, words[4:8]), d * (words[-4097] != 0), places
+
+
+def wgmma(name, words):
+    a, b, d, places = wgmma_parts(name, words)
+    d = d + a.astype(np.float64) @ b.T.astype(np.float64)
+    return np.concatenate([d[place] for place in places])
+
+
+def wgmma_inputs(name, count, rng):
+    kind, n, *majors = name.split("_")[1:]
+    floats = rng.standard_normal(count).astype(np.float32)
+    words = (to_bf16(rng.standard_normal(2 * count)).view(np.uint32) if kind == "bf16" else to_tf32(floats)).copy()
+    element = 2 if kind == "bf16" else 4
+    words[8 + 4 * 128 : -4097] = floats[8 + 4 * 128 : -4097].view(np.uint32)
+    words[-4097] = rng.integers(2)
+    for first, rows, major in (0, 64, majors[0]), (4, int(n), majors[1]):
+        while True:  # any offsets, as long as the operand stays within shared memory
+            descriptor = rng.integers(4), *16 * rng.integers(0, 129, 2), 16 * rng.integers(0, 256)
+            if major == "r" or operand_offsets(major, rows, element, descriptor).max() < OPERAND_BYTES - 4:
+                break
+        words[first : first + 4] = descriptor
+    return words
+
+
+def test_layouts_are_those_of_the_manual():
+    """Its examples, whose exact layouts it writes out, in elements."""
+    for major, words, element, shape, stride in [
+        ("k", (0, 64 * 4, 32 * 4, 0), 4, ((8, 2), (4, 2)), ((4, 32), (1, 64))),
+        ("k", (1, 0, 64 * 4, 0), 4, ((8, 2), (4, 2)), ((8, 64), (1, 4))),
+        ("mn", (0, 128 * 2, 64 * 2, 0), 2, ((8, 1, 2), (8, 2)), ((1, 8, 64), (8, 128))),
+        ("mn", (1, 128 * 2, 256 * 2, 0), 2, ((8, 2, 2), (8, 2)), ((1, 8, 128), (16, 256))),
+        ("mn", (2, 256 * 2, 512 * 2, 0), 2, ((8, 4, 2), (8, 2)), ((1, 8, 256), (32, 512))),
+    ]:
+        at = element * (cute(shape[0], stride[0])[:, None] + cute(shape[1], stride[1])[None, :])
+        expected = at ^ (at >> 3 & (2 ** words[0] - 1) << 4)
+        np.testing.assert_array_equal(operand_offsets(major, len(at), element, words), expected)
+
+
 # ---- Inputs -----------------------------------------------------------------------------------------
 
 
@@ -62,6 +175,8 @@ def random_floats(rng, n):
 
 
 def inputs(name, count, rng):
+    if name in WGMMA:
+        return wgmma_inputs(name, count, rng)
     words = rng.integers(0, 2**32, count, dtype=np.uint32)
     if name == "mma_tf32":
         words[: 6 * 32] = to_tf32(rng.standard_normal(6 * 32, np.float32))
@@ -259,7 +374,7 @@ MODELS = {
     "to_tf32": lambda name, words: to_tf32(words.view(np.float32)),
     "floats": floats,
     "integers": integers,
-}
+} | dict.fromkeys(WGMMA, wgmma)
 
 
 def check(name, words, actual, expected):
@@ -267,6 +382,11 @@ def check(name, words, actual, expected):
     if name.startswith("mma"):
         a, b, d = fragments(name, words)
         scale = (np.abs(d) + np.abs(a) @ np.abs(b)).max()
+        expected = expected.view(np.float32) if expected.dtype == np.uint32 else expected
+        np.testing.assert_allclose(actual.view(np.float32), expected, rtol=0, atol=4e-6 * scale)
+    elif name in WGMMA:
+        a, b, d, _ = wgmma_parts(name, words)
+        scale = (np.abs(d) + np.abs(a) @ np.abs(b).T).max()
         expected = expected.view(np.float32) if expected.dtype == np.uint32 else expected
         np.testing.assert_allclose(actual.view(np.float32), expected, rtol=0, atol=4e-6 * scale)
     elif name in ("fp16", "bf16"):
