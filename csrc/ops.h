@@ -252,9 +252,9 @@ void local_response_norm_grad(std::int64_t rows, int channels, int size, float a
 // ---- Batch normalisation (Ioffe and Szegedy 2015) -----------------------------------------------
 
 // y = act((x - mean[c]) / sqrt(variance[c] + eps) * weight[c] + bias[c]); act is ReLU if `relu`,
-// else the identity. x is (rows, channels).
+// else the identity. x and y are (rows, channels); the rows of x lie `x_pitch` elements apart.
 template <class T>
-void batch_norm(std::int64_t rows, int channels, const T* x, const float* mean,
+void batch_norm(std::int64_t rows, int channels, int x_pitch, const T* x, const float* mean,
                 const float* variance, const float* weight, const float* bias, float eps, bool relu,
                 T* y, Stream stream);
 

@@ -130,19 +130,19 @@ void batch_norm_statistics(std::int64_t rows, int channels, const T* x, float* m
 }
 
 template <class T>
-void batch_norm(std::int64_t rows, int channels, const T* x, const float* mean,
+void batch_norm(std::int64_t rows, int channels, int x_pitch, const T* x, const float* mean,
                 const float* variance, const float* weight, const float* bias, float eps, bool relu,
                 T* y, Stream) {
     std::vector<float> factor = scales(channels, variance, eps);
     for (int c = 0; c < channels; ++c)
         factor[c] *= weight[c];
     const float* const factors = factor.data();
-    const auto normalised = [=](const auto& load, std::int64_t at, int c) {
-        return (load(x + at) - load(mean + c)) * load(factors + c) + load(bias + c);
+    const auto normalised = [=](const auto& load, std::int64_t row, int c) {
+        return (load(x + row * x_pitch + c) - load(mean + c)) * load(factors + c) + load(bias + c);
     };
     if (relu)
-        by_channel(rows, channels, y, false, [=](const auto& load, std::int64_t at, int c) {
-            return simd::relu(normalised(load, at, c));
+        by_channel(rows, channels, y, false, [=](const auto& load, std::int64_t row, int c) {
+            return simd::relu(normalised(load, row, c));
         });
     else
         by_channel(rows, channels, y, false, normalised);
@@ -177,7 +177,8 @@ void batch_norm_grad(std::int64_t rows, int channels, const T* dy, const T* x, c
     }
     by_channel(rows, channels, dx, false,
                [=, factor = factor.data(), level = level.data(), slope = slope.data()](
-                   const auto& load, std::int64_t at, int c) {
+                   const auto& load, std::int64_t row, int c) {
+                   const std::int64_t at = row * channels + c;
                    const Vec deviation = load(x + at) - load(mean + c);
                    return (load(dy + at) - load(level + c) - deviation * load(slope + c)) *
                           load(factor + c);

@@ -165,7 +165,7 @@ void sum_columns(const ColumnParts& cut, void* workspace, const Term& term, cons
     }
 }
 
-// result[row, c] = f(load, row * channels + c, c) for all rows, past the caches where it is large.
+// result[row, c] = f(load, row, c) for all rows, past the caches where it is large.
 template <typename F>
 void by_channel(std::int64_t rows, int channels, float* result, bool in_place, const F& f) {
     const bool stream = !in_place && rows * channels * 4 > kStreamBytes &&
@@ -177,14 +177,14 @@ void by_channel(std::int64_t rows, int channels, float* result, bool in_place, c
             const std::int64_t first = row * channels;
             int c = 0;
             for (; c <= channels - simd::kLanes; c += simd::kLanes) {
-                const simd::Vec value = f(LoadVector(), first + c, c);
+                const simd::Vec value = f(LoadVector(), row, c);
                 if (stream)
                     simd::stream(result + first + c, value);
                 else
                     simd::store(result + first + c, value);
             }
             if (c < channels)
-                simd::store_partial(result + first + c, f(LoadRest{channels - c}, first + c, c),
+                simd::store_partial(result + first + c, f(LoadRest{channels - c}, row, c),
                                     channels - c);
         }
         simd::stream_fence();

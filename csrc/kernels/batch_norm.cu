@@ -15,18 +15,19 @@ std::size_t batch_norm_grad_workspace(std::int64_t rows, int channels) {
 }
 
 template <typename T>
-void batch_norm(std::int64_t rows, int channels, const T* x, const float* mean,
+void batch_norm(std::int64_t rows, int channels, int x_pitch, const T* x, const float* mean,
                 const float* variance, const float* weight, const float* bias, float eps, bool relu,
                 T* y, Stream stream) {
     constexpr int kVector = kVectorWidth<T>;
-    const bool in_vectors = channels % kVector == 0 && aligned_for_vectors<kVector>(x, y) &&
+    const bool in_vectors = channels % kVector == 0 && x_pitch % kVector == 0 &&
+                            aligned_for_vectors<kVector>(x, y) &&
                             aligned_for_vectors(mean, variance, weight, bias);
     with_constants(in_vectors, relu, [&](auto vectors, auto relu) {
         constexpr int kWidth = vectors ? kVector : 1;
         const RowGroups<kWidth> groups(rows, channels);
         simt::launch<batch_norm_kernel<T, kWidth, relu>>(
             groups.grid(), groups.block(), 0, stream, groups,
-            BatchNormParameters{mean, variance, weight, eps}, bias, x, y);
+            BatchNormParameters{mean, variance, weight, eps}, bias, x_pitch, x, y);
     });
 }
 

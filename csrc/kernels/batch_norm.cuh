@@ -153,12 +153,13 @@ struct BatchNormParameters {
 
 template <typename T, int Width, bool Relu>
 __global__ void batch_norm_kernel(RowGroups<Width> groups, BatchNormParameters parameters,
-                                  const float* __restrict__ bias, const T* __restrict__ x,
-                                  T* __restrict__ y) {
+                                  const float* __restrict__ bias, int x_pitch,
+                                  const T* __restrict__ x, T* __restrict__ y) {
     const auto at = groups.place();
     if (!at.inside) return;
     Vector<T, Width> value[RowGroups<Width>::kRows];
-    groups.for_each_row(at, [&](int r, int element) { value[r] = load<Width>(x + element); });
+    groups.for_each_row(at, x_pitch,
+                        [&](int r, int element) { value[r] = load<Width>(x + element); });
 
     const auto mean = load<Width>(parameters.mean + at.c);
     const auto weight = load<Width>(parameters.weight + at.c);

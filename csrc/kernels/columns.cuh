@@ -255,14 +255,19 @@ struct RowGroups {
         return {i / vectors, i % vectors * Width, i < total()};
     }
 
-    // visit(r, first element) for each of the rows.
+    // visit(r, first element) for each of the rows, which lie `pitch` elements apart.
     template <typename Visit>
-    __device__ void for_each_row(const Place& at, Visit visit) const {
+    __device__ void for_each_row(const Place& at, int pitch, Visit visit) const {
 #pragma unroll
         for (int r = 0; r < kRows; ++r) {
-            if (at.group < rows - r * groups)
-                visit(r, (at.group + r * groups) * vectors.divisor * Width + at.c);
+            if (at.group < rows - r * groups) visit(r, (at.group + r * groups) * pitch + at.c);
         }
+    }
+
+    // The same for rows without anything between them.
+    template <typename Visit>
+    __device__ void for_each_row(const Place& at, Visit visit) const {
+        for_each_row(at, vectors.divisor * Width, visit);
     }
 };
 

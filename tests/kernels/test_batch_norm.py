@@ -40,6 +40,38 @@ def test_batch_norm(case, dtype):
     assert_close(y, oracles.batch_norm(*arrays, **options), what=(arrays[0].shape, options))
 
 
+def channels_of_a_wider_array(device, x, before, after):
+    """x as channels of an array that has these more, which are NaN."""
+    wide = np.full((*x.shape[:-1], before + x.shape[-1] + after), np.nan, x.dtype)
+    wide[..., before : before + x.shape[-1]] = x
+    return device.array(wide)[..., before : before + x.shape[-1]]
+
+
+@pytest.mark.parametrize("dtype", ELEMENTS)
+def test_batch_norm_of_rows_that_lie_apart(case, dtype):
+    x, *others = random_rows(case, dtype)
+    before, after = (int(n) for n in case.rng.choice([0, 1, 3, 8, 16], 2))
+    view = channels_of_a_wider_array(case.device, x, before, after)
+    y = case.device.numpy(ops.batch_norm(view, *map(case.device.array, others)))
+    assert_close(y, oracles.batch_norm(x, *others), what=(x.shape, before, after))
+
+
+@pytest.mark.parametrize(
+    "view", [np.s_[:, ::2], np.s_[::-1], np.s_[:, :, 1:3], np.s_[..., ::-1], np.s_[:, :1]], ids=str
+)
+def test_batch_norm_of_other_views(device, view):
+    x = np.random.default_rng(0).standard_normal((4, 6, 5, 8), np.float32)
+    of_channels = np.random.default_rng(1).uniform(0.5, 2, (4, 8)).astype(np.float32)
+    y = device.numpy(ops.batch_norm(device.array(x)[view], *map(device.array, of_channels)))
+    assert_close(y, oracles.batch_norm(x[view], *of_channels), what=view)
+
+
+def test_out_must_not_be_the_wider_array(device):
+    wide, of_channels = device.array(np.zeros((3, 4), np.float32)), device.array(np.ones(2, np.float32))
+    with pytest.raises(ValueError, match="out must not share memory"):
+        ops.batch_norm(wide[:, :2], *[of_channels] * 4, out=wide.reshape(-1)[:6].reshape(3, 2))
+
+
 @pytest.mark.parametrize("dtype", ELEMENTS)
 def test_batch_norm_statistics(case, dtype):
     x = random_rows(case, dtype)[0]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
-from ..backends import Array, Backend, resolve
+import numpy as np
+
+from ..backends import BFLOAT16, Array, Backend, resolve
 from .arguments import check_indexable, check_input, check_number, check_output, element_type, expect_shape
 from .call import call, kernels_for
 
@@ -23,19 +25,20 @@ def batch_norm(
     """(x - mean) / sqrt(variance + eps) * weight + bias, channel by channel; through ReLU if `relu`.
 
     x (..., C), 2 or more dimensions, float32 or bfloat16; the others float32 (C,). In training mean and variance are
-    those of `batch_norm_statistics`, at test time those that training has kept.
+    those of `batch_norm_statistics`, at test time those that training has kept. x may be the channels of a wider array,
+    wide[..., :C]: it is read where it lies.
     """
     backend, (x, mean, variance, weight, bias, out) = resolve(
         x=x, mean=mean, variance=variance, weight=weight, bias=bias, out=out
     )
     dtype = element_type("x", x)
-    x = _check_rows(backend, "x", x, dtype)
+    x, pitch = _rows_apart(backend, x, dtype)
     channels = x.shape[-1]
     parameters = _check_parameters(backend, channels, mean=mean, variance=variance, weight=weight, bias=bias)
     y = check_output(backend, out, x.shape, (x, *parameters), dtype=dtype)
     kernels = kernels_for(backend, dtype)
     rows = x.size // channels
-    call(backend, kernels.batch_norm, rows, channels, x, *parameters, _check_eps(eps), bool(relu), results=(y,))
+    call(backend, kernels.batch_norm, rows, channels, pitch, x, *parameters, _check_eps(eps), bool(relu), results=(y,))
     return y
 
 
@@ -83,6 +86,19 @@ def _check_rows(backend: Backend, name: str, array: Array, dtype: object) -> Arr
     if array.ndim < 2:
         raise ValueError(f"{name} must have 2 dimensions or more, got shape {array.shape}")
     return check_input(backend, name, array, None, dtype)
+
+
+def _rows_apart(backend: Backend, x: Array, dtype: np.dtype) -> tuple[Array, int]:
+    """x after checks, and how many elements its rows lie apart: where it lies, if it is the channels of a wider array,
+    else contiguous."""
+    if x.ndim >= 2 and not x.flags.c_contiguous and (dtype != BFLOAT16 or backend.has_bfloat16):
+        pitch, rest = divmod(x.strides[-2], dtype.itemsize)
+        even = all(x.strides[i] == x.strides[i + 1] * x.shape[i + 1] for i in range(x.ndim - 2))
+        rows = x.size // max(1, x.shape[-1])
+        if x.strides[-1] == dtype.itemsize and not rest and even and 0 < x.shape[-1] <= pitch and rows * pitch < 2**31:
+            return x, pitch
+    x = _check_rows(backend, "x", x, dtype)
+    return x, x.shape[-1]
 
 
 def _check_parameters(backend: Backend, channels: int, **arrays: Array) -> list[Array]:
