@@ -17,7 +17,7 @@ from . import window
 from .architecture import Architecture
 from .capture import Captured, identity
 from .checkpoint import HEADS, ORIGIN, Checkpoint, PathLike, read_checkpoint
-from .layers import KINDS, PRECISIONS, RULES, Layer, Stage, build_stages, fuse_sums
+from .layers import KINDS, PRECISIONS, RULES, Layer, Stage, build_stages, passing_stages
 from .projection import Descent
 from .record import Part, Record, Training
 from .trace import Trace
@@ -63,7 +63,7 @@ class Network:
         self._gradients: dict[str, Array] = {}
         self._statistics: dict[str, tuple[Array, float]] = {}
         self._learned = _learned_from(self.stages)
-        self._passing = fuse_sums(self.stages)  # where nothing is kept
+        self._passing = passing_stages(self.stages)
         self._last_readers = {name: i for i, stage in enumerate(self._passing) for name in stage.inputs}
         self._projection = Captured()
         if parameters is None:
@@ -219,14 +219,15 @@ class Network:
 
     def _output(self, x: Array) -> Array:
         """The last layer's output; what no later stage reads is let go."""
-        signals = {"input": x}
+        signals: dict[Hashable, Array] = {"input": x}
         for i, stage in enumerate(self._passing):
             inputs = [stage.enter(signals[name]) for name in stage.inputs]
             for name in set(stage.inputs):
                 if self._last_readers[name] == i:
                     del signals[name]
-            signals[stage.name] = stage.forward(inputs)["y"]
-        return signals[stage.name]
+            made = stage.make(inputs)
+            signals |= {name: array for name, array in made.items() if self._last_readers.get(name, i) > i}
+        return made[stage.name]
 
     def answer(self, output: Array) -> Array:
         """What `predict` says, from the last layer's output of N images: (N, classes), as `head` has it."""

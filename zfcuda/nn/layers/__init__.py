@@ -15,11 +15,11 @@ from .fc import FullyConnected, FullyConnectedSpec
 from .flatten import Flatten, FlattenSpec
 from .leaky_relu import LeakyReLU, LeakyReLUSpec
 from .norm import Norm, NormSpec
+from .passing import passing_stages
 from .permute import Permute, PermuteSpec
 from .pool import MaxPool, MaxPoolSpec
 from .prelu import PReLU, PReLUSpec
 from .relu import ReLU, ReLUSpec
-from .residual import Residual, fuse_sums
 from .slice import Slice, SliceSpec
 from .stage import Stage, build_stages, needed_for
 
@@ -59,13 +59,12 @@ __all__ = [
     "PermuteSpec",
     "ReLU",
     "ReLUSpec",
-    "Residual",
     "Slice",
     "SliceSpec",
     "Stage",
     "build_stages",
-    "fuse_sums",
     "needed_for",
+    "passing_stages",
 ]
 
 KINDS: dict[str, type[Layer]] = {

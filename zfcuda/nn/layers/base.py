@@ -134,6 +134,10 @@ class Layer:
     """The kinds that may follow in one stage, the longest run first -> the class of that `Stage`."""
     sums: ClassVar[bool] = False
     """Whether it is the sum of its inputs."""
+    concatenates: ClassVar[bool] = False
+    """Whether it is the channels of its inputs, one after the other."""
+    reads_apart: ClassVar[bool] = False
+    """Whether at test time it reads the channels of a wider array where they lie."""
     overwrites: ClassVar[bool] = False
     """Whether `backward` may write over the `dy` that it is given."""
 

@@ -53,6 +53,7 @@ class BatchNorm(Layer):
 
     spec_type = BatchNormSpec
     on_windows = True
+    reads_apart = True
     fusions: ClassVar = {("relu",): Rectified}
     eps: float
     momentum: float

@@ -32,6 +32,7 @@ class Concat(Layer):
 
     spec_type = ConcatSpec
     on_windows = True
+    concatenates = True
 
     def run(self, inputs: Sequence[Array], training: Training | None) -> dict[str, Array]:
         backend, _ = resolve(x=inputs[0])

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 from ...backends import Array
-from ..record import Record
 from .stage import Rectified, Stage
 
 
@@ -21,20 +20,21 @@ class Residual:
         self._product, self._rectifies = product, isinstance(total, Rectified)
         self.name = total.name
         (other,) = (name for name in total.inputs if name != product.name)
-        self.inputs = (*product.inputs, other)
+        self.inputs: tuple[Hashable, ...] = (*product.inputs, other)
 
     def enter(self, signal: Array) -> Array:
         """As `Stage.enter`."""
         return self._product.enter(signal)
 
-    def forward(self, inputs: Sequence[Array]) -> Record:
+    def make(self, inputs: Sequence[Array]) -> dict[Hashable, Array]:
+        """As `Stage.make`."""
         x, other = inputs
-        return Record({"y": self._product.adding.forward(x, relu=self._rectifies, add=other)})
+        return {self.name: self._product.adding.forward(x, relu=self._rectifies, add=other)}
 
 
-def fuse_sums(stages: Sequence[Stage]) -> list[Stage | Residual]:
-    """A network's stages for a pass that keeps nothing: the two that a `Residual` can be are one, at the place of the
-    second. The last stage, which may have a precision of its own, stays."""
+def fuse_sums(stages: Sequence[Stage]) -> dict[str, tuple[Stage, Residual]]:
+    """Those of a network's sums that can be a `Residual`, by name, each with the convolution that makes it. The last
+    stage, which may have a precision of its own, is none of them."""
     readers = Counter(name for stage in stages for name in stage.inputs)
     made = {stage.name: stage for stage in stages}
     products: dict[str, Stage] = {}  # by the name of the stage that sums
@@ -45,9 +45,4 @@ def fuse_sums(stages: Sequence[Stage]) -> list[Stage | Residual]:
         for product in sorted((made[name] for name in total.inputs if name in made), key=stages.index):
             if product.adding is not None and readers[product.name] == 1:
                 products[total.name] = product
-    taken = {product.name for product in products.values()}
-    return [
-        Residual(products[stage.name], stage) if stage.name in products else stage
-        for stage in stages
-        if stage.name not in taken
-    ]
+    return {name: (product, Residual(product, made[name])) for name, product in products.items()}

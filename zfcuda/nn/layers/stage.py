@@ -7,7 +7,7 @@ needs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from ...backends import Array
@@ -77,6 +77,10 @@ class Stage:
 
     def forward(self, inputs: Sequence[Array], training: Training | None = None) -> Record:
         return Record(self.layers[0].run(inputs, training))
+
+    def make(self, inputs: Sequence[Array]) -> dict[Hashable, Array]:
+        """What a forward pass that keeps nothing goes on with, by name: the stage's output at test time."""
+        return {self.name: self.forward(inputs)["y"]}
 
     def reads(self, rule: str) -> set[str]:
         """Which arrays of its record `project` looks at."""

@@ -1,0 +1,137 @@
+"""Concatenations that share an array, where no map between is asked for."""
+
+import numpy as np
+import pytest
+
+from tests.nn.test_residual import conv
+from zfcuda import ops
+from zfcuda.nn import (
+    Architecture,
+    AvgPoolSpec,
+    BatchNormSpec,
+    ConcatSpec,
+    FullyConnectedSpec,
+    Network,
+    ReLUSpec,
+)
+
+SHAPE = (7, 6, 4)
+
+
+def net_of(*layers):
+    """These layers, with running averages that are not those of an untrained net, and a fully connected one."""
+    net = Network(Architecture(SHAPE, (*layers, FullyConnectedSpec("fc", 4)), initial="lecun"))
+    rng = np.random.default_rng(0)
+    for array in net.state().values():
+        array += rng.uniform(0.1, 0.5, array.shape).astype(np.float32)
+    return net
+
+
+def concat(name, *inputs):
+    return ConcatSpec(name, inputs=inputs)
+
+
+def unit(name, reads, maps=3):
+    """What DenseNet's layers are: batch normalisation, ReLU, convolution."""
+    return BatchNormSpec(f"{name}.norm", inputs=(reads,)), ReLUSpec(f"{name}.relu"), conv(name, maps)
+
+
+END = (AvgPoolSpec("end", 2, 1),)
+# The layers, and how many channels are copied.
+NETS = {
+    "each from the one before": (
+        (
+            conv("a", 5),
+            *unit("b", "a"),
+            concat("ab", "a", "b"),
+            *unit("c", "ab"),
+            concat("abc", "ab", "c"),
+            *unit("d", "abc", 1),
+            concat("abcd", "abc", "d"),
+            *END,
+        ),
+        5 + 3 + 3 + 1,
+    ),
+    "each from all before": (
+        (
+            conv("a", 5),
+            *unit("b", "a"),
+            concat("ab", "a", "b"),
+            *unit("c", "ab"),
+            concat("abc", "a", "b", "c"),
+            *unit("d", "abc", 2),
+            concat("abcd", "a", "b", "c", "d"),
+            *END,
+        ),
+        5 + 3 + 3 + 2,
+    ),
+    "an input that is the image": (
+        (*unit("b", "input"), concat("ab", "input", "b"), *unit("c", "ab"), concat("abc", "ab", "c", "b"), *END),
+        4 + 3 + 3 + 3,
+    ),
+    "other readers": (  # a convolution reads ab as well: only abc and what follows share
+        (
+            conv("a", 5),
+            *unit("b", "a"),
+            concat("ab", "a", "b"),
+            conv("c", 3),
+            concat("abc", "ab", "c"),
+            *unit("d", "abc"),
+            concat("abcd", "abc", "d"),
+            *END,
+        ),
+        (5 + 3) + (8 + 3) + 3,
+    ),
+    "a branch": (  # two begin with ab, which is copied then; both goes on from abc
+        (
+            conv("a", 5),
+            *unit("b", "a"),
+            concat("ab", "a", "b"),
+            *unit("c", "ab"),
+            concat("abc", "ab", "c"),
+            *unit("d", "ab"),
+            concat("abd", "ab", "d"),
+            concat("both", "abc", "abd"),
+            *END,
+        ),
+        (5 + 3) + (8 + 3) + (8 + 3) + 11,
+    ),
+    "none": ((conv("a", 5), conv("b", 2), concat("ab", "b", "a"), *END), 7),
+}
+
+
+@pytest.fixture
+def copied(monkeypatch):
+    """How many channels each copy of a concatenation had, since this was cleared."""
+    counts = []
+    plain = ops.copy_channels
+
+    def counted(x, out, **options):
+        counts.append(x.shape[-1])
+        return plain(x, out, **options)
+
+    monkeypatch.setattr(ops, "copy_channels", counted)
+    return counts
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("name", NETS)
+def test_predictions_are_those_of_a_trace(device, copied, guarded_memory, name, precision):
+    layers, channels = NETS[name]
+    net = device.place(net_of(*layers))
+    net.precision, net.head = precision, "none"
+    x = device.array(np.random.default_rng(1).standard_normal((3, *SHAPE), np.float32))
+    expected = device.numpy(net.forward(x).output)
+    copied.clear()
+    actual = device.numpy(net.predict(x))
+    assert sum(copied) == channels
+    np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_concatenation_that_ends_the_network_stays():
+    """Its precision is another one in bfloat16."""
+    layers = (conv("a", 5), *unit("b", "a"), concat("ab", "a", "b"), *unit("c", "ab"), concat("abc", "ab", "c"))
+    net = Network(Architecture(SHAPE, layers, initial="lecun"))
+    net.precision, net.head = "bf16", "none"
+    x = np.random.default_rng(0).standard_normal((2, *SHAPE), np.float32)
+    assert np.array_equal(net.predict(x).ravel(), net.forward(x).output.ravel())
