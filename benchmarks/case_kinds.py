@@ -139,6 +139,14 @@ class Joint(Norm):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Residual(Case):
+    """The end of a residual block: a convolution, the sum of its maps and as many others, and ReLU."""
+
+    directions = ("residual",)
+    conv: Conv  # of one image
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dense(Case):
     """A fully connected layer."""
 

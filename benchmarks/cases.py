@@ -28,6 +28,7 @@ from case_kinds import (
     Pair,
     Pool,
     Projection,
+    Residual,
     Update,
     _WithoutBatch,
     pair,
@@ -53,6 +54,7 @@ __all__ = [
     "Pool",
     "Problem",
     "Projection",
+    "Residual",
     "Update",
     "_WithoutBatch",
     "pair",
@@ -88,6 +90,10 @@ def _family(family: str, n: int, *layers: Case) -> list[Case]:
         if (*conv.output, conv.maps) == (*pair(pool.size), pool.channels)
     ]
     return cases + blocks
+
+
+def _residual(layer: str, size: Pair, channels: int, maps: int, kernel: Pair, padding: Pair = 0) -> Residual:
+    return Residual(layer=layer, conv=_conv(layer, size, channels, maps, kernel, 1, padding))
 
 
 def _nets(family: str, *batches: int) -> list[Case]:
@@ -166,6 +172,7 @@ CASES: list[Case] = [
         BatchNorm(layer="layer1.bn", size=56, channels=64),
         BatchNorm(layer="layer4.bn", size=7, channels=512),
         Joint(layer="layer1.sum", size=56, channels=64),
+        _residual("layer1.end", 56, 64, 64, 3, 1),
         Average(layer="avgpool", size=7, channels=512, window=7, stride=1, padding=0),
         _dense("fc", 512, 1000),
     ),
@@ -184,6 +191,7 @@ CASES: list[Case] = [
         _conv("layer3.expand", 14, 256, 1024, 1),
         _conv("layer4.0", 14, 512, 512, 3, 2, 1),
         _conv("layer4.expand", 7, 512, 2048, 1),
+        _residual("layer1.end", 56, 64, 256, 1),
     ),
     *_nets("resnet50", 1, 8, 32),
     Projection(family="resnet50", layer="layer3.5.relu3", n=32, maps=64, peer_maps=4),

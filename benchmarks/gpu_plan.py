@@ -36,7 +36,7 @@ _PARTS = {
     "block": Part(_BLOCK, 2.5, PRECISIONS, (6.0, 20.0)),
     "pool": Part(("pool", "unpool", "average", "average grad"), 1.0, _STORED, (3.0, 5.0)),
     "norm": Part(_NORM, 1.0, _STORED, (4.0, 8.0)),
-    "joint": Part(("add", "concat"), 1.0, _STORED, (3.0, 5.0)),
+    "joint": Part(("add", "concat", "residual"), 1.0, _STORED, (3.0, 5.0)),
     "depthwise": Part(("depthwise fprop", "depthwise dgrad", "depthwise wgrad"), 1.0, compiling=(3.0, 5.0)),
     "optimizer": Part(("sgd",), 1.0),
     "step": Part(("step",), 8.0, PRECISIONS, (20.0, 60.0)),

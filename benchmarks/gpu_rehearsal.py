@@ -29,6 +29,7 @@ LAYERS = cases._family(
     cases.Average(layer="average", size=7, channels=5, window=3, stride=2, padding=1),
     cases.BatchNorm(layer="batchnorm", size=6, channels=5),
     cases.Joint(layer="joint", size=6, channels=5),
+    cases._residual("residual", 6, 5, 7, 3, 1),
     cases.Depthwise(layer="depthwise", size=9, channels=5, stride=2),
 )
 WHOLE = [

@@ -8,7 +8,7 @@ import cases
 import torch
 from cases import pair
 from harness import Calls
-from layers import against
+from layers import Convolution, against
 from setting import Setting, compare, ours
 from torch.nn import functional
 
@@ -130,6 +130,20 @@ def add(setting: Setting, case: cases.Joint) -> Calls:
     return against(setting, call, theirs, *tensors, tolerance=setting.tolerance, moved=3.0 * tensors[0].nbytes)
 
 
+def residual(setting: Setting, case: cases.Residual) -> Calls:
+    of = Convolution(setting, case.conv.with_batch(case.n))
+    x, w, b, shortcut = ours(of.x), ours(of.w), ours(of.b.float()), ours(of.dy)
+
+    def call() -> Any:
+        return ops.conv2d(x, w, b, add=shortcut, relu=True, **of.options)
+
+    def theirs(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor, shortcut: torch.Tensor) -> torch.Tensor:
+        return functional.relu_(of.forward(x, w, b) + shortcut)
+
+    work = of.work | {"moved": of.work["moved"] + float(of.dy.nbytes)}
+    return against(setting, call, theirs, of.x, of.w, of.b, of.dy, tolerance=setting.tolerance, **work)
+
+
 def concat(setting: Setting, case: cases.Joint) -> Calls:
     tensors = _joint(setting, case)
     a, b = (ours(tensor) for tensor in tensors)
@@ -151,5 +165,6 @@ MAKERS = {
     "batchnorm training": batchnorm_training,
     "batchnorm grad": batchnorm_grad,
     "add": add,
+    "residual": residual,
     "concat": concat,
 }

@@ -31,7 +31,7 @@ def against(
 # ---- Convolutions ------------------------------------------------------------------------------------------------
 
 
-class _Convolution:
+class _TheirConvolution:
     """A convolution as PyTorch computes it."""
 
     groups = 1
@@ -52,7 +52,7 @@ class _Convolution:
         return aten.convolution_backward.default(dy, x, w, *geometry, wanted)
 
 
-class _Conv(_Convolution):
+class Convolution(_TheirConvolution):
     """The arrays of a convolution, and what is counted."""
 
     def __init__(self, setting: Setting, case: cases.Conv):
@@ -68,7 +68,7 @@ class _Conv(_Convolution):
 
 
 def fprop(setting: Setting, case: cases.Conv) -> Calls:
-    of = _Conv(setting, case)
+    of = Convolution(setting, case)
     x, w, b = ours(of.x), ours(of.w), ours(of.b.float())
 
     def call() -> Any:
@@ -79,7 +79,7 @@ def fprop(setting: Setting, case: cases.Conv) -> Calls:
 
 def dgrad(setting: Setting, case: cases.Conv) -> Calls:
     """The deconvnet's filtering."""
-    of = _Conv(setting, case)
+    of = Convolution(setting, case)
     dy, w = ours(of.dy), ours(of.w)
 
     def call() -> Any:
@@ -89,7 +89,7 @@ def dgrad(setting: Setting, case: cases.Conv) -> Calls:
 
 
 def wgrad(setting: Setting, case: cases.Conv) -> Calls:
-    of = _Conv(setting, case)
+    of = Convolution(setting, case)
     x, dy = ours(of.x), ours(of.dy)
 
     def call() -> Any:
@@ -102,7 +102,7 @@ def wgrad(setting: Setting, case: cases.Conv) -> Calls:
 # ---- Depthwise convolutions ------------------------------------------------------------------------------------------
 
 
-class _Depthwise(_Convolution):
+class _Depthwise(_TheirConvolution):
     def __init__(self, setting: Setting, case: cases.Depthwise):
         self.groups = case.channels
         self.x = setting.normal(case.n, case.channels, case.size, case.size)
@@ -297,7 +297,7 @@ class _Block:
     """conv + bias + ReLU + max pool, ours as one operation."""
 
     def __init__(self, setting: Setting, case: cases.Block):
-        self.conv, self.pool, pool = _Conv(setting, case.conv), case.pool, case.pool
+        self.conv, self.pool, pool = Convolution(setting, case.conv), case.pool, case.pool
         self.dy = setting.normal(case.n, pool.channels, *pool.output)
         own = {"window": pool.window, "pool_stride": pool.stride, "pool_padding": pool.padding}
         self.options = self.conv.options | own

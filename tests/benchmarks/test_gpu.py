@@ -144,7 +144,7 @@ def problems(*parts):
         ("dense", 9),
         ("pool", 8),
         ("norm", 10),
-        ("joint", 4),
+        ("joint", 6),
         ("optimizer", 1),
         ("block", 6),
         ("forward", 3),
