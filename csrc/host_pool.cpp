@@ -81,7 +81,10 @@ class Pool {
     HostMemory take(std::size_t size) {
         std::lock_guard<std::mutex> lock(mutex_);
         const std::size_t capacity = capacity_for(size);
-        HostMemory block = take_kept(capacity);
+        HostMemory block = take_kept(capacity, capacity + capacity / 3);
+        // Rather than that kept blocks have to go for a new one, which the system would have to
+        // clear: sizes that come again and again are then served by the same blocks.
+        if (!block.data && excess(capacity) > 0) block = take_kept(capacity, 4 * capacity);
         if (!block.data) {
             make_room(capacity);
             block = allocate(capacity);
@@ -115,12 +118,12 @@ class Pool {
     }
 
   private:
-    // The smallest kept block that is large enough and wastes no more than a quarter of itself;
-    // among equals the one given back last, which may still be in the cache.
-    HostMemory take_kept(std::size_t capacity) {
+    // The smallest kept block that is large enough and no larger than `largest`; among equals the one
+    // given back last, which may still be in the cache.
+    HostMemory take_kept(std::size_t capacity, std::size_t largest) {
         auto best = blocks_.end();
         for (auto it = blocks_.begin(); it != blocks_.end(); ++it)
-            if (it->capacity >= capacity && it->capacity <= capacity + capacity / 3 &&
+            if (it->capacity >= capacity && it->capacity <= largest &&
                 (best == blocks_.end() || it->capacity <= best->capacity))
                 best = it;
         if (best == blocks_.end()) return {};
@@ -130,16 +133,20 @@ class Pool {
         return block;
     }
 
+    // By how much another `more` bytes would exceed the bound.
+    std::size_t excess(std::size_t more) const {
+        const std::size_t most = std::max(most_in_use_, in_use_ + more);
+        const std::size_t bound = most + std::max(most / 16, kRoom), all = in_use_ + kept_ + more;
+        return all > bound ? all - bound : 0;
+    }
+
     // Frees kept blocks until `more` bytes stay within the bound: the smallest one that suffices,
     // or those that have waited longest.
     void make_room(std::size_t more) {
-        const std::size_t most = std::max(most_in_use_, in_use_ + more);
-        const std::size_t bound = most + std::max(most / 16, kRoom);
-        while (!blocks_.empty() && in_use_ + kept_ + more > bound) {
-            const std::size_t excess = in_use_ + kept_ + more - bound;
+        while (const std::size_t too_many = blocks_.empty() ? 0 : excess(more)) {
             auto victim = blocks_.end();
             for (auto it = blocks_.begin(); it != blocks_.end(); ++it)
-                if (it->capacity >= excess &&
+                if (it->capacity >= too_many &&
                     (victim == blocks_.end() || it->capacity < victim->capacity))
                     victim = it;
             if (victim == blocks_.end()) victim = blocks_.begin();

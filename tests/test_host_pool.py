@@ -137,6 +137,22 @@ def test_scratch_of_many_sizes_is_kept(backend):
     assert backend.module.host_memory()[1] >= sum(sizes)
 
 
+def test_sizes_that_come_again_and_again_cost_no_page_faults(backend):
+    """As a network's maps and scratch memory: more sizes than may be kept, of which a few live at a time."""
+    resource = pytest.importorskip("resource")
+
+    def faults_of_a_pass():
+        before, living = resource.getrusage(resource.RUSAGE_SELF).ru_minflt, []
+        for megabytes in (40, 7, 30, 12, 9, 22, 16, 5, 37, 28, 21, 11):
+            living = [*living[-2:], backend.empty(_floats(megabytes))]
+            living[-1][:] = 0
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults = [faults_of_a_pass() for _ in range(8)]
+    assert max(faults[-2:]) < 100, faults
+    assert sum(backend.module.host_memory()) <= 2 * (37 + 28 + 21) * MEGABYTE
+
+
 def test_releasing_does_not_touch_living_arrays(backend):
     array = backend.empty(_floats(8))
     array[:] = 3
