@@ -122,6 +122,8 @@ def resolve(**arrays: Any) -> tuple[Backend, list[Array | None]]:
         return get(_host_backend.get()), given
     viewed = [_view(name, array) for name, array in arrays.items()]
     places = {_place(array) for array in viewed if array is not None}
+    if not places:
+        not_none(next(iter(arrays)), None)
     if len(places) != 1:
         there = ((name, _place(array)) for name, array in zip(arrays, viewed, strict=True) if array is not None)
         listing = ", ".join(f"{name} on {'the CPU' if gpu is None else f'GPU {gpu}'}" for name, gpu in there)
@@ -131,6 +133,13 @@ def resolve(**arrays: Any) -> tuple[Backend, list[Array | None]]:
     if isinstance(backend, CudaBackend) and gpu is not None:
         backend = backend.on(gpu)
     return backend, viewed
+
+
+def not_none(name: str, array: Array | None) -> Array:
+    """The array, where there is one: None is for arguments that may be left out. TypeError."""
+    if array is None:
+        raise TypeError(f"{name} must be {_ARRAY}, got None")
+    return array
 
 
 def array_module(array: Array) -> ModuleType:
@@ -148,6 +157,7 @@ def _place(array: Array) -> int | None:
     return None if isinstance(array, np.ndarray) else array.device.id
 
 
+_ARRAY = "a NumPy or CuPy array (or offer __cuda_array_interface__ or DLPack)"
 _DLPACK_HOST = (1, 3, 11)  # kDLCPU, kDLCUDAHost, kDLROCMHost
 
 
@@ -172,7 +182,4 @@ def _view(name: str, array: Any) -> Array | None:
             raise TypeError(
                 f"{name}, a {type(array).__name__} of {dtype}, cannot be viewed as an array of {xp.__name__}: {error}"
             ) from error
-    raise TypeError(
-        f"{name} must be a NumPy or CuPy array (or offer __cuda_array_interface__ or DLPack), "
-        f"got {type(array).__name__}"
-    )
+    raise TypeError(f"{name} must be {_ARRAY}, got {type(array).__name__}")

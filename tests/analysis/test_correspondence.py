@@ -108,7 +108,7 @@ def test_results_are_saved_and_plotted(tmp_path):
         ({"parts": {"eye": [(-1, 0, 1, 1)] * 2}}, "must lie in the image"),
         ({"parts": {"eye": [(0, 0, 0, 1)] * 2}}, "must lie in the image"),
         ({"layers": ["pool9"]}, "layer must be one of"),
-        ({"random_draws": -1}, "random_draws must not be negative"),
+        ({"random_draws": -1}, "random_draws must be at least 0"),
         ({"fill": np.nan}, "fill must be finite"),
         ({"fill": "grey"}, "fill must be a number or one of mean, blur, noise"),
         ({"layers": []}, "layers is empty"),

@@ -217,8 +217,8 @@ class TestErrors:
             ({"modes": ["removal"]}, ValueError, "modes must be one or both of deletion, insertion; got removal"),
             ({"fill": "grey"}, ValueError, "fill must be a number or one of mean, blur, noise; got 'grey'"),
             ({"fill": np.inf}, ValueError, "fill must be finite"),
-            ({"orders": -1}, ValueError, "orders must not be negative, got -1"),
-            ({"seed": -1}, ValueError, "seed must not be negative, got -1"),
+            ({"orders": -1}, ValueError, "orders must be at least 0, got -1"),
+            ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
             ({"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         ],
     )

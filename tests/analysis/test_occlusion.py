@@ -341,7 +341,7 @@ class TestErrors:
             ({"fill": 1e38}, ValueError, "fill must leave activations finite, got 1e"),
             ({"fill": "grey"}, ValueError, "fill must be a number or one of mean, blur, noise; got 'grey'"),
             ({"fill": [0.0]}, TypeError, "fill must be a number or one of mean, blur, noise; got list"),
-            ({"fill": "noise", "seed": -1}, ValueError, "seed must not be negative, got -1"),
+            ({"fill": "noise", "seed": -1}, ValueError, "seed must be at least 0, got -1"),
         ],
     )
     def test_arguments(self, change, error, message):

@@ -214,7 +214,7 @@ class TestRandomised:
         assert (other.precision, other.classes, other.preprocess) == ("bf16", net.classes, None)
 
     @pytest.mark.parametrize(
-        ("arguments", "message"), [((["fc4"], -1), "seed must not be negative"), ((["fc9"],), "layer must be one of")]
+        ("arguments", "message"), [((["fc4"], -1), "seed must be at least 0"), ((["fc9"],), "layer must be one of")]
     )
     def test_arguments(self, arguments, message):
         with pytest.raises(ValueError, match=message):
@@ -281,8 +281,8 @@ class TestErrors:
             ({"layer": "fc9"}, "layer must be one of conv1"),
             ({"methods": ["saliency"]}, "methods must be one or more of deconvnet, .*; got saliency"),
             ({"methods": []}, "methods must be one or more of .*; got none"),
-            ({"keep": -1}, "keep must not be negative, got -1"),
-            ({"seed": -1}, "seed must not be negative, got -1"),
+            ({"keep": -1}, "keep must be at least 0, got -1"),
+            ({"seed": -1}, "seed must be at least 0, got -1"),
             ({"size": 40}, "size must be at most the image's 29 x 26"),
             ({"size": 0}, "size must be at least 1, got 0"),
             ({"size": 9, "stride": -1}, "stride must be at least 1"),

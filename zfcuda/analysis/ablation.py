@@ -38,6 +38,7 @@ from ..errors import DataError
 from ..files import read_json
 from ..nn import Architecture, Network
 from ..nn.models import VARIANTS
+from ..numbers import check_at_least
 from ..training import Ranks, RanksDiffer, Schedule, Trainer, evaluate
 from .figures import new_figure, plain
 from .progress import Steps
@@ -189,8 +190,7 @@ def ablation(
         raise ValueError("variants is empty: there is nothing to train")
     if not seeds or len(set(seeds)) != len(seeds):
         raise ValueError(f"seeds must be different numbers, one or more, got {seeds!r}")
-    if processes < 1:
-        raise ValueError(f"processes must be at least 1, got {processes}")
+    processes = check_at_least("processes", processes, 1)
     if processes > 1 and ranks.size > 1:
         raise ValueError(f"processes must be 1 where {ranks.size} ranks share the runs, got {processes}")
     validation = relabelled(validation, train.classes, len(train.classes))

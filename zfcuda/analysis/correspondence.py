@@ -15,6 +15,7 @@ import numpy as np
 
 from ..backends import to_host
 from ..nn.finite import check_activations
+from ..numbers import check_at_least
 from .figures import new_figure, plain
 from .fills import Fill, check_fill, filled
 from .geometry import Window, check_box
@@ -119,8 +120,7 @@ def correspondence(
     for name, part in boxes.items():
         if len(part) != count:
             raise ValueError(f"part {name!r} must have one box for each of the {count} images, got {len(part)}")
-    if random_draws < 0:
-        raise ValueError(f"random_draws must not be negative, got {random_draws}")
+    random_draws = check_at_least("random_draws", random_draws, 0)
     fill = check_fill(fill)
     if layers is None:
         hidden = [name for _, name in sorted(net.blocks.items())][:-1]

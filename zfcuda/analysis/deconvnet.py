@@ -17,6 +17,7 @@ from .. import ops
 from ..backends import array_module, to_host
 from ..errors import Interrupted
 from ..nn.finite import check_activations
+from ..numbers import check_at_least
 from ..training import Ranks
 from .figures import new_figure, plain
 from .geometry import field_of
@@ -108,8 +109,7 @@ class Ranking:
     """The k strongest activations of every map so far; the earlier image wins a tie."""
 
     def __init__(self, layer: str, k: int):
-        if k < 1:
-            raise ValueError(f"k must be at least 1, got {k}")
+        k = check_at_least("k", k, 1)
         self.layer = layer
         self.k = k
         self._columns: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # each (seen, maps)

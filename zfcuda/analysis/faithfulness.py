@@ -21,6 +21,7 @@ import numpy as np
 
 from ..backends import to_host
 from ..nn.finite import check_activations, is_finite
+from ..numbers import check_at_least
 from ..pairs import IntPair, check_pair
 from .figures import new_figure, plain
 from .fills import Fill, check_fill, filled
@@ -152,12 +153,9 @@ def faithfulness(
     if not modes or not set(modes) <= set(MODES):
         raise ValueError(f"modes must be one or both of {', '.join(MODES)}; got {', '.join(modes) or 'none'}")
     fill = check_fill(fill)
-    if orders < 0:
-        raise ValueError(f"orders must not be negative, got {orders}")
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    orders = check_at_least("orders", orders, 0)
+    seed = check_at_least("seed", seed, 0)
+    batch_size = check_at_least("batch_size", batch_size, 1)
     wanted = check_labels(labels, net.num_classes)
     size = _patch_size(patch, source.image_shape)
     grid, windows = _patches(size, source.image_shape)

@@ -18,6 +18,7 @@ from ..data import Dataset, Preprocess, Subset, mean_image, relabelled
 from ..nn import Network
 from ..nn.architecture import Architecture, FullyConnectedSpec
 from ..nn.finite import check_activations
+from ..numbers import check_at_least
 from ..training import Ranks, Trainer, evaluate
 from . import classifier
 from .ablation import Budget
@@ -124,8 +125,7 @@ def feature_analysis(
     """
     if not per_class or min(per_class) < 1:
         raise ValueError(f"per_class must be numbers of at least 1, one or more, got {per_class!r}")
-    if draws < 1:
-        raise ValueError(f"draws must be at least 1, got {draws}")
+    draws = check_at_least("draws", draws, 1)
     classifier.check_kind(kind)
     test = relabelled(test, train.classes, len(train.classes))
     if layers is None:

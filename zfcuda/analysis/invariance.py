@@ -12,6 +12,7 @@ from PIL import Image
 
 from ..backends import to_host
 from ..nn.finite import check_activations
+from ..numbers import check_at_least
 from ..training import Ranks
 from .figures import COLORS, new_figure, plain
 from .progress import Steps
@@ -109,8 +110,7 @@ def paper_amounts(transform: str, height: int, steps: int = 31) -> np.ndarray:
     """The amounts of Fig. 5 for images of this height: -60..60 of 224 pixels, 1.0..1.8 times, 0..360 degrees."""
     if transform not in TRANSFORMS:
         raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}; got {transform!r}")
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    steps = check_at_least("steps", steps, 1)
     if transform == "translation":
         reach = max(1, round(_PAPER_SHIFT * height))
         return np.unique(np.linspace(-reach, reach, steps).round())
@@ -169,8 +169,7 @@ def invariance(
     layers = check_layers(net, first_and_last_hidden(net) if layers is None else layers)
     if amounts is None:
         amounts = {name: paper_amounts(name, net.input_shape[0]).tolist() for name in TRANSFORMS}
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = check_at_least("batch_size", batch_size, 1)
     if not amounts:
         raise ValueError("amounts is empty: there is no transform")
     for transform, those in amounts.items():

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..backends import to_host
 from ..nn.finite import check_activations, check_weights, is_finite
+from ..numbers import check_at_least
 from ..pairs import IntPair, check_pair
 from ..training import Ranks
 from .deconvnet import block_layers
@@ -205,8 +206,7 @@ def occlusion(
     square = _check_size("size", size, image.shape[:2])
     step = _check_size("stride", stride)
     fill = check_fill(fill)
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
+    seed = check_at_least("seed", seed, 0)
     layer = last_map_layer(net) if layer is None else _check_map_layer(net, layer)
     check_weights(net)
     trace = net.forward(to_device(net, image[None]))

@@ -13,6 +13,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from ..errors import Interrupted
+from ..numbers import check_at_least
 from ..training import Ranks
 
 T = TypeVar("T")
@@ -37,8 +38,7 @@ class Steps:
     def __init__(
         self, total: int, batch_size: int = 1, *, unit: str = "items", label: str = "", ranks: Ranks | None = None
     ):
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        batch_size = check_at_least("batch_size", batch_size, 1)
         self.done = 0
         self._ranks = ranks or Ranks()
         self._total, self._batch_size, self._unit = total, batch_size, unit

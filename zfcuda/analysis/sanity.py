@@ -30,6 +30,7 @@ from ..backends import Array, to_host
 from ..nn.finite import check_activations, check_weights
 from ..nn.layers import RULES
 from ..nn.network import Network
+from ..numbers import check_at_least
 from ..training import Ranks
 from .deconvnet import cut, one_hot
 from .figures import new_figure, plain
@@ -196,8 +197,7 @@ def sanity(
     net.locate(layer)
     if not methods or not set(methods) <= set(METHODS):
         raise ValueError(f"methods must be one or more of {', '.join(METHODS)}; got {', '.join(methods) or 'none'}")
-    if keep < 0:
-        raise ValueError(f"keep must not be negative, got {keep}")
+    keep = check_at_least("keep", keep, 0)
     square = square_of(net, size, stride)
     layers, nets = _cascade(net, layer, seed)
     field = field_of(net, layer)
@@ -237,8 +237,7 @@ def randomised(net: Network, layers: Sequence[str], seed: int = 0) -> Network:
     """A copy of the net with random weights and biases in these layers: Gaussian, of mean zero and of the root mean
     square of those that they replace. The others' arrays, and running averages, are the net's own. ValueError if one
     is not finite."""
-    if seed < 0:
-        raise ValueError(f"seed must not be negative, got {seed}")
+    seed = check_at_least("seed", seed, 0)
     check_weights(net)
     parameters = net.parameters()
     for layer in layers:

@@ -252,7 +252,7 @@ class Network:
     def _check_images(self, name: str, x: Array) -> Array:
         first, weight = next(self._each_parameter())
         _, (x, _) = backends.resolve(**{name: x, first: weight})
-        if x.dtype != np.float32:
+        if backends.not_none(name, x).dtype != np.float32:
             raise TypeError(f"{name} must be float32, got {x.dtype}")
         if x.ndim != 4 or tuple(x.shape[1:]) != self.input_shape or not len(x):
             expected = ", ".join(str(size) for size in self.input_shape)
@@ -293,7 +293,7 @@ class Network:
         stages, records = trace.upto(layer)
         backend, (activations, _) = backends.resolve(activations=activations, trace=trace.records[0]["x"])
         shape = (len(trace), *self.layers[layer].output_shape)
-        if tuple(activations.shape) != shape:
+        if tuple(backends.not_none("activations", activations).shape) != shape:
             raise ValueError(f"activations of {layer} must have shape {shape}, got {tuple(activations.shape)}")
         if activations.dtype != np.float32:
             raise TypeError(f"activations must be float32, got {activations.dtype}")

@@ -7,12 +7,11 @@ from typing import Any
 import numpy as np
 
 from ..backends import BFLOAT16, Array, resolve
+from ..numbers import check_number, check_whole
 from .arguments import (
     array_or_none,
     check_input,
-    check_number,
     check_output,
-    check_whole,
     element_type,
     expect_shape,
     place_number,

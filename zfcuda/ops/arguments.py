@@ -6,7 +6,6 @@ An error names the argument, what it was and what is allowed: ValueError for sha
 from __future__ import annotations
 
 import functools
-import operator
 from collections.abc import Callable
 from numbers import Real
 from typing import Any, Literal
@@ -14,6 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from .._devices import BFLOAT16, FLOAT32, Array, Backend
+from ..backends import not_none
+from ..numbers import check_number, check_whole
 from ..pairs import IntPair, Padding, check_padding, check_pair
 
 Precision = Literal["fp32", "tf32"]
@@ -24,7 +25,7 @@ MAX_ELEMENTS = 2**31 - 2**16
 
 def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = FLOAT32) -> Array:
     """The argument, contiguous, after checks of its dtype, rank and size."""
-    if array.dtype != dtype:
+    if not_none(name, array).dtype != dtype:
         raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
     if ndim is not None and array.ndim != ndim:
         raise ValueError(f"{name} must have {ndim} dimensions, got shape {array.shape}")
@@ -45,7 +46,7 @@ def check_indexable(name: str, array: Array) -> None:
 
 def element_type(name: str, array: Array, precision: str = "fp32") -> np.dtype:
     """The dtype of the first array of an operation on float32 or bfloat16, which its other arrays must share."""
-    if array.dtype not in (FLOAT32, BFLOAT16):
+    if not_none(name, array).dtype not in (FLOAT32, BFLOAT16):
         raise TypeError(f"{name} must be float32 or bfloat16, got {array.dtype}")
     if precision not in ("fp32", "tf32"):
         raise ValueError(f"precision must be fp32 or tf32, got {precision!r}")
@@ -61,7 +62,7 @@ def expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
 
 def check_in_place(name: str, array: Array, dtype: Any = FLOAT32) -> None:
     """Checks an array that an operation writes to."""
-    if array.dtype != dtype:
+    if not_none(name, array).dtype != dtype:
         raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
     flags = array.flags
     if not flags.c_contiguous:
@@ -150,33 +151,6 @@ def check_switches(backend: Backend, y: Array, switches: Array) -> Array:
     switches = check_input(backend, "switches", switches, 4, np.uint8)
     expect_shape("switches", switches, y.shape)
     return switches
-
-
-def check_number(name: str, value: Any) -> float:
-    """A number as Python's float. TypeError if it is none, ValueError if no float is as large."""
-    if type(value) is float:  # nearly always
-        return value
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    if not isinstance(value, (Real, BFLOAT16.type)):
-        raise TypeError(f"{name} must be a number, got {value!r}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{name} is too large for a float") from None
-
-
-def check_whole(name: str, value: Any) -> int:
-    """A whole number as Python's int. TypeError if it is none."""
-    if type(value) is int:  # nearly always
-        return value
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = None
-    if number is None or isinstance(value, bool):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    return number
 
 
 def array_or_none(number: float | Array) -> Array | None:

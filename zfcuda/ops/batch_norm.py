@@ -7,7 +7,8 @@ import math
 import numpy as np
 
 from ..backends import BFLOAT16, Array, Backend, resolve
-from .arguments import check_indexable, check_input, check_number, check_output, element_type, expect_shape
+from ..numbers import check_number
+from .arguments import check_indexable, check_input, check_output, element_type, expect_shape
 from .call import call, kernels_for
 
 

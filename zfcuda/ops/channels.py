@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..backends import Array, Backend, resolve
-from .arguments import check_indexable, check_input, check_output, check_whole, element_type, expect_shape
+from ..numbers import check_whole
+from .arguments import check_indexable, check_input, check_output, element_type, expect_shape
 from .call import call
 
 

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from ..backends import Array, Backend, resolve
+from ..numbers import check_number, check_whole
 from .arguments import (
     array_or_none,
     check_indexable,
     check_input,
-    check_number,
     check_output,
-    check_whole,
     element_type,
     expect_shape,
 )

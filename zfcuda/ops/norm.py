@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 from ..backends import Array, resolve
-from .arguments import check_input, check_number, check_output, check_whole, element_type, expect_shape
+from ..numbers import check_number, check_whole
+from .arguments import check_input, check_output, element_type, expect_shape
 from .call import call, kernels_for
 
 

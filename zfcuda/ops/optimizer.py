@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import Array, resolve
-from .arguments import array_or_none, check_in_place, check_input, check_number, expect_shape, place_number
+from ..numbers import check_number
+from .arguments import array_or_none, check_in_place, check_input, expect_shape, place_number
 from .call import call
 
 

@@ -11,6 +11,7 @@ from ..backends import Array, array_module, to_host
 from ..data import Dataset, Preprocess, load_batches, relabelled
 from ..nn import Network
 from ..nn.finite import check_activations, check_weights
+from ..numbers import check_at_least
 from .origin import augmentation_of
 from .ranks import Ranks
 
@@ -45,8 +46,7 @@ def evaluate(
     if preprocess is None:
         raise ValueError("preprocess must be given: this network was not trained with zfcuda and has none of its own")
     dataset = fitting(net, dataset, preprocess)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    batch_size = check_at_least("batch_size", batch_size, 1)
     check_weights(net)
     augmentation = augmentation_of(net.origin)
     mirrored = augmentation is None or augmentation.flip

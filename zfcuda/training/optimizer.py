@@ -8,6 +8,7 @@ from typing import Any
 
 from .. import ops
 from ..backends import Array, array_module
+from ..numbers import check_number
 
 
 class SGD:
@@ -26,6 +27,9 @@ class SGD:
         weight_decay: float = 5e-4,
         max_filter_rms: float | None = None,
     ):
+        momentum, weight_decay = check_number("momentum", momentum), check_number("weight_decay", weight_decay)
+        if max_filter_rms is not None:
+            max_filter_rms = check_number("max_filter_rms", max_filter_rms)
         if not 0 <= momentum < 1:
             raise ValueError(f"momentum must be in [0, 1), got {momentum}")
         if not 0 <= weight_decay < math.inf:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from ..numbers import check_at_least
+
 
 class Schedule(Protocol):
     def __call__(self, epoch: int, errors: Sequence[float]) -> float:
@@ -54,8 +56,7 @@ class Linear:
     epochs: int
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        check_at_least("epochs", self.epochs, 1)
 
     def __call__(self, epoch: int, errors: Sequence[float]) -> float:
         return max(1 - epoch / self.epochs, 1 / self.epochs)
@@ -69,8 +70,7 @@ class Cosine:
     epochs: int
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        check_at_least("epochs", self.epochs, 1)
 
     def __call__(self, epoch: int, errors: Sequence[float]) -> float:
         return (1 + math.cos(math.pi * min(epoch, self.epochs - 1) / self.epochs)) / 2
@@ -85,8 +85,7 @@ class Warmup:
     epochs: int
 
     def __post_init__(self) -> None:
-        if self.epochs < 1:
-            raise ValueError(f"epochs must be at least 1, got {self.epochs}")
+        check_at_least("epochs", self.epochs, 1)
 
     def __call__(self, epoch: int, errors: Sequence[float]) -> float:
         return min(1.0, (epoch + 1) / (self.epochs + 1)) * self.schedule(epoch, errors)
@@ -106,8 +105,7 @@ class Plateau:
 
     def __post_init__(self) -> None:
         _check_factor(self.factor)
-        if self.patience < 1:
-            raise ValueError(f"patience must be at least 1, got {self.patience}")
+        check_at_least("patience", self.patience, 1)
 
     def __call__(self, epoch: int, errors: Sequence[float]) -> float:
         lowest, waited, falls = float("inf"), 0, 0

@@ -19,6 +19,7 @@ from ..files import write_atomically
 from ..nn import Network, read_checkpoint
 from ..nn.capture import Captured, identity
 from ..nn.finite import check_weights
+from ..numbers import check_at_least, check_number, check_whole
 from ..ops.loss import check_label_range
 from .checkpoint import CHECKPOINT, METRICS, Progress, load_training, save_training
 from .distributed import SharedStep, check_options, exchange_for
@@ -101,6 +102,7 @@ class Trainer:
         cuda_graphs: bool = True,
     ):
         check_options(gradients, exchange)
+        lr, seed = check_number("lr", lr), check_whole("seed", seed)
         if not 0 < lr < float("inf"):
             raise ValueError(f"lr must be positive and finite, got {lr}")
         if not 0 <= seed < 2**63:
@@ -248,10 +250,8 @@ class Trainer:
         or do not fit the network, FloatingPointError as in `step`, `CheckpointError` for one that cannot be resumed.
         """
         with self.ranks.ending_together(but=(RanksDiffer, FloatingPointError)):
-            if epochs < 1:
-                raise ValueError(f"epochs must be at least 1, got {epochs}")
-            if batch_size < 1:
-                raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+            epochs = check_at_least("epochs", epochs, 1)
+            batch_size = check_at_least("batch_size", batch_size, 1)
             if resume and out_dir is None:
                 raise ValueError("resume needs out_dir, where the checkpoint is")
             out = Path(out_dir) if out_dir is not None else None
