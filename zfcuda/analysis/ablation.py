@@ -102,6 +102,7 @@ class Ablation(Result):
 
     @property
     def rows(self) -> list[Row]:
+        """A row for each variant."""
         rows = []
         for variant in dict.fromkeys(run.variant for run in self.runs):
             runs = [run for run in self.runs if run.variant == variant]
@@ -176,14 +177,16 @@ def ablation(
 ) -> Ablation:
     """Trains every variant from scratch with the same budget and measures it: Table 3's form (P10).
 
-    variants: name -> architecture (see `table3`). The training error is that of the trained net on as many training
-    images as there are validation images. device: "cpu" or "cuda". processes: how many runs are trained at a time, each
-    in a process of its own with its share of the processor's cores. out_dir: where each run keeps its checkpoint and
-    row; a run that is there, of the same images, network, budget, device and version, is taken as it is, one that was
-    interrupted goes on; `say` gets a sentence about each run that is there, the same or not. Classes of `validation`
-    are matched by name. about: as in `Trainer.fit`. ranks: of processes that share the runs, all with the same
-    arguments (`RanksDiffer` if not) and one `out_dir`; their number may change from one call to the next. `DataError`
-    if a row there is damaged; `Interrupted` by Ctrl-C, with the runs that were finished by then.
+    variants: name -> architecture (see `table3`), each trained once for every one of `seeds`: of weights, dropout and
+    the order of images. progress: whether each training shows how far it is; on_run is called with each run as it ends.
+    The training error is that of the trained net on as many training images as there are validation images.
+    device: "cpu" or "cuda". processes: how many runs are trained at a time, each in a process of its own with its share
+    of the processor's cores. out_dir: where each run keeps its checkpoint and row; a run that is there, of the same
+    images, network, budget, device and version, is taken as it is, one that was interrupted goes on; `say` gets a
+    sentence about each run that is there, the same or not. Classes of `validation` are matched by name. about: as in
+    `Trainer.fit`. ranks: of processes that share the runs, all with the same arguments (`RanksDiffer` if not) and one
+    `out_dir`; their number may change from one call to the next. `DataError` if a row there is damaged; `Interrupted`
+    by Ctrl-C, with the runs that were finished by then.
     """
     ranks = ranks or Ranks()
     if not variants:

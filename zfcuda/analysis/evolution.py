@@ -247,7 +247,8 @@ def evolution(
 ) -> Evolution:
     """Trains, and looks after the epochs `at` (P5). images: what is looked at, by default the training images.
 
-    out_dir gets the looks, in evolution/, and what `Trainer.fit` leaves; `fit` are further arguments of it.
+    layers, maps: see `Tracker`. out_dir gets the looks, in evolution/, and what `Trainer.fit` leaves; train,
+    validation, epochs, callbacks and `fit` are arguments of that, and its errors are raised.
     """
     tracker = Tracker(
         trainer.net,

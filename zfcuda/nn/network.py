@@ -85,6 +85,7 @@ class Network:
 
     @property
     def num_classes(self) -> int:
+        """How many numbers come out for an image."""
         return math.prod(next(reversed(self.layers.values())).output_shape)
 
     @property
@@ -94,6 +95,7 @@ class Network:
 
     @property
     def head(self) -> str:
+        """What `predict` makes of the last layer's output: "softmax", "sigmoid" or "none". It may be set."""
         return self._head
 
     @head.setter

@@ -49,7 +49,8 @@ def avg_pool2d_grad(
 ) -> Array:
     """The gradient of `avg_pool2d`, and its transpose: each value is spread evenly over its window.
 
-    dy (N,P,Q,C) -> dx (N,H,W,C), (H, W) = `output_size`, float32 or bfloat16.
+    dy (N,P,Q,C) -> dx (N,H,W,C), (H, W) = `output_size`, float32 or bfloat16; the other arguments are those of
+    `avg_pool2d`.
     """
     backend, (dy, out) = resolve(dy=dy, out=out)
     dtype = element_type("dy", dy)

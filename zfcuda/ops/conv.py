@@ -86,7 +86,7 @@ def conv_transpose2d(
     """The transpose of `conv2d`: the deconvnet's filtering (paper 2.1, P3), and the gradient of x.
 
     y (N,P,Q,K), w (K,R,S,C/groups) -> x (N,H,W,C) with (H, W) = `output_size`, which must be a size that `conv2d`
-    maps to (P, Q).
+    maps to (P, Q). y, w and x float32 or bfloat16; `stride`, `padding`, `dilation` and `groups` are those of `conv2d`.
     """
     backend, (y, w, out) = resolve(y=y, w=w, out=out)
     dtype = element_type("y", y, precision)
@@ -120,7 +120,7 @@ def conv2d_weight_grad(
     out: Array | None = None,
 ) -> Array:
     """The gradient of `conv2d`'s filters. x (N,H,W,C), dy (N,P,Q,K) -> dw (K,R,S,C/groups),
-    (R, S) = `kernel_size`."""
+    (R, S) = `kernel_size`. x and dy float32 or bfloat16; dw float32. The other arguments are those of `conv2d`."""
     backend, (x, dy, out) = resolve(x=x, dy=dy, out=out)
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)

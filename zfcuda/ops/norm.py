@@ -57,7 +57,7 @@ def local_response_norm_grad(
     out: Array | None = None,
 ) -> Array:
     """The gradient of `local_response_norm`, from its input x and the gradient dy of its result, both (..., C),
-    float32 or bfloat16."""
+    float32 or bfloat16, and its other arguments."""
     backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
     dtype = element_type("dy", dy)
     dy = check_input(backend, "dy", dy, None, dtype)
