@@ -51,6 +51,10 @@ class HostBackend:
         """Where an array lies."""
         return self.module.address(array)
 
+    def is_aligned(self, array: np.ndarray) -> bool:
+        """Whether the array lies at a multiple of its elements' size, as operations need it."""
+        return array.flags.aligned
+
     def run(self, operation: Callable[..., None], arguments: tuple[Any, ...], workspace: Workspace) -> None:
         """Calls an operation with these arguments and its scratch memory."""
         if workspace:
@@ -117,6 +121,10 @@ class CudaBackend:
     def pointer(self, array: Array) -> int:
         """Where an array lies."""
         return array.data.ptr
+
+    def is_aligned(self, array: Array) -> bool:
+        """Whether the array lies at a multiple of its elements' size, as operations need it."""
+        return self.pointer(array) % array.dtype.itemsize == 0
 
     def run(self, operation: Callable[..., None], arguments: tuple[Any, ...], workspace: Workspace) -> None:
         """Calls an operation with these arguments and its scratch memory, on this GPU and CuPy's current stream."""

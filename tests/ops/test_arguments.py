@@ -149,6 +149,33 @@ def test_arrays_of_no_dimension_stay_so(name):
             assert (call(x).shape, float(call(x))) == ((), expected)
 
 
+def unaligned(array):
+    """The same array, one byte beyond where its elements may lie."""
+    moved = np.empty(array.nbytes + 1, np.uint8)[1:].view(array.dtype).reshape(array.shape)
+    moved[...] = array
+    return moved
+
+
+@pytest.mark.parametrize("name", [*backends.HOST_BACKENDS])
+def test_arrays_that_lie_between_two_places(name):
+    if reason := backends.status()[name]:
+        pytest.skip(f"{name}: {reason}")
+    x, w = np.random.default_rng(0).standard_normal((2, 3, 4, 5, 6)).astype(np.float32)
+    labels = np.array([0, 5, 2], np.int32)
+    with backends.use(name):
+        for call, arrays in (
+            (ops.conv2d, (x, w)),
+            (ops.add, (x, w)),
+            (ops.softmax_cross_entropy, (x[:, 0, 0].copy(), labels)),
+            (lambda x: ops.cast(x, backends.BFLOAT16), (x,)),
+        ):
+            np.testing.assert_equal(call(*map(unaligned, arrays)), call(*arrays))
+        with pytest.raises(ValueError, match="out must lie at a multiple of its elements' size"):
+            ops.relu(x, out=unaligned(x))
+        with pytest.raises(ValueError, match="v must lie at a multiple of its elements' size"):
+            ops.sgd_step(x.copy(), w, unaligned(x), lr=1)
+
+
 def test_a_step_takes_arrays_that_share_no_memory():
     w, g, v = np.ones((3, 4), np.float32)
     for arrays in ((w, g, w), (w, w, v), (w, v, v)):

@@ -4,7 +4,8 @@ Images are NHWC and filters KRSC, C-contiguous float32 unless an operation says 
 width and channels of the input, P Q K those of the output, R S the filter's height and width. `stride`, `padding`,
 `window`, `kernel_size` and `output_size` are an int or (height, width); paddings may also be (top, bottom, left,
 right). A NumPy array runs on the CPU, a CuPy array on its GPU and CuPy's current stream. Results live where the
-arguments do. An argument that is not C-contiguous is copied first; `out` must be contiguous and is never resized.
+arguments do. An argument that is not C-contiguous, or lies at no multiple of its elements' size, is copied
+first; `out` must be contiguous and is never resized.
 
 Where an operation says "float32 or bfloat16", its arrays may also be bfloat16 (`ml_dtypes.bfloat16`), all of them:
 they are stored in 16 bits, the arithmetic is float32, and results are rounded to nearest even. On a backend without

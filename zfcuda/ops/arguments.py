@@ -24,7 +24,7 @@ MAX_ELEMENTS = 2**31 - 2**16
 
 
 def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dtype: Any = FLOAT32) -> Array:
-    """The argument, contiguous, after checks of its dtype, rank and size."""
+    """The argument, contiguous and aligned, after checks of its dtype, rank and size."""
     if not_none(name, array).dtype != dtype:
         raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
     if ndim is not None and array.ndim != ndim:
@@ -35,6 +35,8 @@ def check_input(backend: Backend, name: str, array: Array, ndim: int | None, dty
     if size > MAX_ELEMENTS and ndim is not None:
         raise ValueError(f"{name} has shape {array.shape}; at most {MAX_ELEMENTS} elements are allowed")
     contiguous = backend.xp.ascontiguousarray(array)
+    if not backend.is_aligned(contiguous):
+        contiguous = contiguous.copy()
     return contiguous if array.ndim else contiguous.reshape(())  # which has become (1,)
 
 
@@ -60,13 +62,15 @@ def expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
 
 
-def check_in_place(name: str, array: Array, dtype: Any = FLOAT32) -> None:
+def check_in_place(backend: Backend, name: str, array: Array, dtype: Any = FLOAT32) -> None:
     """Checks an array that an operation writes to."""
     if not_none(name, array).dtype != dtype:
         raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
     flags = array.flags
     if not flags.c_contiguous:
         raise ValueError(f"{name} must be C-contiguous, since it is written to")
+    if not backend.is_aligned(array):
+        raise ValueError(f"{name} must lie at a multiple of its elements' size, since it is written to")
     if isinstance(array, np.ndarray) and not flags.writeable:
         raise ValueError(f"{name} is read-only, but it is written to")
 
@@ -84,7 +88,7 @@ def check_output(
     if out is None:
         return backend.empty(shape, dtype)
     expect_shape("out", out, shape)
-    check_in_place("out", out, dtype)
+    check_in_place(backend, "out", out, dtype)
     for array in inputs:
         if array is None or not backend.xp.may_share_memory(out, array):
             continue

@@ -35,8 +35,8 @@ def sgd_step(
     such as a loss; where it is not finite, nothing changes. The host looks at neither of these two.
     """
     backend, (w, g, v, guard, _) = resolve(w=w, g=g, v=v, guard=guard, lr=array_or_none(lr))
-    check_in_place("w", w)
-    check_in_place("v", v)
+    check_in_place(backend, "w", w)
+    check_in_place(backend, "v", v)
     g = check_input(backend, "g", g, None)
     expect_shape("g", g, w.shape)
     expect_shape("v", v, w.shape)
@@ -56,7 +56,7 @@ def renormalize_filters(w: Array, *, max_rms: float, guard: Array | None = None)
     """Scales every filter whose RMS exceeds `max_rms` back to it, in place (paper 3, P2). w (K, ...): K filters; guard
     as in `sgd_step`."""
     backend, (w, guard) = resolve(w=w, guard=guard)
-    check_in_place("w", w)
+    check_in_place(backend, "w", w)
     if w.ndim < 2 or w.size == 0:
         raise ValueError(f"w must have 2 dimensions or more and elements, got shape {w.shape}")
     max_rms = check_number("max_rms", max_rms)
