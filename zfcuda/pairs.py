@@ -24,6 +24,14 @@ def check_pair(name: str, value: IntPair) -> tuple[int, int]:
     return pair
 
 
+def check_size(name: str, value: IntPair) -> tuple[int, int]:
+    """(height, width) of maps, each at least 1, from an int or a pair."""
+    pair = check_pair(name, value)
+    if min(pair) < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return pair
+
+
 def check_padding(name: str, value: Padding) -> tuple[int, int, int, int]:
     """(top, bottom, left, right), from an int, a pair or all four."""
     if type(value) is int and abs(value) < 2**31:

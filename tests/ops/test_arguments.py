@@ -1,11 +1,13 @@
 """What arguments are checked for: zfcuda/ops/arguments.py."""
 
+import re
+
 import numpy as np
 import pytest
 
 from zfcuda import backends, ops
 from zfcuda.ops import arguments
-from zfcuda.pairs import check_padding
+from zfcuda.pairs import check_padding, check_size
 
 BACKEND = backends.get("cpu")
 X = np.ones((5, 4), np.float32)
@@ -30,6 +32,18 @@ def test_what_is_no_pair(value):
 def test_a_pair_out_of_range(value):
     with pytest.raises(ValueError, match="padding is out of range"):
         arguments.check_pair("padding", value)
+
+
+@pytest.mark.parametrize("value", [0, -1, (1, 0), (-(2**30), 1)])
+def test_a_size_that_no_map_has(value):
+    assert check_size("output_size", (1, 2)) == (1, 2)
+    for call in (
+        lambda size: check_size("output_size", size),
+        lambda size: ops.conv_transpose2d(X[None, None], X[:, None, None], output_size=size),
+        lambda size: ops.avg_pool2d_grad(X[None, None], window=1, stride=1, output_size=size),
+    ):
+        with pytest.raises(ValueError, match=f"output_size must be at least 1, got {re.escape(str(value))}"):
+            call(value)
 
 
 @pytest.mark.parametrize(

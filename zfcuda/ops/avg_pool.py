@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Array, Backend, resolve
-from ..pairs import IntPair, Padding, check_padding, check_pair
+from ..pairs import IntPair, Padding, check_padding, check_pair, check_size
 from .arguments import check_input, check_output, element_type, expect_shape, geometry
 from .call import call, kernels_for
 
@@ -55,7 +55,7 @@ def avg_pool2d_grad(
     backend, (dy, out) = resolve(dy=dy, out=out)
     dtype = element_type("dy", dy)
     dy = check_input(backend, "dy", dy, 4, dtype)
-    size = (dy.shape[0], *check_pair("output_size", output_size), dy.shape[3])
+    size = (dy.shape[0], *check_size("output_size", output_size), dy.shape[3])
     shape = _shape(backend, size, window, stride, padding, ceil_mode, count_include_pad)
     expect_shape("dy", dy, shape.output)
     dx = check_output(backend, out, size, (dy,), dtype=dtype)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import Array, resolve
-from ..pairs import IntPair, Padding, check_pair
+from ..pairs import IntPair, Padding, check_size
 from .arguments import (
     Precision,
     check_groups,
@@ -87,7 +87,7 @@ def unpool_conv_transpose2d(
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     switches = check_switches(backend, y, switches)
-    size = (y.shape[0], *check_pair("output_size", output_size), w.shape[3] * check_groups(groups))
+    size = (y.shape[0], *check_size("output_size", output_size), w.shape[3] * check_groups(groups))
     conv = conv_shape(backend, size, w.shape, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     expect_shape("y", y, pool.output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Array, resolve
-from ..pairs import IntPair, Padding, check_pair
+from ..pairs import IntPair, Padding, check_size
 from .arguments import (
     Precision,
     check_groups,
@@ -96,7 +96,7 @@ def conv_transpose2d(
     if _is_depthwise(groups, groups * w.shape[3], w.shape[0]):
         geometry: Any = {"stride": stride, "padding": padding, "dilation": dilation, "output_size": output_size}
         return depthwise_conv2d_data_grad(y, w, channels=groups, out=out, **geometry)
-    height, width = check_pair("output_size", output_size)
+    height, width = check_size("output_size", output_size)
     size = (y.shape[0], height, width, w.shape[3] * groups)
     shape = conv_shape(backend, size, w.shape, stride, padding, dilation, groups)
     expect_shape("y", y, shape.output)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..backends import Array, Backend, resolve
-from ..pairs import IntPair, Padding, check_padding, check_pair
+from ..pairs import IntPair, Padding, check_padding, check_pair, check_size
 from .arguments import check_input, check_maps, check_output, element_type, expect_shape, geometry
 from .call import call, kernels_for
 
@@ -59,7 +59,7 @@ def depthwise_conv2d_data_grad(
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     channels = y.shape[3] if channels is None else check_pair("channels", channels)[0]
-    size = (y.shape[0], *check_pair("output_size", output_size), channels)
+    size = (y.shape[0], *check_size("output_size", output_size), channels)
     shape = _shape(backend, size, w.shape, stride, padding, dilation)
     expect_shape("y", y, shape.output)
     x = check_output(backend, out, size, (y, w), dtype=dtype)

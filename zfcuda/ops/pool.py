@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import Array, resolve
-from ..pairs import IntPair, Padding, check_pair
+from ..pairs import IntPair, Padding, check_size
 from .arguments import (
     check_input,
     check_output,
@@ -58,7 +58,7 @@ def max_unpool2d(
     dtype = element_type("y", y)
     y = check_input(backend, "y", y, 4, dtype)
     switches = check_switches(backend, y, switches)
-    size = (y.shape[0], *check_pair("output_size", output_size), y.shape[3])
+    size = (y.shape[0], *check_size("output_size", output_size), y.shape[3])
     shape = pool_shape(backend, size, window, stride, padding, ceil_mode)
     expect_shape("y", y, shape.output)
     x = check_output(backend, out, size, (y, switches), dtype=dtype)
