@@ -118,7 +118,7 @@ def test_no_function_stands_twice():
     assert [names for names in places.values() if len(names) > 1] == []
 
 
-@pytest.mark.parametrize("folder", ["csrc", "zfcuda", "benchmarks"])
+@pytest.mark.parametrize("folder", ["csrc", "zfcuda", "benchmarks", "tests"])
 def test_files_are_short(folder):
     paths = [path for path in (ROOT / folder).rglob("*") if path.suffix in {".h", ".cuh", ".cpp", ".cu", ".py"}]
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
