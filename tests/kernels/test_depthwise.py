@@ -57,6 +57,9 @@ def test_depthwise_conv2d_weight_grad(case, dtype):
 SHAPES = {
     "strips": ((2, 9, 11, 24), 3, 1, 1, 1),
     "strips at stride 2": ((1, 9, 10, 80), 3, 2, 1, 1),
+    "two blocks of channels": ((1, 7, 6, 150), 3, 1, 1, 1),
+    "two blocks of channels at stride 2": ((2, 7, 6, 150), 3, 2, 0, 1),
+    "a row and a column of padding alone": ((1, 6, 7, 20), 3, 2, 2, 1),
     "one pixel": ((1, 1, 1, 16), 3, 1, 1, 1),
     "all in the padding but one": ((1, 1, 1, 3), 3, 4, 5, 1),
     "stride beyond the filter": ((2, 13, 11, 8), 2, 5, 0, 1),
@@ -95,6 +98,25 @@ def test_filters_never_meet_what_is_outside(device):
     for stride in (1, 2):
         y = ops.depthwise_conv2d(x, w, stride=stride, padding=1)
         assert np.isposinf(device.numpy(y)).all()
+        y = device.array(np.ones(y.shape, np.float32))
+        back = ops.depthwise_conv2d_data_grad(y, w, stride=stride, padding=1, output_size=(4, 5))
+        assert np.isposinf(device.numpy(back)).all()
+
+
+def test_what_is_not_finite_meets_no_taps_outside(device):
+    """Of a weight gradient: the corner of dy has no product with the taps that lie outside x, and the last column of x
+    none with a window that does not exist."""
+    x, dy = np.ones((2, 5, 5, 8), np.float32), np.ones((2, 5, 5, 8), np.float32)
+    dy[1, 0, 0, 3] = np.inf
+    dw = device.numpy(ops.depthwise_conv2d_weight_grad(device.array(x), device.array(dy), kernel_size=3, padding=1))
+    assert np.isposinf(dw[3, 1:, 1:]).all()
+    assert np.isfinite(np.delete(dw, 3, axis=0)).all()
+    assert np.isfinite(dw[3, 0]).all()
+    assert np.isfinite(dw[3, :, 0]).all()
+    x[1, 4, 4, 3], dy[:] = np.inf, 1
+    dw = device.numpy(ops.depthwise_conv2d_weight_grad(device.array(x), device.array(dy), kernel_size=3, padding=1))
+    assert np.isposinf(dw[3, 1:, 1:]).all()
+    assert np.isfinite(dw[3, 0]).all()
 
 
 def test_nan_passes_the_relu(device):

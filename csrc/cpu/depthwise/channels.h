@@ -118,22 +118,110 @@ void for_blocks(const DepthwiseShape& sh, const Visit& visit) {
         visit(block * kDepthwiseChannels, std::min(sh.k, (block + 1) * kDepthwiseChannels));
 }
 
-// packed[tap, place(k)] = w[k, tap], or w[k, taps - 1 - tap] if `mirrored`.
+// packed[tap, place(k)] = w[k, tap].
 template <typename Place>
-void pack(const DepthwiseShape& sh, bool mirrored, const float* w, float* packed,
-          const Place& place) {
+void pack(const DepthwiseShape& sh, const float* w, float* packed, const Place& place) {
     const int taps = sh.taps();
     for_blocks(sh, [&](int begin, int end) {
-        for (int tap = 0; tap < taps; ++tap) {
-            const float* from = w + (mirrored ? taps - 1 - tap : tap);
+        for (int tap = 0; tap < taps; ++tap)
             for (int k = begin; k < end; ++k)
-                packed[std::int64_t{tap} * pitch(sh) + place(k)] = from[std::int64_t{k} * taps];
-        }
+                packed[std::int64_t{tap} * pitch(sh) + place(k)] = w[std::int64_t{k} * taps + tap];
     });
 }
 
-// The filters that are compiled in are 3 x 3.
+// packed[tap, k] = w[k, tap], or w[k, taps - 1 - tap] if `mirrored`: a square of both at a time.
+inline void pack_in_order(const DepthwiseShape& sh, bool mirrored, const float* w, float* packed) {
+    const int taps = sh.taps();
+    for_blocks(sh, [&](int begin, int end) {
+        for (int k = begin; k < end; k += kLanes)
+            for (int tap = 0; tap < taps; tap += kLanes) {
+                const int count = std::min(kLanes, taps - tap);
+                Vec square[kLanes] = {};
+                for (int i = 0; i < std::min(kLanes, end - k); ++i)
+                    square[i] = simd::load_up_to(w + std::int64_t{k + i} * taps + tap, count);
+                simd::transpose(square);
+                for (int i = 0; i < count; ++i) {
+                    const int to = mirrored ? taps - 1 - tap - i : tap + i;
+                    simd::store(packed + std::int64_t{to} * pitch(sh) + k, square[i]);
+                }
+            }
+    });
+}
+
+// ---- Tiles of compiled filters ------------------------------------------------------------------
+
+// The filters that are compiled in are 3 x 3, at stride 1 or 2.
 constexpr int kWindow = 3;
+
+inline bool has_compiled_filter(const DepthwiseShape& sh) {
+    return sh.r == kWindow && sh.s == kWindow && sh.dilation_h == 1 && sh.dilation_w == 1 &&
+           sh.stride_h == sh.stride_w && sh.stride_h <= 2;
+}
+
+// What the channels of a task read from pixels outside an image.
+alignas(64) constexpr float kZeros[kDepthwiseChannels + kLanes] = {};
+
+// kDown x kAcross neighbouring pixels, as pointers.
+template <int kDown, int kAcross>
+struct Pixels {
+    const float* at[kDown][kAcross];
+
+    // From (top, left) of an image on; `outside`: stands for those that it does not have.
+    Pixels(const float* image, int height, int width, int channels, int top, int left,
+           const float* outside) {
+        for (int i = 0; i < kDown; ++i)
+            for (int j = 0; j < kAcross; ++j) {
+                const int h = top + i, w = left + j;
+                const bool inside = h >= 0 && h < height && w >= 0 && w < width;
+                at[i][j] = inside ? image + (std::int64_t{h} * width + w) * channels : outside;
+            }
+    }
+    const float* operator()(int i, int j) const { return at[i][j]; }
+};
+
+// The same where an image has all of them.
+struct InnerPixels {
+    const float* first;
+    std::int64_t row, pixel;
+
+    InnerPixels(const float* image, int width, int channels, int top, int left)
+        : first(image + (std::int64_t{top} * width + left) * channels),
+          row(std::int64_t{width} * channels),
+          pixel(channels) {}
+    const float* operator()(int i, int j) const { return first + i * row + j * pixel; }
+};
+
+// Pixels that `count` neighbouring windows cover.
+constexpr int covered(int count, int stride) {
+    return (count - 1) * stride + kWindow;
+}
+
+// Whether an axis of `size` pixels has `count` of them from `first` on.
+inline bool has(int size, int first, int count) {
+    return first >= 0 && first + count <= size;
+}
+
+inline bool all_finite(const float* values, std::int64_t count) {
+    Vec zeros{};  // NaN after a value that is not finite
+    std::int64_t i = 0;
+    for (; i + kLanes <= count; i += kLanes)
+        zeros += 0.0f * simd::load(values + i);
+    if (i < count) zeros += 0.0f * simd::load_partial(values + i, static_cast<int>(count - i));
+    return simd::sum(zeros) == 0.0f;
+}
+
+// Whether tiles of compiled filters multiply by w: a tap that is not finite would make a NaN of the
+// zeros outside an image.
+inline bool takes_tiles(const DepthwiseShape& sh, const float* w) {
+    return has_compiled_filter(sh) && all_finite(w, std::int64_t{sh.k} * sh.taps());
+}
+
+// y from filters that have been packed in order, by tiles of compiled filters or not; by all threads
+// of a parallel region.
+void convolve_packed(const DepthwiseShape& sh, bool in_tiles, const float* x, const float* packed,
+                     const float* b, bool relu, float* y);
+
+// ---- Other filters ------------------------------------------------------------------------------
 
 // Taps of a filter, in one direction, that meet x.
 struct Taps {

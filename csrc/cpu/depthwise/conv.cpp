@@ -1,12 +1,10 @@
-// Depthwise convolution and its data gradient on the CPU: bound by memory where maps are large, by 9
-// multiplications for each element of y where they are in the caches.
+// Depthwise convolution on the CPU: bound by memory where maps are large, by 9 multiplications for
+// each element of y where they are in the caches.
 //
-// A task is a row of the result, of a block of channels. The convolution keeps four neighbours of a
-// row in registers; 3 x 3 filters at stride 1 or 2 are compiled in, so that neighbours share what is
-// loaded. The data gradient at stride 1 is that convolution with mirrored filters; at others a pixel
-// gathers from the windows that cover it.
+// A task is a row of the result, or two, of a block of channels, and keeps four neighbours of a row
+// in registers. 3 x 3 filters at stride 1 or 2 are compiled in, so that the neighbours of two rows
+// share what is loaded: 24 loads serve 72 multiplications at stride 1.
 #include <algorithm>
-#include <numeric>
 #include <type_traits>
 
 #include "../../ops.h"
@@ -23,64 +21,85 @@ using simd::Vec;
 
 // ---- Convolution --------------------------------------------------------------------------------
 
-// Neighbours of a row that are computed together; of maps with fewer, one at a time.
+// Neighbours of a row that are computed together; of maps with fewer, one at a time. Of two rows,
+// where the filter is compiled in: they share most of what is loaded.
 constexpr int kOutputs = 4;
 
 // The stride of compiled filters, or of those that read the shape instead.
 constexpr int kAnyFilter = 0;
 
-// The outputs from column `q` on of one row and one vector of channels. `filter` points to their
-// channels, as `load` does. `kStride`: of compiled filters, or kAnyFilter. `kClipped`: whether they
-// meet cells outside x.
-template <int kCount, int kStride, bool kClipped, typename Load>
-void add_taps(const DepthwiseShape& sh, const float* image, int top, const Taps& rows, int left,
-              const Load& load, const float* filter, std::int64_t pitch, Vec (&sum)[kCount]) {
-    const auto cell = [&](const float* row, int w, const auto& use) {
-        if (kClipped && (w < 0 || w >= sh.w)) return;
-        use(load(row + std::int64_t{w} * sh.c));
-    };
-    for (int r = rows.begin; r < rows.end; ++r) {
-        const float* row = image + (std::int64_t{top} + r * sh.dilation_h) * sh.w * sh.c;
+constexpr int rows_together(int stride) {
+    return stride == kAnyFilter ? 1 : 2;
+}
+
+// sum += the taps of any filter on one vector of channels, for windows of a row that begin at cell
+// (top, left) of `image` and a stride apart. `filter` points to the channels, as `load` does.
+// `kClipped`: whether they meet cells outside x.
+template <int kColumns, bool kClipped, typename Load>
+inline void add_any_taps(const DepthwiseShape& sh, const float* image, int top, int left,
+                         const Load& load, const float* filter, std::int64_t pitch,
+                         Vec (&sum)[kColumns]) {
+    const std::int64_t C = sh.c;
+    for (int r = 0; r < sh.r; ++r) {
+        const int h = top + r * sh.dilation_h;
+        if (kClipped && (h < 0 || h >= sh.h)) continue;
         const float* taps = filter + r * sh.s * pitch;
-        if constexpr (kStride == kAnyFilter) {
-            for (int s = 0; s < sh.s; ++s, taps += pitch) {
-                const Vec tap = simd::load(taps);
-                for (int i = 0; i < kCount; ++i)
-                    cell(row, left + s * sh.dilation_w + i * sh.stride_w,
-                         [&](Vec v) { sum[i] += v * tap; });
+        for (int s = 0; s < sh.s; ++s, taps += pitch) {
+            const Vec tap = simd::load(taps);
+            for (int j = 0; j < kColumns; ++j) {
+                const int w = left + s * sh.dilation_w + j * sh.stride_w;
+                if (kClipped && (w < 0 || w >= sh.w)) continue;
+                sum[j] += load(image + (std::int64_t{h} * sh.w + w) * C) * tap;
             }
-        } else {
-            Vec tap[kWindow];
-            for (int s = 0; s < kWindow; ++s)
-                tap[s] = simd::load(taps + s * pitch);
-#pragma GCC unroll 16
-            for (int i = 0; i < (kCount - 1) * kStride + kWindow; ++i)
-                cell(row, left + i, [&](Vec v) {
-#pragma GCC unroll 4
-                    for (int s = 0; s < kWindow; ++s)
-                        if (i >= s && (i - s) % kStride == 0 && (i - s) / kStride < kCount)
-                            sum[(i - s) / kStride] += v * tap[s];
-                });
         }
     }
+}
+
+// sum += the taps of compiled filters on one vector of channels.
+template <int kStride, int kRows, int kColumns, typename Input, typename Load>
+inline void add_compiled_taps(const Input& pixels, const Load& load, const float* filter,
+                              std::int64_t pitch, Vec (&sum)[kRows][kColumns]) {
+    constexpr int kDown = covered(kRows, kStride), kAcross = covered(kColumns, kStride);
+    Vec tap[kWindow][kWindow];
+#pragma GCC unroll 4
+    for (int r = 0; r < kWindow; ++r)
+#pragma GCC unroll 4
+        for (int s = 0; s < kWindow; ++s)
+            tap[r][s] = simd::load(filter + (r * kWindow + s) * pitch);
+#pragma GCC unroll 16
+    for (int i = 0; i < kDown; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < kAcross; ++j) {
+            const Vec v = load(pixels(i, j));
+        // For the window that begins a rows down and b columns right.
+#pragma GCC unroll 4
+            for (int a = 0; a < kRows; ++a)
+#pragma GCC unroll 4
+                for (int b = 0; b < kColumns; ++b) {
+                    const int r = i - a * kStride, s = j - b * kStride;
+                    if (r >= 0 && r < kWindow && s >= 0 && s < kWindow) sum[a][b] += v * tap[r][s];
+                }
+        }
 }
 
 template <int kStride>
 void convolve(const DepthwiseShape& sh, const float* x, const float* packed, const float* b,
               bool relu, float* y) {
+    constexpr int kRows = rows_together(kStride);
     const int P = sh.p(), Q = sh.q(), K = sh.k;
     const int last_tap = (sh.s - 1) * sh.dilation_w, last_tap_down = (sh.r - 1) * sh.dilation_h;
     const std::int64_t x_image = std::int64_t{sh.h} * sh.w * sh.c;
     const std::int64_t distance = pitch(sh);
     const bool stream = streams(std::int64_t{sh.n} * P * Q * K, K, y);
-    const RowTasks tasks(P, K);
+    const RowTasks tasks(ceil_div(P, kRows), K);
     const float* const x_end = x + sh.n * x_image;
-    // The rows of x that the next row of y reads first come from memory, or from the cache that all
+    // The rows of x that the next rows of y read first come from memory, or from the cache that all
     // cores share: a part for each block of channels.
     const bool fetches = sh.n * x_image * 4 > kSecondCacheBytes;
     const auto what_comes_next = [&](const RowTasks::Task& at) {
-        const std::int64_t floats = std::int64_t{sh.stride_h} * sh.w * sh.c / tasks.blocks;
-        const int row = std::max(0, at.row * sh.stride_h - sh.top + last_tap_down + 1);
+        const std::int64_t floats = std::int64_t{kRows} * sh.stride_h * sh.w * sh.c / tasks.blocks;
+        const int row = std::max(0, at.row * kRows * sh.stride_h - sh.top + last_tap_down + 1 +
+                                        (kRows - 1) * sh.stride_h);
         const float* next = x + at.image * x_image + std::int64_t{row} * sh.w * sh.c +
                             at.begin / kDepthwiseChannels * floats;
         const std::int64_t left = std::max<std::int64_t>(0, x_end - next);
@@ -89,150 +108,89 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
 #pragma omp for schedule(static) nowait
     for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
         const RowTasks::Task at = tasks.at(i);
+        const int p = at.row * kRows;
         const float* image = x + at.image * x_image;
         Fetch<float> fetch = what_comes_next(at);
-        float* y_row = y + (at.image * P + at.row) * Q * K;
-        const int top = at.row * sh.stride_h - sh.top;
-        const Taps rows(top, sh.r, sh.dilation_h, sh.h);
+        float* y_row = y + (at.image * P + p) * Q * K;
+        const int top = p * sh.stride_h - sh.top;
 
-        const auto outputs = [&](int q, auto count, auto clipped) {
-            constexpr int kCount = decltype(count)::value;
-            constexpr bool kClipped = decltype(clipped)::value;
-            const int left = q * sh.stride_w - sh.left;
+        const float* const zeros = kZeros - at.begin / sh.multiplier();
+        const auto outputs = [&](int q, auto rows, auto columns, const auto& add_taps) {
+            constexpr int kTogether = decltype(rows)::value, kColumns = decltype(columns)::value;
             for_channels(at.begin, at.end, sh.multiplier(), [&](const auto& load, int k, int some) {
-                Vec sum[kCount];
+                Vec sum[kTogether][kColumns];
                 const Vec bias = b ? simd::load_up_to(b + k, some) : Vec{};
-                for (int j = 0; j < kCount; ++j)
-                    sum[j] = bias;
-                add_taps<kCount, kStride, kClipped>(sh, image, top, rows, left, load, packed + k,
-                                                    distance, sum);
-                for (int j = 0; j < kCount; ++j)
-                    store(y_row + std::int64_t{q + j} * K + k, relu ? simd::relu(sum[j]) : sum[j],
-                          some, stream);
+                for (int i = 0; i < kTogether; ++i)
+                    for (int j = 0; j < kColumns; ++j)
+                        sum[i][j] = bias;
+                add_taps(load, packed + k, sum);
+                for (int i = 0; i < kTogether; ++i)
+                    for (int j = 0; j < kColumns; ++j)
+                        store(y_row + (std::int64_t{i} * Q + q + j) * K + k,
+                              relu ? simd::relu(sum[i][j]) : sum[i][j], some, stream);
             });
         };
-        const auto outputs_from = [&](int q, auto count) {
+        const auto outputs_from = [&](int q, auto rows, auto columns) {
             const int left = q * sh.stride_w - sh.left;
-            if (left < 0 || left + (count - 1) * sh.stride_w + last_tap >= sh.w)
-                outputs(q, count, std::true_type());
-            else
-                outputs(q, count, std::false_type());
+            const bool inside = has(sh.h, top, (rows - 1) * sh.stride_h + last_tap_down + 1) &&
+                                has(sh.w, left, (columns - 1) * sh.stride_w + last_tap + 1);
+            if constexpr (kStride == kAnyFilter) {
+                const auto with = [&](auto clipped) {
+                    outputs(q, rows, columns,
+                            [&](const auto& load, const float* filter, auto& sum) {
+                                add_any_taps<columns, clipped>(sh, image, top, left, load, filter,
+                                                               distance, sum[0]);
+                            });
+                };
+                inside ? with(std::false_type()) : with(std::true_type());
+            } else {
+                const auto with = [&](const auto& pixels) {
+                    outputs(q, rows, columns,
+                            [&](const auto& load, const float* filter, auto& sum) {
+                                add_compiled_taps<kStride>(pixels, load, filter, distance, sum);
+                            });
+                };
+                if (inside)
+                    with(InnerPixels(image, sh.w, sh.c, top, left));
+                else
+                    with(Pixels<covered(rows, kStride), covered(columns, kStride)>(
+                        image, sh.h, sh.w, sh.c, top, left, zeros));
+            }
         };
         // The last four may repeat some of those before them.
-        const auto all_outputs = [&](auto count) {
-            for (int q = 0; q < Q; q += count) {
+        const auto all_outputs = [&](auto rows, auto columns) {
+            for (int q = 0; q < Q; q += columns) {
                 fetch.step();
-                outputs_from(std::min<int>(q, Q - count), count);
+                outputs_from(std::min<int>(q, Q - columns), rows, columns);
             }
         };
-        if (Q >= kOutputs)
-            all_outputs(std::integral_constant<int, kOutputs>());
+        const auto some_rows = [&](auto rows) {
+            if (Q >= kOutputs)
+                all_outputs(rows, std::integral_constant<int, kOutputs>());
+            else
+                all_outputs(rows, std::integral_constant<int, 1>());
+        };
+        if (p + kRows <= P)
+            some_rows(std::integral_constant<int, kRows>());
         else
-            all_outputs(std::integral_constant<int, 1>());
-    }
-}
-
-void convolve_packed(const DepthwiseShape& sh, const float* x, const float* packed, const float* b,
-                     bool relu, float* y) {
-    const bool compiled = sh.r == kWindow && sh.s == kWindow && sh.stride_h == sh.stride_w &&
-                          sh.dilation_h == 1 && sh.dilation_w == 1;
-    if (compiled && sh.stride_h == 1)
-        convolve<1>(sh, x, packed, b, relu, y);
-    else if (compiled && sh.stride_h == 2)
-        convolve<2>(sh, x, packed, b, relu, y);
-    else
-        convolve<kAnyFilter>(sh, x, packed, b, relu, y);
-}
-
-// ---- Data gradient ------------------------------------------------------------------------------
-
-// The windows that cover a position of an axis: the first, its tap there, and how many.
-struct Windows {
-    int window, tap, count = 0;
-};
-
-struct Axis {
-    int before, taps, stride, dilation, windows;
-    // From one window that covers a position to the next.
-    int tap_step = stride / std::gcd(stride, dilation);
-    int window_step = dilation / std::gcd(stride, dilation);
-
-    Windows at(int position) const {
-        const int padded = position + before;
-        int tap = 0;
-        while (tap < taps && (padded - tap * dilation) % stride != 0)
-            ++tap;
-        int window = (padded - tap * dilation) / stride;
-        for (; tap < taps && window >= windows; tap += tap_step)
-            window -= window_step;
-        Windows found{window, tap};
-        for (; tap < taps && window >= 0; tap += tap_step, window -= window_step)
-            ++found.count;
-        return found;
-    }
-};
-
-// Each pixel of x from the windows that cover it; `packed` is (taps, multiplier, c).
-void gather(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
-    constexpr int kVectors = 4;  // of channels, in registers
-    const int P = sh.p(), Q = sh.q(), K = sh.k, C = sh.c, multiplier = sh.multiplier();
-    const std::int64_t y_row = std::int64_t{Q} * K, distance = pitch(sh);
-    const int plane = round_up(C, kLanes);
-    const Axis down{sh.top, sh.r, sh.stride_h, sh.dilation_h, P};
-    const Axis across{sh.left, sh.s, sh.stride_w, sh.dilation_w, Q};
-    const bool stream = streams(std::int64_t{sh.n} * sh.h * sh.w * C, C, x);
-    const RowTasks tasks(sh.h, C);
-#pragma omp for schedule(static) nowait
-    for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
-        const RowTasks::Task at = tasks.at(i);
-        const float* image = y + at.image * P * y_row;
-        float* row = x + (at.image * sh.h + at.row) * sh.w * C;
-        const Windows rows = down.at(at.row);
-        for (int w = 0; w < sh.w; ++w) {
-            const Windows columns = across.at(w);
-            const auto add = [&](const auto& load, auto vectors, int c, int count) {
-                Vec sum[vectors] = {};
-                for (int i = 0; i < rows.count; ++i)
-                    for (int j = 0; j < columns.count; ++j) {
-                        const int r = rows.tap + i * down.tap_step;
-                        const int s = columns.tap + j * across.tap_step;
-                        const float* from =
-                            image + (rows.window - i * down.window_step) * y_row +
-                            std::int64_t{columns.window - j * across.window_step} * K +
-                            c * multiplier;
-                        const float* taps = packed + (r * sh.s + s) * distance + c;
-                        for (int m = 0; m < multiplier; ++m, taps += plane)
-                            for (int v = 0; v < vectors; ++v)
-                                sum[v] +=
-                                    load(from + v * kLanes + m) * simd::load(taps + v * kLanes);
-                    }
-                for (int v = 0; v < vectors; ++v)
-                    store(row + std::int64_t{w} * C + c + v * kLanes, sum[v], count, stream);
-            };
-            const std::integral_constant<int, 1> one;
-            int c = at.begin;
-            if (multiplier == 1) {
-                for (; c + kVectors * kLanes <= at.end; c += kVectors * kLanes)
-                    add(WholeChannels{0}, std::integral_constant<int, kVectors>(), c, kLanes);
-                for (; c + kLanes <= at.end; c += kLanes)
-                    add(WholeChannels{0}, one, c, kLanes);
-                if (c < at.end) add(RestOfChannels{0, at.end - c}, one, c, at.end - c);
-            }
-            for (; multiplier > 1 && c < at.end; c += kLanes) {
-                const int count = std::min(kLanes, at.end - c);
-                add(GatheredChannels(count, [&](int i) { return i * multiplier; }), one, c, count);
-            }
-        }
+            some_rows(std::integral_constant<int, 1>());
     }
 }
 
 }  // namespace
 
-std::size_t depthwise_conv2d_workspace(const DepthwiseShape& sh) {
-    return packed_bytes(sh);
+void depthwise::convolve_packed(const DepthwiseShape& sh, bool in_tiles, const float* x,
+                                const float* packed, const float* b, bool relu, float* y) {
+    const int compiled = in_tiles ? sh.stride_h : kAnyFilter;
+    if (compiled == 1)
+        convolve<1>(sh, x, packed, b, relu, y);
+    else if (compiled == 2)
+        convolve<2>(sh, x, packed, b, relu, y);
+    else
+        convolve<kAnyFilter>(sh, x, packed, b, relu, y);
 }
 
-std::size_t depthwise_conv2d_data_grad_workspace(const DepthwiseShape& sh) {
+std::size_t depthwise_conv2d_workspace(const DepthwiseShape& sh) {
     return packed_bytes(sh);
 }
 
@@ -240,33 +198,15 @@ template <class T>
 void depthwise_conv2d(const DepthwiseShape& sh, const T* x, const T* w, const float* b, bool relu,
                       T* y, void* workspace, Stream) {
     float* const packed = static_cast<float*>(workspace);
+    const bool in_tiles = takes_tiles(sh, w);
 #pragma omp parallel if (worth_threads(work(sh)))
     {
-        pack(sh, false, w, packed, [](int k) { return k; });
-        convolve_packed(sh, x, packed, b, relu, y);
-        simd::stream_fence();
-    }
-}
-
-template <class T>
-void depthwise_conv2d_data_grad(const DepthwiseShape& sh, const T* y, const T* w, T* x,
-                                void* workspace, Stream) {
-    float* const packed = static_cast<float*>(workspace);
-    const int multiplier = sh.multiplier(), plane = round_up(sh.c, kLanes);
-    const bool mirrored = multiplier == 1 && sh.stride_h == 1 && sh.stride_w == 1;
-#pragma omp parallel if (worth_threads(work(sh)))
-    {
-        pack(sh, mirrored, w, packed,
-             [=](int k) { return k % multiplier * plane + k / multiplier; });
-        if (mirrored)
-            convolve_packed(sh.mirrored(), y, packed, nullptr, false, x);
-        else
-            gather(sh, y, packed, x);
+        pack_in_order(sh, false, w, packed);
+        convolve_packed(sh, in_tiles, x, packed, b, relu, y);
         simd::stream_fence();
     }
 }
 
 template decltype(depthwise_conv2d<float>) depthwise_conv2d<float>;
-template decltype(depthwise_conv2d_data_grad<float>) depthwise_conv2d_data_grad<float>;
 
 }  // namespace zfcuda

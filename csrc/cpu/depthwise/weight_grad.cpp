@@ -1,8 +1,9 @@
 // The weight gradient of depthwise convolution on the CPU, bound like the convolution itself.
 //
-// A task is a part of the rows of dy, of all images, and a block of channels: it keeps the sums of 3
-// x 3 taps in registers along a row. The parts depend on nothing but the shape; their sums are added
-// up in order.
+// A task is a part of the rows of dy, of all images, by twos, and a block of channels. Of compiled
+// filters, the sums of 9 taps are loaded and stored once for a tile of dy of 2 x 4 pixels (2 x 2 with
+// 16 registers), which makes 72 multiplications of 32 loads at stride 1; of others, they stay in
+// registers along a row. The parts depend on nothing but the shape; their sums are added up in order.
 #include <algorithm>
 #include <type_traits>
 
@@ -17,11 +18,76 @@ using namespace depthwise;
 using simd::kLanes;
 using simd::Vec;
 
+// Rows of dy that are taken together, and of those the pixels of compiled filters.
+constexpr int kRows = 2;
+constexpr int kColumns = kLanes == 16 ? 4 : 2;
+
 // Parts that the rows of dy, of all images, are cut into.
 int row_parts(const DepthwiseShape& sh) {
     const int blocks = ceil_div(sh.k, kDepthwiseChannels);
-    const std::int64_t rows = std::int64_t{sh.n} * sh.p();
+    const std::int64_t rows = std::int64_t{sh.n} * ceil_div(sh.p(), kRows);
     return static_cast<int>(std::min<std::int64_t>(rows, ceil_div(kDepthwiseTasks, blocks)));
+}
+
+// sums[tap] += x * dy of a tile, for one vector of channels, `load` of x and `count` from k on of dy.
+template <int kStride, typename Input, typename Gradient, typename Load>
+inline void add_tile(const Input& x, const Gradient& dy, int count, int k, const Load& load,
+                     float* sums, std::int64_t pitch) {
+    constexpr int kDown = covered(kRows, kStride), kAcross = covered(kColumns, kStride);
+    Vec sum[kWindow][kWindow], gradient[kRows][kColumns];
+#pragma GCC unroll 4
+    for (int r = 0; r < kWindow; ++r)
+#pragma GCC unroll 4
+        for (int s = 0; s < kWindow; ++s)
+            sum[r][s] = simd::load(sums + (r * kWindow + s) * pitch);
+#pragma GCC unroll 4
+    for (int a = 0; a < kRows; ++a)
+#pragma GCC unroll 4
+        for (int b = 0; b < kColumns; ++b)
+            gradient[a][b] = simd::load_up_to(dy(a, b) + k, count);
+#pragma GCC unroll 16
+    for (int i = 0; i < kDown; ++i)
+#pragma GCC unroll 16
+        for (int j = 0; j < kAcross; ++j) {
+            const Vec v = load(x(i, j));
+#pragma GCC unroll 4
+            for (int a = 0; a < kRows; ++a)
+#pragma GCC unroll 4
+                for (int b = 0; b < kColumns; ++b) {
+                    const int r = i - a * kStride, s = j - b * kStride;
+                    if (r >= 0 && r < kWindow && s >= 0 && s < kWindow)
+                        sum[r][s] += v * gradient[a][b];
+                }
+        }
+#pragma GCC unroll 4
+    for (int r = 0; r < kWindow; ++r)
+#pragma GCC unroll 4
+        for (int s = 0; s < kWindow; ++s)
+            simd::store(sums + (r * kWindow + s) * pitch, sum[r][s]);
+}
+
+// The same for the rows of dy from p on and a block of channels.
+template <int kStride>
+void add_tiles(const DepthwiseShape& sh, const float* image, const float* dy_image, int p,
+               const RowTasks::Task& at, float* sums, std::int64_t pitch) {
+    constexpr int kDown = covered(kRows, kStride), kAcross = covered(kColumns, kStride);
+    const int P = sh.p(), Q = sh.q(), top = p * kStride - sh.top;
+    for (int q = 0; q < Q; q += kColumns) {
+        const int left = q * kStride - sh.left;
+        const auto tile = [&](const auto& x, const auto& dy) {
+            for_channels(at.begin, at.end, sh.multiplier(),
+                         [&](const auto& load, int k, int count) {
+                             add_tile<kStride>(x, dy, count, k, load, sums + k, pitch);
+                         });
+        };
+        if (has(sh.h, top, kDown) && has(sh.w, left, kAcross) && has(P, p, kRows) &&
+            has(Q, q, kColumns))
+            tile(InnerPixels(image, sh.w, sh.c, top, left), InnerPixels(dy_image, Q, sh.k, p, q));
+        else
+            tile(Pixels<kDown, kAcross>(image, sh.h, sh.w, sh.c, top, left,
+                                        kZeros - at.begin / sh.multiplier()),
+                 Pixels<kRows, kColumns>(dy_image, P, Q, sh.k, p, q, kZeros - at.begin));
+    }
 }
 
 // sums[tap] += x * dy along a row of dy, for the taps from (r, s) on, kRows x kColumns of them, and
@@ -82,6 +148,56 @@ void add_row(const DepthwiseShape& sh, const float* image, const float* dy_row, 
     }
 }
 
+// dw, by tiles of compiled filters or not.
+void sum_products(const DepthwiseShape& sh, bool in_tiles, const float* x, const float* dy,
+                  float* dw, float* workspace) {
+    const int P = sh.p(), Q = sh.q(), K = sh.k, taps = sh.taps(), parts = row_parts(sh);
+    const int image_pairs = ceil_div(P, kRows);
+    const std::int64_t distance = pitch(sh), pairs = std::int64_t{sh.n} * image_pairs;
+    const RowTasks tasks(parts, K);
+#pragma omp parallel if (worth_threads(work(sh)))
+    {
+#pragma omp for
+        for (std::int64_t i = 0; i < tasks.count(1); ++i) {
+            const RowTasks::Task at = tasks.at(i);
+            float* const sums = workspace + at.row * taps * distance;
+            for (int tap = 0; tap < taps; ++tap)
+                simd::clear_spilling(sums + tap * distance + at.begin, at.end - at.begin);
+            const std::int64_t end = part_begin(pairs, parts, at.row + 1);
+            for (std::int64_t pair = part_begin(pairs, parts, at.row); pair < end; ++pair) {
+                const std::int64_t image = pair / image_pairs;
+                const int p = static_cast<int>(pair % image_pairs) * kRows;
+                const float* x_image = x + image * sh.h * sh.w * sh.c;
+                const float* dy_image = dy + image * P * Q * K;
+                if (in_tiles) {
+                    if (sh.stride_h == 1)
+                        add_tiles<1>(sh, x_image, dy_image, p, at, sums, distance);
+                    else
+                        add_tiles<2>(sh, x_image, dy_image, p, at, sums, distance);
+                    continue;
+                }
+                for (int row = p; row < std::min(P, p + kRows); ++row)
+                    for_channels(at.begin, at.end, sh.multiplier(),
+                                 [&](const auto& load, int k, int count) {
+                                     add_row(sh, x_image, dy_image + std::int64_t{row} * Q * K, row,
+                                             count, k, load, sums + k, distance);
+                                 });
+            }
+        }
+        for_blocks(sh, [&](int begin, int end) {
+            for (int tap = 0; tap < taps; ++tap) {
+                float total[kDepthwiseChannels] = {};
+                for (int part = 0; part < parts; ++part)
+                    for (int k = begin; k < end; ++k)
+                        total[k - begin] +=
+                            workspace[(std::int64_t{part} * taps + tap) * distance + k];
+                for (int k = begin; k < end; ++k)
+                    dw[std::int64_t{k} * taps + tap] = total[k - begin];
+            }
+        });
+    }
+}
+
 }  // namespace
 
 std::size_t depthwise_conv2d_weight_grad_workspace(const DepthwiseShape& sh) {
@@ -91,41 +207,12 @@ std::size_t depthwise_conv2d_weight_grad_workspace(const DepthwiseShape& sh) {
 template <class T>
 void depthwise_conv2d_weight_grad(const DepthwiseShape& sh, const T* x, const T* dy, float* dw,
                                   void* workspace, Stream) {
-    const int P = sh.p(), Q = sh.q(), K = sh.k, taps = sh.taps(), parts = row_parts(sh);
-    const std::int64_t x_image = std::int64_t{sh.h} * sh.w * sh.c;
-    const std::int64_t distance = pitch(sh), rows = std::int64_t{sh.n} * P;
-    float* const all = static_cast<float*>(workspace);
-    const RowTasks tasks(parts, K);
-#pragma omp parallel if (worth_threads(work(sh)))
-    {
-#pragma omp for
-        for (std::int64_t i = 0; i < tasks.count(1); ++i) {
-            const RowTasks::Task at = tasks.at(i);
-            float* const sums = all + at.row * taps * distance;
-            for (int tap = 0; tap < taps; ++tap)
-                simd::clear_spilling(sums + tap * distance + at.begin, at.end - at.begin);
-            const std::int64_t end = part_begin(rows, parts, at.row + 1);
-            for (std::int64_t row = part_begin(rows, parts, at.row); row < end; ++row) {
-                const float* image = x + row / P * x_image;
-                const float* dy_row = dy + row * Q * K;
-                for_channels(at.begin, at.end, sh.multiplier(),
-                             [&](const auto& load, int k, int count) {
-                                 add_row(sh, image, dy_row, static_cast<int>(row % P), count, k,
-                                         load, sums + k, distance);
-                             });
-            }
-        }
-        for_blocks(sh, [&](int begin, int end) {
-            for (int tap = 0; tap < taps; ++tap) {
-                float total[kDepthwiseChannels] = {};
-                for (int part = 0; part < parts; ++part)
-                    for (int k = begin; k < end; ++k)
-                        total[k - begin] += all[(std::int64_t{part} * taps + tap) * distance + k];
-                for (int k = begin; k < end; ++k)
-                    dw[std::int64_t{k} * taps + tap] = total[k - begin];
-            }
-        });
-    }
+    float* const sums = static_cast<float*>(workspace);
+    const bool in_tiles = has_compiled_filter(sh);
+    sum_products(sh, in_tiles, x, dy, dw, sums);
+    // Tiles multiply the zeros outside x and dy by what may not be finite.
+    if (in_tiles && !all_finite(dw, std::int64_t{sh.k} * sh.taps()))
+        sum_products(sh, false, x, dy, dw, sums);
 }
 
 template decltype(depthwise_conv2d_weight_grad<float>) depthwise_conv2d_weight_grad<float>;
