@@ -2,8 +2,8 @@
 //
 // y = sum over the window's cells / count, and back. Both gather: a task is a row of the result, and
 // as many channels of one pixel as there are registers for stay in them while its cells or windows
-// pass. A window that meets all of x sums its pixels as other sums of all rows are made (columns.h):
-// in parts, so that one large map keeps all threads busy.
+// pass. A window that meets all of a large map sums its pixels as other sums of many rows are made
+// (columns.h): in parts, so that one map keeps all threads busy.
 #include <type_traits>
 
 #include "../ops.h"
@@ -20,6 +20,10 @@ using simd::Vec;
 
 ColumnParts pixels(const AvgPoolShape& sh) {
     return {sh.n, static_cast<std::int64_t>(sh.h) * sh.w, sh.c};
+}
+
+bool is_summed_in_parts(const AvgPoolShape& sh) {
+    return sh.is_global() && pixels(sh).parts > 1;
 }
 
 float average_scale(const Averaged& rows, const Averaged& columns) {
@@ -80,13 +84,13 @@ struct Windows {
 }  // namespace
 
 std::size_t avg_pool2d_workspace(const AvgPoolShape& sh) {
-    return sh.is_global() ? pixels(sh).workspace(1) : 0;
+    return is_summed_in_parts(sh) ? pixels(sh).workspace(1) : 0;
 }
 
 template <class T>
 void avg_pool2d(const AvgPoolShape& sh, const T* x, T* y, void* workspace, Stream) {
     const int C = sh.c, P = sh.p(), Q = sh.q();
-    if (sh.is_global()) {
+    if (is_summed_in_parts(sh)) {
         const float scale = average_scale(sh.rows(0), sh.columns(0));
         sum_columns<1>(
             pixels(sh), workspace,
@@ -100,11 +104,12 @@ void avg_pool2d(const AvgPoolShape& sh, const T* x, T* y, void* workspace, Strea
     }
     const std::int64_t x_row = static_cast<std::int64_t>(sh.w) * C;
     const std::int64_t y_row = static_cast<std::int64_t>(Q) * C;
-    const bool stream = streams(y_row * P * sh.n, C, y);
-#pragma omp parallel if (worth_threads(x_row * sh.h * sh.n))
+    const std::int64_t tasks = std::int64_t{sh.n} * P;
+    const bool stream = streams(y_row * tasks, C, y);
+#pragma omp parallel if (tasks > 1 && worth_threads(x_row * sh.h * sh.n))
     {
 #pragma omp for schedule(static) nowait
-        for (std::int64_t row = 0; row < std::int64_t{sh.n} * P; ++row) {
+        for (std::int64_t row = 0; row < tasks; ++row) {
             const Averaged rows = sh.rows(static_cast<int>(row % P));
             const float* image = x + row / P * sh.h * x_row;
             for (int q = 0; q < Q; ++q) {

@@ -42,6 +42,15 @@ def test_a_large_map(device, channels, dtype):
     assert_close(device.numpy(ops.avg_pool2d(device.array(x), **options)), oracles.avg_pool2d(x, **options))
 
 
+@pytest.mark.parametrize("dtype", ELEMENTS)
+@pytest.mark.parametrize("images", [1, 3])
+@pytest.mark.parametrize("channels", [300, 5])
+def test_whole_maps(device, images, channels, dtype):
+    x = np.random.default_rng(0).standard_normal((images, 7, 6, channels), dtype=np.float32).astype(dtype)
+    options = {"window": (7, 6), "stride": (1, 1)}
+    assert_close(device.numpy(ops.avg_pool2d(device.array(x), **options)), oracles.avg_pool2d(x, **options))
+
+
 @pytest.mark.parametrize(
     ("count_include_pad", "expected"),
     # Along a line of ones, window 3 at stride 2, one cell of padding: at (0 1 1), (1 1 1), (1 0), of which the last
