@@ -1,4 +1,5 @@
-"""Convolutions whose filter covers the whole image: fully connected layers, on the CPU csrc/cpu/conv/dense.cpp."""
+"""Convolutions whose filter covers the whole image, fully connected layers, and those of 1 x 1 filters with few pixels:
+on the CPU csrc/cpu/conv/dense.cpp."""
 
 import numpy as np
 import pytest
@@ -74,6 +75,18 @@ def test_filter_as_large_as_the_image(device):
     assert_close(dx.reshape(3, -1), flat[2] @ flat[1])
     dw = ops.conv2d_weight_grad(arrays[0], arrays[2], kernel_size=(4, 5), stride=3)
     assert_close(dw.reshape(9, -1), flat[2].T @ flat[0], WEIGHT_GRAD)
+
+
+@pytest.mark.parametrize(("n", "h", "w"), [(1, 7, 7), (2, 4, 8), (1, 1, 5), (5, 3, 5)])  # up to 64 pixels, and more
+def test_pixels_of_one_by_one_filters(device, n, h, w):
+    rng = np.random.default_rng(7)
+    x, filters, b, dy = numbers(rng, n, h, w, 133), numbers(rng, 70, 133), numbers(rng, 70), numbers(rng, n, h, w, 70)
+    expected = x.astype(np.float64) @ filters.T.astype(np.float64) + b
+    arrays = [device.array(array) for array in (x, as_image(filters), b, dy)]
+    assert_close(ops.conv2d(*arrays[:3]), expected)
+    assert_close(ops.conv2d(*arrays[:3], relu=True), np.maximum(expected, 0))
+    dx = ops.conv_transpose2d(arrays[3], arrays[1], output_size=(h, w))
+    assert_close(dx, dy.astype(np.float64) @ filters.astype(np.float64))
 
 
 def test_nan_and_infinity_pass(device):

@@ -1,4 +1,5 @@
-// Convolutions whose filter covers the whole image: fully connected layers.
+// Convolutions whose filter covers the whole image, which are fully connected layers, and those of
+// 1 x 1 filters with few pixels.
 //
 //   y (n, k) = x (n, d) w^T + b,   x = y w,   dw = y^T x,   w (k, d), d = r * s * c
 //
@@ -22,6 +23,11 @@ namespace {
 using namespace gemm;
 using simd::kLanes;
 using simd::Vec;
+
+// Of x and of y.
+int rows_of(const ConvShape& shape) {
+    return shape.n * shape.p() * shape.q();
+}
 
 std::int64_t depth_of(const ConvShape& shape) {
     return static_cast<std::int64_t>(shape.r) * shape.s * shape.c;
@@ -81,9 +87,13 @@ constexpr std::array<std::array<DotTile, kColumns>, kRows> dot_tiles(
 
 constexpr auto kDotTiles = dot_tiles(std::make_integer_sequence<int, kRows>());  // [rows][columns]
 
+// Pixels of a batch, 7 x 7 of one image, beside which packing w takes longer than what it saves
+// (twice as long as the products of 1,024 channels and filters, Zen 5).
+constexpr int kFewPixels = 64;
+
 // As much of the depth at a time as leaves x in the second-level cache.
 int forward_chunk(const ConvShape& shape) {
-    return std::max(kDenseMinDepth, kDenseFloats / shape.n / kLanes * kLanes);
+    return std::max(kDenseMinDepth, kDenseFloats / rows_of(shape) / kLanes * kLanes);
 }
 
 // ---- Both gradients: tiles of the register-blocked product --------------------------------------
@@ -101,19 +111,19 @@ int depth_blocks(const ConvShape& shape) {
 }
 
 std::int64_t rows_floats(const ConvShape& shape) {
-    return static_cast<std::int64_t>(shape.n) * depth_blocks(shape) * kRowStride;
+    return static_cast<std::int64_t>(rows_of(shape)) * depth_blocks(shape) * kRowStride;
 }
 
 // Columns of x that one thread packs for the weight gradient: they stay in the second-level cache.
 int gradient_columns(const ConvShape& shape) {
-    const int fit = std::max(1, kDenseGradFloats / (shape.n * kPanel)) * kPanel;
+    const int fit = std::max(1, kDenseGradFloats / (rows_of(shape) * kPanel)) * kPanel;
     return static_cast<int>(
         std::min<std::int64_t>(fit, ceil_div(depth_of(shape), kPanel) * kPanel));
 }
 
 std::int64_t gradient_floats(const ConvShape& shape) {
-    return odd_lines(static_cast<std::int64_t>(shape.n) * (gradient_columns(shape) + kTileRows) +
-                     kLanes);
+    return odd_lines(
+        static_cast<std::int64_t>(rows_of(shape)) * (gradient_columns(shape) + kTileRows) + kLanes);
 }
 
 bool applies(const ConvShape& shape) {
@@ -121,15 +131,23 @@ bool applies(const ConvShape& shape) {
            shape.q() == 1 && shape.pad_top == 0 && shape.pad_left == 0;
 }
 
+// Also pixels that 1 x 1 filters see one by one, where they are few beside the filters: the other
+// methods pack w as a whole.
+bool applies_to_pixels(const ConvShape& shape) {
+    const bool pixels = shape.groups == 1 && shape.r == 1 && shape.s == 1 && shape.h == shape.p() &&
+                        shape.w == shape.q() && shape.pad_top == 0 && shape.pad_left == 0;
+    return applies(shape) || (pixels && std::int64_t{shape.n} * shape.h * shape.w <= kFewPixels);
+}
+
 std::int64_t fprop_workspace(const ConvShape& shape, const PoolShape*) {
-    return shape.n * odd_lines(forward_chunk(shape));
+    return rows_of(shape) * odd_lines(forward_chunk(shape));
 }
 
 void fprop(const Call& call) {
     const ConvShape& shape = call.shape;
     const std::int64_t depth = depth_of(shape);
     const int chunk = forward_chunk(shape);
-    const int tiles = ceil_div(shape.n, kRows), groups = ceil_div(shape.k, kColumns);
+    const int tiles = ceil_div(rows_of(shape), kRows), groups = ceil_div(shape.k, kColumns);
     // A chunk of x with its rows apart: where the depth is a multiple of a page, rows in place
     // would all want the same set of the first-level cache.
     float* packed_x = call.workspace;
@@ -139,14 +157,14 @@ void fprop(const Call& call) {
         const int count = static_cast<int>(std::min<std::int64_t>(chunk, depth - d));
         const bool last = d + count == depth;
 #pragma omp for schedule(static)
-        for (int m = 0; m < shape.n; ++m)
+        for (int m = 0; m < rows_of(shape); ++m)
             simd::copy(packed_x + m * distance, call.x + m * depth + d, count);
 #pragma omp for schedule(static)
         for (int group = 0; group < groups; ++group) {
             const int k0 = group * kColumns, columns = std::min(kColumns, shape.k - k0);
             for (int tile = 0; tile < tiles; ++tile) {
-                const int m0 = part_begin(shape.n, tiles, tile);
-                const int rows = part_begin(shape.n, tiles, tile + 1) - m0;
+                const int m0 = part_begin(rows_of(shape), tiles, tile);
+                const int rows = part_begin(rows_of(shape), tiles, tile + 1) - m0;
                 float sums[kRows][kColumns];
                 kDotTiles[rows - 1][columns - 1](packed_x + m0 * distance, distance,
                                                  call.w + k0 * depth + d, depth, count, sums);
@@ -170,7 +188,7 @@ void fprop(const Call& call) {
 // Of few rows, w is read once, row by row as it lies in memory, and added up in the caches: packing
 // it would cost as much as the products.
 bool has_few_rows(const ConvShape& shape) {
-    return shape.n <= kDenseFewRows;
+    return rows_of(shape) <= kDenseFewRows;
 }
 
 // out[m] (+)= the sum over j of y[m][j] * w[j], for n rows of `columns` floats.
@@ -209,8 +227,8 @@ void dgrad_of_few_rows(const Call& call) {
     for (std::int64_t c = 0; c < depth; c += block) {
         const int columns = static_cast<int>(std::min<std::int64_t>(block, depth - c));
         const auto add = [&](auto count, int k) {
-            add_filters<count>(shape.n, call.y + k, shape.k, call.w + k * depth + c, depth, columns,
-                               k > 0, call.out + c);
+            add_filters<count>(rows_of(shape), call.y + k, shape.k, call.w + k * depth + c, depth,
+                               columns, k > 0, call.out + c);
         };
         int k = 0;
         for (; k + 4 <= shape.k; k += 4)
@@ -229,18 +247,19 @@ void dgrad(const Call& call) {
     const ConvShape& shape = call.shape;
     if (has_few_rows(shape)) return dgrad_of_few_rows(call);
     const std::int64_t depth = depth_of(shape);
-    const int blocks = depth_blocks(shape), tiles = ceil_div(shape.n, kTileRows);
+    const int blocks = depth_blocks(shape), tiles = ceil_div(rows_of(shape), kTileRows);
     float* packed_y = call.workspace;
     float* scratch = packed_y + rows_floats(shape);
 #pragma omp parallel num_threads(threads()) if (pays(shape))
     {
 #pragma omp for
-        for (int m = 0; m < shape.n; ++m)
+        for (int m = 0; m < rows_of(shape); ++m)
             for (int block = 0; block < blocks; ++block) {
                 const int k0 = block * kMaxDepth;
-                simd::copy(packed_y + (static_cast<std::int64_t>(block) * shape.n + m) * kRowStride,
-                           call.y + static_cast<std::int64_t>(m) * shape.k + k0,
-                           std::min(kMaxDepth, shape.k - k0));
+                simd::copy(
+                    packed_y + (static_cast<std::int64_t>(block) * rows_of(shape) + m) * kRowStride,
+                    call.y + static_cast<std::int64_t>(m) * shape.k + k0,
+                    std::min(kMaxDepth, shape.k - k0));
             }
         float* panels = scratch + thread_index() * (kMaxDepth * kDenseColumns);
 #pragma omp for
@@ -253,11 +272,11 @@ void dgrad(const Call& call) {
                 epilogue.accumulate = block > 0;
                 for (int panel = 0; panel * kPanel < columns; ++panel)
                     for (int tile = 0; tile < tiles; ++tile) {
-                        const int m0 = part_begin(shape.n, tiles, tile);
-                        const int m1 = part_begin(shape.n, tiles, tile + 1);
+                        const int m0 = part_begin(rows_of(shape), tiles, tile);
+                        const int m1 = part_begin(rows_of(shape), tiles, tile + 1);
                         const float* a =
                             packed_y +
-                            (static_cast<std::int64_t>(block) * shape.n + m0) * kRowStride;
+                            (static_cast<std::int64_t>(block) * rows_of(shape) + m0) * kRowStride;
                         multiply_tile(m1 - m0,
                                       {a, kRowStride, panels + panel * kPanel * count, count},
                                       call.out + m0 * depth + c + panel * kPanel, depth,
@@ -275,7 +294,7 @@ std::int64_t wgrad_workspace(const ConvShape& shape, const PoolShape*) {
 void wgrad(const Call& call) {
     const ConvShape& shape = call.shape;
     const std::int64_t depth = depth_of(shape);
-    const int n = shape.n, tiles = ceil_div(shape.k, kTileRows);
+    const int n = rows_of(shape), tiles = ceil_div(shape.k, kTileRows);
     const int block_columns = gradient_columns(shape);
     Epilogue epilogue;
     epilogue.stream =
@@ -307,9 +326,9 @@ void wgrad(const Call& call) {
 
 }  // namespace
 
-const Method dense_fprop{"dense",         Direction::kFprop, Fusion::kNone, applies,
+const Method dense_fprop{"dense",         Direction::kFprop, Fusion::kNone, applies_to_pixels,
                          fprop_workspace, nullptr,           fprop,         nullptr};
-const Method dense_dgrad{"dense",         Direction::kDgrad, Fusion::kNone, applies,
+const Method dense_dgrad{"dense",         Direction::kDgrad, Fusion::kNone, applies_to_pixels,
                          dgrad_workspace, nullptr,           dgrad,         nullptr};
 const Method dense_wgrad{"dense",         Direction::kWgrad, Fusion::kNone, applies,
                          wgrad_workspace, nullptr,           wgrad,         nullptr};
