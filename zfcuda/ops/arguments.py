@@ -48,13 +48,16 @@ def check_indexable(name: str, array: Array) -> None:
 
 def element_type(name: str, array: Array, precision: str = "fp32") -> np.dtype:
     """The dtype of the first array of an operation on float32 or bfloat16, which its other arrays must share."""
-    if not_none(name, array).dtype not in (FLOAT32, BFLOAT16):
-        raise TypeError(f"{name} must be float32 or bfloat16, got {array.dtype}")
+    dtype = not_none(name, array).dtype
+    if dtype is FLOAT32 and precision == "fp32":  # nearly always
+        return dtype
+    if dtype not in (FLOAT32, BFLOAT16):
+        raise TypeError(f"{name} must be float32 or bfloat16, got {dtype}")
     if precision not in ("fp32", "tf32"):
         raise ValueError(f"precision must be fp32 or tf32, got {precision!r}")
-    if precision == "tf32" and array.dtype != FLOAT32:
-        raise ValueError(f"precision tf32 is for float32 arrays, but {name} is {array.dtype}")
-    return array.dtype
+    if precision == "tf32" and dtype != FLOAT32:
+        raise ValueError(f"precision tf32 is for float32 arrays, but {name} is {dtype}")
+    return dtype
 
 
 def expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
@@ -138,7 +141,7 @@ def pool_shape(
     prefix: str = "",
 ) -> Any:
     """`prefix`: of the names that stride and padding have as arguments."""
-    sizes = check_pair(f"{prefix}stride", stride), check_padding(f"{prefix}padding", padding)
+    sizes = check_pair(prefix + "stride", stride), check_padding(prefix + "padding", padding)
     return geometry(backend.module.PoolShape, x, check_pair("window", window), *sizes, bool(ceil_mode))
 
 

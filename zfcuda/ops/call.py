@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from .._devices import BFLOAT16, Array, Backend, Workspace
+from .._devices import BFLOAT16, FLOAT32, Array, Backend, Workspace
 
 
 def kernels_for(backend: Backend, dtype: Any, precision: str = "fp32") -> Any:
     """The operations that serve arrays of this dtype, float32 or bfloat16: where a backend has none for bfloat16 or
     tf32, those on float32."""
-    if dtype == BFLOAT16 and backend.has_bfloat16:
+    if backend.has_bfloat16 and dtype == BFLOAT16:
         return backend.module.bf16
     if precision == "tf32":
         return getattr(backend.module, "tf32", backend.module.fp32)
@@ -29,18 +29,19 @@ def call(
 ) -> None:
     """Runs an operation on what it takes: inputs, results, scratch memory, stream. Where its first array is bfloat16, a
     backend without works on widened arrays."""
-    if not backend.has_bfloat16 and _dtype_of(inputs) == BFLOAT16:
+    if not backend.has_bfloat16 and _is_bfloat16(inputs):
         _call_in_float32(backend, operation, inputs, results, workspace)
     else:
-        backend.run(operation, (*inputs, *results), workspace)
+        backend.run(operation, inputs + results, workspace)
 
 
-def _dtype_of(inputs: tuple[Any, ...]) -> Any:
-    """That of the first array."""
+def _is_bfloat16(inputs: tuple[Any, ...], array_type: type = np.ndarray) -> bool:
+    """Whether the first array is."""
     for one in inputs:
-        if isinstance(one, np.ndarray):
-            return one.dtype
-    return None
+        if isinstance(one, array_type):
+            dtype = one.dtype
+            return dtype is not FLOAT32 and dtype == BFLOAT16
+    return False
 
 
 def _call_in_float32(
