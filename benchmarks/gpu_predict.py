@@ -17,7 +17,7 @@ from case_kinds import Block, Case, Conv, Dense, pair
 from gpu_model import GPUS, Gpu, Kernel, PatchKernel, Tile
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
-_MAX_GATHERS = 3  # kMaxGathers (block_grad.cuh)
+_MAX_GATHERS = 7  # kMaxGathers (block_grad.cuh)
 _MAX_PATCH_CHANNELS, _MAX_PATCH_COLUMNS = 4, 64  # kMaxPatchChannels, kMaxPatchColumns (dgrad_patch.cuh)
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # kFmasPerByte (tiles.cuh)
 
@@ -211,10 +211,14 @@ def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) 
 
 def unpool_wgrad_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> Plan | None:
     """Of the weight gradient that is unpooled while it is read; None where a map is written first (block_grad.cuh)."""
-    wanted = product(block.conv, "unpool wgrad", precision)
+    if pair(block.pool.stride) != (2, 2) or max(pair(block.pool.window)) > 3:
+        return None
+    quads = math.prod(
+        math.ceil((size + pad % 2) / 2) for size, pad in zip(block.conv.output, pair(block.pool.padding), strict=True)
+    )
+    wanted = dataclasses.replace(product(block.conv, "unpool wgrad", precision), depth=4 * block.n * quads)
     narrowest = cheapest_plan(every, dataclasses.replace(wanted, vector_a=True), gpu).kernel.tile.cols
-    cover = (math.ceil(w / s) for w, s in zip(pair(block.pool.window), pair(block.pool.stride), strict=True))
-    if max(cover) > 2 or math.ceil(wanted.cols / narrowest) > _MAX_GATHERS:
+    if math.ceil(wanted.cols / narrowest) > _MAX_GATHERS:
         return None
     return cheapest_plan(every, wanted, gpu)
 

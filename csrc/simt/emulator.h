@@ -337,6 +337,22 @@ inline float max_nan(float x, float y) {
     return x > y ? x : y;
 }
 
+inline std::uint32_t add_bf16x2(std::uint32_t a, std::uint32_t b) {
+    const auto add = [](std::uint32_t x, std::uint32_t y) {
+        const float sum = bf16_to_float(static_cast<std::uint16_t>(x)) +
+                          bf16_to_float(static_cast<std::uint16_t>(y));
+        return static_cast<std::uint32_t>(float_to_bf16(sum));
+    };
+    return add(a >> 16, b >> 16) << 16 | add(a & 0xffffu, b & 0xffffu);
+}
+
+template <int First>
+inline std::uint32_t spread_signs(std::uint32_t x) {
+    static_assert(First >= 0 && First < 3, "a word has four bytes");
+    const std::uint32_t signs = x >> 7 >> 8 * First;
+    return (signs & 1) * 0xffffu | (signs >> 8 & 1) * 0xffff0000u;
+}
+
 inline float approximate_sqrt(float x) {
     constexpr float kLeastNormal = 0x1p-126f;
     return x < kLeastNormal && x > -kLeastNormal ? 0.0f * x : sqrtf(x);

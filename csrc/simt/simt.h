@@ -25,6 +25,9 @@
 //   simt::to_tf32(x)                    round to nearest, as bits; ties to even, before sm_90
 //                                       away from zero
 //   simt::max_nan(x, y)                 the larger; NaN if either is
+//   simt::add_bf16x2(a, b)              sums of two pairs of bfloat16, each rounded to nearest
+//   simt::spread_signs<First>(x)        two halves of a word, all ones where bytes First and First
+//                                       + 1 of x have their highest bit set, else zero
 //   simt::approximate_sqrt(x)           within 2^-22 of it; 0 of what is not normal
 // and what only compute capability 9.0 has (hopper.h).
 #pragma once
@@ -209,6 +212,21 @@ __device__ inline float max_nan(float x, float y) {
     float larger;
     asm("max.NaN.f32 %0, %1, %2;\n" : "=f"(larger) : "f"(x), "f"(y));
     return larger;
+}
+
+// As a product with one, which sm_80 has, too.
+__device__ inline std::uint32_t add_bf16x2(std::uint32_t a, std::uint32_t b) {
+    std::uint32_t sums;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;\n" : "=r"(sums) : "r"(a), "r"(0x3f803f80u), "r"(b));
+    return sums;
+}
+
+template <int First>
+__device__ inline std::uint32_t spread_signs(std::uint32_t x) {
+    static_assert(First >= 0 && First < 3, "a word has four bytes");
+    std::uint32_t halves;
+    asm("prmt.b32 %0, %1, 0, %2;\n" : "=r"(halves) : "r"(x), "n"(0x9988 + 0x1111 * First));
+    return halves;
 }
 
 __device__ inline float approximate_sqrt(float x) {

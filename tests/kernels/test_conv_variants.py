@@ -217,3 +217,31 @@ def test_arrays_that_are_not_aligned(kernels, arithmetic):
         arithmetic.weight_grad_tolerance,
         "weight_grad",
     )
+
+
+@pytest.mark.parametrize("tile", CONV_TILES)
+@pytest.mark.parametrize(
+    ("window", "padding"), [((3, 3), (1, 1)), ((2, 3), (0, 0)), ((2, 2), (0, 1)), ((1, 2), (0, 0))]
+)
+def test_a_gradient_through_switches_is_that_of_its_map(kernels, arithmetic, force_plan, tile, window, padding):
+    """Where quads of pixels hang over the map's edges, too, and what would be read there is infinite; switches that
+    name no cell of their window count nothing."""
+    rng = np.random.default_rng(10)
+    x = arithmetic.normal(rng, (2, 9, 11, 8))
+    x[:, 8], x[:, :, 10] = np.inf, np.inf  # no window of the filters reaches these
+    pool = {"window": window, "stride": (2, 2), "padding": padding}
+    pooled, _ = oracles.max_pool2d(np.zeros((2, 4, 5, 16)), **pool)
+    dy = arithmetic.coarse(rng, pooled.shape)
+    switches = rng.integers(0, 256, pooled.shape).astype(np.uint8)
+    likely = rng.random(pooled.shape) < 0.7
+    switches[likely] = rng.integers(0, np.prod(window), likely.sum())
+    own = {"stride": 2, "padding": 0, "window": window, "pool_stride": 2, "pool_padding": padding}
+
+    def weight_grad(choose):
+        force_plan(choose)
+        to = kernels.array
+        return ops.unpool_conv2d_weight_grad(to(x), to(dy), to(switches), **own, **arithmetic.options, kernel_size=2)
+
+    composed = weight_grad(lambda found: next((one for one in found if one[0] == "composed"), None))
+    through = weight_grad(with_tile(tile))
+    assert_close(through, kernels.numpy(composed).astype(np.float64), 1e-5, (tile, window, padding))

@@ -266,6 +266,11 @@ __global__ void floats_kernel(const Word* in, Word* out) {
     Out write(out);
     write(simt::max_nan(x, y));
     write(simt::approximate_sqrt(x));
+    const Word a = bits_as<Word>(x), b = bits_as<Word>(y);
+    write(simt::add_bf16x2(a, b));
+    write(simt::spread_signs<0>(a));
+    write(simt::spread_signs<1>(a));
+    write(simt::spread_signs<2>(a));
 }
 
 __global__ void integers_kernel(const Word* in, Word* out) {
@@ -386,7 +391,7 @@ std::vector<Case> cases() {
         make<half_kernel<__half>, 2 * kLanes, 6 * kLanes>("fp16"),
         make<half_kernel<__nv_bfloat16>, 2 * kLanes, 6 * kLanes>("bf16"),
         make<to_tf32_kernel, kLanes, kLanes>("to_tf32"),
-        make<floats_kernel, 2 * kLanes, 2 * kLanes>("floats"),
+        make<floats_kernel, 2 * kLanes, 6 * kLanes>("floats"),
         make<integers_kernel, 2 * kLanes, 15 * kLanes>("integers"),
     };
 }

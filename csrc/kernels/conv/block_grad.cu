@@ -56,8 +56,8 @@ void unpool_conv2d_weight_grad(const ConvShape& shape, const PoolShape& pool,
         const bool vector_dy =
             is_vectorisable(shape.k, dy) && aligned_for_vectors<kVectorWidth<T>>(switches);
         run_wgrad<Math, UnpooledPixels>(unpool_wgrad_product<Math>(shape, pool), x,
-                                        UnpooledMap<T>(pool, dy, switches), vector_dy, dw,
-                                        workspace, stream);
+                                        UnpooledMap<T>(pool, dy, switches), QuadIndex(pool),
+                                        vector_dy, dw, workspace, stream);
         return;
     }
     T* const map = static_cast<T*>(workspace);

@@ -92,12 +92,14 @@ std::vector<Choice> candidates(const Problem& problem) {
             break;
         case Operation::kUnpoolConv2dWeightGrad:
             with_list(typename Tiles<Math>::Wgrad{}, vector_k, vector_c, [&](auto tiles) {
-                const Product product = wgrad_product<Math>(shape);
+                const auto product = [&] {
+                    return unpool_wgrad_product<Math>(shape, problem.pool);
+                };
                 if (should_read_through_switches<Math>(shape, problem.pool))
-                    found.add_cheapest(tiles, product);
+                    found.add_cheapest(tiles, product());
                 found.add(Choice{});
-                if (shape.is_dense() && has_small_cover(problem.pool))
-                    found.add_tiles(tiles, product);
+                if (can_read_through_switches(shape, problem.pool))
+                    found.add_tiles(tiles, product());
             });
             break;
     }

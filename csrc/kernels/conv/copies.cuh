@@ -18,17 +18,20 @@ __device__ inline bool inside(int index, int size) {
     return static_cast<unsigned>(index) < static_cast<unsigned>(size);
 }
 
-// What decodes an output pixel's index into image, row and column.
+// An output pixel: image, row and column.
+struct Pixel {
+    int n, p, q;
+};
+
+// What decodes a depth index that runs through the pixels in their order.
 struct PixelIndex {
     FastDivisor q, p;
 
-    struct Pixel {
-        int n, p, q;
-    };
     __device__ Pixel locate(int pixel) const {
         const int row = pixel / q;
         return {row / p, row % p, pixel % q};
     }
+    __device__ bool has(const Pixel&) const { return true; }
 };
 
 // How the threads of a block share the copies of a K-major k-tile: V elements each, kPerRow

@@ -65,13 +65,4 @@ Product wgrad_product(const ConvShape& s) {
             cols};
 }
 
-// The same, of a gradient that is read through the switches of a pool.
-template <class Math>
-Product unpool_wgrad_product(const ConvShape& s, const PoolShape& pool) {
-    Product product = wgrad_product<Math>(s);
-    product.problem.operation = Operation::kUnpoolConv2dWeightGrad;
-    product.problem.pool = pool;
-    return product;
-}
-
 }  // namespace zfcuda::conv

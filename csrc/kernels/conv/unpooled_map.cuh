@@ -1,113 +1,259 @@
-// A virtual unpool: the value that max_unpool2d would put at a pixel, read through the switches.
+// A virtual unpool: the values that max_unpool2d would put into a map, made from the pooled map and
+// its switches where they are used.
 //
 //   map[n,p,q,k] = sum of y[n,i,j,k] over the windows (i, j) whose switch names the pixel (p, q)
 //
-// A pixel asks the windows that cover it, of which there are at most kCover in each direction: all
-// loads are in flight at once, and no map of full size exists.
+// Cut. For windows of at most 3 x 3 at stride 2 (`can_read_through_switches`). Pixels come in quads of
+// 2 x 2 that begin where a window does: then the same four windows meet all pixels of a quad, the
+// one that begins there and its neighbours above and to the left, and of each only certain cells,
+// the same in every quad. A thread loads the four, V channels of each, a k-tile ahead, and
+// compares four switches at a time with the word of a cell. Bound: instructions; of a pixel's
+// channel 1/4 of a load, 9/4 comparisons.
 #pragma once
+
+#include <type_traits>
 
 #include "copies.cuh"
 #include "shapes.h"
 
 namespace zfcuda::conv {
 
-constexpr int kCover = 2;
+constexpr int kQuad = 4;          // pixels, row by row; windows: above left, above, left, own
+constexpr int kUnpoolStride = 2;  // of the pool
+constexpr int kUnpoolWindow = 3;  // at most
 
-// Whether windows overlap so little that at most kCover cover a pixel in each direction.
-inline bool has_small_cover(const PoolShape& pool) {
-    return divide_up(pool.window_h, pool.stride_h) <= kCover &&
-           divide_up(pool.window_w, pool.stride_w) <= kCover;
-}
+// What decodes a depth index that runs through an image's quads, pixel by pixel. Those at the edge
+// have pixels outside the map.
+struct QuadIndex {
+    FastDivisor across, down;  // quads
+    int first_i, first_j;      // the window that begins where the first quad does
+    int first_p, first_q;      // its first pixel, maybe in the padding
+    int height, width;         // of the map
 
-template <class T>
-struct UnpooledMap {
-    PoolShape pool;
-    int height, width;  // of y
-    FastDivisor stride_h, stride_w;
-    const T* y;
-    const std::uint8_t* switches;
+    explicit QuadIndex(const PoolShape& pool)
+        : across(divide_up(pool.w + pool.pad_left % kUnpoolStride, kUnpoolStride)),
+          down(divide_up(pool.h + pool.pad_top % kUnpoolStride, kUnpoolStride)),
+          first_i(pool.pad_top / kUnpoolStride),
+          first_j(pool.pad_left / kUnpoolStride),
+          first_p(-(pool.pad_top % kUnpoolStride)),
+          first_q(-(pool.pad_left % kUnpoolStride)),
+          height(pool.h),
+          width(pool.w) {}
 
-    UnpooledMap(const PoolShape& pool_, const T* y_, const std::uint8_t* switches_)
-        : pool(pool_),
-          height(pool_.p()),
-          width(pool_.q()),
-          stride_h(pool_.stride_h),
-          stride_w(pool_.stride_w),
-          y(y_),
-          switches(switches_) {}
+    // Of the depth, for a batch of n.
+    std::int64_t size(int n) const {
+        return std::int64_t{n} * down.divisor * across.divisor * kQuad;
+    }
 
-    // Channels k to k + V - 1 of pixel (p, q) of map n, which must exist.
-    template <int V>
-    __device__ Vector<float, V> at(int n, int p, int q, int k) const {
-        constexpr int kNever = 256;  // no switch
-        const int last_i = (p + pool.pad_top) / stride_h;
-        const int last_j = (q + pool.pad_left) / stride_w;
-        Vector<T, V> values[kCover * kCover];
-        Vector<std::uint8_t, V> named[kCover * kCover];
-        int cell[kCover * kCover];
-#pragma unroll
-        for (int window = 0; window < kCover * kCover; ++window) {
-            const int i = last_i - (kCover - 1) + window / kCover;
-            const int j = last_j - (kCover - 1) + window % kCover;
-            const int r = p + pool.pad_top - i * pool.stride_h;
-            const int s = q + pool.pad_left - j * pool.stride_w;
-            const bool covers =
-                inside(i, height) & inside(j, width) & (r < pool.window_h) & (s < pool.window_w);
-            cell[window] = covers ? r * pool.window_w + s : kNever;
-            const int pooled = covers ? ((n * height + i) * width + j) * pool.c + k : k;
-            values[window] = load<V>(y + pooled);
-            named[window] = load<V>(switches + pooled);
-        }
-        auto sum = Vector<float, V>::filled(0.0f);
-#pragma unroll
-        for (int window = 0; window < kCover * kCover; ++window)
-#pragma unroll
-            for (int e = 0; e < V; ++e)
-                if (named[window].at[e] == cell[window])
-                    sum.at[e] += to_float(values[window].at[e]);
-        return sum;
+    struct Quad {
+        int n, row, column;
+    };
+    __device__ Quad quad(unsigned number) const {
+        const int row = static_cast<int>(number) / across;
+        return {row / down, row % down, static_cast<int>(number) % across};
+    }
+
+    __device__ Pixel locate(unsigned depth) const {
+        const Quad at = quad(depth / kQuad);
+        return {at.n, first_p + kUnpoolStride * at.row + static_cast<int>(depth / 2 % 2),
+                first_q + kUnpoolStride * at.column + static_cast<int>(depth % 2)};
+    }
+    __device__ bool has(const Pixel& pixel) const {
+        return inside(pixel.p, height) & inside(pixel.q, width);
     }
 };
 
-// `Pixels` of an unpooled map (A of wgrad): value (k, pixel) is map[pixel, k].
+// Whether the pool is one that quads serve, and their depth can be counted.
+inline bool can_read_through_switches(const PoolShape& pool) {
+    return pool.stride_h == kUnpoolStride && pool.stride_w == kUnpoolStride &&
+           pool.window_h <= kUnpoolWindow && pool.window_w <= kUnpoolWindow &&
+           QuadIndex(pool).size(pool.n) <= shapes::kMaxElements;
+}
+
+// Finds the switches that name a cell, four at a time.
+struct CellTest {
+    std::uint32_t cell, carry;
+
+    // None does if `exists` is false.
+    CellTest(int cell_, bool exists)
+        : cell(0x01010101u * cell_), carry(exists ? 0x7f7f7f7fu : 0x80808080u) {}
+    CellTest() : CellTest(0, false) {}
+
+    // The highest bit of each byte: whether that of `switches` does.
+    __device__ std::uint32_t operator()(std::uint32_t switches) const {
+        const std::uint32_t differ = switches ^ cell;
+        return ~(((differ & 0x7f7f7f7fu) + carry) | differ);
+    }
+};
+
+template <class T>
+struct UnpooledMap {
+    int height, width, channels;  // of y
+    const T* y;
+    const std::uint8_t* switches;
+    CellTest tests[kQuad][kQuad];  // of each pixel of a quad, in each window
+
+    UnpooledMap(const PoolShape& pool, const T* y_, const std::uint8_t* switches_)
+        : height(pool.p()), width(pool.q()), channels(pool.c), y(y_), switches(switches_) {
+        for (int pixel = 0; pixel < kQuad; ++pixel)
+            for (int window = 0; window < kQuad; ++window) {
+                const int r = pixel / 2 + (1 - window / 2) * kUnpoolStride;
+                const int s = pixel % 2 + (1 - window % 2) * kUnpoolStride;
+                if (r < pool.window_h && s < pool.window_w)
+                    tests[pixel][window] = CellTest(r * pool.window_w + s, true);
+            }
+    }
+};
+
+// Whether a window of at most kUnpoolWindow cells a side meets a pixel of the quad.
+constexpr bool can_meet(int pixel, int window) {
+    return pixel / 2 + (1 - window / 2) * kUnpoolStride < kUnpoolWindow &&
+           pixel % 2 + (1 - window % 2) * kUnpoolStride < kUnpoolWindow;
+}
+
+// What a thread holds V channels in: bfloat16 by pairs in a word, switches by fours.
+template <class T, int V>
+using Held = std::conditional_t<std::is_same_v<T, BFloat16> && V % 2 == 0,
+                                Vector<std::uint32_t, V / 2>, Vector<T, V>>;
+template <int V>
+using HeldSwitches =
+    std::conditional_t<V % 4 == 0, Vector<std::uint32_t, V / 4>, Vector<std::uint8_t, 1>>;
+
+// Values of V channels of a window, and their switches.
+template <class T, int V>
+struct PooledWindow {
+    static_assert(V == 1 || V % 4 == 0);
+    Held<T, V> values;
+    HeldSwitches<V> switches;
+
+    __device__ void load(const T* y, const std::uint8_t* from) {
+        values = *reinterpret_cast<const Held<T, V>*>(y);
+        switches = *reinterpret_cast<const HeldSwitches<V>*>(from);
+    }
+};
+
+// A pixel's values from the windows of its quad, added in their order.
+template <int Pixel, class T, int V>
+__device__ inline Held<T, V> unpool_pixel(const UnpooledMap<T>& map,
+                                          const PooledWindow<T, V> (&windows)[kQuad]) {
+    auto sum = Vector<float, V>::filled(0.0f);
+#pragma unroll
+    for (int window = 0; window < kQuad; ++window) {
+        if (!can_meet(Pixel, window)) continue;
+#pragma unroll
+        for (int e = 0; e < V; ++e) {
+            const auto named = map.tests[Pixel][window](windows[window].switches.at[e / 4]);
+            if (named & 0x80u << e % 4 * 8) sum.at[e] += to_float(windows[window].values.at[e]);
+        }
+    }
+    return from_floats<T>(sum);
+}
+
+// Of bfloat16 two at a time: first what the windows beside each other add, then what those rows do, so
+// that a sum is rounded at most twice.
+template <int Pixel>
+__device__ inline Held<BFloat16, 8> unpool_pixel(
+    const UnpooledMap<BFloat16>& map, const PooledWindow<BFloat16, 8> (&windows)[kQuad]) {
+    Held<BFloat16, 8> parts[kQuad];
+#pragma unroll
+    for (int window = 0; window < kQuad; ++window) {
+        if (!can_meet(Pixel, window)) continue;
+        parts[window] = windows[window].values;
+#pragma unroll
+        for (int word = 0; word < 2; ++word) {
+            const auto named = map.tests[Pixel][window](windows[window].switches.at[word]);
+            parts[window].at[2 * word] &= simt::spread_signs<0>(named);
+            parts[window].at[2 * word + 1] &= simt::spread_signs<2>(named);
+        }
+    }
+    const auto add = [](const Held<BFloat16, 8>& more, Held<BFloat16, 8>& sum) {
+#pragma unroll
+        for (int word = 0; word < 4; ++word)
+            sum.at[word] = simt::add_bf16x2(more.at[word], sum.at[word]);
+    };
+    if (can_meet(Pixel, 2)) add(parts[2], parts[3]);
+    if (can_meet(Pixel, 0)) add(parts[0], parts[1]);
+    if (can_meet(Pixel, 1)) add(parts[1], parts[3]);
+    return parts[3];
+}
+
+// `Pixels` of an unpooled map (A of wgrad): value (k, depth) is map[pixel, k], the pixels in the order
+// of QuadIndex.
 template <class Tile, int V>
 class UnpooledPixels {
   public:
     using Element = typename Tile::Element;
     using Layout = typename Tile::template MNMajor<Tile::kRows>;
     using Source = UnpooledMap<Element>;
+    using Index = QuadIndex;
 
-    __device__ UnpooledPixels(const Source& map, const PixelIndex& index, int pixels, int,
-                              int first, int end, int pixel)
+    __device__ UnpooledPixels(const Source& map, const QuadIndex& index, int depth, int, int first,
+                              int end, int from)
         : map_(map),
           index_(index),
-          pixel_(pixel + Copy::depth(0)),
-          pixels_(pixels),
-          k_(first + Copy::row()),
-          inside_(k_ < end) {}
+          row_(threadIdx.x % kPerQuad * V),
+          quad_(threadIdx.x / kPerQuad),
+          next_(from / kQuad + quad_),
+          quads_(first + row_ < end && quad_ < kQuadsPerPass ? depth / kQuad : 0),
+          k_(first + row_) {
+        if constexpr (kAhead) fetch(0);
+    }
 
-    // Not asynchronous: the values must be compared on the way. Other warps cover the wait.
+    // Not asynchronous: switches must be compared on the way. Where registers allow, the windows of the
+    // next k-tile are fetched now, and come while this one is multiplied.
     __device__ void load(Element* k_tile) {
 #pragma unroll
-        for (int pass = 0; pass < Copy::kPasses; ++pass) {
-            if (!Copy::has(pass)) break;
-            const int pixel = pixel_ + pass * Copy::kDepthsPerPass;
-            auto value = Vector<float, V>::filled(0.0f);
-            if (inside_ & (pixel < pixels_)) {
-                const PixelIndex::Pixel at = index_.locate(pixel);
-                value = map_.template at<V>(at.n, at.p, at.q, k_);
-            }
-            store(k_tile + Copy::template at<Layout>(pass), from_floats<Element>(value));
+        for (int pass = 0; pass < kPasses; ++pass) {
+            const int depth = (quad_ + pass * kQuadsPerPass) * kQuad;
+            if (!kWhole && (quad_ >= kQuadsPerPass || depth >= Tile::kDepth)) break;
+            if constexpr (!kAhead) fetch(pass);
+            put(k_tile, depth, unpool_pixel<0>(map_, windows_));
+            put(k_tile, depth + 1, unpool_pixel<1>(map_, windows_));
+            put(k_tile, depth + 2, unpool_pixel<2>(map_, windows_));
+            put(k_tile, depth + 3, unpool_pixel<3>(map_, windows_));
         }
-        pixel_ += Tile::kDepth;
+        next_ += kQuads;
+        if constexpr (kAhead) fetch(0);
     }
 
   private:
-    using Copy = MNMajorCopy<Tile, Tile::kRows, V>;
+    static constexpr int kPerQuad = Tile::kRows / V;  // threads
+    static constexpr int kQuads = Tile::kDepth / kQuad;
+    static_assert(kPerQuad <= Tile::kThreads && Tile::kDepth % kQuad == 0);
+    static constexpr int kQuadsPerPass =
+        Tile::kThreads / kPerQuad < kQuads ? Tile::kThreads / kPerQuad : kQuads;
+    static constexpr int kPasses = (kQuads + kQuadsPerPass - 1) / kQuadsPerPass;
+    static constexpr bool kWhole =
+        kQuads % kQuadsPerPass == 0 && Tile::kThreads == kPerQuad * kQuadsPerPass;
+    static constexpr bool kAhead = kPasses == 1 && Tile::kMainLoop == MainLoop::kMma;
+
+    __device__ void put(Element* k_tile, int depth, const Held<Element, V>& values) const {
+        *reinterpret_cast<Held<Element, V>*>(k_tile + Layout::at(row_, depth)) = values;
+    }
+
+    // The windows of the next quad of this pass; those outside the map count nothing.
+    __device__ void fetch(int pass) {
+        const int number = next_ + pass * kQuadsPerPass;
+        const QuadIndex::Quad quad = index_.quad(number);
+        const int i = quad.row + index_.first_i, j = quad.column + index_.first_j;
+        const auto row = static_cast<std::uint32_t>(quad.n) * map_.height + i;
+        const std::uint32_t own = (row * map_.width + j) * map_.channels + k_;
+#pragma unroll
+        for (int window = 0; window < kQuad; ++window) {
+            const int up = 1 - window / 2, left = 1 - window % 2;
+            auto& fetched = windows_[window];
+            fetched = {};
+            if ((number < quads_) & inside(i - up, map_.height) & inside(j - left, map_.width)) {
+                const std::uint32_t at = own - (up * map_.width + left) * map_.channels;
+                fetched.load(map_.y + at, map_.switches + at);
+            }
+        }
+    }
+
     Source map_;
-    PixelIndex index_;
-    int pixel_, pixels_, k_;
-    bool inside_;
+    QuadIndex index_;
+    int row_, quad_, next_, quads_, k_;
+    PooledWindow<Element, V> windows_[kQuad];
 };
 
 }  // namespace zfcuda::conv

@@ -14,8 +14,9 @@ template <class Math>
 void conv2d_weight_grad(const ConvShape& shape, const Element<Math>* x, const Element<Math>* dy,
                         float* dw, void* workspace, Stream stream) {
     using namespace conv;
-    run_wgrad<Math, Pixels>(wgrad_product<Math>(shape), x, dy, is_vectorisable(shape.group_k(), dy),
-                            dw, workspace, stream);
+    const PixelIndex pixel_index{FastDivisor(shape.q()), FastDivisor(shape.p())};
+    run_wgrad<Math, Pixels>(wgrad_product<Math>(shape), x, dy, pixel_index,
+                            is_vectorisable(shape.group_k(), dy), dw, workspace, stream);
 }
 
 template decltype(conv2d_weight_grad<Fp32>) conv2d_weight_grad<Fp32>;

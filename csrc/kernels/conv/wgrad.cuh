@@ -10,7 +10,8 @@
 // are read once per tile of dw, mostly from L2. Groups are as many such products.
 //
 // dy is an operand of its own kind: `Pixels` reads it from memory, `UnpooledPixels`
-// (unpooled_map.cuh) through the switches of a pooled gradient.
+// (unpooled_map.cuh) through the switches of a pooled gradient, in an order of its own: `Index`
+// says which pixel a depth index is.
 #pragma once
 
 #include "copies.cuh"
@@ -27,6 +28,7 @@ class Pixels {
     using Element = typename Tile::Element;
     using Layout = typename Tile::template MNMajor<Tile::kRows>;
     using Source = const Element*;
+    using Index = PixelIndex;
 
     // Channels [first, end) of them, from depth index `pixel` on; there are `pixels`.
     __device__ Pixels(Source dy, const PixelIndex&, int pixels, int channels, int first, int end,
@@ -63,13 +65,13 @@ class Pixels {
 
 // The windows of pixels (B of wgrad): value ((r, s, c), pixel) is x at tap (r, s), channel c of the
 // window of that output pixel.
-template <class Tile, int V>
+template <class Tile, class Index, int V>
 class PixelWindows {
   public:
     using Element = typename Tile::Element;
     using Layout = typename Tile::template MNMajor<Tile::kCols>;
 
-    __device__ PixelWindows(const ConvShape& shape, const PixelIndex& index, const Element* x,
+    __device__ PixelWindows(const ConvShape& shape, const Index& index, const Element* x,
                             int pixels, int group, int first, int pixel)
         : x_(x), shape_(shape), index_(index), pixel_(pixel + Copy::depth(0)), pixels_(pixels) {
         const int column = first + Copy::row(), channels = shape.group_c();
@@ -87,10 +89,11 @@ class PixelWindows {
         for (int pass = 0; pass < Copy::kPasses; ++pass) {
             if (!Copy::has(pass)) break;
             const int pixel = pixel_ + pass * Copy::kDepthsPerPass;
-            const PixelIndex::Pixel at = index_.locate(pixel);
+            const Pixel at = index_.locate(pixel);
             const int h = at.p * shape_.stride_h + r_;
             const int w = at.q * shape_.stride_w + s_;
-            const bool valid = (pixel < pixels_) & inside(h, shape_.h) & inside(w, shape_.w);
+            const bool valid =
+                (pixel < pixels_) & index_.has(at) & inside(h, shape_.h) & inside(w, shape_.w);
             const std::uint32_t offset =
                 ((static_cast<std::uint32_t>(at.n) * shape_.h + h) * shape_.w + w) * shape_.c + c_;
             copies.copy(pass, x_ + (valid ? offset : 0), valid);
@@ -103,21 +106,20 @@ class PixelWindows {
     using Copy = MNMajorCopy<Tile, Tile::kCols, V>;
     const Element* x_;
     ConvShape shape_;
-    PixelIndex index_;
+    Index index_;
     int pixel_, pixels_;
     int r_, s_, c_;  // the tap, relative to stride * the pixel's row and column
 };
 
 template <class Tile, class A, int V>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
-    wgrad_kernel(ConvShape shape, PixelIndex pixel_index, const typename Tile::Element* x,
-                 typename A::Source dy, Epilogue<float> epilogue, float* dw,
-                 int k_tiles_per_split) {
-    using B = PixelWindows<Tile, V>;
+    wgrad_kernel(ConvShape shape, typename A::Index pixel_index, int pixels,
+                 const typename Tile::Element* x, typename A::Source dy, Epilogue<float> epilogue,
+                 float* dw, int k_tiles_per_split) {
+    using B = PixelWindows<Tile, typename A::Index, V>;
     using Loop = CopyAsyncLoop<Tile, A, B>;
 
     const auto index = TileIndex::of_block();
-    const int pixels = shape.n * shape.p() * shape.q();
     const int cols = shape.r * shape.s * shape.group_c();
     const int tiles_n = divide_up(cols, Tile::kCols);
     const int tiles_m = divide_up(shape.group_k(), Tile::kRows);
@@ -140,21 +142,23 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
                       static_cast<std::size_t>(shape.k) * cols);
 }
 
-// Computes dw, with dy from `Gradient<Tile, V>`; `vector_dy`: it allows 16-byte copies.
-template <class Math, template <class, int> class Gradient, class Source>
-void run_wgrad(const Product& product, const Element<Math>* x, const Source& dy, bool vector_dy,
-               float* dw, void* workspace, Stream stream) {
+// Computes dw, with dy from `Gradient<Tile, V>`, whose pixels `pixel_index` decodes; `vector_dy`: it
+// allows 16-byte copies.
+template <class Math, template <class, int> class Gradient, class Source, class Index>
+void run_wgrad(const Product& product, const Element<Math>* x, const Source& dy,
+               const Index& pixel_index, bool vector_dy, float* dw, void* workspace,
+               Stream stream) {
     const ConvShape& shape = product.problem.conv;
     run_product(typename Tiles<Math>::Wgrad{}, product, vector_dy,
                 is_vectorisable(shape.group_c(), x), {}, dw, workspace, stream,
                 [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
                     using Tile = decltype(tile);
                     using A = Gradient<Tile, width_dy>;
-                    using Loop = CopyAsyncLoop<Tile, A, PixelWindows<Tile, width_x>>;
-                    const PixelIndex pixel_index{FastDivisor(shape.q()), FastDivisor(shape.p())};
+                    using Loop = CopyAsyncLoop<Tile, A, PixelWindows<Tile, Index, width_x>>;
                     simt::launch<wgrad_kernel<Tile, A, width_x>>(
                         launch.grid, dim3(Tile::kThreads), Loop::kBytes, launch.stream, shape,
-                        pixel_index, x, dy, launch.epilogue, launch.y, launch.k_tiles_per_split);
+                        pixel_index, product.depth, x, dy, launch.epilogue, launch.y,
+                        launch.k_tiles_per_split);
                 });
 }
 
