@@ -17,11 +17,6 @@ namespace {
 
 SIMT_THREAD_STATE Block* running_block = nullptr;
 
-std::string triple(uint3 v) {
-    return "(" + std::to_string(v.x) + ", " + std::to_string(v.y) + ", " + std::to_string(v.z) +
-           ")";
-}
-
 }  // namespace
 
 Block* Block::current() {
@@ -76,6 +71,9 @@ void Block::set_up(const detail::Launch& launch, uint3 index, const Options& opt
         make_ready(thread);
     }
     shuffle_warps();
+    barriers_.begin_block();
+    copies_.begin_block();
+    blamed_ = nullptr;
     exited_ = 0;
     arrived_ = 0;
     warpgroups_.clear();
@@ -162,7 +160,10 @@ void Block::shuffle_warps() {
 
 // Takes the thread that runs next out of those that can; null if there is none.
 Thread* Block::pick() {
-    if (ready_count_ == 0) return nullptr;
+    if (copies_.under_way()) copies_.land_some();
+    while (ready_count_ == 0) {
+        if (!copies_.land_one()) return nullptr;
+    }
     --ready_count_;
     if (!depth_first_) {
         const std::size_t i = random_.below(static_cast<unsigned>(ready_.size()));
@@ -185,7 +186,12 @@ Thread* Block::pick() {
     return &threads_[static_cast<std::size_t>(number * 32 + lane)];
 }
 
-// Lets others run until the running thread, which is waiting or ready, is picked again.
+void Block::let_others_run() {
+    if (depth_first_) return;
+    make_ready(*running_);
+    suspend();
+}
+
 void Block::suspend() {
     Thread& from = *running_;
     Thread* next = pick();
@@ -199,6 +205,7 @@ void Block::suspend() {
 // Returns if another thread is to start on this stack; else leaves it.
 void Block::exit_thread() {
     Thread& from = *running_;
+    copies_.require_waited_for(from);
     from.state = Thread::kExited;
     ++exited_;
     Warp& warp = warps_[static_cast<std::size_t>(from.warp)];
@@ -215,6 +222,7 @@ void Block::exit_thread() {
         fail("this thread exits, and a product of its warpgroup has not been waited for",
              warpgroups_[static_cast<std::size_t>(from.warp) / 4].first_site());
     if (arrived_ != 0 && arrived_ + exited_ == threads_.size()) release_barrier();
+    if (exited_ == threads_.size()) copies_.require_landed();
     Thread* next = pick();
     if (!next) {
         if (exited_ != threads_.size()) fail_deadlock();
@@ -375,64 +383,6 @@ void Block::read_matrix_row(const void* row, Site site) {
 
 void Block::fence() {
     if (checker_) checker_->fence();
-}
-
-// ---- Failures -----------------------------------------------------------------------------------
-
-void Block::fail(const std::string& what, const std::string& where) {
-    // Whatever an uninitialised read led to, the read was the cause.
-    const bool postponed = checker_ && !checker_->postponed().empty();
-    failure_ = postponed ? checker_->postponed() : message(what, where);
-    leave_context(running_->context, host_);
-}
-
-std::string Block::message(const std::string& what, const std::string& where) const {
-    return message(what, running_, where);
-}
-
-void Block::fail(const std::string& what, Site site) {
-    fail(what, simt::describe(site));
-}
-
-void Block::fail_deadlock() {
-    const auto wait = [this](const Thread& thread) {
-        const std::string at =
-            thread.state == Thread::kAtBarrier ? std::string("__syncthreads")
-            : thread.state == Thread::kAtWarpgroup
-                ? std::string("a call of its warpgroup")
-                : std::string(name_of(thread.kind)) + " with mask " + hexadecimal(thread.mask);
-        return describe(thread) + " waits in " + at + " at " + simt::describe(thread.site);
-    };
-    const Thread* first = nullptr;
-    for (const Thread& thread : threads_) {
-        if (thread.state == Thread::kReady || thread.state == Thread::kExited) continue;
-        if (!first) first = &thread;
-        if (thread.state == first->state && same(thread.site, first->site) &&
-            thread.mask == first->mask)
-            continue;
-        fail("divergence: no thread can go on; " + wait(*first) + ", while " + wait(thread),
-             first->site);
-    }
-    fail("divergence: no thread can go on; " + wait(*first) + ", and others never come there",
-         first->site);
-}
-
-std::string Block::describe_thread(std::size_t number) const {
-    return describe(threads_[number]);
-}
-
-std::string Block::describe(const Thread& thread) const {
-    return "thread " + triple(thread.index);
-}
-
-std::string Block::message(const std::string& what, const Thread* thread,
-                           const std::string& where) const {
-    std::string text =
-        what + "\n  kernel " + launch_->variant->name + ", block " + triple(blockIdx);
-    if (thread) text += ", " + describe(*thread);
-    if (!where.empty()) text += ", at " + where;
-    return text + "\n  to see it again: ZFCUDA_EMULATOR_SEED=" + std::to_string(options_.seed) +
-           " ZFCUDA_EMULATOR_SCHEDULE=" + schedule_name(options_.schedule);
 }
 
 }  // namespace simt

@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "bank_conflicts.h"
+#include "barriers.h"
 #include "checker.h"
+#include "copy_engine.h"
 #include "emulator.h"
 #include "fiber.h"
 #include "options.h"
@@ -36,7 +38,15 @@ struct AsyncCopy {
 };
 
 struct Thread {
-    enum State : std::uint8_t { kReady, kAtBarrier, kAtCollective, kAtWarpgroup, kExited };
+    enum State : std::uint8_t {
+        kReady,
+        kAtBarrier,
+        kAtCollective,
+        kAtWarpgroup,
+        kAtMbarrier,
+        kAtNamedBarrier,
+        kExited,
+    };
 
     Context context;
     uint3 index{};
@@ -44,7 +54,10 @@ struct Thread {
     int warp = 0;
     State state = kReady;
 
+    std::size_t number() const { return static_cast<std::size_t>(warp * 32 + lane); }
+
     // What it waits for.
+    const MbarrierState* mbarrier = nullptr;
     detail::Collective kind{};
     unsigned mask = 0;
     int source = 0;
@@ -103,6 +116,27 @@ class Block {
     const Location* product_that_reads(std::uintptr_t address) const;
     // Shared memory as the asynchronous proxy sees it, in builds that do not check accesses.
     const unsigned char* proxy_view();
+    // This address of shared memory, as the asynchronous proxy sees it; what it wrote, it sees.
+    const unsigned char* seen_through_proxy(const unsigned char* shared);
+    void written_through_proxy(const unsigned char* shared, std::size_t bytes);
+
+    // ---- For what threads wait at besides
+    Barriers& barriers() { return barriers_; }
+    CopyEngine& copies() { return copies_; }
+    Checker* checker() { return checker_.get(); }
+    std::size_t threads() const { return threads_.size(); }
+    std::size_t warps() const { return warps_.size(); }
+    Random& random() { return random_; }
+    bool copies_land_late() const { return copy_late_; }
+    Variant& variant() { return *launch_->variant; }
+    void make_ready(Thread& thread);
+    // Lets others run until the running thread, which is waiting or ready, is picked again.
+    void suspend();
+    // A point where any thread may go on.
+    void let_others_run();
+    void execute(AsyncCopy& copy);
+    // Whose doing what fails is, if not the running thread's.
+    void blame(const Thread* thread) { blamed_ = thread; }
 
   private:
     struct Warp {
@@ -116,16 +150,13 @@ class Block {
     void set_up(const detail::Launch& launch, uint3 index, const Options& options);
     void run_fibers();
     static void fiber_main();
-    void make_ready(Thread& thread);
     Thread* pick();
     void become(Thread& thread);
-    void suspend();
     void exit_thread();
     void release_barrier();
     void shuffle_warps();
     void complete(Warp& warp, Thread* lanes, unsigned mask);
     void exchange(detail::Collective kind, Thread* lanes, unsigned mask);
-    void execute(AsyncCopy& copy);
     void execute_some_copies();
     void access_registers(std::uintptr_t address, Checker::Kind kind, const void* caller);
     void count(std::uintptr_t address, std::size_t bytes, Location location);
@@ -146,9 +177,12 @@ class Block {
     SharedMemory shared_;
     std::unique_ptr<Checker> checker_ = Checker::make(*this, shared_);
     std::unique_ptr<BankCounter> banks_;
+    Barriers barriers_{*this};
+    CopyEngine copies_{*this};
     std::vector<Thread> threads_;
     dim3 threads_shape_{0, 0, 0};
     Thread* running_ = nullptr;
+    const Thread* blamed_ = nullptr;
     unsigned exited_ = 0;
     std::string failure_;
 

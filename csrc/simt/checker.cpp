@@ -39,31 +39,14 @@ void Checker::begin_block(std::size_t threads) {
     fenced_ = false;
     postponed_.clear();
     acquired_.clear();
-    clocks_.assign((threads + 31) / 32, {});
+    clocks_.begin_block(threads);
     proxy_fences_.assign(threads, {});
-    for (WarpClocks& warp : clocks_) {
-        for (int lane = 0; lane < 32; ++lane)
-            warp.known[lane][lane] = 1;
-    }
+    known_at_fence_.clear();
 }
 
 void Checker::block_barrier() {
     ++epoch_;
-}
-
-void Checker::warp_barrier(int warp, unsigned mask) {
-    WarpClocks& clocks = clocks_[static_cast<std::size_t>(warp)];
-    std::uint16_t joined[32] = {};
-    for (unsigned rest = mask; rest; rest &= rest - 1) {
-        const auto& known = clocks.known[__builtin_ctz(rest)];
-        for (int i = 0; i < 32; ++i)
-            joined[i] = std::max(joined[i], known[i]);
-    }
-    for (unsigned rest = mask; rest; rest &= rest - 1) {
-        const int lane = __builtin_ctz(rest);
-        std::copy(joined, joined + 32, clocks.known[lane]);
-        ++clocks.known[lane][lane];
-    }
+    if (clocks_.wide()) clocks_.share_agents();
 }
 
 Access Checker::stamp(Location location) const {
@@ -72,7 +55,7 @@ Access Checker::stamp(Location location) const {
     access.block = block_number_;
     access.thread = static_cast<std::uint16_t>(thread.warp * 32 + thread.lane);
     access.epoch = epoch_;
-    access.clock = clocks_[static_cast<std::size_t>(thread.warp)].known[thread.lane][thread.lane];
+    access.clock = clocks_.now(access.thread);
     access.location = location;
     return access;
 }
@@ -88,9 +71,9 @@ bool Checker::ordered(const Access& earlier, const Access& now, bool global) con
                    (now.thread == a.thread || now.epoch > a.epoch);
         });
     }
-    if (earlier.thread == now.thread || earlier.epoch != now.epoch) return true;
-    return earlier.thread / 32 == now.thread / 32 &&
-           clocks_[now.thread / 32].known[now.thread % 32][earlier.thread % 32] >= earlier.clock;
+    if (earlier.thread == now.thread && !(earlier.flags & Access::kAgent)) return true;
+    if (earlier.epoch != now.epoch && !(earlier.flags & Access::kAgent)) return true;
+    return clocks_.knows(now.thread, earlier.thread, earlier.clock);
 }
 
 void Checker::check_cell(Cell& cell, Access now, Kind kind, bool global, bool written,
@@ -118,6 +101,11 @@ void Checker::check_cell(Cell& cell, Access now, Kind kind, bool global, bool wr
     const auto race = [&](const Access& earlier, const char* did) {
         const bool same_block = earlier.block == now.block;
         postponed_.clear();
+        if (earlier.flags & Access::kAgent)
+            fail("race: this thread " + std::string(verb(kind)) + " " + name_of(address) +
+                     ", which the asynchronous copy begun at " + describe(earlier.location) + " " +
+                     did + ", and it has not waited for that",
+                 now);
         fail("race: this thread " + std::string(verb(kind)) + " " + name_of(address) + ", and " +
                  name_of_thread(earlier) + " " + did + " it at " + describe(earlier.location) +
                  (same_block ? "; no barrier is between them" : "; nothing orders the two blocks"),
@@ -128,25 +116,16 @@ void Checker::check_cell(Cell& cell, Access now, Kind kind, bool global, bool wr
         for (const Access& reader : cell.readers) {
             if (conflicts(reader)) race(reader, "read");
         }
+        if (clocks_.wide() && !global) {
+            std::vector<Access>& others = more_readers(cell);
+            for (const Access& reader : others) {
+                if (reader.block == block_number_ && conflicts(reader)) race(reader, "read");
+            }
+            others.clear();
+        }
     }
 
-    if (kind == kRead) {
-        const auto replaceable = [&](const Access& reader) {
-            return reader.block != now.block || reader.epoch != now.epoch ||
-                   reader.thread == now.thread;
-        };
-        const auto keep_other_blocks = [&](const Access& reader) {
-            return global && reader.block >= first_block_ && reader.block != now.block;
-        };
-        Access& first = cell.readers[0];
-        Access& second = cell.readers[1];
-        if (first.block == 0 || (replaceable(first) && !keep_other_blocks(first))) {
-            first = now;
-        } else if (replaceable(second) || second.thread / 32 == first.thread / 32) {
-            second = now;
-        }
-        return;
-    }
+    if (kind == kRead) return add_reader(cell, now, global);
     cell.writer = now;
     if (kind == kAtomic) cell.writer.flags = Access::kAtomic;
     if (!global && cell.written_block != block_number_) {
@@ -154,6 +133,36 @@ void Checker::check_cell(Cell& cell, Access now, Kind kind, bool global, bool wr
         cell.written = 0;
     }
     cell.written |= now.mask;
+}
+
+std::vector<Access>& Checker::more_readers(const Cell& cell) {
+    if (more_readers_.empty()) more_readers_.resize(SharedMemory::kArenaBytes / 4 + 1);
+    return more_readers_[shared_shadow_.index(cell)];
+}
+
+void Checker::add_reader(Cell& cell, const Access& now, bool global) {
+    const auto replaceable = [&](const Access& reader) {
+        return reader.block != now.block || ordered(reader, now, global);
+    };
+    const auto keep_other_blocks = [&](const Access& reader) {
+        return global && reader.block >= first_block_ && reader.block != now.block;
+    };
+    Access& first = cell.readers[0];
+    Access& second = cell.readers[1];
+    if (first.block == 0 || (replaceable(first) && !keep_other_blocks(first))) {
+        first = now;
+    } else if (replaceable(second) || second.thread / 32 == first.thread / 32) {
+        second = now;
+    } else if (clocks_.wide() && !global && second.thread / 32 != now.thread / 32) {
+        std::vector<Access>& others = more_readers(cell);
+        for (Access& other : others) {
+            if (other.thread / 32 == now.thread / 32 || replaceable(other)) {
+                other = now;
+                return;
+            }
+        }
+        others.push_back(now);
+    }
 }
 
 void Checker::check_words(const Shadow& shadow, std::uintptr_t address, std::size_t bytes,
@@ -265,14 +274,8 @@ void Checker::synchronise(std::uintptr_t address) {
 // ---- Reports ------------------------------------------------------------------------------------
 
 std::string Checker::name_of(std::uintptr_t address) const {
-    if (shared_.contains(address)) {
-        const std::size_t offset = address - shared_.address();
-        for (const SharedMemory::Array& array : shared_.arrays()) {
-            if (offset >= array.offset && offset < array.offset + array.bytes)
-                return "byte " + std::to_string(offset - array.offset) + " of shared array `" +
-                       array.name() + "`";
-        }
-    }
+    const std::string shared = shared_.name_of(address);
+    if (!shared.empty()) return shared;
     for (const auto& array : global_arrays()) {
         if (address >= array->shadow.begin() && address < array->shadow.end())
             return "byte " + std::to_string(address - array->shadow.begin()) + " of " + array->name;
@@ -281,6 +284,7 @@ std::string Checker::name_of(std::uintptr_t address) const {
 }
 
 std::string Checker::name_of_thread(const Access& access) const {
+    if (access.flags & Access::kAgent) return "a copy";
     const std::string name = block_.describe_thread(access.thread);
     return access.block == block_number_ ? name : name + " of another block";
 }

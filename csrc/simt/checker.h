@@ -2,9 +2,10 @@
 // wrote.
 //
 // Two accesses to the same bytes race if one of them writes, not both are atomic, and nothing
-// orders them: no barrier of the block between them, no __syncwarp that both threads took part in,
-// and, in global memory, they do not belong to different launches. Shuffles, votes and mma order
-// nothing, as on a GPU.
+// orders them: no barrier of the block between them, no chain of mbarriers, named barriers and
+// __syncwarps from one thread to the other, and, in global memory, they do not belong to different
+// launches. Shuffles, votes and mma order nothing, as on a GPU. What a tensor copy does is ordered
+// by what waits for it alone, and what it reads, or writes over, needs a fence of the proxy.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "clocks.h"
 #include "shadow.h"
 #include "shared_memory.h"
 #include "source_location.h"
@@ -38,12 +40,27 @@ class Checker {
     void begin_copy(const AsyncCopy& copy);
     void end_copy(const AsyncCopy& copy);
     void block_barrier();
-    void warp_barrier(int warp, unsigned mask);
+    void warp_barrier(int warp, unsigned mask) { clocks_.meet(warp, mask); }
     void fence() { fenced_ = true; }
+
+    // What threads tell each other by mbarriers and named barriers.
+    Clocks& clocks() { return clocks_; }
+    // The running thread, now; and whether it knows of what another did.
+    Access stamp(Location location) const;
+    bool knows_of(const Access& earlier) const { return ordered(earlier, stamp(0), false); }
+
+    // ---- Agents: what reads and writes in a thread's stead, later
+    // The agent, forked from the running thread, begins an access through the asynchronous proxy;
+    // a write may happen at any moment until `end_agent`.
+    void begin_agent(std::size_t agent, std::uintptr_t address, std::size_t bytes, Kind kind,
+                     Location location);
+    void end_agent(std::uintptr_t address, std::size_t bytes);
+    // The copy, until now waited for by its thread, completes an mbarrier.
+    void hand_over(const AsyncCopy& copy, std::size_t agent);
     // fence.proxy.async of the running thread.
     void fence_proxy();
     // Fails unless what wrote the bytes was followed by a fence of the proxy that the running thread
-    // knows of: it is about to have them read through the asynchronous proxy.
+    // knows of: it is about to have them read, or written over, through the asynchronous proxy.
     void require_proxy_fence(std::uintptr_t address, std::size_t bytes, Location location);
 
     // The report of an uninitialised read; empty if there was none. It waits until the next
@@ -51,9 +68,6 @@ class Checker {
     const std::string& postponed() const { return postponed_; }
 
   private:
-    struct WarpClocks {
-        std::uint16_t known[32][32] = {};  // [a][b]: what lane a knows of lane b's clock
-    };
     struct ProxyFence {
         std::uint16_t epoch;
         std::uint16_t clock;
@@ -71,7 +85,6 @@ class Checker {
         std::uint16_t thread;
     };
 
-    Access stamp(Location location) const;
     bool ordered(const Access& earlier, const Access& now, bool global) const;
     void check_cell(Cell& cell, Access now, Kind kind, bool global, bool written,
                     std::uintptr_t address);
@@ -81,7 +94,9 @@ class Checker {
     void synchronise(std::uintptr_t address);
     void require_no_product_reads(std::uintptr_t address, std::size_t bytes, Kind kind,
                                   const Access& now);
-    bool proxy_fenced(const Access& writer, const Access& now) const;
+    std::vector<Access>& more_readers(const Cell& cell);
+    void add_reader(Cell& cell, const Access& now, bool global);
+    bool proxy_fenced(const Access& writer) const;
     void require_inside_shared(std::uintptr_t address, std::size_t bytes, Kind kind,
                                Location location);
     std::string name_of(std::uintptr_t address) const;
@@ -96,8 +111,11 @@ class Checker {
     std::uint16_t epoch_ = 0;
     bool fenced_ = false;
     std::string postponed_;
-    std::vector<WarpClocks> clocks_;
-    std::vector<std::vector<ProxyFence>> proxy_fences_;                  // of each thread, in order
+    Clocks clocks_;
+    // Of words of shared memory that more than two warps read, where not all meet at one barrier.
+    std::vector<std::vector<Access>> more_readers_;
+    std::vector<std::vector<ProxyFence>> proxy_fences_;  // of each thread, in order
+    std::vector<Clocks::Vector> known_at_fence_;         // of each thread, at its last one
     std::unordered_map<std::uintptr_t, std::vector<Release>> released_;  // of this launch
     std::vector<Acquired> acquired_;                                     // by this block
 };

@@ -4,4 +4,6 @@
 #pragma once
 
 #include "hopper_products.h"
+#include "mbarrier.h"
 #include "proxy.h"
+#include "tensor_copy.h"

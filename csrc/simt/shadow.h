@@ -15,13 +15,19 @@ using Location = std::uint32_t;
 
 // One access, by a thread of a block, to some bytes of a word.
 struct Access {
-    enum Flags : std::uint8_t { kNone = 0, kAtomic = 1, kInFlight = 2 };
+    enum Flags : std::uint8_t {
+        kNone = 0,
+        kAtomic = 1,
+        kInFlight = 2,  // not waited for: any access to it is a race
+        kAgent = 4,     // by an agent, not by a thread: barriers alone order nothing
+        kProxy = 8,     // through the asynchronous proxy
+    };
 
-    std::uint32_t block = 0;  // runs of blocks are numbered from 1; 0: there was no access
-    std::uint16_t thread = 0;
-    std::uint16_t epoch = 0;  // barriers of the block before it
-    std::uint16_t clock = 0;  // of the thread: its warp barriers, plus one
-    std::uint8_t mask = 0;    // bytes of the word
+    std::uint32_t block = 0;   // runs of blocks are numbered from 1; 0: there was no access
+    std::uint16_t thread = 0;  // or agent
+    std::uint16_t epoch = 0;   // barriers of the block before it
+    std::uint16_t clock = 0;   // of the thread
+    std::uint8_t mask = 0;     // bytes of the word
     std::uint8_t flags = kNone;
     Location location = 0;
 };
@@ -49,6 +55,7 @@ class Shadow {
     std::uintptr_t end() const { return begin_ + bytes_; }
     // Of the word that holds `address`; words count from the multiple of 4 below `begin`.
     Cell& cell(std::uintptr_t address) const { return cells_[address / 4 - begin_ / 4]; }
+    std::size_t index(const Cell& cell) const { return static_cast<std::size_t>(&cell - cells_); }
 
   private:
     std::uintptr_t begin_;

@@ -74,6 +74,16 @@ void* SharedMemory::add(const SharedArray* key) {
     return memory_ + arrays_.back().offset;
 }
 
+std::string SharedMemory::name_of(std::uintptr_t address) const {
+    const std::size_t offset = address - this->address();
+    for (const Array& array : arrays_) {
+        if (offset >= array.offset && offset < array.offset + array.bytes)
+            return "byte " + std::to_string(offset - array.offset) + " of shared array `" +
+                   array.name() + "`";
+    }
+    return "";
+}
+
 std::string SharedMemory::damage() const {
 #if !defined(SIMT_ADDRESS_SANITIZER)  // which sees the access itself
     for (const Array& array : arrays_) {

@@ -40,6 +40,8 @@ class SharedMemory {
     std::uintptr_t address() const { return reinterpret_cast<std::uintptr_t>(memory_); }
     bool contains(std::uintptr_t address) const { return address - this->address() < kArenaBytes; }
     const std::vector<Array>& arrays() const { return arrays_; }
+    // "byte 8 of shared array `tile`"; empty if the address is in none.
+    std::string name_of(std::uintptr_t address) const;
 
     static constexpr std::size_t kAlignment = 128;
     static constexpr std::size_t kDynamicAlignment = 1024;

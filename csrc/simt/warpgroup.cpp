@@ -280,9 +280,10 @@ void Block::meet_warpgroup(const WarpgroupCall& call) {
         me.state = Thread::kAtWarpgroup;
         suspend();
     }
-    // The operands were read until now, by two warps at least: whoever overwrites them needs a
-    // barrier with both.
-    if (call.kind == WarpgroupCall::kWait && checker_ && me.lane == 0 && me.warp % 4 < 2) {
+    // The operands were read until now: whoever overwrites them needs a barrier with the warps. With
+    // one of the block, two of them stand for all.
+    if (call.kind == WarpgroupCall::kWait && checker_ && me.lane == 0 &&
+        (me.warp % 4 < 2 || checker_->clocks().wide())) {
         for (const std::uint32_t offset : group.finished_reads())
             checker_->access(shared_.address() + offset, kPiece, Checker::kRead,
                              location_of(call.site));
@@ -334,6 +335,18 @@ const unsigned char* Block::proxy_view() {
         proxy_view_is_old_ = false;
     }
     return proxy_view_.data();
+}
+
+const unsigned char* Block::seen_through_proxy(const unsigned char* shared) {
+    if (checker_) return shared;
+    return proxy_view() + (reinterpret_cast<std::uintptr_t>(shared) - shared_.address());
+}
+
+void Block::written_through_proxy(const unsigned char* shared, std::size_t bytes) {
+    if (checker_) return;
+    proxy_view();
+    std::memcpy(&proxy_view_[reinterpret_cast<std::uintptr_t>(shared) - shared_.address()], shared,
+                bytes);
 }
 
 // ---- The names of hopper_products.h -------------------------------------------------------------

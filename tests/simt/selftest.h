@@ -23,6 +23,11 @@ std::vector<Case> broken_cases();
 // Of products of warpgroups.
 std::vector<Case> correct_warpgroup_cases();
 std::vector<Case> broken_warpgroup_cases();
+// Of mbarriers and named barriers, and of tensor copies.
+std::vector<Case> correct_barrier_cases();
+std::vector<Case> broken_barrier_cases();
+std::vector<Case> correct_tensor_cases();
+std::vector<Case> broken_tensor_cases();
 
 // An array that kernels may touch; unless it has values, reading it before it is written is an
 // error.

@@ -17,6 +17,30 @@ SCHEDULES = [(schedule, seed) for schedule in ("depth_first", "random") for seed
 
 # What the emulator says in every build, since it needs to know only who waits where and what is launched.
 ALWAYS = {
+    "missing_arrival": "^divergence: no thread can go on; .*mbarrier_wait with parity",
+    "too_many_arrivals": r"^too many arrivals at the mbarrier at byte 0 of shared array `full` \(phase 0, 0 of 32 ",
+    "named_barrier_16": "^named barriers are 1 to 15",
+    "named_barrier_of_100": "^a named barrier takes whole warps of the block, got 100 threads",
+    "named_barrier_of_two_sizes": "^named barrier 1 is of (64|128) threads here and of (64|128) at ",
+    "named_barrier_waits_for_ever": "^divergence: no thread can go on; .* waits in named barrier 1 at ",
+    "named_barrier_of_half_warps": "^divergence: a warp comes to a named barrier with 16 of its lanes",
+    "mbarrier_not_initialised": "^an mbarrier that is not initialised is used",
+    "mbarrier_of_nobody": "^an mbarrier expects from 1 to 1048575 arrivals, got 0",
+    "mbarrier_initialised_twice": "is initialised a second time",
+    "mbarrier_overwritten": "^the mbarrier at byte 0 of .* has been overwritten by an ordinary store|^race: ",
+    "mbarrier_of_too_many_bytes": "^too many arrivals|^more than 1048575 bytes pending",
+    "mbarrier_of_parity_2": "^the parity of a phase is 0 or 1, got 2",
+    "mbarrier_waits_for_ever": r"mbarrier_wait with parity 1 for .*\(phase 1, 1 of 1 arrivals and 0 bytes pending\)",
+    "too_many_registers": "^setmaxnreg: the warpgroups ask for 66560 registers together; a multiprocessor has 65536",
+    "load_of_too_few_bytes": "^too few bytes expected: |^divergence: .* and -?[1-9][0-9]* bytes pending",
+    "load_of_too_many_bytes": "^divergence: no thread can go on; .*arrivals and 16 bytes pending",
+    "load_without_init_fence": "^missing fence: the mbarrier at byte 0 of .* no mbarrier_init_fence",
+    "load_misaligned": "^misaligned address: a tensor copy needs a multiple of 128 bytes",
+    "load_of_other_kind": "^this copy needs a map that is im2col",
+    "load_of_other_rank": "^the tensor map has 2 dimensions, the copy 1",
+    "load_not_waited_for": "^the block ends",
+    "store_not_waited_for": "^a thread exits and has not waited for its tensor stores",
+    "store_without_commit": "^a thread exits and has not waited for its tensor stores|^race: ",
     "divergent_barrier": r"^barrier divergence: .*broken_kernels.cpp:\d+, while thread .*broken_kernels.cpp:\d+",
     "barrier_against_shuffle": "divergence",
     "exited_lane": "names lane 8, which has exited",
@@ -55,6 +79,21 @@ ALWAYS = {
 
 # What needs every access examined.
 CHECKED = {
+    "no_wait_for_full": "^(race|uninitialised read): .* of shared array `stages`",
+    "no_wait_for_empty": "^race: .* of shared array `stages`|^divergence: .* mbarrier_wait",
+    "wrong_parity": "^(race|uninitialised read): .* of shared array `stages`",
+    "one_lane_arrives": "^race: .* of shared array `stages`",
+    "no_wait_for_copies": "^(race|uninitialised read): .* of shared array `stages`",
+    "reader_that_does_not_arrive": "^race: this thread writes byte .* of shared array `tile`",
+    "other_named_barrier": "^race: .* of shared array `tile`",
+    "mbarrier_without_barrier": "^race: .* of shared array `barrier`|^an mbarrier that is not initialised",
+    "load_without_wait": "^(race|uninitialised read): .* of shared array `stages`",
+    "load_over_readers": "^race: .* of shared array `stages`|^too many arrivals",
+    "load_over_a_store": "^missing fence: the asynchronous proxy accesses byte 0 of shared array `stages`",
+    "load_out_of_bounds": "^out of bounds: this thread reads 16 bytes at byte 8064 of x, which has 8064",
+    "store_without_fence": "^missing fence: .* of shared array `dynamic shared memory`.*no fence_proxy_async",
+    "store_with_fence_of_one_thread": "^missing fence: .* of shared array `dynamic shared memory`",
+    "store_reused_too_early": "^race: .* writes byte .*, which the asynchronous copy begun at .* read",
     "missing_barrier": r"^race: .* of shared array `tile`.*no barrier is between them",
     "reused_too_early": "^race: .*no barrier is between them",
     "missing_warp_barrier": "^race: .*no barrier is between them",
@@ -127,7 +166,9 @@ def test_always_caught(module, name, schedule, seed):
 def test_caught_where_accesses_are_examined(name, schedule, seed):
     message = failure(selftest("_selftest_checked"), name, schedule=schedule, seed=seed)
     assert re.search(CHECKED[name], message)
-    assert re.search(r"thread \(\d+, 0, 0\), at tests/simt/(broken|warpgroup)_kernels.cpp:\d+\n", message)
+    assert re.search(
+        r"thread \(\d+, 0, 0\), at tests/simt/(barrier|broken|tensor|warpgroup)_kernels.cpp:\d+\n", message
+    )
 
 
 def test_every_broken_kernel_is_listed(module):
