@@ -18,6 +18,7 @@ PRECISIONS = {"Fp32": "fp32", "Tf32": "tf32", "Bf16": "bf16"}
 _ROW = 16  # bytes of a WindowRow (windows.cuh)
 _CELLS = 8, 64  # rows and columns that the tile of a patch has (patch_tiles.cuh)
 _PATCH_COLS = 72
+REGION = 512  # pixels, at most, of a region of a weight gradient (wgrad_patch.cuh)
 _PIXEL = 32  # bytes that a stage has of a pixel
 
 
@@ -91,7 +92,8 @@ def busy_cycles(counts: gpu_sass.Counts, gpu: Gpu) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes, from the template arguments of csrc/kernels/conv/mma.cuh, ffma.cuh and patch_tiles.cuh."""
+    """What a block computes, from the template arguments of csrc/kernels/conv/mma.cuh, ffma.cuh, patch_tiles.cuh and
+    image_patch.cuh."""
 
     precision: str
     rows: int
@@ -102,10 +104,12 @@ class Tile:
     efficiency: float  # kEfficiency
     more_reads: int  # cycles beyond one an instruction in which a warp reads its operands, a k-tile; of a patch, a turn
     tap_rows: int = 0  # of a patch of y: taps below each other that are multiplied in a turn of the loop over taps
+    of_image: bool = False  # its rows are read from a patch of the image
 
     @classmethod
     def parse(cls, text: str) -> Tile | None:
-        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>" or "PatchTile<Bf16, 16, 4>"."""
+        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>", "PatchTile<Bf16, 16, 4>" or
+        "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>"."""
         if found := re.match(r"MmaTile<(\w+), ([\d, ]+)>", text):
             warps_m, warps_n, rows, cols, stages, blocks = map(int, found[2].split(", "))
             precision, ratio = PRECISIONS[found[1]], rows * cols / (rows + cols)
@@ -119,6 +123,11 @@ class Tile:
             more = 4 * (m * (max(lanes_m, 8) // 8 - 1) + n * (max(lanes_n, 8) // 8 - 1))
             size = warps_m * lanes_m * m, warps_n * lanes_n * n, warps_m * warps_n
             return cls("fp32", *size, stages, blocks, efficiency, more)
+        if found := re.match(r"(Wgrad)?ImageTile<(\w+), ([\d, ]+)>", text):
+            warps_m, warps_n, rows, cols, stages, blocks = map(int, found[3].split(", "))
+            size = warps_m * rows, warps_n * cols, warps_m * warps_n
+            more = 0 if found[1] else 3 * 2 * cols // 16  # filters, 16 bytes a lane
+            return cls(PRECISIONS[found[2]], *size, stages, blocks, 0.8, more, of_image=True)
         if found := re.match(r"PatchTile<(\w+), (\d+), (\d+)>", text):
             precision, cols, tap_rows = PRECISIONS[found[1]], int(found[2]), int(found[3])
             wide = cols >= (12 if precision == "fp32" else 16)
@@ -129,7 +138,7 @@ class Tile:
 
     @property
     def main_loop(self) -> str:
-        return "ffma" if self.precision == "fp32" else "mma"
+        return "patch" if self.of_image else "ffma" if self.precision == "fp32" else "mma"
 
     @property
     def name(self) -> str:
@@ -164,7 +173,7 @@ class Kernel:
 
     code: gpu_sass.Code
     template: str  # "fprop_kernel<MmaTile<Bf16, 2, 2, 64, 64, 4, 2>, 8, true>"
-    operation: str  # fprop, block, dgrad, patch dgrad, wgrad, unpool wgrad
+    operation: str  # fprop, block, dgrad, patch dgrad, patch fprop, patch block, patch wgrad, wgrad, unpool wgrad
     tile: Tile
     width_a: int  # of copies, in elements
     width_b: int
@@ -337,6 +346,50 @@ class PatchKernel(Kernel):
         return down * across * _PIXEL + self.filter_bytes
 
 
+@dataclass(frozen=True)
+class ImageKernel(Kernel):
+    """Of few channels, whose windows are read from a patch of the image (image_patch.cuh). Any window: in the record
+    that of ZFNet's first layer, for a region of 11 x 11 pixels; 16 x 32 of the weight gradient."""
+
+    slots: int = 532  # 16 bytes each
+    chunks: int = 28  # of a window
+
+    @classmethod
+    def parse(cls, code: gpu_sass.Code, name: str) -> ImageKernel | None:
+        found = re.match(r"(?:void )?((block|fprop|wgrad)_patch_kernel<(.*?>)>)\(", name.replace(" >", ">"))
+        if not found or code.loop is None or (tile := Tile.parse(found[3])) is None:
+            return None
+        vector = 16 // tile.element
+        if found[2] == "wgrad":
+            return cls(code, found[1], "patch wgrad", tile, vector, 1, True, slots=1520)
+        return cls(code, found[1], f"patch {found[2]}", tile, 1, vector, True)
+
+    def with_patch(self, slots: int, chunks: int) -> ImageKernel:
+        return dataclasses.replace(self, slots=slots, chunks=chunks)
+
+    @property
+    def name(self) -> str:
+        return f"{self.operation} {self.tile.precision} {self.tile.name}"
+
+    def from_l2(self, rows: float, cols: float) -> float:
+        """Of filters or of dy: patches are copied element by element."""
+        return 64 * (rows if self.operation == "patch wgrad" else cols)
+
+    @property
+    def k_tiles(self) -> int:
+        return -(-self.chunks // 4)
+
+    @property
+    def dynamic_shared(self) -> int:
+        tile = self.tile
+        if self.operation == "patch wgrad":
+            return 2 * 4 * REGION + 16 * self.slots + tile.stages * 64 * (tile.rows + 8)
+        own = 16 * self.k_tiles + 16 * self.slots + tile.stages * 64 * tile.cols
+        if self.operation == "patch block":  # the map takes their place
+            own = max(own, tile.rows * (tile.cols + 16) * tile.element)
+        return 4 * tile.rows + own
+
+
 def plain(name: str) -> str:
     """A demangled name without the project's namespaces."""
     return re.sub(r"\b(?:zfcuda|conv)::", "", name)
@@ -344,6 +397,6 @@ def plain(name: str) -> str:
 
 def kernels(codes: Sequence[gpu_sass.Code], names: Sequence[str]) -> list[Kernel]:
     """The products among them, whose plain names these are."""
-    kinds = (Kernel, PatchKernel)
+    kinds = (Kernel, PatchKernel, ImageKernel)
     found = [kind.parse(code, name) for code, name in zip(codes, names, strict=True) for kind in kinds]
     return sorted((one for one in found if one), key=lambda one: (one.operation, one.name))

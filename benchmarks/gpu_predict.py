@@ -13,12 +13,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import gpu_sass
-from case_kinds import Block, Case, Conv, Dense, pair
-from gpu_model import GPUS, Gpu, Kernel, PatchKernel, Tile
+from case_kinds import Block, Case, Conv, Dense, Pool, pair
+from gpu_model import GPUS, REGION, Gpu, ImageKernel, Kernel, PatchKernel, Tile
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
 _MAX_GATHERS = 7  # kMaxGathers (block_grad.cuh)
 _MAX_PATCH_CHANNELS, _MAX_PATCH_COLUMNS = 4, 64  # kMaxPatchChannels, kMaxPatchColumns (dgrad_patch.cuh)
+_MAX_IMAGE_CHANNELS = 4  # kMaxImageChannels (image_patch.cuh)
+_ELEMENT_COPY_COST = 2  # kElementCopyCost
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # kFmasPerByte (tiles.cuh)
 
 ASSUMPTIONS = (
@@ -168,6 +170,78 @@ def patch_plans(every: Iterable[Kernel], conv: Conv, precision: str, gpu: Gpu) -
     return sorted(plans, key=lambda plan: -plan.kernel.tile.cols)
 
 
+@dataclass(frozen=True)
+class Tiling:
+    """How a pooled map is cut (pooled_regions.cuh)."""
+
+    tiles: int  # of an image
+    height: int  # of the region of each
+    width: int
+
+
+def tiling(conv: Conv, pool: Pool | None, rows: int, filled: int = 1) -> Tiling | None:
+    """The one with the fewest tiles, or of a map without a pool; None if no window fits."""
+    p, q = pool.output if pool else conv.output
+    window, stride = (pair(pool.window), pair(pool.stride)) if pool else ((1, 1), (1, 1))
+    best = None
+    for down in range(1, p + 1):
+        height = (down - 1) * stride[0] + window[0]
+        most = rows // height // filled * filled
+        if most < window[1]:
+            break
+        across = min(q, (most - window[1]) // stride[1] + 1)
+        tiles = math.ceil(p / down) * math.ceil(q / across)
+        if best is None or tiles < best.tiles:
+            best = Tiling(tiles, height, (across - 1) * stride[1] + window[1])
+    return best
+
+
+def image_plans(
+    every: Iterable[Kernel], conv: Conv, pool: Pool | None, operation: str, precision: str, gpu: Gpu
+) -> list[Plan]:
+    """Of few channels: one for each kernel of an operation ("fprop", "block", "wgrad") that reads patches of the image
+    and may run (image_patch.cuh, wgrad_patch.cuh)."""
+    vector = 8 if precision == "bf16" else 4
+    is_wgrad = operation == "wgrad"
+    if conv.channels > _MAX_IMAGE_CHANNELS or (is_wgrad and conv.maps % vector):
+        return []
+    pixels = vector // (4 if conv.channels > 2 else conv.channels)
+    (r, s), (stride_h, stride_w) = pair(conv.kernel), pair(conv.stride)
+    shifts, step, taps = pixels // math.gcd(stride_w, pixels), stride_w // math.gcd(stride_w, pixels), -(-s // pixels)
+    plans = []
+    for one in every:
+        tile = one.tile
+        if not isinstance(one, ImageKernel) or (one.operation, tile.precision) != (f"patch {operation}", precision):
+            continue
+        if not (cut := tiling(conv, pool, REGION if is_wgrad else tile.rows, shifts)):
+            continue
+        across = -(-cut.width // shifts)
+        pitch = across + -(-((taps - 1) // step) // 8) * 8
+        lines = cut.height + (r - 1) // stride_h
+        kernel = one.with_patch(min(step, taps) * min(r, stride_h) * lines * shifts * pitch, r * taps)
+        if kernel.dynamic_shared > gpu.shared - gpu_sass.RESERVED:
+            continue
+        regions = conv.n * cut.tiles
+        if is_wgrad:
+            blocks = math.ceil(conv.maps / tile.rows) * math.ceil(kernel.chunks * vector / tile.cols)
+            slots = gpu.sms * tile.min_blocks
+            per_split = math.ceil(regions / min(slots // blocks, regions)) if blocks * 2 <= slots else regions
+            splits = math.ceil(regions / per_split)
+            k_tiles = per_split * math.ceil(cut.height * shifts * across / tile.depth)
+            cost = _cost(tile, blocks * splits, per_split * REGION // tile.depth, gpu)
+            plans.append(Plan(kernel, blocks, splits, k_tiles, cost))
+        else:
+            blocks = regions * math.ceil(conv.maps / tile.cols)
+            plans.append(Plan(kernel, blocks, 1, kernel.k_tiles, _cost(tile, blocks, kernel.k_tiles, gpu)))
+    return sorted(plans, key=lambda plan: (-plan.kernel.tile.cols, -plan.kernel.tile.rows))
+
+
+def _copy_cost(conv: Conv, precision: str) -> int:
+    """copy_cost (image_patch.cuh)."""
+    whole = conv.channels % (8 if precision == "bf16" else 4) == 0
+    return 1 if whole or precision == "fp32" else _ELEMENT_COPY_COST
+
+
 def conv_plan(every: Sequence[Kernel], conv: Conv, operation: str, precision: str, gpu: Gpu) -> Plan:
     """Of one of the three directions. NoKernelError."""
     if operation == "dgrad" and (patches := patch_plans(every, conv, precision, gpu)):
@@ -175,37 +249,36 @@ def conv_plan(every: Sequence[Kernel], conv: Conv, operation: str, precision: st
         aligned = dataclasses.replace(product(conv, operation, precision), vector_a=True, vector_b=False)
         if not candidates(every, aligned) or cheapest_plan(every, aligned, gpu).cost >= patch.cost:
             return patch
-    return cheapest_plan(every, product(conv, operation, precision), gpu)
-
-
-def _regions(block: Block, rows: int) -> int:
-    """Tiles of the pooled map that a fused block is cut into (block_fprop.cuh); 0 if no window fits."""
-    (p, q), window, stride = block.pool.output, pair(block.pool.window), pair(block.pool.stride)
-    fewest = 0
-    for height in range(1, p + 1):
-        most = rows // ((height - 1) * stride[0] + window[0])
-        if most < window[1]:
-            break
-        width = min(q, (most - window[1]) // stride[1] + 1)
-        tiles = math.ceil(p / height) * math.ceil(q / width)
-        fewest = min(fewest or tiles, tiles)
-    return fewest
+    wanted = product(conv, operation, precision)
+    if operation in ("fprop", "wgrad") and (patches := image_plans(every, conv, None, operation, precision, gpu)):
+        patch = min(patches, key=lambda plan: plan.cost)
+        copied = _copy_cost(conv, precision)
+        if not candidates(every, wanted) or patch.cost < copied * cheapest_plan(every, wanted, gpu).cost:
+            return patch
+    return cheapest_plan(every, wanted, gpu)
 
 
 def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> Plan | None:
     """Of the fused kernel; None where two operations are cheaper."""
-    conv = block.conv
-    aligned = dataclasses.replace(product(conv, "fprop", precision), vector_a=True, vector_b=True)
-    best, least = None, cheapest_plan(every, aligned, gpu).cost
+    conv, copies = block.conv, _copy_cost(block.conv, precision)
+    composed = conv_plan(every, conv, "fprop", precision, gpu)
+    if isinstance(composed.kernel, ImageKernel):
+        best, least = None, composed.cost
+    else:
+        aligned = dataclasses.replace(product(conv, "fprop", precision), vector_a=True, vector_b=True)
+        best, least = None, copies * cheapest_plan(every, aligned, gpu).cost
     written = (2 if precision == "bf16" else 4) * conv.n * math.prod(conv.output) * conv.maps
     least += 2 * written * _FMAS_PER_BYTE[precision] / gpu.sms
     wanted = product(conv, "block", precision)
+    plans = []
     for kernel in candidates(every, wanted):
-        blocks = conv.n * _regions(block, kernel.tile.rows) * math.ceil(conv.maps / kernel.tile.cols)
-        k_tiles = math.ceil(wanted.depth / kernel.tile.depth)
-        cost = _cost(kernel.tile, blocks, k_tiles, gpu)
-        if blocks and cost < least and kernel.dynamic_shared <= gpu.shared - gpu_sass.RESERVED:
-            best, least = Plan(kernel, blocks, 1, k_tiles, cost), cost
+        cut, k_tiles = tiling(conv, block.pool, kernel.tile.rows), math.ceil(wanted.depth / kernel.tile.depth)
+        if cut and kernel.dynamic_shared <= gpu.shared - gpu_sass.RESERVED:
+            blocks = conv.n * cut.tiles * math.ceil(conv.maps / kernel.tile.cols)
+            plans.append(Plan(kernel, blocks, 1, k_tiles, copies * _cost(kernel.tile, blocks, k_tiles, gpu)))
+    for plan in (*plans, *image_plans(every, conv, block.pool, "block", precision, gpu)):
+        if plan.cost < least:
+            best, least = plan, plan.cost
     return best
 
 
@@ -218,6 +291,8 @@ def unpool_wgrad_plan(every: Sequence[Kernel], block: Block, precision: str, gpu
     )
     wanted = dataclasses.replace(product(block.conv, "unpool wgrad", precision), depth=4 * block.n * quads)
     narrowest = cheapest_plan(every, dataclasses.replace(wanted, vector_a=True), gpu).kernel.tile.cols
+    if isinstance(conv_plan(every, block.conv, "wgrad", precision, gpu).kernel, ImageKernel):
+        return None
     if math.ceil(wanted.cols / narrowest) > _MAX_GATHERS:
         return None
     return cheapest_plan(every, wanted, gpu)
@@ -329,7 +404,7 @@ def _block(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> l
     pooled = block.n * math.prod(block.pool.output) * conv.maps * (element + 1)  # bytes, with the switches
     if plan := block_plan(every, block, precision, gpu):
         return [_run(plan, conv, "block", gpu, pooled)]
-    plan = cheapest_plan(every, product(conv, "fprop", precision), gpu)
+    plan = conv_plan(every, conv, "fprop", precision, gpu)
     return [_run(plan, conv, "fprop", gpu), _pass(y * element + pooled, gpu)]
 
 
@@ -344,5 +419,5 @@ def _block_grad(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu)
     if through_switches := unpool_wgrad_plan(every, block, precision, gpu):
         steps.append(_run(through_switches, conv, "unpool wgrad", gpu, pooled * (element + 1)))
     else:
-        steps += [unpool, _run(cheapest_plan(every, product(conv, "wgrad", precision), gpu), conv, "wgrad", gpu)]
+        steps += [unpool, _run(conv_plan(every, conv, "wgrad", precision, gpu), conv, "wgrad", gpu)]
     return [*steps, unpool, _run(conv_plan(every, conv, "dgrad", precision, gpu), conv, "dgrad", gpu)]

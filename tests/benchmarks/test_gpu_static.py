@@ -155,6 +155,31 @@ def test_a_kernel_of_patches():
     assert gpu_model.kernels([gpu_sass.Code("mangled", 138, 0, 0, 9, None, counts[0])], [name]) == []
 
 
+def test_kernels_that_read_patches_of_the_image():
+    """A k-tile is four chunks of a window, whose filters come from L2; of the weight gradient 32 pixels of dy."""
+    fprop = code(["HMMA.16816.F32.BF16"] * 48 + ["LDSM.16.M88.4"] * 8 + ["LDS.128"] * 6, registers=160)
+    wgrad = code(["HMMA.16816.F32.BF16"] * 42 + ["LDSM.16.MT88.4"] * 13, registers=160)
+    names = [
+        "void block_patch_kernel<ImageTile<Bf16, 2, 2, 64, 48, 3, 3> >(ConvShape)",
+        "void fprop_patch_kernel<ImageTile<Bf16, 2, 2, 64, 48, 3, 3> >(ConvShape)",
+        "void wgrad_patch_kernel<WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3> >(ConvShape)",
+        "void fprop_patch_kernel<Other<1> >(int)",
+    ]
+    block, forward, backward = gpu_model.kernels([fprop, fprop, wgrad, fprop], names)
+    assert block.name == "patch block bf16 patch 128x96"
+    assert forward.name == "patch fprop bf16 patch 128x96"
+    assert backward.name == "patch wgrad bf16 patch 96x112"
+    assert forward.dynamic_shared == 4 * 128 + 7 * 16 + 532 * 16 + 3 * 96 * 64
+    assert block.dynamic_shared == 4 * 128 + 128 * 112 * 2
+    assert backward.dynamic_shared == 4096 + 1520 * 16 + 3 * 64 * 104
+    cycles = forward.cycles(H200)
+    assert cycles["shared"] == 4 * (8 * 4 + 6 * 4)
+    assert cycles["L2"] == 96 * 64 / 28
+    assert forward.share(H200) == pytest.approx(0.63)
+    assert backward.cycles(H200)["L2"] == 96 * 64 / 28
+    assert forward.with_patch(900, 66).k_tiles == 17
+
+
 def test_a_main_loop_that_is_not_one_k_tile_is_an_error():
     kernel = gpu_model.Kernel.parse(code(["HMMA.16816.F32.BF16"] * 2 * _HMMA), FPROP)
     with pytest.raises(

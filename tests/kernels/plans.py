@@ -41,6 +41,7 @@ def _forced(module, precision, operation, query, choose):
 
 
 def with_tile(name):
-    """The first candidate with this tile, whatever its main loop, and thus with the splits that the heuristic would
-    take."""
-    return lambda candidates: next((one for one in candidates if one[0].endswith(f" {name}")), None)
+    """The first candidate with this tile that copies its operands, whatever its main loop, and thus with the splits
+    that the heuristic would take."""
+    names = f"ffma {name}", f"mma {name}"
+    return lambda candidates: next((one for one in candidates if one[0] in names), None)

@@ -112,6 +112,21 @@ def test_a_product_with_few_columns(device, arithmetic):
     check(device, lambda to: ops.conv_transpose2d(to(DY), to(FEW), **own), arithmetic.dtype)
 
 
+def test_products_on_patches_of_the_image(device, arithmetic, force_plan):
+    """Of few channels."""
+    images = np.random.default_rng(3).standard_normal((3, 30, 40, 3), np.float32)
+    maps = np.random.default_rng(4).standard_normal((3, 15, 20, 72), np.float32)
+    force_plan(lambda found: next((one for one in found if one[0].startswith("patch")), None))
+    own = {"stride": 2, "padding": 1, **arithmetic.options}
+    pool = {"window": 3, "pool_stride": 2, "pool_padding": 1}
+    for run in (
+        lambda to: ops.conv2d(to(images), to(FEW), **own),
+        lambda to: ops.conv2d_relu_pool(to(images), to(FEW), None, **own, **pool),
+        lambda to: ops.conv2d_weight_grad(to(images), to(maps), kernel_size=4, **own),
+    ):
+        check(device, run, arithmetic.dtype)
+
+
 @pytest.mark.parametrize("dtype", ELEMENTS)
 @pytest.mark.parametrize("name", OTHERS)
 def test_others(device, dtype, name):

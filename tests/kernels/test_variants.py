@@ -20,6 +20,7 @@ FAMILIES = (
     "depthwise",
     "dgrad_patch",
     "image",
+    "image_patch",
     "leaky_relu",
     "loss",
     "norm",

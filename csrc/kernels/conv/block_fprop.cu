@@ -2,13 +2,15 @@
 #include "block_fprop.cuh"
 
 #include "block_map.h"
+#include "block_patch.cuh"
 
 namespace zfcuda {
 
 template <class Math>
 std::size_t conv2d_relu_pool_workspace(const ConvShape& shape, const PoolShape& pool) {
     check_block(shape, pool);
-    if (conv::plan_block<Math>(shape, pool)) return 0;
+    if (const auto plan = conv::plan_block<Math>(shape, pool))
+        return conv::block_patch_workspace<Math>(shape, pool, *plan);
     return conv::map_bytes<Element<Math>>(shape) + conv2d_workspace<Math>(shape);
 }
 
@@ -26,6 +28,8 @@ void conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const Eleme
         max_pool2d(pool, map, y, switches, stream);
         return;
     }
+    if (plan->kernel.main_loop == MainLoop::kPatch)
+        return block_patch<Math>(shape, pool, *plan, x, w, b, y, switches, workspace, stream);
     with_list(typename Tiles<Math>::Block{}, is_vectorisable(shape.c, x),
               is_vectorisable(shape.c, w), [&](auto tiles) {
                   with_tile(tiles, plan->kernel, [&](auto tile) {

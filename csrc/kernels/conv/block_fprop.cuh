@@ -13,6 +13,7 @@
 #pragma once
 
 #include "fprop.cuh"
+#include "fprop_patch.cuh"
 #include "pooled_regions.cuh"
 
 namespace zfcuda::conv {
@@ -32,8 +33,8 @@ struct BlockMemory {
         sizeof(WindowRow) * Tile::kRows + std::max(Loop::kBytes, kMap);
 };
 
-// Calls use(plan) for each tile of the fused kernel that windows fit into; both of its lists have
-// the same. (Devices of compute capability 8.6 and 8.9 have no room for the largest.)
+// Calls use(plan) for each tile of the fused kernels, this one and that of block_patch.cuh, that
+// windows fit into; both lists of this one have the same. (Devices of compute capability 8.6 and 8.9 have no room for the largest.)
 template <class Math, class Use>
 void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) {
     if (!conv.is_dense()) return;
@@ -44,8 +45,11 @@ void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) 
             if (!tiling || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
             const int k_tiles = divide_up(conv.r * conv.s * conv.c, Tile::kDepth);
             const double cost = tile_cost<Tile>(count_regions(pool, *tiling), k_tiles);
-            use(Plan{kKernel<Tile>, 1, k_tiles, cost});
+            use(Plan{kKernel<Tile>, 1, k_tiles, cost * copy_cost<Math>(conv)});
         });
+    });
+    for_each_image_tile<Math>(conv, pool, [&](auto tile, const auto& tiling, const auto& patch) {
+        use(plan_image_tile<decltype(tile)>(pool, tiling, patch));
     });
 }
 
@@ -54,8 +58,12 @@ template <class Math>
 std::optional<Plan> cheapest_block_plan(const ConvShape& conv, const PoolShape& pool) {
     if (!conv.is_dense()) return std::nullopt;
     double least = 0;
-    with_list(typename Tiles<Math>::Fprop{}, true, true,
-              [&](auto tiles) { least = cheapest_plan(tiles, fprop_product<Math>(conv)).cost; });
+    if (const auto patch = cheapest_fprop_patch_plan<Math>(conv))
+        least = patch->cost;
+    else
+        with_list(typename Tiles<Math>::Fprop{}, true, true, [&](auto tiles) {
+            least = copy_cost<Math>(conv) * cheapest_plan(tiles, fprop_product<Math>(conv)).cost;
+        });
     // The map is written and read again.
     const double map = 1.0 * sizeof(Element<Math>) * conv.n * conv.p() * conv.q() * conv.k;
     least += 2 * map * Tiles<Math>::kFmasPerByte / simt::multiprocessors();

@@ -4,12 +4,14 @@
 // twice: there dy is made from the switches (unpooled_map.cuh) and no map exists. That costs some
 // 7 instructions a value, though, and other layers read each pixel 9 to 20 times: there one pass
 // writes the map, and the product copies it asynchronously. `kMaxGathers` is where the one becomes
-// dearer than the other. Pools of other windows and strides have a map always.
+// dearer than the other. A product that reads patches of the image (wgrad_patch.cuh) has so little
+// to do besides that a map is always cheaper. Pools of other windows and strides have one, too.
 #pragma once
 
 #include "plan.h"
 #include "tiles.cuh"
 #include "unpooled_map.cuh"
+#include "wgrad_patch.cuh"
 
 namespace zfcuda::conv {
 
@@ -34,7 +36,8 @@ inline bool can_read_through_switches(const ConvShape& shape, const PoolShape& p
 // Whether gathering costs less than a map.
 template <class Math>
 bool should_read_through_switches(const ConvShape& shape, const PoolShape& pool) {
-    if (!can_read_through_switches(shape, pool)) return false;
+    if (!can_read_through_switches(shape, pool) || cheapest_wgrad_patch_plan<Math>(shape))
+        return false;
     int gathers = 0;
     const bool vector_x = shape.c % kVectorWidth<Element<Math>> == 0;
     with_list(typename Tiles<Math>::Wgrad{}, true, vector_x, [&](auto tiles) {

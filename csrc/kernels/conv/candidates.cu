@@ -6,8 +6,10 @@
 #include "block_fprop.cuh"
 #include "block_grad.cuh"
 #include "dgrad_patch.cuh"
+#include "fprop_patch.cuh"
 #include "plan.h"
 #include "tiles.cuh"
+#include "wgrad_patch.cuh"
 
 namespace zfcuda::conv {
 
@@ -63,9 +65,15 @@ std::vector<Choice> candidates(const Problem& problem) {
     CandidateList found;
     switch (problem.operation) {
         case Operation::kConv2d:
+            if (const auto plan = cheapest_fprop_patch_plan<Math>(shape))
+                found.add(Choice{plan->kernel});
             with_fprop_tiles<Math>(shape, [&](auto lists) {
                 found.add_product(lists, fprop_product<Math>(shape), vector_c, vector_c);
             });
+            for_each_image_tile<Math>(shape, pool_of_pixels(shape),
+                                      [&](auto tile, const auto&, const auto&) {
+                                          found.add(Choice{kKernel<decltype(tile)>});
+                                      });
             break;
         case Operation::kConvTranspose2d:
             if (const auto plan = cheapest_patch_plan<Math>(shape))
@@ -80,8 +88,16 @@ std::vector<Choice> candidates(const Problem& problem) {
             });
             break;
         case Operation::kConv2dWeightGrad:
+            if (const auto plan = cheapest_wgrad_patch_plan<Math>(shape))
+                found.add(Choice{plan->kernel, plan->splits});
             found.add_product(typename Tiles<Math>::Wgrad{}, wgrad_product<Math>(shape), vector_k,
                               vector_c);
+            for_each_wgrad_image_tile<Math>(
+                shape, [&](auto tile, const Product& product, auto&&...) {
+                    const Plan plan = plan_wgrad_patch<decltype(tile)>(product);
+                    for (const int splits : {plan.splits, 1})
+                        found.add(Choice{plan.kernel, splits});
+                });
             break;
         case Operation::kConv2dReluPool:
             if (const auto plan = cheapest_block_plan<Math>(shape, problem.pool))

@@ -1,11 +1,15 @@
 // conv2d: see fprop.cuh.
 #include "fprop.cuh"
 
+#include "fprop_patch.cuh"
+
 namespace zfcuda {
 
 template <class Math>
 std::size_t conv2d_workspace(const ConvShape& shape) {
     shape.check();
+    if (const auto plan = conv::fprop_patch_plan<Math>(shape))
+        return conv::fprop_patch_workspace<Math>(shape, *plan);
     std::size_t bytes = 0;
     conv::with_fprop_tiles<Math>(shape, [&](auto lists) {
         bytes = conv::product_workspace(lists, conv::fprop_product<Math>(shape));
@@ -18,6 +22,11 @@ void conv2d(const ConvShape& shape, const Element<Math>* x, const Element<Math>*
             const float* scale, const Element<Math>* add, bool relu, Element<Math>* y,
             void* workspace, Stream stream) {
     using namespace conv;
+    if (const auto plan = fprop_patch_plan<Math>(shape)) {
+        const Epilogue<Element<Math>> epilogue{scale, b, add, relu,
+                                               shape.k % 4 == 0 && aligned_for_vectors(y, add)};
+        return fprop_patch<Math>(shape, *plan, x, w, epilogue, y, workspace, stream);
+    }
     with_fprop_tiles<Math>(shape, [&](auto lists) {
         constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Fprop>;
         run_product(lists, fprop_product<Math>(shape), is_vectorisable(shape.group_c(), x),

@@ -34,7 +34,7 @@ struct TileLists {};
 
 // Calls use(tile) for each tile of the list.
 template <int WidthA, int WidthB, class... Tiles, class Use>
-void for_each_tile(TileList<WidthA, WidthB, Tiles...>, Use use) {
+void for_each_tile(TileList<WidthA, WidthB, Tiles...>, [[maybe_unused]] Use use) {
     (use(Tiles{}), ...);
 }
 

@@ -26,14 +26,15 @@ inline int region(int pooled, int window, int stride) {
     return (pooled - 1) * stride + window;
 }
 
-// The tiling with the fewest tiles; none if not even one window fits.
+// The tiling with the fewest tiles; none if not even one window fits. `filled`: lines of a region
+// are filled up to a multiple of this.
 template <class Tile>
-std::optional<PoolTiling> make_tiling(const PoolShape& pool) {
+std::optional<PoolTiling> make_tiling(const PoolShape& pool, int filled = 1) {
     std::optional<PoolTiling> best;
     std::int64_t fewest = 0;
     for (int height = 1; height <= pool.p(); ++height) {
         const int region_h = region(height, pool.window_h, pool.stride_h);
-        const int most = Tile::kRows / region_h;  // columns of the region
+        const int most = Tile::kRows / region_h / filled * filled;  // columns of the region
         if (most < pool.window_w) break;
         const int width = std::min(pool.q(), (most - pool.window_w) / pool.stride_w + 1);
         const std::int64_t down = divide_up(pool.p(), height), across = divide_up(pool.q(), width);

@@ -61,7 +61,9 @@ inline Choice make_choice(const Problem& problem, const std::string& kernel, int
     for (const auto& choice : allowed)
         names.push_back(kernel_name(choice));
     Choice choice = allowed[index_of("kernel", names, kernel)];
-    const bool is_whole = !choice.kernel || problem.operation == Operation::kConv2dReluPool;
+    const bool is_whole =
+        !choice.kernel || problem.operation == Operation::kConv2dReluPool ||
+        (problem.operation == Operation::kConv2d && choice.kernel->main_loop == MainLoop::kPatch);
     const int most = is_whole ? 1 : kMaxSplits;
     shapes::require(splits >= 1 && splits <= most, "splits of ", kernel, " must be from 1 to ",
                     most, ", got ", splits);

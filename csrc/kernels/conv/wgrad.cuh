@@ -149,17 +149,16 @@ void run_wgrad(const Product& product, const Element<Math>* x, const Source& dy,
                const Index& pixel_index, bool vector_dy, float* dw, void* workspace,
                Stream stream) {
     const ConvShape& shape = product.problem.conv;
-    run_product(typename Tiles<Math>::Wgrad{}, product, vector_dy,
-                is_vectorisable(shape.group_c(), x), {}, dw, workspace, stream,
-                [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
-                    using Tile = decltype(tile);
-                    using A = Gradient<Tile, width_dy>;
-                    using Loop = CopyAsyncLoop<Tile, A, PixelWindows<Tile, Index, width_x>>;
-                    simt::launch<wgrad_kernel<Tile, A, width_x>>(
-                        launch.grid, dim3(Tile::kThreads), Loop::kBytes, launch.stream, shape,
-                        pixel_index, product.depth, x, dy, launch.epilogue, launch.y,
-                        launch.k_tiles_per_split);
-                });
+    run_product(
+        typename Tiles<Math>::Wgrad{}, product, vector_dy, is_vectorisable(shape.group_c(), x), {},
+        dw, workspace, stream, [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
+            using Tile = decltype(tile);
+            using A = Gradient<Tile, width_dy>;
+            using Loop = CopyAsyncLoop<Tile, A, PixelWindows<Tile, Index, width_x>>;
+            simt::launch<wgrad_kernel<Tile, A, width_x>>(
+                launch.grid, dim3(Tile::kThreads), Loop::kBytes, launch.stream, shape, pixel_index,
+                product.depth, x, dy, launch.epilogue, launch.y, launch.k_tiles_per_split);
+        });
 }
 
 }  // namespace zfcuda::conv
