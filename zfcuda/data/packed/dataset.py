@@ -13,6 +13,7 @@ import numpy as np
 
 from ...errors import DataError
 from ..arrays import read_header
+from ..buffers import Buffers
 from ..dataset import Skipped, Split
 from ..files import read_file
 from ..names import printable
@@ -79,6 +80,7 @@ class PackedDataset:
         self._offsets = in_threads(lambda shard: check_shard(folder, shard, self.image_shape), half.shards)
         self._firsts = np.array([shard.first for shard in half.shards], np.intp)
         self._names: list[str] | None = None
+        self._buffers = Buffers()
 
     def __len__(self) -> int:
         return self._half.images
@@ -88,7 +90,7 @@ class PackedDataset:
         indices = np.asarray(indices, np.intp)
         if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"indices must be in [0, {len(self)}), got {indices.min()} to {indices.max()}")
-        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        images = self._buffers.empty((len(indices), *self.image_shape))
         shards = np.searchsorted(self._firsts, indices, "right") - 1
         in_threads(lambda shard: self._fill(images, indices, np.flatnonzero(shards == shard), shard), np.unique(shards))
         return images, self.labels[indices]
