@@ -2,11 +2,15 @@
 //
 // y[n,i,j,c] = images[n, top+i, left+j', c] - mean[top+i, left+j', c], j' = j or mirrored, zero
 // outside the image. Rows are independent; each is cut at the image's edges once, what is inside is
-// one vectorised pass, or a walk over the pixels where it is mirrored.
+// one vectorised pass, or a walk over the pixels where it is mirrored. Rows of large results go past
+// the caches, by way of a row in the first-level cache: what is read next stays there.
 #include <algorithm>
+#include <vector>
 
 #include "../ops.h"
+#include "blocking.h"
 #include "parallel.h"
+#include "simd.h"
 
 namespace zfcuda {
 namespace {
@@ -34,40 +38,58 @@ void convert_mirrored(const std::uint8_t* from, const float* mean, int pixels, i
     }
 }
 
+// A row of the result, in `out`.
+void crop_row(const CropShape& sh, const std::uint8_t* images, const float* mean,
+              const std::int32_t* corners, const std::uint8_t* flips, std::int64_t row,
+              float* out) {
+    const int row_floats = sh.out_w * sh.c;
+    const std::int64_t n = row / sh.out_h;
+    const std::int64_t h = static_cast<std::int64_t>(corners[2 * n]) + row % sh.out_h;
+    const std::int64_t left = corners[2 * n + 1];
+    // Columns first..end of the crop, before it is mirrored, lie in the image.
+    const std::int64_t first = std::clamp<std::int64_t>(-left, 0, sh.out_w);
+    const std::int64_t end = std::clamp<std::int64_t>(sh.w - left, first, sh.out_w);
+    if (h < 0 || h >= sh.h || first == end) {
+        std::fill(out, out + row_floats, 0.0f);
+        return;
+    }
+    const std::int64_t at = (h * sh.w + left + first) * sh.c;
+    const std::uint8_t* from = images + n * sh.h * sh.w * sh.c + at;
+    const float* from_mean = mean ? mean + at : nullptr;
+    const int pixels = static_cast<int>(end - first);
+    const bool flip = flips[n] != 0;
+    float* low = out + (flip ? sh.out_w - end : first) * sh.c;
+    float* last = low + (pixels - 1) * sh.c;
+    if (!flip)
+        convert(from, from_mean, pixels * sh.c, low);
+    else if (sh.c == 3)
+        convert_mirrored<3>(from, from_mean, pixels, 3, last);
+    else
+        convert_mirrored<0>(from, from_mean, pixels, sh.c, last);
+    std::fill(out, low, 0.0f);
+    std::fill(last + sh.c, out + row_floats, 0.0f);
+}
+
 }  // namespace
 
 void crop_images(const CropShape& sh, const std::uint8_t* images, const float* mean,
                  const std::int32_t* corners, const std::uint8_t* flips, float* y, Stream) {
     const int row_floats = sh.out_w * sh.c;
-#pragma omp parallel for schedule( \
-        static) if (worth_threads(static_cast<std::int64_t>(sh.n) * sh.out_h * row_floats))
-    for (int row = 0; row < sh.n * sh.out_h; ++row) {
-        const int n = row / sh.out_h;
-        const std::int64_t h = static_cast<std::int64_t>(corners[2 * n]) + row % sh.out_h;
-        const std::int64_t left = corners[2 * n + 1];
-        float* out = y + static_cast<std::int64_t>(row) * row_floats;
-        // Columns first..end of the crop, before it is mirrored, lie in the image.
-        const std::int64_t first = std::clamp<std::int64_t>(-left, 0, sh.out_w);
-        const std::int64_t end = std::clamp<std::int64_t>(sh.w - left, first, sh.out_w);
-        if (h < 0 || h >= sh.h || first == end) {
-            std::fill(out, out + row_floats, 0.0f);
-            continue;
+    const std::int64_t rows = std::int64_t{sh.n} * sh.out_h;
+    const bool stream = rows * row_floats * 4 > kStreamBytes && row_floats % simd::kLanes == 0 &&
+                        simd::is_aligned(y);
+#pragma omp parallel if (worth_threads(rows * row_floats))
+    {
+        std::vector<float> kept(stream ? row_floats : 0);
+#pragma omp for schedule(static)
+        for (std::int64_t row = 0; row < rows; ++row) {
+            float* out = y + row * row_floats;
+            crop_row(sh, images, mean, corners, flips, row, stream ? kept.data() : out);
+            if (stream)
+                for (int i = 0; i < row_floats; i += simd::kLanes)
+                    simd::stream(out + i, simd::load(kept.data() + i));
         }
-        const std::int64_t at = (h * sh.w + left + first) * sh.c;
-        const std::uint8_t* from = images + static_cast<std::int64_t>(n) * sh.h * sh.w * sh.c + at;
-        const float* from_mean = mean ? mean + at : nullptr;
-        const int pixels = static_cast<int>(end - first);
-        const bool flip = flips[n] != 0;
-        float* low = out + (flip ? sh.out_w - end : first) * sh.c;
-        float* last = low + (pixels - 1) * sh.c;
-        if (!flip)
-            convert(from, from_mean, pixels * sh.c, low);
-        else if (sh.c == 3)
-            convert_mirrored<3>(from, from_mean, pixels, 3, last);
-        else
-            convert_mirrored<0>(from, from_mean, pixels, sh.c, last);
-        std::fill(out, low, 0.0f);
-        std::fill(last + sh.c, out + row_floats, 0.0f);
+        if (stream) simd::stream_fence();
     }
 }
 
