@@ -1,6 +1,6 @@
 """How fast images come from the disk: packed shards and JPEGs, against PyTorch's DataLoader over the same JPEGs.
 
-    python benchmarks/loader.py                         2,000 made pictures of 500 x 375
+    OMP_WAIT_POLICY=passive python benchmarks/loader.py 2,000 made pictures of 500 x 375
     python benchmarks/loader.py --data FOLDER           a folder of class folders of your own
     python benchmarks/loader.py --out PATH              writes PATH.json and PATH.md
 
@@ -9,6 +9,9 @@ get the same images, order, corners and flips, and their crops are compared befo
 torchvision's ImageFolder does with a DataLoader: Pillow in worker processes, which stay between epochs. It is timed
 twice: with all done in the workers, and with uint8 crops from the workers, which the main process makes float32. In
 turn with them, the crops alone are timed, of images that are in memory: no loader can be faster.
+
+OMP_WAIT_POLICY=passive: else the threads that crop spin for some milliseconds after each batch, on cores that could
+read. A GPU that crops leaves the cores to the readers, too.
 """
 
 from __future__ import annotations
@@ -186,7 +189,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.rounds < 2:
         parser.error(f"--rounds must be at least 2, got {arguments.rounds}")
-    facts = {**environment(), "pillow": Image.__version__}
+    policy = os.environ.get("OMP_WAIT_POLICY", "not set")
+    facts = {**environment(), "pillow": Image.__version__, "OMP_WAIT_POLICY": policy}
     with tempfile.TemporaryDirectory() as work:
         if arguments.data is None:
             make_pictures(Path(work) / "made", arguments.images)
