@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import os
@@ -80,9 +81,8 @@ def time_alternating(
             time.sleep(PAUSE_S)
             if short[name]:
                 _warm_up(call)
-            milliseconds, switches = _sample(call, repeats[name])
-            allowed = 1 + 0.02 * milliseconds * repeats[name]  # the system's own threads need a moment
-            (quiet if switches <= allowed else disturbed)[name].append(milliseconds)
+            milliseconds, is_quiet = _sample(call, repeats[name])
+            (quiet if is_quiet else disturbed)[name].append(milliseconds)
     return {name: quiet[name] if len(quiet[name]) >= 3 else quiet[name] + disturbed[name] for name in calls}
 
 
@@ -94,14 +94,26 @@ def _warm_up(call: Callable[[], Any]) -> None:
             return
 
 
-def _sample(call: Callable[[], Any], repeats: int) -> tuple[float, int]:
-    """Milliseconds a call, and how often the system took a core away meanwhile."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
+def _sample(call: Callable[[], Any], repeats: int) -> tuple[float, bool]:
+    """Milliseconds a call, and whether the system left it the cores meanwhile: it took them away a few times at most,
+    and for a moment each (Linux lets others run for 50 ms a second, whatever the priority of this process)."""
+    switches, waited = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw, _waited_ms()
     start = time.perf_counter()
     for _ in range(repeats):
         call()
-    elapsed = time.perf_counter() - start
-    return 1e3 * elapsed / repeats, resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - before
+    elapsed = 1e3 * (time.perf_counter() - start)
+    switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw - switches
+    allowed = 1 + 0.02 * elapsed  # the system's own threads need a moment
+    return elapsed / repeats, switches <= allowed and _waited_ms() - waited <= 1 + 0.02 * elapsed
+
+
+def _waited_ms() -> float:
+    """How long the threads of this process have been ready to run and had no core; 0 where the system does not say."""
+    nanoseconds = 0
+    for path in Path("/proc/self/task").glob("*/schedstat"):
+        with contextlib.suppress(OSError):  # of a thread that has ended meanwhile
+            nanoseconds += int(path.read_text().split()[1])
+    return nanoseconds / 1e6
 
 
 @functools.cache

@@ -43,6 +43,18 @@ def test_steps_of_a_net_with_batch_normalisation_and_their_memory(tmp_path, caps
     assert all(row["ratio"] > 0 for row in rows)
 
 
+def test_samples_that_waited_for_a_core_do_not_count(monkeypatch):
+    waited = iter(range(0, 10_000, 50))
+    samples = iter([*[(1.0, False)] * 4, *[(2.0, True)] * 3, *[(3.0, False)] * 4])
+    assert cpu_device._sample(lambda: None, 1)[1] in (True, False)
+    monkeypatch.setattr(cpu_device, "_waited_ms", lambda: next(waited))
+    assert not cpu_device._sample(lambda: None, 1)[1]
+    monkeypatch.setattr(cpu_device, "_waited_ms", lambda: 0.0)
+    monkeypatch.setattr(cpu_device, "_warm_up", lambda call: None)
+    monkeypatch.setattr(cpu_device, "_sample", lambda call, repeats: next(samples))
+    assert cpu_device.time_alternating({"a": lambda: None}, rounds=(9, 9)) == {"a": [2.0, 2.0, 2.0]}
+
+
 def test_list(capsys):
     assert cpu.main(["--list", "--only", "zfnet", "conv1"]) == 0
     assert capsys.readouterr().out.splitlines() == [f"zfnet conv1 {d} 16" for d in ("fprop", "image dgrad", "wgrad")]
