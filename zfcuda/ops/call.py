@@ -35,10 +35,10 @@ def call(
         backend.run(operation, inputs + results, workspace)
 
 
-def _is_bfloat16(inputs: tuple[Any, ...], array_type: type = np.ndarray) -> bool:
+def _is_bfloat16(inputs: tuple[Any, ...]) -> bool:
     """Whether the first array is."""
     for one in inputs:
-        if isinstance(one, array_type):
+        if isinstance(one, np.ndarray):
             dtype = one.dtype
             return dtype is not FLOAT32 and dtype == BFLOAT16
     return False
