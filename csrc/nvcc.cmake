@@ -60,10 +60,18 @@ uses), then install again" PARENT_SCOPE)
   set(${PROBLEM} "" PARENT_SCOPE)
 endfunction()
 
-# zfcuda_cuda_architectures(ARCHITECTURES): of the GPUs that can be seen, in the caller's scope, if the kernels run on
-# them; else every one that is shipped. PTX of the virtual one serves newer GPUs.
-function(zfcuda_cuda_architectures ARCHITECTURES)
-  set(${ARCHITECTURES} "80-real;90a-real;90-virtual" PARENT_SCOPE)
+# zfcuda_cuda_architectures(ARCHITECTURES NVCC): of the GPUs that can be seen, in the caller's scope, if the kernels run on
+# them; else every one that is shipped and that this nvcc knows. PTX of the virtual one serves other GPUs, whose driver
+# compiles it when it is first used.
+function(zfcuda_cuda_architectures ARCHITECTURES NVCC)
+  execute_process(COMMAND "${NVCC}" --list-gpu-arch OUTPUT_VARIABLE known ERROR_QUIET RESULT_VARIABLE status TIMEOUT 30)
+  set(newest 90-virtual)
+  set(shipped 80-real 90a-real 90-virtual)
+  if(status EQUAL 0 AND known MATCHES "compute_120")
+    set(newest 120-real)
+    set(shipped 80-real 90a-real 120-real 90-virtual)
+  endif()
+  set(${ARCHITECTURES} "${shipped}" PARENT_SCOPE)
   execute_process(COMMAND nvidia-smi --query-gpu=compute_cap --format=csv,noheader
                   RESULT_VARIABLE status OUTPUT_VARIABLE text ERROR_QUIET TIMEOUT 30)
   if(NOT status EQUAL 0 OR NOT text MATCHES "^([0-9]+\\.[0-9] *\n)+$")
@@ -79,6 +87,8 @@ function(zfcuda_cuda_architectures ARCHITECTURES)
     elseif(capability VERSION_LESS 9.0)
       string(REPLACE "." "" number "${capability}")
       list(APPEND seen ${number}-real)
+    elseif(capability VERSION_GREATER_EQUAL 12.0 AND capability VERSION_LESS 13.0)
+      list(APPEND seen ${newest})
     else()
       list(APPEND seen 90-virtual)
     endif()

@@ -133,24 +133,42 @@ def test_cudacxx(configure, folder, tmp_path):
 @pytest.mark.parametrize(
     ("nvidia_smi", "architectures"),
     [
-        (None, "80-real;90a-real;90-virtual"),
-        ("echo 'Failed to initialize NVML'; exit 9", "80-real;90a-real;90-virtual"),
-        ("echo '[N/A]'", "80-real;90a-real;90-virtual"),
-        ("echo 7.5; echo 8.0", "80-real;90a-real;90-virtual"),
+        (None, "80-real;90a-real;120-real;90-virtual"),
+        ("echo 'Failed to initialize NVML'; exit 9", "80-real;90a-real;120-real;90-virtual"),
+        ("echo '[N/A]'", "80-real;90a-real;120-real;90-virtual"),
+        ("echo 7.5; echo 8.0", "80-real;90a-real;120-real;90-virtual"),
         ("echo 8.6; echo 8.6", "86-real"),
         ("echo 9.0; echo 8.9", "90a-real;89-real"),
-        ("echo 12.0", "90-virtual"),
+        ("echo 10.0", "90-virtual"),
+        ("echo 12.0; echo 12.1", "120-real"),
+        ("echo 13.0", "90-virtual"),
     ],
-    ids=["none", "no driver", "unknown", "too old", "two of a kind", "two kinds", "newer than the compiler's"],
+    ids=["none", "no driver", "unknown", "too old", "two of a kind", "two kinds", "no code", "newest", "newer"],
 )
 def test_architectures_are_those_of_the_gpus_here(tmp_path, nvidia_smi, architectures):
+    assert (
+        architectures_for(tmp_path, nvidia_smi, "echo compute_80; echo compute_90; echo compute_120") == architectures
+    )
+
+
+@pytest.mark.parametrize("nvcc", ["echo compute_80; echo compute_90", "exit 1"], ids=["12.0", "failing"])
+@pytest.mark.parametrize(
+    ("nvidia_smi", "architectures"), [(None, "80-real;90a-real;90-virtual"), ("echo 12.0", "90-virtual")]
+)
+def test_architectures_are_those_that_nvcc_knows(tmp_path, nvcc, nvidia_smi, architectures):
+    assert architectures_for(tmp_path, nvidia_smi, nvcc) == architectures
+
+
+def architectures_for(tmp_path, nvidia_smi, nvcc):
     (tmp_path / "ask.cmake").write_text(
-        f"include({SOURCE}/csrc/nvcc.cmake)\nzfcuda_cuda_architectures(found)\nmessage(STATUS [${{found}}])\n"
+        f"include({SOURCE}/csrc/nvcc.cmake)\nzfcuda_cuda_architectures(found {tmp_path}/nvcc)\n"
+        "message(STATUS [${found}])\n"
     )
     script(tmp_path / "nvidia-smi", nvidia_smi or "exit 127")
+    script(tmp_path / "nvcc", nvcc)
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run([CMAKE, "-P", tmp_path / "ask.cmake"], env=environment, capture_output=True, text=True)
-    assert done.stdout.strip() == f"-- [{architectures}]"
+    return done.stdout.strip().removeprefix("-- [").removesuffix("]")
 
 
 def git(folder, *arguments):
