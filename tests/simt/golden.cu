@@ -4,12 +4,12 @@
 
 #include <cstring>
 
+#include "golden_tensor.cuh"
 #include "simt/simt.h"
 
 namespace golden {
 namespace {
 
-using Word = std::uint32_t;
 constexpr unsigned kAll = 0xffffffffu;
 
 template <typename To, typename From>
@@ -312,12 +312,13 @@ class DeviceWords {
     Word* words_ = nullptr;
 };
 
-template <auto Kernel, int Threads, int SharedWords>
-void launch(const Words& input, Words& output) {
+// `launch` gets pointers to the words of the input and of the output.
+template <typename Launch>
+void with_arrays(const Words& input, Words& output, Launch launch) {
     const DeviceWords in(input.size()), out(output.size());
     simt::check(cudaMemcpy(in.get(), input.data(), input.size() * sizeof(Word), cudaMemcpyDefault),
                 "cudaMemcpy");
-    simt::launch<Kernel>(1, Threads, SharedWords * sizeof(Word), nullptr, in.get(), out.get());
+    launch(in.get(), out.get());
     simt::check(
         cudaMemcpy(output.data(), out.get(), output.size() * sizeof(Word), cudaMemcpyDefault),
         "cudaMemcpy");
@@ -325,26 +326,37 @@ void launch(const Words& input, Words& output) {
 
 #else
 
-template <auto Kernel, int Threads, int SharedWords>
-void launch(const Words& input, Words& output) {
-    std::vector<uint4> aligned((input.size() + 3) / 4);  // as cp.async wants it
+template <typename Launch>
+void with_arrays(const Words& input, Words& output, Launch launch) {
+    std::vector<uint4> aligned((input.size() + 3) / 4);  // as copies want it
     Word* in = reinterpret_cast<Word*>(aligned.data());
     std::copy(input.begin(), input.end(), in);
-    simt::launch<Kernel>(1, Threads, SharedWords * sizeof(Word), nullptr, in, output.data());
+    launch(in, output.data());
 }
 
 #endif
 
-template <auto Kernel, int Outputs, int Threads, int SharedWords>
+template <auto Launch, int Outputs>
 Words run(const Words& input) {
     Words output(Outputs);
-    launch<Kernel, Threads, SharedWords>(input, output);
+    with_arrays(input, output, Launch);
     return output;
+}
+
+template <auto Kernel, int Threads, int SharedWords>
+void launch(const Word* in, Word* out) {
+    simt::launch<Kernel>(1, Threads, SharedWords * sizeof(Word), nullptr, in, out);
 }
 
 template <auto Kernel, int Inputs, int Outputs, int Threads = 32, int SharedWords = 0>
 Case make(const char* name) {
-    return {name, Inputs, Outputs, run<Kernel, Outputs, Threads, SharedWords>};
+    return {name, Inputs, Outputs, run<launch<Kernel, Threads, SharedWords>, Outputs>};
+}
+
+// A launch of its own, with a tensor map of the input or output.
+template <auto Launch, int Inputs, int Outputs>
+Case make_tensor(const char* name) {
+    return {name, Inputs, Outputs, run<Launch, Outputs>};
 }
 
 template <bool Tf32, int N, Operand A, Operand B>
@@ -368,7 +380,17 @@ std::string unavailable_reason() {
 std::vector<Case> cases() {
     constexpr int kLanes = 32, kAtomicWords = kShared + 6 * 32;
     constexpr Operand kK = Operand::kKMajor, kMN = Operand::kMNMajor, kR = Operand::kRegisters;
+    using simt::Swizzle;
     return {
+        make_tensor<tensor_load<20, Swizzle::kNone>, Plane::kWords, 20 * 20>("tensor_load_none"),
+        make_tensor<tensor_load<8, Swizzle::k32>, Plane::kWords, 8 * 20>("tensor_load_32"),
+        make_tensor<tensor_load<16, Swizzle::k64>, Plane::kWords, 16 * 20>("tensor_load_64"),
+        make_tensor<tensor_load<32, Swizzle::k128>, Plane::kWords, 32 * 20>("tensor_load_128"),
+        make_tensor<tensor_steps, kPlaceWords + 6 * 8 * 40, 3 * 4 * 8>("tensor_steps"),
+        make_tensor<tensor_im2col, Im2col::kWords, Im2col::kPixels * Im2col::kChannels>(
+            "tensor_im2col"),
+        make_tensor<tensor_store, kPlaceWords + 6 * 8 * 32, 20 * 40>("tensor_store"),
+        make_tensor<barriers, kPlaceWords + 7 * 64, 64>("barriers"),
         make<mma_kernel<Multiply::kTf32>, 10 * kLanes, 4 * kLanes>("mma_tf32"),
         make<mma_kernel<Multiply::kBf16>, 10 * kLanes, 4 * kLanes>("mma_bf16"),
         make<mma_kernel<Multiply::kFp16>, 10 * kLanes, 4 * kLanes>("mma_fp16"),

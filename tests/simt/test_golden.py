@@ -7,6 +7,8 @@ more, they come in rows of one word for each lane.
 import numpy as np
 import pytest
 
+from tests.simt import golden_tensor
+
 LANES = np.arange(32)
 GROUP, QUAD = LANES // 4, LANES % 4
 SEEDS = range(10)
@@ -363,23 +365,27 @@ def integers(name, words):
     return np.concatenate([np.asarray(r).astype(np.int64).astype(np.uint32) for r in results])
 
 
-MODELS = {
-    "mma_tf32": mma,
-    "mma_bf16": mma,
-    "mma_fp16": mma,
-    "ldmatrix": ldmatrix,
-    "ldmatrix_trans": ldmatrix,
-    "shuffle": shuffle,
-    "vote": vote,
-    "copy_async": copy_async,
-    "atomics_shared": atomics,
-    "atomics_global": atomics,
-    "fp16": halves,
-    "bf16": halves,
-    "to_tf32": lambda name, words: to_tf32(words.view(np.float32)),
-    "floats": floats,
-    "integers": integers,
-} | dict.fromkeys(WGMMA, wgmma)
+MODELS = (
+    golden_tensor.MODELS
+    | {
+        "mma_tf32": mma,
+        "mma_bf16": mma,
+        "mma_fp16": mma,
+        "ldmatrix": ldmatrix,
+        "ldmatrix_trans": ldmatrix,
+        "shuffle": shuffle,
+        "vote": vote,
+        "copy_async": copy_async,
+        "atomics_shared": atomics,
+        "atomics_global": atomics,
+        "fp16": halves,
+        "bf16": halves,
+        "to_tf32": lambda name, words: to_tf32(words.view(np.float32)),
+        "floats": floats,
+        "integers": integers,
+    }
+    | dict.fromkeys(WGMMA, wgmma)
+)
 
 
 def check(name, words, actual, expected):
