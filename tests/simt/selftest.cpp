@@ -20,7 +20,8 @@ PYBIND11_MODULE(SELFTEST_MODULE, m) {
         m.attr(list) = functions;
     };
     bind("correct", {selftest::correct_cases(), selftest::correct_barrier_cases(),
-                     selftest::correct_tensor_cases(), selftest::correct_warpgroup_cases()});
+                     selftest::correct_tensor_cases(), selftest::tensor_map_cases(),
+                     selftest::correct_warpgroup_cases()});
     bind("products", {selftest::product_cases()});
     bind("broken", {selftest::broken_cases(), selftest::broken_barrier_cases(),
                     selftest::broken_tensor_cases(), selftest::broken_warpgroup_cases()});

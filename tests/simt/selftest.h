@@ -28,6 +28,7 @@ std::vector<Case> correct_barrier_cases();
 std::vector<Case> broken_barrier_cases();
 std::vector<Case> correct_tensor_cases();
 std::vector<Case> broken_tensor_cases();
+std::vector<Case> tensor_map_cases();
 
 // An array that kernels may touch; unless it has values, reading it before it is written is an
 // error.
