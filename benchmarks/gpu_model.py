@@ -112,10 +112,10 @@ class Tile:
         "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>"."""
         if found := re.match(r"MmaTile<(\w+), ([\d, ]+)>", text):
             warps_m, warps_n, rows, cols, stages, blocks = map(int, found[2].split(", "))
-            precision, ratio = PRECISIONS[found[1]], rows * cols / (rows + cols)
-            efficiency = 1.0 if ratio >= 32 else 0.8 if ratio >= 20 else 0.6
+            precision = PRECISIONS[found[1]]
             more = 3 * (rows + cols) // 8 if precision == "tf32" else 0  # 16 bytes a lane; else by ldmatrix
             size = warps_m * rows, warps_n * cols, warps_m * warps_n
+            efficiency = min(1.0, size[0] * size[1] / (64.0 * (size[0] + size[1])))
             return cls(precision, *size, stages, blocks, efficiency, more)
         if found := re.match(r"FfmaTile<([\d, ]+)>", text):
             warps_m, warps_n, lanes_m, lanes_n, m, n, stages, blocks = map(int, found[1].split(", "))

@@ -21,7 +21,8 @@ _MAX_GATHERS = 7  # kMaxGathers (block_grad.cuh)
 _MAX_PATCH_CHANNELS, _MAX_PATCH_COLUMNS = 4, 64  # kMaxPatchChannels, kMaxPatchColumns (dgrad_patch.cuh)
 _MAX_IMAGE_CHANNELS = 4  # kMaxImageChannels (image_patch.cuh)
 _ELEMENT_COPY_COST = 2  # kElementCopyCost
-_FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # kFmasPerByte (tiles.cuh)
+_FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # fmas_per_byte (plan.h), and what follows
+_MIN_K_TILES_PER_SPLIT, _BLOCK_K_TILES, _MOST_WAVES = 8, 4, 8
 
 ASSUMPTIONS = (
     "a cycle of an SM: 4 warp instructions issued; 2 of the integer ALU; half a conversion; FMA and IMAD 4 on sm_90 "
@@ -54,6 +55,7 @@ class Product:
     rows: int
     cols: int
     depth: int
+    size: int  # of the result
     vector_a: bool
     vector_b: bool
 
@@ -91,14 +93,13 @@ def product(conv: Conv, operation: str, precision: str) -> Product:
     pixels = conv.n * math.prod(conv.output)
     window = math.prod(pair(conv.kernel)) * conv.channels
     if operation in ("fprop", "block"):
-        return Product(operation, precision, 1, pixels, conv.maps, window, vector_c, vector_c)
+        return Product(operation, precision, 1, pixels, conv.maps, window, pixels * conv.maps, vector_c, vector_c)
     if operation == "dgrad":
         every = phases(conv)
         most, taps = (max(column) for column in zip(*every, strict=True))
-        return Product(
-            operation, precision, len(every), conv.n * most, conv.channels, taps * conv.maps, vector_k, vector_c
-        )
-    return Product(operation, precision, 1, conv.maps, window, pixels, vector_k, vector_c)
+        sizes = conv.n * most, conv.channels, taps * conv.maps, _sizes(conv)[0]
+        return Product(operation, precision, len(every), *sizes, vector_k, vector_c)
+    return Product(operation, precision, 1, conv.maps, window, pixels, conv.maps * window, vector_k, vector_c)
 
 
 def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
@@ -117,15 +118,34 @@ def _cost(tile: Tile, blocks: int, k_tiles: int, gpu: Gpu) -> float:
     return math.ceil(blocks / gpu.sms) * tile.multiply_adds * k_tiles / tile.efficiency
 
 
-def plan_tile(kernel: Kernel, wanted: Product, gpu: Gpu) -> Plan:
+def _split_cost(wanted: Product, tile: Tile, blocks: int, splits: int, gpu: Gpu) -> float:
+    if splits == 1:
+        return 0.0
+    waves = math.ceil(blocks * splits / gpu.sms)
+    begun = waves / min(waves, tile.min_blocks) * _BLOCK_K_TILES * tile.multiply_adds / tile.efficiency
+    return begun + 4.0 * (splits + 1) * wanted.size * _FMAS_PER_BYTE[wanted.precision] / gpu.sms
+
+
+def plan_splits(kernel: Kernel, wanted: Product, splits: int, gpu: Gpu) -> Plan:
     tile = kernel.tile
     blocks = wanted.batches * math.ceil(wanted.rows / tile.rows) * math.ceil(wanted.cols / tile.cols)
     k_tiles = math.ceil(wanted.depth / tile.depth)
-    slots = gpu.sms * tile.min_blocks
-    splits = min(slots // blocks, k_tiles // 8) if blocks * 2 <= slots else 1
     per_split = math.ceil(k_tiles / max(1, min(splits, k_tiles)))
     splits = max(1, math.ceil(k_tiles / max(1, per_split)))
-    return Plan(kernel, blocks, splits, per_split, _cost(tile, blocks * splits, per_split, gpu))
+    cost = _cost(tile, blocks * splits, per_split, gpu) + _split_cost(wanted, tile, blocks, splits, gpu)
+    return Plan(kernel, blocks, splits, per_split, cost)
+
+
+def plan_tile(kernel: Kernel, wanted: Product, gpu: Gpu) -> Plan:
+    tile = kernel.tile
+    blocks = plan_splits(kernel, wanted, 1, gpu).blocks
+    most = math.ceil(wanted.depth / tile.depth) // _MIN_K_TILES_PER_SPLIT
+    best = plan_splits(kernel, wanted, max(1, min(tile.min_blocks * gpu.sms // blocks, most)), gpu)
+    for waves in range(tile.min_blocks + 1, _MOST_WAVES + 1):
+        splits = min(waves * gpu.sms // blocks, most)
+        if splits > best.splits:
+            best = min(best, plan_splits(kernel, wanted, splits, gpu), key=lambda plan: plan.cost)
+    return best
 
 
 def cheapest_plan(every: Iterable[Kernel], wanted: Product, gpu: Gpu) -> Plan:
@@ -166,6 +186,7 @@ def patch_plans(every: Iterable[Kernel], conv: Conv, precision: str, gpu: Gpu) -
         per_split = math.ceil(k_tiles / min(slots // blocks, k_tiles)) if blocks * 2 <= slots else k_tiles
         splits = math.ceil(k_tiles / per_split)
         cost = _cost(tile, blocks * splits, per_split, gpu) * kernel.taps_computed
+        cost += _split_cost(product(conv, "dgrad", precision), tile, blocks, splits, gpu)
         plans.append(Plan(kernel, blocks, splits, per_split, cost))
     return sorted(plans, key=lambda plan: -plan.kernel.tile.cols)
 

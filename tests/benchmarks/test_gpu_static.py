@@ -299,6 +299,18 @@ def test_layers_take_at_least_what_the_hardware_needs(recorded, gpu, precision):
         assert len(found.kernels) == len(found.splits) == len(found.waves) == (2 if direction == "block grad" else 1)
 
 
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_splits_leave_few_multiprocessors_idle(recorded, precision):
+    """In the last wave of the weight gradients."""
+    found = 0
+    for case, direction in gpu_static.layers(128):
+        if direction == "wgrad" and case.channels > 3:
+            (waves,) = gpu_predict.predict(recorded, case, direction, precision, H200).waves
+            assert waves > 0.9 * math.ceil(waves), case
+            found += 1
+    assert found > 6
+
+
 def test_a_block_that_is_not_fused(recorded):
     """Its map is written by the convolution, then read by the pool."""
     (block,) = (one.with_batch(128) for one in BLOCKS if (one.family, one.layer) == ("zfnet", "block2"))

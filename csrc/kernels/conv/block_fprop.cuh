@@ -66,7 +66,7 @@ std::optional<Plan> cheapest_block_plan(const ConvShape& conv, const PoolShape& 
         });
     // The map is written and read again.
     const double map = 1.0 * sizeof(Element<Math>) * conv.n * conv.p() * conv.q() * conv.k;
-    least += 2 * map * Tiles<Math>::kFmasPerByte / simt::multiprocessors();
+    least += 2 * map * fmas_per_byte(kPrecision<Math>) / simt::multiprocessors();
     std::optional<Plan> best;
     for_each_block_plan<Math>(conv, pool, [&](const Plan& plan) {
         if (plan.cost >= least) return;

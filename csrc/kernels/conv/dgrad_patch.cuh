@@ -137,7 +137,7 @@ Plan plan_patch(const Product& product, int taps, std::optional<int> splits = st
     const double blocks = count_blocks<Tile>(product);
     const int filling = blocks * 2 <= slots ? static_cast<int>(slots / blocks) : 1;
     Plan plan = plan_splits<Tile>(product, splits.value_or(filling));
-    plan.cost *= taps;
+    plan.cost += (taps - 1) * tile_cost<Tile>(blocks * plan.splits, plan.k_tiles_per_split);
     return plan;
 }
 

@@ -14,6 +14,7 @@
 // bfloat16 FMAs an SM); 64 x 32: 48 for 64. The rest is copies and their addresses.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -303,11 +304,9 @@ struct MmaTile {
     static constexpr int kStages = Stages;
     static constexpr int kThreads = WarpsM * WarpsN * kWarp;
     static constexpr int kMinBlocks = MinBlocks;
-    // Time of the tensor cores that is used, from the results per value that a warp reads: a guess
-    // until measured.
-    static constexpr double kEfficiency = WarpRows * WarpCols >= 32 * (WarpRows + WarpCols)   ? 1.0
-                                          : WarpRows * WarpCols >= 20 * (WarpRows + WarpCols) ? 0.8
-                                                                                              : 0.6;
+    // Time of the tensor cores that is used, beside that of 128 x 128 results: what bounds a tile is
+    // its operands' way from L2 (benchmarks/results/gpu-static-sm_90a.md).
+    static constexpr double kEfficiency = std::min(1.0, kRows* kCols / (64.0 * (kRows + kCols)));
 
     template <int Rows>
     using KMajor = MmaKMajor<Math, Rows>;

@@ -78,6 +78,18 @@ struct Plan {
 // A split below this many k-tiles is not worth its second pass.
 constexpr int kMinKTilesPerSplit = 8;
 
+// K-tiles that a block's beginning and end take as long as, unless other blocks hide them: a guess.
+constexpr double kBlockKTiles = 4;
+
+// Waves of blocks, one an SM, that splits are tried for, at most.
+constexpr int kMostWaves = 8;
+
+// FMAs that a GPU could do in the time that it moves a byte: of 30e12 a second, and on tensor cores,
+// of which mma.sync uses about 0.6, 150e12 (tf32) and 300e12 (bfloat16); an H200 moves 4.3e12 bytes.
+constexpr double fmas_per_byte(Precision precision) {
+    return precision == Precision::kFp32 ? 7 : precision == Precision::kTf32 ? 35 : 70;
+}
+
 // Work of the busiest SM.
 template <class Tile>
 double tile_cost(double blocks, int k_tiles) {
@@ -91,27 +103,48 @@ double count_blocks(const Product& product) {
            divide_up(product.cols, Tile::kCols);
 }
 
+// What splitting the depth costs beyond the product, as work of an SM: the beginnings and ends of
+// more blocks, and a second pass.
+template <class Tile>
+double split_cost(const Product& product, double blocks, int splits) {
+    if (splits == 1) return 0;
+    const double waves = std::ceil(blocks * splits / simt::multiprocessors());
+    const double bytes = 4.0 * (splits + 1) * product.size;
+    return waves / std::min<double>(waves, Tile::kMinBlocks) * kBlockKTiles * Tile::kRows *
+               Tile::kCols * Tile::kDepth / Tile::kEfficiency +
+           bytes * fmas_per_byte(product.problem.precision) / simt::multiprocessors();
+}
+
 // The plan with a tile and this many splits, or fewer where that would leave some empty.
 template <class Tile>
 Plan plan_splits(const Product& product, int splits) {
     const int k_tiles = divide_up(product.depth, Tile::kDepth);
     const int per_split = divide_up(k_tiles, std::max(1, std::min(splits, k_tiles)));
     splits = std::max(1, divide_up(k_tiles, std::max(1, per_split)));
-    return {kKernel<Tile>, splits, per_split,
-            tile_cost<Tile>(count_blocks<Tile>(product) * splits, per_split)};
+    const double blocks = count_blocks<Tile>(product);
+    return {
+        kKernel<Tile>, splits, per_split,
+        tile_cost<Tile>(blocks * splits, per_split) + split_cost<Tile>(product, blocks, splits)};
 }
 
-// The plan with a tile, and as many splits as fill the GPU.
+// The plan with a tile, and as many splits as fill the GPU: its SMs with the blocks that they hold at
+// once or, where more waves of blocks leave fewer SMs idle at the end, with those.
 template <class Tile>
 Plan plan_tile(const Product& product) {
     const double blocks = count_blocks<Tile>(product);
-    const int slots = simt::multiprocessors() * Tile::kMinBlocks;
-    int splits = 1;
-    if (blocks * 2 <= slots) {
-        const int k_tiles = divide_up(product.depth, Tile::kDepth);
-        splits = std::min(static_cast<int>(slots / blocks), k_tiles / kMinKTilesPerSplit);
+    const int most = divide_up(product.depth, Tile::kDepth) / kMinKTilesPerSplit;
+    const auto filling = [&](int waves) {
+        return std::min(static_cast<int>(waves * simt::multiprocessors() / blocks), most);
+    };
+    const int least = filling(Tile::kMinBlocks);
+    Plan best = plan_splits<Tile>(product, least < 2 ? 1 : least);
+    for (int waves = Tile::kMinBlocks + 1; waves <= kMostWaves; ++waves) {
+        const int splits = filling(waves);
+        if (splits <= best.splits) continue;
+        const Plan plan = plan_splits<Tile>(product, splits);
+        if (plan.cost < best.cost) best = plan;
     }
-    return plan_splits<Tile>(product, splits);
+    return best;
 }
 
 // The cheapest plan with a tile of the list.

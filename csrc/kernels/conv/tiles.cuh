@@ -1,5 +1,5 @@
 // The table of tiles: for each precision and operation those to choose from, where operands can be
-// copied 16 bytes at a time and where they cannot, and what arithmetic costs beside memory.
+// copied 16 bytes at a time and where they cannot.
 #pragma once
 
 #include "ffma.cuh"
@@ -42,9 +42,6 @@ struct Tiles<Fp32> {
     template <int A, int B>
     using TapsList = TileList<A, B, Tile128x64, Tile64x32>;
     using Taps = TileLists<TapsList<4, 4>, TapsList<1, 1>>;
-
-    // FMAs that a GPU could do in the time that it moves a byte: 30e12 / 4.3e12 on an H200.
-    static constexpr double kFmasPerByte = 7;
 };
 
 // Tensor cores: the same tiles for tf32 and bfloat16.
@@ -72,16 +69,10 @@ struct TensorTiles {
     using Taps = TileLists<TileList<V, V, Tile64x64, Tile128x32>, TileList<1, 1, Tile64x64>>;
 };
 
-// mma.sync does about 0.6 of what these tensor cores can: 150e12 tf32 and 300e12 bfloat16 FMAs a
-// second on an H200, which moves 4.3e12 bytes.
 template <>
-struct Tiles<Tf32> : TensorTiles<Tf32> {
-    static constexpr double kFmasPerByte = 35;
-};
+struct Tiles<Tf32> : TensorTiles<Tf32> {};
 template <>
-struct Tiles<Bf16> : TensorTiles<Bf16> {
-    static constexpr double kFmasPerByte = 70;
-};
+struct Tiles<Bf16> : TensorTiles<Bf16> {};
 
 // use(lists) with the tiles of the two directions that read windows.
 template <class Math, class Use>
