@@ -25,7 +25,7 @@ template <class Tile, int V>
 struct BlockMemory {
     using A = Windows<Tile, V>;
     using B = Filters<Tile, V>;
-    using Loop = CopyAsyncLoop<Tile, A, B>;
+    using Loop = typename Tile::template Loop<A, B>;
     using T = typename Tile::Element;
     static constexpr int kMapPitch = Tile::kCols + (sizeof(T) == 2 ? 4 : 16);
     static constexpr std::size_t kMap = sizeof(T) * Tile::kRows * kMapPitch;

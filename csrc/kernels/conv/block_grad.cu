@@ -40,7 +40,7 @@ std::size_t unpool_conv2d_weight_grad_workspace(const ConvShape& shape, const Po
     using T = Element<Math>;
     check_block(shape, pool);
     if (reads_through_switches<Math>(shape, pool))
-        return product_workspace(typename Tiles<Math>::Wgrad{},
+        return product_workspace(typename Tiles<Math>::UnpoolWgrad{},
                                  unpool_wgrad_product<Math>(shape, pool));
     return map_bytes<T>(shape) + conv2d_weight_grad_workspace<Math>(shape);
 }
@@ -55,9 +55,9 @@ void unpool_conv2d_weight_grad(const ConvShape& shape, const PoolShape& pool,
     if (reads_through_switches<Math>(shape, pool)) {
         const bool vector_dy =
             is_vectorisable(shape.k, dy) && aligned_for_vectors<kVectorWidth<T>>(switches);
-        run_wgrad<Math, UnpooledPixels>(unpool_wgrad_product<Math>(shape, pool), x,
-                                        UnpooledMap<T>(pool, dy, switches), QuadIndex(pool),
-                                        vector_dy, dw, workspace, stream);
+        run_wgrad<Math, UnpooledPixels>(
+            typename Tiles<Math>::UnpoolWgrad{}, unpool_wgrad_product<Math>(shape, pool), x,
+            UnpooledMap<T>(pool, dy, switches), QuadIndex(pool), vector_dy, dw, workspace, stream);
         return;
     }
     T* const map = static_cast<T*>(workspace);

@@ -40,7 +40,7 @@ bool should_read_through_switches(const ConvShape& shape, const PoolShape& pool)
         return false;
     int gathers = 0;
     const bool vector_x = shape.c % kVectorWidth<Element<Math>> == 0;
-    with_list(typename Tiles<Math>::Wgrad{}, true, vector_x, [&](auto tiles) {
+    with_list(typename Tiles<Math>::UnpoolWgrad{}, true, vector_x, [&](auto tiles) {
         const Product product = unpool_wgrad_product<Math>(shape, pool);
         gathers = divide_up(product.cols, cheapest_plan(tiles, product).kernel.cols);
     });

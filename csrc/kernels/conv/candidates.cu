@@ -107,7 +107,7 @@ std::vector<Choice> candidates(const Problem& problem) {
                                       [&](const Plan& plan) { found.add(Choice{plan.kernel}); });
             break;
         case Operation::kUnpoolConv2dWeightGrad:
-            with_list(typename Tiles<Math>::Wgrad{}, vector_k, vector_c, [&](auto tiles) {
+            with_list(typename Tiles<Math>::UnpoolWgrad{}, vector_k, vector_c, [&](auto tiles) {
                 const auto product = [&] {
                     return unpool_wgrad_product<Math>(shape, problem.pool);
                 };

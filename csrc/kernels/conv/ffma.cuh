@@ -8,6 +8,7 @@
 
 #include "kernels/indexing.cuh"
 #include "kernels/vector.cuh"
+#include "main_loop.cuh"
 #include "simt/simt.h"
 #include "tuned_plans.h"
 
@@ -173,6 +174,8 @@ struct FfmaTile {
     using MNMajor = FfmaMNMajor<Rows>;
     template <class LayoutA, class LayoutB>
     using Multiplier = Ffma<FfmaTile, LayoutA, LayoutB>;
+    template <class A, class B>
+    using Loop = CopyAsyncLoop<FfmaTile, A, B>;
 };
 
 }  // namespace zfcuda::conv

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
                  int k_tiles_per_split) {
     using A = WindowsOf<Tile, V, Dense>;
     using B = Filters<Tile, V>;
-    using Loop = CopyAsyncLoop<Tile, A, B>;
+    using Loop = typename Tile::template Loop<A, B>;
 
     // Where am I: the group, the tile of its part of y, and the range of the depth.
     const auto index = TileIndex::of_block();
@@ -123,7 +123,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
 
 template <class Tile, int V, bool Dense, class T>
 void launch_fprop(const ConvShape& shape, const T* x, const T* w, const Launch<T>& launch) {
-    using Loop = CopyAsyncLoop<Tile, WindowsOf<Tile, V, Dense>, Filters<Tile, V>>;
+    using Loop = typename Tile::template Loop<WindowsOf<Tile, V, Dense>, Filters<Tile, V>>;
     simt::launch<fprop_kernel<Tile, V, Dense>>(
         launch.grid, dim3(Tile::kThreads), sizeof(WindowRow) * Tile::kRows + Loop::kBytes,
         launch.stream, shape, x, w, launch.epilogue, launch.y, launch.k_tiles_per_split);

@@ -14,8 +14,9 @@
 //
 // What a tile offers: kMainLoop, kRows, kCols, kDepth, kStages, kThreads, kMinBlocks (blocks an SM
 // is to hold at once, which bounds the registers), kEfficiency; Element, that of the operands; the
-// layouts of k-tiles, KMajor and MNMajor; Accumulators, an array in the registers of a thread; and
-// Multiplier, which adds to them and knows where each belongs.
+// layouts of k-tiles, KMajor and MNMajor; Accumulators, an array in the registers of a thread;
+// Multiplier, which adds to them and knows where each belongs; and Loop, the main loop of two
+// operands.
 #pragma once
 
 #include <cstddef>

@@ -20,6 +20,7 @@
 
 #include "kernels/indexing.cuh"
 #include "kernels/vector.cuh"
+#include "main_loop.cuh"
 #include "ops.h"
 #include "simt/simt.h"
 #include "tuned_plans.h"
@@ -314,6 +315,8 @@ struct MmaTile {
     using MNMajor = MmaMNMajor<Math, Rows>;
     template <class LayoutA, class LayoutB>
     using Multiplier = Mma<MmaTile, LayoutA, LayoutB>;
+    template <class A, class B>
+    using Loop = CopyAsyncLoop<MmaTile, A, B>;
 };
 
 }  // namespace zfcuda::conv

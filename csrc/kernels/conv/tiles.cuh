@@ -36,6 +36,7 @@ struct Tiles<Fp32> {
     using Fprop = TileLists<FpropList<4, 4>, FpropList<1, 1>>;
     using Dgrad = TileLists<DgradList<4, 4>, DgradList<4, 1>, DgradList<1, 1>>;
     using Wgrad = TileLists<WgradList<4, 4>, WgradList<4, 1>, WgradList<1, 1>>;
+    using UnpoolWgrad = Wgrad;
     using Block = TileLists<BlockList<4, 4>, BlockList<1, 1>>;
 
     // Windows gathered tap by tap: of dilated filters, and of groups, which have few columns.
@@ -63,6 +64,7 @@ struct TensorTiles {
                             TileList<V, 1, Tile128x32, Tile64x64>, TileList<1, 1, Tile64x64>>;
     using Wgrad = TileLists<TileList<V, V, Tile128x128, Tile64x64>,
                             TileList<V, 1, Tile96x160, Tile64x64>, TileList<1, 1, Tile64x64>>;
+    using UnpoolWgrad = Wgrad;
     using Block =
         TileLists<TileList<V, V, Tile256x96, Tile128x64>, TileList<1, 1, Tile256x96, Tile128x64>>;
     // Windows gathered tap by tap: of dilated filters, and of groups, which have few columns.

@@ -23,8 +23,9 @@ void conv2d_weight_grad(const ConvShape& shape, const Element<Math>* x, const El
     if (const auto plan = wgrad_patch_plan<Math>(shape); plan && is_vectorisable(shape.k, dy))
         return wgrad_patch<Math>(shape, *plan, x, dy, dw, workspace, stream);
     const PixelIndex pixel_index{FastDivisor(shape.q()), FastDivisor(shape.p())};
-    run_wgrad<Math, Pixels>(wgrad_product<Math>(shape), x, dy, pixel_index,
-                            is_vectorisable(shape.group_k(), dy), dw, workspace, stream);
+    run_wgrad<Math, Pixels>(typename Tiles<Math>::Wgrad{}, wgrad_product<Math>(shape), x, dy,
+                            pixel_index, is_vectorisable(shape.group_k(), dy), dw, workspace,
+                            stream);
 }
 
 template decltype(conv2d_weight_grad<Fp32>) conv2d_weight_grad<Fp32>;

@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
                  const typename Tile::Element* x, typename A::Source dy, Epilogue<float> epilogue,
                  float* dw, int k_tiles_per_split) {
     using B = PixelWindows<Tile, typename A::Index, V>;
-    using Loop = CopyAsyncLoop<Tile, A, B>;
+    using Loop = typename Tile::template Loop<A, B>;
 
     const auto index = TileIndex::of_block();
     const int cols = shape.r * shape.s * shape.group_c();
@@ -142,23 +142,28 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
                       static_cast<std::size_t>(shape.k) * cols);
 }
 
-// Computes dw, with dy from `Gradient<Tile, V>`, whose pixels `pixel_index` decodes; `vector_dy`: it
-// allows 16-byte copies.
-template <class Math, template <class, int> class Gradient, class Source, class Index>
-void run_wgrad(const Product& product, const Element<Math>* x, const Source& dy,
+template <class Tile, class A, int V, class T>
+void launch_wgrad(const ConvShape& shape, const typename A::Index& pixel_index, int pixels,
+                  const T* x, const typename A::Source& dy, const Launch<float>& launch) {
+    using Loop = typename Tile::template Loop<A, PixelWindows<Tile, typename A::Index, V>>;
+    simt::launch<wgrad_kernel<Tile, A, V>>(launch.grid, dim3(Tile::kThreads), Loop::kBytes,
+                                           launch.stream, shape, pixel_index, pixels, x, dy,
+                                           launch.epilogue, launch.y, launch.k_tiles_per_split);
+}
+
+// Computes dw with one of these tiles, and with dy from `Gradient<Tile, V>`, whose pixels
+// `pixel_index` decodes; `vector_dy`: it allows 16-byte copies.
+template <class Math, template <class, int> class Gradient, class Lists, class Source, class Index>
+void run_wgrad(Lists lists, const Product& product, const Element<Math>* x, const Source& dy,
                const Index& pixel_index, bool vector_dy, float* dw, void* workspace,
                Stream stream) {
     const ConvShape& shape = product.problem.conv;
-    run_product(
-        typename Tiles<Math>::Wgrad{}, product, vector_dy, is_vectorisable(shape.group_c(), x), {},
-        dw, workspace, stream, [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
-            using Tile = decltype(tile);
-            using A = Gradient<Tile, width_dy>;
-            using Loop = CopyAsyncLoop<Tile, A, PixelWindows<Tile, Index, width_x>>;
-            simt::launch<wgrad_kernel<Tile, A, width_x>>(
-                launch.grid, dim3(Tile::kThreads), Loop::kBytes, launch.stream, shape, pixel_index,
-                product.depth, x, dy, launch.epilogue, launch.y, launch.k_tiles_per_split);
-        });
+    run_product(lists, product, vector_dy, is_vectorisable(shape.group_c(), x), {}, dw, workspace,
+                stream, [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
+                    using Tile = decltype(tile);
+                    launch_wgrad<Tile, Gradient<Tile, width_dy>, width_x>(
+                        shape, pixel_index, product.depth, x, dy, launch);
+                });
 }
 
 }  // namespace zfcuda::conv
