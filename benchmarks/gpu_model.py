@@ -92,8 +92,8 @@ def busy_cycles(counts: gpu_sass.Counts, gpu: Gpu) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Tile:
-    """What a block computes, from the template arguments of csrc/kernels/conv/mma.cuh, ffma.cuh, patch_tiles.cuh and
-    image_patch.cuh."""
+    """What a block computes, from the template arguments of csrc/kernels/conv/mma.cuh, wgmma.cuh, ffma.cuh,
+    patch_tiles.cuh and image_patch.cuh."""
 
     precision: str
     rows: int
@@ -105,11 +105,12 @@ class Tile:
     more_reads: int  # cycles beyond one an instruction in which a warp reads its operands, a k-tile; of a patch, a turn
     tap_rows: int = 0  # of a patch of y: taps below each other that are multiplied in a turn of the loop over taps
     of_image: bool = False  # its rows are read from a patch of the image
+    is_wgmma: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Tile | None:
-        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>", "PatchTile<Bf16, 16, 4>" or
-        "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>"."""
+        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "WgmmaTile<Bf16, 2, 256, 4, 1>", "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>",
+        "PatchTile<Bf16, 16, 4>", "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>"."""
         if found := re.match(r"MmaTile<(\w+), ([\d, ]+)>", text):
             warps_m, warps_n, rows, cols, stages, blocks = map(int, found[2].split(", "))
             precision = PRECISIONS[found[1]]
@@ -117,6 +118,13 @@ class Tile:
             size = warps_m * rows, warps_n * cols, warps_m * warps_n
             efficiency = min(1.0, size[0] * size[1] / (64.0 * (size[0] + size[1])))
             return cls(precision, *size, stages, blocks, efficiency, more)
+        if found := re.match(r"WgmmaTile<(\w+), ([\d, ]+)>", text):
+            groups, cols, stages, blocks = map(int, found[2].split(", "))
+            rows = 64 * groups
+            efficiency = 2 * rows * cols / (rows + cols) / 128
+            more = (64 + cols) // 4  # a warpgroup's tensor cores read both operands, lines of 128 bytes
+            size = rows, cols, 4 * groups
+            return cls(PRECISIONS[found[1]], *size, stages, blocks, efficiency, more, is_wgmma=True)
         if found := re.match(r"FfmaTile<([\d, ]+)>", text):
             warps_m, warps_n, lanes_m, lanes_n, m, n, stages, blocks = map(int, found[1].split(", "))
             efficiency = 1.0 if m * n >= 64 else 0.85 if m * n >= 32 else 0.6
@@ -138,7 +146,9 @@ class Tile:
 
     @property
     def main_loop(self) -> str:
-        return "patch" if self.of_image else "ffma" if self.precision == "fp32" else "mma"
+        if self.of_image:
+            return "patch"
+        return "ffma" if self.precision == "fp32" else "wgmma" if self.is_wgmma else "mma"
 
     @property
     def name(self) -> str:
@@ -151,8 +161,13 @@ class Tile:
         return 2 if self.precision == "bf16" else 4
 
     @property
+    def line(self) -> int:
+        """Bytes that a row has in a k-tile."""
+        return _PIXEL if self.tap_rows else 128 if self.is_wgmma else 64
+
+    @property
     def depth(self) -> int:
-        return (_PIXEL if self.tap_rows else 64) // self.element
+        return self.line // self.element
 
     @property
     def multiply_adds(self) -> int:
@@ -161,9 +176,13 @@ class Tile:
 
     def k_major(self, rows: int) -> int:
         """Bytes of a k-tile of an operand."""
+        if self.is_wgmma:
+            return rows * self.line
         return {"fp32": rows * 72, "tf32": (rows + rows // 16) * 64, "bf16": rows * 64}[self.precision]
 
     def mn_major(self, rows: int) -> int:
+        if self.is_wgmma:
+            return rows * self.line
         return 64 * (rows + {"fp32": 8, "tf32": 4, "bf16": 8}[self.precision])
 
 
@@ -256,13 +275,14 @@ class Kernel:
     def from_l2(self, rows: float, cols: float) -> float:
         """Bytes for a k-tile: copies of 16 bytes pass L1 by; what others and loads find there need not come from L2."""
         whole = rows * (self.copies_a and self.width_a * self.tile.element == 16)
-        return 64 * (whole + cols * (self.width_b * self.tile.element == 16))
+        return self.tile.line * (whole + cols * (self.width_b * self.tile.element == 16))
 
     def cycles(self, gpu: Gpu, rows: float | None = None, cols: float | None = None) -> dict[str, float]:
         """Of an SM for a k-tile of one block, by what may bound it; `rows`, `cols`: those of the tile that exist."""
         counts, tile = self.counts, self.tile
         busy = {term: cycles * tile.warps for term, cycles in busy_cycles(counts, gpu).items()}
-        tensor = counts.multiply_adds * tile.warps / gpu.peaks[tile.precision] / gpu.mma_share
+        reached = 1.0 if tile.is_wgmma else gpu.mma_share
+        tensor = counts.multiply_adds * tile.warps / gpu.peaks[tile.precision] / reached
         from_l2 = self.from_l2(tile.rows if rows is None else rows, tile.cols if cols is None else cols)
         return {
             "tensor": tensor if counts.pipes["tensor"] else 0.0,

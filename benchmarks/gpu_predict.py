@@ -27,7 +27,8 @@ _MIN_K_TILES_PER_SPLIT, _BLOCK_K_TILES, _MOST_WAVES = 8, 4, 8
 ASSUMPTIONS = (
     "a cycle of an SM: 4 warp instructions issued; 2 of the integer ALU; half a conversion; FMA and IMAD 4 on sm_90 "
     "(IMAD 2), 2 on sm_80; 128 bytes to or from shared memory and L1",
-    "mma.sync reaches 63 % of the tensor cores' peak on sm_90, all of it on sm_80",
+    "mma.sync reaches 63 % of the tensor cores' peak on sm_90, all of it on sm_80; wgmma all of it, and reads both "
+    "operands from shared memory for each warpgroup",
     "an SM gets from L2 28 bytes a cycle on sm_90, 32 on sm_80; what is copied 16 bytes at a time comes from there, "
     "the rest from L1",
     f"clocks: {', '.join(f'{gpu.name} {gpu.ghz} GHz' for gpu in GPUS)}; copies: "

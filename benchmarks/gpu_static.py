@@ -124,15 +124,18 @@ def layers(batch: int) -> list[cases.Problem]:
 def _layer_records(
     kernels: Sequence[gpu_model.Kernel], gpus: Sequence[gpu_model.Gpu], batch: int
 ) -> list[dict[str, Any]]:
-    """Those for which there are kernels."""
+    """Those for which there are kernels: those that are chosen without a plan, and wgmma's, which a plan names."""
     records = []
-    for (case, direction), precision in itertools.product(layers(batch), gpu_model.PRECISIONS.values()):
+    wgmma = [kernel for kernel in kernels if kernel.tile.is_wgmma]
+    others = [kernel for kernel in kernels if not kernel.tile.is_wgmma]
+    every = itertools.product(layers(batch), ((others, ""), (wgmma, ", wgmma")), gpu_model.PRECISIONS.values())
+    for (case, direction), (chosen, suffix), precision in every:
         try:
-            found = {gpu.name: gpu_predict.predict(kernels, case, direction, precision, gpu) for gpu in gpus}
+            found = {gpu.name: gpu_predict.predict(chosen, case, direction, precision, gpu) for gpu in gpus}
         except gpu_predict.NoKernelError:
             continue
         first = found[gpus[0].name]
-        facts: dict[str, Any] = {"layer": f"{case.family} {case.layer}", "direction": direction}
+        facts: dict[str, Any] = {"layer": f"{case.family} {case.layer}", "direction": direction + suffix}
         facts |= {"precision": precision, "kernels": first.kernels, "splits": first.splits}
         facts |= {"waves": [round(waves, 2) for waves in first.waves]}
         facts |= {"bound": first.bound, "share": round(first.share, 3)}

@@ -10,6 +10,7 @@ from tests import oracles
 
 # The tiles of csrc/kernels/conv/tiles.cuh.
 CONV_TILES = ("128x128", "128x96", "128x64", "64x32", "64x64", "128x32", "96x160", "256x96")
+CONV_TILES += ("wgmma 192x256", "wgmma 128x256", "wgmma 128x128")  # of compute capability 9.0
 BF16 = ml_dtypes.bfloat16
 ELEMENTS = (np.float32, BF16)
 GROUPS, GROUP_CHANNELS = (2, 3, 4, 7, 8), (1, 2, 3, 4, 5, 8, 12, 16, 17)

@@ -1,5 +1,6 @@
 // What the CUDA backend says of itself: whether it can run here, and on what.
 #include "conv/tuned_plans.h"
+#include "conv/wgmma_use.h"
 #include "ops.h"
 #include "simt/simt.h"
 
@@ -76,6 +77,15 @@ std::string description() {
     return devices;
 }
 
+bool can_run_wgmma() {
+#if defined(ZFCUDA_SM90A)
+    return simt::device_attribute<cudaDevAttrComputeCapabilityMajor>() == 9 &&
+           simt::device_attribute<cudaDevAttrComputeCapabilityMinor>() == 0;
+#else
+    return false;
+#endif
+}
+
 std::vector<std::string> gpu_names() {
     std::vector<std::string> names;
     for_each_device([&](const cudaDeviceProp& device) { names.emplace_back(device.name); });
@@ -90,6 +100,10 @@ std::string unavailable_reason() {
 
 std::string description() {
     return "the CUDA kernels, run on the CPU by the SIMT emulator";
+}
+
+bool can_run_wgmma() {
+    return true;
 }
 
 std::vector<std::string> gpu_names() {

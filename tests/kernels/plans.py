@@ -41,7 +41,7 @@ def _forced(module, precision, operation, query, choose):
 
 
 def with_tile(name):
-    """The first candidate with this tile that copies its operands, whatever its main loop, and thus with the splits
-    that the heuristic would take."""
-    names = f"ffma {name}", f"mma {name}"
-    return lambda candidates: next((one for one in candidates if one[0] in names), None)
+    """The first candidate with this tile ("128x64": of mma or ffma; "wgmma 128x256": of that main loop), and thus with
+    the splits that the heuristic would take."""
+    kernels = (name, f"mma {name}", f"ffma {name}")
+    return lambda candidates: next((one for one in candidates if one[0] in kernels), None)

@@ -241,4 +241,15 @@ void launch_dgrad(const ConvShape& shape, const T* y, const T* w, const Launch<T
         launch.y, launch.k_tiles_per_split);
 }
 
+// Defined in dgrad_sm90a.cu.
+extern template void launch_dgrad<Wgmma192x256<Bf16>, 8, 8, true>(const ConvShape&, const BFloat16*,
+                                                                  const BFloat16*,
+                                                                  const Launch<BFloat16>&);
+extern template void launch_dgrad<Wgmma128x256<Bf16>, 8, 8, true>(const ConvShape&, const BFloat16*,
+                                                                  const BFloat16*,
+                                                                  const Launch<BFloat16>&);
+extern template void launch_dgrad<Wgmma128x128<Bf16>, 8, 8, true>(const ConvShape&, const BFloat16*,
+                                                                  const BFloat16*,
+                                                                  const Launch<BFloat16>&);
+
 }  // namespace zfcuda::conv

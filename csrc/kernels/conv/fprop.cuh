@@ -129,4 +129,15 @@ void launch_fprop(const ConvShape& shape, const T* x, const T* w, const Launch<T
         launch.stream, shape, x, w, launch.epilogue, launch.y, launch.k_tiles_per_split);
 }
 
+// Defined in fprop_sm90a.cu.
+extern template void launch_fprop<Wgmma192x256<Bf16>, 8, true>(const ConvShape&, const BFloat16*,
+                                                               const BFloat16*,
+                                                               const Launch<BFloat16>&);
+extern template void launch_fprop<Wgmma128x256<Bf16>, 8, true>(const ConvShape&, const BFloat16*,
+                                                               const BFloat16*,
+                                                               const Launch<BFloat16>&);
+extern template void launch_fprop<Wgmma128x128<Bf16>, 8, true>(const ConvShape&, const BFloat16*,
+                                                               const BFloat16*,
+                                                               const Launch<BFloat16>&);
+
 }  // namespace zfcuda::conv

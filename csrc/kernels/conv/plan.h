@@ -16,6 +16,7 @@
 #include "product.h"
 #include "simt/simt.h"
 #include "tuned_plans.h"
+#include "wgmma_use.h"
 
 namespace zfcuda::conv {
 
@@ -147,25 +148,39 @@ Plan plan_tile(const Product& product) {
     return best;
 }
 
-// The cheapest plan with a tile of the list.
+template <class Tile>
+constexpr bool kIsWgmma = Tile::kMainLoop == MainLoop::kWgmma;
+
+// The cheapest plan with a tile of the list; with a wgmma tile, if those are asked for and the list
+// has any.
 template <class List>
 Plan cheapest_plan(List tiles, const Product& product) {
-    std::optional<Plan> best;
-    for_each_tile(tiles, [&](auto tile) {
-        const Plan plan = plan_tile<decltype(tile)>(product);
-        if (!best || plan.cost < best->cost) best = plan;
-    });
-    return *best;
+    const auto cheapest = [&](bool wgmma) {
+        std::optional<Plan> best;
+        for_each_tile(tiles, [&](auto tile) {
+            if (kIsWgmma<decltype(tile)> != wgmma) return;
+            const Plan plan = plan_tile<decltype(tile)>(product);
+            if (!best || plan.cost < best->cost) best = plan;
+        });
+        return best;
+    };
+    if (wgmma_use() == WgmmaUse::kAlways) {
+        if (const auto plan = cheapest(true)) return *plan;
+    }
+    return *cheapest(false);
 }
 
-// The plan that holds: the tuned one, if the list has its kernel, else the cheapest.
+// The plan that holds: the tuned one, if the list has its kernel and it may be used, else the
+// cheapest.
 template <class List>
 Plan make_plan(List tiles, const Product& product) {
     Plan plan = cheapest_plan(tiles, product);
     const auto choice = tuned_choice(product.problem);
     if (choice && choice->kernel) {
-        with_tile(tiles, *choice->kernel,
-                  [&](auto tile) { plan = plan_splits<decltype(tile)>(product, choice->splits); });
+        with_tile(tiles, *choice->kernel, [&](auto tile) {
+            if (kIsWgmma<decltype(tile)> && wgmma_use() == WgmmaUse::kNever) return;
+            plan = plan_splits<decltype(tile)>(product, choice->splits);
+        });
     }
     return plan;
 }

@@ -5,6 +5,7 @@
 #include "ffma.cuh"
 #include "mma.cuh"
 #include "plan.h"
+#include "wgmma.cuh"
 
 namespace zfcuda::conv {
 
@@ -71,10 +72,33 @@ struct TensorTiles {
     using Taps = TileLists<TileList<V, V, Tile64x64, Tile128x32>, TileList<1, 1, Tile64x64>>;
 };
 
+// Of compute capability 9.0:      warpgroups, columns, stages, blocks on an SM
+template <class Math>
+using Wgmma192x256 = WgmmaTile<Math, 3, 256, 4, 1>;
+template <class Math>
+using Wgmma128x256 = WgmmaTile<Math, 2, 256, 4, 1>;
+template <class Math>
+using Wgmma128x128 = WgmmaTile<Math, 2, 128, 3, 2>;
+
+// A list with those of compute capability 9.0 as well, where operands can be copied 16 bytes at a
+// time.
+template <class Math, class Lists>
+struct WithWgmma;
+template <class Math, int V, class... Tiles, class... Others>
+struct WithWgmma<Math, TileLists<TileList<V, V, Tiles...>, Others...>> {
+    using type = TileLists<
+        TileList<V, V, Tiles..., Wgmma192x256<Math>, Wgmma128x256<Math>, Wgmma128x128<Math>>,
+        Others...>;
+};
+
 template <>
 struct Tiles<Tf32> : TensorTiles<Tf32> {};
 template <>
-struct Tiles<Bf16> : TensorTiles<Bf16> {};
+struct Tiles<Bf16> : TensorTiles<Bf16> {
+    using Fprop = WithWgmma<Bf16, TensorTiles::Fprop>::type;
+    using Dgrad = WithWgmma<Bf16, TensorTiles::Dgrad>::type;
+    using Wgrad = WithWgmma<Bf16, TensorTiles::Wgrad>::type;
+};
 
 // use(lists) with the tiles of the two directions that read windows.
 template <class Math, class Use>

@@ -27,10 +27,8 @@ thread_local std::shared_ptr<const Table> followed = std::make_shared<Table>();
 std::string kernel_name(const Choice& choice) {
     if (!choice.kernel) return "composed";
     const auto& [main_loop, rows, cols] = *choice.kernel;
-    const char* const name = main_loop == MainLoop::kFfma  ? "ffma "
-                             : main_loop == MainLoop::kMma ? "mma "
-                                                           : "patch ";
-    return name + std::to_string(rows) + "x" + std::to_string(cols);
+    constexpr const char* kNames[]{"ffma ", "mma ", "wgmma ", "patch "};
+    return kNames[static_cast<int>(main_loop)] + std::to_string(rows) + "x" + std::to_string(cols);
 }
 
 std::optional<Choice> tuned_choice(const Problem& problem) {

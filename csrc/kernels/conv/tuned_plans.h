@@ -37,8 +37,8 @@ struct Problem {
     PoolShape pool;  // of the last two operations; all zero in the others
 };
 
-// What multiplies in a kernel's main loop; kPatch: tensor cores, windows of a patch (image_patch.cuh).
-enum class MainLoop : int { kFfma, kMma, kPatch };
+// What multiplies in a kernel's main loop; kPatch: mma.sync, windows of a patch (image_patch.cuh).
+enum class MainLoop : int { kFfma, kMma, kWgmma, kPatch };
 
 // A kernel of an operation: its main loop and the size of its tile.
 struct Kernel {

@@ -10,6 +10,7 @@
 
 #include "ops.h"
 #include "tuned_plans.h"
+#include "wgmma_use.h"
 
 namespace zfcuda::conv {
 
@@ -102,6 +103,9 @@ inline void bind_plans(pybind11::module_& m) {
         "From now on this plan holds for this problem.");
     m.def("clear_plans", &clear_tuned_choices,
           "From now on no plan holds that `set_plan` has set.");
+    m.def("can_run_wgmma", &can_run_wgmma,
+          "Whether the current device can run the kernels of compute capability 9.0 that are "
+          "built.");
     m.def("gpu_names", &gpu_names, "Of every GPU that can be seen, in the order of their numbers.");
 }
 

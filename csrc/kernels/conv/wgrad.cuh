@@ -151,6 +151,17 @@ void launch_wgrad(const ConvShape& shape, const typename A::Index& pixel_index, 
                                            launch.epilogue, launch.y, launch.k_tiles_per_split);
 }
 
+// Defined in wgrad_sm90a.cu.
+extern template void launch_wgrad<Wgmma192x256<Bf16>, Pixels<Wgmma192x256<Bf16>, 8>, 8>(
+    const ConvShape&, const PixelIndex&, int, const BFloat16*, const BFloat16* const&,
+    const Launch<float>&);
+extern template void launch_wgrad<Wgmma128x256<Bf16>, Pixels<Wgmma128x256<Bf16>, 8>, 8>(
+    const ConvShape&, const PixelIndex&, int, const BFloat16*, const BFloat16* const&,
+    const Launch<float>&);
+extern template void launch_wgrad<Wgmma128x128<Bf16>, Pixels<Wgmma128x128<Bf16>, 8>, 8>(
+    const ConvShape&, const PixelIndex&, int, const BFloat16*, const BFloat16* const&,
+    const Launch<float>&);
+
 // Computes dw with one of these tiles, and with dy from `Gradient<Tile, V>`, whose pixels
 // `pixel_index` decodes; `vector_dy`: it allows 16-byte copies.
 template <class Math, template <class, int> class Gradient, class Lists, class Source, class Index>
