@@ -12,7 +12,7 @@ def dropout(calls):
     x = calls.normal(*calls.shape(2))
     probability, seed, offset = float(calls.rng.choice([0, 0.5, 1, -1])), calls.size(0, 9), calls.size(0, 9)
     options = {"probability": probability, "seed": seed, "offset": offset}
-    good = 0 <= probability < 1 and min(seed, offset) >= 0
+    good = 0 <= probability < 1 and min(seed, offset) >= 0 and not any(isinstance(v, bool) for v in (seed, offset))
     return lambda: ops.dropout(x, **options), good and (lambda: oracles.dropout(x, **options))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tests.accuracy import assert_close
+from tests.accuracy import ARITHMETICS, assert_close
 from tests.kernels.test_conv import normal
 from tests.shapes import Conv
 from zfcuda import backends, ops
@@ -22,12 +22,10 @@ LAYERS = {  # with fewer pixels
 POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
 
 
-@pytest.fixture
-def mma(arithmetic):
-    """The precisions of tensor cores."""
-    if arithmetic.name == "fp32":
-        pytest.skip("fp32: windows are copied")
-    return arithmetic
+@pytest.fixture(params=[one for one in ARITHMETICS if one.name != "fp32"], ids=lambda arithmetic: arithmetic.name)
+def mma(request):
+    """The precisions of tensor cores: of fp32, windows are copied."""
+    return request.param
 
 
 def candidates(operation, arithmetic, conv, pool=None):
