@@ -92,6 +92,7 @@ def _fail(command: str, error: Exception | str, status: int) -> int:
     if isinstance(error, OSError) and error.filename and error.strerror:  # without its number
         error = f"{error.filename}: {error.strerror}"
     message = " ".join(str(error).split()) or type(error).__name__
+    message = message.encode(errors="backslashreplace").decode()  # names of files may be any bytes
     print(f"zfcuda {command}: {message}", file=sys.stderr)
     return status
 
