@@ -106,7 +106,7 @@ struct UnpooledMap {
 };
 
 // Whether a window of at most kUnpoolWindow cells a side meets a pixel of the quad.
-constexpr bool can_meet(int pixel, int window) {
+__host__ __device__ constexpr bool can_meet(int pixel, int window) {
     return pixel / 2 + (1 - window / 2) * kUnpoolStride < kUnpoolWindow &&
            pixel % 2 + (1 - window % 2) * kUnpoolStride < kUnpoolWindow;
 }
@@ -202,7 +202,8 @@ class UnpooledPixels {
     // Not asynchronous: switches must be compared on the way. Where registers allow, the windows of the
     // next k-tile are fetched now, and come while this one is multiplied.
     __device__ void load(Element* k_tile) {
-#pragma unroll
+        // One pass after the other, where there are several: together they would spill.
+#pragma unroll 1
         for (int pass = 0; pass < kPasses; ++pass) {
             const int depth = (quad_ + pass * kQuadsPerPass) * kQuad;
             if (!kWhole && (quad_ >= kQuadsPerPass || depth >= Tile::kDepth)) break;
