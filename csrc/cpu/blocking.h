@@ -54,6 +54,11 @@ constexpr int kMaxDepth = 384;
 // the second-level cache. A multiple of the tiles of both 14 and 6 rows.
 constexpr int kBlockRows = 168;
 
+// Most panels of columns, and depth, of products whose windows are read in place, which read a whole
+// panel of filters (196 KB) for every tile.
+constexpr int kLinesPanels = 4;
+constexpr int kLinesDepth = 4 * kMaxDepth;
+
 // Pixels of a block of a weight gradient: a panel of x, 32 x 256 floats or 32 KB, stays in the
 // first-level cache while the tiles of K pass; sums of so many are exact enough to be added up.
 constexpr int kWgradPixels = 256;

@@ -10,15 +10,6 @@
 #include "methods.h"
 
 namespace zfcuda::conv {
-namespace {
-
-// Rows a multiple of half a page apart would meet in one or two sets of the first-level cache.
-bool reads_well_in_place(int pitch) {
-    return pitch % (kPageFloats / 2) != 0;
-}
-
-}  // namespace
-
 void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, const float* panels,
                     int columns, int panel0, int panel1, const gemm::Epilogue& whole,
                     const RowPlacement& placement, float* scratch) {
@@ -111,6 +102,9 @@ void multiply_all(const Gather& gather, const float* panels, int columns, Epilog
     const int groups = std::min(panel_count, ceil_div(team, blocks));
     epilogue.stream = rows * columns * 4 > kStreamBytes && columns % simd::kLanes == 0 &&
                       placement.pixel_stride == columns && simd::is_aligned(placement.out);
+
+    if (reads_lines(gather, columns))
+        return multiply_lines(gather, panels, columns, epilogue, placement, scratch);
 
     Tasks tasks(static_cast<std::int64_t>(blocks) * groups);
 #pragma omp parallel num_threads(team)

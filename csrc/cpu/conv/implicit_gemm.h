@@ -24,11 +24,26 @@ struct RowPlacement {
     std::int64_t image_stride, line_stride, pixel_stride;
 };
 
+// Rows a multiple of half a page apart would meet in one or two sets of the first-level cache.
+inline bool reads_well_in_place(int pitch) {
+    return pitch % (kPageFloats / 2) != 0;
+}
+
 // The rows [m0, m1) of the result, at most kBlockRows, and of its columns those of the panels
 // [panel0, panel1), by the calling thread. `whole`: what becomes of the sums over the whole depth.
 void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, const float* panels,
                     int columns, int panel0, int panel1, const gemm::Epilogue& whole,
                     const RowPlacement& placement, float* scratch);
+
+// Gathering takes as long as a third of the products where these have few columns. But windows that
+// are neighbours in a line lie step_w * c floats apart, and the taps of a filter row are a run: once
+// lines of the image are copied with their padding, a tile's rows are read in place. Whether that can
+// be done for so many columns, and pays: the rows of a tile lie in one line.
+bool reads_lines(const Gather& gather, int columns);
+
+// The whole result that way, by all threads, each with kBlockScratch floats of `scratch`.
+void multiply_lines(const Gather& gather, const float* panels, int columns,
+                    const gemm::Epilogue& whole, const RowPlacement& placement, float* scratch);
 
 // Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k.
 void pack_filters(const float* w, int filters, int depth, float* panels);

@@ -1,0 +1,105 @@
+// The implicit matrix product with windows that are read in place (implicit_gemm.h).
+#include <algorithm>
+
+#include "../parallel.h"
+#include "../simd.h"
+#include "implicit_gemm.h"
+
+namespace zfcuda::conv {
+namespace {
+
+using namespace gemm;
+
+// Floats of a line with its padding: what the windows of one line of the result see.
+std::int64_t line_floats(const Gather& gather) {
+    return (std::int64_t{gather.grid_w - 1} * gather.step_w + gather.taps_w) * gather.c;
+}
+
+// Lines of x that `lines` lines of the result read.
+int input_lines(const Gather& gather, int lines) {
+    return (lines - 1) * gather.step_h + (gather.taps_h - 1) * gather.tap_step_h + 1;
+}
+
+std::int64_t strip_floats(const Gather& gather, int lines) {
+    return input_lines(gather, lines) * line_floats(gather) + simd::kLanes;
+}
+
+// The lines of image n that the lines [i0, i1) of the result read, with padding.
+void pad_lines(const Gather& gather, std::int64_t n, int i0, int i1, float* out) {
+    const int size = static_cast<int>(line_floats(gather)), c = gather.c, width = size / c;
+    const int margin = std::clamp(gather.pad_left, 0, width);
+    const int skipped = margin - gather.pad_left;  // pixels of x before the first window
+    const int inside = std::clamp(gather.w - skipped, 0, width - margin);
+    const int first = i0 * gather.step_h - gather.pad_top;
+    for (int i = 0; i < input_lines(gather, i1 - i0); ++i, out += size) {
+        const int h = first + i;
+        if (h < 0 || h >= gather.h || inside == 0) {
+            simd::clear(out, size);
+            continue;
+        }
+        const float* from = gather.x + ((n * gather.h + h) * gather.w + skipped) * gather.pitch;
+        float* to = out + margin * c;
+        simd::clear(out, margin * c);
+        if (gather.pitch == c)
+            simd::copy_spilling(to, from, inside * c);
+        else
+            for (int j = 0; j < inside; ++j)
+                simd::copy_spilling(to + j * c, from + static_cast<std::int64_t>(j) * gather.pitch,
+                                    c);
+        simd::clear_spilling(to + inside * c, size - (margin + inside) * c);
+    }
+}
+
+}  // namespace
+
+bool reads_lines(const Gather& gather, int columns) {
+    return gather.taps_h * gather.taps_w > 1 && gather.tap_step_w == 1 &&
+           gather.grid_w >= kTileRows / 2 && ceil_div(columns, kPanel) <= kLinesPanels &&
+           gather.depth() <= kLinesDepth && reads_well_in_place(gather.step_w * gather.c) &&
+           strip_floats(gather, 1) <= kBlockScratch;
+}
+
+void multiply_lines(const Gather& gather, const float* panels, int columns, const Epilogue& whole,
+                    const RowPlacement& placement, float* scratch) {
+    const int team = threads(), tiles = ceil_div(gather.grid_w, kTileRows);
+    const std::int64_t size = line_floats(gather);
+    int lines = std::clamp(static_cast<int>(std::int64_t{gather.n} * gather.grid_h / (4 * team)), 1,
+                           std::min(kStripLines, gather.grid_h));
+    while (strip_floats(gather, lines) > kBlockScratch)
+        --lines;
+    const int strips = ceil_div(gather.grid_h, lines);
+
+    Tasks tasks(std::int64_t{gather.n} * strips);
+#pragma omp parallel num_threads(team)
+    {
+        float* mine = scratch + thread_index() * kBlockScratch;
+        tasks.run([&](std::int64_t task) {
+            const std::int64_t n = task / strips;
+            const int strip = static_cast<int>(task % strips);
+            const int i0 = part_begin(gather.grid_h, strips, strip);
+            const int i1 = part_begin(gather.grid_h, strips, strip + 1);
+            pad_lines(gather, n, i0, i1, mine);
+            for (int column = 0; column < columns; column += kPanel)
+                for (int i = i0; i < i1; ++i)
+                    for (int tile = 0; tile < tiles; ++tile) {
+                        const int j0 = part_begin(gather.grid_w, tiles, tile);
+                        const int j1 = part_begin(gather.grid_w, tiles, tile + 1);
+                        Operands operands{};
+                        operands.row_stride = gather.step_w * gather.c;
+                        operands.a =
+                            mine + (i - i0) * gather.step_h * size + j0 * operands.row_stride;
+                        operands.runs = gather.taps_h;
+                        operands.run_distance = gather.tap_step_h * size;
+                        operands.depth = gather.taps_w * gather.c;
+                        operands.b = panels + std::int64_t{gather.depth()} * column;
+                        float* first = placement.out + n * placement.image_stride +
+                                       i * placement.line_stride + j0 * placement.pixel_stride;
+                        multiply_tile(j1 - j0, operands, first + column, placement.pixel_stride,
+                                      columns - column, whole.from(column));
+                    }
+        });
+        if (whole.stream) simd::stream_fence();
+    }
+}
+
+}  // namespace zfcuda::conv
