@@ -59,6 +59,10 @@ constexpr int kBlockRows = 168;
 constexpr int kLinesPanels = 4;
 constexpr int kLinesDepth = 4 * kMaxDepth;
 
+// Most columns of taps of images whose channels fill a vector: the sums of one pixel of the map are
+// 4 KB, those of the lines that take turns stay in the second-level cache.
+constexpr int kTapColumns = 1024;
+
 // Pixels of a block of a weight gradient: a panel of x, 32 x 256 floats or 32 KB, stays in the
 // first-level cache while the tiles of K pass; sums of so many are exact enough to be added up.
 constexpr int kWgradPixels = 256;

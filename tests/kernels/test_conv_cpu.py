@@ -11,21 +11,21 @@ from zfcuda import _cpu, backends, ops
 WINOGRAD = [
     ((1, 23, 18, 64), (65, 3, 3), 1, 1),
     ((5, 13, 13, 67), (64, 3, 3), 1, 1),  # images share tiles
-    ((16, 6, 8, 64), (70, 3, 3), 1, 0),
+    ((16, 8, 9, 64), (70, 3, 3), 1, 0),
     ((5, 6, 11, 66), (96, 3, 3), 1, 2),
     ((6, 5, 4, 64), (64, 3, 3), 1, 3),  # more padding than the window needs
     ((6, 9, 8, 400), (64, 3, 3), 1, 1),  # two blocks of depth forward
     ((6, 9, 8, 64), (400, 3, 3), 1, 1),  # and backward
     ((17, 17, 18, 64), (64, 3, 3), 1, 1),  # several chunks of tiles
-    ((8, 19, 18, 72), (64, 5, 5), 2, 0),  # four phases
+    ((8, 19, 18, 80), (64, 5, 5), 2, 0),  # four phases
     ((8, 16, 11, 65), (70, 6, 5), 2, 2),
     ((8, 10, 14, 64), (64, 5, 6), 2, (3, 1)),
     ((8, 10, 8, 64), (64, 5, 5), 2, 5),
     ((5, 12, 17, 32), (40, 5, 5), 1, 2),  # other numbers of taps
-    ((4, 13, 15, 19), (33, 4, 4), 1, 1),
-    ((6, 15, 16, 20), (48, 2, 2), 1, 1),
+    ((4, 13, 15, 31), (33, 4, 4), 1, 1),
+    ((6, 15, 16, 32), (48, 2, 2), 1, 1),
     ((3, 22, 23, 16), (35, 7, 8), 2, 3),
-    ((6, 14, 20, 17), (18, 3, 5), (1, 2), (1, 2)),  # phases along one axis only
+    ((6, 15, 20, 32), (48, 3, 5), (1, 2), (1, 2)),  # phases along one axis only
 ]
 FIRST_LAYER = [  # forward by csrc/cpu/conv/winograd/lines.cpp
     ((2, 40, 37, 3), (96, 7, 7), 2, 1),
@@ -46,6 +46,20 @@ DIRECT = [  # no transforms
     ((1, 12, 10, 40), (33, 1, 1), 2, 0),
     ((2, 20, 9, 100), (15, 4, 4), 1, 2),  # depth in blocks
     ((1, 6, 6, 20), (300, 3, 3), 1, 1),  # few rows: threads share the panels
+]
+LINES = [  # by csrc/cpu/conv/window_lines.cpp where many columns do not forbid it
+    ((3, 29, 31, 13), (29, 3, 3), 1, 1),
+    ((5, 9, 45, 7), (13, 5, 5), 2, 2),  # odd counts and a stride
+    ((16, 17, 18, 33), (29, 3, 3), 2, 1),  # transforms of padded channels would cost more
+    ((1, 40, 16, 5), (130, 3, 4), (1, 2), (0, 4)),  # padding wider than the filter, too many columns forward
+    ((2, 9, 20, 11), (21, 2, 7), (3, 1), (5, 6)),  # lines of padding alone, strides larger than the filter
+    ((1, 12, 15, 40), (50, 1, 7), 1, (0, 3)),
+    ((2, 8, 14, 170), (6, 3, 3), 1, 1),  # too deep forward
+]
+TAPS = [  # the gradient of many pixels from few windows
+    ((3, 12, 12, 20), (50, 5, 5), 1, 0),
+    ((2, 7, 19, 17), (3, 6, 9), (1, 2), 0),
+    ((1, 9, 8, 33), (7, 5, 4), (2, 1), 0),
 ]
 FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)
 
@@ -103,8 +117,10 @@ def test_layers_take_their_methods():
     for layer in FIRST_LAYER:
         assert method(layer, "fprop") == method(layer, "fprop", in_block=True) == "winograd by lines"
         assert method(layer, "wgrad") == "windows in place"
-    for layer in DIRECT:
+    for layer in [*DIRECT, *LINES]:
         assert not any("winograd" in method(layer, direction) for direction in ("fprop", "dgrad", "wgrad"))
+    for layer in TAPS:
+        assert method(layer, "dgrad") == "taps as columns"
 
 
 def test_every_method_is_taken():
@@ -115,7 +131,7 @@ def test_every_method_is_taken():
 
 
 @pytest.mark.parametrize("direction", ["forward", "added", "transpose", "weight_grad"])
-@pytest.mark.parametrize("layer", [*WINOGRAD, *FIRST_LAYER, *DIRECT, FULLY_CONNECTED], ids=str)
+@pytest.mark.parametrize("layer", [*WINOGRAD, *FIRST_LAYER, *DIRECT, *LINES, *TAPS, FULLY_CONNECTED], ids=str)
 def test_layer(layer, direction):
     call, oracle, tolerance = directions(*layer)[direction]
     with backends.use("cpu"):
@@ -123,7 +139,9 @@ def test_layer(layer, direction):
 
 
 @pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
-@pytest.mark.parametrize("layer", [WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[5]], ids=str)
+@pytest.mark.parametrize(
+    "layer", [WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[5], LINES[0], TAPS[0]], ids=str
+)
 def test_bits_do_not_depend_on_threads(layer, direction, set_threads):
     call, _, _ = directions(*layer)[direction]
     with backends.use("cpu"):

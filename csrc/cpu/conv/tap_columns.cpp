@@ -1,5 +1,6 @@
-// The transposed convolution to images with few channels, which would fill a fraction of a vector.
-// Here the columns are all R * S * C taps:
+// The transposed convolution to images with few channels, which would fill a fraction of a vector, or
+// with many more pixels than the map has, most of whose windows would reach beyond it. Here the
+// columns are all R * S * C taps:
 //
 //   taps[q][r, s, c] = sum over k of y[p][q][k] * w[k][r][s][c]
 //
@@ -125,16 +126,18 @@ void run(const Call& call) {
                });
 }
 
+// Channels fill less than half of a vector, or the image has twice as many pixels as the windows have
+// steps: half of the direct product's taps would be padding (5 x 5 windows of 12 x 12 pixels).
+bool applies(const ConvShape& s) {
+    const std::int64_t pixels = static_cast<std::int64_t>(s.h) * s.w;
+    const std::int64_t steps = static_cast<std::int64_t>(s.p()) * s.q() * s.stride_h * s.stride_w;
+    return s.is_dense() &&
+           (2 * s.c <= simd::kLanes || (pixels >= 2 * steps && s.r * s.s * s.c <= kTapColumns));
+}
+
 }  // namespace
 
 const Method tap_columns_dgrad{
-    "taps as columns",
-    Direction::kDgrad,
-    Fusion::kLines,
-    [](const ConvShape& s) { return s.is_dense() && 2 * s.c <= simd::kLanes; },
-    workspace,
-    pack,
-    run,
-    nullptr};
+    "taps as columns", Direction::kDgrad, Fusion::kLines, applies, workspace, pack, run, nullptr};
 
 }  // namespace zfcuda::conv

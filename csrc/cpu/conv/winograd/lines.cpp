@@ -156,12 +156,9 @@ bool lines_apply(const ConvShape& s) {
     if (!has_near_windows(s) || !has_transforms(s)) return false;
     const Plan plan(s);
     if (plan.per_row < 1) return false;
-    // Multiply-adds for a vector of k, and what the transforms cost in their measure.
-    constexpr double kTransformBack = 140, kTransform = 300;
     const double tiles = static_cast<double>(ceil_div(s.p(), plan.size)) * plan.across;
-    const double transform = kTransform * (plan.padded_depth / kLanes) / ceil_div(s.k, kLanes);
     const double direct = static_cast<double>(s.p()) * s.q() * s.r * s.s * s.c;
-    return direct > 1.5 * tiles * (kFrequencies * plan.depth + kTransformBack + transform);
+    return direct > 1.5 * tiles * tile_cost(plan.depth, plan.padded_depth, s.k);
 }
 
 void pack(const Call& call) {

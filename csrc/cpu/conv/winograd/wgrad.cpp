@@ -148,8 +148,17 @@ void finish(const Call& call) {
             with_taps(s, [&](auto taps) { write_taps<taps>(s, plan, k, phase, call.out); });
 }
 
+// Where the multiply-adds of all tiles, with channels padded to whole vectors, are two thirds of the
+// direct product's.
+bool applies(const ConvShape& s) {
+    if (!batch_applies(s)) return false;
+    const double direct = static_cast<double>(s.n) * s.p() * s.q() * s.r * s.s * s.c;
+    const int depth = s.stride_h * s.stride_w * round_up(s.c, kLanes);
+    return direct >= 1.5 * kFrequencies * depth * source_grid(s, s.n).tiles();
+}
+
 }  // namespace
 const Method winograd_wgrad{
-    "winograd", Direction::kWgrad, Fusion::kImages, batch_applies, workspace, nullptr, run, finish};
+    "winograd", Direction::kWgrad, Fusion::kImages, applies, workspace, nullptr, run, finish};
 
 }  // namespace zfcuda::conv
