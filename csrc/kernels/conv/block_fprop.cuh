@@ -34,7 +34,8 @@ struct BlockMemory {
 };
 
 // Calls use(plan) for each tile of the fused kernels, this one and that of block_patch.cuh, that
-// windows fit into; both lists of this one have the same. (Devices of compute capability 8.6 and 8.9 have no room for the largest.)
+// windows fit into; both lists of this one have the same. (Devices of compute capability 8.6 and 8.9
+// have no room for the largest.)
 template <class Math, class Use>
 void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) {
     if (!conv.is_dense()) return;
@@ -90,8 +91,18 @@ std::optional<Plan> plan_block(const ConvShape& conv, const PoolShape& pool) {
     return best;
 }
 
+// Blocks that an SM is to hold at once. On compute capability 12.0, whose SMs have 100 KB of shared
+// memory, there is no room for a third, for which registers would be spilled.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+template <class Tile>
+constexpr int kBlocksOnSm = Tile::kMinBlocks < 2 ? Tile::kMinBlocks : 2;
+#else
+template <class Tile>
+constexpr int kBlocksOnSm = Tile::kMinBlocks;
+#endif
+
 template <class Tile, int V>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
+__global__ void __launch_bounds__(Tile::kThreads, kBlocksOnSm<Tile>)
     block_fprop_kernel(ConvShape shape, PoolShape pool, PoolTiling tiling,
                        const typename Tile::Element* x, const typename Tile::Element* w,
                        const float* b, typename Tile::Element* y, std::uint8_t* switches,

@@ -112,7 +112,7 @@ class Copies {
     }
 
     static constexpr bool kAsync = V * sizeof(T) >= 4;
-    static constexpr int kHeld = Copy::kPasses < 8 ? Copy::kPasses : 8;  // loads under way
+    static constexpr int kHeld = Copy::kPasses < 12 ? Copy::kPasses : 12;  // loads under way
     static constexpr int kLast = (Copy::kPasses - 1) / kHeld * kHeld;      // first of the last ones
     T* k_tile_;
     T held_[kAsync ? 1 : kHeld];
