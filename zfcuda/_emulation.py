@@ -33,7 +33,10 @@ class CheckedBackend(HostBackend):
             for i, array in enumerate(arrays):
                 address = self.pointer(array)
                 name = f"array {i} of the call, {array.dtype} {array.shape},"
-                self.module.debug.register_array(address, array.nbytes, address not in self._unwritten, name)
+                # With what lies between rows, where these are some channels of a wider array.
+                last = sum((count - 1) * step for count, step in zip(array.shape, array.strides, strict=True))
+                extent = last + array.itemsize if array.size else 0
+                self.module.debug.register_array(address, extent, address not in self._unwritten, name)
             operation(*arguments)
 
         try:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tests.accuracy import ARITHMETICS, assert_close
+from tests.accuracy import assert_close
 from tests.kernels.test_conv import normal
 from tests.shapes import Conv
 from zfcuda import backends, ops
@@ -20,12 +20,6 @@ LAYERS = {  # with fewer pixels
     "mnist": Conv(x=(3, 28, 28, 1), w=(20, 5, 5, 1), stride=(1, 1), padding=(0, 0)),
 }
 POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}
-
-
-@pytest.fixture(params=[one for one in ARITHMETICS if one.name != "fp32"], ids=lambda arithmetic: arithmetic.name)
-def mma(request):
-    """The precisions of tensor cores: of fp32, windows are copied."""
-    return request.param
 
 
 def candidates(operation, arithmetic, conv, pool=None):
