@@ -251,6 +251,7 @@ def image_plans(
             splits = math.ceil(regions / per_split)
             k_tiles = per_split * math.ceil(cut.height * shifts * across / tile.depth)
             cost = _cost(tile, blocks * splits, per_split * REGION // tile.depth, gpu)
+            cost += _split_cost(product(conv, operation, precision), tile, blocks, splits, gpu)
             plans.append(Plan(kernel, blocks, splits, k_tiles, cost))
         else:
             blocks = regions * math.ceil(conv.maps / tile.cols)

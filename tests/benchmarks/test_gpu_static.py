@@ -235,6 +235,12 @@ def recorded():
     return kernels
 
 
+@pytest.fixture(scope="module")
+def untuned(recorded):
+    """Those that are taken without a tuned plan."""
+    return [kernel for kernel in recorded if not kernel.tile.is_wgmma]
+
+
 CONVS = [one for one in cases.CASES if isinstance(one, cases.Conv | cases.Dense)]
 MIRRORS = "benchmarks/gpu_predict.py has the choice of csrc/kernels/conv/ (plan.h, tiles.cuh, block_*.cuh) once more"
 BLOCKS = [one for one in cases.CASES if isinstance(one, cases.Block)]
@@ -254,23 +260,23 @@ def shape_of(module, conv):
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("batch", [1, 16, 128])
-def test_plans_are_those_of_the_kernels(module, recorded, precision, batch):
+def test_plans_are_those_of_the_kernels(module, untuned, precision, batch):
     names = {"fprop": "conv2d", "dgrad": "conv_transpose2d", "wgrad": "conv2d_weight_grad"}
     for case in CONVS:
         conv = gpu_predict.as_conv(case.with_batch(batch))
         for operation, name in names.items():
-            plan = gpu_predict.conv_plan(recorded, conv, operation, precision, H200)
+            plan = gpu_predict.conv_plan(untuned, conv, operation, precision, H200)
             expected = module.plan_candidates(name, precision, shape_of(module, conv), None)[0]
             assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("batch", [1, 16, 128])
-def test_plans_of_blocks_are_those_of_the_kernels(module, recorded, precision, batch):
+def test_plans_of_blocks_are_those_of_the_kernels(module, untuned, precision, batch):
     fused = gathered = 0
     for case in BLOCKS:
         block = case.with_batch(batch)
-        plan = gpu_predict.block_plan(recorded, block, precision, H200)
+        plan = gpu_predict.block_plan(untuned, block, precision, H200)
         conv, pool = (
             shape_of(module, block.conv),
             map(cases.pair, (block.pool.window, block.pool.stride, block.pool.padding)),
@@ -279,7 +285,7 @@ def test_plans_of_blocks_are_those_of_the_kernels(module, recorded, precision, b
         expected = module.plan_candidates("conv2d_relu_pool", precision, conv, shape)[0][0]
         assert (plan.kernel.tile.name if plan else "composed") == expected, (MIRRORS, block)
         fused += plan is not None
-        plan = gpu_predict.unpool_wgrad_plan(recorded, block, precision, H200)
+        plan = gpu_predict.unpool_wgrad_plan(untuned, block, precision, H200)
         expected = module.plan_candidates("unpool_conv2d_weight_grad", precision, conv, shape)[0]
         assert ((plan.kernel.tile.name, plan.splits) if plan else ("composed", 1)) == expected, (MIRRORS, block)
         gathered += plan is not None
@@ -289,9 +295,9 @@ def test_plans_of_blocks_are_those_of_the_kernels(module, recorded, precision, b
 
 @pytest.mark.parametrize("gpu", [H200, H100], ids=lambda gpu: gpu.name)
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_layers_take_at_least_what_the_hardware_needs(recorded, gpu, precision):
+def test_layers_take_at_least_what_the_hardware_needs(untuned, gpu, precision):
     for case, direction in gpu_static.layers(128):
-        found = gpu_predict.predict(recorded, case, direction, precision, gpu)
+        found = gpu_predict.predict(untuned, case, direction, precision, gpu)
         conv = case.conv if isinstance(case, cases.Block) else gpu_predict.as_conv(case)
         floor = conv.flops / 2 / (gpu.peaks[precision] * gpu.sms * gpu.hertz) * (2 if direction == "block grad" else 1)
         assert found.ms / 1e3 > floor
@@ -300,22 +306,22 @@ def test_layers_take_at_least_what_the_hardware_needs(recorded, gpu, precision):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-def test_splits_leave_few_multiprocessors_idle(recorded, precision):
+def test_splits_leave_few_multiprocessors_idle(untuned, precision):
     """In the last wave of the weight gradients."""
     found = 0
     for case, direction in gpu_static.layers(128):
         if direction == "wgrad" and case.channels > 3:
-            (waves,) = gpu_predict.predict(recorded, case, direction, precision, H200).waves
+            (waves,) = gpu_predict.predict(untuned, case, direction, precision, H200).waves
             assert waves > 0.9 * math.ceil(waves), case
             found += 1
     assert found > 6
 
 
-def test_a_block_that_is_not_fused(recorded):
+def test_a_block_that_is_not_fused(untuned):
     """Its map is written by the convolution, then read by the pool."""
     (block,) = (one.with_batch(128) for one in BLOCKS if (one.family, one.layer) == ("zfnet", "block2"))
-    conv = gpu_predict.predict(recorded, block.conv, "fprop", "bf16", H200)
-    whole = gpu_predict.predict(recorded, block, "block", "bf16", H200)
+    conv = gpu_predict.predict(untuned, block.conv, "fprop", "bf16", H200)
+    whole = gpu_predict.predict(untuned, block, "block", "bf16", H200)
     assert whole.kernels == conv.kernels
     pooled = 128 * 13 * 13 * 256
     assert whole.ms - conv.ms == pytest.approx(1e3 * (2 * 128 * 26 * 26 * 256 + 3 * pooled) / 4.3e12)

@@ -48,7 +48,7 @@ def fruit(tmp_path_factory):
 def fruit_net(fruit, tmp_path_factory):
     """The checkpoint of a net that is right about nearly every fruit."""
     out = tmp_path_factory.mktemp("fruit-net")
-    words = ("--epochs", 6, "--batch-size", 8, "--lr", 0.02, "--quiet")
+    words = ("--epochs", 6, "--batch-size", 8, "--lr", 0.005, "--quiet")
     assert run("train", "--data", fruit, *words, "--out", out) == 0
     assert numbers_of(out)["Training"][-1]["validation_top1"] > 0.9
     return out / "checkpoint.safetensors"

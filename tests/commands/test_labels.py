@@ -40,7 +40,7 @@ def test_invariance(fruit_net, part, tmp_path):
 def test_pointing(part, tmp_path):
     """Canvases are cut of images whose labels are matched first."""
     whole = write_fruit(tmp_path / "fruit", {"train": 24, "test": 4})
-    words = ("--data", whole, "--clutter", 36, "--epochs", 6, "--batch-size", 8, "--lr", 0.02, "--quiet")
+    words = ("--data", whole, "--clutter", 36, "--epochs", 6, "--batch-size", 8, "--lr", 0.005, "--quiet")
     assert run("train", *words, "--out", tmp_path) == 0
     words = ("--data", part, "--clutter", 36, "--images", 1, "--pointing", 6, *SQUARE, "--out", tmp_path / "p")
     assert run("occlude", tmp_path / "checkpoint.safetensors", *words) == 0

@@ -86,13 +86,22 @@ void for_each_wgrad_image_tile(const ConvShape& shape, Use use) {
     });
 }
 
+// Blocks begin and end with a k-tile, not with a region.
+template <class Tile>
+struct OfKTiles : Tile {
+    static constexpr int kDepth = Tile::kPixels;
+};
+
 // The plan with a tile and this many splits; with none given, as many as fill the GPU.
 template <class Tile>
 Plan plan_wgrad_patch(const Product& product, std::optional<int> splits = std::nullopt) {
     const int slots = simt::multiprocessors() * Tile::kMinBlocks;
     const double blocks = count_blocks<Tile>(product);
     const int filling = blocks * 2 <= slots ? static_cast<int>(slots / blocks) : 1;
-    return plan_splits<Tile>(product, splits.value_or(filling));
+    Plan plan = plan_splits<Tile>(product, splits.value_or(filling));
+    plan.cost = tile_cost<Tile>(blocks * plan.splits, plan.k_tiles_per_split) +
+                split_cost<OfKTiles<Tile>>(product, blocks, plan.splits);
+    return plan;
 }
 
 // The cheapest plan of this kernel; none where that of wgrad.cuh is cheaper.
