@@ -149,8 +149,8 @@ __device__ inline Held<T, V> unpool_pixel(const UnpooledMap<T>& map,
     return from_floats<T>(sum);
 }
 
-// Of bfloat16 two at a time: first what the windows beside each other add, then what those rows do, so
-// that a sum is rounded at most twice.
+// Of bfloat16 two at a time. Where two windows meet, their sum is rounded once as it is; of four it is
+// taken in float, so that it is rounded once, too, as that of a map is.
 template <int Pixel>
 __device__ inline Held<BFloat16, 8> unpool_pixel(
     const UnpooledMap<BFloat16>& map, const PooledWindow<BFloat16, 8> (&windows)[kQuad]) {
@@ -166,15 +166,25 @@ __device__ inline Held<BFloat16, 8> unpool_pixel(
             parts[window].at[2 * word + 1] &= simt::spread_signs<2>(named);
         }
     }
-    const auto add = [](const Held<BFloat16, 8>& more, Held<BFloat16, 8>& sum) {
+    Held<BFloat16, 8>& sum = parts[3];
 #pragma unroll
-        for (int word = 0; word < 4; ++word)
-            sum.at[word] = simt::add_bf16x2(more.at[word], sum.at[word]);
-    };
-    if (can_meet(Pixel, 2)) add(parts[2], parts[3]);
-    if (can_meet(Pixel, 0)) add(parts[0], parts[1]);
-    if (can_meet(Pixel, 1)) add(parts[1], parts[3]);
-    return parts[3];
+    for (int word = 0; word < 4; ++word) {
+        if (can_meet(Pixel, 0)) {
+            float low = 0.0f, high = 0.0f;
+#pragma unroll
+            for (int window = 0; window < kQuad; ++window) {
+                low += __uint_as_float(parts[window].at[word] << 16);
+                high += __uint_as_float(parts[window].at[word] & 0xffff0000u);
+            }
+            const __nv_bfloat162 rounded = __floats2bfloat162_rn(low, high);
+            sum.at[word] = *reinterpret_cast<const std::uint32_t*>(&rounded);
+        } else if (can_meet(Pixel, 1)) {
+            sum.at[word] = simt::add_bf16x2(parts[1].at[word], sum.at[word]);
+        } else if (can_meet(Pixel, 2)) {
+            sum.at[word] = simt::add_bf16x2(parts[2].at[word], sum.at[word]);
+        }
+    }
+    return sum;
 }
 
 // `Pixels` of an unpooled map (A of wgrad): value (k, depth) is map[pixel, k], the pixels in the order
