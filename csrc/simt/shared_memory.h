@@ -36,7 +36,6 @@ class SharedMemory {
     std::size_t static_bytes() const { return static_bytes_; }
 
     const void* memory() const { return memory_; }
-    std::size_t used_bytes() const { return top_; }
     std::uintptr_t address() const { return reinterpret_cast<std::uintptr_t>(memory_); }
     bool contains(std::uintptr_t address) const { return address - this->address() < kArenaBytes; }
     const std::vector<Array>& arrays() const { return arrays_; }

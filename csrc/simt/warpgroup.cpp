@@ -331,7 +331,9 @@ void Block::fence_proxy() {
 const unsigned char* Block::proxy_view() {
     if (proxy_view_.empty()) proxy_view_.assign(SharedMemory::kArenaBytes, 0xff);
     if (proxy_view_is_old_) {
-        std::memcpy(proxy_view_.data(), shared_.memory(), shared_.used_bytes());
+        const auto* memory = static_cast<const unsigned char*>(shared_.memory());
+        for (const SharedMemory::Array& array : shared_.arrays())  // no red zone may be read
+            std::memcpy(&proxy_view_[array.offset], memory + array.offset, array.bytes);
         proxy_view_is_old_ = false;
     }
     return proxy_view_.data();
