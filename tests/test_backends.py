@@ -123,6 +123,22 @@ def test_results_live_on_the_gpu_of_the_arguments(monkeypatch):
     assert current == [0]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, backends.BFLOAT16, np.uint8])
+@pytest.mark.parametrize("numbers", [(), (5,), (3, 2, 4)])
+def test_rows_are_taken(dtype, numbers):
+    rng = np.random.default_rng(0)
+    rows, numbers = rng.integers(0, 200, (9, 6)).astype(dtype), rng.integers(0, 9, numbers)
+    taken = backends.get("cpu").take(rows, numbers)
+    assert taken.dtype == dtype
+    np.testing.assert_array_equal(taken, rows[numbers])
+
+
+def test_rows_are_taken_into_memory_that_is_used_again():
+    backend, rows = backends.get("cpu"), np.ones((1 << 16, 16), np.float32)
+    address = backend.pointer(backend.take(rows, np.arange(len(rows))))
+    assert backend.pointer(backend.empty(rows.shape)) == address
+
+
 def test_values_are_read_later_as_they_were():
     array = np.array([1.0, 2.0], np.float32)
     read = backends.get("cpu").read_later(array)

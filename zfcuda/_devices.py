@@ -38,6 +38,12 @@ class HostBackend:
         """`size` bytes of scratch memory for one operation."""
         return self.empty((size,), np.uint8)
 
+    def take(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """rows[numbers]; no number is negative or too large. In memory as that of `empty`."""
+        # Not by `empty`: nothing is left to be written. "clip": in any other mode NumPy takes into a copy of `out`.
+        taken = self.module.empty((*numbers.shape, *rows.shape[1:]), rows.dtype)
+        return np.take(rows, numbers, axis=0, out=taken, mode="clip")
+
     def number(self, value: float, dtype: Any) -> np.ndarray:
         """A number as an array of shape ()."""
         return np.full((), value, dtype)
@@ -94,6 +100,11 @@ class CudaBackend:
     def scratch(self, size: int) -> Array:
         """`size` bytes of scratch memory for one operation."""
         return self.empty((size,), np.uint8)
+
+    def take(self, rows: Array, numbers: np.ndarray) -> Array:
+        """rows[numbers]; no number is negative or too large."""
+        with self.device():
+            return self.xp.take(rows, self.xp.asarray(numbers), axis=0)
 
     def number(self, value: float, dtype: Any) -> Array:
         """A number as an array of shape ()."""

@@ -1,5 +1,7 @@
 """The incremental forward pass of an image that is painted over; `test_occlusion.py` has the one of squares."""
 
+import weakref
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,7 @@ from zfcuda.analysis import incremental
 from zfcuda.analysis.geometry import Window
 from zfcuda.analysis.incremental import PatchedForward
 from zfcuda.nn import Network
-from zfcuda.nn.architecture import Architecture, FullyConnectedSpec
+from zfcuda.nn.architecture import Architecture, ConcatSpec, ConvSpec, FullyConnectedSpec, MaxPoolSpec
 
 from .nets import deep_net, noise
 
@@ -53,6 +55,38 @@ def test_a_net_without_maps():
     image, pixels, windows = noise(shape, 1), noise(shape, 2), [Window(0, 0, 2, 2), Window(4, 3, 2, 2)]
     found = PatchedForward(net, image).advance([windows], pixels)
     np.testing.assert_allclose(found, net.predict(painted(image, windows, pixels)), rtol=1e-5)
+
+
+def test_a_map_that_readers_pad_each_with_its_own_border():
+    """Nothing is positive: a maximum that took a convolution's zeros for cells would be 0."""
+    shape = (13, 11, 2)
+    layers = (
+        ConvSpec("conv1", 5, 3, padding=1),
+        MaxPoolSpec("pool", 3, 2, 1, ceil_mode=True),
+        ConvSpec("conv2", 4, 3, 2, (1, 1, 1, 1), inputs=("conv1",)),
+        ConcatSpec("concat", inputs=("pool", "conv2")),
+        FullyConnectedSpec("fc3", 3),
+    )
+    net = Network(Architecture(shape, layers, initial="he"), seed=1)
+    net.layers["conv1"].bias -= 20
+    net.head = "none"
+    image, pixels, windows = noise(shape, 1), noise(shape, 2), scattered(shape, 20, seed=3)
+    assert net.forward(painted(image, windows, pixels))["conv1"].max() < 0
+    found = PatchedForward(net, image).advance([windows], pixels)
+    np.testing.assert_allclose(found, net.predict(painted(image, windows, pixels)), rtol=1e-5)
+
+
+def test_maps_are_let_go_when_they_have_been_read():
+    """Of a chain of layers, two maps with their changes are there at a time."""
+    shape = (24, 24, 8)
+    layers = [ConvSpec(f"conv{i}", 8, 3, padding=1) for i in range(12)]
+    net = Network(Architecture(shape, (*layers, FullyConnectedSpec("fc", 2)), initial="he"))
+    patched = PatchedForward(net, noise(shape, 1))
+    windows, alive, most = [[Window(0, 0, 20, 20)]] * 16, weakref.WeakSet(), 0
+    for _, cells in patched._changed(windows, noise(shape, 2)):
+        alive.add(cells)
+        most = max(most, len(alive))
+    assert most <= 2
 
 
 def test_chains_at_once_start_alike_and_the_last_one_stays():

@@ -16,6 +16,7 @@ on ZFNet's 224 needs 6 % of the first convolution, 15 % of the second, and about
 from __future__ import annotations
 
 import copy
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,7 +24,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from ..backends import Array, array_module, to_host
+from .. import ops
+from ..backends import Array, array_module, resolve, to_host
 from ..nn.layers import Layer
 from ..nn.span import Span
 from .geometry import Window
@@ -45,28 +47,8 @@ class Occluded(NamedTuple):
     activations: np.ndarray
 
 
-class _Changes(NamedTuple):
-    """What n patches change of a map: the window of each; whether it finds the map as it was, and not as the patch
-    before it left it; and where its values are: for each cell the number of a row of all `rows` (m,C)."""
-
-    windows: Sequence[Window]
-    starts: Sequence[bool]
-    rows: Sequence[Array]
-    numbers: Sequence[np.ndarray]
-
-
-class _Map(NamedTuple):
-    """The cells (H,W,C) of a map of this size (height, width) with the padding of the layer that reads it: so many rows
-    at the top, so many columns on the left, and the others at the bottom and on the right."""
-
-    cells: Array
-    size: tuple[int, int]
-    top: int = 0
-    left: int = 0
-
-
-def _unpadded(cells: Array) -> _Map:
-    return _Map(cells, (cells.shape[0], cells.shape[1]))
+# What may lie in the padding of a layer's input: a row of each is among the cells of every map.
+_BORDERS = (0.0, -np.inf)
 
 
 @dataclass(frozen=True)
@@ -78,65 +60,82 @@ class _Step:
     layer: Layer
     relu: bool
 
-    def padded(self, x: Array) -> _Map:
-        """An input (H,W,C) of the layer, padded as the layer pads."""
-        down, across = self.layer.spans
-        padding = ((down.padding, down.overhang), (across.padding, across.overhang), (0, 0))
-        cells = array_module(x).pad(x, padding, constant_values=self.layer.border)
-        return _unpadded(x)._replace(cells=cells, top=down.padding, left=across.padding)
-
     def apply(self, inputs: Sequence[Array]) -> Array:
+        """The layer on whole maps (N,H,W,C)."""
+        layer = self.layer
+        run = layer.run_rectified if self.relu else layer.run
+        return run([layer.enter(x) for x in inputs], None)["y"]
+
+    def apply_padded(self, inputs: Sequence[Array]) -> Array:
         """The layer on inputs (N,H,W,C) that already have their padding."""
-        layer: Any = self.layer
-        inputs = [layer.enter(x) for x in inputs]
         if len(inputs) > 1:
-            run = layer.run_rectified if self.relu else layer.run
-            return run(inputs, None)["y"]
-        return layer.forward_padded(*inputs, relu=True) if self.relu else layer.forward_padded(*inputs)
+            return self.apply(inputs)
+        layer: Any = self.layer
+        x = layer.enter(*inputs)
+        return layer.forward_padded(x, relu=True) if self.relu else layer.forward_padded(x)
 
 
 class _Cells:
-    """The cells of a map as it was, then those of its changes, as rows of one array. numbers (H,W): which row each cell
-    of the map is at the moment."""
+    """The cells of a map (H,W,C) as it was, and of what n patches change of it, as rows of one array.
 
-    def __init__(self, whole: _Map, changes: _Changes):
-        height, width, channels = whole.cells.shape
-        self._whole = whole
-        self._rows = array_module(whole.cells).concatenate([whole.cells.reshape(-1, channels), *changes.rows])
-        self.numbers = np.arange(height * width).reshape(height, width)
-        self._places = [_place(window, whole.top, whole.left) for window in changes.windows]
-        self._changed = [numbers + height * width for numbers in changes.numbers]
-        self.windows, self.starts = changes.windows, changes.starts
+    windows: the window that each patch changes; starts: whether the patch finds the map as it was, and not as the patch
+    before it left it; numbers: for each cell of a window, the number of the row that has its value.
+    """
 
-    def in_turn(self) -> Iterator[np.ndarray]:
-        """The numbers with each of the changes in turn, and with those before it from the last start on."""
-        whole, made = self.numbers.copy(), list[Any]()
-        for start, place, changed in zip(self.starts, self._places, self._changed, strict=True):
+    def __init__(self, whole: Array, windows: Sequence[Window], starts: Sequence[bool], count: int):
+        """With room for `count` changed cells."""
+        height, width, channels = whole.shape
+        self.windows, self.starts, self.numbers = windows, starts, list[np.ndarray]()
+        self._backend, _ = resolve(whole=whole)
+        self._whole = np.arange(height * width).reshape(height, width)
+        self._filled = self._whole.size + len(_BORDERS)
+        self._rows = self._backend.empty((self._filled + count, channels), whole.dtype)
+        ops.copy_channels(whole.reshape(-1, channels), self._rows[: self._whole.size])
+        for number, border in enumerate(_BORDERS, start=self._whole.size):
+            self._rows[number] = border
+
+    def append(self, cells: Array) -> np.ndarray:
+        """Keeps changed cells (..., C); their numbers (...)."""
+        first, self._filled = self._filled, self._filled + math.prod(cells.shape[:-1])
+        ops.copy_channels(cells.reshape(-1, cells.shape[-1]), self._rows[first : self._filled])
+        return np.arange(first, self._filled).reshape(cells.shape[:-1])
+
+    def in_turn(self, down: Span, across: Span, border: float) -> Iterator[np.ndarray]:
+        """The numbers of the whole map, padded as a layer with these spans pads it, with each of the changes in turn,
+        and with those before it from the last start on."""
+        padding = ((down.padding, down.overhang), (across.padding, across.overhang))
+        whole = np.pad(self._whole, padding, constant_values=self._whole.size + _BORDERS.index(border))
+        now, made = whole.copy(), list[Any]()
+        for start, window, changed in zip(self.starts, self.windows, self.numbers, strict=True):
             if start:
                 for one in made:
-                    self.numbers[one] = whole[one]
+                    now[one] = whole[one]
                 made.clear()
-            made.append(place)
-            self.numbers[place] = changed
-            yield self.numbers
+            made.append(_place(window, down.padding, across.padding))
+            now[made[-1]] = changed
+            yield now
+
+    def maps_in_turn(self) -> Iterator[np.ndarray]:
+        """The same without padding."""
+        height, width = self._whole.shape
+        return self.in_turn(Span(height), Span(width), 0.0)
 
     def take(self, numbers: Any) -> Array:
         """The cells of these numbers, an array or a list of arrays of one shape."""
-        xp = array_module(self._rows)
-        return xp.take(self._rows, xp.asarray(np.asarray(numbers)), axis=0)
+        return self._backend.take(self._rows, np.asarray(numbers))
 
-    def now(self) -> _Map:
-        """The map with the changes that are in its numbers."""
-        return self._whole._replace(cells=self.take(self.numbers))
+    def now(self) -> Array:
+        """The map (H,W,C) with the changes since the last start."""
+        *_, numbers = self.maps_in_turn()
+        return self.take(numbers)
 
     def sums(self, channel: int) -> np.ndarray:
         """The sum over a channel with each of the changes alone, float64 (n,), from the whole map's and differences."""
         xp = array_module(self._rows)
         values = to_host(xp.ascontiguousarray(self._rows[:, channel])).astype(np.float64)
-        inner = self.numbers[_place(Window(0, 0, *self._whole.size), self._whole.top, self._whole.left)]
-        pairs = zip(self._places, self._changed, strict=True)
-        differences = [values[changed].sum() - values[self.numbers[place]].sum() for place, changed in pairs]
-        return values[inner].sum() + np.array(differences)
+        pairs = zip(self.windows, self.numbers, strict=True)
+        differences = [values[changed].sum() - values[self._whole[_place(window)]].sum() for window, changed in pairs]
+        return values[self._whole].sum() + np.array(differences)
 
 
 class PatchedForward:
@@ -150,61 +149,64 @@ class PatchedForward:
         self._layer = layer
         self._steps, self._rest = _steps(net, keep=layer)
         self._enter = next(iter(net.layers.values())).enter
-        found = {"input": self._enter(to_device(net, image))}
-        self._maps: list[list[_Map]] = []  # the inputs of each step
+        self._maps: dict[str, Array] = {"input": self._enter(to_device(net, image))}  # (H,W,C), by name
         for step in self._steps:
-            self._maps.append([step.padded(found[name]) for name in step.inputs])
-            found[step.names[-1]] = step.apply([one.cells[None] for one in self._maps[-1]])[0]
-        self._summed = _unpadded(found[layer]) if layer in found else None
-        last = {name for one in self._rest for name in one.inputs} if self._rest else {next(reversed(found))}
-        self._ends = {name: _unpadded(found[name]) for name in found if name in last}  # what the rest begins with
+            self._maps[step.names[-1]] = step.apply([self._maps[name][None] for name in step.inputs])[0]
+        last = {name for one in self._rest for name in one.inputs} if self._rest else {next(reversed(self._maps))}
+        self._ends = [name for name in self._maps if name in last]  # what the rest begins with
+        self._last_readers = {name: number for number, step in enumerate(self._steps) for name in step.inputs}
 
     def occlude(self, windows: Sequence[Window], pixels: np.ndarray, feature_map: int) -> Occluded:
         """The net's answer with the image as in `pixels` (H,W,C) in each of the windows alone."""
-        changes = {"input": self._painted([[window] for window in windows], pixels)}
-        for step, maps in zip(self._steps, self._maps, strict=True):
-            cells = [_Cells(one, changes[name]) for one, name in zip(maps, step.inputs, strict=True)]
-            changes[step.names[-1]] = _advance(step, cells)
-        ends = {name: _Cells(one, changes[name]) for name, one in self._ends.items()}
-        signals = self._finish(ends)
-        if self._summed is None:
-            sums = to_host(signals[self._layer][..., feature_map]).sum(axis=(1, 2), dtype=np.float64)
+        kept = {*self._ends, self._layer}
+        cells = {name: made for name, made in self._changed([[one] for one in windows], pixels) if name in kept}
+        signals = self._finish(cells)
+        if self._layer in cells:
+            sums = cells[self._layer].sums(feature_map)
         else:
-            sums = _Cells(self._summed, changes[self._layer]).sums(feature_map)
+            sums = to_host(signals[self._layer][..., feature_map]).sum(axis=(1, 2), dtype=np.float64)
         return Occluded(self._answers(signals), sums.astype(np.float32))
 
     def fork(self) -> PatchedForward:
         """Another one in the same state, to be advanced by itself."""
         other = copy.copy(self)
-        other._maps = [list(maps) for maps in self._maps]
+        other._maps = dict(self._maps)
         return other
 
     def advance(self, chains: Sequence[Sequence[Window]], pixels: np.ndarray) -> np.ndarray:
         """Changes the image to what is in `pixels` (H,W,C), in one window of a chain after another: probabilities
         (n, classes) after each of them. Every chain starts with the image as it is now, and the last one's end stays.
         """
-        changes = {"input": self._painted(chains, pixels)}
-        for step, maps in zip(self._steps, self._maps, strict=True):
-            cells = [_Cells(one, changes[name]) for one, name in zip(maps, step.inputs, strict=True)]
-            changes[step.names[-1]] = _advance(step, cells)
-            maps[:] = [one.now() for one in cells]
-        ends = {name: _Cells(one, changes[name]) for name, one in self._ends.items()}
-        signals = self._finish(ends)
-        self._ends = {name: cells.now() for name, cells in ends.items()}
-        return self._answers(signals)
+        cells = {}
+        for name, made in self._changed(chains, pixels):
+            self._maps[name] = made.now()
+            if name in self._ends:
+                cells[name] = made
+        return self._answers(self._finish(cells))
 
-    def _painted(self, chains: Sequence[Sequence[Window]], pixels: np.ndarray) -> _Changes:
-        """The windows as changes of the image."""
-        height, width, channels = pixels.shape
-        numbers = np.arange(height * width).reshape(height, width)
+    def _changed(self, chains: Sequence[Sequence[Window]], pixels: np.ndarray) -> Iterator[tuple[str, _Cells]]:
+        """The name and the cells of every map, from the image on. They are kept as long as a step reads them."""
         windows = [window for chain in chains for window in chain]
         starts = [index == 0 for chain in chains for index in range(len(chain))]
-        rows = self._enter(to_device(self._net, pixels)).reshape(-1, channels)
-        return _Changes(windows, starts, [rows], [numbers[_place(window)] for window in windows])
+        image = _Cells(self._maps["input"], windows, starts, pixels.shape[0] * pixels.shape[1])
+        numbers = image.append(self._enter(to_device(self._net, pixels)))
+        image.numbers += [numbers[_place(window)] for window in windows]
+        yield "input", image
+        cells = {"input": image}
+        del image
+        for number, step in enumerate(self._steps):
+            name = step.names[-1]
+            cells[name] = _advance(step, [cells[one] for one in step.inputs], self._maps[name])
+            for one in set(step.inputs):
+                if self._last_readers[one] == number:
+                    del cells[one]
+            yield name, cells[name]
 
-    def _finish(self, ends: dict[str, _Cells]) -> dict[str, Array]:
+    def _finish(self, cells: dict[str, _Cells]) -> dict[str, Array]:
         """The last maps with windows, whole, and what the rest of the layers makes of them."""
-        signals = {name: cells.take([numbers.copy() for numbers in cells.in_turn()]) for name, cells in ends.items()}
+        signals: dict[str, Array] = {}
+        for name in self._ends:
+            signals[name] = cells[name].take([numbers.copy() for numbers in cells[name].maps_in_turn()])
         for layer in self._rest:
             signals[layer.name] = layer.run([layer.enter(signals[name]) for name in layer.inputs], None)["y"]
         return signals
@@ -238,33 +240,31 @@ def _steps(net: Network, keep: str) -> tuple[list[_Step], list[Layer]]:
     return steps, rest
 
 
-def _advance(step: _Step, cells: Sequence[_Cells]) -> _Changes:
-    """The changes of a layer's inputs -> the changes of its output, windows of one size at a time."""
+def _advance(step: _Step, inputs: Sequence[_Cells], whole: Array) -> _Cells:
+    """The cells of a layer's inputs and its output as it was -> the cells of its output, windows of one size at a
+    time."""
     down, across = step.layer.spans
-    before = [_hull(windows) for windows in zip(*(one.windows for one in cells), strict=True)]
+    before = [_hull(windows) for windows in zip(*(one.windows for one in inputs), strict=True)]
     rows = _reached(down, [(window.top, window.height) for window in before])
     columns = _reached(across, [(window.left, window.width) for window in before])
     windows = [Window(top, left, height, width) for (top, height), (left, width) in zip(rows, columns, strict=True)]
     computed = _computed_together(windows, (down.outputs, across.outputs))
     groups: dict[tuple[int, int], tuple[list[int], list[list[np.ndarray]]]] = {}
-    in_turn = zip(*(one.in_turn() for one in cells), strict=True)
+    in_turn = zip(*(one.in_turn(down, across, step.layer.border) for one in inputs), strict=True)
     for index, (window, numbers) in enumerate(zip(computed, in_turn, strict=True)):
         top, left, height, width = window
         sees = Window(top * down.stride, left * across.stride, down.reach(height), across.reach(width))
         members, seen = groups.setdefault((height, width), ([], []))
         members.append(index)
         seen.append([one[_place(sees)].copy() for one in numbers])
-    values: list[Array] = []
+    made = _Cells(whole, windows, inputs[0].starts, sum(window.height * window.width for window in computed))
     numbers_of: dict[int, np.ndarray] = {}
-    start = 0
-    for size, (members, seen) in groups.items():
-        part = step.apply([one.take(numbers) for one, numbers in zip(cells, zip(*seen, strict=True), strict=True)])
-        stop = start + len(members) * size[0] * size[1]
-        for index, numbers in zip(members, np.arange(start, stop).reshape(-1, *size), strict=True):
+    for members, seen in groups.values():
+        patches = [one.take(numbers) for one, numbers in zip(inputs, zip(*seen, strict=True), strict=True)]
+        for index, numbers in zip(members, made.append(step.apply_padded(patches)), strict=True):
             numbers_of[index] = numbers[_place(windows[index], -computed[index].top, -computed[index].left)]
-        values.append(part.reshape(stop - start, -1))
-        start = stop
-    return _Changes(windows, cells[0].starts, values, [numbers_of[index] for index in range(len(windows))])
+    made.numbers += [numbers_of[index] for index in range(len(windows))]
+    return made
 
 
 def _computed_together(windows: Sequence[Window], size: tuple[int, int]) -> list[Window]:
