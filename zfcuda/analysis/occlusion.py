@@ -182,8 +182,9 @@ def occlusion(
     mean is subtracted), "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (Gaussian, with the
     image's mean and standard deviation by channel), which `seed` fixes, so that it lies still as the square moves.
     layer: whose map is summed, by default the last one with maps ("layer 5"); feature_map: which one, by default the
-    one whose sum is largest without a square. batch_size: how many positions are evaluated at a time. ranks: of
-    processes that share the images, if these are several.
+    one whose sum is largest without a square. batch_size: how many positions are evaluated at a time, at most: they are
+    cut into batches of one size, as few as there can be. ranks: of processes that share the images, if these are
+    several.
 
     Only the parts of the feature maps that the square changes are computed anew (`incremental`); the result is that of
     a full forward pass per position. ValueError, TypeError for what does not fit. `Interrupted` by Ctrl-C, with the
@@ -219,9 +220,10 @@ def occlusion(
     rows, columns = grid_of(image.shape, square, step)
     windows = [_window(row, column, square, step, image.shape) for row in range(rows) for column in range(columns)]
     patched, paint = PatchedForward(net, image, layer), filled(image, fill, seed)
+    batches = -(-len(windows) // check_at_least("batch_size", batch_size, 1))
     found = [
         patched.occlude([windows[i] for i in positions], paint, chosen)
-        for positions in Steps(len(windows), batch_size, label="occlusion" if progress else "")
+        for positions in Steps(len(windows), -(-len(windows) // batches), label="occlusion" if progress else "")
     ]
     probability = np.concatenate([f.probabilities for f in found])
     activation = np.concatenate([f.activations for f in found])
