@@ -133,9 +133,13 @@ def test_rows_are_taken(dtype, numbers):
     np.testing.assert_array_equal(taken, rows[numbers])
 
 
-def test_rows_are_taken_into_memory_that_is_used_again():
+def test_rows_and_zeros_are_in_memory_that_is_used_again():
     backend, rows = backends.get("cpu"), np.ones((1 << 16, 16), np.float32)
     address = backend.pointer(backend.take(rows, np.arange(len(rows))))
+    zeros = backend.zeros(rows.shape)
+    assert not zeros.any()
+    assert backend.pointer(zeros) == address
+    del zeros
     assert backend.pointer(backend.empty(rows.shape)) == address
 
 

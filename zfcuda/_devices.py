@@ -38,9 +38,15 @@ class HostBackend:
         """`size` bytes of scratch memory for one operation."""
         return self.empty((size,), np.uint8)
 
+    def zeros(self, shape: tuple[int, ...], dtype: Any = FLOAT32) -> np.ndarray:
+        """An array of zeros, in memory as that of `empty`."""
+        zeros = self.module.empty(shape, dtype)  # not by `empty`: nothing is left to be written
+        zeros.fill(0)
+        return zeros
+
     def take(self, rows: np.ndarray, numbers: np.ndarray) -> np.ndarray:
         """rows[numbers]; no number is negative or too large. In memory as that of `empty`."""
-        # Not by `empty`: nothing is left to be written. "clip": in any other mode NumPy takes into a copy of `out`.
+        # "clip": in any other mode NumPy takes into a copy of `out`.
         taken = self.module.empty((*numbers.shape, *rows.shape[1:]), rows.dtype)
         return np.take(rows, numbers, axis=0, out=taken, mode="clip")
 
@@ -100,6 +106,11 @@ class CudaBackend:
     def scratch(self, size: int) -> Array:
         """`size` bytes of scratch memory for one operation."""
         return self.empty((size,), np.uint8)
+
+    def zeros(self, shape: tuple[int, ...], dtype: Any = FLOAT32) -> Array:
+        """An array of zeros, from CuPy's memory pool."""
+        with self.device():
+            return self.xp.zeros(shape, dtype)
 
     def take(self, rows: Array, numbers: np.ndarray) -> Array:
         """rows[numbers]; no number is negative or too large."""

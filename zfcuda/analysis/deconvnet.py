@@ -7,6 +7,7 @@ sharing its forward pass.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -232,8 +233,9 @@ def visualize(
     field = field_of(net, top.layer)
     k = top.values.shape[1]
     indices, positions, values = top.indices[chosen], top.positions[chosen], top.values[chosen]
-    windows = np.array([[field.window(*p) for p in row] for row in positions.tolist()], np.int32)
-    frames = np.array([[field.frame(*p) for p in row] for row in positions.tolist()], np.int32)
+    window, frame = functools.cache(field.window), functools.cache(field.frame)  # many win at one place
+    windows = np.array([[window(*p) for p in row] for row in positions.tolist()], np.int32)
+    frames = np.array([[frame(*p) for p in row] for row in positions.tolist()], np.int32)
     height, width = frames[0, 0, 2:]
     shape = (len(chosen), k, int(height), int(width), source.image_shape[2])
     projections, patches = np.zeros(shape, np.float32), np.zeros(shape, np.float32)

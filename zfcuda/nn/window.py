@@ -87,13 +87,12 @@ class Windows:
         size = [max(h, d + o) - f for h, d, o, f in zip(self.size, distance, other.size, first, strict=True)]
         if size[0] * size[1] > 2 * max(self.size[0] * self.size[1], other.size[0] * other.size[1]):
             return None
-        xp: Any = array_module(self.signal)
-        n, channels = len(self.signal), self.signal.shape[3]
-        signal = xp.zeros((n, *size, channels), np.float32)
+        backend, _ = resolve(signal=self.signal)
+        signal = backend.zeros((len(self.signal), *size, self.signal.shape[3]))
         for part, (row, column) in ((self, (0, 0)), (other, distance)):
             top, left = row - first[0], column - first[1]
             signal[:, top : top + part.size[0], left : left + part.size[1]] += ops.cast(part.signal, np.float32)
-        corners = self.corners + xp.asarray(first, np.int32)
+        corners = self.corners + backend.xp.asarray(first, np.int32)
         top, left = (offset - f for offset, f in zip(self.origin.offsets, first, strict=True))
         return Windows(signal, corners, self.height, self.width, False, replace(self.origin, offsets=(top, left)))
 
@@ -108,8 +107,11 @@ class Windows:
         inside_rows = (rows >= 0) & (rows < self.height)
         inside_columns = (columns >= 0) & (columns < self.width)
         backend, _ = resolve(signal=signal)
-        # A look that spares the host the work, and that on a GPU would have to be waited for.
-        if not (backend.on_host and inside_rows.all() and inside_columns.all()):
+        if backend.on_host:  # which can afford to look: few windows reach beyond their maps, and with few cells
+            for i in np.flatnonzero(~(inside_rows.all(axis=1) & inside_columns.all(axis=1))):
+                signal[i, ~inside_rows[i]] = 0
+                signal[i][:, ~inside_columns[i]] = 0
+        else:
             # As bits, so that what is no number becomes zero, too.
             bits = signal.view(f"u{signal.dtype.itemsize}")
             bits *= (inside_rows[:, :, None] & inside_columns[:, None, :])[..., None]
