@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import ops
-from ..backends import array_module, to_host
+from ..backends import get, to_host
 from ..errors import Interrupted
 from ..nn.finite import check_activations
 from ..numbers import check_at_least
@@ -29,7 +29,7 @@ from .source import Images, as_source, check_layers, to_device
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from ..nn.network import Network, Trace
+    from ..nn.network import Network
 
 _PLOTTED = 8  # maps in a figure
 _ROUNDING = 1e-2  # of a layer's strongest activation, between batches of other sizes and devices, in bfloat16 too
@@ -248,11 +248,11 @@ def visualize(
         at = np.unravel_index(order[step], indices.shape)
         unique, which = np.unique(indices[at], return_inverse=True)
         batch = source.read(unique)
-        trace = net.forward(to_device(net, batch)).select(which)
+        trace = net.forward(to_device(net, batch))
         winners = zip(chosen[at[0]].tolist(), positions[at].tolist(), values[at], strict=True)
         seeds = [(feature_map, *position, value) for feature_map, position, value in winners]
-        _check_winners(trace[top.layer], seeds, unique[which], np.abs(top.values).max())
-        pixels = to_host(net.project(trace, top.layer, one_hot(trace, top.layer, seeds), rule=rule))
+        _check_winners(trace[top.layer], which, seeds, unique[which], np.abs(top.values).max())
+        pixels = to_host(net.project(trace.select(which), top.layer, one_hot(net, top.layer, seeds), rule=rule))
         projected = [cut(one, frame) for one, frame in zip(pixels, frames[at], strict=True)]
         return np.stack(projected), np.stack([cut(i, frame) for i, frame in zip(batch[which], frames[at], strict=True)])
 
@@ -267,12 +267,17 @@ def visualize(
 
 
 def _check_winners(
-    activations: Any, seeds: Sequence[tuple[int, int, int, float]], images: np.ndarray, largest: float
+    activations: Any,
+    which: np.ndarray,
+    seeds: Sequence[tuple[int, int, int, float]],
+    images: np.ndarray,
+    largest: float,
 ) -> None:
-    """ValueError where an image's activation is not the one that won: the images, or the net, are not those ranked."""
+    """ValueError where an activation, of image which[i] of the batch, is not the one that won: the images, or the net,
+    are not those ranked."""
     maps, rows, columns, values = zip(*seeds, strict=True)
     place = (rows, columns, maps) if activations.ndim == 4 else (maps,)
-    found = to_host(activations[tuple(np.array([range(len(seeds)), *place]))])
+    found = to_host(activations[tuple(np.array([which, *place]))])
     wrong = np.abs(found - np.array(values)) > _ROUNDING * largest
     if wrong.any():
         at = int(wrong.argmax())
@@ -282,16 +287,16 @@ def _check_winners(
         )
 
 
-def one_hot(trace: Trace, layer: str, seeds: Sequence[tuple[int, int, int, float]]) -> Any:
-    """Activations in the shape of trace[layer], zero but for one (map, row, column, value) per image."""
-    there = trace[layer]
-    activations = np.zeros(there.shape, np.float32)
+def one_hot(net: Network, layer: str, seeds: Sequence[tuple[int, int, int, float]]) -> Any:
+    """Activations of the layer, zero but for one (map, row, column, value) per image."""
+    shape = net.layers[layer].output_shape
+    activations = get("cpu").zeros((len(seeds), *shape))
     for image, (feature_map, row, column, value) in enumerate(seeds):
-        if activations.ndim == 4:
+        if len(shape) == 3:
             activations[image, row, column, feature_map] = value
         else:
             activations[image, feature_map] = value
-    return array_module(there).asarray(activations)
+    return to_device(net, activations)
 
 
 def cut(pixels: np.ndarray, frame: Sequence[int] | np.ndarray, fill: float = 0) -> np.ndarray:

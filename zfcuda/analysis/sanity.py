@@ -305,7 +305,7 @@ def _maps(
 ) -> dict[str, np.ndarray]:
     """What one net says: projections (h,w,C), and how far the label's probability falls (rows, columns)."""
     trace = net.forward(to_device(net, image[None]))
-    activations = one_hot(trace, layer, [(*unit, 1.0)])
+    activations = one_hot(net, layer, [(*unit, 1.0)])
     maps = {}
     for method in methods:
         if method == "occlusion":

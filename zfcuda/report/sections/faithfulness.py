@@ -40,7 +40,8 @@ class _Maps(Sequence):
             size, stride = self._square
             return occlusion(self._net, image, label, size=size, stride=stride)
         trace, last = self._net.forward(to_device(self._net, image[None])), next(reversed(self._net.layers))
-        return to_host(self._net.project(trace, last, one_hot(trace, last, [(label, 0, 0, 1.0)]), rule=self._method))[0]
+        alone = one_hot(self._net, last, [(label, 0, 0, 1.0)])
+        return to_host(self._net.project(trace, last, alone, rule=self._method))[0]
 
 
 def add_faithfulness(
