@@ -8,8 +8,6 @@ of zfcuda, in $XDG_CACHE_HOME/zfcuda (~/.cache/zfcuda): JSON, a line for each pl
 from __future__ import annotations
 
 import json
-import os
-import re
 import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from . import _version
+from ._cache import gpu_file
 from ._devices import Backend
 from .files import read_text
 
@@ -86,13 +85,7 @@ class Plan:
 
 def cache_path(gpu: str) -> Path:
     """The file of a GPU's plans for this version of zfcuda. FileNotFoundError if there is no place for it."""
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not base.is_absolute():  # as its specification has it
-        base = Path(os.path.expanduser("~/.cache"))
-    if not base.is_absolute():
-        raise FileNotFoundError("there is no home directory for the cache of plans: set XDG_CACHE_HOME")
-    name = re.sub(r"[^A-Za-z0-9]+", "-", gpu).strip("-").lower()
-    return base / "zfcuda" / f"plans-{name}-{_version.__version__}.json"
+    return gpu_file("plans", gpu)
 
 
 def to_json(gpu: str, plans: Iterable[Plan]) -> str:
