@@ -168,6 +168,9 @@ class Stream:
         assert self.ptr, "the default stream cannot be captured"
         self.recorded = []
 
+    def is_capturing(self):
+        return self.recorded is not None
+
     def end_capture(self):
         recorded, self.recorded = self.recorded, None
         self.cupy.captures += 1

@@ -14,10 +14,11 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from . import _version
+from . import _version, kernel_checks
 from ._cache import gpu_file
 from ._devices import Backend
 from .files import read_text
+from .kernel_checks import Kernel
 
 __all__ = ["Plan", "Problem", "cache_path", "gpu_name", "load", "read", "to_json"]
 
@@ -73,6 +74,11 @@ class Plan:
     splits: int
     ms: float
     untuned_ms: float
+
+    @property
+    def checked_kernel(self) -> Kernel:
+        """The kernel, as `zfcuda.kernel_checks` knows it."""
+        return Kernel(self.problem.operation, self.problem.precision, self.kernel)
 
     @property
     def gain(self) -> float:
@@ -151,7 +157,13 @@ def gpu_name(backend: Backend) -> str:
 
 
 def load(backend: Backend) -> None:
-    """Puts the saved plans of the GPU here into effect."""
-    if gpu_name(backend):
-        for plan in read(backend):
+    """Puts the saved plans of the GPU here into effect, but for those whose kernel is wrong on it, with a warning: the
+    first use of a kernel that not every GPU can run is preceded by a check (`zfcuda.kernel_checks`)."""
+    gpu = gpu_name(backend)
+    if not gpu:
+        return
+    found = read(backend)
+    faulty = kernel_checks.faulty(backend, gpu, {plan.checked_kernel for plan in found})
+    for plan in found:
+        if plan.checked_kernel not in faulty:
             backend.module.set_plan(*plan.problem.key(backend), plan.kernel, plan.splits)

@@ -18,10 +18,11 @@ from typing import Any
 
 import numpy as np
 
-from . import backends, ops, plans
+from . import backends, kernel_checks, ops, plans
 from .backends import BFLOAT16, Array, Backend
 from .errors import BackendError
 from .files import write_atomically
+from .kernel_checks import Kernel
 from .nn import Network
 from .pairs import as_pair, as_sides
 from .plans import Plan, Problem
@@ -110,7 +111,7 @@ _Choice = tuple[str, int]  # kernel, splits
 
 def _tune_one(backend: Backend, problem: Problem) -> Plan:
     key = problem.key(backend)
-    choices: list[_Choice] = backend.module.plan_candidates(*key)
+    choices = _choices(backend, problem)
     call = _operation(backend, problem)
     best = untuned = choices[0]
     try:
@@ -123,6 +124,14 @@ def _tune_one(backend: Backend, problem: Problem) -> Plan:
     finally:
         backend.module.set_plan(*key, *best)
     return Plan(problem, *best, ms=round(ms[best], 5), untuned_ms=round(ms[untuned], 5))
+
+
+def _choices(backend: Backend, problem: Problem) -> list[_Choice]:
+    """The candidates, but for those whose kernel is wrong on this GPU."""
+    found: list[_Choice] = backend.module.plan_candidates(*problem.key(backend))
+    kernels = {name: Kernel(problem.operation, problem.precision, name) for name, _ in found}
+    faulty = kernel_checks.faulty(backend, plans.gpu_name(backend), kernels.values())
+    return [choice for choice in found if kernels[choice[0]] not in faulty]
 
 
 def _first_round(

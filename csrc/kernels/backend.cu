@@ -92,6 +92,12 @@ std::vector<std::string> gpu_names() {
     return names;
 }
 
+std::string driver_version() {
+    int number = 0;
+    cudaDriverGetVersion(&number);
+    return version(number);
+}
+
 #else
 
 std::string unavailable_reason() {
@@ -108,6 +114,10 @@ bool can_run_wgmma() {
 
 std::vector<std::string> gpu_names() {
     return {"emulator"};
+}
+
+std::string driver_version() {
+    return "";
 }
 
 #endif

@@ -128,7 +128,7 @@ if PLAN:
     module.set_plan("conv2d", "bf16", module.ConvShape(x.shape, w.shape, (1, 1), (1, 1)), None, "wgmma 128x128", 1)
 with backends.use("emulated"):
     ops.conv2d(x, w, stride=1, padding=1)
-print(sum(n for name, n in module.debug.variants().items() if "WgmmaTile" in name))
+print(sum(n for name, n in module.debug.variants().items() if "WgmmaTile" in name), module.wgmma_use())
 """
 
 
@@ -142,7 +142,8 @@ def test_the_environment_chooses(kernels, plan, expected):
     environment = os.environ | ({"ZFCUDA_KERNELS": kernels} if kernels else {})
     program = PROGRAM.replace("PLAN", str(plan))
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert int(run.stdout) == expected
+    use = {None: "if planned", "mma": "never", "wgmma": "always"}[kernels]
+    assert run.stdout == f"{expected} {use}\n"
 
 
 def test_another_word_is_an_error():

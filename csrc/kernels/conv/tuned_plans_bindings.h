@@ -1,4 +1,5 @@
-// Plans for Python: `plan_candidates`, `check_plan`, `set_plan`, `clear_plans` and `gpu_names`.
+// Plans for Python: `plan_candidates`, `check_plan`, `set_plan` and `clear_plans`; and what they and
+// the checks of kernels (zfcuda/kernel_checks.py) hold for.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -12,7 +13,12 @@
 #include "tuned_plans.h"
 #include "wgmma_use.h"
 
-namespace zfcuda::conv {
+namespace zfcuda {
+
+// The newest CUDA that the GPUs' driver supports: "13.0"; "" of the emulator. Defined in backend.cu.
+std::string driver_version();
+
+namespace conv {
 
 inline std::size_t index_of(const char* what, const std::vector<std::string>& names,
                             const std::string& name) {
@@ -106,7 +112,19 @@ inline void bind_plans(pybind11::module_& m) {
     m.def("can_run_wgmma", &can_run_wgmma,
           "Whether the current device can run the kernels of compute capability 9.0 that are "
           "built.");
+    m.def(
+        "wgmma_use",
+        [] {
+            constexpr const char* kNames[]{"never", "if planned", "always"};
+            return kNames[static_cast<int>(wgmma_use())];
+        },
+        "When kernels of compute capability 9.0 are used on the current device: \"never\", \"if "
+        "planned\" or \"always\". ValueError or RuntimeError if ZFCUDA_KERNELS cannot be "
+        "followed.");
     m.def("gpu_names", &gpu_names, "Of every GPU that can be seen, in the order of their numbers.");
+    m.def("driver_version", &driver_version,
+          "The newest CUDA that the driver supports, as a text; of the emulator, an empty one.");
 }
 
-}  // namespace zfcuda::conv
+}  // namespace conv
+}  // namespace zfcuda

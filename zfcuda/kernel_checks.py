@@ -1,0 +1,229 @@
+"""Kernels that not every GPU can run are checked on the GPU at hand before they are used.
+
+Those of compute capability 9.0 (csrc/kernels/conv/wgmma.cuh) stand on what only such a GPU can confirm. So the first
+process that is to use one of them has it compute a small random problem, in milliseconds: the result must be that of
+mma.sync but for rounding. Verdicts are kept beside the tuned plans, in $XDG_CACHE_HOME/zfcuda (~/.cache/zfcuda), and
+hold for the GPU's name, the driver and the build of zfcuda. Where they cannot be read, kernels are checked again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import _version
+from ._cache import gpu_file
+from ._devices import BFLOAT16, FLOAT32, Array, Backend
+from .files import read_json, write_atomically
+
+__all__ = ["Kernel", "cache_path", "checkable", "fault", "faulty"]
+
+# What multiplies in the kernels that every GPU runs; "composed": such kernels one after the other.
+_EVERYWHERE = ("ffma", "mma", "patch", "composed")
+
+_OPERATIONS = ("conv2d", "conv_transpose2d", "conv2d_weight_grad")
+
+# A problem of several tiles of any kernel, each direction's last ones ragged, and of more k-tiles than stages.
+_X, _W, _STRIDE, _PADDING = _GEOMETRY = (3, 12, 11, 264), (264, 2, 3, 264), (1, 1), (1, 1)
+_SPLITS = (1, 2)
+
+# How far a result may be from the exact one: in bfloat16 an element, of its size and of the RMS; in float32 relatively.
+_ROUNDING, _OF_RMS = 2.0**-8, 1e-3
+_RELATIVE = {"tf32": 2e-3, "bf16": 1e-4}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel of an operation of `zfcuda.ops` in a precision ("tf32", "bf16"), by the name that plans give it."""
+
+    operation: str
+    precision: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"kernel {self.name} of {self.operation} in {self.precision}"
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether it needs a check."""
+        return self.name.partition(" ")[0] not in _EVERYWHERE
+
+
+def cache_path(gpu: str) -> Path:
+    """The file of a GPU's verdicts for this version of zfcuda. FileNotFoundError if there is no place for it."""
+    return gpu_file("kernels", gpu)
+
+
+def faulty(backend: Backend, gpu: str, kernels: Iterable[Kernel]) -> set[Kernel]:
+    """Those of the kernels that are not to be used on this GPU, each with a warning that says why.
+
+    With ZFCUDA_KERNELS=wgmma in the environment every kernel that needs a check has it, and the warnings, but is used
+    all the same; with ZFCUDA_KERNELS=mma none is used anyway. While CuPy's current stream is captured nothing can be
+    checked: what has no verdict then is not used by this process.
+    """
+    use = backend.module.wgmma_use() if backend.module.can_run_wgmma() else "never"
+    wanted = {kernel for kernel in kernels if kernel.is_checked} if use == "if planned" else set()
+    if use == "always":
+        wanted = set(checkable(backend))
+    if not wanted:
+        return set()
+    verdicts = _verdicts(backend, gpu, wanted)
+    for kernel, verdict in sorted(verdicts.items(), key=lambda item: str(item[0])):
+        if verdict:
+            all_the_same = "but used, as ZFCUDA_KERNELS asks" if use == "always" else "and not used"
+            message = f"{kernel} is wrong on {gpu} {all_the_same}: {verdict}; please report it"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+    unchecked = wanted - verdicts.keys()
+    if unchecked and use != "always":
+        warnings.warn(
+            f"{', '.join(sorted(map(str, unchecked)))}: not used by this process, for a first use is checked, and "
+            "nothing can be while a stream is captured; call an operation on the GPU before the capture",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return set() if use == "always" else unchecked | {kernel for kernel, verdict in verdicts.items() if verdict}
+
+
+def checkable(backend: Backend) -> list[Kernel]:
+    """Every kernel that needs a check."""
+    shape = backend.module.ConvShape(*_GEOMETRY)
+    return [
+        kernel
+        for operation in _OPERATIONS
+        for precision in _RELATIVE
+        for name in dict(backend.module.plan_candidates(operation, precision, shape, None))
+        if (kernel := Kernel(operation, precision, name)).is_checked
+    ]
+
+
+# ---- Verdicts: what is wrong with a kernel, "" where nothing is ---------------------------------------------
+
+
+def _verdicts(backend: Backend, gpu: str, wanted: set[Kernel]) -> dict[Kernel, str]:
+    """Of the wanted kernels, from the file or by a check, but for those that cannot be checked now."""
+    built = os.stat(str(backend.module.__file__))
+    of = {
+        "gpu": gpu,
+        "zfcuda": _version.__version__,
+        "driver": backend.module.driver_version(),
+        "build": f"{built.st_size} bytes, {built.st_mtime_ns} ns",
+    }
+    known = _read(gpu, of)
+    unknown = sorted(wanted - known.keys(), key=str)
+    if unknown and not _is_capturing(backend):
+        known |= {kernel: fault(backend, kernel) for kernel in unknown}
+        _write(gpu, of, known)
+    return {kernel: verdict for kernel, verdict in known.items() if kernel in wanted}
+
+
+def _read(gpu: str, of: dict[str, str]) -> dict[Kernel, str]:
+    """The verdicts that were kept; none where they are of something else, or cannot be read."""
+    try:
+        contents = read_json(cache_path(gpu))
+        if {name: contents[name] for name in of} != of:
+            return {}
+        found = {}
+        for entry in contents["kernels"]:
+            verdict = entry.pop("fault")
+            kernel = Kernel(**entry)
+            if not all(isinstance(value, str) for value in (verdict, *entry.values())):
+                return {}
+            found[kernel] = verdict
+        return found
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return {}
+
+
+def _write(gpu: str, of: dict[str, str], verdicts: dict[Kernel, str]) -> None:
+    """Keeps them; where that is impossible, the next process makes its own."""
+    lines = [json.dumps({**asdict(kernel), "fault": verdict}) for kernel, verdict in verdicts.items()]
+    head = "".join(f" {json.dumps(name)}: {json.dumps(value)},\n" for name, value in of.items())
+    text = "{\n" + head + ' "kernels": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+    with contextlib.suppress(OSError):
+        path = cache_path(gpu)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text.encode())
+
+
+def _is_capturing(backend: Backend) -> bool:
+    if backend.on_host:
+        return False
+    try:
+        return backend.xp.cuda.get_current_stream().is_capturing()
+    except RuntimeError:  # another stream is, which this one would wait for
+        return True
+
+
+# ---- One check ---------------------------------------------------------------------------------------------
+
+
+def fault(backend: Backend, kernel: Kernel) -> str:
+    """What is wrong with a kernel on the current GPU: how far its result of a random problem is from that of mma.sync,
+    or why it cannot run; "" where rounding explains all of it."""
+    shape = backend.module.ConvShape(*_GEOMETRY)
+    key = kernel.operation, kernel.precision, shape, None
+    choices = backend.module.plan_candidates(*key)
+    launch = _launcher(backend, kernel, shape)
+
+    def compute(name: str, splits: int) -> np.ndarray:
+        backend.module.set_plan(*key, name, splits)
+        return launch()
+
+    try:
+        expected = compute(next(name for name, _ in choices if name.startswith("mma ")), 1)
+        try:
+            error = max(_error(compute(kernel.name, splits), expected, kernel.precision) for splits in _SPLITS)
+        except RuntimeError as problem:
+            return f"{type(problem).__name__}: {problem}"
+    finally:
+        backend.module.set_plan(*key, *choices[0])
+    return "" if error <= 1 else f"its result is {error:.3g} times as far from that of mma.sync as rounding explains"
+
+
+def _launcher(backend: Backend, kernel: Kernel, shape: Any) -> Callable[[], np.ndarray]:
+    """A call of the operation by the plan that holds. What it does not write is NaN, in its workspace too."""
+    rng = np.random.default_rng(0)
+    kernels = {"tf32": backend.module.tf32, "bf16": backend.module.bf16}[kernel.precision]
+    dtype = {"tf32": FLOAT32, "bf16": BFLOAT16}[kernel.precision]
+
+    def normal(sizes: tuple[int, ...]) -> Array:
+        values = rng.standard_normal(sizes, dtype=np.float32).astype(dtype)
+        return backend.xp.asarray(values.view(np.uint8)).view(dtype)  # CuPy takes no bfloat16 from the host
+
+    x, w, y = normal(_X), normal(_W), normal(shape.output)
+    operation, workspace, inputs, sizes, made = {
+        "conv2d": (kernels.conv2d, kernels.conv2d_workspace, (x, w, None, None, None, False), shape.output, dtype),
+        "conv_transpose2d": (kernels.conv_transpose2d, kernels.conv_transpose2d_workspace, (y, w), _X, dtype),
+        "conv2d_weight_grad": (kernels.conv2d_weight_grad, kernels.conv2d_weight_grad_workspace, (x, y), _W, FLOAT32),
+    }[kernel.operation]
+
+    def launch() -> np.ndarray:
+        size = workspace(shape)
+        scratch = backend.scratch(size) if size else None
+        result = backend.empty(sizes, made)
+        for array in (scratch, result):
+            if array is not None:
+                array.view(np.uint8).fill(0xFF)
+        backend.run(operation, (shape, *inputs, result, scratch), ())
+        return backend.read_later(result.view(np.uint8))().view(made)
+
+    return launch
+
+
+def _error(actual: np.ndarray, expected: np.ndarray, precision: str) -> float:
+    """How far two results are apart, where 1 is as far as two may be that differ by rounding."""
+    actual, expected, is_bfloat16 = actual.astype(np.float64), expected.astype(np.float64), actual.dtype == BFLOAT16
+    difference = np.abs(actual - expected)
+    if is_bfloat16:
+        error = (difference / (_ROUNDING * np.abs(expected) + _OF_RMS * np.sqrt(np.mean(expected**2)))).max()
+    else:
+        error = np.linalg.norm(difference) / np.linalg.norm(expected) / _RELATIVE[precision]
+    return float("inf") if np.isnan(error) else float(error) / 2  # each of the two may be off
