@@ -66,12 +66,7 @@ __device__ inline std::uint64_t advance(std::uint64_t descriptor, std::uint32_t 
 
 #if defined(__CUDACC__)
 
-// The instructions exist in code for sm_90a.
-#if defined(__CUDA_ARCH__) && !defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define SIMT_SM90A(...) __trap()
-#else
-#define SIMT_SM90A(...) asm volatile(__VA_ARGS__)
-#endif
+#include "sm90a.h"
 
 namespace simt {
 
@@ -195,7 +190,6 @@ __device__ inline void wgmma_tf32(float (&d)[N / 2], std::uint32_t (&a)[4], std:
 
 }  // namespace simt
 
-#undef SIMT_SM90A
 #undef SIMT_NAMES_0
 #undef SIMT_NAMES_1
 #undef SIMT_NAMES_2

@@ -28,13 +28,7 @@
 
 #if defined(__CUDACC__)
 
-// Instructions of sm_90a. Other architectures get a trap: no kernel that comes here is launched on
-// them.
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define SIMT_SM90A(...) asm volatile(__VA_ARGS__)
-#else
-#define SIMT_SM90A(...) __trap()
-#endif
+#include "sm90a.h"
 
 namespace simt {
 
@@ -100,8 +94,6 @@ __device__ inline void lower_registers() {
 }
 
 }  // namespace simt
-
-#undef SIMT_SM90A
 
 #else
 

@@ -22,11 +22,7 @@
 
 #if defined(__CUDACC__)
 
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
-#define SIMT_SM90A(...) asm volatile(__VA_ARGS__)
-#else
-#define SIMT_SM90A(...) __trap()
-#endif
+#include "sm90a.h"
 
 #define SIMT_TENSOR_LOAD(rank, coordinates, ...)                                             \
     SIMT_SM90A(                                                                              \
@@ -109,7 +105,6 @@ __device__ inline void tensor_store_wait() {
 
 #undef SIMT_TENSOR_LOAD
 #undef SIMT_TENSOR_STORE
-#undef SIMT_SM90A
 
 #else
 
