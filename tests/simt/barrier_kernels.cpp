@@ -7,15 +7,6 @@ namespace {
 
 using simt::Mbarrier;
 
-__device__ void begin(Mbarrier* barriers, int count, unsigned arrivals) {
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < count; ++i)
-            simt::mbarrier_init(barriers[i], arrivals);
-        simt::mbarrier_init_fence();
-    }
-    __syncthreads();
-}
-
 // ---- A producer warp and a consumer warp, and what may be wrong between them --------------------
 
 enum class Fault {
@@ -37,8 +28,8 @@ __global__ void producer_consumer_kernel(int tiles, const float* x, float* y) {
     SIMT_SHARED(float, stages, kStages * 32);
     SIMT_SHARED(Mbarrier, full, kStages);
     SIMT_SHARED(Mbarrier, empty, kStages);
-    begin(full, kStages, F == Fault::kOneLaneArrives ? 1 : 32);
-    begin(empty, kStages, 32);
+    begin_barriers(full, kStages, F == Fault::kOneLaneArrives ? 1 : 32);
+    begin_barriers(empty, kStages, 32);
     const int lane = threadIdx.x % 32;
     float sum = 0;
     for (int tile = 0; tile < tiles; ++tile) {
@@ -89,8 +80,8 @@ __global__ void many_readers_kernel(const float* x, float* y) {
     SIMT_SHARED(float, tile, 32);
     SIMT_SHARED(Mbarrier, full, 1);
     SIMT_SHARED(Mbarrier, empty, 1);
-    begin(full, 1, 1);
-    begin(empty, 1, AllArrive ? 4 : 3);
+    begin_barriers(full, 1, 1);
+    begin_barriers(empty, 1, AllArrive ? 4 : 3);
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     if (warp == 0) {
         for (int round = 0; round < 2; ++round) {

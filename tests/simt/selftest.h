@@ -52,6 +52,16 @@ class Array {
     std::vector<T> values_;
 };
 
+// By all threads of a block: mbarriers of so many arrivals, ready when it returns.
+__device__ inline void begin_barriers(simt::Mbarrier* barriers, int count, unsigned arrivals) {
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < count; ++i)
+            simt::mbarrier_init(barriers[i], arrivals);
+        simt::mbarrier_init_fence();
+    }
+    __syncthreads();
+}
+
 // 0, 1, 2, ...
 inline std::vector<float> counting(int n) {
     std::vector<float> values(static_cast<std::size_t>(n));

@@ -13,15 +13,6 @@ using simt::TensorMap;
 using simt::TensorType;
 using simt::TiledTensor;
 
-__device__ void begin(Mbarrier* barriers, int count, unsigned arrivals) {
-    if (threadIdx.x == 0) {
-        for (int i = 0; i < count; ++i)
-            simt::mbarrier_init(barriers[i], arrivals);
-        simt::mbarrier_init_fence();
-    }
-    __syncthreads();
-}
-
 // ---- One box of a tiled map ---------------------------------------------------------------------
 
 struct Place {
@@ -41,7 +32,7 @@ __device__ void load_box(float* box, const TensorMap& map, Mbarrier& barrier, Pl
 __global__ void box_kernel(const __grid_constant__ TensorMap map, Place at, int words, float* y) {
     float* box = simt::dynamic_shared<float>();
     SIMT_SHARED(Mbarrier, full, 1);
-    begin(full, 1, 1);
+    begin_barriers(full, 1, 1);
     if (threadIdx.x == 0) {
         simt::mbarrier_arrive_expect(full[0], static_cast<unsigned>(words) * 4);
         load_box(box, map, full[0], at);
@@ -147,7 +138,7 @@ __global__ void im2col_kernel(const __grid_constant__ TensorMap map, int c, int 
                               int offset_w, int offset_h, int words, float* y) {
     float* box = simt::dynamic_shared<float>();
     SIMT_SHARED(Mbarrier, full, 1);
-    begin(full, 1, 1);
+    begin_barriers(full, 1, 1);
     if (threadIdx.x == 0) {
         simt::tensor_load_im2col(box, map, full[0], c, w, h, n, offset_w, offset_h);
         simt::mbarrier_arrive_expect(full[0], static_cast<unsigned>(words) * 4);
@@ -297,8 +288,8 @@ __global__ void loads_kernel(const __grid_constant__ TensorMap map, int tiles, f
         }
         __syncthreads();
     } else {
-        begin(full, kStages, 1);
-        begin(empty, kStages, 2);
+        begin_barriers(full, kStages, 1);
+        begin_barriers(empty, kStages, 2);
     }
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     if (warp == 2) {
