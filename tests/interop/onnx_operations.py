@@ -147,6 +147,23 @@ OPERATIONS = {
         "c = Conv (x, w)\na = Flatten (c)\nf = BatchNormalization (a, g, b, m, v)\n" + FC,
         {"w": w(2, 3, 10, 8), "g": w(18), "b": w(18), "m": w(18), "v": positive(18), "fc": w(5, 18)},
     ),
+    "mean along an axis at a time": (
+        "c = Conv (x, w)\nr = ReduceMean <axes=[3]> (c)\nf = ReduceMean <axes=[2, 3], keepdims=0> (r)\n" + FC,
+        {"w": w(4, 3, 3, 3), "fc": w(5, 4)},
+    ),
+    "both signs": (
+        "c = Conv (x, w)\nn = Neg (c)\nj = Concat <axis=1> (c, n)\nk = Neg (b)\ns = Add (j, k)\ny = Relu (s)",
+        {"w": w(4, 3, 3, 3), "b": w(8, 1, 1)},
+    ),
+    "shapes of what is not needed": (
+        "c = Conv (x, w)\nd = Conv (c, v)\ns = Shape (d)\ne = Conv (c, u)\nf = Reshape (e, s)\ny = Relu (f)\n"
+        "z = Relu (d)",
+        {"w": w(4, 3, 3, 3), "v": w(5, 4, 1, 1), "u": w(5, 4, 1, 1)},
+    ),
+    "one number of an image": (
+        "c = Conv (x, w)\nf = Flatten (c)\ng = Gemm <transB=1> (f, fc)\ny = Squeeze (g, axes)",
+        {"w": w(4, 3, 5, 5), "fc": w(1, 192), "axes": ints(1)},
+    ),
     "maps as output": ("c = Conv (x, w)\ny = Relu (c)", {"w": w(4, 3, 3, 3)}),
     "rows of maps as output": ("c = Conv (x, w)\ny = Flatten (c)", {"w": w(2, 3, 9, 8)}),
     "filled weights": (

@@ -284,9 +284,11 @@ def through_a_view(x):
         (lambda x: nn.functional.interpolate(x, scale_factor=2), "is no operation that is read"),
         (lambda x: nn.functional.pad(x, (1, 1, 1, 1), mode="reflect"), "padding must be by a constant, not reflect"),
         (through_a_view, "reads conv2d, which was changed in place through another"),
-        (lambda x: nn.functional.batch_norm(x, None, None, training=True), "must be that of test time"),
-        (lambda x: x.mean(2), "means are read over height and width together"),
-        (lambda x: torch.add(x, x, alpha=2), "alpha must be 1, got 2"),
+        (
+            lambda x: nn.functional.batch_norm(x, None, None, training=True),
+            "must be that of test time: export the model in eval mode, with running statistics",
+        ),
+        (lambda x: x.mean(1), "means are read over height, width or both, of all of a map"),
         (lambda x: nn.functional.max_pool2d(x, 2, dilation=2), "a max pool must have a dilation of 1"),
     ],
 )
@@ -334,4 +336,11 @@ def test_weights_that_are_not_finite():
     module = Wrong(nn.Identity())
     module.conv.weight.data[0, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="its weight has values that are not finite"):
+        interop.from_module(module, (6, 6, 3))
+
+
+def test_variances_that_are_negative():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    module[1].running_var[2] = -1
+    with pytest.raises(ValueError, match=r"running_var \+ eps must be positive, got -1 \+ 1e-05"):
         interop.from_module(module, (6, 6, 3))

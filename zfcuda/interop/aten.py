@@ -18,7 +18,8 @@ class Ref(str):
 @dataclass(frozen=True)
 class Call:
     """One operation. target: "aten.conv2d.default"; arguments: by the names that the operation gives them, a tensor as
-    its `Ref`; path: of the module in which it is called; own: whether that is one of PyTorch's own, no container."""
+    its `Ref`, a dtype by its name; path: of the module in which it is called; own: whether that is one of PyTorch's
+    own, no container."""
 
     target: str
     arguments: Mapping[str, Any]
@@ -55,6 +56,10 @@ class Arguments:
             return ""
         return self.of(value) if isinstance(value, Ref) else self.constant(np.float32(value), name)
 
+    def is_constant(self, name: str) -> bool:
+        """Whether the graph's tensor of this name is known before there is an image."""
+        return name in self._translation.constants
+
     def tensors(self, name: str) -> list[str]:
         return [self.of(value) for value in self.call.arguments[name]]
 
@@ -83,9 +88,19 @@ def _same(a: Arguments) -> str:
     return a.tensor("input" if "input" in a.call.arguments else "self")
 
 
+_FLOATING = ("float16", "bfloat16", "float32", "float64")
+
+
 def _converted(a: Arguments) -> _Made:
-    """The numbers are float32 here, whatever they are in the module."""
-    return a.tensor("self")
+    """What depends on the image is float32 here, whatever it is in the module."""
+    made, dtype = a.tensor("self"), a("dtype")
+    if dtype is None:
+        return made
+    if a.is_constant(made):
+        return "cast", [made], {"dtype": np.dtype(dtype)}
+    if dtype not in _FLOATING:
+        raise ValueError(f"a tensor must stay floating-point, not become {dtype}")
+    return made
 
 
 def _window(a: Arguments) -> dict[str, Any]:
@@ -138,13 +153,11 @@ def _matmul(second: str) -> Callable[[Arguments], _Made]:
     return lambda a: ("linear", [a.tensor("self"), a.tensor(second)], {"inputs_first": True})
 
 
-def _binary(op: str) -> Callable[[Arguments], _Made]:
+def _binary(op: str, first: str = "self", second: str = "other") -> Callable[[Arguments], _Made]:
     def made(a: Arguments) -> _Made:
-        if a("alpha", 1) != 1:
-            raise ValueError(f"alpha must be 1, got {a('alpha')}")
         if a("rounding_mode") is not None:
             raise ValueError("quotients that are rounded are not read")
-        return op, [a.tensor("self"), a.tensor("other")], {}
+        return op, [a.tensor(first), a.tensor(second)], {"alpha": float(a("alpha", 1))}
 
     return made
 
@@ -162,6 +175,11 @@ def _bounds(low: str | float | None, high: str | float | None) -> Callable[[Argu
 def _hardtanh(a: Arguments) -> _Made:
     low, high = a("min_val", -1.0), a("max_val", 1.0)
     return "clip", [a.tensor("self"), a.constant(np.float32(low), "low"), a.constant(np.float32(high), "high")], {}
+
+
+def _rrelu(a: Arguments) -> _Made:
+    """At test time the slope is the mean of its bounds."""
+    return "leaky_relu", [a.tensor("self")], {"slope": (a("lower", 1 / 8) + a("upper", 1 / 3)) / 2}
 
 
 def _threshold(a: Arguments) -> _Made:
@@ -325,6 +343,7 @@ CALLS: dict[str, Callable[[Arguments], _Made]] = {
     "div": _binary("div"),
     "dropout": _dropout,
     "expand": lambda a: ("expand", [a.tensor("self"), a.integers("size", *a("size"))], {}),
+    "feature_alpha_dropout": _same,
     "feature_dropout": _dropout,
     "flatten": _flatten,
     "flip": _flip,
@@ -345,13 +364,15 @@ CALLS: dict[str, Callable[[Arguments], _Made]] = {
     "narrow": _narrow,
     "native_channel_shuffle": _channel_shuffle,
     "pad": _pad,
+    "neg": _plain("neg"),
     "permute": _permute,
     "pow": _pow,
     "prelu": lambda a: ("prelu", [a.tensor("self"), a.tensor("weight")], {"by_channel": True}),
     "relu": _plain("relu"),
     "relu6": _bounds(0.0, 6.0),
     "reshape": _shape("shape"),
-    "rsub": lambda a: ("sub", [a.tensor("other"), a.tensor("self")], {}),
+    "rrelu": _rrelu,
+    "rsub": _binary("sub", "other", "self"),
     "select": _select,
     "sigmoid": _plain("sigmoid"),
     "slice": _slice,

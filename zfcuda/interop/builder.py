@@ -142,13 +142,23 @@ class Builder:
 
     # ---- The end ---------------------------------------------------------------------------------------------
 
-    def network(self) -> Network:
-        """The network of the layers so far. ValueError if they are none that can be one."""
+    def network(self, last: str) -> Network:
+        """The network of the layers that this one needs. ValueError if they are none that can be one."""
+        self._drop_all_but(last)
         if not self.layers:
             raise ValueError("the model has no layers")
         self._fold()
         architecture = Architecture(self.image, tuple(self.layers.values()), "he")  # type: ignore[arg-type]
         return Network(number_blocks(architecture), parameters=self.arrays)
+
+    def _drop_all_but(self, last: str) -> None:
+        """Drops layers on which this one does not stand, as those whose shape alone was wanted."""
+        needed = {last}
+        for name in reversed(self.layers):
+            if name in needed:
+                needed.update(self.layers[name].inputs)
+        self.layers = {name: spec for name, spec in self.layers.items() if name in needed}
+        self.arrays = {key: array for key, array in self.arrays.items() if key.rpartition(".")[0] in needed}
 
     def _fold(self) -> None:
         """Puts a fixed factor and shift of each channel into a batch normalisation before it, and a shift into a

@@ -80,7 +80,8 @@ def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.exp
     like = next((one for one in module.parameters() if one.is_floating_point()), torch.empty(0))
     example = torch.zeros(shape, dtype=like.dtype, device=like.device)
     try:
-        return torch.export.export(module, (example,), strict=False)
+        with torch.no_grad():  # else what a module does without gradients is no part of the program
+            return torch.export.export(module, (example,), strict=False)
     except Exception as error:  # whatever the module itself raises
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"torch.export cannot follow the module for inputs of {shape}: {reason}") from error
@@ -114,6 +115,8 @@ def _call(node: torch.fx.Node, renamed: dict[str, str]) -> Call:
     def argument(value: Any) -> Any:
         if isinstance(value, torch.fx.Node):
             return Ref(renamed.get(value.name, value.name))
+        if isinstance(value, torch.dtype):
+            return str(value).removeprefix("torch.")
         return [argument(one) for one in value] if isinstance(value, (list, tuple)) else value
 
     target: Any = node.target

@@ -233,6 +233,7 @@ NODES: dict[str, Callable[[Translation], _Translated]] = {
     "MatMul": lambda node: ("linear", {"inputs_first": True}),
     "MaxPool": lambda node: ("maxpool", _pool(node)),
     "Mul": _plain("mul"),
+    "Neg": _plain("neg"),
     "PRelu": _plain("prelu"),
     "Pad": _pad,
     "Pow": _plain("pow"),

@@ -68,7 +68,9 @@ def _batchnorm(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     x, *given = operands
     x = tensor_of(x)
     if node.attributes.get("training"):
-        raise Unsupported("batch normalisation must be that of test time: export the model in eval mode")
+        raise Unsupported(
+            "batch normalisation must be that of test time: export the model in eval mode, with running statistics"
+        )
     x = builder.by_channel(x, node.name)
     channels = x.dims[0]
     arrays = {}
@@ -79,6 +81,9 @@ def _batchnorm(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
             raise Unsupported(f"the {name} must have one number for each of {channels} channels, got {numbers.shape}")
         arrays[name] = x.per_channel(numbers.reshape(1, -1, *[1] * (len(x.dims) - 1)), builder.batch)
     fields = {"eps": float(node.attributes["eps"]), "momentum": float(node.attributes["momentum"])}
+    smallest = float(arrays["running_var"].min())
+    if not smallest + fields["eps"] > 0:
+        raise Unsupported(f"running_var + eps must be positive, got {smallest:g} + {fields['eps']:g}")
     return x.like(builder.add(BatchNormSpec, node.name, [x], arrays, **fields).layer)
 
 
@@ -160,7 +165,8 @@ def _dropout(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
 
 
 def _sum(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
-    """Of tensors and constants."""
+    """Of tensors and constants; with an attribute alpha, x + alpha y."""
+    operands = _scaled(builder, node, operands)
     if all(isinstance(one, np.ndarray) for one in operands):
         return _computed(builder, lambda: sum(operands[1:], start=operands[0]), operands)
     tensors = [one for one in operands if isinstance(one, Tensor)]
@@ -187,14 +193,30 @@ def _joined(builder: Builder, node: Node, tensors: Sequence[Tensor]) -> Tensor:
     return first.like(builder.add(AddSpec, node.name, tensors).layer)
 
 
-def _difference(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
+def _scaled(builder: Builder, node: Node, operands: Sequence[Any]) -> Sequence[Any]:
+    """The operands of x + alpha y, with alpha y in the place of y."""
+    alpha = node.attributes.get("alpha", 1)
+    if alpha == 1:
+        return operands
     x, y = operands
+    if isinstance(y, np.ndarray):
+        return x, _computed(builder, lambda: (y * alpha).astype(y.dtype), [y])
+    return x, _affine(builder, node, y, alpha, 0.0)
+
+
+def _difference(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
+    x, y = _scaled(builder, node, operands)
     if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
         return _computed(builder, lambda: x - y, operands)
     if isinstance(y, np.ndarray):
         return _affine(builder, node, x, 1.0, -floats(y, "a constant"))
     negative = _affine(builder, node, y, -1.0, 0.0 if isinstance(x, Tensor) else floats(x, "a constant"))
     return _joined(builder, node, [x, negative]) if isinstance(x, Tensor) else negative
+
+
+def _negative(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
+    (x,) = operands
+    return _computed(builder, lambda: -x, [x]) if isinstance(x, np.ndarray) else _affine(builder, node, x, -1.0, 0.0)
 
 
 NO_GATES = "products are read of a tensor and constants, not of two tensors (as of gates and attention)"
@@ -296,6 +318,7 @@ OPERATIONS: dict[str, Callable[[Any, Node, Sequence[Any]], Any]] = {
     "sub": _difference,
     "mul": _product,
     "div": _quotient,
+    "neg": _negative,
     "pow": _power,
     "concat": _concat,
     "softmax": _softmax,

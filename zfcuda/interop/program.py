@@ -82,7 +82,10 @@ class _Translation:
             self.numbers[call.outputs[0]] = self.batch if call.arguments["dim"] == 0 else 0
             return
         name = layer_name(call.path, call.own, plain)
+        first = next(iter(_refs(call.arguments.values())), None)
         try:
+            if "out" in call.arguments:
+                raise ValueError("writes into a tensor that it is given (out=), which is not read")
             if not target.startswith("aten.") or plain not in CALLS:
                 raise ValueError("is no operation that is read")
             arguments = Arguments(self, call)
@@ -92,9 +95,10 @@ class _Translation:
             refs = tuple(self.names.get(ref, ref) for ref in _refs(call.arguments.values()))
             self.nodes.append(Node(None, target, name, refs, call.outputs, problem=problem))
             self.names |= {output: output for output in call.outputs}
-            self.storage |= {output: output for output in call.outputs}
+            self._written(call, first, in_place)
+            # Its outputs may be views of what it was given: what is written into these later counts for that, too.
+            self.storage |= {output: self.storage.get(first or output, output) for output in call.outputs}
             return
-        first = next(iter(_refs(call.arguments.values())), None)
         if isinstance(made, str):
             self.names[call.outputs[0]] = made
         else:
@@ -105,20 +109,26 @@ class _Translation:
 
     def _remember(self, call: Call, plain: str, in_place: bool, first: str | None) -> None:
         """Which memory the outputs are in, and what has changed in it."""
-        if in_place and first is not None:
-            before, after = self.names[first], self.names[call.outputs[0]]
-            for name, storage in list(self.storage.items()):
-                if storage == self.storage[first] and name not in call.outputs:
-                    if self.names[name] == before:
-                        self.names[name] = after
-                    else:
-                        self.changed.add(name)
+        self._written(call, first, in_place)
         copies = plain in ("reshape", "flatten", "contiguous") and first in self.reordered
         for output in call.outputs:
             shares = first is not None and (in_place or (plain in _VIEWS and not copies))
             self.storage[output] = self.storage[first] if shares and first is not None else output
             if shares and (plain in _REORDERING or first in self.reordered):
                 self.reordered.add(output)
+
+    def _written(self, call: Call, first: str | None, in_place: bool) -> None:
+        """What other names mean from here on of a tensor that the call writes to: its first, or its `out`."""
+        target = first if in_place else next(iter(_refs([call.arguments.get("out")])), None)
+        if target is None or not call.outputs:
+            return
+        before, after = self.names[target], self.names[call.outputs[0]]
+        for name, storage in list(self.storage.items()):
+            if storage == self.storage[target] and name not in call.outputs:
+                if self.names[name] == before:
+                    self.names[name] = after
+                else:
+                    self.changed.add(name)
 
 
 _REORDERING = ("transpose", "permute", "t", "chunk", "split", "split_with_sizes", "slice", "select", "narrow", "expand")

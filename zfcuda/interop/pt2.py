@@ -190,6 +190,8 @@ def _argument(given: Mapping[str, Any]) -> Any:
         return _symbol(value)
     if kind == "as_sym_ints":
         return [_symbol(one) for one in value]
+    if kind == "as_scalar_type":
+        return _DTYPES[value].name if value in _DTYPES else f"dtype {value}"
     if kind == "as_float" and isinstance(value, str):  # infinities
         return float(value)
     return value

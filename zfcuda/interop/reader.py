@@ -48,7 +48,7 @@ def read(
     graph = graph.computing(output).with_norms()
     reader = _Reader(graph, bgr)
     last = reader.run()
-    network = reader.builder.network()
+    network = reader.builder.network(last.layer)
     network.head = last.head if head is None else head
     if classes is not None:
         network.classes = tuple(classes)
@@ -119,7 +119,7 @@ class _Reader:
             raise ValueError("the model's output does not depend on its input")
         last: Tensor = output
         try:
-            if math.prod(last.dims) == max(last.dims):
+            if math.prod(last.dims) == max(last.dims, default=1):
                 row = last.rearranged(last.places.reshape(-1))
                 last = self.builder.in_order(self.builder.flat(row, "flatten"), "permute")
             else:

@@ -67,7 +67,7 @@ def _arranges(function: Callable[[Any, Node, Any, Sequence[Any], int], np.ndarra
         several = isinstance(results, list)
         tensors = []
         for result in results if several else [results]:
-            if result.ndim < 2 or len(result) != 1:
+            if result.ndim < 1 or len(result) != 1:
                 raise Unsupported("an operation must leave the images of a batch apart")
             tensors.append(dataclasses.replace(first.rearranged(np.asarray(result[0])), by=node.name))
         return tensors if several else tensors[0]

@@ -28,7 +28,8 @@ class Tensor:
     """One image's part of a tensor of the model.
 
     layer, shape: where the numbers are, "input" being the image, and the shape (H, W, C) or (units,) of that
-    table: int32, of the tensor's dimensions without the batch: their places in it; None where they stand as usual, maps
+    table: int32, of the tensor's dimensions without the batch (none, where there is one number for an image): their
+    places in it; None where they stand as usual, maps
     as (C, H, W), rows as they are. No place comes twice.
     padding: (top, bottom, left, right) cells of `fill` around the maps, which whatever comes next must do
     by: the name of the operation that put the numbers where they stand now, "" if that is the layer itself

@@ -138,7 +138,7 @@ def _adaptive_pool(builder: Builder, node: Node, operands: Sequence[Any]) -> Ten
 
 
 def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
-    """Over whole maps."""
+    """Over whole maps, or over their height or width."""
     x, *rest = operands
     x = tensor_of(x)
     axes = rest[0] if rest and rest[0] is not None else None
@@ -149,6 +149,8 @@ def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     if 0 in chosen:
         raise Unsupported("a mean must leave the images of a batch apart")
     reduced = sorted(axis - 1 for axis in chosen)
+    if reduced in ([1], [2]) and len(x.dims) == 3 and x.channel_order() is not None:
+        return _mean_along(builder, node, x, reduced[0])
     kept = [axis for axis in range(len(x.dims)) if axis not in reduced]
     places = x.places.transpose([*kept, *reduced]).reshape(*(x.dims[axis] for axis in kept), -1)
     channels = x.shape[-1]
@@ -157,13 +159,23 @@ def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     order = rows[:, 0]
     whole = np.arange(pixels, dtype=np.int32) * channels
     if rows.shape[1] != pixels or not np.array_equal(rows, order[:, None] + whole):
-        raise Unsupported("means are read over height and width together, of all of a map")
+        raise Unsupported("means are read over height, width or both, of all of a map")
     made = Tensor(x.layer, x.shape)
     if pixels > 1:
         made = builder.add(AvgPoolSpec, node.name, [made])
     dims = tuple(1 if axis in reduced else size for axis, size in enumerate(x.dims))
     dims = dims if node.attributes.get("keepdims") else tuple(x.dims[axis] for axis in kept)
     return made.rearranged(order.astype(np.int32).reshape(dims or (1,)))
+
+
+def _mean_along(builder: Builder, node: Node, x: Tensor, axis: int) -> Tensor:
+    """Over one axis of maps (C, H, W)."""
+    made = builder.maps(x, node.name)
+    size = x.dims[axis]
+    if size > 1:
+        window = (size, 1) if axis == 1 else (1, size)
+        made = builder.add(AvgPoolSpec, node.name, [made], window=window, stride=window)
+    return made if node.attributes.get("keepdims") else made.rearranged(made.places.squeeze(axis))
 
 
 def _pad(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:

@@ -1,0 +1,170 @@
+"""What modules do with maps besides layers, one function at a time, against the module itself in float64."""
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[torch]'")
+
+import torch.nn.functional as F  # noqa: E402
+from torch import nn  # noqa: E402
+
+from tests.accuracy import relative_error  # noqa: E402
+from tests.interop.rules import Rule  # noqa: E402
+from zfcuda.interop import pt2  # noqa: E402
+from zfcuda.interop import torch as interop  # noqa: E402
+from zfcuda.nn.layers import RULES  # noqa: E402
+
+SHAPE = (7, 6, 3)
+
+
+class Doing(nn.Module):
+    """The function of (maps (N, 5, 7, 6), others like them, a fully connected layer of one unit)."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+        self.conv, self.other = nn.Conv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 3, padding=1)
+        self.fc = nn.Linear(5, 1)
+
+    def forward(self, x):
+        return self.function(F.relu(self.conv(x)), self.other(x), self.fc)
+
+
+def in_place(function):
+    """The mean of maps that a function has changed."""
+
+    def changed(x, y, fc):
+        function(x)
+        return x.mean((2, 3))
+
+    return changed
+
+
+READ = {
+    "mean of rows, then of columns": lambda x, y, fc: x.mean(3).mean(2),
+    "mean of columns, then of rows": lambda x, y, fc: x.mean(-2, keepdim=True).mean(-1, keepdim=True).flatten(1),
+    "mean of rows alone": lambda x, y, fc: x.mean(3).flatten(1),
+    "mean of some channels": lambda x, y, fc: y.flip(1)[:, 1:4].mean(2).flatten(1),
+    "sum with a factor": lambda x, y, fc: torch.add(x, y, alpha=0.5).mean((2, 3)),
+    "sum in place with a factor": lambda x, y, fc: x.add_(y, alpha=-2).relu().mean((2, 3)),
+    "difference with a factor": lambda x, y, fc: torch.sub(x, y, alpha=3).relu().mean((2, 3)),
+    "difference the other way round": lambda x, y, fc: torch.rsub(x, y, alpha=2).relu().mean((2, 3)),
+    "constant with a factor": lambda x, y, fc: torch.add(y, torch.tensor(0.5), alpha=-3).relu().mean((2, 3)),
+    "both signs": lambda x, y, fc: torch.relu(torch.cat([y, -y], 1)).mean((2, 3)),
+    "one number, squeezed": lambda x, y, fc: fc(x.mean((2, 3))).squeeze(1),
+    "one number of all axes": lambda x, y, fc: fc(x.mean((2, 3))).squeeze(),
+    "one number, as a view": lambda x, y, fc: fc(x.mean((2, 3))).view(-1),
+    "one number, flat": lambda x, y, fc: fc(x.mean((2, 3))).flatten(),
+    "one number of several": lambda x, y, fc: y.mean((2, 3))[:, 2],
+    "one number, and on": lambda x, y, fc: 2 * fc(x.mean((2, 3))).squeeze(-1).relu() - 1,
+    "one number and back": lambda x, y, fc: fc(x.mean((2, 3))).squeeze(1).unsqueeze(1),
+    "sum of single numbers": lambda x, y, fc: fc(x.mean((2, 3))).squeeze(1) + fc(y.mean((2, 3))).squeeze(1),
+    "constants of integers": lambda x, y, fc: (
+        y * torch.tensor([1, 2, 3, 4, -5]).to(torch.float32)[:, None, None]
+    ).mean((2, 3)),
+    "feature alpha dropout": lambda x, y, fc: F.feature_alpha_dropout(x, training=False).mean((2, 3)),
+    "in place": in_place(lambda x: x.mul_(-0.5)),
+}
+
+
+def made(function):
+    torch.manual_seed(3)
+    return Doing(function).eval()
+
+
+def images():
+    x = np.random.default_rng(4).standard_normal((3, *SHAPE)).astype(np.float32)
+    return x, torch.from_numpy(x).double().permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("what", READ)
+def test_outputs_and_projections(what):
+    net = interop.from_module(made(READ[what]), SHAPE)
+    x, given = images()
+    trace = net.forward(x)
+    module = made(READ[what]).double()
+    with torch.no_grad():
+        expected = module(given)
+    assert relative_error(trace.output.reshape(expected.shape), expected.numpy()) < 1e-5
+    seed = np.random.default_rng(5).standard_normal(trace.output.shape).astype(np.float32)
+    for rule in RULES:
+        pixels = net.project(trace, list(net.layers)[-1], seed, rule)
+        leaf = given.clone().requires_grad_()
+        with Rule(rule):
+            made_of = made(READ[what]).double()(leaf)
+        (pulled,) = torch.autograd.grad(made_of, leaf, torch.from_numpy(seed.reshape(expected.shape)).double())
+        assert relative_error(pixels, pulled.permute(0, 2, 3, 1).numpy()) < 1e-4, rule
+
+
+def test_what_is_done_without_gradients():
+    def frozen(x, y, fc):
+        with torch.no_grad():
+            x = F.relu(y)
+        return x.mean((2, 3))
+
+    net = interop.from_module(made(frozen), SHAPE)
+    x, given = images()
+    with torch.no_grad():
+        assert relative_error(net.forward(x).output, made(frozen).double()(given).numpy()) < 1e-5
+
+
+def test_a_random_slope_is_its_mean():
+    module = made(lambda x, y, fc: F.rrelu(y, 0.1, 0.5).mean((2, 3)))
+    net = interop.from_module(module, SHAPE)
+    x, given = images()
+    with torch.no_grad():
+        assert relative_error(net.forward(x).output, module.double()(given).numpy()) < 1e-5
+    assert [layer.slope for layer in net.layers.values() if layer.kind == "leaky_relu"] == [pytest.approx(0.3)]
+
+
+def set_to_zero(x):
+    x[:, 0] = 0
+
+
+WRITTEN = {
+    "a channel": set_to_zero,
+    "a part": lambda x: x[:, :1].fill_(0),
+    "a copy": lambda x: x[:, 0].copy_(x[:, 1]),
+    "a view that is not followed": lambda x: x.diagonal(dim1=2, dim2=3).fill_(1),
+    "windows": lambda x: x.unfold(2, 3, 3).zero_(),
+    "strides": lambda x: x.as_strided((2, 2), (1, 1)).zero_(),
+    "axes swapped": lambda x: x.mT.mul_(2),
+    "more axes": lambda x: x.unsqueeze(1).mul_(2),
+}
+
+
+@pytest.mark.parametrize("what", WRITTEN)
+def test_what_is_written_through_a_view_is_not_lost(what):
+    """The value of such an operation is not used; the tensor whose memory it is has changed."""
+    with pytest.raises(ValueError, match="changed in place through another view of it: copy one of them"):
+        interop.from_module(made(in_place(WRITTEN[what])), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "function", [torch.Tensor.zero_, lambda x: x.masked_fill_(x > 1, 1), lambda x: F.hardswish(x, inplace=True)]
+)
+def test_what_is_written_by_unknown_operations_is_not_lost(function):
+    with pytest.raises(ValueError, match=r"\(aten\.\w+_\..*: is no operation that is read"):
+        interop.from_module(made(in_place(function)), SHAPE)
+
+
+def test_results_that_are_written_into_a_given_tensor():
+    def into(x, y, fc):
+        torch.mul(x, 2.0, out=y)
+        return y.mean((2, 3))
+
+    with pytest.raises(ValueError, match="writes into a tensor that it is given"):
+        interop.from_module(made(into), SHAPE)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.bool])
+def test_numbers_that_would_be_rounded(dtype, tmp_path):
+    module = made(lambda x, y, fc: x.to(dtype).float().mean((2, 3)))
+    message = rf"\(aten.to.dtype\): a tensor must stay floating-point, not become {str(dtype)[6:]}"
+    with pytest.raises(ValueError, match=message):
+        interop.from_module(module, SHAPE)
+    height, width, channels = SHAPE
+    program = torch.export.export(module, (torch.zeros(2, channels, height, width),), strict=False)
+    torch.export.save(program, tmp_path / "model.pt2")
+    with pytest.raises(ValueError, match=message):
+        pt2.load(tmp_path / "model.pt2")
