@@ -113,6 +113,13 @@ def test_external_data_stays_in_the_folder(tmp_path):
     interop.load(folder / "model.onnx")
 
 
+def test_external_data_behind_links_without_end(tmp_path):
+    (tmp_path / "weights.bin").symlink_to("weights.bin")
+    external(tmp_path)
+    with pytest.raises(CheckpointError, match=r"tensor w: its data cannot be looked for, 'weights\.bin'"):
+        interop.load(tmp_path / "model.onnx")
+
+
 @pytest.mark.parametrize("start", [b"", model("y = Relu (x)", {}).SerializeToString()[:9]])
 def test_what_is_no_message_is_not_read(tmp_path, monkeypatch, start):
     """Sparse files: read whole, they would fill the memory."""

@@ -19,6 +19,11 @@ UNREADABLE = {
     ),
     "of others": ("y = com.microsoft.FusedConv (x, w)", SMALL, r"\(com.microsoft.FusedConv\): is no operation"),
     "a product": ("c = Conv (x, w)\ny = Mul (c, c)", SMALL, r"\(Mul\): products are read of a tensor and constants"),
+    "a negative variance": (
+        "y = BatchNormalization (x, g, g, g, v)",
+        {"g": np.ones(3, np.float32), "v": np.float32([1, -0.5, 1])},
+        r"running_var \+ eps must be positive, got -0.5 \+ 1e-05",
+    ),
     "quantised": (
         "y = Conv (x, w)",
         {"w": np.ones((4, 3, 3, 3), np.int8)},
@@ -123,7 +128,11 @@ def test_a_bias_for_each_image(tmp_path):
 
 
 def test_a_tensor_that_is_made_twice(tmp_path):
-    for nodes, name in (("c = Conv (x, w)\nk = Relu (c)\ny = Add (k, c)", "k"), ("y = Conv (x, w)\ny = Relu (y)", "y")):
+    for nodes, name in (
+        ("c = Conv (x, w)\nk = Relu (c)\ny = Add (k, c)", "k"),
+        ("y = Conv (x, w)\ny = Relu (y)", "y"),
+        ("x = Relu (x)\ny = Conv (x, w)", "x"),
+    ):
         with pytest.raises(CheckpointError, match=f"damaged: '{name}' is made twice"):
             read(model(nodes, SMALL | {"k": w(1, 4, 1, 1)}), tmp_path)
 

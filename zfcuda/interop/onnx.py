@@ -80,8 +80,9 @@ def _parsed(path: Path) -> onnx.ModelProto:
         raise ValueError(f"no ONNX file, or one that is damaged or cut short ({error})") from error
     if not model.graph.node or not model.opset_import:
         raise ValueError("no ONNX file: it holds no graph of nodes")
-    made = [name for node in model.graph.node for name in node.output if name]
-    made += [one.name for one in model.graph.initializer]
+    held = [one.name for one in model.graph.initializer]
+    made = [name for node in model.graph.node for name in node.output if name] + held
+    made += {one.name for one in model.graph.input}.difference(held)
     if len(set(made)) != len(made):
         twice = next(name for name, count in Counter(made).items() if count > 1)
         raise ValueError(f"damaged: {twice!r} is made twice")

@@ -65,8 +65,8 @@ def _read_beside(folder: Path, location: str, offset: int, size: int, what: str)
             raise ValueError(f"{what}: its data must lie in the model's folder, not in {location[:99]!r}")
         if not file.is_file():
             raise ValueError(f"{what}: its data is missing, {file}")
-    except OSError as error:  # a name that is too long, links without end
-        raise ValueError(f"{what}: its data cannot be looked for, {location[:99]!r}: {error.strerror}") from error
+    except (OSError, RuntimeError) as error:  # a name that is too long; links without end, which are either
+        raise ValueError(f"{what}: its data cannot be looked for, {location[:99]!r}: {error}") from error
     held = file.stat().st_size
     if offset < 0 or offset + size > held:
         raise ValueError(f"{what}: bytes {offset} to {offset + size} of {file} are wanted, which has {held}")
