@@ -152,3 +152,18 @@ def test_images_are_mirrored_only_where_left_and_right_mean_nothing(crop, paddin
         corners, flips = augmentation.draw(np.random.default_rng(0), 400, preprocess)
         assert (100 < flips.sum() < 300) if flip else not flips.any()
         assert corners.shape == (400, 2)
+
+
+def test_a_digest_is_of_every_number():
+    mean = np.random.default_rng(1).uniform(0, 255, (64, 64, 3)).astype(np.float32)
+    preprocess = data.Preprocess(mean, (60, 60), 0.5)
+    assert preprocess.digest == data.Preprocess(np.asfortranarray(mean), (60, 60), 0.5).digest
+    other = mean.copy()
+    other[32, 31, 1] += 1
+    different = [
+        data.Preprocess(other, (60, 60), 0.5),
+        data.Preprocess(mean, (60, 59), 0.5),
+        data.Preprocess(mean, (60, 60), 0.25),
+        data.Preprocess(mean.reshape(32, 128, 3), (30, 60), 0.5),
+    ]
+    assert len({preprocess.digest, *(one.digest for one in different)}) == 5

@@ -12,6 +12,7 @@ import zfcuda
 from zfcuda.data import ArrayDataset, Augmentation, Preprocess
 from zfcuda.training import Linear, Plateau, Trainer, default_preprocess, evaluate
 from zfcuda.training.checkpoint import CHECKPOINT, METRICS
+from zfcuda.training.ranks import Ranks
 
 from . import tiny
 
@@ -418,3 +419,16 @@ def test_a_damaged_image_stops_the_training_with_its_path():
     preprocess = Preprocess(np.zeros((6, 6, 1), np.float32), (6, 6))
     with pytest.raises(zfcuda.DataError, match=r"cats/13\.jpg"):
         _fit(Trainer(tiny.network()), train=Damaged(tiny.dataset(), range(48)), preprocess=preprocess)
+
+
+def test_ranks_compare_every_number_of_the_mean(monkeypatch):
+    """What two ranks would tell each other, where they differ in one of many pixels."""
+    told = []
+    monkeypatch.setattr(Ranks, "check_same", lambda self, what: told.append(what.get("preprocess")))
+    train = tiny.dataset(8)
+    for change in (0, 0, 1):
+        preprocess = default_preprocess(tiny.network(), train)
+        preprocess.mean[1, 1] += change
+        Trainer(tiny.network()).fit(train, epochs=1, batch_size=8, preprocess=preprocess, progress=False)
+    told = [one for one in told if one is not None]
+    assert told[0] == told[1] != told[2]

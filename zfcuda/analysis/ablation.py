@@ -93,7 +93,7 @@ class Row:
     seeds: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ablation(Result):
     """All runs, in the order of the variants. `rows` is Table 3."""
 

@@ -8,13 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ..brief import Brief
+
 KINDS = ("softmax", "svm")
 
 _STRENGTHS = (1e-1, 1e-2, 1e-3, 1e-4)  # of the regulariser, tried on held-out training images
 
 
-@dataclass(frozen=True)
-class LinearClassifier:
+@dataclass(frozen=True, repr=False)
+class LinearClassifier(Brief):
     """A model of scikit-learn on (features - mean) / scale."""
 
     mean: np.ndarray

@@ -47,7 +47,7 @@ class Consistency:
     deviation: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Correspondence(Result):
     """Table 1: a `Consistency` per part (and for the random control) and layer."""
 

@@ -35,7 +35,7 @@ _PLOTTED = 8  # maps in a figure
 _ROUNDING = 1e-2  # of a layer's strongest activation, between batches of other sizes and devices, in bfloat16 too
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TopActivations(Result):
     """The strongest activations of every map of a layer, one per image, strongest first.
 
@@ -61,7 +61,7 @@ class TopActivations(Result):
         return figure
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Visualization(Result):
     """The winners of some maps of a layer, projected to pixels (P4). M maps, k winners each.
 

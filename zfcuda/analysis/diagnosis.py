@@ -15,6 +15,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import array_module, to_host
+from ..brief import Brief
 from ..nn.layers import BatchNorm, Conv, ReLU
 from ..pairs import as_pair
 from ..training import Ranks
@@ -40,8 +41,8 @@ _SPECTRUM = 32  # filters are padded to this many pixels before their spectrum i
 _DENSE_IMAGES = 8  # whose dense responses measure aliasing
 
 
-@dataclass(frozen=True)
-class LayerDiagnosis:
+@dataclass(frozen=True, repr=False)
+class LayerDiagnosis(Brief):
     """One convolution of K maps.
 
     firing float64 (K,): the share of positions, over all images, where the map is above zero after its ReLU; dead
@@ -94,7 +95,7 @@ class LayerDiagnosis:
         return str(height) if height == width else f"{height} x {width}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis(Result):
     """A `LayerDiagnosis` per convolution, from the images up."""
 

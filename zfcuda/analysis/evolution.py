@@ -18,6 +18,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from ..brief import Brief
 from ..data import Dataset
 from ..errors import DataError
 from ..files import write_atomically
@@ -40,8 +41,8 @@ _TRAINING = "training"  # among a file's metadata
 _ARRAYS = ("maps", "values", "indices", "frames", "projections")
 
 
-@dataclass(frozen=True)
-class LayerEvolution:
+@dataclass(frozen=True, repr=False)
+class LayerEvolution(Brief):
     """M maps of one layer at E epochs.
 
     epochs (E,), maps (M,); values float32 (M,E): the strongest activation over the images, indices int64 (M,E): in
@@ -82,7 +83,7 @@ class LayerEvolution:
         return int(self.epochs[first]) if first < len(self.epochs) - 1 else None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evolution(Result):
     """What a tracker saw: a `LayerEvolution` per layer."""
 

@@ -42,7 +42,7 @@ MODES = tuple(_WAYS)
 _PATCHES = 16  # along the image's shorter side, by default
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Faithfulness(OfClass):
     """Deletion and insertion curves of N images in P patches, the map's and those of R random orders.
 

@@ -43,7 +43,7 @@ class FeatureScore:
     deviation: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureAnalysis(Result):
     """A score per layer (and for the net from scratch) and number of training images per class."""
 

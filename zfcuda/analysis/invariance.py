@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..backends import to_host
+from ..brief import Brief
 from ..nn.finite import check_activations
 from ..numbers import check_at_least
 from ..training import Ranks
@@ -30,8 +31,8 @@ _TOLD_APART = 10  # lines in a chart
 _PAPER_SHIFT = 60 / 224  # the largest translation, as a share of the image's height
 
 
-@dataclass(frozen=True)
-class Curves:
+@dataclass(frozen=True, repr=False)
+class Curves(Brief):
     """One transform of N images by T amounts.
 
     amounts (T,): pixels down, factors, or degrees counter-clockwise. distances: layer -> float64 (N,T), Euclidean
@@ -54,7 +55,7 @@ class Curves:
         return float(self.relative(layer).mean())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Invariance(OfClass):
     """The curves of every transform, in the order of Fig. 5."""
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _PLOTTED = 8  # of several images
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Occlusion(OfClass):
     """What the net says of one image while a square covers a part of it (P8).
 
@@ -86,7 +86,7 @@ class Occlusion(OfClass):
         return _plotted([self])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Occlusions(Result, Sequence[Occlusion]):
     """Of several images, in their order: an `Occlusion` of each."""
 

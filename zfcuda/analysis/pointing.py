@@ -80,7 +80,7 @@ def _scatter(canvas: np.ndarray, other: np.ndarray, rng: np.random.Generator) ->
     canvas[top : top + height, left : left + width] = other[row : row + height, column : column + width]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Pointing(OfClass):
     """hits bool (N,): whether the square that lowers the label's probability most has its centre in the object's box.
 

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import display
+from ..brief import Brief
 from ..files import utf8, write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Result:
+class Result(Brief):
     """What an analysis found: a dataclass, which a notebook shows as a report does."""
 
     def plot(self) -> Figure:
@@ -38,7 +39,7 @@ class Result:
         write_json(path, self.numbers())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class OfClass(Result):
     """A result that follows what the net says of a class. head: the net's; where it is "none", what is called a
     probability is the class's output as it is, a logit perhaps."""

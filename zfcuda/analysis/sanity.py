@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..backends import Array, to_host
+from ..brief import Brief
 from ..nn.finite import check_activations, check_weights
 from ..nn.layers import RULES
 from ..nn.network import Network
@@ -58,8 +59,8 @@ VERDICTS = {  # from which correlation on, what is said of maps, and what is lef
 }
 
 
-@dataclass(frozen=True)
-class Likeness:
+@dataclass(frozen=True, repr=False)
+class Likeness(Brief):
     """How like the intact net's maps of one method are those of nets with 0, 1, 2, ... L random layers.
 
     rank: rank correlation of the signed values; places: of their magnitudes; structure: SSIM. Each float64 (N images,
@@ -89,7 +90,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
     return np.where(there, values, 0).sum(axis=0) / np.where(there.any(axis=0), there.sum(axis=0), np.nan)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sanity(Result):
     """How the maps of each method change as a net's layers become random, from the top down. N images, L layers.
 

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import DataError
-from .names import printable
+from .names import listed, printable
 
 _LISTED = 5  # files in a message
+_SHOWN = 10  # classes of a data set
 _MOST_NUMBERS = 2**16
 _CHUNK, _CHUNK_BYTES = 512, 2**27  # of a data set that is read from end to end
 
@@ -77,6 +78,15 @@ class Dataset(Protocol):
         ...
 
 
+class Described:
+    """A base of data sets, whose repr is what they hold in a line."""
+
+    def __repr__(self: Dataset) -> str:
+        shape = " x ".join(map(str, self.image_shape))
+        classes = f"{len(self.classes)} class{'es' if len(self.classes) != 1 else ''}: {listed(self.classes, _SHOWN)}"
+        return f"<{type(self).__name__}: {len(self):,} images of {shape}, {classes}>"
+
+
 class Split(NamedTuple):
     """The two halves of a source: what is trained on and what is tested on."""
 
@@ -84,8 +94,8 @@ class Split(NamedTuple):
     test: Dataset
 
 
-@dataclass(frozen=True)
-class ArrayDataset:
+@dataclass(frozen=True, repr=False)
+class ArrayDataset(Described):
     """A data set in memory: images uint8 (N,H,W,C), labels int32 (N,).
 
     identifiers: one per image, or one word that prefixes the index. Names of any bytes are shown as `printable` makes
@@ -133,7 +143,7 @@ class ArrayDataset:
         return printable(self.identifiers[index])
 
 
-class Subset:
+class Subset(Described):
     """Some images of another data set, in a given order; nothing is copied."""
 
     def __init__(self, dataset: Dataset, indices: Sequence[int] | np.ndarray):

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from . import images
-from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, held_out
+from .dataset import ArrayDataset, DamagedFiles, Dataset, Described, Skipped, Split, held_out
 from .files import Files, Readable
 from .layout import Classes, find_halves, members
 from .threads import in_threads
@@ -29,7 +29,7 @@ PEEKED = 1000  # images that are looked at to tell what all have in common
 R = TypeVar("R")
 
 
-class FolderDataset:
+class FolderDataset(Described):
     """Images that are read and decoded, in threads, each time a batch asks for them.
 
     A damaged image is a `DataError` with its path.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import DataError
-from .dataset import Dataset, Skipped
+from .dataset import Dataset, Described, Skipped
 from .loading import shuffled
 from .names import listed
 
@@ -57,7 +57,7 @@ def _are_numbers(names: Sequence[str], count: int) -> bool:
     return all(name.isdecimal() for name in names) and sorted(map(int, names)) == list(range(count))
 
 
-class _Relabelled:
+class _Relabelled(Described):
     """Another data set's images; `places` are its classes among these."""
 
     def __init__(self, dataset: Dataset, classes: tuple[str, ...], places: Sequence[int]):

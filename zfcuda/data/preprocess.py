@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import Array, array_module
+from ..brief import Brief
 from .dataset import Dataset, chunks
 
 _LOOKED_AT = 4096
@@ -19,8 +21,8 @@ IMAGENET = {"scale": 1 / 255, "mean": (0.485, 0.456, 0.406), "std": (0.229, 0.22
 """What most nets that were trained on ImageNet take, for `Preprocess.by_channel`."""
 
 
-@dataclass(frozen=True)
-class Preprocess:
+@dataclass(frozen=True, repr=False)
+class Preprocess(Brief):
     """x = scale * (crop of (image - mean)): the per-pixel mean, a crop, and a factor for all pixels.
 
     mean: float32 (H,W,C), the mean of the training images, 0..255. crop: (h, w), the network's input. scale: 1 is the
@@ -90,6 +92,12 @@ class Preprocess:
         """(H, W, C) of the images that it takes."""
         height, width, channels = self.mean.shape
         return height, width, channels
+
+    @property
+    def digest(self) -> str:
+        """64 characters that are the same for the same mean, crop and scale."""
+        mean = np.ascontiguousarray(self.mean, "<f4")
+        return hashlib.sha256(repr((mean.shape, self.crop, self.scale)).encode() + mean.tobytes()).hexdigest()
 
     def __call__(self, images: Array) -> Array:
         """The centre crops: float32 (N,h,w,C)."""

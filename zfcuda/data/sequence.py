@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import DataError
 from . import arrays, images
-from .dataset import Skipped
+from .dataset import Described, Skipped
 from .folders import PEEKED, look_of
 from .names import printable
 
@@ -20,7 +20,7 @@ class Items(Protocol):
     def __getitem__(self, index: int) -> Any: ...
 
 
-class SequenceDataset:
+class SequenceDataset(Described):
     """Images of another library's data set, converted each time a batch asks for them, one after the other. Pack one
     (`zfcuda.data.pack`) that is slow.
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from ..brief import Brief
+
 __all__ = ["MALFORMED", "Graph", "Node", "Unsupported"]
 
 
@@ -22,8 +24,8 @@ MALFORMED = (TypeError, AttributeError, IndexError, KeyError, ArithmeticError)
 """What reading a node raises whose inputs and attributes are not those of its kind."""
 
 
-@dataclass(frozen=True)
-class Node:
+@dataclass(frozen=True, repr=False)
+class Node(Brief):
     """One operation of the model.
 
     op: a key of `zfcuda.interop.operations.OPERATIONS`, or None for one that has no name there, and why not: `problem`
@@ -40,8 +42,8 @@ class Node:
     problem: str = ""
 
 
-@dataclass(frozen=True)
-class Graph:
+@dataclass(frozen=True, repr=False)
+class Graph(Brief):
     """A model with one input.
 
     dims: of its input without the batch: (C, H, W), a signal's (C, W), or (units,); batch: how many images it works on

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..brief import Brief
 from .aten import CALLS, Arguments, Call, Ref
 from .graph import MALFORMED, Graph, Node
 
@@ -29,8 +30,8 @@ def layer_name(path: str, own: bool, operation: str) -> str:
     return path if own and path else f"{path}.{operation}".strip("._")
 
 
-@dataclass(frozen=True)
-class Program:
+@dataclass(frozen=True, repr=False)
+class Program(Brief):
     """inputs: name and dimensions of each tensor that the module is given; constants: parameters and buffers by the
     names under which calls read them."""
 

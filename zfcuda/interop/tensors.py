@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from ..brief import Brief
 from ..nn.span import Shape
 from .graph import Unsupported
 
@@ -23,8 +24,8 @@ NO_PADDING = (0, 0, 0, 0)
 LARGEST = 2**26  # numbers of an image that are followed one by one
 
 
-@dataclass(frozen=True)
-class Tensor:
+@dataclass(frozen=True, repr=False)
+class Tensor(Brief):
     """One image's part of a tensor of the model.
 
     layer, shape: where the numbers are, "input" being the image, and the shape (H, W, C) or (units,) of that

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Array
+from ..brief import Brief
 from .layers import (
     KINDS,
     AddSpec,
@@ -59,8 +60,8 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
-class Architecture:
+@dataclass(frozen=True, repr=False)
+class Architecture(Brief):
     """A graph of layers over images of `input_shape` (H, W, C).
 
     layers   in an order in which each comes after what it reads (its `inputs`; by default the layer before); the first

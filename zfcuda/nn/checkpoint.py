@@ -19,6 +19,7 @@ import safetensors
 import safetensors.numpy
 
 from ..backends import Array, to_host
+from ..brief import Brief
 from ..errors import CheckpointError
 from ..files import write_atomically
 from .architecture import Architecture
@@ -41,8 +42,8 @@ HEADS = ("softmax", "sigmoid", "none")
 PathLike = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
-class Checkpoint:
+@dataclass(frozen=True, repr=False)
+class Checkpoint(Brief):
     """What a file holds of a network (parameters: also its state), its other tensors ("prefix/name" -> array) and its
     other metadata."""
 

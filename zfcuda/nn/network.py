@@ -76,6 +76,12 @@ class Network:
             # A stream for each name: a layer starts alike in every variant in which its shape is the same.
             layer.initialise(np.random.default_rng([seed, *layer.name.encode()]), self.architecture.initial)
 
+    def __repr__(self) -> str:
+        outputs = f"{self.num_classes:,} outputs, {self.head}"
+        numbers = sum(math.prod(shape) for layer in self.layers.values() for shape in layer.parameter_shapes.values())
+        shape = " x ".join(map(str, self.input_shape))
+        return f"<Network: images of {shape}, {len(self.layers)} layers, {numbers:,} parameters, {outputs}>"
+
     # ---- Structure and parameters ------------------------------------------------------------------------
 
     @property

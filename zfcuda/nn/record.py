@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from .. import ops
 from ..backends import Array, array_module
+from ..brief import Brief
 
 __all__ = ["Part", "Record", "Training"]
 
@@ -35,8 +36,8 @@ class Part(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Training:
+@dataclass(frozen=True, repr=False)
+class Training(Brief):
     """What makes a pass one of training. The same seed and step (a number, or an array of the device, uint64 of shape
     ()) give the same dropout masks; gradients: where those of the parameters go, by names such as "conv1.weight";
     statistics: what the batch says of running averages, by names such as "bn1.running_mean", each with the share of

@@ -42,6 +42,10 @@ class Trace:
     def __getitem__(self, name: str) -> Array:
         return ops.cast(self.upto(name)[1][-1]["y"], np.float32)
 
+    def __repr__(self) -> str:
+        layers = sum(len(stage.layers) for stage in self.network.stages)
+        return f"<Trace of {len(self)} images through {layers} layers, {self._precision}>"
+
     def __len__(self) -> int:
         """The number of images."""
         return len(self._records[0]["x"]) if self._images is None else len(self._images)

@@ -18,6 +18,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import Array, array_module, resolve, to_host
+from ..brief import Brief
 from .span import Span
 
 __all__ = ["Origin", "Windows", "find"]
@@ -41,8 +42,8 @@ class Origin:
         return Origin(self.start, (rows * down.stride, columns * across.stride), offsets)
 
 
-@dataclass(frozen=True)
-class Windows:
+@dataclass(frozen=True, repr=False)
+class Windows(Brief):
     """A signal that is zero outside one window per image.
 
     signal (N, h, w, C), the windows; corners int32 (N, 2), their top and left in maps of (height, width), negative

@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 
 from ..analysis.occlusion import Occlusion
+from ..brief import Brief
 from . import pictures
 from .parts import Part
 
 
-@dataclass(frozen=True)
-class Explorer(Part):
+@dataclass(frozen=True, repr=False)
+class Explorer(Brief, Part):
     """Occlusion of one image, shown as uint8 (H,W,3) `picture`. `tops` is the strongest map's 3 x 3 elsewhere."""
 
     name: str

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..brief import Brief
 from ..files import write_atomically
 from . import pictures, plots
 
@@ -79,8 +80,8 @@ class Table(Part):
         return {"text": text, "number": number}
 
 
-@dataclass(frozen=True)
-class Picture(Part):
+@dataclass(frozen=True, repr=False)
+class Picture(Brief, Part):
     """A picture, uint8 (H,W,3), saved as NAME.png; shown at least `least` pixels long, by whole factors."""
 
     name: str
@@ -134,8 +135,8 @@ class Chart(Part):
         return [f"{self.name}.png"]
 
 
-@dataclass(frozen=True)
-class Slider(Part):
+@dataclass(frozen=True, repr=False)
+class Slider(Brief, Part):
     """Pictures of one size in an order, such as epochs, one shown at a time. Saved as NAME-01.png and so on."""
 
     name: str

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..backends import Array
+from ..brief import Brief
 from ..errors import CheckpointError
 from ..nn import Network, read_checkpoint
 from ..nn.finite import is_finite
@@ -25,8 +26,8 @@ _VELOCITY = "velocity/"
 _TRAINING_KEY = "zfcuda.training"
 
 
-@dataclass(frozen=True)
-class Progress:
+@dataclass(frozen=True, repr=False)
+class Progress(Brief):
     """How far a training has come. history: one dict of metrics per finished epoch."""
 
     seed: int

@@ -257,7 +257,7 @@ class Trainer:
             out = Path(out_dir) if out_dir is not None else None
             data = data_of(train, validation, saved=out is not None or self.ranks.size > 1)
             options = {"epochs": epochs, "batch_size": batch_size, "resume": resume}
-            crops = {"augmentation": str(augmentation), "preprocess": repr(preprocess)}
+            crops = {"augmentation": str(augmentation), "preprocess": preprocess and preprocess.digest}
             self.ranks.check_same({"classes": tuple(train.classes), **data, **options, **crops})
             saved, preprocess = self._begin(train, preprocess, augmentation, data, out, resume)
             train = fitting(self.net, train, preprocess)

@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import DataError
 from ..arrays import read_header
 from ..buffers import Buffers
-from ..dataset import Skipped, Split
+from ..dataset import Described, Skipped, Split
 from ..files import read_file
 from ..names import printable
 from ..threads import in_threads
@@ -55,7 +55,7 @@ def open_packed(folder: str | os.PathLike[str], *, verify: bool | None = None) -
     return Split(train, test)
 
 
-class PackedDataset:
+class PackedDataset(Described):
     """A half of packed images. The operating system keeps in memory what it has room for; this keeps nothing.
 
     digest: `zfcuda.data.digest` of the half. mean: float32 (H,W,C), of all its images.

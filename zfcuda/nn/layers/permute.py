@@ -9,13 +9,14 @@ import numpy as np
 
 from ... import ops
 from ...backends import Array
+from ...brief import Brief
 from ..record import Record
 from ..span import Shape
 from .base import Layer, LayerSpec, require_flat_or_map
 
 
-@dataclass(frozen=True)
-class PermuteSpec(LayerSpec):
+@dataclass(frozen=True, repr=False)
+class PermuteSpec(Brief, LayerSpec):
     """Channel i of the output is channel order[i] of the input."""
 
     kind: ClassVar[str] = "permute"
