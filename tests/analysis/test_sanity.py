@@ -1,3 +1,5 @@
+import io
+import itertools
 import json
 
 import numpy as np
@@ -325,3 +327,21 @@ class TestErrors:
         net.layers["fc4"].weight[...] = 3e38
         with pytest.raises(ValueError, match=f"layer '{named}' has activations that are not finite for image 0"):
             sanity(net, self.images, layer=layer)
+
+
+@pytest.mark.parametrize("count", [3, 40, 107])
+def test_names_of_many_layers_do_not_overlap_in_a_plot(count):
+    names = tuple(f"layer{number // 9}.{number}.downsample.0" for number in range(count))
+    likeness = {method: Likeness(*np.random.default_rng(0).random((3, 4, count + 1))) for method in METHODS}
+    none = np.zeros(4, np.int64)
+    figure = Sanity("l", none, np.zeros((4, 4), np.int64), none, names, 0, likeness, {}).plot()
+    figure.savefig(io.BytesIO())
+    for axis in figure.axes:
+        boxes = [text.get_window_extent() for text in axis.get_xticklabels()]
+        assert len(boxes) in range(min(count, 12), 26)
+        assert all(one.x1 <= other.x0 for one, other in itertools.pairwise(boxes))
+        assert min(box.y0 for box in boxes) > 0
+        assert axis.get_window_extent().height > 0.4 * figure.bbox.height
+    text = figure.axes[0].yaxis.label.get_window_extent()
+    assert text.y0 >= 0
+    assert text.y1 <= figure.bbox.height

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 METHODS = (*RULES, "occlusion")
+_TICKS = 25  # names of layers below a plot, at most
 MEASURES = {
     "rank": "rank correlation",
     "places": "rank correlation without signs",
@@ -153,15 +154,18 @@ class Sanity(Result):
 
     def plot(self) -> Figure:
         """A panel per measure, a line per method: the mean over the images, in a band of their standard deviation."""
-        figure, axes = new_figure(columns=len(MEASURES), width=10.5, height=3.6)
         steps = np.arange(len(self.randomised) + 1)
+        names = ["nothing", *(plain(name) for name in self.randomised)]
+        every = -(-len(names) // _TICKS)
+        height = 3 + 0.07 * max(map(len, names))  # with what the names take that stand below
+        figure, axes = new_figure(columns=len(MEASURES), width=10.5, height=height)
         for axis, (measure, title) in zip(axes[0], MEASURES.items(), strict=True):
             for method, likeness in self.likeness.items():
                 mean, deviation = likeness.mean(measure), likeness.deviation(measure)
                 (line,) = axis.plot(steps, mean, marker="o", markersize=3, label=method)
                 axis.fill_between(steps, mean - deviation, mean + deviation, color=line.get_color(), alpha=0.12, lw=0)
             axis.set_title(title, fontsize=9)
-            axis.set_xticks(steps, ["nothing", *(plain(name) for name in self.randomised)], rotation=90)
+            axis.set_xticks(steps[::every], names[::every], rotation=90, fontsize=7)
             axis.set_xlabel("random from the top down to")
         axes[0, 0].set_ylabel("likeness to the maps as learned")
         low = min(axis.get_ylim()[0] for axis in axes[0])

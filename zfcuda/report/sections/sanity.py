@@ -28,6 +28,7 @@ _FEW = 5  # images of the short form
 _TONES = {"depend": "good", "hardly": "warning"}
 _TILE = 112  # pixels that the longer side of a tile has at most
 _GAP = 2
+_WIDEST = 12  # letters of a name that fit above a tile
 
 
 def add_sanity(
@@ -126,10 +127,13 @@ def _grid(result: Sanity, index: int, image: Shown | None) -> Figure:
     names = [*(["image"] if image else []), "as learned", *(plain(name) for name in result.randomised)]
     grid = tile(tiles, len(names), _GAP)
     inches = 0.9 * len(names)
-    figure, axes = new_figure(width=inches + 0.8, height=inches * grid.shape[0] / grid.shape[1] + 0.3)
+    longest = max(map(len, names))
+    slanted = {"rotation": 30, "ha": "left", "rotation_mode": "anchor"} if longest > _WIDEST else {}
+    above = 0.3 + (0.042 * longest if slanted else 0)  # half a letter's width each: the sine of 30 degrees
+    figure, axes = new_figure(width=inches + 0.8, height=inches * grid.shape[0] / grid.shape[1] + above)
     axis = axes[0, 0]
     axis.imshow(grid)
-    axis.set_xticks(np.arange(len(names)) * (size[0] + _GAP) + size[0] / 2, names, fontsize=8)
+    axis.set_xticks(np.arange(len(names)) * (size[0] + _GAP) + size[0] / 2, names, fontsize=8, **slanted)
     axis.set_yticks(np.arange(len(result.maps)) * (size[1] + _GAP) + size[1] / 2, list(result.maps), fontsize=8)
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
