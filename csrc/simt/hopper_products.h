@@ -111,13 +111,13 @@ __device__ inline void warpgroup_wait() {
 #define SIMT_NAMES_64 SIMT_NAMES_0 ", " SIMT_NAMES_1
 #define SIMT_NAMES_96 SIMT_NAMES_64 ", " SIMT_NAMES_2
 #define SIMT_NAMES_128 SIMT_NAMES_96 ", " SIMT_NAMES_3
-#define SIMT_NAMES_256 \
-    SIMT_NAMES_128 ", " SIMT_NAMES_4 ", " SIMT_NAMES_5 ", " SIMT_NAMES_6 ", " SIMT_NAMES_7
+#define SIMT_NAMES_192 SIMT_NAMES_128 ", " SIMT_NAMES_4 ", " SIMT_NAMES_5
+#define SIMT_NAMES_256 SIMT_NAMES_192 ", " SIMT_NAMES_6 ", " SIMT_NAMES_7
 #define SIMT_OPERANDS_64 SIMT_SIXTEEN(0), SIMT_SIXTEEN(16)
 #define SIMT_OPERANDS_96 SIMT_OPERANDS_64, SIMT_SIXTEEN(32)
 #define SIMT_OPERANDS_128 SIMT_OPERANDS_96, SIMT_SIXTEEN(48)
-#define SIMT_OPERANDS_256 \
-    SIMT_OPERANDS_128, SIMT_SIXTEEN(64), SIMT_SIXTEEN(80), SIMT_SIXTEEN(96), SIMT_SIXTEEN(112)
+#define SIMT_OPERANDS_192 SIMT_OPERANDS_128, SIMT_SIXTEEN(64), SIMT_SIXTEEN(80)
+#define SIMT_OPERANDS_256 SIMT_OPERANDS_192, SIMT_SIXTEEN(96), SIMT_SIXTEEN(112)
 
 // The text; `a`, `b` and `scale` name the operands after the accumulators.
 #define SIMT_WGMMA(n, k, type, a, b, scale, flags)                                                \
@@ -163,6 +163,7 @@ struct Wgmma;
 SIMT_WGMMA_COLUMNS(64, "%32", "%33", "%34", "%35", "%36", "%37", "%38");
 SIMT_WGMMA_COLUMNS(96, "%48", "%49", "%50", "%51", "%52", "%53", "%54");
 SIMT_WGMMA_COLUMNS(128, "%64", "%65", "%66", "%67", "%68", "%69", "%70");
+SIMT_WGMMA_COLUMNS(192, "%96", "%97", "%98", "%99", "%100", "%101", "%102");
 SIMT_WGMMA_COLUMNS(256, "%128", "%129", "%130", "%131", "%132", "%133", "%134");
 
 }  // namespace detail
@@ -201,12 +202,14 @@ __device__ inline void wgmma_tf32(float (&d)[N / 2], std::uint32_t (&a)[4], std:
 #undef SIMT_NAMES_64
 #undef SIMT_NAMES_96
 #undef SIMT_NAMES_128
+#undef SIMT_NAMES_192
 #undef SIMT_NAMES_256
 #undef SIMT_FOUR
 #undef SIMT_SIXTEEN
 #undef SIMT_OPERANDS_64
 #undef SIMT_OPERANDS_96
 #undef SIMT_OPERANDS_128
+#undef SIMT_OPERANDS_192
 #undef SIMT_OPERANDS_256
 #undef SIMT_WGMMA
 #undef SIMT_WGMMA_COLUMNS
@@ -255,7 +258,7 @@ inline void warpgroup_wait(Site site = Site::here()) {
 
 namespace detail {
 template <int N>
-constexpr bool kWgmmaColumns = N == 64 || N == 96 || N == 128 || N == 256;
+constexpr bool kWgmmaColumns = N == 64 || N == 96 || N == 128 || N == 192 || N == 256;
 }
 
 template <int N, Major A, Major B>

@@ -87,6 +87,7 @@ void multiply(const detail::WarpgroupProduct& product, const std::vector<float>&
     if (product.columns == 64) run(std::integral_constant<int, 64>{});
     if (product.columns == 96) run(std::integral_constant<int, 96>{});
     if (product.columns == 128) run(std::integral_constant<int, 128>{});
+    if (product.columns == 192) run(std::integral_constant<int, 192>{});
     if (product.columns == 256) run(std::integral_constant<int, 256>{});
 }
 
