@@ -38,8 +38,10 @@ struct WgmmaKMajor {
     static constexpr bool kIsKMajor = true;
     static constexpr simt::Major kMajor = simt::Major::kK;
     static constexpr int kSize = Rows * 64;
-    static constexpr int kStepBytes = 32;  // from one step of the instruction to the next
     __device__ static int at(int row, int depth) { return row * 64 + (depth ^ row % 8 * 8); }
+
+    // From the first step of the instruction to another.
+    __device__ static constexpr int step_bytes(int step) { return step * 32; }
 
     // Of the rows from `row` on, a multiple of 8.
     __device__ static std::uint64_t descriptor(const BFloat16* k_tile, int row) {
@@ -55,10 +57,10 @@ struct WgmmaMNMajor {
     static constexpr simt::Major kMajor = simt::Major::kMN;
     static constexpr int kSize = Rows * 64;
     static constexpr int kBlock = 64 * 64;
-    static constexpr int kStepBytes = 16 * kSwizzleBytes;
     __device__ static int at(int row, int depth) {
         return row / 64 * kBlock + depth * 64 + (row % 64 ^ depth % 8 * 8);
     }
+    __device__ static constexpr int step_bytes(int step) { return step * 16 * kSwizzleBytes; }
 
     // Of the rows from `row` on, a multiple of 64.
     __device__ static std::uint64_t descriptor(const BFloat16* k_tile, int row) {
@@ -69,38 +71,65 @@ struct WgmmaMNMajor {
 
 // ---- The accumulators of a thread ---------------------------------------------------------------
 
-// acc[4 * j + 2 * i + e] is that of row group + 8 * i, column 8 * j + 2 * quad + e, of the 16 rows
-// of this warp.
+// A warpgroup has kRowBlocks blocks of 64 rows, 16 of each a warp, and kColBlocks of columns, as many
+// as an instruction multiplies: acc[row block][col block][4 * j + 2 * i + e] is that of row group + 8
+// * i of these, column 8 * j + 2 * quad + e.
 template <class Tile, class LayoutA, class LayoutB>
 class WgmmaProduct {
   public:
     using Element = typename Tile::Element;
     using Accumulators = typename Tile::Accumulators;
-    static constexpr int kRows = 2;
+    static constexpr int kRows = 2 * Tile::kRowBlocks;
     static constexpr int kVector = 2;
     static constexpr int kVectors = Tile::kCols / 8;
+    static constexpr int kBlockCols = Tile::kCols / Tile::kColBlocks;
 
     __device__ int row(int i) const {
-        return threadIdx.x / kWarp * 16 + threadIdx.x % kWarp / 4 + 8 * i;
+        return first_row() + i / 2 * kWarpgroupRows + threadIdx.x % kWarpgroup / kWarp * 16 +
+               threadIdx.x % kWarp / 4 + i % 2 * 8;
     }
     __device__ int col(int vector) const { return vector * 8 + threadIdx.x % 4 * 2; }
 
     __device__ static float& at(Accumulators& acc, int i, int vector, int e) {
-        return acc[4 * vector + 2 * i + e];
+        constexpr int kBlockVectors = kBlockCols / 8;
+        return acc[i / 2][vector / kBlockVectors][4 * (vector % kBlockVectors) + 2 * (i % 2) + e];
+    }
+
+    __device__ static void clear(Accumulators& acc) {
+#pragma unroll
+        for (auto& rows : acc)
+#pragma unroll
+            for (auto& block : rows)
+#pragma unroll
+                for (float& value : block)
+                    value = 0.0f;
     }
 
     // Begins acc += A * B for one k-tile of each.
     __device__ void begin(const Element* tile_a, const Element* tile_b, Accumulators& acc) const {
-        const int first_row = threadIdx.x / kWarpgroup * kWarpgroupRows;
-        const std::uint64_t a = LayoutA::descriptor(tile_a, first_row);
-        const std::uint64_t b = LayoutB::descriptor(tile_b, 0);
+        std::uint64_t a[Tile::kRowBlocks], b[Tile::kColBlocks];
+#pragma unroll
+        for (int i = 0; i < Tile::kRowBlocks; ++i)
+            a[i] = LayoutA::descriptor(tile_a, first_row() + i * kWarpgroupRows);
+#pragma unroll
+        for (int j = 0; j < Tile::kColBlocks; ++j)
+            b[j] = LayoutB::descriptor(tile_b, j * kBlockCols);
         simt::warpgroup_arrive();
 #pragma unroll
         for (int step = 0; step < 4; ++step)
-            simt::wgmma_bf16<Tile::kCols, LayoutA::kMajor, LayoutB::kMajor>(
-                acc, simt::advance(a, step * LayoutA::kStepBytes),
-                simt::advance(b, step * LayoutB::kStepBytes), true);
+#pragma unroll
+            for (int i = 0; i < Tile::kRowBlocks; ++i)
+#pragma unroll
+                for (int j = 0; j < Tile::kColBlocks; ++j)
+                    simt::wgmma_bf16<kBlockCols, LayoutA::kMajor, LayoutB::kMajor>(
+                        acc[i][j], simt::advance(a[i], LayoutA::step_bytes(step)),
+                        simt::advance(b[j], LayoutB::step_bytes(step)), true);
         simt::warpgroup_commit();
+    }
+
+  private:
+    __device__ static int first_row() {
+        return threadIdx.x / kWarpgroup * Tile::kRowBlocks * kWarpgroupRows;
     }
 };
 
@@ -121,10 +150,7 @@ struct WgmmaLoop {
         constexpr int kAhead = Tile::kStages - 2;  // k-tiles that are being copied
         static_assert(kAhead >= 1);
         const Multiplier multiplier;
-
-#pragma unroll
-        for (float& value : acc)
-            value = 0.0f;
+        Multiplier::clear(acc);
 
         Element* const end = shared + Tile::kStages * kStage;
         Element* write = shared;
@@ -161,14 +187,15 @@ template <class Math_, int Warpgroups, int Cols, int Stages, int MinBlocks>
 struct WgmmaTile {
     using Math = Math_;
     using Element = typename Math::Element;
-    using Accumulators = float[Cols / 2];
     static constexpr MainLoop kMainLoop = MainLoop::kWgmma;
+    static constexpr int kRowBlocks = 1, kColBlocks = 1;  // of a warpgroup
     static constexpr int kRows = Warpgroups * kWarpgroupRows;
     static constexpr int kCols = Cols;
     static constexpr int kDepth = kSwizzleBytes / sizeof(Element);
     static constexpr int kStages = Stages;
     static constexpr int kThreads = Warpgroups * kWarpgroup;
     static constexpr int kMinBlocks = MinBlocks;
+    using Accumulators = float[kRowBlocks][kColBlocks][kCols / kColBlocks / 2];
     // Relative to mma.sync's largest tile, by bytes from L2 for each product: those bound both.
     static constexpr double kEfficiency = 2.0 * kRows * kCols / (kRows + kCols) / 128;
 
