@@ -105,6 +105,16 @@ def test_fills_in_other_precisions(fill, precision):
     np.testing.assert_allclose(result.probability, expected, rtol=1e-5 if precision == "tf32" else 3e-2)
 
 
+@pytest.mark.parametrize("make", [deep_net, branches_net])
+def test_a_network_on_a_gpu(gpu, make):
+    net, image = make(), noise(make().input_shape, seed=3)
+    with backends.use("emulated"):
+        expected = occlusion(net, image, 1, size=9, stride=5)
+    found = occlusion(net.to("cuda"), image, 1, size=9, stride=5)
+    np.testing.assert_array_equal(found.probability, expected.probability)
+    np.testing.assert_array_equal(found.activation, expected.activation)
+
+
 def test_noise_is_as_the_seed_says():
     net = deep_net()
     image = noise(net.input_shape)
