@@ -138,6 +138,12 @@ def test_class_scores_can_be_visualised():
     assert view.projections.any()
 
 
+def test_a_layer_is_no_ranking():
+    net = deep_net()
+    with pytest.raises(TypeError, match="top must be what top_activations found, got str"):
+        visualize(net, noise((2, *net.input_shape)), "fc5")
+
+
 def test_strongest_maps_leaves_dead_ones_out():
     net = pattern_net()
     images = np.stack([with_pattern(2, 4, 4), with_pattern(0, 4, 4)])

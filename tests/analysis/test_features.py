@@ -91,6 +91,7 @@ def test_results_repeat_are_saved_and_plotted(net, tmp_path):
         ({"kind": "forest"}, "kind must be one of softmax, svm"),
         ({"layers": ["pool9"]}, "layer must be one of"),
         ({"layers": []}, "layers must be one or more of conv1"),
+        ({"train": ArrayDataset(np.zeros((2, 16, 16, 1), np.uint8), np.ones(2, np.int32), ("x", "y"))}, "two classes"),
         ({"test": ArrayDataset(np.zeros((1, 16, 16, 1), np.uint8), np.zeros(1, np.int32), ("x",))}, "does not know: x"),
     ],
 )

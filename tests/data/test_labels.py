@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from zfcuda import DataError
-from zfcuda.data import ArrayDataset, relabelled
+from zfcuda.data import ArrayDataset, of_one_class, relabelled
 
 FRUIT = ("apple", "berry", "cherry", "date")
 
@@ -44,6 +44,15 @@ def test_labels_count_in_the_networks_classes(labels, classes, expected):
     assert of_batch.tolist() == [expected[last], expected[0]]
     assert (after.image_shape, len(after), after.skipped) == ((2, 2, 1), len(labels), ())
     assert after.identifier(last) == f"fruit[{last}]"
+
+
+def test_one_class_for_all():
+    all_of_them = of_one_class(dataset([0, 3, 1], FRUIT), "ripe")
+    assert all_of_them.classes == ("ripe",)
+    assert all_of_them.labels.tolist() == [0, 0, 0]
+    images, labels = all_of_them.batch([2, 0])
+    assert (images[:, 0, 0, 0].tolist(), labels.tolist()) == ([2, 0], [0, 0])
+    assert all_of_them.identifier(2) == "fruit[2]"
 
 
 def test_numbers_that_are_names_are_matched_as_names():

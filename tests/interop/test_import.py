@@ -98,6 +98,25 @@ def test_other_commands_take_it(tmp_path, channels, capsys):
     assert main(["info", str(out)]) == 0
 
 
+@pytest.mark.parametrize("command", ["occlude", "invariance", "faithfulness"])
+def test_one_output_is_followed_for_images_of_any_class(tmp_path, command, capsys):
+    weights = {"w": RNG.standard_normal((4, 3, 3, 3)), "v": RNG.standard_normal((1, 4))}
+    nodes = "c = Conv (x, w)\nr = Relu (c)\ng = GlobalAveragePool (r)\nf = Flatten (g)\nl = Gemm <transB=1> (f, v)\n"
+    nodes += "s = Squeeze (l, axes)\ny = Sigmoid (s)"
+    weights = {name: array.astype(np.float32) for name, array in weights.items()} | {"axes": np.array([1])}
+    onnx.save(model(nodes, weights), tmp_path / "model.onnx")
+    out = tmp_path / "net.safetensors"
+    assert run(tmp_path / "model.onnx", "--out", out) == 0
+    for name in ("cat", "dog"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+        for i in range(3):
+            image = RNG.integers(0, 256, (12, 12, 3), dtype=np.uint8)
+            Image.fromarray(image).save(tmp_path / "data" / name / f"{i}.png")
+    arguments = [command, out, "--data", tmp_path / "data", "--out", tmp_path / "report", "--quiet"]
+    assert main(list(map(str, arguments))) == 0, capsys.readouterr().err
+    assert (tmp_path / "report" / "report.html").is_file()
+
+
 def test_sizes_left_open(tmp_path, capsys):
     path, out = write(tmp_path / "model.onnx", ("N", 3, "H", "W")), tmp_path / "net.safetensors"
     assert run(path, "--out", out) == 2

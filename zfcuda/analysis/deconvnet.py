@@ -221,9 +221,11 @@ def visualize(
     """Projects the winners of `maps` (all if None) to pixels, each activation alone, and cuts out what it sees (P4).
 
     images: those that `top` was ranked on; ValueError where they, or the net, are others, which give winners other
-    activations. rule: "deconvnet", "gradient" or "guided". ranks: of processes that share the winners. `Interrupted` by
-    Ctrl-C, with zeros for the winners that had not been projected by then.
+    activations; TypeError if `top` is no such ranking. rule: "deconvnet", "gradient" or "guided". ranks: of processes
+    that share the winners. `Interrupted` by Ctrl-C, with zeros for the winners that had not been projected by then.
     """
+    if not isinstance(top, TopActivations):
+        raise TypeError(f"top must be what top_activations found, got {type(top).__name__}")
     chosen = _check_maps(maps, len(top.values))
     source = as_source(net, images)
     if top.indices.max() >= len(source):

@@ -127,6 +127,8 @@ def feature_analysis(
         raise ValueError(f"per_class must be numbers of at least 1, one or more, got {per_class!r}")
     draws = check_at_least("draws", draws, 1)
     classifier.check_kind(kind)
+    if len(np.unique(train.labels)) < 2:
+        raise ValueError("train must have images of two classes or more: classifiers are to tell them apart")
     test = relabelled(test, train.classes, len(train.classes))
     if layers is None:
         layers = [name for _, name in sorted(net.blocks.items())][:-1]

@@ -225,7 +225,10 @@ def open_half(arguments: argparse.Namespace, net: Network, images: int | None = 
 
 
 def labelled(net: Network, dataset: Dataset) -> Dataset:
-    """The data set with labels that count in the network's classes, which are matched by name."""
+    """The data set with labels that count in the network's classes, which are matched by name. Of a network with one
+    output (a regression, a yes or no), that is what is followed for every image."""
+    if net.num_classes == 1:
+        return data.of_one_class(dataset, net.classes[0] if net.classes else "output")
     return data.relabelled(dataset, net.classes, net.num_classes)
 
 

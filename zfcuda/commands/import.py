@@ -144,7 +144,7 @@ def _summary(arguments: argparse.Namespace, net: Network) -> str:
         f"{printable(arguments.model)}: {len(net.layers)} layers, {parameters:,} parameters",
         f"  input    {by(map(str, net.input_shape))}, of images of {by(map(str, net.preprocess.image_shape))}",
         f"  layers   {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}",
-        f"  blocks   {', '.join(f'{number} {name}' for number, name in net.blocks.items())}",
+        f"  blocks   {', '.join(f'{number}: {name}' for number, name in net.blocks.items())}",
         f"  outputs  {net.num_classes:,}, {_HEADS[net.head]}",
     ]
     out = printable(arguments.out)

@@ -6,7 +6,7 @@ from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset
 from .digest import digest
 from .folders import FolderDataset
 from .images import image_size, read_image
-from .labels import relabelled
+from .labels import of_one_class, relabelled
 from .layout import NoClassFolders
 from .loading import load_batches, shuffled
 from .names import listed, printable
@@ -38,6 +38,7 @@ __all__ = [
     "listed",
     "load_batches",
     "mean_image",
+    "of_one_class",
     "open",
     "open_packed",
     "pack",

@@ -53,6 +53,11 @@ def relabelled(dataset: Dataset, classes: Sequence[str] | None, count: int) -> D
     return _Relabelled(dataset, names, [places.get(name, -1) for name in own])
 
 
+def of_one_class(dataset: Dataset, name: str) -> Dataset:
+    """The data set with all its images in one class of this name, as for a network with one output."""
+    return _Relabelled(dataset, (name,), [0] * len(dataset.classes))
+
+
 def _are_numbers(names: Sequence[str], count: int) -> bool:
     return all(name.isdecimal() for name in names) and sorted(map(int, names)) == list(range(count))
 

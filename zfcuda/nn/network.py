@@ -77,7 +77,7 @@ class Network:
             layer.initialise(np.random.default_rng([seed, *layer.name.encode()]), self.architecture.initial)
 
     def __repr__(self) -> str:
-        outputs = f"{self.num_classes:,} outputs, {self.head}"
+        outputs = f"{self.num_classes:,} output{'s' if self.num_classes > 1 else ''}, {self.head}"
         numbers = sum(math.prod(shape) for layer in self.layers.values() for shape in layer.parameter_shapes.values())
         shape = " x ".join(map(str, self.input_shape))
         return f"<Network: images of {shape}, {len(self.layers)} layers, {numbers:,} parameters, {outputs}>"
