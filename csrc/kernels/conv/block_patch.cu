@@ -22,13 +22,14 @@ template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     block_patch_kernel(ConvShape shape, PoolShape pool, PoolTiling tiling,
                        typename Tile::Patch patch, const typename Tile::Element* x,
-                       const typename Tile::Element* filters, const float* b,
-                       typename Tile::Element* y, std::uint8_t* switches, bool vectorised) {
+                       const typename Tile::Element* w, const typename Tile::Element* filters,
+                       const float* b, typename Tile::Element* y, std::uint8_t* switches,
+                       bool vectorised) {
     const Region region(pool, tiling, TileIndex::of_block());
     const PatchMemory<Tile> memory(patch);
     typename Tile::Accumulators acc;
     multiply_region(
-        shape, patch, tiling, region, x, filters, memory, acc, [&](int dp, int dq, int, int) {
+        shape, patch, tiling, region, x, w, filters, memory, acc, [&](int dp, int dq, int, int) {
             return static_cast<std::uint32_t>((dp * tiling.region_w + dq) * kMapPitch<Tile>);
         });
 
@@ -67,7 +68,7 @@ void block_patch(const ConvShape& conv, const PoolShape& pool, const Plan& plan,
         pack_windows<Tile>(conv, patch, w, filters, stream);
         simt::launch<block_patch_kernel<Tile>>(
             dim3(count_regions(pool, tiling)), dim3(Tile::kThreads), block_bytes<Tile>(patch),
-            stream, conv, pool, tiling, patch, x, filters, b, y, switches, vectorised);
+            stream, conv, pool, tiling, patch, x, w, filters, b, y, switches, vectorised);
     });
 }
 

@@ -3,6 +3,7 @@
 
 #include "copies.cuh"
 #include "epilogue.cuh"
+#include "padded_sums.cuh"
 #include "run_product.cuh"
 
 namespace zfcuda::conv {
@@ -204,8 +205,8 @@ __device__ inline void store_cells(const ConvShape& shape, const PatchGrid<Tile>
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     dgrad_patch_kernel(ConvShape shape, PatchGrid<Tile> grid, const typename Tile::Element* y,
-                       const typename Tile::Element* filters, typename Tile::Element* x,
-                       int k_tiles_per_split, bool pairs) {
+                       const typename Tile::Element* w, const typename Tile::Element* filters,
+                       typename Tile::Element* x, int k_tiles_per_split, bool pairs) {
     using Multiplier = typename Tile::Multiplier;
     using T = typename Tile::Element;
 
@@ -246,6 +247,27 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         read = next;
     }
 
+    constexpr int kOfRow = Multiplier::kCells * Multiplier::kColumns;
+    compute_nans_again<Multiplier::kCellRows * kOfRow>(
+        [&](int i) -> float& {
+            return Multiplier::at(acc, i / kOfRow, i % kOfRow / Multiplier::kColumns,
+                                  i % Multiplier::kColumns);
+        },
+        [&](int i) {
+            const StripPlace place(grid,
+                                   first + multiplier.cell(i % kOfRow / Multiplier::kColumns));
+            const int column = first_col + multiplier.column(i % Multiplier::kColumns);
+            const int cell_row = place.band * Tile::kCellRows + multiplier.cell_row() + i / kOfRow;
+            const int rest = column % grid.run;
+            const int h = cell_row * shape.stride_h + column / grid.run - grid.h.shift;
+            const int across = place.column * shape.stride_w + rest / grid.channels - grid.w.shift;
+            if (place.n >= shape.n || column >= grid.columns || place.column >= grid.w.cells ||
+                !inside(h, shape.h) || !inside(across, shape.w))
+                return 0.0f;
+            const int end = min(range.first + range.k_tiles * Tile::kDepth, shape.k);
+            return sum_of_cell(shape, y, w, place.n, h, across, rest % grid.channels, range.first,
+                               end);
+        });
     const std::size_t size = static_cast<std::size_t>(shape.n) * shape.h * shape.w * shape.c;
     const auto store_to = [&](auto* result) {
         result += index.split * size;
@@ -274,7 +296,7 @@ void launch_dgrad_patch(const ConvShape& shape, const Plan& plan, const T* y, co
     const bool pairs = may_store_pairs(shape, grid) && aligned_for_vectors<2>(x);
     simt::launch<dgrad_patch_kernel<Tile>>(
         dim3(static_cast<unsigned>(grid.tiles_m(shape.n) * grid.tiles_n.divisor), plan.splits),
-        dim3(Tile::kThreads), grid.shared_bytes(), stream, shape, grid, y, filters,
+        dim3(Tile::kThreads), grid.shared_bytes(), stream, shape, grid, y, w, filters,
         plan.splits > 1 ? static_cast<T*>(sums) : x, plan.k_tiles_per_split, pairs);
     if (plan.splits > 1) {
         const std::int64_t size = std::int64_t{shape.n} * shape.h * shape.w * shape.c;

@@ -5,8 +5,7 @@
 //
 // A cell is stride_h x stride_w pixels of x, one of each phase (conv_phases.h). All of its phases
 // see the same window of y, if a filter is taken as zero where a phase has no tap. So they are
-// columns (a, b, c) of one product: its rows are the cells, its depth the taps x K. (A NaN of y
-// reaches all pixels of the cells that see it.)
+// columns (a, b, c) of one product: its rows are the cells, its depth the taps x K (padded_sums.cuh).
 //
 // Cut. A band is eight rows of an image's cells. All bands of the batch follow each other in one
 // strip, each with the columns of y that its windows need; a block computes 64 columns of the strip,

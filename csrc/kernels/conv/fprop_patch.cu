@@ -9,13 +9,13 @@ template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     fprop_patch_kernel(ConvShape shape, PoolShape pixels, PoolTiling tiling,
                        typename Tile::Patch patch, const typename Tile::Element* x,
-                       const typename Tile::Element* filters,
+                       const typename Tile::Element* w, const typename Tile::Element* filters,
                        Epilogue<typename Tile::Element> epilogue, typename Tile::Element* y) {
     const Region region(pixels, tiling, TileIndex::of_block());
     const PatchMemory<Tile> memory(patch);
     typename Tile::Accumulators acc;
     multiply_region(
-        shape, patch, tiling, region, x, filters, memory, acc, [&](int, int, int p, int q) {
+        shape, patch, tiling, region, x, w, filters, memory, acc, [&](int, int, int p, int q) {
             const std::uint32_t line = static_cast<std::uint32_t>(region.n) * pixels.h + p;
             return (line * pixels.w + q) * pixels.c;
         });
@@ -50,7 +50,7 @@ void fprop_patch(const ConvShape& shape, const Plan& plan, const Element<Math>* 
         pack_windows<Tile>(shape, patch, w, filters, stream);
         simt::launch<fprop_patch_kernel<Tile>>(
             dim3(count_regions(pixels, tiling)), dim3(Tile::kThreads), Tile::shared_bytes(patch),
-            stream, shape, pixels, tiling, patch, x, filters, epilogue, y);
+            stream, shape, pixels, tiling, patch, x, w, filters, epilogue, y);
     });
 }
 

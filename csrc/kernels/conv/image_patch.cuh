@@ -18,9 +18,7 @@
 // to the rows modulo 8, and nothing conflicts. A row's slot plus a chunk's (`taps`, a table) is where
 // ldmatrix reads.
 //
-// Pixels of a chunk beyond the window meet filters of zero: a NaN or an infinity there makes the
-// result a NaN, and an infinity within the window may. They are fewer pixels to the right of the
-// window, of the same image, than a chunk has.
+// Pixels of a chunk beyond the window meet filters of zero (padded_sums.cuh).
 //
 // Cut. Warps of WarpRows x WarpCols results; k-tiles of four chunks, 64 bytes, whose filters come by
 // cp.async in the order in which lanes want them (a first kernel packs them).
@@ -86,6 +84,11 @@ struct ImagePatch {
         if (row >= rows) row = rows >= 8 ? row % 8 : 0;
         const int line = row / across;
         return line * pitch.divisor + row - line * across.divisor;
+    }
+    // Where the window of a pixel of the region begins.
+    __device__ int slot_of_pixel(int p, int q) const {
+        const int across_copy = q / shifts, copy = q - across_copy * shifts.divisor;
+        return (p * shifts.divisor + copy) * pitch.divisor + across_copy;
     }
     // Where a chunk lies, from where its window begins; past the last, as the last.
     __device__ int slot_of_chunk(int chunk, int stride_h) const {

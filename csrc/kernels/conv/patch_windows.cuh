@@ -4,6 +4,7 @@
 #include "copies.cuh"
 #include "epilogue.cuh"
 #include "image_patch.cuh"
+#include "padded_sums.cuh"
 
 namespace zfcuda::conv {
 
@@ -233,12 +234,13 @@ struct PatchMemory {
           stages(slots + patch.slots * Tile::Patch::kChunk) {}
 };
 
-// acc = the windows of a region x the filters of its tile of columns; rows[i] = offset(row, p, q),
-// where pixel (p, q) of the map is that of the row, or kNoRow.
+// acc = the windows of a region x the filters `w` of its tile of columns, as they were packed;
+// rows[i] = offset(row, p, q), where pixel (p, q) of the map is that of the row, or kNoRow.
 template <class Tile, class Offset>
 __device__ inline void multiply_region(const ConvShape& shape, const typename Tile::Patch& patch,
                                        const PoolTiling& tiling, const Region& region,
                                        const typename Tile::Element* x,
+                                       const typename Tile::Element* w,
                                        const typename Tile::Element* filters,
                                        const PatchMemory<Tile>& memory,
                                        typename Tile::Accumulators& acc, Offset offset) {
@@ -255,6 +257,24 @@ __device__ inline void multiply_region(const ConvShape& shape, const typename Ti
         memory.taps[chunk] = patch.slot_of_chunk(chunk, shape.stride_h);
     fill_patch<Tile>(shape, patch, region, x, memory.slots);
     loop.run(patch, memory.taps, memory.slots, acc);
+
+    using Multiplier = typename Tile::Multiplier;
+    constexpr int kOfRow = Multiplier::kVectors * Multiplier::kVector;
+    const Multiplier mine;
+    compute_nans_again<Multiplier::kRows * kOfRow>(
+        [&](int i) -> float& {
+            return Multiplier::at(acc, i / kOfRow, i % kOfRow / Multiplier::kVector,
+                                  i % Multiplier::kVector);
+        },
+        [&](int i) {
+            const int row = mine.row(i / kOfRow);
+            const int k = region.tile_n * Tile::kCols + mine.col(i % kOfRow / Multiplier::kVector) +
+                          i % Multiplier::kVector;
+            if (memory.rows[row] == kNoRow || k >= shape.k) return 0.0f;
+            const auto pixel = patch.locate(row);
+            return sum_of_window(shape, x, w, {region.n, region.p0 + pixel.p, region.q0 + pixel.q},
+                                 k);
+        });
 }
 
 }  // namespace zfcuda::conv

@@ -166,8 +166,6 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     auto* windows = reinterpret_cast<int*>(rows + Tile::kRegion);
     auto* slots = reinterpret_cast<T*>(windows + Tile::kRegion);
     T* const stages = slots + patch.slots * Tile::Patch::kChunk;
-    for (int row = threadIdx.x; row < Tile::kRegion; row += Tile::kThreads)
-        windows[row] = patch.slot_of_row(row);
 
     const RegionPixels<Tile> operand(dy, shape.k, first_row, rows);
     const PixelProduct<Tile> product(patch, first_col, shape.stride_h);
@@ -180,6 +178,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     const int k_tiles = divide_up(patch.rows, Tile::kPixels);
     for (int number = first; number < end; ++number) {
         const Region region(pixels, tiling, TileIndex{static_cast<unsigned>(number), 0, 1});
+        // Rows that are none have the window of one that is: another might have an infinity or a
+        // NaN where no window has that tap.
+        const int last_p = min(tiling.region_h, pixels.h - region.p0) - 1;
+        const int last_q = min(tiling.region_w, pixels.w - region.q0) - 1;
         __syncthreads();  // nobody reads the region before any more
         for (int row = threadIdx.x; row < Tile::kRegion; row += Tile::kThreads) {
             const auto pixel = patch.locate(row);
@@ -188,6 +190,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
                                inside(p, pixels.h) & inside(q, pixels.w);
             const std::uint32_t line = static_cast<std::uint32_t>(region.n) * pixels.h + p;
             rows[row] = valid ? (line * pixels.w + q) * pixels.c : kNoRow;
+            windows[row] = patch.slot_of_pixel(min(pixel.p, last_p), min(pixel.q, last_q));
         }
         __syncthreads();
         for (int stage = 0; stage < Tile::kStages - 1; ++stage) {
