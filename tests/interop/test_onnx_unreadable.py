@@ -198,3 +198,42 @@ def test_classes_and_preprocessing_that_do_not_fit(tmp_path):
         read(proto, tmp_path, preprocess=preprocess)
     with pytest.raises(CheckpointError, match="head must be one of softmax, sigmoid, none; got 'tanh'"):
         read(proto, tmp_path, head="tanh")
+
+
+def squeezing(change=None):
+    """A model with "if shape(x)[1] == 1: squeeze(x, 1), else: x" before its convolution, or something like it."""
+    then = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Constant", [], ["axes"], value_ints=[2 if change == "another axis" else 1]),
+            onnx.helper.make_node("Squeeze", ["x", "axes"], ["squeezed"]),
+        ],
+        "then",
+        [],
+        [onnx.helper.make_tensor_value_info("squeezed", TensorProto.FLOAT, None)],
+    )
+    kept = onnx.helper.make_node("Relu" if change == "another branch" else "Identity", ["x"], ["kept"])
+    other = onnx.helper.make_graph(
+        [kept], "else", [], [onnx.helper.make_tensor_value_info("kept", TensorProto.FLOAT, None)]
+    )
+    asked = "Greater" if change == "another question" else "Equal"
+    proto = model(
+        f"s = Shape (x)\ng = Gather <axis=0> (s, one)\nq = {asked} (g, {'two' if change == 'two' else 'one'})\n"
+        "y = Conv (m, w)",
+        SMALL | {"one": ints(1), "two": ints(2)},
+    )
+    graph = {"then_branch": then, "else_branch": other}
+    if change == "branches swapped":
+        graph = {"then_branch": other, "else_branch": then}
+    proto.graph.node.insert(3, onnx.helper.make_node("If", ["q"], ["m"], name="if", **graph))
+    return proto
+
+
+def test_the_squeeze_of_pytorch_is_no_control_flow(tmp_path):
+    net = read(squeezing(), tmp_path)
+    assert list(net.layers) == ["conv"]
+
+
+@pytest.mark.parametrize("change", ["another axis", "another branch", "another question", "two", "branches swapped"])
+def test_what_only_looks_like_it_is(tmp_path, change):
+    with pytest.raises(CheckpointError, match=r"if \(If\): control flow is not read"):
+        read(squeezing(change), tmp_path)

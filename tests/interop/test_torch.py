@@ -91,13 +91,15 @@ def test_on_the_emulated_backend(name, nets):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["residual", "dense", "mobile", "plain", "in place", "signal"])
+@pytest.mark.parametrize("name", ["residual", "dense", "inception", "mobile", "plain", "in place", "signal"])
 @pytest.mark.parametrize(("opset", "axes"), [(9, None), (17, {"x": {0: "N"}})])
 def test_as_onnx_files_of_pytorch(name, opset, axes, tmp_path, nets):
     """From PyTorch's older exporter, which needs no package more: shapes computed, batches of any size."""
     pytest.importorskip("onnx", reason="needs onnx: pip install 'zfcuda[onnx]'")
     from zfcuda.interop import onnx
 
+    if name == "inception" and opset == 9:
+        pytest.skip("before opset 10 it writes ceil_mode as more padding than a window has cells")
     module, expected = nets(name)
     x = images(expected.input_shape, 2)
     given, path = (as_input(x, module).float(),), str(tmp_path / "model.onnx")

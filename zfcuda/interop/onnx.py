@@ -19,6 +19,7 @@ from ..errors import CheckpointError
 from ..nn import Network
 from .graph import Graph
 from .onnx_nodes import NODES, Translation, containers
+from .onnx_squeeze import squeeze_of
 from .onnx_tensors import array, constant
 from .reader import read
 
@@ -136,11 +137,14 @@ def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, in
     batch, dims = _sizes(inputs[0], input_shape)
     version = max(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
     modules = {above for node in model.graph.node for above in containers(node.name)}
+    makers = {name: node for node in model.graph.node for name in node.output}
     nodes = []
     for node in model.graph.node:
         if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
             continue
-        nodes.append(Translation(node, version, folder, constants, modules).node())
+        nodes.append(
+            Translation(node, version, folder, constants, modules).node(squeeze_of(node, makers, constants, folder))
+        )
     outputs = tuple(one.name for one in model.graph.output)
     return Graph(inputs[0].name, dims, batch, nodes, constants, outputs, tuple(NODES))
 

@@ -58,7 +58,12 @@ class Translation:
                 self.constants[held] = np.array(self(name), dtype)
             self.inputs.append(held)
 
-    def node(self) -> Node:
+    def node(self, squeeze: tuple[str, int] | None = None) -> Node:
+        """squeeze: what is squeezed and along which axis, where the node is the way to write that."""
+        if squeeze is not None:
+            self.inputs, self.attributes = [squeeze[0]], {"axes": [squeeze[1]]}
+            self.as_inputs(axes=np.int64)
+            return Node("squeeze", "If", self._name(), tuple(self.inputs), tuple(self.proto.output), {"lenient": True})
         domain = self.proto.domain if self.proto.domain != "ai.onnx" else ""
         kind = f"{domain}.{self.proto.op_type}" if domain else self.proto.op_type
         op: str | None = None
