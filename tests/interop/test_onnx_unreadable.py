@@ -10,6 +10,7 @@ from onnx import TensorProto  # noqa: E402
 
 from tests.interop.onnx_models import CLASSIFIER, SMALL, WEIGHTS, ints, model, read, w  # noqa: E402
 from zfcuda import CheckpointError, data  # noqa: E402
+from zfcuda.interop import onnx as interop  # noqa: E402
 
 UNREADABLE = {
     "an operation": (
@@ -137,6 +138,14 @@ def test_a_tensor_that_is_made_twice(tmp_path):
             read(model(nodes, SMALL | {"k": w(1, 4, 1, 1)}), tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["Constant", "Relu"])
+def test_a_node_without_outputs(tmp_path, kind):
+    proto = model("c = Conv (x, w)\ny = Relu (c)", SMALL)
+    proto.graph.node.insert(1, onnx.helper.make_node(kind, ["c"] if kind == "Relu" else [], []))
+    with pytest.raises(CheckpointError, match=f"damaged: a node {kind} has no output"):
+        read(proto, tmp_path)
+
+
 def test_an_image_that_is_too_large(tmp_path):
     with pytest.raises(CheckpointError, match="an image of 2,028,000,000 numbers is too large; at most 67,108,864"):
         read(model("y = Conv (x, w)", SMALL, ("N", 3, 26_000, 26_000)), tmp_path)
@@ -231,6 +240,30 @@ def squeezing(change=None):
 def test_the_squeeze_of_pytorch_is_no_control_flow(tmp_path):
     net = read(squeezing(), tmp_path)
     assert list(net.layers) == ["conv"]
+
+
+def test_damaged_squeezes_are_an_error_or_another_model(tmp_path):
+    """Inputs, outputs, attributes and kinds of what belongs to it, gone or others."""
+    rng = np.random.default_rng(0)
+    read_at_all = 0
+    for _ in range(300):
+        proto = squeezing()
+        nodes = [node for node in proto.graph.node if node.op_type in ("Shape", "Gather", "Equal", "If")]
+        nodes += [inner for one in nodes[-1].attribute for inner in one.g.node]
+        for node in rng.choice(np.array(nodes, object), rng.integers(1, 3)):
+            fields = [field for field in (node.input, node.output, node.attribute) if len(field)]
+            if rng.integers(3):
+                field = fields[rng.integers(len(fields))]
+                del field[rng.integers(len(field))]
+            else:
+                node.op_type = str(rng.choice(["Squeeze", "Identity", "Constant", "Shape", "If", "Equal"]))
+        onnx.save(proto, tmp_path / "model.onnx")
+        try:
+            interop.load(tmp_path / "model.onnx")
+            read_at_all += 1
+        except CheckpointError:
+            pass
+    assert read_at_all < 100
 
 
 @pytest.mark.parametrize("change", ["another axis", "another branch", "another question", "two", "branches swapped"])

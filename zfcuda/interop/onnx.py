@@ -81,6 +81,9 @@ def _parsed(path: Path) -> onnx.ModelProto:
         raise ValueError(f"no ONNX file, or one that is damaged or cut short ({error})") from error
     if not model.graph.node or not model.opset_import:
         raise ValueError("no ONNX file: it holds no graph of nodes")
+    idle = next((node for node in model.graph.node if not node.output), None)
+    if idle is not None:
+        raise ValueError(f"damaged: a node {idle.op_type} has no output")
     held = [one.name for one in model.graph.initializer]
     made = [name for node in model.graph.node for name in node.output if name] + held
     made += {one.name for one in model.graph.input}.difference(held)

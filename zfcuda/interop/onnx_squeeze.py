@@ -38,7 +38,9 @@ def squeeze_of(
 def _last(graph: onnx.GraphProto) -> onnx.NodeProto | None:
     """The node that makes the output, there being nothing else but constants."""
     others = [node for node in graph.node if node.op_type != "Constant"]
-    if len(others) != 1 or not others[0].input or [one.name for one in graph.output] != list(others[0].output):
+    if len(others) != 1 or not others[0].input or not all(node.output for node in graph.node):
+        return None
+    if [one.name for one in graph.output] != list(others[0].output):
         return None
     return others[0]
 
