@@ -63,6 +63,7 @@ READ = {
         y * torch.tensor([1, 2, 3, 4, -5]).to(torch.float32)[:, None, None]
     ).mean((2, 3)),
     "feature alpha dropout": lambda x, y, fc: F.feature_alpha_dropout(x, training=False).mean((2, 3)),
+    "bounds that are tensors": lambda x, y, fc: torch.clamp(y, torch.tensor(-0.25), torch.tensor([0.5])).mean((2, 3)),
     "in place": in_place(lambda x: x.mul_(-0.5)),
 }
 

@@ -44,8 +44,11 @@ class Arguments:
 
     def _number(self, value: Any) -> Any:
         if isinstance(value, Ref):
+            held = self._translation.constants.get(self.of(value))
+            if held is not None and held.size == 1:
+                return held.item()
             if value not in self._translation.numbers:
-                raise ValueError("must have sizes that are known when the model is exported")
+                raise ValueError("its numbers and sizes must be known when the model is exported")
             return self._translation.numbers[value]
         return value
 
