@@ -77,6 +77,11 @@ inline auto apply(L l, R r) {
     else
         return l == 0 ? r : r % l;
 }
+// Of operands of a product.
+template <typename Swizzle>
+inline Swizzle other_swizzle(Swizzle swizzle) {
+    return swizzle == Swizzle::k128 ? Swizzle::k64 : Swizzle::k128;
+}
 template <int Number, typename T>
 inline T more(T value) {
     if constexpr (integer<T> && !std::is_same_v<T, bool>)

@@ -1,11 +1,14 @@
 """Breaks the CUDA kernels, one place at a time, and asks whether the emulated tests notice.
 
     python tests/simt/mutate.py DIRECTORY [--files conv/main_loop.cuh pool.cuh] [--kinds wait operator] [--sample 100]
+    python tests/simt/mutate.py DIRECTORY --selftests [...]
 
 In device code, by kinds:
 
-wait        a ``__syncthreads``, ``__syncwarp``, ``copy_async_wait`` or ``copy_async_commit`` is deleted, or a wait
-            weakened by one group
+wait        a barrier, fence, arrival, commit or wait is deleted, or a wait weakened by one group
+call        an argument of one of Hopper's primitives is another one: the parity of a wait, the arrivals or bytes that
+            are expected, the number of a barrier, a coordinate of a box, a field of a descriptor, an operand
+condition   an `if` asks for the opposite: so roles change places
 comparison  shifted by one: ``<`` and ``<=``, ``>`` and ``>=`` change places
 operator    becomes another (``+`` and ``-`` change places, ``*`` becomes ``+``, ``&`` becomes ``|`` and so on), or the
             operands of ``-``, ``/``, ``%`` change places
@@ -16,7 +19,8 @@ argument    the two of ``at``, ``inside`` or ``divide_up`` change places
 A copy of the sources with all of them, or with a random sample, of which a variable selects one, is built once in
 DIRECTORY, with every access checked. Then the tests of the kernel's family run for each, until one fails, first those
 that noticed other mutants; of one that survives it is said whether any test reached it. What the compiler evaluates
-(constexpr functions, `if constexpr`, template arguments, sizes of arrays) is left alone.
+(constexpr functions, `if constexpr`, template arguments, sizes of arrays) is left alone. With --selftests the same is
+done to the correct kernels among the emulator's own tests: what the emulator and their results notice.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FAMILIES = {
     "conv/block": ("test_conv_variants", "test_block"),
     "conv/unpool": ("test_conv_variants", "test_block"),
+    "conv/wgmma": ("test_wgmma",),
     "conv/dgrad_patch": ("test_dgrad_patch",),
     "conv/patch_tiles": ("test_dgrad_patch",),
     "conv/": ("test_conv", "test_block"),
@@ -64,6 +69,8 @@ KEYWORDS = {
     "conv/splits": ["split"],
 }
 
+SELFTESTS = ("barrier_kernels.cpp", "tensor_kernels.cpp", "warpgroup_kernels.cpp", "selftest.h")
+
 # What survives the first gets a second chance.
 RUNS = [{"seed": 1, "schedule": "mixed"}, {"seed": 2, "schedule": "mixed"}]
 
@@ -71,7 +78,17 @@ REACHED = "the mutant was reached"
 CPU_SECONDS = 30  # for one test: a mutant that loops for ever is noticed, too
 
 
-def build(directory: Path, names: list[str], kinds: list[str], sample: int | None, seed: int) -> list[Mutant]:
+def sources(tree: Path, selftests: bool) -> dict[str, Path]:
+    """What may be broken, by name."""
+    if selftests:
+        return {name: tree / "tests/simt" / name for name in SELFTESTS}
+    kernels = tree / "csrc/kernels"
+    paths = (*sorted(kernels.rglob("*.cu*")), tree / "csrc/conv_phases.h")
+    return {os.path.relpath(path, kernels): path for path in paths}
+
+
+def copy(directory: Path) -> Path:
+    """The sources, to be broken."""
     tree = directory / "tree"
     shutil.rmtree(tree, ignore_errors=True)
     ignored = shutil.ignore_patterns("build*", ".git", "*.so", "__pycache__", "data")
@@ -79,11 +96,14 @@ def build(directory: Path, names: list[str], kinds: list[str], sample: int | Non
         shutil.copytree(ROOT / part, tree / part, ignore=ignored)
     for file in ("CMakeLists.txt", "pyproject.toml"):
         shutil.copy(ROOT / file, tree)
-    kernels = tree / "csrc/kernels"
-    shutil.copy(Path(__file__).with_name("mutant.h"), kernels)
-    files = {
-        os.path.relpath(path, kernels): path for path in (*sorted(kernels.rglob("*.cu*")), tree / "csrc/conv_phases.h")
-    }
+    shutil.copy(Path(__file__).with_name("mutant.h"), tree / "csrc/kernels")
+    return tree
+
+
+def break_all(
+    files: dict[str, Path], names: list[str], kinds: list[str], sample: int | None, seed: int
+) -> list[Mutant]:
+    """The mutants, each of which can be selected in the files as they are now."""
     found = [
         mutant for name, path in files.items() if not names or name in names for mutant in mutants_of_file(path, name)
     ]
@@ -91,6 +111,10 @@ def build(directory: Path, names: list[str], kinds: list[str], sample: int | Non
     for name, path in files.items():
         if own := [mutant for mutant in mutants if mutant.file == name]:
             rewrite(path, own)
+    return mutants
+
+
+def build(directory: Path, module: str) -> None:
     import pybind11
 
     options = [
@@ -101,11 +125,10 @@ def build(directory: Path, names: list[str], kinds: list[str], sample: int | Non
         "-DCMAKE_CXX_FLAGS=-w",
         "-DCMAKE_BUILD_TYPE=None",
     ]
-    subprocess.run(["cmake", "-S", tree, "-B", directory / "build", "-G", "Ninja", *options], check=True)
-    subprocess.run(["ninja", "-C", directory / "build", "_checked"], check=True)
-    for built in (*(directory / "build").glob("_checked*.so"), directory / "build/_build_info.py"):
-        shutil.copy(built, tree / "zfcuda")
-    return mutants
+    subprocess.run(["cmake", "-S", directory / "tree", "-B", directory / "build", "-G", "Ninja", *options], check=True)
+    subprocess.run(["ninja", "-C", directory / "build", module], check=True)
+    for built in (*(directory / "build").glob(f"{module}*.so"), directory / "build/_build_info.py"):
+        shutil.copy(built, directory / "tree/zfcuda")
 
 
 class Runner:
@@ -188,28 +211,39 @@ class Runner:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("directory", type=Path, help="for the mutated sources and the build")
-    parser.add_argument("--files", nargs="*", default=[], help="of csrc/kernels; all if none is named")
+    parser.add_argument("--selftests", action="store_true", help="break the kernels of the emulator's own tests")
+    parser.add_argument("--files", nargs="*", default=[], help="of csrc/kernels or tests/simt; all if none is named")
     parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS, help="all if none is named")
     parser.add_argument("--sample", type=int, metavar="N", help="of those, N at random")
     parser.add_argument("--seed", type=int, default=0, help="of the sample (0)")
     parser.add_argument("--out", type=Path, help="results as JSON (DIRECTORY/mutants.json)")
-    parser.add_argument("--list", action="store_true", help="build and list the mutants, run nothing")
+    parser.add_argument("--list", action="store_true", help="list the mutants, run nothing")
     arguments = parser.parse_args()
     directory = arguments.directory.resolve()
     out = (arguments.out or directory / "mutants.json").resolve()
     directory.mkdir(parents=True, exist_ok=True)
-    mutants = build(directory, arguments.files, arguments.kinds, arguments.sample, arguments.seed)
+    files = sources(copy(directory), arguments.selftests)
+    mutants = break_all(files, arguments.files, arguments.kinds, arguments.sample, arguments.seed)
     if arguments.list:
         for mutant in mutants:
             print(f"{mutant.number:4d} {mutant}")
         return
+    name = "_selftest_checked" if arguments.selftests else "_checked"
+    build(directory, name)
+    tests = ["-k", "emulated", "tests/kernels"]
+    if arguments.selftests:
+        tests = ["-k", "correct_kernels_pass and _selftest_checked", "tests/simt/test_emulator.py"]
+    run(directory, name, mutants, tests, out)
 
+
+def run(directory: Path, name: str, mutants: list[Mutant], tests: list[str], out: Path) -> None:
+    """The tests, for each of the mutants in this module."""
     os.chdir(directory / "tree")
     sys.path.insert(0, str(directory / "tree"))
     sys.meta_path = [finder for finder in sys.meta_path if "editable" not in type(finder).__module__]
     os.environ["ZFCUDA_EMULATED_MODULE"] = "_checked"
     os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
-    module = importlib.import_module("zfcuda._checked")
+    module = importlib.import_module(f"zfcuda.{name}")
     unchanged = Mutant("unchanged", 0, "", "", "", [])
     met: list[Mutant] = []
 
@@ -226,8 +260,7 @@ def main() -> None:
     # Missing waits first: what other tests of kernels find least.
     order = [unchanged, *sorted(mutants, key=lambda m: KINDS.index(m.kind))]
     runner = Runner(order, module, directory, done)
-    options = ["-x", "-qq", "-s", "-p", "no:cacheprovider", "--tb=short", "-k", "emulated", "tests/kernels"]
-    status = pytest.main(options, [runner])
+    status = pytest.main(["-x", "-qq", "-s", "-p", "no:cacheprovider", "--tb=short", *tests], [runner])
     if runner.in_child:
         sys.stdout.flush()
         os._exit(int(status))

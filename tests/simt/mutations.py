@@ -32,13 +32,45 @@ COMPARISON = re.compile(r" (<=|>=|<|>) ")
 OPERATOR = re.compile(r" (<<|>>|[-+*/%&|^]) ")
 CONSTANT = re.compile(r"(?<![\w.:$])(?:(?:\w+::)*k[A-Z]\w*|\d+u?)(?![\w.(]|::)")
 ARGUMENTS = re.compile(r"\b(at|inside|divide_up)\(([\w.:]+(?:\([\w.]*\))?), ([\w.:]+(?:\([\w.]*\))?)\)")
-WAITING = re.compile(r"(__syncthreads\(\)|__syncwarp\([^;]*\)|simt::copy_async_commit\(\));")
-COPY_WAIT = re.compile(r"simt::copy_async_wait<([^;]*)>\(\);")
+WAITING = re.compile(
+    r"(?:__syncthreads|__syncwarp|simt::(?:copy_async_commit|copy_async_arrive|warpgroup_arrive|warpgroup_commit"
+    r"|fence_proxy_async|tensor_store_commit|mbarrier_init_fence|mbarrier_wait|mbarrier_arrive(?:_expect)?"
+    r"|named_barrier_sync|named_barrier_arrive))\("
+)
+GROUP_WAIT = re.compile(
+    r"simt::(copy_async_wait|warpgroup_wait|tensor_store_wait_read|tensor_store_wait)<([^;<>]*)>\(\);"
+)
+
+# Of Hopper's primitives: an argument, what takes its place, and what that means.
+CALLS = {
+    "mbarrier_init": [(1, "({}) + 1", "one arrival more")],
+    "mbarrier_wait": [(1, "({}) ^ 1", "the other parity")],
+    "mbarrier_arrive_expect": [(1, "({}) + 16", "16 bytes more")],
+    "named_barrier_sync": [(0, "({}) + 1", "the next barrier"), (1, "({}) + 32", "a warp more")],
+    "named_barrier_arrive": [(0, "({}) + 1", "the next barrier"), (1, "({}) + 32", "a warp more")],
+    "tensor_load": [(i, "({}) + 1", "the next box") for i in range(3, 8)],
+    "tensor_load_im2col": [(i, "({}) + 1", "the next box") for i in range(3, 9)],
+    "tensor_store": [(i, "({}) + 1", "the next box") for i in range(2, 7)],
+    "matrix_descriptor": [
+        (0, "({}) + 8", "16 bytes further on"),
+        (1, "({}) + 16", "another leading dimension"),
+        (2, "({}) + 16", "another stride"),
+        (3, "mutant::other_swizzle({})", "another swizzle"),
+    ],
+    "advance": [(1, "({}) + 16", "16 bytes further on")],
+    "wgmma_bf16": [
+        (1, "({}) + 1", "A 16 bytes further on"),
+        (2, "({}) + 1", "B 16 bytes further on"),
+        (3, "!({})", "not"),
+    ],
+}
+CALL = re.compile(rf"\b(?:simt::)?({'|'.join(CALLS)})(?:<[^;()]*>)?\(")
+CONDITION = re.compile(r"\bif \(")
 
 # Lines that the compiler needs to know, declarations of arrays, and what is not an expression.
 FIXED = re.compile(r"\bconstexpr\b|static_assert|^\s*#|\btemplate\b|\bcase\b|SIMT_SHARED")
 DECLARED_ARRAY = re.compile(r"^\s*(?:const\s+)?(?!return\b|else\b)[\w:]+(?:<[^;]*>)?\s+\(?&?\w+\)?\[")
-KINDS = ("wait", "comparison", "operator", "index", "constant", "argument")
+KINDS = ("wait", "call", "condition", "comparison", "operator", "index", "constant", "argument")
 
 
 @dataclass
@@ -93,6 +125,19 @@ def template_arguments(code: str) -> list[tuple[int, int]]:
     return spans
 
 
+def arguments_of(text: str, begin: int) -> list[tuple[int, int]]:
+    """Where those of a call stand whose bracket opens before `begin`."""
+    spans, depth, start, position = [], 0, begin, begin
+    while depth >= 0:
+        symbol = text[position]
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(symbol, 0)
+        if depth < 0 or (symbol == "," and depth == 0):
+            spans.append((start, position))
+            start = position + 1
+        position += 1
+    return [(a + len(text[a:b]) - len(text[a:b].lstrip()), b) for a, b in spans]
+
+
 def bracketed(code: str, begin: int) -> int:
     """Where the bracket is closed that opens at `begin`; -1 if not in this line."""
     depth = 0
@@ -143,6 +188,15 @@ def mutants_of_file(path: Path, name: str) -> list[Mutant]:
         found.append(Mutant(name, line, lines[line - 1].strip(), kind, change, moved))
 
     for begin, end in device_ranges(text):
+        for call in CALL.finditer(text, begin, end):
+            arguments = arguments_of(text, call.end())
+            for number, replacement, meaning in CALLS[call[1]]:
+                start, stop = arguments[min(number, len(arguments) - 1)]
+                was = text[start:stop]
+                in_registers = call[1] == "wgmma_bf16" and number == 1 and was.isidentifier()
+                if number < len(arguments) and not in_registers:
+                    other = f"(mutant::is(@) ? ({replacement.format(was)}) : ({was}))"
+                    add("call", f"`{call[1]}`, `{was}`: {meaning}", start, [(0, stop - start, other)])
         fixed = False  # within a statement that the compiler evaluates
         for line in re.finditer(r"[^\n]*\n?", text[begin:end]):
             code = line.group().split("//")[0].rstrip()
@@ -153,13 +207,16 @@ def mutants_of_file(path: Path, name: str) -> list[Mutant]:
                     add(kind, change, begin + line.start(), edits)
             fixed = fixed and not code.endswith((";", "{", "}"))
         for wait in WAITING.finditer(text, begin, end):
-            edit = (0, len(wait[0]), f"if (!mutant::is(@)) {wait[0]}")
-            add("wait", f"`{wait[1]}` deleted", wait.start(), [edit])
-        for wait in COPY_WAIT.finditer(text, begin, end):
-            length = len(wait[0])
-            add("wait", "wait deleted", wait.start(), [(0, length, f"if (!mutant::is(@)) {wait[0]}")])
-            weak = f"if (mutant::is(@)) simt::copy_async_wait<({wait[1]}) + 1>(); else "
+            add("wait", f"`{wait[0][:-1]}` deleted", wait.start(), [(0, 0, "if (!mutant::is(@)) ")])
+        for wait in GROUP_WAIT.finditer(text, begin, end):
+            add("wait", f"`{wait[1]}` deleted", wait.start(), [(0, 0, "if (!mutant::is(@)) ")])
+            weak = f"if (mutant::is(@)) simt::{wait[1]}<({wait[2]}) + 1>(); else "
             add("wait", "one more group may be pending", wait.start(), [(0, 0, weak)])
+        for condition in CONDITION.finditer(text, begin, end):
+            (start, stop), *others = arguments_of(text, condition.end())
+            if not others and " = " not in text[start:stop]:
+                edits = [(0, 0, "mutant::is(@) != static_cast<bool>("), (stop - start, stop - start, ")")]
+                add("condition", f"`{text[start:stop]}` is not so", start, edits)
     return found
 
 
