@@ -274,11 +274,11 @@ void CopyEngine::move(const Copy& copy) {
     for (const Piece& piece : copy.pieces) {
         if (copy.kind == Kind::kStore) {
             const unsigned char* shared = block_.seen_through_proxy(piece.shared);
-            std::memcpy(piece.global, shared + piece.skip, piece.bytes);
+            if (piece.bytes) std::memcpy(piece.global, shared + piece.skip, piece.bytes);
             continue;
         }
         std::memset(piece.shared, 0, kPiece);
-        std::memcpy(piece.shared + piece.skip, piece.global, piece.bytes);
+        if (piece.bytes) std::memcpy(piece.shared + piece.skip, piece.global, piece.bytes);
         for (std::uint32_t i = 0; copy.to_tf32 && i < kPiece; i += 4) {
             float value;
             std::memcpy(&value, piece.shared + i, 4);
