@@ -8,7 +8,7 @@ import numpy as np
 
 from tests import oracles
 
-# The tiles of csrc/kernels/conv/tiles.cuh.
+# The tiles of csrc/kernels/conv/tiles.cuh that several operations have; those of one: test_tma.py.
 CONV_TILES = ("128x128", "128x96", "128x64", "64x32", "64x64", "128x32", "96x160", "256x96")
 CONV_TILES += ("wgmma 192x256", "wgmma 128x256", "wgmma 128x128")  # of compute capability 9.0
 BF16 = ml_dtypes.bfloat16

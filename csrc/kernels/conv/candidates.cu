@@ -42,7 +42,7 @@ class CandidateList {
     void add_tiles(List tiles, const Product& product) {
         for_each_tile(tiles, [&](auto tile) {
             using Tile = decltype(tile);
-            if (kIsWgmma<Tile> && !can_run_wgmma()) return;
+            if (!serves<Tile>(product.problem) || (kIsWgmma<Tile> && !can_run_wgmma())) return;
             const int filling = plan_tile<Tile>(product).splits;
             for (const int splits : {filling, filling / 2, filling * 3 / 2, filling * 2, 1}) {
                 // One block is no candidate for the work of a whole GPU.

@@ -2,6 +2,7 @@
 #include "fprop.cuh"
 
 #include "fprop_patch.cuh"
+#include "fprop_tma.h"
 
 namespace zfcuda {
 
@@ -32,7 +33,11 @@ void conv2d(const ConvShape& shape, const Element<Math>* x, const Element<Math>*
         run_product(lists, fprop_product<Math>(shape), is_vectorisable(shape.group_c(), x),
                     is_vectorisable(shape.group_c(), w), {scale, b, add, relu}, y, workspace,
                     stream, [&](auto tile, auto width, auto, const auto& launch) {
-                        launch_fprop<decltype(tile), width, kDense>(shape, x, w, launch);
+                        using Tile = decltype(tile);
+                        if constexpr (Tile::kMainLoop == MainLoop::kTma)
+                            launch_fprop_tma<Tile>(shape, x, w, launch);
+                        else
+                            launch_fprop<Tile, width, kDense>(shape, x, w, launch);
                     });
     });
 }

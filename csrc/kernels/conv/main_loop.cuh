@@ -16,7 +16,7 @@
 // is to hold at once, which bounds the registers), kEfficiency; Element, that of the operands; the
 // layouts of k-tiles, KMajor and MNMajor; Accumulators, an array in the registers of a thread;
 // Multiplier, which adds to them and knows where each belongs; and Loop, the main loop of two
-// operands: that below, or that of wgmma.cuh.
+// operands: that below, or that of wgmma.cuh. (Hopper's own, tma.cuh, has roles instead of a loop.)
 #pragma once
 
 #include <cstddef>

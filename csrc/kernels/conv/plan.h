@@ -15,6 +15,7 @@
 
 #include "product.h"
 #include "simt/simt.h"
+#include "tma_windows.h"
 #include "tuned_plans.h"
 #include "wgmma_use.h"
 
@@ -65,6 +66,25 @@ void with_tile(List tiles, const Kernel& kernel, Run run) {
     for_each_tile(tiles, [&](auto tile) {
         if (kKernel<decltype(tile)> == kernel) run(tile);
     });
+}
+
+// Whether the kernel of a tile is one of compute capability 9.0 alone.
+template <class Tile>
+constexpr bool kIsWgmma = Tile::kMainLoop == MainLoop::kWgmma || Tile::kMainLoop == MainLoop::kTma;
+
+// Whether the kernel of a tile can serve a problem.
+template <class Tile>
+bool serves(const Problem& problem) {
+    return Tile::kMainLoop != MainLoop::kTma || can_use_tma(problem);
+}
+
+// Of the whole depth.
+template <class Tile>
+int count_k_tiles(const Product& product) {
+    if constexpr (Tile::kMainLoop == MainLoop::kTma)
+        return count_tma_k_tiles(product.problem.conv);
+    else
+        return divide_up(product.depth, Tile::kDepth);
 }
 
 // ---- Plans --------------------------------------------------------------------------------------
@@ -119,7 +139,7 @@ double split_cost(const Product& product, double blocks, int splits) {
 // The plan with a tile and this many splits, or fewer where that would leave some empty.
 template <class Tile>
 Plan plan_splits(const Product& product, int splits) {
-    const int k_tiles = divide_up(product.depth, Tile::kDepth);
+    const int k_tiles = count_k_tiles<Tile>(product);
     const int per_split = divide_up(k_tiles, std::max(1, std::min(splits, k_tiles)));
     splits = std::max(1, divide_up(k_tiles, std::max(1, per_split)));
     const double blocks = count_blocks<Tile>(product);
@@ -133,7 +153,7 @@ Plan plan_splits(const Product& product, int splits) {
 template <class Tile>
 Plan plan_tile(const Product& product) {
     const double blocks = count_blocks<Tile>(product);
-    const int most = divide_up(product.depth, Tile::kDepth) / kMinKTilesPerSplit;
+    const int most = count_k_tiles<Tile>(product) / kMinKTilesPerSplit;
     const auto filling = [&](int waves) {
         return std::min(static_cast<int>(waves * simt::multiprocessors() / blocks), most);
     };
@@ -148,9 +168,6 @@ Plan plan_tile(const Product& product) {
     return best;
 }
 
-template <class Tile>
-constexpr bool kIsWgmma = Tile::kMainLoop == MainLoop::kWgmma;
-
 // The cheapest plan with a tile of the list; with a wgmma tile, if those are asked for and the list
 // has any.
 template <class List>
@@ -158,7 +175,8 @@ Plan cheapest_plan(List tiles, const Product& product) {
     const auto cheapest = [&](bool wgmma) {
         std::optional<Plan> best;
         for_each_tile(tiles, [&](auto tile) {
-            if (kIsWgmma<decltype(tile)> != wgmma) return;
+            if (kIsWgmma<decltype(tile)> != wgmma || !serves<decltype(tile)>(product.problem))
+                return;
             const Plan plan = plan_tile<decltype(tile)>(product);
             if (!best || plan.cost < best->cost) best = plan;
         });

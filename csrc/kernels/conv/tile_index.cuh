@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/indexing.cuh"
+#include "shapes.h"
 #include "simt/simt.h"
 
 namespace zfcuda::conv {
@@ -11,6 +12,16 @@ struct TileIndex {
     unsigned tile, split, splits;
 
     __device__ static TileIndex of_block() { return {blockIdx.x, blockIdx.y, gridDim.y}; }
+};
+
+// What a launch does whose blocks take several tiles, one after the other: of its `tiles` x `splits`
+// parts block b takes b, b + gridDim.x, ...
+struct TiledWork {
+    unsigned tiles, splits;
+    int k_tiles_per_split;
+
+    ZFCUDA_HOST_DEVICE unsigned count() const { return tiles * splits; }
+    __device__ TileIndex at(unsigned part) const { return {part % tiles, part / tiles, splits}; }
 };
 
 // The part of the depth that a split sums: `k_tiles` k-tiles from depth index `first` on.

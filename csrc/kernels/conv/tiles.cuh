@@ -5,6 +5,7 @@
 #include "ffma.cuh"
 #include "mma.cuh"
 #include "plan.h"
+#include "tma.cuh"
 #include "wgmma.cuh"
 
 namespace zfcuda::conv {
@@ -80,24 +81,42 @@ using Wgmma128x256 = WgmmaTile<Math, 2, 256, 4, 1>;
 template <class Math>
 using Wgmma128x128 = WgmmaTile<Math, 2, 128, 3, 2>;
 
-// A list with those of compute capability 9.0 as well, where operands can be copied 16 bytes at a
-// time.
-template <class Math, class Lists>
-struct WithWgmma;
-template <class Math, int V, class... Tiles, class... Others>
-struct WithWgmma<Math, TileLists<TileList<V, V, Tiles...>, Others...>> {
-    using type = TileLists<
-        TileList<V, V, Tiles..., Wgmma192x256<Math>, Wgmma128x256<Math>, Wgmma128x128<Math>>,
-        Others...>;
+// Warpgroups that multiply, blocks of 64 rows and of columns of each, columns of a block, stages.
+// Where three multiply, all 256 columns at once would need more registers than a launch gives.
+template <class Math>
+using Tma192x256 = TmaTile<Math, 3, 1, 2, 128, 4>;
+template <class Math>
+using Tma256x192 = TmaTile<Math, 2, 2, 1, 192, 4>;
+template <class Math>
+using Tma128x256 = TmaTile<Math, 2, 1, 1, 256, 4>;
+template <class Math>
+using Tma256x128 = TmaTile<Math, 2, 2, 1, 128, 4>;
+template <class Math>
+using Tma128x128 = TmaTile<Math, 2, 1, 1, 128, 6>;
+
+// A list with more tiles, where operands can be copied 16 bytes at a time.
+template <class Lists, class... More>
+struct WithTiles;
+template <int V, class... Tiles, class... Others, class... More>
+struct WithTiles<TileLists<TileList<V, V, Tiles...>, Others...>, More...> {
+    using type = TileLists<TileList<V, V, Tiles..., More...>, Others...>;
 };
+
+// With those of compute capability 9.0 that gather their operands, and that have them copied.
+template <class Math, class Lists>
+using WithWgmma =
+    typename WithTiles<Lists, Wgmma192x256<Math>, Wgmma128x256<Math>, Wgmma128x128<Math>>::type;
+template <class Math, class Lists>
+using WithTma = typename WithTiles<Lists, Tma192x256<Math>, Tma256x192<Math>, Tma128x256<Math>,
+                                   Tma256x128<Math>, Tma128x128<Math>>::type;
 
 template <>
 struct Tiles<Tf32> : TensorTiles<Tf32> {};
 template <>
 struct Tiles<Bf16> : TensorTiles<Bf16> {
-    using Fprop = WithWgmma<Bf16, TensorTiles::Fprop>::type;
-    using Dgrad = WithWgmma<Bf16, TensorTiles::Dgrad>::type;
-    using Wgrad = WithWgmma<Bf16, TensorTiles::Wgrad>::type;
+    using Fprop = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Fprop>>;
+    using Dgrad = WithWgmma<Bf16, TensorTiles::Dgrad>;
+    using Wgrad = WithWgmma<Bf16, TensorTiles::Wgrad>;
 };
 
 // use(lists) with the tiles of the two directions that read windows.

@@ -27,7 +27,7 @@ thread_local std::shared_ptr<const Table> followed = std::make_shared<Table>();
 std::string kernel_name(const Choice& choice) {
     if (!choice.kernel) return "composed";
     const auto& [main_loop, rows, cols] = *choice.kernel;
-    constexpr const char* kNames[]{"ffma ", "mma ", "wgmma ", "patch "};
+    constexpr const char* kNames[]{"ffma ", "mma ", "wgmma ", "patch ", "tma "};
     return kNames[static_cast<int>(main_loop)] + std::to_string(rows) + "x" + std::to_string(cols);
 }
 

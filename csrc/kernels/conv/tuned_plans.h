@@ -37,8 +37,10 @@ struct Problem {
     PoolShape pool;  // of the last two operations; all zero in the others
 };
 
-// What multiplies in a kernel's main loop; kPatch: mma.sync, windows of a patch (image_patch.cuh).
-enum class MainLoop : int { kFfma, kMma, kWgmma, kPatch };
+// What multiplies in a kernel's main loop, and how its operands come: kPatch: mma.sync, windows of a
+// patch (image_patch.cuh); kWgmma: gathered by all threads (wgmma.cuh); kTma: wgmma too, fed by the
+// tensor memory accelerator (tma.cuh).
+enum class MainLoop : int { kFfma, kMma, kWgmma, kPatch, kTma };
 
 // A kernel of an operation: its main loop and the size of its tile.
 struct Kernel {

@@ -1,4 +1,4 @@
-// Which kernels for compute capability 9.0 alone (wgmma.cuh) serve a problem.
+// Which kernels for compute capability 9.0 alone (wgmma.cuh, tma.cuh) serve a problem.
 //
 // Where the device can run them, a plan may name them. The environment variable ZFCUDA_KERNELS has
 // the last word: with `mma` none is used, with `wgmma` they are wherever an operation has them.

@@ -1,0 +1,178 @@
+"""csrc/kernels/conv/tma.cuh: products of compute capability 9.0 whose k-tiles the tensor memory accelerator copies,
+against float64; which shapes they serve, and when they are chosen."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests import oracles
+from tests.accuracy import assert_close
+from tests.kernels.plans import with_tile
+from tests.kernels.test_wgmma import can_run, normal
+from zfcuda import backends, ops
+
+TILES = ("tma 192x256", "tma 256x192", "tma 128x256", "tma 256x128", "tma 128x128")
+CHANNELS = (8, 16, 24, 32, 40, 64, 72, 96, 104, 128, 136)  # in lines of 64, or of 32 with none or half a line to spare
+FILTERS = (1, 3, 8, 17, 64, 130, 200, 264)
+
+
+def launches():
+    """Of the kernels that the emulator has run, by name."""
+    return {name: n for name, n in backends.get("emulated").module.debug.variants().items() if "TmaTile" in name}
+
+
+def random_problem(rng):
+    """A dense convolution of bfloat16 within the accelerator's limits, now and then of more than one tile."""
+    kernel = tuple(int(side) for side in rng.integers(1, 5, 2))
+    padding = tuple(int(rng.integers(0, side)) for side in np.repeat(kernel, 2))
+    spare = padding[0] + padding[1], padding[2] + padding[3]
+    size = tuple(int(rng.integers(max(1, r - p), 14)) for r, p in zip(kernel, spare, strict=True))
+    stride = tuple(int(step) for step in rng.integers(1, 9 if rng.random() < 0.3 else 3, 2))
+    c, k = int(rng.choice(CHANNELS)), int(rng.choice(FILTERS))
+    return (int(rng.integers(1, 4)), *size, c), (k, *kernel, c), {"stride": stride, "padding": padding}
+
+
+def forward(to, rng, x_shape, w_shape, geometry, **epilogue):
+    """With bias and, one time in two each, a scale, what is added, and ReLU."""
+    x, w, b = normal(rng, x_shape), normal(rng, w_shape), rng.standard_normal(w_shape[0], np.float32)
+    out = (x_shape[0], *oracles.output_size(x_shape[1:3], w_shape[1:3], **geometry), w_shape[0])
+    more = {"relu": bool(rng.random() < 0.5)}
+    arrays = {"scale": rng.standard_normal(w_shape[0], np.float32), "add": normal(rng, out)}
+    arrays = {name: array for name, array in arrays.items() if rng.random() < 0.5}
+    y = ops.conv2d(to(x), to(w), to(b), **geometry, **more, **{name: to(array) for name, array in arrays.items()})
+    return y, oracles.conv2d(x, w, b, **geometry, **more, **arrays)
+
+
+@pytest.mark.parametrize("number", range(60))
+@pytest.mark.parametrize("tile", TILES)
+def test_random_shapes(kernels, force_plan, tile, number):
+    can_run(kernels)
+    force_plan(with_tile(tile))
+    rng = np.random.default_rng(number)
+    problem = random_problem(rng)
+    before = sum(launches().values()) if kernels.name == "emulated" else 0
+    actual, expected = forward(kernels.array, rng, *problem)
+    assert_close(actual, expected, what=problem)
+    if kernels.name == "emulated":
+        assert sum(launches().values()) == before + 1
+
+
+@pytest.mark.parametrize("c", [96, 128])
+@pytest.mark.parametrize("tile", TILES)
+def test_a_long_depth(kernels, force_plan, tile, c):
+    """More k-tiles than stages, whole and split, with a ragged last split."""
+    can_run(kernels)
+    problem = (3, 9, 11, c), (136, 3, 3, c), {"stride": (1, 1), "padding": (1, 1)}
+    for splits in (1, 2, 5):
+        force_plan(lambda found, s=splits: next(((name, s) for name, _ in found if name == tile), None))
+        actual, expected = forward(kernels.array, np.random.default_rng(splits), *problem)
+        assert_close(actual, expected, what=splits)
+
+
+@pytest.mark.parametrize("splits", [1, 7])
+@pytest.mark.parametrize("tile", TILES)
+def test_more_tiles_than_multiprocessors(kernels, force_plan, tile, splits):
+    """Blocks that take one after the other."""
+    can_run(kernels)
+    rows, cols = (int(side) for side in tile.split()[1].split("x"))
+    tiles, padding = 140 // splits, (splits // 2, splits // 2, 0, 0)
+    pixels, filters = (tiles * rows - 5, 8) if rows > cols else (5, tiles * cols - 3)
+    problem = (1, pixels, 1, 64), (filters, splits, 1, 64), {"stride": (1, 1), "padding": padding}
+    force_plan(lambda found: next(((name, splits) for name, _ in found if name == tile), None))
+    actual, expected = forward(kernels.array, np.random.default_rng(splits), *problem)
+    assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_what_no_window_reaches_does_not_count(kernels, force_plan, tile):
+    """Pixels between windows and behind the last."""
+    can_run(kernels)
+    force_plan(with_tile(tile))
+    rng = np.random.default_rng(0)
+    x, w = normal(rng, (2, 12, 13, 40)), normal(rng, (20, 2, 2, 40))
+    clean = x.copy()
+    x[:, 2::3], x[:, :, 2::3], x[:, :, 12] = np.inf, np.nan, np.inf
+    y = ops.conv2d(kernels.array(x), kernels.array(w), stride=3)
+    assert_close(y, oracles.conv2d(clean, w, stride=(3, 3), padding=(0, 0)))
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_the_same_bits_in_every_order(kernels, force_plan, tile):
+    can_run(kernels)
+    force_plan(with_tile(tile))
+    rng = np.random.default_rng(0)
+    x, w = (kernels.array(normal(rng, shape)) for shape in ((1, 9, 8, 96), (40, 3, 3, 96)))
+    results = {kernels.numpy(ops.conv2d(x, w, stride=1, padding=1)).tobytes() for _ in kernels.orders()}
+    assert len(results) == 1
+
+
+# ---- The choice ------------------------------------------------------------------------------------------------------
+
+
+def candidates(precision="bf16", x=(2, 300, 300, 64), w=(64, 3, 3, 64), stride=(1, 1), padding=(1, 1), **sparse):
+    if reason := backends.status()["emulated"]:
+        pytest.skip(f"emulated: {reason}")
+    module = backends.get("emulated").module
+    shape = module.ConvShape(x, w, stride, padding, sparse.get("dilation", (1, 1)), sparse.get("groups", 1))
+    return {name for name, _ in module.plan_candidates("conv2d", precision, shape, None)}
+
+
+def test_they_are_candidates():
+    assert candidates() >= set(TILES)
+    assert candidates(stride=(8, 8)) >= set(TILES)
+    assert candidates(padding=(128, 128)) >= set(TILES)
+    assert candidates(w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
+    assert candidates(w=(64, 255, 1, 64), padding=(127, 0)) >= set(TILES)
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        {"precision": "fp32"},
+        {"precision": "tf32"},
+        {"x": (2, 30, 30, 68), "w": (64, 3, 3, 68)},
+        {"stride": (9, 1)},
+        {"stride": (1, 9)},
+        {"padding": (129, 1)},
+        {"padding": (1, 129)},
+        {"padding": (1, 129), "w": (64, 1, 1, 64)},
+        {"padding": (0, 0), "w": (64, 130, 1, 64)},
+        {"padding": (0, 0), "w": (64, 1, 130, 64)},
+        {"padding": (128, 0), "w": (64, 256, 1, 64)},
+        {"padding": (0, 128), "w": (64, 1, 256, 64)},
+        {"dilation": (2, 1)},
+        {"groups": 2, "w": (64, 3, 3, 32)},
+    ],
+    ids=str,
+)
+def test_what_they_cannot_serve_they_are_no_candidates_for(problem):
+    assert not [name for name in candidates(**problem) if name.startswith("tma")]
+
+
+PROGRAM = """
+import numpy as np, ml_dtypes
+from zfcuda import backends, ops
+x, w = np.ones((1, 6, 6, 64), ml_dtypes.bfloat16), np.ones((8, 3, 3, 64), ml_dtypes.bfloat16)
+module = backends.get("emulated").module
+if PLAN:
+    module.set_plan("conv2d", "bf16", module.ConvShape(x.shape, w.shape, (1, 1), (1, 1)), None, "tma 128x128", 1)
+with backends.use("emulated"):
+    ops.conv2d(x, w, stride=1, padding=1)
+print(sum(n for name, n in module.debug.variants().items() if "TmaTile" in name))
+"""
+
+
+@pytest.mark.parametrize(
+    ("kernels", "plan", "expected"),
+    [(None, False, 0), (None, True, 1), ("mma", False, 0), ("mma", True, 0), ("wgmma", False, 1), ("wgmma", True, 1)],
+)
+def test_the_environment_chooses(kernels, plan, expected):
+    if reason := backends.status()["emulated"]:
+        pytest.skip(f"emulated: {reason}")
+    environment = os.environ | ({"ZFCUDA_KERNELS": kernels} if kernels else {})
+    program = PROGRAM.replace("PLAN", str(plan))
+    run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert int(run.stdout) == expected
