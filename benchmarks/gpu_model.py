@@ -105,12 +105,14 @@ class Tile:
     more_reads: int  # cycles beyond one an instruction in which a warp reads its operands, a k-tile; of a patch, a turn
     tap_rows: int = 0  # of a patch of y: taps below each other that are multiplied in a turn of the loop over taps
     of_image: bool = False  # its rows are read from a patch of the image
+    chunk: int = 4  # elements of 16 bytes that are multiplied, in float32
     is_wgmma: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Tile | None:
         """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "WgmmaTile<Bf16, 2, 256, 4, 1>", "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>",
-        "PatchTile<Bf16, 16, 4>", "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>"."""
+        "PatchTile<Bf16, 16, 4>", "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>",
+        "FfmaImageTile<2, 3, 3, 3, 2>"."""
         if found := re.match(r"MmaTile<(\w+), ([\d, ]+)>", text):
             warps_m, warps_n, rows, cols, stages, blocks = map(int, found[2].split(", "))
             precision = PRECISIONS[found[1]]
@@ -131,6 +133,10 @@ class Tile:
             more = 4 * (m * (max(lanes_m, 8) // 8 - 1) + n * (max(lanes_n, 8) // 8 - 1))
             size = warps_m * lanes_m * m, warps_n * lanes_n * n, warps_m * warps_n
             return cls("fp32", *size, stages, blocks, efficiency, more)
+        if found := re.match(r"FfmaImageTile<([\d, ]+)>", text):
+            warps_m, warps_n, chunk, stages, blocks = map(int, found[1].split(", "))
+            size = 64 * warps_m, 32 * warps_n, warps_m * warps_n
+            return cls("fp32", *size, stages, blocks, 1.0, 0, of_image=True, chunk=chunk)
         if found := re.match(r"(Wgrad)?ImageTile<(\w+), ([\d, ]+)>", text):
             warps_m, warps_n, rows, cols, stages, blocks = map(int, found[3].split(", "))
             size = warps_m * rows, warps_n * cols, warps_m * warps_n
@@ -163,7 +169,7 @@ class Tile:
     @property
     def line(self) -> int:
         """Bytes that a row has in a k-tile."""
-        return _PIXEL if self.tap_rows else 128 if self.is_wgmma else 64
+        return _PIXEL if self.tap_rows else 128 if self.is_wgmma else 16 * self.chunk
 
     @property
     def depth(self) -> int:
@@ -389,11 +395,12 @@ class ImageKernel(Kernel):
 
     @property
     def name(self) -> str:
-        return f"{self.operation} {self.tile.precision} {self.tile.name}"
+        channels = ", 3 channels" if self.tile.chunk == 3 else ""
+        return f"{self.operation} {self.tile.precision} {self.tile.name}{channels}"
 
     def from_l2(self, rows: float, cols: float) -> float:
         """Of filters or of dy: patches are copied element by element."""
-        return 64 * (rows if self.operation == "patch wgrad" else cols)
+        return self.tile.line * (rows if self.operation == "patch wgrad" else cols)
 
     @property
     def k_tiles(self) -> int:
@@ -404,7 +411,7 @@ class ImageKernel(Kernel):
         tile = self.tile
         if self.operation == "patch wgrad":
             return 2 * 4 * REGION + 16 * self.slots + tile.stages * 64 * (tile.rows + 8)
-        own = 16 * self.k_tiles + 16 * self.slots + tile.stages * 64 * tile.cols
+        own = 16 * self.k_tiles + 16 * self.slots + tile.stages * tile.line * tile.cols
         if self.operation == "patch block":  # the map takes their place
             own = max(own, tile.rows * (tile.cols + 16) * tile.element)
         return 4 * tile.rows + own

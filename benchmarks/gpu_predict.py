@@ -20,7 +20,7 @@ PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other b
 _MAX_GATHERS = 7  # kMaxGathers (block_grad.cuh)
 _MAX_PATCH_CHANNELS, _MAX_PATCH_COLUMNS = 4, 64  # kMaxPatchChannels, kMaxPatchColumns (dgrad_patch.cuh)
 _MAX_IMAGE_CHANNELS = 4  # kMaxImageChannels (image_patch.cuh)
-_ELEMENT_COPY_COST = 2  # kElementCopyCost
+_ELEMENT_COPY_COST = {"fp32": 1.2, "tf32": 2, "bf16": 2}  # kElementCopyCost
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # fmas_per_byte (plan.h), and what follows
 _MIN_K_TILES_PER_SPLIT, _BLOCK_K_TILES, _MOST_WAVES = 8, 4, 8
 
@@ -235,6 +235,8 @@ def image_plans(
         tile = one.tile
         if not isinstance(one, ImageKernel) or (one.operation, tile.precision) != (f"patch {operation}", precision):
             continue
+        if precision == "fp32" and tile.chunk != (3 if conv.channels == 3 else 4):
+            continue
         if not (cut := tiling(conv, pool, REGION if is_wgrad else tile.rows, shifts)):
             continue
         across = -(-cut.width // shifts)
@@ -259,10 +261,10 @@ def image_plans(
     return sorted(plans, key=lambda plan: (-plan.kernel.tile.cols, -plan.kernel.tile.rows))
 
 
-def _copy_cost(conv: Conv, precision: str) -> int:
+def _copy_cost(conv: Conv, precision: str) -> float:
     """copy_cost (image_patch.cuh)."""
     whole = conv.channels % (8 if precision == "bf16" else 4) == 0
-    return 1 if whole or precision == "fp32" else _ELEMENT_COPY_COST
+    return 1 if whole else _ELEMENT_COPY_COST[precision]
 
 
 def conv_plan(every: Sequence[Kernel], conv: Conv, operation: str, precision: str, gpu: Gpu) -> Plan:

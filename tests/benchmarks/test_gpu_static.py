@@ -180,6 +180,19 @@ def test_kernels_that_read_patches_of_the_image():
     assert forward.with_patch(900, 66).k_tiles == 17
 
 
+def test_kernels_that_read_patches_of_the_image_in_float32():
+    """Of three channels, three elements of a chunk are multiplied: a k-tile is 12 deep."""
+    ffma = code([], ["FFMA"] * 192 + ["LDS.128"] * 14)
+    (kernel,) = gpu_model.kernels([ffma], ["void fprop_patch_kernel<FfmaImageTile<2, 3, 3, 3, 2> >(ConvShape)"])
+    assert kernel.name == "patch fprop fp32 patch 128x96, 3 channels"
+    assert kernel.tile.depth == 12
+    assert kernel.counts.instructions == 4 * 206
+    assert kernel.share(H200) == pytest.approx(192 / 206)
+    assert kernel.dynamic_shared == 4 * 128 + 7 * 16 + 532 * 16 + 3 * 96 * 48
+    (kernel,) = gpu_model.kernels([code(["FFMA"] * 1024)], ["fprop_patch_kernel<FfmaImageTile<2, 2, 4, 3, 3>>(int)"])
+    assert (kernel.name, kernel.tile.depth) == ("patch fprop fp32 patch 128x64", 16)
+
+
 def test_a_main_loop_that_is_not_one_k_tile_is_an_error():
     kernel = gpu_model.Kernel.parse(code(["HMMA.16816.F32.BF16"] * 2 * _HMMA), FPROP)
     with pytest.raises(

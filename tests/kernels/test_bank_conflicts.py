@@ -67,12 +67,12 @@ def test_patches(kernels, arithmetic, force_plan, bank_use, taps, c):
 @pytest.mark.parametrize("c", [1, 3])
 @pytest.mark.parametrize("stride", [1, 2, 3, 4])
 @pytest.mark.parametrize("tile", ["patch 128x96", "patch 128x64"])
-def test_patches_of_the_image(kernels, mma, force_plan, bank_use, tile, stride, c):
+def test_patches_of_the_image(kernels, arithmetic, force_plan, bank_use, tile, stride, c):
     """Read overlapping, wherever a window begins in a chunk of 16 bytes."""
     force_plan(lambda candidates: next(one for one in candidates if one[0] == tile))
     rng = np.random.default_rng(0)
-    x, w = mma.normal(rng, (1, 30, 23 * stride, c)), mma.normal(rng, (16, 5, 7, c))
-    ops.conv2d(kernels.array(x), kernels.array(w), stride=stride, padding=2, **mma.options)
+    x, w = arithmetic.normal(rng, (1, 30, 23 * stride, c)), arithmetic.normal(rng, (16, 5, 7, c))
+    ops.conv2d(kernels.array(x), kernels.array(w), stride=stride, padding=2, **arithmetic.options)
     instructions, conflicts = bank_use(r"conv/patch_windows\.cuh")
     assert instructions > 100
     assert conflicts == 0

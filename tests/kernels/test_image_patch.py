@@ -77,16 +77,16 @@ def random_narrow(rng, max_work=600_000):
 
 
 @pytest.mark.parametrize("number", range(80))
-def test_random_shapes(kernels, mma, force_plan, number):
+def test_random_shapes(kernels, arithmetic, force_plan, number):
     rng = np.random.default_rng(number)
     conv = random_narrow(rng)
-    assert set(patches(candidates("conv2d", mma, conv))) == set(TILES)
+    assert set(patches(candidates("conv2d", arithmetic, conv))) == set(TILES)
     force_plan(only(TILES[number % 2]))
-    check(kernels, mma, conv, number, relu=number % 3 == 0)
+    check(kernels, arithmetic, conv, number, relu=number % 3 == 0)
 
 
 @pytest.mark.parametrize("number", range(60))
-def test_random_blocks(kernels, mma, force_plan, number):
+def test_random_blocks(kernels, arithmetic, force_plan, number):
     rng = np.random.default_rng(number)
     while True:
         conv = random_narrow(rng)
@@ -97,43 +97,44 @@ def test_random_blocks(kernels, mma, force_plan, number):
             break
     pool = {"window": window, "stride": stride, "padding": padding}
     force_plan(only(TILES[number % 2]))
-    check_block(kernels, mma, conv, pool, number)
+    check_block(kernels, arithmetic, conv, pool, number)
 
 
 @pytest.mark.parametrize("name", LAYERS)
 @pytest.mark.parametrize("tile", TILES)
-def test_first_layers(kernels, mma, force_plan, name, tile):
+def test_first_layers(kernels, arithmetic, force_plan, name, tile):
     """What an untuned plan chooses for a batch."""
     conv = LAYERS[name]
     size = 28 if name == "mnist" else 224
     batch = dataclasses.replace(conv, x=(128, size, size, conv.x[3]))
-    assert patches(candidates("conv2d", mma, batch)[:1])
-    if name in ("zfnet", "alexnet", "resnet"):
-        assert patches(candidates("conv2d_relu_pool", mma, batch, POOL)[:1])
+    if name != "mnist" or arithmetic.name != "fp32":  # there most of the patch would be padding
+        assert patches(candidates("conv2d", arithmetic, batch)[:1])
+    if name in ("zfnet", "resnet") or (name == "alexnet" and arithmetic.name != "fp32"):
+        assert patches(candidates("conv2d_relu_pool", arithmetic, batch, POOL)[:1])
     force_plan(only(tile))
-    check(kernels, mma, conv)
-    check_block(kernels, mma, conv, POOL)
+    check(kernels, arithmetic, conv)
+    check_block(kernels, arithmetic, conv, POOL)
 
 
 @pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 5, 8])
-def test_every_alignment_of_windows(kernels, mma, force_plan, channels, stride, tile):
+def test_every_alignment_of_windows(kernels, arithmetic, force_plan, channels, stride, tile):
     """Each number of pixels in a chunk, of shifted copies and of planes."""
     force_plan(only(tile))
     for size in (stride, 2 * stride + 1):
         conv = Conv(
             (1, 2 * size, 11 * stride + size, channels), (7, size, size, channels), (stride, stride), (0, 0, 1, 0)
         )
-        check(kernels, mma, conv)
+        check(kernels, arithmetic, conv)
 
 
-def test_one_pixel(kernels, mma, force_plan):
+def test_one_pixel(kernels, arithmetic, force_plan):
     force_plan(lambda found: next(one for one in found if patches(one[:1])))
-    check(kernels, mma, Conv(x=(3, 1, 1, 2), w=(8, 1, 1, 2), stride=(1, 1), padding=(0, 0)))
+    check(kernels, arithmetic, Conv(x=(3, 1, 1, 2), w=(8, 1, 1, 2), stride=(1, 1), padding=(0, 0)))
     conv = Conv(x=(2, 1, 1, 1), w=(5, 3, 3, 1), stride=(3, 2), padding=(1, 1))
-    check(kernels, mma, conv)
-    check_block(kernels, mma, conv, {"window": (1, 1), "stride": (2, 2), "padding": (0, 0)})
+    check(kernels, arithmetic, conv)
+    check_block(kernels, arithmetic, conv, {"window": (1, 1), "stride": (2, 2), "padding": (0, 0)})
 
 
 @pytest.mark.parametrize(
@@ -148,36 +149,36 @@ def test_one_pixel(kernels, mma, force_plan):
     ],
     ids=["dilation", "groups", "channels", "height", "stride", "room"],
 )
-def test_what_falls_back(kernels, mma, conv):
-    assert not patches(candidates("conv2d", mma, conv))
-    check(kernels, mma, conv)
+def test_what_falls_back(kernels, arithmetic, conv):
+    assert not patches(candidates("conv2d", arithmetic, conv))
+    check(kernels, arithmetic, conv)
 
 
-def test_arrays_that_are_not_aligned(kernels, mma, force_plan):
+def test_arrays_that_are_not_aligned(kernels, arithmetic, force_plan):
     if kernels.name == "cuda":
         pytest.skip("cuda: CuPy's allocations are aligned")
     force_plan(lambda found: next(one for one in found if patches(one[:1])))
     conv = LAYERS["vgg"]
     rng = np.random.default_rng(1)
-    arrays = [mma.normal(rng, shape) for shape in (conv.x, conv.w)]
+    arrays = [arithmetic.normal(rng, shape) for shape in (conv.x, conv.w)]
     odd = []
     for array in arrays:
         memory = np.empty(array.size + 32, array.dtype)
         first = 1 + -memory.ctypes.data % 16 // array.itemsize
         odd.append(memory[first : first + array.size].reshape(array.shape))
         odd[-1][...] = array
-    y = ops.conv2d(*odd, **conv.options, **mma.options)
-    assert_close(y, oracles.conv2d(*arrays, None, **conv.options, relu=False), mma.tolerance, conv)
+    y = ops.conv2d(*odd, **conv.options, **arithmetic.options)
+    assert_close(y, oracles.conv2d(*arrays, None, **conv.options, relu=False), arithmetic.tolerance, conv)
 
 
-def test_splits(kernels, mma):
+def test_splits(kernels, arithmetic):
     """The depth is not split."""
     if reason := backends.status()["emulated"]:
         pytest.skip(f"emulated: {reason}")
     module, conv = backends.get("emulated").module, LAYERS["vgg"]
     shape = module.ConvShape(conv.x, conv.w, conv.stride, conv.padding, (1, 1), 1)
     with pytest.raises(ValueError, match="splits of patch 128x64 must be from 1 to 1, got 2"):
-        module.check_plan("conv2d", mma.name, shape, None, "patch 128x64", 2)
+        module.check_plan("conv2d", arithmetic.name, shape, None, "patch 128x64", 2)
 
 
 # ---- The weight gradient ---------------------------------------------------------------------------------------------

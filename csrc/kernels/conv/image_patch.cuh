@@ -20,11 +20,15 @@
 //
 // Pixels of a chunk beyond the window meet filters of zero (padded_sums.cuh).
 //
+// In float32 a thread reads a chunk of each of its rows as they lie there, and multiplies of its
+// elements those that are channels: nothing is gathered, and of three channels nothing is padded.
+//
 // Cut. Warps of WarpRows x WarpCols results; k-tiles of four chunks, 64 bytes, whose filters come by
 // cp.async in the order in which lanes want them (a first kernel packs them).
 // Bound: rows x cols x chunks of 16 bytes FMAs. A warp of 64 x 48 reads 14 matrices for 24
 // instructions of mma.sync, 112 cycles of shared memory for 152 of Hopper's tensor cores (four such
 // warps, a step); filters are 64 bytes a column and k-tile from L2, the image is read about once.
+// In float32 a chunk of three channels takes a thread 192 FMAs and 14 loads of 16 bytes.
 #pragma once
 
 #include <algorithm>
@@ -32,6 +36,7 @@
 #include <numeric>
 #include <type_traits>
 
+#include "ffma.cuh"
 #include "mma.cuh"
 #include "plan.h"
 #include "pooled_regions.cuh"
@@ -110,29 +115,19 @@ struct ImagePatch {
 
 // ---- The tile -----------------------------------------------------------------------------------
 
-template <class Tile>
-class PatchWindows;
-
-// WarpsM x WarpsN warps of WarpRows x WarpCols results each.
-template <class Math_, int WarpsM, int WarpsN, int WarpRows, int WarpCols, int Stages,
-          int MinBlocks>
-struct ImageTile {
-    static_assert(WarpRows % 16 == 0 && WarpCols % 16 == 0);
+// Of Rows x Cols results, which multiplies Elements of each chunk.
+template <class Math_, int Rows, int Cols, int Elements, int Stages, int MinBlocks>
+struct ImageTileSizes {
     using Math = Math_;
     using Element = typename Math::Element;
-    static constexpr MainLoop kMainLoop = MainLoop::kPatch;
-    static constexpr int kWarpsN = WarpsN, kWarpRows = WarpRows, kWarpCols = WarpCols;
-    static constexpr int kRows = WarpsM * WarpRows, kCols = WarpsN * WarpCols;
     using Patch = ImagePatch<Math>;
-    static constexpr int kDepth = kKTileChunks * Patch::kChunk;
+    static constexpr MainLoop kMainLoop = MainLoop::kPatch;
+    static constexpr int kRows = Rows, kCols = Cols;
+    static constexpr int kElements = Elements;
+    static constexpr int kDepth = kKTileChunks * Elements;
     static constexpr int kStages = Stages;
     static constexpr int kStage = kDepth * kCols;  // elements: filters
-    static constexpr int kThreads = WarpsM * WarpsN * kWarp;
     static constexpr int kMinBlocks = MinBlocks;
-    static constexpr double kEfficiency = 0.8;  // as mma.cuh has it
-
-    using Multiplier = PatchWindows<ImageTile>;
-    using Accumulators = float[WarpRows / 16][WarpCols / 8][4];
 
     // Shared memory: where the rows' results go, the slots of the chunks, the patch, and the stages.
     static std::size_t shared_bytes(const Patch& patch) {
@@ -149,6 +144,41 @@ struct ImageTile {
     }
 };
 
+template <class Tile>
+class PatchMmaRows;
+template <class Tile>
+class PatchMmaProduct;
+template <class Tile>
+class PatchFfmaProduct;
+
+// Tensor cores: WarpsM x WarpsN warps of WarpRows x WarpCols results each.
+template <class Math, int WarpsM, int WarpsN, int WarpRows, int WarpCols, int Stages, int MinBlocks>
+struct ImageTile : ImageTileSizes<Math, WarpsM * WarpRows, WarpsN * WarpCols,
+                                  ImagePatch<Math>::kChunk, Stages, MinBlocks> {
+    static_assert(WarpRows % 16 == 0 && WarpCols % 16 == 0);
+    static constexpr int kWarpsN = WarpsN, kWarpRows = WarpRows, kWarpCols = WarpCols;
+    static constexpr int kThreads = WarpsM * WarpsN * kWarp;
+    static constexpr double kEfficiency = 0.8;  // as mma.cuh has it
+
+    using Multiplier = PatchMmaRows<ImageTile>;
+    using Product = PatchMmaProduct<ImageTile>;
+    using Accumulators = float[WarpRows / 16][WarpCols / 8][4];
+};
+
+// FMA instructions: warps as those of ffma.cuh, of 64 x 32 results.
+template <int WarpsM, int WarpsN, int Elements, int Stages, int MinBlocks>
+struct FfmaImageTile : ImageTileSizes<Fp32, WarpsM * 64, WarpsN * 32, Elements, Stages, MinBlocks> {
+    static constexpr int kWarpsN = WarpsN;
+    static constexpr int kLanesM = 8, kLanesN = 4;
+    static constexpr int kThreadM = 8, kThreadN = 8;
+    static constexpr int kThreads = WarpsM * WarpsN * kWarp;
+    static constexpr double kEfficiency = 1.0;
+
+    using Multiplier = Ffma<FfmaImageTile, FfmaKMajor<WarpsM * 64>, FfmaMNMajor<WarpsN * 32>>;
+    using Product = PatchFfmaProduct<FfmaImageTile>;
+    using Accumulators = float[kThreadM][kThreadN];
+};
+
 template <class Math>
 struct ImageTiles {
     using List =
@@ -156,8 +186,16 @@ struct ImageTiles {
 };
 template <>
 struct ImageTiles<Fp32> {
-    using List = TileList<1, 1>;
+    using List = TileList<1, 1, FfmaImageTile<2, 3, 3, 3, 2>, FfmaImageTile<2, 2, 3, 3, 3>,
+                          FfmaImageTile<2, 3, 4, 3, 2>, FfmaImageTile<2, 2, 4, 3, 3>>;
 };
+
+// Whether a tile multiplies the chunks of so many channels as they are.
+template <class Tile>
+constexpr bool may_multiply(int channels) {
+    return !std::is_same_v<typename Tile::Math, Fp32> ||
+           Tile::kElements == (channels == 3 ? 3 : kMaxImageChannels);
+}
 
 // ---- Plans --------------------------------------------------------------------------------------
 
@@ -178,6 +216,7 @@ void for_each_image_tile(const ConvShape& conv, const PoolShape& pool, Use use) 
     if (!may_have_patch(conv)) return;
     for_each_tile(typename ImageTiles<Math>::List{}, [&](auto tile) {
         using Tile = decltype(tile);
+        if (!may_multiply<Tile>(conv.c)) return;
         const auto tiling = make_tiling<Tile>(pool, ImagePatch<Math>::shifts_of(conv));
         if (!tiling) return;
         const ImagePatch<Math> patch(conv, tiling->region_h, tiling->region_w);
@@ -192,14 +231,15 @@ Plan plan_image_tile(const PoolShape& pool, const PoolTiling& tiling,
             tile_cost<Tile>(count_regions(pool, tiling), patch.k_tiles)};
 }
 
-// Kernels for tensor cores that copy windows element by element are slower than their tiles let
-// expect: by 2.3 (tf32) and 3.5 (bfloat16), say the bounds of their machine code.
-constexpr double kElementCopyCost = 2;
+// Kernels that copy windows element by element are slower than their tiles let expect: by 1.2
+// (float32), 2.3 (tf32) and 3.5 (bfloat16), say the bounds of their machine code.
+template <class Math>
+constexpr double kElementCopyCost = std::is_same_v<Math, Fp32> ? 1.2 : 2;
 
 template <class Math>
 double copy_cost(const ConvShape& shape) {
     const bool is_vectorisable = shape.group_c() % kVectorWidth<Element<Math>> == 0;
-    return is_vectorisable || std::is_same_v<Math, Fp32> ? 1 : kElementCopyCost;
+    return is_vectorisable ? 1 : kElementCopyCost<Math>;
 }
 
 }  // namespace zfcuda::conv

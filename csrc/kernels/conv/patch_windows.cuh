@@ -10,6 +10,9 @@ namespace zfcuda::conv {
 
 constexpr int kFilterThreads = 256;
 
+__device__ inline float rounded(Fp32, float value) {
+    return value;
+}
 __device__ inline float rounded(Tf32, float value) {
     return __uint_as_float(simt::to_tf32(value));
 }
@@ -19,25 +22,21 @@ __device__ inline BFloat16 rounded(Bf16, BFloat16 value) {
 
 // ---- Filters ------------------------------------------------------------------------------------
 
-// Filters in the order [tile of columns][step of two chunks][16 columns][lane][4 words]: of eight
-// columns the first and the second chunk, then of the other eight. A thread of the product has four
-// columns side by side. One thread a value.
+// Which filter, and which element of a window's chunk, a value of the packed filters is.
+struct FilterPlace {
+    int k, chunk, element;
+};
+
+// Filters in the order in which the product reads them. One thread a value.
 template <class Tile>
 __global__ void __launch_bounds__(kFilterThreads)
     pack_windows_kernel(ConvShape shape, typename Tile::Patch patch, int total,
                         const typename Tile::Element* w, typename Tile::Element* packed) {
     using T = typename Tile::Element;
-    constexpr int kPerWord = 4 / sizeof(T), kGroups = Tile::kCols / 16;
     const int item = static_cast<int>(blockIdx.x * kFilterThreads + threadIdx.x);
     if (!inside(item, total)) return;
-    const int word = item / kPerWord % 4, lane = item / kPerWord / 4 % kWarp;
-    const int place = item / kPerWord / 4 / kWarp;  // of 16 columns in a step
-    const int steps = kKTileChunks / 2 * patch.k_tiles;
-    const int step = place / kGroups % steps, tile = place / kGroups / steps;
-
-    const int k =
-        tile * Tile::kCols + place % kGroups * 16 + lane / 8 * 4 + word / 2 * 2 + lane / 4 % 2;
-    const int chunk = step * 2 + word % 2, element = lane % 4 * kPerWord + item % kPerWord;
+    const auto [k, chunk, element] =
+        Tile::Product::locate_filter(item, kKTileChunks * patch.k_tiles);
     const int r = chunk / patch.taps_across, t = chunk - r * patch.taps_across.divisor;
     const int s = t * patch.pixels + element / patch.channels, c = element % patch.channels;
     auto value = from_float<T>(0.0f);
@@ -104,19 +103,18 @@ __device__ inline void fill_patch(const ConvShape& shape, const typename Tile::P
         fill_slots<Tile, 1>(shape, patch, region, x, slots);
 }
 
-// ---- The product --------------------------------------------------------------------------------
+// ---- The product on tensor cores ----------------------------------------------------------------
 
 // acc[i][j] is the fragment of rows 16i to 16i + 15 and of column block j of a warp: of rows group
 // and group + 8, of four columns from 16 * (j / 2) + 4 * quad on the two that j % 2 says.
 template <class Tile>
-class PatchWindows {
+class PatchMmaRows {
   public:
-    using Element = typename Tile::Element;
     using Accumulators = typename Tile::Accumulators;
     static constexpr int kBlocksM = Tile::kWarpRows / 16, kBlocksN = Tile::kWarpCols / 8;
     static constexpr int kRows = 2 * kBlocksM, kVector = 4, kVectors = kBlocksN / 2;
 
-    __device__ PatchWindows() {
+    __device__ PatchMmaRows() {
         const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
         row0_ = warp / Tile::kWarpsN * Tile::kWarpRows + lane / 4;
         col0_ = warp % Tile::kWarpsN * Tile::kWarpCols + lane % 4 * 4;
@@ -131,6 +129,119 @@ class PatchWindows {
   private:
     int row0_, col0_;
 };
+
+template <class Tile>
+class PatchMmaProduct {
+  public:
+    using Element = typename Tile::Element;
+
+    // They lie in the order [tile of columns][step of two chunks][16 columns][lane][4 words]: of eight
+    // columns the first and the second chunk, then of the other eight. A thread of the product has
+    // four columns side by side.
+    __device__ static FilterPlace locate_filter(int item, int chunks) {
+        constexpr int kPerWord = 4 / sizeof(Element), kGroups = Tile::kCols / 16;
+        const int word = item / kPerWord % 4, lane = item / kPerWord / 4 % kWarp;
+        const int place = item / kPerWord / 4 / kWarp;  // of 16 columns in a step
+        const int steps = chunks / 2;
+        const int step = place / kGroups % steps, tile = place / kGroups / steps;
+        return {
+            tile * Tile::kCols + place % kGroups * 16 + lane / 8 * 4 + word / 2 * 2 + lane / 4 % 2,
+            step * 2 + word % 2, lane % 4 * kPerWord + item % kPerWord};
+    }
+
+    __device__ explicit PatchMmaProduct(const typename Tile::Patch& patch) {
+        const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
+#pragma unroll
+        for (int i = 0; i < kBlocksM; ++i) {
+            const int row = warp / Tile::kWarpsN * Tile::kWarpRows + 16 * i + lane % 16;
+            windows_[i] = patch.slot_of_row(row);
+        }
+        tap_ = lane / 16;
+        filters_ = (warp % Tile::kWarpsN * (Tile::kWarpCols / 16) * kWarp + lane) * kPerLane;
+    }
+
+    // acc += a k-tile; `taps`: the slots of its chunks.
+    __device__ void add(const int* taps, const Element* slots, const Element* filters,
+                        typename Tile::Accumulators& acc) const {
+#pragma unroll
+        for (int step = 0; step < kKTileChunks / 2; ++step) {
+            const int tap = taps[2 * step + tap_];
+            Vector<std::uint32_t, 4> b[kBlocksN / 2];
+#pragma unroll
+            for (int j = 0; j < kBlocksN / 2; ++j)
+                b[j] = load<4>(reinterpret_cast<const std::uint32_t*>(
+                    filters + step * (Tile::kStage / 2) + filters_ + j * kWarp * kPerLane));
+#pragma unroll
+            for (int i = 0; i < kBlocksM; ++i) {
+                std::uint32_t a[4];
+                simt::load_matrix_x4(a, slots + (windows_[i] + tap) * Tile::Patch::kChunk);
+#pragma unroll
+                for (int j = 0; j < kBlocksN; ++j) {
+                    const std::uint32_t words[2] = {b[j / 2].at[j % 2 * 2],
+                                                    b[j / 2].at[j % 2 * 2 + 1]};
+                    multiply_add(typename Tile::Math(), acc[i][j], a, words);
+                }
+            }
+        }
+    }
+
+  private:
+    static constexpr int kBlocksM = Tile::kWarpRows / 16, kBlocksN = Tile::kWarpCols / 8;
+    static constexpr int kPerLane = Tile::Patch::kChunk;  // elements that a lane reads at once
+    int windows_[kBlocksM];                               // slots where lanes read them
+    int tap_, filters_;
+};
+
+// ---- The product in float32 ---------------------------------------------------------------------
+
+template <class Tile>
+class PatchFfmaProduct {
+  public:
+    // They lie in the order [tile of columns][chunk][element][column].
+    __device__ static FilterPlace locate_filter(int item, int chunks) {
+        const int place = item / Tile::kCols / Tile::kElements;  // of a chunk in a tile
+        return {place / chunks * Tile::kCols + item % Tile::kCols, place % chunks,
+                item / Tile::kCols % Tile::kElements};
+    }
+
+    __device__ explicit PatchFfmaProduct(const typename Tile::Patch& patch) {
+        const typename Tile::Multiplier mine;
+#pragma unroll
+        for (int i = 0; i < Tile::kThreadM; ++i)
+            windows_[i] = patch.slot_of_row(mine.row(i)) * Tile::Patch::kChunk;
+        column_ = mine.col(0);
+    }
+
+    __device__ void add(const int* taps, const float* slots, const float* filters,
+                        typename Tile::Accumulators& acc) const {
+        constexpr int kStep = Tile::kLanesN * 4;  // from one vector of columns to the next
+        filters += column_;
+        // Not unrolled: see ffma.cuh.
+#pragma unroll 1
+        for (int chunk = 0; chunk < kKTileChunks; ++chunk) {
+            const float* const tap = slots + taps[chunk] * Tile::Patch::kChunk;
+            float b[Tile::kElements][Tile::kThreadN];
+#pragma unroll
+            for (int e = 0; e < Tile::kElements; ++e)
+                read_vectors<Tile::kThreadN, kStep>(b[e], filters + e * Tile::kCols);
+#pragma unroll
+            for (int i = 0; i < Tile::kThreadM; ++i) {
+                const auto a = load<4>(tap + windows_[i]);
+#pragma unroll
+                for (int e = 0; e < Tile::kElements; ++e)
+#pragma unroll
+                    for (int j = 0; j < Tile::kThreadN; ++j)
+                        acc[i][j] = fmaf(a.at[e], b[e][j], acc[i][j]);
+            }
+            filters += Tile::kElements * Tile::kCols;
+        }
+    }
+
+  private:
+    int windows_[Tile::kThreadM], column_;
+};
+
+// ---- The main loop ------------------------------------------------------------------------------
 
 // The product of a block's windows with filters.
 template <class Tile>
@@ -152,19 +263,12 @@ class PatchLoop {
     // acc = windows x filters; the table and the patch may just have been written.
     __device__ void run(const typename Tile::Patch& patch, const int* taps, const Element* slots,
                         Accumulators& acc) {
-        constexpr int kBlocksM = Multiplier::kBlocksM, kBlocksN = Multiplier::kBlocksN;
-        const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-        int windows[kBlocksM];  // where lanes read them
+        const typename Tile::Product product(patch);
 #pragma unroll
-        for (int i = 0; i < kBlocksM; ++i) {
-            const int row = warp / Tile::kWarpsN * Tile::kWarpRows + 16 * i + lane % 16;
-            windows[i] = patch.slot_of_row(row);
-        }
-        taps += lane / 16;
-        const int own = (warp % Tile::kWarpsN * (Tile::kWarpCols / 16) * kWarp + lane) * kPerLane;
+        for (int i = 0; i < Multiplier::kRows; ++i)
 #pragma unroll
-        for (int i = 0; i < kBlocksM * kBlocksN * 4; ++i)
-            acc[i / 4 / kBlocksN][i / 4 % kBlocksN][i % 4] = 0.0f;
+            for (int j = 0; j < Multiplier::kVectors * Multiplier::kVector; ++j)
+                Multiplier::at(acc, i, j / Multiplier::kVector, j % Multiplier::kVector) = 0.0f;
 
         Element* const last = stages_ + (Tile::kStages - 1) * Tile::kStage;
         Element* read = stages_;
@@ -176,26 +280,7 @@ class PatchLoop {
             __syncthreads();
             if (k_tiles >= Tile::kStages) copy_k_tile(read == stages_ ? last : read - Tile::kStage);
             simt::copy_async_commit();
-#pragma unroll
-            for (int step = 0; step < kKTileChunks / 2; ++step) {
-                const int tap = taps[2 * step];
-                Vector<std::uint32_t, 4> b[kBlocksN / 2];
-#pragma unroll
-                for (int j = 0; j < kBlocksN / 2; ++j)
-                    b[j] = load<4>(reinterpret_cast<const std::uint32_t*>(
-                        read + step * (Tile::kStage / 2) + own + j * kWarp * kPerLane));
-#pragma unroll
-                for (int i = 0; i < kBlocksM; ++i) {
-                    std::uint32_t a[4];
-                    simt::load_matrix_x4(a, slots + (windows[i] + tap) * Tile::Patch::kChunk);
-#pragma unroll
-                    for (int j = 0; j < kBlocksN; ++j) {
-                        const std::uint32_t words[2] = {b[j / 2].at[j % 2 * 2],
-                                                        b[j / 2].at[j % 2 * 2 + 1]};
-                        multiply_add(typename Tile::Math(), acc[i][j], a, words);
-                    }
-                }
-            }
+            product.add(taps, slots, read, acc);
             taps += kKTileChunks;
             read = read == last ? stages_ : read + Tile::kStage;
         }
@@ -203,8 +288,6 @@ class PatchLoop {
     }
 
   private:
-    static constexpr int kPerLane = Tile::Patch::kChunk;  // elements that a lane reads at once
-
     __device__ void copy_k_tile(Element* stage) {
 #pragma unroll
         for (int i = 0; i < Tile::kStage; i += Tile::kThreads * Tile::Patch::kChunk) {
