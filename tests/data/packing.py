@@ -5,6 +5,7 @@ import json
 import numpy as np
 
 from zfcuda import data
+from zfcuda.data.packed.index import checksum
 
 CLASSES = ("a", "b\N{SNOWMAN}", "c")
 
@@ -20,8 +21,10 @@ def made(count=23, tested=6, shape=(5, 4, 3), seed=0):
 
 
 def change_index(folder, change):
+    """An index that says something else, with the checksum of what it says."""
     index = json.loads((folder / "packed.json").read_text())
     change(index)
+    index["sha256"] = checksum(index)
     (folder / "packed.json").write_text(json.dumps(index))
 
 

@@ -126,7 +126,8 @@ FIRST = ("halves", "train", "shards", 0)
     [
         (at("format", value="images"), "format must be 'zfcuda packed images', got 'images'"),
         (at("format", value=None), "format must be of the type str, got None"),
-        (at("version", value=2), "version 2 of packed images, where 1 is read: pack them anew"),
+        (at("version", value=1), "version 1 of packed images, where 2 is read: pack them anew"),
+        (at("version", value=3), "version 3 of packed images, where 2 is read: pack them anew"),
         (at("version", value=True), "version must be of the type int, got True"),
         (at("complete", value=1), "complete must be of the type bool, got 1"),
         (at("classes", value=[1, 2, 3]), "classes must be a list of names"),
@@ -184,6 +185,44 @@ def test_an_index_that_is_none(folder, text):
     for call in (lambda: data.open(folder), lambda: data.pack(made(), folder)):
         with pytest.raises(zfcuda.DataError, match=r"packed\.json: "):
             call()
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('"seed": 0', '"seed": 1'),
+        ('"a"', '"d"'),
+        ('"test-00000.npy"', '"test-00009.npy"'),
+        ('"digest": "', '"digest": "0'),
+        ('"complete": true', '"complete": false'),
+        ('"options"', '"more": 1, "options"'),
+    ],
+)
+def test_an_index_that_was_edited(folder, before, after):
+    """Nothing of it is trusted, whatever the size of the set: of large ones no shard is read to its end."""
+    path = folder / "packed.json"
+    text = path.read_text()
+    assert before in text
+    if before == '"digest": "':  # which stays as long as it is
+        start = text.index(before) + len(before)
+        path.write_text(text[:start] + ("1" if text[start] == "0" else "0") + text[start + 1 :])
+    else:
+        path.write_text(text.replace(before, after, 1))
+    message = r"packed\.json: is damaged or was edited: its SHA-256 is not the one that it names"
+    with pytest.raises(zfcuda.DataError, match=message):
+        data.open(folder)
+    with pytest.raises(zfcuda.DataError, match=message + "; pass another folder, or delete this one"):
+        data.pack(made(), folder)
+
+
+def test_shards_that_have_changed_places(folder):
+    """The pixels of one under the name of another, with the labels of that one."""
+    names = [folder / f"train-0000{i}.npy" for i in (0, 1)]
+    first, second = (name.read_bytes() for name in names)
+    names[0].write_bytes(second)
+    names[1].write_bytes(first)
+    with pytest.raises(zfcuda.DataError, match=r"train-0000\d\.npy: is damaged: its SHA-256 is not that of the index"):
+        data.open(folder)
 
 
 def test_labels_and_names_that_do_not_fit(folder):

@@ -1,6 +1,6 @@
 """The index of packed images: a file of JSON that says what the other files in its folder hold.
 
-{"format": "zfcuda packed images", "version": 1, "complete": true,
+{"format": "zfcuda packed images", "version": 2, "complete": true, "sha256": of all else that is here,
  "classes": [name, ...], "image_shape": [H, W, C],
  "source": SHA-256 of what was packed, "options": {"seed": ..., "shard_images": ...},
  "halves": {"train": HALF, "test": HALF}}
@@ -31,7 +31,7 @@ from ..names import printable
 
 INDEX = "packed.json"
 FORMAT = "zfcuda packed images"
-VERSION = 1
+VERSION = 2
 HALVES = ("train", "test")
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")  # of a file in the folder, and nowhere else
@@ -81,7 +81,14 @@ class Index:
 
     def save(self, folder: Path) -> None:
         content = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
+        content["sha256"] = checksum(content)
         write_atomically(folder / INDEX, json.dumps(content, indent=1).encode())
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """The SHA-256 of what an index says, but for the one that it has."""
+    rest = {name: value for name, value in content.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def sha256_of(path: Path) -> str:
@@ -107,7 +114,7 @@ def read_index(folder: Path) -> Index:
         raise DataError(f"{where}: cannot be read as the index of packed images ({reason})") from error
     try:
         return _index(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: {error}") from None
 
 
@@ -116,6 +123,8 @@ def _index(content: Any) -> Index:
         raise ValueError(f"format must be {FORMAT!r}, got {content['format']!r:.80}")
     if _value(content, "version", int) != VERSION:
         raise ValueError(f"version {content['version']} of packed images, where {VERSION} is read: pack them anew")
+    if _checksum(content, "sha256") != checksum(content):
+        raise ValueError("is damaged or was edited: its SHA-256 is not the one that it names")
     classes = tuple(_value(content, "classes", list))
     if not classes or not all(isinstance(one, str) for one in classes):
         raise ValueError("classes must be a list of names")

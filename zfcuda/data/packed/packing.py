@@ -101,9 +101,12 @@ def _begun(out: Path, index: Index) -> Index | None:
                 f"{where} must be an empty folder, or one in which packing was begun; it holds other files"
             )
         return None
-    before = read_index(out)
-    what = "packed" if before.complete else "begun"
     way_out = "pass another folder, or delete this one"
+    try:
+        before = read_index(out)
+    except DataError as error:
+        raise DataError(f"{error}; {way_out}") from None
+    what = "packed" if before.complete else "begun"
     options = {"image_shape": index.image_shape, **index.options}
     for name, now in options.items():
         then = {**before.options, "image_shape": before.image_shape}[name]
