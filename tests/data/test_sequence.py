@@ -176,6 +176,12 @@ class Broken(Pairs):
             TypeError,
             r"uint8 .*got float64 .* leave out transforms",
         ),
+        (
+            lambda: data.SequenceDataset([(np.zeros((3, 16, 18), np.uint8), 0)]),
+            TypeError,
+            r"list\[0\]: an image must be \(H,W,C\), and \(3, 16, 18\) looks like \(C,H,W\): transpose it",
+        ),
+        (lambda: data.SequenceDataset([(np.zeros((1, 16, 18), np.uint8), 0)]), TypeError, r"looks like \(C,H,W\)"),
         (lambda: data.SequenceDataset([(None, 0)]), TypeError, r"list\[0\]: an image must be one of Pillow's"),
         (
             lambda: data.SequenceDataset(Broken()),

@@ -127,6 +127,8 @@ def _array(image: Any, where: str) -> np.ndarray:
             f"{where}: an image must be one of Pillow's, or uint8 (H,W,C) or (H,W), got {array.dtype} {array.shape} "
             f"({type(image).__name__}); leave out transforms that make tensors"
         )
+    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+        raise TypeError(f"{where}: an image must be (H,W,C), and {array.shape} looks like (C,H,W): transpose it")
     return array if array.ndim == 3 else array[..., None]
 
 
