@@ -93,8 +93,13 @@ def read_text(path: str | os.PathLike[str]) -> str:
 def read_json(path: str | os.PathLike[str]) -> Any:
     """What a file of JSON holds. Errors as of `read_text`; ValueError also where it is no JSON, nested deeper than can
     be read, or names something twice, of which JSON readers keep the last."""
+    return parse_json(read_text(path))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What JSON says. ValueError where it is none, nested deeper than can be read, or names something twice."""
     try:
-        return json.loads(read_text(path), object_pairs_hook=_each_once)
+        return json.loads(text, object_pairs_hook=_each_once)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 

@@ -197,6 +197,13 @@ def test_halves_that_cannot_be_told(tmp_path, names, message):
         ({"1.png": b"x", "1.json": b'{"label": true}'}, r"1\.json: holds no label"),
         ({"1.png": b"x", "1.json": b'{"label": ""}'}, r"1\.json: holds no label"),
         ({"1.png": b"x", "1.json": b'{"label":' + b"[" * 200_000}, r"1\.json: holds no label"),
+        ({"1.png": b"x", "1.cls": b"1_0"}, r"1\.cls: holds no label, a whole number \(invalid literal b'1_0'\)"),
+        ({"1.png": b"x", "1.cls": b"0", "1.a.cls": b"0"}, r"1\.a\.cls: is the second \.cls of a sample"),
+        (
+            {"1.png": b"x", "1.json": b'{"label": 0}', "1.a.json": b'{"label": 0}'},
+            r"1\.a\.json: is the second \.json of a sample",
+        ),
+        ({"1.png": b"x", "1.json": b'{"label": 1, "label": 0}'}, r"1\.json: .* \('label' is named twice\)"),
         ({"1.png": b"x", "1.json": b" " * 2**21}, r"1\.json: holds 2,097,152 bytes, more than the 1,048,576"),
     ],
 )
@@ -204,6 +211,17 @@ def test_what_is_no_sample(tmp_path, files, message):
     shard(tmp_path / "train-0.tar", files | samples(10, 6))
     with pytest.raises(zfcuda.DataError, match=message):
         data.open(tmp_path)
+
+
+def test_what_a_label_of_its_own_leaves_unread(tmp_path):
+    """Wherever they stand: a .cls is the label, and a .json beside it need not have any, nor be one."""
+    for i, files in enumerate(({"1.json": b"{}", "1.cls": b"2"}, {"1.cls": b"2", "1.json": b"{", "1.a.json": b"5"})):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        shard(folder / "train-0.tar", {"1.png": picture(0), **files} | samples(10, 6))
+        split = data.open(folder, hold_out=0.3)
+        found = {half.identifier(at): int(half.labels[at]) for half in split for at in range(len(half))}
+        assert found[f"{folder}/train-0.tar/1.png"] == 2
 
 
 def test_a_shard_without_samples(tmp_path):

@@ -2,14 +2,14 @@
 
     train-000.tar: 0001.jpg 0001.cls 0002.jpg 0002.json ...
 
-A sample has one picture (.jpg, .png, ...) and a label: .cls, a whole number as text, or .json, an object with "label",
-a whole number or the name of a class. What else it has plays no part. Shards are plain tars, opened when they are read.
+A sample has one picture (.jpg, .png, ...) and a label: .cls, a whole number as text, or without one .json, an object
+with "label", a whole number or the name of a class. What else it has plays no part. Shards are plain tars, opened when
+they are read.
 """
 
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 import tarfile
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..errors import DataError
+from ..files import parse_json
 from .dataset import Split, check_numbers
 from .files import Files, check_file
 from .folders import Listed, Reading, read_halves
@@ -167,7 +168,7 @@ def _samples(path: Path) -> Iterator[_Sample]:
     shown = printable(str(path))
     check_file(path)
     pictures: dict[str, _Sample] = {}
-    labels: dict[str, tuple[str, Label]] = {}
+    labels: dict[tuple[str, str], tuple[str, Label | DataError]] = {}
     try:
         with path.open("rb") as file:
             stream = Stream(file, shown)
@@ -189,18 +190,27 @@ def _samples(path: Path) -> Iterator[_Sample]:
                             f"{printable(pictures[key].name)}"
                         )
                     pictures[key] = _Sample(name, member.offset_data, member.size, -1)
-                elif key not in labels or kind == ".cls":
+                    continue
+                try:
+                    if (key, kind) in labels:
+                        raise DataError(f"{shown}/{printable(name)}: is the second {kind} of a sample")
                     check_size(f"{shown}/{printable(name)}", member.size, _LABEL_LIMIT)
-                    labels[key] = name, _label(stream.take(member.offset_data, member.size), kind, shown, name)
+                    data = stream.take(member.offset_data, member.size)
+                    labels[key, kind] = name, _label(data, kind, shown, name)
+                except DataError as error:  # nobody asks for a .json beside a .cls
+                    labels[key, kind] = name, error
     except DataError:
         raise
     except Exception as error:  # tarfile raises whatever the damage makes it raise
         raise DataError(f"{shown}: the archive is damaged or cut short ({error})") from error
     for key, sample in pictures.items():
-        if key not in labels:
+        found = labels.get((key, ".cls")) or labels.get((key, ".json"))
+        if found is None:
             raise DataError(f"{shown}/{printable(sample.name)}: has no label beside it, {printable(key)}.cls or .json")
-        yield sample._replace(label=labels[key][1])
-    for key, (name, _) in labels.items():
+        if isinstance(found[1], DataError):
+            raise found[1]
+        yield sample._replace(label=found[1])
+    for (key, _), (name, _) in labels.items():
         if key not in pictures:
             raise DataError(f"{shown}/{printable(name)}: has no picture beside it, {printable(key)}.jpg or another")
 
@@ -208,14 +218,16 @@ def _samples(path: Path) -> Iterator[_Sample]:
 def _label(data: bytes, kind: str, shard: str, name: str) -> Label:
     try:
         if kind == ".cls":
+            if b"_" in data:  # which is a number's in Python
+                raise ValueError(f"invalid literal {data!r:.80}")
             return int(data)
-        content = json.loads(data)
+        content = parse_json(data)
         label = content.get("label") if isinstance(content, dict) else None
         if type(label) is int:
             return label
         if isinstance(label, str) and label:
             return printable(label)
         raise ValueError("label must be a whole number or a name")
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         what = "a whole number" if kind == ".cls" else 'JSON with "label", a whole number or a name'
         raise DataError(f"{shard}/{printable(name)}: holds no label, {what} ({error})") from error
