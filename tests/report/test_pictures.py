@@ -13,6 +13,16 @@ def test_projection_zero_is_grey_and_scale_is_symmetric():
     assert picture[0, :, 0].tolist() == [1, 128, 192]
 
 
+def test_a_few_strong_pixels_do_not_leave_the_others_grey():
+    projection = np.zeros((20, 20, 3), np.float32)
+    projection[:10] = np.linspace(-1, 1, 600).reshape(10, 20, 3)
+    projection[0, 0, :2] = 100, -100
+    picture = pictures.from_projection(projection)
+    assert picture[0, 0, :2].tolist() == [255, 0]
+    np.testing.assert_allclose(picture[1:10], 128 + 127 * projection[1:10], atol=2)
+    assert (picture[10:] == 128).all()
+
+
 def test_projection_of_nothing_is_grey():
     assert (pictures.from_projection(np.zeros((2, 2, 3))) == 128).all()
 

@@ -1,8 +1,10 @@
-"""Matplotlib figures for the results of analyses: imported only when somebody plots, and never with a window."""
+"""What the pictures of results have in common; Matplotlib is imported only when somebody plots, and opens no window."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,3 +28,13 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 6.4, height: floa
 def plain(text: str) -> str:
     """Text that Matplotlib shows as it is: a dollar sign would start a formula."""
     return text.replace("$", r"\$")
+
+
+def full_swing(projection: np.ndarray) -> float:
+    """The magnitude at which a projection is shown black or in full colour; 0 where there is nothing to be seen.
+
+    One in two hundred of its values that are not 0 may be larger, and is cut off: of deep layers a few pixels
+    are many times as strong as the others, and would leave all else grey.
+    """
+    magnitudes = np.abs(projection[projection != 0])
+    return float(np.quantile(magnitudes, 0.995, method="higher")) if magnitudes.size else 0.0

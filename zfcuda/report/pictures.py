@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from ..analysis.figures import full_swing
 from ..files import write_atomically
 
 if TYPE_CHECKING:
@@ -31,12 +32,13 @@ def _as_rgb(pictures: np.ndarray) -> np.ndarray:
 
 
 def from_projection(projection: np.ndarray, scale: float | None = None) -> np.ndarray:
-    """Projection (H,W,C) -> uint8 (H,W,3): zero is mid grey, `scale` (the largest magnitude if None) is full swing."""
+    """Projection (H,W,C) -> uint8 (H,W,3): zero is mid grey, `scale` (by default its `full_swing`) and what is beyond
+    are black or full colour."""
     projection = np.asarray(projection, np.float32)
     if projection.ndim != 3:
         raise ValueError(f"projection must have shape (H, W, C), got {projection.shape}")
-    largest = float(np.abs(projection).max()) if scale is None else float(scale)
-    swing = projection * (127.0 / largest) if largest > 0 else np.zeros_like(projection)
+    scale = full_swing(projection) if scale is None else float(scale)
+    swing = projection * (127.0 / scale) if scale > 0 else np.zeros_like(projection)
     return _as_rgb(np.clip(np.rint(MID_GREY + swing), 0, 255).astype(np.uint8))
 
 
