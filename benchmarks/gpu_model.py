@@ -1,4 +1,4 @@
-"""What the machine code of the convolution kernels allows: GPUs, tiles, and the bound of a k-tile.
+"""What the machine code of the convolution kernels allows: GPUs, and the bound of a k-tile.
 
 A k-tile takes an SM at least the cycles of its busiest pipe (`Kernel.cycles`), whatever the latencies: blocks that
 share an SM share its pipes.
@@ -7,19 +7,16 @@ share an SM share its pipes.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import gpu_sass
+from gpu_tile import CELLS, PIXEL, Tile
 
-PRECISIONS = {"Fp32": "fp32", "Tf32": "tf32", "Bf16": "bf16"}
 _ROW = 16  # bytes of a WindowRow (windows.cuh)
-_CELLS = 8, 64  # rows and columns that the tile of a patch has (patch_tiles.cuh)
-_PATCH_COLS = 72
+_PATCH_COLS = 72  # that a patch of y has (patch_tiles.cuh)
 REGION = 512  # pixels, at most, of a region of a weight gradient (wgrad_patch.cuh)
-_PIXEL = 32  # bytes that a stage has of a pixel
 
 
 @dataclass(frozen=True)
@@ -91,108 +88,6 @@ def busy_cycles(counts: gpu_sass.Counts, gpu: Gpu) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """What a block computes, from the template arguments of csrc/kernels/conv/mma.cuh, wgmma.cuh, ffma.cuh,
-    patch_tiles.cuh and image_patch.cuh."""
-
-    precision: str
-    rows: int
-    cols: int
-    warps: int
-    stages: int
-    min_blocks: int
-    efficiency: float  # kEfficiency
-    more_reads: int  # cycles beyond one an instruction in which a warp reads its operands, a k-tile; of a patch, a turn
-    tap_rows: int = 0  # of a patch of y: taps below each other that are multiplied in a turn of the loop over taps
-    of_image: bool = False  # its rows are read from a patch of the image
-    chunk: int = 4  # elements of 16 bytes that are multiplied, in float32
-    is_wgmma: bool = False
-
-    @classmethod
-    def parse(cls, text: str) -> Tile | None:
-        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "WgmmaTile<Bf16, 2, 256, 4, 1>", "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>",
-        "PatchTile<Bf16, 16, 4>", "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>",
-        "FfmaImageTile<2, 3, 3, 3, 2>"."""
-        if found := re.match(r"MmaTile<(\w+), ([\d, ]+)>", text):
-            warps_m, warps_n, rows, cols, stages, blocks = map(int, found[2].split(", "))
-            precision = PRECISIONS[found[1]]
-            more = 3 * (rows + cols) // 8 if precision == "tf32" else 0  # 16 bytes a lane; else by ldmatrix
-            size = warps_m * rows, warps_n * cols, warps_m * warps_n
-            efficiency = min(1.0, size[0] * size[1] / (64.0 * (size[0] + size[1])))
-            return cls(precision, *size, stages, blocks, efficiency, more)
-        if found := re.match(r"WgmmaTile<(\w+), ([\d, ]+)>", text):
-            groups, cols, stages, blocks = map(int, found[2].split(", "))
-            rows = 64 * groups
-            efficiency = 2 * rows * cols / (rows + cols) / 128
-            more = (64 + cols) // 4  # a warpgroup's tensor cores read both operands, lines of 128 bytes
-            size = rows, cols, 4 * groups
-            return cls(PRECISIONS[found[1]], *size, stages, blocks, efficiency, more, is_wgmma=True)
-        if found := re.match(r"FfmaTile<([\d, ]+)>", text):
-            warps_m, warps_n, lanes_m, lanes_n, m, n, stages, blocks = map(int, found[1].split(", "))
-            efficiency = 1.0 if m * n >= 64 else 0.85 if m * n >= 32 else 0.6
-            more = 4 * (m * (max(lanes_m, 8) // 8 - 1) + n * (max(lanes_n, 8) // 8 - 1))
-            size = warps_m * lanes_m * m, warps_n * lanes_n * n, warps_m * warps_n
-            return cls("fp32", *size, stages, blocks, efficiency, more)
-        if found := re.match(r"FfmaImageTile<([\d, ]+)>", text):
-            warps_m, warps_n, chunk, stages, blocks = map(int, found[1].split(", "))
-            size = 64 * warps_m, 32 * warps_n, warps_m * warps_n
-            return cls("fp32", *size, stages, blocks, 1.0, 0, of_image=True, chunk=chunk)
-        if found := re.match(r"(Wgrad)?ImageTile<(\w+), ([\d, ]+)>", text):
-            warps_m, warps_n, rows, cols, stages, blocks = map(int, found[3].split(", "))
-            size = warps_m * rows, warps_n * cols, warps_m * warps_n
-            more = 0 if found[1] else 3 * 2 * cols // 16  # filters, 16 bytes a lane
-            return cls(PRECISIONS[found[2]], *size, stages, blocks, 0.8, more, of_image=True)
-        if found := re.match(r"PatchTile<(\w+), (\d+), (\d+)>", text):
-            precision, cols, tap_rows = PRECISIONS[found[1]], int(found[2]), int(found[3])
-            wide = cols >= (12 if precision == "fp32" else 16)
-            # Filters 4 bytes a lane and column block of 4; in float32 filters are the same for all lanes, pixels not.
-            more = 3 * (4 + tap_rows - 1) if precision == "fp32" else tap_rows * (cols // 4 - 1)
-            return cls(precision, math.prod(_CELLS), cols, 4, 2, 3, 0.9 if wide else 0.6, more, tap_rows)
-        return None
-
-    @property
-    def main_loop(self) -> str:
-        if self.of_image:
-            return "patch"
-        return "ffma" if self.precision == "fp32" else "wgmma" if self.is_wgmma else "mma"
-
-    @property
-    def name(self) -> str:
-        """As plans have it."""
-        return f"{self.main_loop} {self.rows}x{self.cols}"
-
-    @property
-    def element(self) -> int:
-        """Bytes."""
-        return 2 if self.precision == "bf16" else 4
-
-    @property
-    def line(self) -> int:
-        """Bytes that a row has in a k-tile."""
-        return _PIXEL if self.tap_rows else 128 if self.is_wgmma else 16 * self.chunk
-
-    @property
-    def depth(self) -> int:
-        return self.line // self.element
-
-    @property
-    def multiply_adds(self) -> int:
-        """Of a k-tile."""
-        return self.rows * self.cols * self.depth
-
-    def k_major(self, rows: int) -> int:
-        """Bytes of a k-tile of an operand."""
-        if self.is_wgmma:
-            return rows * self.line
-        return {"fp32": rows * 72, "tf32": (rows + rows // 16) * 64, "bf16": rows * 64}[self.precision]
-
-    def mn_major(self, rows: int) -> int:
-        if self.is_wgmma:
-            return rows * self.line
-        return 64 * (rows + {"fp32": 8, "tf32": 4, "bf16": 8}[self.precision])
-
-
-@dataclass(frozen=True)
 class Kernel:
     """A product of csrc/kernels/conv/ as compiled."""
 
@@ -222,6 +117,19 @@ class Kernel:
         """With the bytes of a copy of either operand: "fprop bf16 mma 128x128, 16/16 B"."""
         widths = f"{self.width_a * self.tile.element}/{self.width_b * self.tile.element} B"
         return f"{self.operation} {self.tile.precision} {self.tile.name}, {widths}{'' if self.dense else ', taps'}"
+
+    def serves(self, depth: int, channels: int) -> bool:
+        """Whether it is launched where its tile is chosen, of which there may be several; `depth`: taps of so many
+        channels."""
+        return True
+
+    def k_tiles(self, depth: int, channels: int) -> int:
+        return -(-depth // self.tile.depth)
+
+    def work(self, gpu: Gpu, tiles: int, k_tiles: float, around: float, filled: tuple[float, float]) -> float:
+        """Cycles of an SM for so many tiles, `filled` rows and columns of which exist; `around`: before and after the
+        k-tiles of each."""
+        return tiles * (k_tiles * self.bound(gpu, *filled)[1] + around)
 
     @property
     def copies_a(self) -> bool:
@@ -307,6 +215,47 @@ class Kernel:
 
 
 @dataclass(frozen=True)
+class TmaKernel(Kernel):
+    """A forward convolution whose k-tiles the tensor memory accelerator copies (fprop_tma.cuh), of lines of `line`
+    bytes."""
+
+    line: int
+
+    @classmethod
+    def parse(cls, code: gpu_sass.Code, name: str) -> TmaKernel | None:
+        found = re.match(r"(?:void )?(fprop_tma_kernel<(.*?>), (\d+)>)\(", name.replace(" >", ">"))
+        if not found or code.loop is None or (tile := Tile.parse(found[2])) is None:
+            return None
+        return cls(code, found[1], "fprop", tile, 8, 8, True, int(found[3]))
+
+    @property
+    def name(self) -> str:
+        return f"{self.operation} {self.tile.precision} {self.tile.name}, lines of {self.line} B"
+
+    @property
+    def dynamic_shared(self) -> int:
+        """Two mbarriers a stage."""
+        tile = self.tile
+        return tile.stages * (tile.line * (tile.rows + tile.cols) + 16)
+
+    def serves(self, depth: int, channels: int) -> bool:
+        """Short lines, where they make fewer k-tiles (tma_windows.h)."""
+        long, short = (dataclasses.replace(self, line=line).k_tiles(depth, channels) for line in (128, 64))
+        return self.line == (64 if short < long else 128)
+
+    def k_tiles(self, depth: int, channels: int) -> int:
+        """A line is of one tap."""
+        lines = depth // channels * -(-channels * self.tile.element // self.line)
+        return -(-lines * self.line // self.tile.line)
+
+    def work(self, gpu: Gpu, tiles: int, k_tiles: float, around: float, filled: tuple[float, float]) -> float:
+        """What comes from L2 comes while tiles are stored, too."""
+        cycles = self.cycles(gpu, *filled)
+        copies = tiles * k_tiles * cycles.pop("L2") + around
+        return max(copies, tiles * (k_tiles * max(cycles.values()) + around))
+
+
+@dataclass(frozen=True)
 class PatchKernel(Kernel):
     """The transposed convolution to few channels (dgrad_patch.cuh). A k-tile has all taps of a window, any size:
     in the record a square."""
@@ -340,12 +289,12 @@ class PatchKernel(Kernel):
 
     @property
     def patch_pixels(self) -> int:
-        return (_CELLS[0] + self.taps_computed // self.taps[1] - 1) * _PATCH_COLS
+        return (CELLS[0] + self.taps_computed // self.taps[1] - 1) * _PATCH_COLS
 
     @property
     def filter_bytes(self) -> int:
         """Of a k-tile."""
-        return self.taps_computed * _PIXEL * self.tile.cols
+        return self.taps_computed * PIXEL * self.tile.cols
 
     @property
     def multiply_adds(self) -> int:
@@ -363,13 +312,13 @@ class PatchKernel(Kernel):
 
     @property
     def dynamic_shared(self) -> int:
-        stage = (self.patch_pixels + 4) * _PIXEL + self.filter_bytes
+        stage = (self.patch_pixels + 4) * PIXEL + self.filter_bytes
         return 4 * self.patch_pixels + self.tile.stages * stage
 
     def from_l2(self, rows: float, cols: float) -> float:
         """All of a patch, but for the tap rows that fill up."""
-        down, across = (cells + taps - 1 for cells, taps in zip(_CELLS, self.taps, strict=True))
-        return down * across * _PIXEL + self.filter_bytes
+        down, across = (cells + taps - 1 for cells, taps in zip(CELLS, self.taps, strict=True))
+        return down * across * PIXEL + self.filter_bytes
 
 
 @dataclass(frozen=True)
@@ -424,6 +373,6 @@ def plain(name: str) -> str:
 
 def kernels(codes: Sequence[gpu_sass.Code], names: Sequence[str]) -> list[Kernel]:
     """The products among them, whose plain names these are."""
-    kinds = (Kernel, PatchKernel, ImageKernel)
+    kinds = (Kernel, TmaKernel, PatchKernel, ImageKernel)
     found = [kind.parse(code, name) for code, name in zip(codes, names, strict=True) for kind in kinds]
     return sorted((one for one in found if one), key=lambda one: (one.operation, one.name))

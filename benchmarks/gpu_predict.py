@@ -14,7 +14,8 @@ from dataclasses import dataclass
 
 import gpu_sass
 from case_kinds import Block, Case, Conv, Dense, Pool, pair
-from gpu_model import GPUS, REGION, Gpu, ImageKernel, Kernel, PatchKernel, Tile
+from gpu_model import GPUS, REGION, Gpu, ImageKernel, Kernel, PatchKernel
+from gpu_tile import Tile
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
 _MAX_GATHERS = 7  # kMaxGathers (block_grad.cuh)
@@ -34,8 +35,8 @@ ASSUMPTIONS = (
     f"clocks: {', '.join(f'{gpu.name} {gpu.ghz} GHz' for gpu in GPUS)}; copies: "
     f"{', '.join(f'{gpu.name} {gpu.copy / 1e12:.1f} TB/s' for gpu in GPUS)}, each array once",
     f"blocks go to SMs evenly and whole; {PROLOGUE} cycles before and after the k-tiles of a block (a guess), hidden "
-    "by other blocks on its SM; sums over splits read their parts from L2",
-    "latencies, bank conflicts and launches cost nothing",
+    "by other blocks on its SM, or by copies for its next tile; sums over splits read their parts from L2",
+    "latencies, bank conflicts, launches and what the tensor memory accelerator does cost nothing",
 )
 
 
@@ -56,6 +57,7 @@ class Product:
     rows: int
     cols: int
     depth: int
+    channels: int  # of a tap
     size: int  # of the result
     vector_a: bool
     vector_b: bool
@@ -91,16 +93,16 @@ def _geometry(conv: Conv) -> tuple[int | tuple[int, int], ...]:
 def product(conv: Conv, operation: str, precision: str) -> Product:
     vector = 8 if precision == "bf16" else 4
     vector_c, vector_k = conv.channels % vector == 0, conv.maps % vector == 0
-    pixels = conv.n * math.prod(conv.output)
+    pixels, (x, y, w) = conv.n * math.prod(conv.output), _sizes(conv)
     window = math.prod(pair(conv.kernel)) * conv.channels
     if operation in ("fprop", "block"):
-        return Product(operation, precision, 1, pixels, conv.maps, window, pixels * conv.maps, vector_c, vector_c)
+        return Product(operation, precision, 1, pixels, conv.maps, window, conv.channels, y, vector_c, vector_c)
     if operation == "dgrad":
         every = phases(conv)
         most, taps = (max(column) for column in zip(*every, strict=True))
-        sizes = conv.n * most, conv.channels, taps * conv.maps, _sizes(conv)[0]
+        sizes = conv.n * most, conv.channels, taps * conv.maps, conv.maps, x
         return Product(operation, precision, len(every), *sizes, vector_k, vector_c)
-    return Product(operation, precision, 1, conv.maps, window, pixels, conv.maps * window, vector_k, vector_c)
+    return Product(operation, precision, 1, conv.maps, window, pixels, conv.channels, w, vector_k, vector_c)
 
 
 def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
@@ -111,7 +113,7 @@ def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
     vector = 8 if wanted.precision == "bf16" else 4
     a = vector if wanted.vector_a else 1
     b = vector if wanted.vector_a and wanted.vector_b else 1
-    found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b)]
+    found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b) and k.serves(wanted.depth, wanted.channels)]
     return sorted(found, key=lambda k: (-k.tile.rows * k.tile.cols, -k.tile.rows))
 
 
@@ -130,7 +132,7 @@ def _split_cost(wanted: Product, tile: Tile, blocks: int, splits: int, gpu: Gpu)
 def plan_splits(kernel: Kernel, wanted: Product, splits: int, gpu: Gpu) -> Plan:
     tile = kernel.tile
     blocks = wanted.batches * math.ceil(wanted.rows / tile.rows) * math.ceil(wanted.cols / tile.cols)
-    k_tiles = math.ceil(wanted.depth / tile.depth)
+    k_tiles = kernel.k_tiles(wanted.depth, wanted.channels)
     per_split = math.ceil(k_tiles / max(1, min(splits, k_tiles)))
     splits = max(1, math.ceil(k_tiles / max(1, per_split)))
     cost = _cost(tile, blocks * splits, per_split, gpu) + _split_cost(wanted, tile, blocks, splits, gpu)
@@ -140,7 +142,7 @@ def plan_splits(kernel: Kernel, wanted: Product, splits: int, gpu: Gpu) -> Plan:
 def plan_tile(kernel: Kernel, wanted: Product, gpu: Gpu) -> Plan:
     tile = kernel.tile
     blocks = plan_splits(kernel, wanted, 1, gpu).blocks
-    most = math.ceil(wanted.depth / tile.depth) // _MIN_K_TILES_PER_SPLIT
+    most = kernel.k_tiles(wanted.depth, wanted.channels) // _MIN_K_TILES_PER_SPLIT
     best = plan_splits(kernel, wanted, max(1, min(tile.min_blocks * gpu.sms // blocks, most)), gpu)
     for waves in range(tile.min_blocks + 1, _MOST_WAVES + 1):
         splits = min(waves * gpu.sms // blocks, most)
@@ -395,14 +397,15 @@ def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None =
     x, y, w = _sizes(conv)
     w_bytes = w * (4 if operation.endswith("wgrad") else tile.element)
     moved = (x * tile.element + (y * tile.element if y_bytes is None else y_bytes) + w_bytes) / gpu.copy
-    bound, cycles = plan.kernel.bound(gpu, *_filled(tile, product(conv, operation, tile.precision)))
+    filled = _filled(tile, product(conv, operation, tile.precision))
     blocks, k_tiles = _work(plan, conv, operation)
     most = math.ceil(blocks / gpu.sms)
     prologue = PROLOGUE / min(most, plan.kernel.resident(gpu))
-    computed = most * (k_tiles * cycles + prologue) / gpu.hertz
+    computed = plan.kernel.work(gpu, most, k_tiles, prologue, filled) / gpu.hertz
     size = {"dgrad": x, "wgrad": w}.get(operation.split()[-1], y)
     summed = 4 * (plan.splits + 1) * size / (gpu.l2 * gpu.sms * gpu.hertz) if plan.splits > 1 else 0.0
-    return Step(max(computed, moved) + summed, bound if computed >= moved else "memory", plan, blocks)
+    bound = plan.kernel.bound(gpu, *filled)[0] if computed >= moved else "memory"
+    return Step(max(computed, moved) + summed, bound, plan, blocks)
 
 
 def _filled(tile: Tile, wanted: Product) -> tuple[float, float]:

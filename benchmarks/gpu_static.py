@@ -30,6 +30,7 @@ import gpu_memory
 import gpu_model
 import gpu_predict
 import gpu_sass
+import gpu_tile
 import record
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -124,11 +125,12 @@ def layers(batch: int) -> list[cases.Problem]:
 def _layer_records(
     kernels: Sequence[gpu_model.Kernel], gpus: Sequence[gpu_model.Gpu], batch: int
 ) -> list[dict[str, Any]]:
-    """Those for which there are kernels: those that are chosen without a plan, and wgmma's, which a plan names."""
+    """Those for which there are kernels: those that are chosen without a plan, and those of either main loop of wgmma,
+    which a plan names."""
     records = []
-    wgmma = [kernel for kernel in kernels if kernel.tile.is_wgmma]
-    others = [kernel for kernel in kernels if not kernel.tile.is_wgmma]
-    every = itertools.product(layers(batch), ((others, ""), (wgmma, ", wgmma")), gpu_model.PRECISIONS.values())
+    groups: list[tuple[list[gpu_model.Kernel], str]] = [([k for k in kernels if not k.tile.is_wgmma], "")]
+    groups += [([k for k in kernels if k.tile.main_loop == loop], f", {loop}") for loop in ("wgmma", "tma")]
+    every = itertools.product(layers(batch), groups, gpu_tile.PRECISIONS.values())
     for (case, direction), (chosen, suffix), precision in every:
         try:
             found = {gpu.name: gpu_predict.predict(chosen, case, direction, precision, gpu) for gpu in gpus}
@@ -172,7 +174,7 @@ def _memory_table(records: Sequence[dict[str, Any]], gpus: Sequence[str]) -> str
 
 
 def _layer_table(records: Sequence[dict[str, Any]], gpus: Sequence[str]) -> str:
-    precisions = list(gpu_model.PRECISIONS.values())
+    precisions = list(gpu_tile.PRECISIONS.values())
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for one in records:
         times = " / ".join(f"{one['ms'][gpu]:.3g}" for gpu in gpus)

@@ -11,6 +11,7 @@ import gpu_model
 import gpu_predict
 import gpu_sass
 import gpu_static
+import gpu_tile
 import pytest
 
 from tests.benchmarks.test_gpu_sass import disassembly
@@ -120,6 +121,21 @@ def test_a_kernel_of_tensor_cores():
     assert kernel.share(H200) == pytest.approx(256 / 585, rel=1e-3)
     assert kernel.bound(H200, rows=12, cols=128)[0] == "tensor"
     assert kernel.cycles(H200, rows=12, cols=128)["L2"] == 140 * 64 / 28
+
+
+def test_kernels_fed_by_the_tensor_memory_accelerator():
+    """Their loop has the products alone, and what comes from L2 comes while a tile is stored, too."""
+    names = [f"void fprop_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4>, {line}>(TensorMap)" for line in (64, 128)]
+    long, short = gpu_model.kernels([code(["HGMMA.64x128x16.F32.BF16"] * 8 + ["LOP3.LUT"] * 60)] * 2, names)
+    assert long.name == "fprop bf16 tma 192x256, lines of 128 B"
+    assert long.dynamic_shared == 4 * (448 * 128 + 16)
+    assert long.resident(H200) == 1
+    assert [round(found) for found in long.cycles(H200).values() if found] == [1536, 360, 1152, 204, 2048]
+    assert long.work(H200, 3, 10, 2500, (192, 256)) == 3 * 10 * 2048 + 2500
+    assert long.work(H200, 3, 1, 2500, (192, 256)) == 3 * (1536 + 2500)
+    for channels, expected in ((8, (9, 5)), (64, (9, 9)), (96, (18, 14)), (128, (18, 18))):
+        assert tuple(one.k_tiles(9 * channels, channels) for one in (long, short)) == expected
+        assert long.serves(9 * channels, channels) == (expected[0] <= expected[1])
 
 
 def test_a_kernel_of_fmas():
@@ -234,7 +250,7 @@ def recorded():
     """The kernels of the record, their main loops as counted then."""
     codes = []
     for one in RECORD["kernels"]:
-        tile = gpu_model.Tile.parse(one["template"].partition("<")[2])
+        tile = gpu_tile.Tile.parse(one["template"].partition("<")[2])
         turns = max(
             1, tile.tap_rows
         )  # of the loop over taps: a patch's k-tile is recorded with as many columns of them
@@ -281,6 +297,19 @@ def test_plans_are_those_of_the_kernels(module, untuned, precision, batch):
             plan = gpu_predict.conv_plan(untuned, conv, operation, precision, H200)
             expected = module.plan_candidates(name, precision, shape_of(module, conv), None)[0]
             assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
+
+
+@pytest.mark.parametrize("batch", [1, 128])
+def test_splits_of_tma_are_those_of_the_kernels(module, recorded, batch):
+    kernels = [kernel for kernel in recorded if kernel.tile.is_tma]
+    for case in CONVS:
+        conv = gpu_predict.as_conv(case.with_batch(batch))
+        wanted, expected = gpu_predict.product(conv, "fprop", "bf16"), {}
+        for name, splits in module.plan_candidates("conv2d", "bf16", shape_of(module, conv), None):
+            if name.startswith("tma"):
+                expected.setdefault(name, splits)
+        plans = [gpu_predict.plan_tile(kernel, wanted, H200) for kernel in gpu_predict.candidates(kernels, wanted)]
+        assert {plan.kernel.tile.name: plan.splits for plan in plans} == expected, (MIRRORS, conv)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
