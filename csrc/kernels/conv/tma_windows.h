@@ -13,30 +13,45 @@ namespace zfcuda::conv {
 
 constexpr int kTmaDepth = 64;  // channels of a k-tile: of one line, or of two of half as many
 
-// Lines of so many channels in the whole depth.
-inline int count_lines(const ConvShape& s, int channels) {
-    return s.r * s.s * ((s.c + channels - 1) / channels);
-}
+// Windows of n images of h x w pixels with so many channels, `down` x `across` in each; the first
+// begins at (first_h, first_w).
+struct TmaWindows {
+    int n, h, w, channels;
+    int down, across, stride_h, stride_w, first_h, first_w;
+    int taps_h, taps_w;
 
-// Whether lines of half as many channels make fewer k-tiles.
-inline bool has_half_lines(const ConvShape& s) {
-    return divide_up(count_lines(s, kTmaDepth / 2), 2) < count_lines(s, kTmaDepth);
-}
+    ZFCUDA_HOST_DEVICE int count() const { return n * down * across; }
+    ZFCUDA_HOST_DEVICE int taps() const { return taps_h * taps_w; }
+    // Where the last one of an image begins, from its last pixel.
+    int last_h() const { return first_h + (down - 1) * stride_h - (h - 1); }
+    int last_w() const { return first_w + (across - 1) * stride_w - (w - 1); }
 
-inline int count_tma_k_tiles(const ConvShape& s) {
-    return has_half_lines(s) ? divide_up(count_lines(s, kTmaDepth / 2), 2)
-                             : count_lines(s, kTmaDepth);
+    // K-tiles of lines of so many channels.
+    int k_tiles(int line) const {
+        return divide_up(taps() * divide_up(channels, line), kTmaDepth / line);
+    }
+    bool has_half_lines() const { return k_tiles(kTmaDepth / 2) < k_tiles(kTmaDepth); }
+    int k_tiles() const { return k_tiles(has_half_lines() ? kTmaDepth / 2 : kTmaDepth); }
+};
+
+// Of x in the forward direction.
+inline TmaWindows fprop_windows(const ConvShape& s) {
+    return {s.n,        s.h,        s.w,        s.c,         s.p(), s.q(),
+            s.stride_h, s.stride_w, -s.pad_top, -s.pad_left, s.r,   s.s};
 }
 
 // Whether a bfloat16 problem, whose arrays are aligned to 16 bytes, is within the limits of the
 // accelerator and of the kernel (fprop_tma.cuh).
 inline bool can_use_tma(const Problem& problem) {
     const ConvShape& s = problem.conv;
+    if (problem.operation != Operation::kConv2d || problem.precision != Precision::kBf16 ||
+        !s.is_dense() || s.c % 8 != 0)
+        return false;
+    const TmaWindows windows = fprop_windows(s);
     const auto is_bound = [](int bound) { return bound >= -128 && bound <= 127; };
-    return problem.operation == Operation::kConv2d && problem.precision == Precision::kBf16 &&
-           s.is_dense() && s.c % 8 == 0 && s.stride_h <= 8 && s.stride_w <= 8 && s.r <= 255 &&
-           s.s <= 255 && is_bound(-s.pad_top) && is_bound(-s.pad_left) &&
-           is_bound(s.pad_bottom - (s.r - 1)) && is_bound(s.pad_right - (s.s - 1));
+    return s.stride_h <= 8 && s.stride_w <= 8 && s.r <= 255 && s.s <= 255 &&
+           is_bound(windows.first_h) && is_bound(windows.first_w) && is_bound(windows.last_h()) &&
+           is_bound(windows.last_w());
 }
 
 }  // namespace zfcuda::conv
