@@ -15,6 +15,10 @@
 namespace zfcuda {
 namespace {
 
+// Of a result, which a thread takes at a time. The threads that read the next batch want the cores,
+// too: halves of equal size left one thread waiting for the other.
+constexpr int kTaskRows = 64;
+
 void convert(const std::uint8_t* from, const float* mean, int count, float* to) {
     if (mean)
         for (int i = 0; i < count; ++i)
@@ -70,6 +74,11 @@ void crop_row(const CropShape& sh, const std::uint8_t* images, const float* mean
     std::fill(last + sh.c, out + row_floats, 0.0f);
 }
 
+void copy_past_caches(const float* from, int count, float* to) {
+    for (int i = 0; i < count; i += simd::kLanes)
+        simd::stream(to + i, simd::load(from + i));
+}
+
 }  // namespace
 
 void crop_images(const CropShape& sh, const std::uint8_t* images, const float* mean,
@@ -78,17 +87,18 @@ void crop_images(const CropShape& sh, const std::uint8_t* images, const float* m
     const std::int64_t rows = std::int64_t{sh.n} * sh.out_h;
     const bool stream = rows * row_floats * 4 > kStreamBytes && row_floats % simd::kLanes == 0 &&
                         simd::is_aligned(y);
+    Tasks tasks(ceil_div(rows, kTaskRows));
 #pragma omp parallel if (worth_threads(rows * row_floats))
     {
         std::vector<float> kept(stream ? row_floats : 0);
-#pragma omp for schedule(static)
-        for (std::int64_t row = 0; row < rows; ++row) {
-            float* out = y + row * row_floats;
-            crop_row(sh, images, mean, corners, flips, row, stream ? kept.data() : out);
-            if (stream)
-                for (int i = 0; i < row_floats; i += simd::kLanes)
-                    simd::stream(out + i, simd::load(kept.data() + i));
-        }
+        tasks.run([&](std::int64_t task) {
+            const std::int64_t end = std::min(rows, (task + 1) * kTaskRows);
+            for (std::int64_t row = task * kTaskRows; row < end; ++row) {
+                float* out = y + row * row_floats;
+                crop_row(sh, images, mean, corners, flips, row, stream ? kept.data() : out);
+                if (stream) copy_past_caches(kept.data(), row_floats, out);
+            }
+        });
         if (stream) simd::stream_fence();
     }
 }

@@ -21,26 +21,26 @@ def test_crop_images(case):
     np.testing.assert_allclose(case.device.numpy(y), expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize(("width", "c"), [(64, 3), (63, 3), (32, 5), (16, 1)])
-def test_large_results(width, c):
+@pytest.mark.parametrize(("height", "width", "c"), [(64, 64, 3), (61, 64, 3), (64, 63, 3), (64, 32, 5), (37, 16, 1)])
+def test_large_results(height, width, c):
     """Past the caches, where rows are whole vectors: the bits of small results, which are compared above."""
     rng = np.random.default_rng(width)
-    n = 2**22 // (64 * width * c) + 3
+    n = 2**22 // (height * width * c) + 3
     images = rng.integers(0, 256, (n, 60, 70, c), dtype=np.uint8)
     mean = (255 * rng.random((60, 70, c))).astype(np.float32)
     corners = rng.integers(-6, 12, (n, 2)).astype(np.int32)
     flips = rng.integers(0, 2, n).astype(np.uint8)
 
     def crop(some, out):
-        return ops.crop_images(images[some], mean, corners[some], flips[some], size=(64, width), out=out[some])
+        return ops.crop_images(images[some], mean, corners[some], flips[some], size=(height, width), out=out[some])
 
-    y, expected = (np.full((n, 64, width, c), np.nan, np.float32) for _ in range(2))
+    y, expected = (np.full((n, height, width, c), np.nan, np.float32) for _ in range(2))
     crop(slice(None), y)
     assert y.nbytes > 2**24
     for start in range(0, n, 16):
         crop(slice(start, start + 16), expected)
     np.testing.assert_array_equal(y, expected)
-    np.testing.assert_array_equal(ops.crop_images(images, mean, corners, flips, size=(64, width)), y)
+    np.testing.assert_array_equal(ops.crop_images(images, mean, corners, flips, size=(height, width)), y)
 
 
 IMAGES = np.zeros((2, 4, 4, 3), np.uint8)
