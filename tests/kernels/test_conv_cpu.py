@@ -56,6 +56,11 @@ LINES = [  # by csrc/cpu/conv/window_lines.cpp where many columns do not forbid 
     ((1, 12, 15, 40), (50, 1, 7), 1, (0, 3)),
     ((2, 8, 14, 170), (6, 3, 3), 1, 1),  # too deep forward
 ]
+PIXELS = [  # by csrc/cpu/conv/pixels.cpp
+    ((3, 59, 31, 13), (29, 1, 1), 1, 0),
+    ((1, 90, 95, 24), (144, 1, 1), 1, 0),  # too deep backward
+    ((2, 250, 230, 8), (40, 1, 1), 1, 0),  # pixels and results are fetched
+]
 TAPS = [  # the gradient of many pixels from few windows
     ((3, 12, 12, 20), (50, 5, 5), 1, 0),
     ((2, 7, 19, 17), (3, 6, 9), (1, 2), 0),
@@ -117,7 +122,7 @@ def test_layers_take_their_methods():
     for layer in FIRST_LAYER:
         assert method(layer, "fprop") == method(layer, "fprop", in_block=True) == "winograd by lines"
         assert method(layer, "wgrad") == "windows in place"
-    for layer in [*DIRECT, *LINES]:
+    for layer in [*DIRECT, *LINES, *PIXELS]:
         assert not any("winograd" in method(layer, direction) for direction in ("fprop", "dgrad", "wgrad"))
     for layer in TAPS:
         assert method(layer, "dgrad") == "taps as columns"
@@ -131,16 +136,27 @@ def test_every_method_is_taken():
 
 
 @pytest.mark.parametrize("direction", ["forward", "added", "transpose", "weight_grad"])
-@pytest.mark.parametrize("layer", [*WINOGRAD, *FIRST_LAYER, *DIRECT, *LINES, *TAPS, FULLY_CONNECTED], ids=str)
+@pytest.mark.parametrize("layer", [*WINOGRAD, *FIRST_LAYER, *DIRECT, *LINES, *PIXELS, *TAPS, FULLY_CONNECTED], ids=str)
 def test_layer(layer, direction):
     call, oracle, tolerance = directions(*layer)[direction]
     with backends.use("cpu"):
         assert_close(call(), oracle(), tolerance)
 
 
+def test_pixels_of_groups():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, 61, 67, 24), dtype=np.float32)
+    dy = rng.standard_normal((2, 61, 67, 36), dtype=np.float32)
+    w = rng.standard_normal((36, 1, 1, 8), dtype=np.float32)
+    with backends.use("cpu"):
+        assert_close(ops.conv2d(x, w, groups=3), oracles.conv2d(x, w, groups=3), FP32)
+        dx = ops.conv_transpose2d(dy, w, groups=3, output_size=(61, 67))
+    assert_close(dx, oracles.conv_transpose2d(dy, w, groups=3, output_size=(61, 67)), FP32)
+
+
 @pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
 @pytest.mark.parametrize(
-    "layer", [WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[5], LINES[0], TAPS[0]], ids=str
+    "layer", [WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[5], LINES[0], PIXELS[0], TAPS[0]], ids=str
 )
 def test_bits_do_not_depend_on_threads(layer, direction, set_threads):
     call, _, _ = directions(*layer)[direction]

@@ -29,9 +29,11 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
         const int d1 = part_begin(depth, depth_blocks, block + 1);
         const float* a = scratch;
         int row_stride = kRowStride;
+        bool fetches = false;
         if (gather.is_matrix() && reads_well_in_place(gather.pitch)) {
             a = gather.x + m0 * gather.pitch + d0;
             row_stride = gather.pitch;
+            fetches = depth_blocks == 1 && gather.pitch == depth && is_far(gather, columns);
         } else {
             gather.pack(m0, count, d0, d1, scratch, kRowStride);
         }
@@ -45,6 +47,10 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
             for (int tile = 0; tile < tiles; ++tile) {
                 const int t0 = part_begin(count, tiles, tile);
                 const int t1 = part_begin(count, tiles, tile + 1);
+                if (fetches && panel == panel0)
+                    for (int i = t1 * depth; i < std::min(count, t1 + kTileRows) * depth;
+                         i += kLineFloats)
+                        __builtin_prefetch(a + i, 0, 3);
                 multiply_tile(
                     t1 - t0,
                     {a + static_cast<std::int64_t>(t0) * row_stride, row_stride, b, d1 - d0},
@@ -105,6 +111,8 @@ void multiply_all(const Gather& gather, const float* panels, int columns, Epilog
 
     if (reads_lines(gather, columns))
         return multiply_lines(gather, panels, columns, epilogue, placement, scratch);
+    if (reads_pixels(gather, columns, placement))
+        return multiply_pixels(gather, panels, columns, epilogue, placement);
 
     Tasks tasks(static_cast<std::int64_t>(blocks) * groups);
 #pragma omp parallel num_threads(team)
