@@ -46,15 +46,31 @@ def forward(to, rng, x_shape, w_shape, geometry, **epilogue):
     return y, oracles.conv2d(x, w, b, **geometry, **more, **arrays)
 
 
+def transposed(to, rng, x_shape, w_shape, geometry):
+    """At stride 1, of filters in multiples of 8."""
+    filters = rng.choice(CHANNELS) if w_shape[0] % 8 else w_shape[0]
+    w_shape, geometry, size = (int(filters), *w_shape[1:]), geometry | {"stride": (1, 1)}, x_shape[1:3]
+    y, w = (
+        normal(rng, (x_shape[0], *oracles.output_size(size, w_shape[1:3], **geometry), w_shape[0])),
+        normal(rng, w_shape),
+    )
+    x = ops.conv_transpose2d(to(y), to(w), **geometry, output_size=size)
+    return x, oracles.conv_transpose2d(y, w, **geometry, output_size=size)
+
+
+OPERATIONS = (forward, transposed)
+
+
 @pytest.mark.parametrize("number", range(60))
 @pytest.mark.parametrize("tile", TILES)
-def test_random_shapes(kernels, force_plan, tile, number):
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_random_shapes(kernels, force_plan, operation, tile, number):
     can_run(kernels)
     force_plan(with_tile(tile))
     rng = np.random.default_rng(number)
     problem = random_problem(rng)
     before = sum(launches().values()) if kernels.name == "emulated" else 0
-    actual, expected = forward(kernels.array, rng, *problem)
+    actual, expected = operation(kernels.array, rng, *problem)
     assert_close(actual, expected, what=problem)
     if kernels.name == "emulated":
         assert sum(launches().values()) == before + 1
@@ -62,27 +78,30 @@ def test_random_shapes(kernels, force_plan, tile, number):
 
 @pytest.mark.parametrize("c", [96, 128])
 @pytest.mark.parametrize("tile", TILES)
-def test_a_long_depth(kernels, force_plan, tile, c):
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_a_long_depth(kernels, force_plan, operation, tile, c):
     """More k-tiles than stages, whole and split, with a ragged last split."""
     can_run(kernels)
-    problem = (3, 9, 11, c), (136, 3, 3, c), {"stride": (1, 1), "padding": (1, 1)}
+    problem = (3, 9, 11, c), (c + 8, 3, 3, c), {"stride": (1, 1), "padding": (1, 1)}
     for splits in (1, 2, 5):
         force_plan(lambda found, s=splits: next(((name, s) for name, _ in found if name == tile), None))
-        actual, expected = forward(kernels.array, np.random.default_rng(splits), *problem)
+        actual, expected = operation(kernels.array, np.random.default_rng(splits), *problem)
         assert_close(actual, expected, what=splits)
 
 
 @pytest.mark.parametrize("splits", [1, 7])
 @pytest.mark.parametrize("tile", TILES)
-def test_more_tiles_than_multiprocessors(kernels, force_plan, tile, splits):
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_more_tiles_than_multiprocessors(kernels, force_plan, operation, tile, splits):
     """Blocks that take one after the other."""
     can_run(kernels)
     rows, cols = (int(side) for side in tile.split()[1].split("x"))
     tiles, padding = 140 // splits, (splits // 2, splits // 2, 0, 0)
-    pixels, filters = (tiles * rows - 5, 8) if rows > cols else (5, tiles * cols - 3)
-    problem = (1, pixels, 1, 64), (filters, splits, 1, 64), {"stride": (1, 1), "padding": padding}
+    pixels, many = (tiles * rows - 5, 8) if rows > cols else (5, tiles * cols - 8)
+    channels, filters = (64, many) if operation is forward else (many, 64)
+    problem = (1, pixels, 1, channels), (filters, splits, 1, channels), {"stride": (1, 1), "padding": padding}
     force_plan(lambda found: next(((name, splits) for name, _ in found if name == tile), None))
-    actual, expected = forward(kernels.array, np.random.default_rng(splits), *problem)
+    actual, expected = operation(kernels.array, np.random.default_rng(splits), *problem)
     assert_close(actual, expected)
 
 
@@ -105,23 +124,31 @@ def test_the_same_bits_in_every_order(kernels, force_plan, tile):
     force_plan(with_tile(tile))
     rng = np.random.default_rng(0)
     x, w = (kernels.array(normal(rng, shape)) for shape in ((1, 9, 8, 96), (40, 3, 3, 96)))
-    results = {kernels.numpy(ops.conv2d(x, w, stride=1, padding=1)).tobytes() for _ in kernels.orders()}
-    assert len(results) == 1
+    y = kernels.array(normal(rng, (1, 9, 8, 40)))
+    forward, back = set(), set()
+    for _ in kernels.orders():
+        forward.add(kernels.numpy(ops.conv2d(x, w, stride=1, padding=1)).tobytes())
+        back.add(kernels.numpy(ops.conv_transpose2d(y, w, stride=1, padding=1, output_size=(9, 8))).tobytes())
+    assert len(forward) == len(back) == 1
 
 
 # ---- The choice ------------------------------------------------------------------------------------------------------
 
 
-def candidates(precision="bf16", x=(2, 300, 300, 64), w=(64, 3, 3, 64), stride=(1, 1), padding=(1, 1), **sparse):
+def candidates(operation="conv2d", precision="bf16", x=(2, 300, 300, 64), w=(64, 3, 3, 64), **geometry):
     if reason := backends.status()["emulated"]:
         pytest.skip(f"emulated: {reason}")
     module = backends.get("emulated").module
-    shape = module.ConvShape(x, w, stride, padding, sparse.get("dilation", (1, 1)), sparse.get("groups", 1))
-    return {name for name, _ in module.plan_candidates("conv2d", precision, shape, None)}
+    own = {"stride": (1, 1), "padding": (1, 1), "dilation": (1, 1), "groups": 1} | geometry
+    return {
+        name for name, _ in module.plan_candidates(operation, precision, module.ConvShape(x, w, *own.values()), None)
+    }
 
 
 def test_they_are_candidates():
     assert candidates() >= set(TILES)
+    assert candidates("conv_transpose2d") >= set(TILES)
+    assert candidates("conv_transpose2d", w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
     assert candidates(stride=(8, 8)) >= set(TILES)
     assert candidates(padding=(128, 128)) >= set(TILES)
     assert candidates(w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
@@ -145,6 +172,13 @@ def test_they_are_candidates():
         {"padding": (0, 128), "w": (64, 1, 256, 64)},
         {"dilation": (2, 1)},
         {"groups": 2, "w": (64, 3, 3, 32)},
+        {"operation": "conv_transpose2d", "stride": (2, 1)},
+        {"operation": "conv_transpose2d", "stride": (1, 2)},
+        {"operation": "conv_transpose2d", "precision": "tf32"},
+        {"operation": "conv_transpose2d", "w": (68, 3, 3, 64)},
+        {"operation": "conv_transpose2d", "padding": (0, 0), "w": (64, 130, 1, 64)},
+        {"operation": "conv_transpose2d", "padding": (1, 129), "w": (64, 1, 3, 64)},
+        {"operation": "conv2d_weight_grad"},
     ],
     ids=str,
 )

@@ -2,6 +2,7 @@
 #include "dgrad.cuh"
 
 #include "dgrad_patch.cuh"
+#include "dgrad_tma.h"
 
 namespace zfcuda {
 
@@ -29,7 +30,11 @@ void conv_transpose2d(const ConvShape& shape, const Element<Math>* y, const Elem
         run_product(lists, dgrad_product<Math>(shape), is_vectorisable(shape.group_k(), y),
                     is_vectorisable(shape.group_c(), w), {}, x, workspace, stream,
                     [&](auto tile, auto width_y, auto width_w, const auto& launch) {
-                        launch_dgrad<decltype(tile), width_y, width_w, kDense>(shape, y, w, launch);
+                        using Tile = decltype(tile);
+                        if constexpr (Tile::kMainLoop == MainLoop::kTma)
+                            launch_dgrad_tma<Tile>(shape, y, w, launch);
+                        else
+                            launch_dgrad<Tile, width_y, width_w, kDense>(shape, y, w, launch);
                     });
     });
 }

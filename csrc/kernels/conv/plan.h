@@ -82,7 +82,7 @@ bool serves(const Problem& problem) {
 template <class Tile>
 int count_k_tiles(const Product& product) {
     if constexpr (Tile::kMainLoop == MainLoop::kTma)
-        return fprop_windows(product.problem.conv).k_tiles();
+        return tma_windows(product.problem).k_tiles();
     else
         return divide_up(product.depth, Tile::kDepth);
 }

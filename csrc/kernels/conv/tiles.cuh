@@ -115,7 +115,7 @@ struct Tiles<Tf32> : TensorTiles<Tf32> {};
 template <>
 struct Tiles<Bf16> : TensorTiles<Bf16> {
     using Fprop = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Fprop>>;
-    using Dgrad = WithWgmma<Bf16, TensorTiles::Dgrad>;
+    using Dgrad = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Dgrad>>;
     using Wgrad = WithWgmma<Bf16, TensorTiles::Wgrad>;
 };
 

@@ -40,14 +40,27 @@ inline TmaWindows fprop_windows(const ConvShape& s) {
             s.stride_h, s.stride_w, -s.pad_top, -s.pad_left, s.r,   s.s};
 }
 
+// Of y in the transposed direction at stride 1.
+inline TmaWindows dgrad_windows(const ConvShape& s) {
+    return {s.n, s.p(), s.q(), s.k, s.h, s.w, 1, 1, s.pad_top - (s.r - 1), s.pad_left - (s.s - 1),
+            s.r, s.s};
+}
+
+inline TmaWindows tma_windows(const Problem& problem) {
+    return problem.operation == Operation::kConv2d ? fprop_windows(problem.conv)
+                                                   : dgrad_windows(problem.conv);
+}
+
 // Whether a bfloat16 problem, whose arrays are aligned to 16 bytes, is within the limits of the
-// accelerator and of the kernel (fprop_tma.cuh).
+// accelerator and of the kernels (fprop_tma.cuh, dgrad_tma.cuh).
 inline bool can_use_tma(const Problem& problem) {
     const ConvShape& s = problem.conv;
-    if (problem.operation != Operation::kConv2d || problem.precision != Precision::kBf16 ||
-        !s.is_dense() || s.c % 8 != 0)
+    const bool is_dgrad = problem.operation == Operation::kConvTranspose2d;
+    if ((problem.operation != Operation::kConv2d && !is_dgrad) ||
+        problem.precision != Precision::kBf16 || !s.is_dense() || s.c % 8 != 0)
         return false;
-    const TmaWindows windows = fprop_windows(s);
+    if (is_dgrad && (s.stride_h != 1 || s.stride_w != 1 || s.k % 8 != 0)) return false;
+    const TmaWindows windows = tma_windows(problem);
     const auto is_bound = [](int bound) { return bound >= -128 && bound <= 127; };
     return s.stride_h <= 8 && s.stride_w <= 8 && s.r <= 255 && s.s <= 255 &&
            is_bound(windows.first_h) && is_bound(windows.first_w) && is_bound(windows.last_h()) &&
