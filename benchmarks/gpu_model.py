@@ -118,9 +118,9 @@ class Kernel:
         widths = f"{self.width_a * self.tile.element}/{self.width_b * self.tile.element} B"
         return f"{self.operation} {self.tile.precision} {self.tile.name}, {widths}{'' if self.dense else ', taps'}"
 
-    def serves(self, depth: int, channels: int) -> bool:
-        """Whether it is launched where its tile is chosen, of which there may be several; `depth`: taps of so many
-        channels."""
+    def serves(self, phases: int, depth: int, channels: int) -> bool:
+        """Whether it can do so many products, whose depth is taps of so many channels, and is the one that does of
+        those with its tile."""
         return True
 
     def k_tiles(self, depth: int, channels: int) -> int:
@@ -216,17 +216,17 @@ class Kernel:
 
 @dataclass(frozen=True)
 class TmaKernel(Kernel):
-    """A forward convolution whose k-tiles the tensor memory accelerator copies (fprop_tma.cuh), of lines of `line`
-    bytes."""
+    """A convolution whose k-tiles the tensor memory accelerator copies (fprop_tma.cuh, dgrad_tma.cuh), of lines of
+    `line` bytes."""
 
     line: int
 
     @classmethod
     def parse(cls, code: gpu_sass.Code, name: str) -> TmaKernel | None:
-        found = re.match(r"(?:void )?(fprop_tma_kernel<(.*?>), (\d+)>)\(", name.replace(" >", ">"))
-        if not found or code.loop is None or (tile := Tile.parse(found[2])) is None:
+        found = re.match(r"(?:void )?((fprop|dgrad)_tma_kernel<(.*?>), (\d+)>)\(", name.replace(" >", ">"))
+        if not found or code.loop is None or (tile := Tile.parse(found[3])) is None:
             return None
-        return cls(code, found[1], "fprop", tile, 8, 8, True, int(found[3]))
+        return cls(code, found[1], found[2], tile, 8, 8, True, int(found[4]))
 
     @property
     def name(self) -> str:
@@ -238,10 +238,10 @@ class TmaKernel(Kernel):
         tile = self.tile
         return tile.stages * (tile.line * (tile.rows + tile.cols) + 16)
 
-    def serves(self, depth: int, channels: int) -> bool:
+    def serves(self, phases: int, depth: int, channels: int) -> bool:
         """Short lines, where they make fewer k-tiles (tma_windows.h)."""
         long, short = (dataclasses.replace(self, line=line).k_tiles(depth, channels) for line in (128, 64))
-        return self.line == (64 if short < long else 128)
+        return phases == 1 and self.line == (64 if short < long else 128)
 
     def k_tiles(self, depth: int, channels: int) -> int:
         """A line is of one tap."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import gpu_sass
 from case_kinds import Block, Case, Conv, Dense, Pool, pair
-from gpu_model import GPUS, REGION, Gpu, ImageKernel, Kernel, PatchKernel
+from gpu_model import GPUS, REGION, Gpu, ImageKernel, Kernel, PatchKernel, TmaKernel
 from gpu_tile import Tile
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
@@ -113,7 +113,8 @@ def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
     vector = 8 if wanted.precision == "bf16" else 4
     a = vector if wanted.vector_a else 1
     b = vector if wanted.vector_a and wanted.vector_b else 1
-    found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b) and k.serves(wanted.depth, wanted.channels)]
+    sizes = wanted.batches, wanted.depth, wanted.channels
+    found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b) and k.serves(*sizes)]
     return sorted(found, key=lambda k: (-k.tile.rows * k.tile.cols, -k.tile.rows))
 
 
@@ -415,7 +416,7 @@ def _filled(tile: Tile, wanted: Product) -> tuple[float, float]:
 
 def _work(plan: Plan, conv: Conv, operation: str) -> tuple[int, float]:
     """Blocks that have work, and how many k-tiles each has on average."""
-    if operation != "dgrad" or isinstance(plan.kernel, PatchKernel):
+    if operation != "dgrad" or isinstance(plan.kernel, PatchKernel | TmaKernel):
         return plan.blocks * plan.splits, plan.k_tiles
     tile, blocks, turns = plan.kernel.tile, 0, 0
     for pixels, taps in phases(conv):

@@ -135,7 +135,7 @@ def test_kernels_fed_by_the_tensor_memory_accelerator():
     assert long.work(H200, 3, 1, 2500, (192, 256)) == 3 * (1536 + 2500)
     for channels, expected in ((8, (9, 5)), (64, (9, 9)), (96, (18, 14)), (128, (18, 18))):
         assert tuple(one.k_tiles(9 * channels, channels) for one in (long, short)) == expected
-        assert long.serves(9 * channels, channels) == (expected[0] <= expected[1])
+        assert long.serves(1, 9 * channels, channels) == (expected[0] <= expected[1])
 
 
 def test_a_kernel_of_fmas():
@@ -299,13 +299,13 @@ def test_plans_are_those_of_the_kernels(module, untuned, precision, batch):
             assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
 
 
-@pytest.mark.parametrize("batch", [1, 128])
-def test_splits_of_tma_are_those_of_the_kernels(module, recorded, batch):
+@pytest.mark.parametrize(("operation", "of"), [("fprop", "conv2d"), ("dgrad", "conv_transpose2d")])
+def test_splits_of_tma_are_those_of_the_kernels(module, recorded, operation, of):
     kernels = [kernel for kernel in recorded if kernel.tile.is_tma]
     for case in CONVS:
-        conv = gpu_predict.as_conv(case.with_batch(batch))
-        wanted, expected = gpu_predict.product(conv, "fprop", "bf16"), {}
-        for name, splits in module.plan_candidates("conv2d", "bf16", shape_of(module, conv), None):
+        conv = gpu_predict.as_conv(case.with_batch(128))
+        wanted, expected = gpu_predict.product(conv, operation, "bf16"), {}
+        for name, splits in module.plan_candidates(of, "bf16", shape_of(module, conv), None):
             if name.startswith("tma"):
                 expected.setdefault(name, splits)
         plans = [gpu_predict.plan_tile(kernel, wanted, H200) for kernel in gpu_predict.candidates(kernels, wanted)]

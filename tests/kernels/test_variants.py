@@ -26,6 +26,7 @@ FAMILIES = (
     "norm",
     "optimizer",
     "pool",
+    "tma",
     "window",
 )
 
