@@ -105,17 +105,18 @@ def test_more_tiles_than_multiprocessors(kernels, force_plan, operation, tile, s
     assert_close(actual, expected)
 
 
+@pytest.mark.parametrize(("c", "r", "s"), [(40, 2, 2), (96, 3, 1)])  # the second fills half a k-tile up
 @pytest.mark.parametrize("tile", TILES)
-def test_what_no_window_reaches_does_not_count(kernels, force_plan, tile):
-    """Pixels between windows and behind the last."""
+def test_what_no_window_reaches_does_not_count(kernels, force_plan, tile, c, r, s):
+    """Pixels between windows."""
     can_run(kernels)
     force_plan(with_tile(tile))
     rng = np.random.default_rng(0)
-    x, w = normal(rng, (2, 12, 13, 40)), normal(rng, (20, 2, 2, 40))
+    x, w, stride = normal(rng, (2, 12, 13, c)), normal(rng, (20, r, s, c)), (r + 1, s + 1)
     clean = x.copy()
-    x[:, 2::3], x[:, :, 2::3], x[:, :, 12] = np.inf, np.nan, np.inf
-    y = ops.conv2d(kernels.array(x), kernels.array(w), stride=3)
-    assert_close(y, oracles.conv2d(clean, w, stride=(3, 3), padding=(0, 0)))
+    x[:, r :: r + 1], x[:, :, s :: s + 1] = np.inf, np.nan
+    y = ops.conv2d(kernels.array(x), kernels.array(w), stride=stride)
+    assert_close(y, oracles.conv2d(clean, w, stride=stride, padding=(0, 0)))
 
 
 @pytest.mark.parametrize("tile", TILES)
