@@ -69,6 +69,20 @@ GPUS = (
         copy=1.8e12,
         shared=164 << 10,
     ),
+    Gpu(  # sm_86, which runs the code for sm_80
+        name="A10",
+        architecture="sm_80",
+        sms=72,
+        ghz=1.69,
+        peaks={"fp32": 128, "tf32": 256, "bf16": 512},
+        mma_share=1.0,
+        fma=4,
+        l2=20,
+        copy=0.5e12,
+        shared=100 << 10,
+        warps=48,
+        blocks=16,
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""The least time of a layer, from the bounds of its kernel (`gpu_model`), and what it assumes.
+"""The least time of a layer, from the bounds of its kernel (`gpu_model`).
 
 A layer takes at least the time of the SM that is given the most blocks, or that of its arrays on the way to memory.
 Plans are those of csrc/kernels/conv/plan.h, which a test compares.
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import gpu_sass
 from case_kinds import Block, Case, Conv, Dense, Pool, pair
-from gpu_model import GPUS, REGION, Gpu, ImageKernel, Kernel, PatchKernel, TmaKernel
+from gpu_model import REGION, Gpu, ImageKernel, Kernel, PatchKernel, TmaKernel
 from gpu_tile import Tile
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
@@ -24,20 +24,6 @@ _MAX_IMAGE_CHANNELS = 4  # kMaxImageChannels (image_patch.cuh)
 _ELEMENT_COPY_COST = {"fp32": 1.2, "tf32": 2, "bf16": 2}  # kElementCopyCost
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # fmas_per_byte (plan.h), and what follows
 _MIN_K_TILES_PER_SPLIT, _BLOCK_K_TILES, _MOST_WAVES = 8, 4, 8
-
-ASSUMPTIONS = (
-    "a cycle of an SM: 4 warp instructions issued; 2 of the integer ALU; half a conversion; FMA and IMAD 4 on sm_90 "
-    "(IMAD 2), 2 on sm_80; 128 bytes to or from shared memory and L1",
-    "mma.sync reaches 63 % of the tensor cores' peak on sm_90, all of it on sm_80; wgmma all of it, and reads both "
-    "operands from shared memory for each warpgroup",
-    "an SM gets from L2 28 bytes a cycle on sm_90, 32 on sm_80; what is copied 16 bytes at a time comes from there, "
-    "the rest from L1",
-    f"clocks: {', '.join(f'{gpu.name} {gpu.ghz} GHz' for gpu in GPUS)}; copies: "
-    f"{', '.join(f'{gpu.name} {gpu.copy / 1e12:.1f} TB/s' for gpu in GPUS)}, each array once",
-    f"blocks go to SMs evenly and whole; {PROLOGUE} cycles before and after the k-tiles of a block (a guess), hidden "
-    "by other blocks on its SM, or by copies for its next tile; sums over splits read their parts from L2",
-    "latencies, bank conflicts, launches and what the tensor memory accelerator does cost nothing",
-)
 
 
 class NoKernelError(ValueError):
@@ -122,11 +108,25 @@ def _cost(tile: Tile, blocks: int, k_tiles: int, gpu: Gpu) -> float:
     return math.ceil(blocks / gpu.sms) * tile.multiply_adds * k_tiles / tile.efficiency
 
 
-def _split_cost(wanted: Product, tile: Tile, blocks: int, splits: int, gpu: Gpu) -> float:
+def _on_sm(kernel: Kernel, gpu: Gpu) -> int:
+    """Blocks at once (blocks_on_sm)."""
+    return max(1, min(kernel.tile.min_blocks, gpu.shared // (kernel.dynamic_shared + gpu_sass.RESERVED)))
+
+
+def _begin_cost(tile: Tile, blocks: int, on_sm: int, gpu: Gpu) -> float:
+    waves = math.ceil(blocks / gpu.sms)
+    return waves / min(waves, on_sm) * _BLOCK_K_TILES * tile.multiply_adds / tile.efficiency
+
+
+def _exposed_cost(kernel: Kernel, blocks: int, gpu: Gpu) -> float:
+    tile = kernel.tile
+    return _begin_cost(tile, blocks, _on_sm(kernel, gpu), gpu) - _begin_cost(tile, blocks, tile.min_blocks, gpu)
+
+
+def _split_cost(wanted: Product, kernel: Kernel, blocks: int, splits: int, gpu: Gpu) -> float:
     if splits == 1:
-        return 0.0
-    waves = math.ceil(blocks * splits / gpu.sms)
-    begun = waves / min(waves, tile.min_blocks) * _BLOCK_K_TILES * tile.multiply_adds / tile.efficiency
+        return _exposed_cost(kernel, blocks, gpu)
+    begun = _begin_cost(kernel.tile, blocks * splits, _on_sm(kernel, gpu), gpu)
     return begun + 4.0 * (splits + 1) * wanted.size * _FMAS_PER_BYTE[wanted.precision] / gpu.sms
 
 
@@ -136,16 +136,16 @@ def plan_splits(kernel: Kernel, wanted: Product, splits: int, gpu: Gpu) -> Plan:
     k_tiles = kernel.k_tiles(wanted.depth, wanted.channels)
     per_split = math.ceil(k_tiles / max(1, min(splits, k_tiles)))
     splits = max(1, math.ceil(k_tiles / max(1, per_split)))
-    cost = _cost(tile, blocks * splits, per_split, gpu) + _split_cost(wanted, tile, blocks, splits, gpu)
+    cost = _cost(tile, blocks * splits, per_split, gpu) + _split_cost(wanted, kernel, blocks, splits, gpu)
     return Plan(kernel, blocks, splits, per_split, cost)
 
 
 def plan_tile(kernel: Kernel, wanted: Product, gpu: Gpu) -> Plan:
-    tile = kernel.tile
     blocks = plan_splits(kernel, wanted, 1, gpu).blocks
     most = kernel.k_tiles(wanted.depth, wanted.channels) // _MIN_K_TILES_PER_SPLIT
-    best = plan_splits(kernel, wanted, max(1, min(tile.min_blocks * gpu.sms // blocks, most)), gpu)
-    for waves in range(tile.min_blocks + 1, _MOST_WAVES + 1):
+    on_sm = _on_sm(kernel, gpu)
+    best = plan_splits(kernel, wanted, max(1, min(on_sm * gpu.sms // blocks, most)), gpu)
+    for waves in range(on_sm + 1, _MOST_WAVES + 1):
         splits = min(waves * gpu.sms // blocks, most)
         if splits > best.splits:
             best = min(best, plan_splits(kernel, wanted, splits, gpu), key=lambda plan: plan.cost)
@@ -186,11 +186,11 @@ def patch_plans(every: Iterable[Kernel], conv: Conv, precision: str, gpu: Gpu) -
             continue
         strip = conv.n * math.ceil(down / 8) * (across + taps_across - 1) - (taps_across - 1)
         blocks = math.ceil(strip / 64) * math.ceil(columns / tile.cols)
-        k_tiles, slots = math.ceil(conv.maps / tile.depth), gpu.sms * tile.min_blocks
+        k_tiles, slots = math.ceil(conv.maps / tile.depth), gpu.sms * _on_sm(kernel, gpu)
         per_split = math.ceil(k_tiles / min(slots // blocks, k_tiles)) if blocks * 2 <= slots else k_tiles
         splits = math.ceil(k_tiles / per_split)
         cost = _cost(tile, blocks * splits, per_split, gpu) * kernel.taps_computed
-        cost += _split_cost(product(conv, "dgrad", precision), tile, blocks, splits, gpu)
+        cost += _split_cost(product(conv, "dgrad", precision), kernel, blocks, splits, gpu)
         plans.append(Plan(kernel, blocks, splits, per_split, cost))
     return sorted(plans, key=lambda plan: -plan.kernel.tile.cols)
 
@@ -238,9 +238,8 @@ def image_plans(
         tile = one.tile
         if not isinstance(one, ImageKernel) or (one.operation, tile.precision) != (f"patch {operation}", precision):
             continue
-        if precision == "fp32" and tile.chunk != (3 if conv.channels == 3 else 4):
-            continue
-        if not (cut := tiling(conv, pool, REGION if is_wgrad else tile.rows, shifts)):
+        has_chunk = precision != "fp32" or tile.chunk == (3 if conv.channels == 3 else 4)
+        if not has_chunk or not (cut := tiling(conv, pool, REGION if is_wgrad else tile.rows, shifts)):
             continue
         across = -(-cut.width // shifts)
         pitch = across + -(-((taps - 1) // step) // 8) * 8
@@ -251,16 +250,17 @@ def image_plans(
         regions = conv.n * cut.tiles
         if is_wgrad:
             blocks = math.ceil(conv.maps / tile.rows) * math.ceil(kernel.chunks * vector / tile.cols)
-            slots = gpu.sms * tile.min_blocks
+            slots = gpu.sms * _on_sm(kernel, gpu)
             per_split = math.ceil(regions / min(slots // blocks, regions)) if blocks * 2 <= slots else regions
             splits = math.ceil(regions / per_split)
             k_tiles = per_split * math.ceil(cut.height * shifts * across / tile.depth)
             cost = _cost(tile, blocks * splits, per_split * REGION // tile.depth, gpu)
-            cost += _split_cost(product(conv, operation, precision), tile, blocks, splits, gpu)
+            cost += _split_cost(product(conv, operation, precision), kernel, blocks, splits, gpu)
             plans.append(Plan(kernel, blocks, splits, k_tiles, cost))
         else:
             blocks = regions * math.ceil(conv.maps / tile.cols)
-            plans.append(Plan(kernel, blocks, 1, kernel.k_tiles, _cost(tile, blocks, kernel.k_tiles, gpu)))
+            cost = _cost(tile, blocks, kernel.k_tiles, gpu) + _exposed_cost(kernel, blocks, gpu)
+            plans.append(Plan(kernel, blocks, 1, kernel.k_tiles, cost))
     return sorted(plans, key=lambda plan: (-plan.kernel.tile.cols, -plan.kernel.tile.rows))
 
 
@@ -303,7 +303,8 @@ def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) 
         cut, k_tiles = tiling(conv, block.pool, kernel.tile.rows), math.ceil(wanted.depth / kernel.tile.depth)
         if cut and kernel.dynamic_shared <= gpu.shared - gpu_sass.RESERVED:
             blocks = conv.n * cut.tiles * math.ceil(conv.maps / kernel.tile.cols)
-            plans.append(Plan(kernel, blocks, 1, k_tiles, copies * _cost(kernel.tile, blocks, k_tiles, gpu)))
+            cost = _cost(kernel.tile, blocks, k_tiles, gpu) + _exposed_cost(kernel, blocks, gpu)
+            plans.append(Plan(kernel, blocks, 1, k_tiles, copies * cost))
     for plan in (*plans, *image_plans(every, conv, block.pool, "block", precision, gpu)):
         if plan.cost < least:
             best, least = plan, plan.cost

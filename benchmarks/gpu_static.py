@@ -39,6 +39,19 @@ NOTICE = "a bound from the machine code, not a measurement"
 ARCHITECTURES = tuple(dict.fromkeys(gpu.architecture for gpu in gpu_model.GPUS))
 GROWTH = 1.1  # of a main loop, or of a way, which `changes` lets pass
 _TERMS = ("tensor", "fma", "alu", "xu", "shared", "issue", "L2")
+ASSUMPTIONS = (
+    "a cycle of an SM: 4 warp instructions issued; 2 of the integer ALU; half a conversion; FMA and IMAD 4 on sm_90 "
+    "(IMAD 2) and sm_86, 2 on sm_80; 128 bytes to or from shared memory and L1",
+    "mma.sync reaches 63 % of the tensor cores' peak on sm_90, all of it on sm_80 and sm_86; wgmma all of it, and "
+    "reads both operands from shared memory for each warpgroup",
+    "an SM gets from L2 28 bytes a cycle on sm_90, 32 on sm_80, 20 (a guess) on sm_86; what is copied 16 bytes at a "
+    "time comes from there, the rest from L1",
+    f"clocks: {', '.join(f'{gpu.name} {gpu.ghz} GHz' for gpu in gpu_model.GPUS)}; copies: "
+    f"{', '.join(f'{gpu.name} {gpu.copy / 1e12:.1f} TB/s' for gpu in gpu_model.GPUS)}, each array once",
+    f"blocks go to SMs evenly and whole; {gpu_predict.PROLOGUE} cycles before and after the k-tiles of a block (a "
+    "guess), hidden by other blocks on its SM, or by copies for its next tile; sums over splits read their parts from L2",
+    "latencies, bank conflicts, launches and what the tensor memory accelerator does cost nothing",
+)
 
 
 def installed_module() -> Path:
@@ -197,7 +210,7 @@ def write(path: Path, architecture: str, contents: dict[str, Any]) -> None:
         f"# What the machine code for {architecture} allows: {NOTICE}",
         "Counted in the disassembly by `python benchmarks/gpu_static.py`; nothing has run on a GPU. True times are "
         f"longer. Compiler: {facts['compiler']}.",
-        "Assumed:\n" + "\n".join(f"- {assumption}" for assumption in gpu_predict.ASSUMPTIONS),
+        "Assumed:\n" + "\n".join(f"- {assumption}" for assumption in ASSUMPTIONS),
         "## Kernels\n\nA warp's instructions for a k-tile by pipe; the cycles that the k-tile of one block takes of "
         f"each resource of an SM; the largest of these, and the share of the peak that it leaves ({gpus[0]}). KB: "
         "shared memory. 16/2 B: bytes of one copy of either operand. taps: of dilated or grouped filters.",

@@ -23,23 +23,31 @@ inline void bind_debug(pybind11::module_ debug) {
     debug.def(
         "configure",
         [](std::optional<std::uint64_t> seed, std::optional<std::string> schedule,
-           std::optional<int> threads) {
+           std::optional<int> threads, std::optional<int> multiprocessors,
+           std::optional<std::size_t> shared_bytes) {
             Options changed = options();
             if (seed) changed.seed = *seed;
             if (schedule) changed.schedule = schedule_from_name(*schedule);
             if (threads) changed.threads = std::max(1, *threads);
+            if (multiprocessors) changed.multiprocessors = std::max(1, *multiprocessors);
+            if (shared_bytes) changed.shared_bytes = std::max<std::size_t>(48 << 10, *shared_bytes);
             set_options(changed);
         },
         py::kw_only(), py::arg("seed") = py::none(), py::arg("schedule") = py::none(),
-        py::arg("threads") = py::none(),
-        "Sets the seed, the schedule (depth_first, random or mixed), the number of host threads.");
+        py::arg("threads") = py::none(), py::arg("multiprocessors") = py::none(),
+        py::arg("shared_bytes") = py::none(),
+        "Sets the seed, the schedule (depth_first, random or mixed), the number of host threads, "
+        "and "
+        "the device that plans go by: its multiprocessors, and the shared memory of each.");
     debug.def(
         "configuration",
         [] {
             const Options current = options();
             return py::dict(py::arg("seed") = current.seed,
                             py::arg("schedule") = schedule_name(current.schedule),
-                            py::arg("threads") = current.threads);
+                            py::arg("threads") = current.threads,
+                            py::arg("multiprocessors") = current.multiprocessors,
+                            py::arg("shared_bytes") = current.shared_bytes);
         },
         "What `configure` sets.");
     debug.def(

@@ -166,8 +166,8 @@ void check_limits(const detail::Launch& launch) {
     check("block.z", launch.block.z, 64u);
     check("threads per block", launch.block.x * launch.block.y * launch.block.z,
           kMaxThreadsPerBlock);
-    if (launch.shared_bytes > kMaxSharedBytes)
-        refuse("at most " + std::to_string(kMaxSharedBytes) +
+    if (launch.shared_bytes > max_shared_bytes())
+        refuse("at most " + std::to_string(max_shared_bytes()) +
                " bytes of shared memory are allowed, got " + std::to_string(launch.shared_bytes));
     if (launch.parameter_bytes > 4096)
         refuse("parameters of at most 4096 bytes are allowed, got " +
@@ -187,6 +187,16 @@ void set_options(const Options& options) {
     current_options() = options;
     // One thread examines all accesses, so that what it finds does not depend on timing.
     if (checks_accesses()) current_options().threads = 1;
+}
+
+std::size_t shared_bytes_of_sm() {
+    return current_options().shared_bytes;
+}
+std::size_t max_shared_bytes() {
+    return current_options().shared_bytes - kReservedBytes;
+}
+int multiprocessors() {
+    return current_options().multiprocessors;
 }
 
 std::string schedule_name(Schedule schedule) {

@@ -58,10 +58,10 @@ void* shared_array(const SharedArray* array) {
         block.fail(std::to_string(bytes) + " bytes of static shared memory with `" + array->name +
                        "`; at most " + std::to_string(kMaxStaticSharedBytes) + " are allowed",
                    array->site);
-    if (bytes + block.shared().dynamic_bytes() > kMaxSharedBytes)
+    if (bytes + block.shared().dynamic_bytes() > max_shared_bytes())
         block.fail(std::to_string(bytes + block.shared().dynamic_bytes()) +
                        " bytes of static and dynamic shared memory with `" + array->name +
-                       "`; at most " + std::to_string(kMaxSharedBytes) + " are allowed",
+                       "`; at most " + std::to_string(max_shared_bytes()) + " are allowed",
                    array->site);
     return block.shared().add(array);
 }

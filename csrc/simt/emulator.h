@@ -358,18 +358,12 @@ inline float approximate_sqrt(float x) {
     return x < kLeastNormal && x > -kLeastNormal ? 0.0f * x : sqrtf(x);
 }
 
-// What a block may have, static and dynamic together: that of compute capability 9.0.
-constexpr std::size_t kMaxSharedBytes = 227 * 1024;
-
-inline std::size_t max_shared_bytes() {
-    return kMaxSharedBytes;
-}
-
-// As on an H100 or H200, whatever host threads run the blocks: plans of kernels go by it, so it
-// must not vary.
-inline int multiprocessors() {
-    return 132;
-}
+// Those of an H100 or H200, whatever host threads run the blocks, since plans of kernels go by them;
+// or what a test has set (options.h).
+constexpr std::size_t kReservedBytes = 1024;
+std::size_t shared_bytes_of_sm();
+std::size_t max_shared_bytes();
+int multiprocessors();
 
 // Runs the kernel to its end; throws std::runtime_error with what a check found.
 template <auto Kernel, typename... Arguments>

@@ -1,6 +1,7 @@
 // What tests set and ask: the seed and schedule of the emulator. No CUDA names are needed for it.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
@@ -17,6 +18,8 @@ struct Options {
     std::uint64_t seed;  // of everything random: the same seed, the same run
     Schedule schedule;
     int threads;  // host threads that run blocks
+    int multiprocessors = 132;
+    std::size_t shared_bytes = 228 * 1024;  // of a multiprocessor
 };
 
 // From ZFCUDA_EMULATOR_SEED (0), ZFCUDA_EMULATOR_SCHEDULE (depth_first, random or mixed; mixed) and

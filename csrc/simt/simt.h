@@ -11,9 +11,10 @@
 //   SIMT_SHARED(float, tile, kRows * kPitch)
 //                                       a static shared array, 128-byte aligned
 //   simt::dynamic_shared<float>()       the launch's dynamic shared memory, 1024-byte aligned
-//   simt::max_shared_bytes(), simt::multiprocessors()
+//   simt::max_shared_bytes(), simt::shared_bytes_of_sm(), simt::multiprocessors()
 //                                       of the current device: how much shared memory a launch
-//                                       may ask for, and how many SMs there are
+//                                       may ask for, how much the blocks of an SM share, each
+//                                       kReservedBytes besides its own, and how many SMs there are
 //   simt::copy_async<16>(shared, global, valid)
 //                                       cp.async; zero-fills if not valid
 //   simt::copy_async_commit(), simt::copy_async_wait<N>()
@@ -84,6 +85,11 @@ inline int multiprocessors() {
 inline std::size_t max_shared_bytes() {
     return device_attribute<cudaDevAttrMaxSharedMemoryPerBlockOptin>();
 }
+inline std::size_t shared_bytes_of_sm() {
+    return device_attribute<cudaDevAttrMaxSharedMemoryPerMultiprocessor>();
+}
+
+constexpr std::size_t kReservedBytes = 1024;
 
 template <auto Kernel>
 std::size_t static_shared_bytes() {

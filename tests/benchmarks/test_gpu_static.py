@@ -16,7 +16,7 @@ import pytest
 
 from tests.benchmarks.test_gpu_sass import disassembly
 
-H200, H100, A100 = gpu_model.GPUS
+H200, H100, A100, A10 = gpu_model.GPUS
 RECORD = json.loads((gpu_static.RESULTS / "gpu-static-sm_90a.json").read_text())
 
 
@@ -276,9 +276,17 @@ BLOCKS = [one for one in cases.CASES if isinstance(one, cases.Block)]
 
 
 @pytest.fixture(scope="module")
-def module():
-    """Of the emulated kernels, whose plans are those of an H200."""
+def emulated():
     return pytest.importorskip("zfcuda._emulated", reason="the emulated backend is not built", exc_type=ImportError)
+
+
+@pytest.fixture(params=[H200, A10], ids=lambda gpu: gpu.name)
+def gpu(request, emulated):
+    """One that the emulated kernels are planned for."""
+    before = emulated.debug.configuration()
+    emulated.debug.configure(multiprocessors=request.param.sms, shared_bytes=request.param.shared)
+    yield request.param
+    emulated.debug.configure(**before)
 
 
 def shape_of(module, conv):
@@ -289,13 +297,13 @@ def shape_of(module, conv):
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("batch", [1, 16, 128])
-def test_plans_are_those_of_the_kernels(module, untuned, precision, batch):
+def test_plans_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch):
     names = {"fprop": "conv2d", "dgrad": "conv_transpose2d", "wgrad": "conv2d_weight_grad"}
     for case in CONVS:
         conv = gpu_predict.as_conv(case.with_batch(batch))
         for operation, name in names.items():
-            plan = gpu_predict.conv_plan(untuned, conv, operation, precision, H200)
-            expected = module.plan_candidates(name, precision, shape_of(module, conv), None)[0]
+            plan = gpu_predict.conv_plan(untuned, conv, operation, precision, gpu)
+            expected = emulated.plan_candidates(name, precision, shape_of(emulated, conv), None)[0]
             assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
 
 
@@ -314,21 +322,21 @@ def test_splits_of_tma_are_those_of_the_kernels(module, recorded, operation, of)
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("batch", [1, 16, 128])
-def test_plans_of_blocks_are_those_of_the_kernels(module, untuned, precision, batch):
+def test_plans_of_blocks_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch):
     fused = gathered = 0
     for case in BLOCKS:
         block = case.with_batch(batch)
-        plan = gpu_predict.block_plan(untuned, block, precision, H200)
+        plan = gpu_predict.block_plan(untuned, block, precision, gpu)
         conv, pool = (
-            shape_of(module, block.conv),
+            shape_of(emulated, block.conv),
             map(cases.pair, (block.pool.window, block.pool.stride, block.pool.padding)),
         )
-        shape = module.PoolShape(conv.output, *pool, False)
-        expected = module.plan_candidates("conv2d_relu_pool", precision, conv, shape)[0][0]
+        shape = emulated.PoolShape(conv.output, *pool, False)
+        expected = emulated.plan_candidates("conv2d_relu_pool", precision, conv, shape)[0][0]
         assert (plan.kernel.tile.name if plan else "composed") == expected, (MIRRORS, block)
         fused += plan is not None
-        plan = gpu_predict.unpool_wgrad_plan(untuned, block, precision, H200)
-        expected = module.plan_candidates("unpool_conv2d_weight_grad", precision, conv, shape)[0]
+        plan = gpu_predict.unpool_wgrad_plan(untuned, block, precision, gpu)
+        expected = emulated.plan_candidates("unpool_conv2d_weight_grad", precision, conv, shape)[0]
         assert ((plan.kernel.tile.name, plan.splits) if plan else ("composed", 1)) == expected, (MIRRORS, block)
         gathered += plan is not None
     assert fused

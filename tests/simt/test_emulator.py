@@ -231,7 +231,8 @@ def test_variants_are_counted(module):
 def test_configuration(module):
     module.debug.configure(seed=2**64 - 1, schedule="random", threads=2)
     threads = 1 if module.debug.checks_accesses() else 2  # what is found must not depend on timing
-    assert module.debug.configuration() == {"seed": 2**64 - 1, "schedule": "random", "threads": threads}
+    device = {"multiprocessors": 132, "shared_bytes": 228 << 10}
+    assert module.debug.configuration() == {"seed": 2**64 - 1, "schedule": "random", "threads": threads, **device}
     with pytest.raises(ValueError, match="schedule must be depth_first, random or mixed, got breadth_first"):
         module.debug.configure(schedule="breadth_first")
 
@@ -242,7 +243,13 @@ def test_settings_come_from_the_environment():
     settings = {"SEED": "5", "SCHEDULE": "random", "THREADS": "3"}
     environment = os.environ | {f"ZFCUDA_EMULATOR_{key}": value for key, value in settings.items()}
     run = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
-    assert run.stdout.strip() == "{'seed': 5, 'schedule': 'random', 'threads': 3}"
+    assert run.stdout.startswith("{'seed': 5, 'schedule': 'random', 'threads': 3, ")
+
+
+def test_a_device_with_less_shared_memory(module):
+    """A block may have all of a multiprocessor's but 1 KB."""
+    message = failure(module, "too_much_dynamic", shared_bytes=100 << 10)
+    assert "at most 101376 bytes of shared memory are allowed, got 232449" in message
 
 
 def test_arrays_that_overlap_are_refused():

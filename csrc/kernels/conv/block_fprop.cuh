@@ -12,6 +12,7 @@
 // the convolution is not dense, the two operations follow each other through the workspace.
 #pragma once
 
+#include "block_patch.cuh"
 #include "fprop.cuh"
 #include "fprop_patch.cuh"
 #include "pooled_regions.cuh"
@@ -45,12 +46,16 @@ void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) 
             const auto tiling = make_tiling<Tile>(pool);
             if (!tiling || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
             const int k_tiles = divide_up(conv.r * conv.s * conv.c, Tile::kDepth);
-            const double cost = tile_cost<Tile>(count_regions(pool, *tiling), k_tiles);
+            const double blocks = count_regions(pool, *tiling);
+            const int on_sm = blocks_on_sm<Tile>(BlockMemory<Tile, 1>::kBytes);
+            const double cost =
+                tile_cost<Tile>(blocks, k_tiles) + exposed_cost<Tile>(blocks, on_sm);
             use(Plan{kKernel<Tile>, 1, k_tiles, cost * copy_cost<Math>(conv)});
         });
     });
     for_each_image_tile<Math>(conv, pool, [&](auto tile, const auto& tiling, const auto& patch) {
-        use(plan_image_tile<decltype(tile)>(pool, tiling, patch));
+        using Tile = decltype(tile);
+        use(plan_image_tile<Tile>(pool, tiling, patch, block_bytes<Tile>(patch)));
     });
 }
 

@@ -6,18 +6,6 @@
 
 namespace zfcuda::conv {
 
-// The map's pitch: rows that are stored together, four of 8 bytes a lane or two of 16, lie on
-// different banks.
-template <class Tile>
-constexpr int kMapPitch = Tile::kCols + 16;
-
-template <class Tile>
-std::size_t block_bytes(const typename Tile::Patch& patch) {
-    constexpr std::size_t kMap = sizeof(std::uint32_t) * Tile::kRows +
-                                 sizeof(typename Tile::Element) * Tile::kRows * kMapPitch<Tile>;
-    return std::max(Tile::shared_bytes(patch), kMap);
-}
-
 template <class Tile>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     block_patch_kernel(ConvShape shape, PoolShape pool, PoolTiling tiling,

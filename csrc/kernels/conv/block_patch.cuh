@@ -6,6 +6,19 @@
 
 namespace zfcuda::conv {
 
+// The map's pitch: rows that are stored together, four of 8 bytes a lane or two of 16, lie on
+// different banks.
+template <class Tile>
+constexpr int kMapPitch = Tile::kCols + 16;
+
+// Shared memory of a block.
+template <class Tile>
+std::size_t block_bytes(const typename Tile::Patch& patch) {
+    constexpr std::size_t kMap = sizeof(std::uint32_t) * Tile::kRows +
+                                 sizeof(typename Tile::Element) * Tile::kRows * kMapPitch<Tile>;
+    return std::max(Tile::shared_bytes(patch), kMap);
+}
+
 // Bytes for the filters. Defined in block_patch.cu, as is what follows.
 template <class Math>
 std::size_t block_patch_workspace(const ConvShape& conv, const PoolShape& pool, const Plan& plan);

@@ -94,8 +94,8 @@ std::vector<Choice> candidates(const Problem& problem) {
             found.add_product(typename Tiles<Math>::Wgrad{}, wgrad_product<Math>(shape), vector_k,
                               vector_c);
             for_each_wgrad_image_tile<Math>(
-                shape, [&](auto tile, const Product& product, auto&&...) {
-                    const Plan plan = plan_wgrad_patch<decltype(tile)>(product);
+                shape, [&](auto tile, const Product& product, const auto&, const auto& patch) {
+                    const Plan plan = plan_wgrad_patch<decltype(tile)>(product, patch);
                     for (const int splits : {plan.splits, 1})
                         found.add(Choice{plan.kernel, splits});
                 });

@@ -132,10 +132,11 @@ void for_each_patch_tile(const ConvShape& s, Use use) {
 // The plan with a tile and this many splits; with none given, as many as fill the GPU.
 template <class Tile>
 Plan plan_patch(const Product& product, int taps, std::optional<int> splits = std::nullopt) {
-    const int slots = simt::multiprocessors() * Tile::kMinBlocks;
+    const int on_sm = blocks_on_sm<Tile>(PatchGrid<Tile>(product.problem.conv).shared_bytes());
+    const int slots = simt::multiprocessors() * on_sm;
     const double blocks = count_blocks<Tile>(product);
     const int filling = blocks * 2 <= slots ? static_cast<int>(slots / blocks) : 1;
-    Plan plan = plan_splits<Tile>(product, splits.value_or(filling));
+    Plan plan = plan_splits<Tile>(product, splits.value_or(filling), on_sm);
     plan.cost += (taps - 1) * tile_cost<Tile>(blocks * plan.splits, plan.k_tiles_per_split);
     return plan;
 }

@@ -22,7 +22,8 @@ std::optional<Plan> cheapest_fprop_patch_plan(const ConvShape& shape) {
               });
     std::optional<Plan> best;
     for_each_image_tile<Math>(shape, pixels, [&](auto tile, const auto& tiling, const auto& patch) {
-        const Plan plan = plan_image_tile<decltype(tile)>(pixels, tiling, patch);
+        using Tile = decltype(tile);
+        const Plan plan = plan_image_tile<Tile>(pixels, tiling, patch, Tile::shared_bytes(patch));
         if (plan.cost >= least) return;
         least = plan.cost;
         best = plan;
@@ -38,7 +39,8 @@ std::optional<Plan> fprop_patch_plan(const ConvShape& shape) {
     const PoolShape pixels = pool_of_pixels(shape);
     std::optional<Plan> found;
     for_each_image_tile<Math>(shape, pixels, [&](auto tile, const auto& tiling, const auto& patch) {
-        const Plan plan = plan_image_tile<decltype(tile)>(pixels, tiling, patch);
+        using Tile = decltype(tile);
+        const Plan plan = plan_image_tile<Tile>(pixels, tiling, patch, Tile::shared_bytes(patch));
         if (choice->kernel == plan.kernel) found = plan;
     });
     return found;

@@ -2,9 +2,9 @@
 //
 // A matrix product of rows x cols x depth is cut into tiles of its result and, where those are too
 // few to fill the GPU, its depth is cut into splits whose sums a second kernel adds in order. The
-// plan, and with it the last bits of a result, depends on the shape and on the GPU's number of SMs;
-// that of a fused block (block_fprop.cuh) also on how much shared memory a launch may ask for. Only
-// where a tuner has timed the problem and found a better plan (tuned_plans.h), that one holds.
+// plan, and with it the last bits of a result, depends on the shape, on the GPU's number of SMs and on
+// the shared memory that each has. Only where a tuner has timed the problem and found a better plan
+// (tuned_plans.h), that one holds.
 #pragma once
 
 #include <algorithm>
@@ -118,34 +118,80 @@ double tile_cost(double blocks, int k_tiles) {
            k_tiles / Tile::kEfficiency;
 }
 
+// Blocks that an SM holds at once: no more than a tile's registers are made for, and no more than find
+// room in its shared memory.
+template <class Tile>
+int blocks_on_sm(std::size_t shared_bytes) {
+    const auto room = simt::shared_bytes_of_sm() / (shared_bytes + simt::kReservedBytes);
+    return std::clamp(static_cast<int>(room), 1, Tile::kMinBlocks);
+}
+
+// The same of the kernels of a product: their stages, and the rows of windows.
+constexpr std::size_t kWindowRowBytes = 16;
+template <class Tile>
+int blocks_on_sm(const Product& product) {
+    if constexpr (Tile::kMinBlocks == 1) {
+        return 1;
+    } else {
+        using Element = typename Tile::Element;
+        using KMajorA = typename Tile::template KMajor<Tile::kRows>;
+        using KMajorB = typename Tile::template KMajor<Tile::kCols>;
+        using MNMajorA = typename Tile::template MNMajor<Tile::kRows>;
+        using MNMajorB = typename Tile::template MNMajor<Tile::kCols>;
+        const Operation operation = product.problem.operation;
+        const bool is_fprop = operation == Operation::kConv2d;
+        const bool has_rows = is_fprop || operation == Operation::kConvTranspose2d;
+        const std::size_t stage = (has_rows ? KMajorA::kSize : MNMajorA::kSize) +
+                                  (is_fprop ? KMajorB::kSize : MNMajorB::kSize);
+        return blocks_on_sm<Tile>(sizeof(Element) * Tile::kStages * stage +
+                                  (has_rows ? kWindowRowBytes * Tile::kRows : 0));
+    }
+}
+
+// The beginnings and ends of blocks, of which so many are on an SM at once.
+template <class Tile>
+double begin_cost(double blocks, int on_sm) {
+    const double waves = std::ceil(blocks / simt::multiprocessors());
+    return waves / std::min<double>(waves, on_sm) * kBlockKTiles * Tile::kRows * Tile::kCols *
+           Tile::kDepth / Tile::kEfficiency;
+}
+
+// What of those a tile's efficiency does not count: fewer blocks than its registers allow hide them.
+template <class Tile>
+double exposed_cost(double blocks, int on_sm) {
+    return begin_cost<Tile>(blocks, on_sm) - begin_cost<Tile>(blocks, Tile::kMinBlocks);
+}
+
 template <class Tile>
 double count_blocks(const Product& product) {
     return 1.0 * product.batches * divide_up(product.rows, Tile::kRows) *
            divide_up(product.cols, Tile::kCols);
 }
 
-// What splitting the depth costs beyond the product, as work of an SM: the beginnings and ends of
-// more blocks, and a second pass.
+// What there is beyond the product, as work of an SM: beginnings and ends of blocks that nothing hides
+// or, where the depth is split, of more blocks, and a second pass.
 template <class Tile>
-double split_cost(const Product& product, double blocks, int splits) {
-    if (splits == 1) return 0;
-    const double waves = std::ceil(blocks * splits / simt::multiprocessors());
+double split_cost(const Product& product, double blocks, int splits, int on_sm) {
+    if (splits == 1) return exposed_cost<Tile>(blocks, on_sm);
     const double bytes = 4.0 * (splits + 1) * product.size;
-    return waves / std::min<double>(waves, Tile::kMinBlocks) * kBlockKTiles * Tile::kRows *
-               Tile::kCols * Tile::kDepth / Tile::kEfficiency +
+    return begin_cost<Tile>(blocks * splits, on_sm) +
            bytes * fmas_per_byte(product.problem.precision) / simt::multiprocessors();
 }
 
 // The plan with a tile and this many splits, or fewer where that would leave some empty.
 template <class Tile>
-Plan plan_splits(const Product& product, int splits) {
+Plan plan_splits(const Product& product, int splits, int on_sm) {
     const int k_tiles = count_k_tiles<Tile>(product);
     const int per_split = divide_up(k_tiles, std::max(1, std::min(splits, k_tiles)));
     splits = std::max(1, divide_up(k_tiles, std::max(1, per_split)));
     const double blocks = count_blocks<Tile>(product);
-    return {
-        kKernel<Tile>, splits, per_split,
-        tile_cost<Tile>(blocks * splits, per_split) + split_cost<Tile>(product, blocks, splits)};
+    return {kKernel<Tile>, splits, per_split,
+            tile_cost<Tile>(blocks * splits, per_split) +
+                split_cost<Tile>(product, blocks, splits, on_sm)};
+}
+template <class Tile>
+Plan plan_splits(const Product& product, int splits) {
+    return plan_splits<Tile>(product, splits, blocks_on_sm<Tile>(product));
 }
 
 // The plan with a tile, and as many splits as fill the GPU: its SMs with the blocks that they hold at
@@ -157,9 +203,9 @@ Plan plan_tile(const Product& product) {
     const auto filling = [&](int waves) {
         return std::min(static_cast<int>(waves * simt::multiprocessors() / blocks), most);
     };
-    const int least = filling(Tile::kMinBlocks);
+    const int on_sm = blocks_on_sm<Tile>(product), least = filling(on_sm);
     Plan best = plan_splits<Tile>(product, least < 2 ? 1 : least);
-    for (int waves = Tile::kMinBlocks + 1; waves <= kMostWaves; ++waves) {
+    for (int waves = on_sm + 1; waves <= kMostWaves; ++waves) {
         const int splits = filling(waves);
         if (splits <= best.splits) continue;
         const Plan plan = plan_splits<Tile>(product, splits);

@@ -94,13 +94,15 @@ struct OfKTiles : Tile {
 
 // The plan with a tile and this many splits; with none given, as many as fill the GPU.
 template <class Tile>
-Plan plan_wgrad_patch(const Product& product, std::optional<int> splits = std::nullopt) {
-    const int slots = simt::multiprocessors() * Tile::kMinBlocks;
+Plan plan_wgrad_patch(const Product& product, const typename Tile::Patch& patch,
+                      std::optional<int> splits = std::nullopt) {
+    const int on_sm = blocks_on_sm<Tile>(Tile::shared_bytes(patch));
+    const int slots = simt::multiprocessors() * on_sm;
     const double blocks = count_blocks<Tile>(product);
     const int filling = blocks * 2 <= slots ? static_cast<int>(slots / blocks) : 1;
-    Plan plan = plan_splits<Tile>(product, splits.value_or(filling));
+    Plan plan = plan_splits<Tile>(product, splits.value_or(filling), on_sm);
     plan.cost = tile_cost<Tile>(blocks * plan.splits, plan.k_tiles_per_split) +
-                split_cost<OfKTiles<Tile>>(product, blocks, plan.splits);
+                split_cost<OfKTiles<Tile>>(product, blocks, plan.splits, on_sm);
     return plan;
 }
 
@@ -113,12 +115,13 @@ std::optional<Plan> cheapest_wgrad_patch_plan(const ConvShape& shape) {
         least = copy_cost<Math>(shape) * cheapest_plan(tiles, wgrad_product<Math>(shape)).cost;
     });
     std::optional<Plan> best;
-    for_each_wgrad_image_tile<Math>(shape, [&](auto tile, const Product& product, auto&&...) {
-        const Plan plan = plan_wgrad_patch<decltype(tile)>(product);
-        if (plan.cost >= least) return;
-        least = plan.cost;
-        best = plan;
-    });
+    for_each_wgrad_image_tile<Math>(
+        shape, [&](auto tile, const Product& product, const auto&, const auto& patch) {
+            const Plan plan = plan_wgrad_patch<decltype(tile)>(product, patch);
+            if (plan.cost >= least) return;
+            least = plan.cost;
+            best = plan;
+        });
     return best;
 }
 
@@ -128,11 +131,12 @@ std::optional<Plan> wgrad_patch_plan(const ConvShape& shape) {
     const auto choice = tuned_choice(wgrad_product<Math>(shape).problem);
     if (!choice) return cheapest_wgrad_patch_plan<Math>(shape);
     std::optional<Plan> found;
-    for_each_wgrad_image_tile<Math>(shape, [&](auto tile, const Product& product, auto&&...) {
-        using Tile = decltype(tile);
-        if (choice->kernel == kKernel<Tile>)
-            found = plan_wgrad_patch<Tile>(product, choice->splits);
-    });
+    for_each_wgrad_image_tile<Math>(
+        shape, [&](auto tile, const Product& product, const auto&, const auto& patch) {
+            using Tile = decltype(tile);
+            if (choice->kernel == kKernel<Tile>)
+                found = plan_wgrad_patch<Tile>(product, patch, choice->splits);
+        });
     return found;
 }
 
