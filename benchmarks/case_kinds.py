@@ -72,6 +72,9 @@ class Conv(Case):
     def flops(self) -> float:
         return 2.0 * self.n * math.prod(self.output) * self.maps * math.prod(pair(self.kernel)) * self.channels
 
+    def as_conv(self) -> Conv:
+        return self
+
 
 @dataclass(frozen=True, kw_only=True)
 class Depthwise(Case):
@@ -157,6 +160,11 @@ class Dense(Case):
     @property
     def flops(self) -> float:
         return 2.0 * self.n * self.inputs * self.units
+
+    def as_conv(self) -> Conv:
+        """A convolution of single pixels."""
+        one = {"size": 1, "kernel": 1, "stride": 1, "padding": 0}
+        return Conv(layer=self.layer, family=self.family, n=self.n, channels=self.inputs, maps=self.units, **one)
 
 
 # ---- Networks ----------------------------------------------------------------------------------------------------

@@ -352,22 +352,14 @@ class Prediction:
     waves: tuple[float, ...]  # of blocks, one an SM
 
 
-def as_conv(case: Case) -> Conv:
-    """A convolution, or a fully connected layer as one of a single pixel."""
-    if isinstance(case, Dense):
-        one = {"size": 1, "kernel": 1, "stride": 1, "padding": 0}
-        case = Conv(layer=case.layer, family=case.family, n=case.n, channels=case.inputs, maps=case.units, **one)
-    assert isinstance(case, Conv)
-    return case
-
-
 def predict(every: Sequence[Kernel], case: Case, direction: str, precision: str, gpu: Gpu) -> Prediction:
     """Of a convolution, a fully connected layer or a block, in one of its directions. NoKernelError."""
     if isinstance(case, Block):
         conv = case.conv
         steps = (_block if direction == "block" else _block_grad)(every, case, precision, gpu)
     else:
-        conv = as_conv(case)
+        assert isinstance(case, Conv | Dense)
+        conv = case.as_conv()
         operation = direction.split()[-1]
         steps = [_run(conv_plan(every, conv, operation, precision, gpu), conv, operation, gpu)]
     seconds = sum(step.seconds for step in steps)

@@ -49,7 +49,7 @@ ASSUMPTIONS = (
     f"clocks: {', '.join(f'{gpu.name} {gpu.ghz} GHz' for gpu in gpu_model.GPUS)}; copies: "
     f"{', '.join(f'{gpu.name} {gpu.copy / 1e12:.1f} TB/s' for gpu in gpu_model.GPUS)}, each array once",
     f"blocks go to SMs evenly and whole; {gpu_predict.PROLOGUE} cycles before and after the k-tiles of a block (a "
-    "guess), hidden by other blocks on its SM, or by copies for its next tile; sums over splits read their parts from L2",
+    "guess), hidden by other blocks on its SM or by copies for its next tile; sums over splits read parts from L2",
     "latencies, bank conflicts, launches and what the tensor memory accelerator does cost nothing",
 )
 

@@ -300,7 +300,7 @@ def shape_of(module, conv):
 def test_plans_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch):
     names = {"fprop": "conv2d", "dgrad": "conv_transpose2d", "wgrad": "conv2d_weight_grad"}
     for case in CONVS:
-        conv = gpu_predict.as_conv(case.with_batch(batch))
+        conv = case.with_batch(batch).as_conv()
         for operation, name in names.items():
             plan = gpu_predict.conv_plan(untuned, conv, operation, precision, gpu)
             expected = emulated.plan_candidates(name, precision, shape_of(emulated, conv), None)[0]
@@ -311,7 +311,7 @@ def test_plans_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch
 def test_splits_of_tma_are_those_of_the_kernels(module, recorded, operation, of):
     kernels = [kernel for kernel in recorded if kernel.tile.is_tma]
     for case in CONVS:
-        conv = gpu_predict.as_conv(case.with_batch(128))
+        conv = case.with_batch(128).as_conv()
         wanted, expected = gpu_predict.product(conv, operation, "bf16"), {}
         for name, splits in module.plan_candidates(of, "bf16", shape_of(module, conv), None):
             if name.startswith("tma"):
@@ -348,7 +348,7 @@ def test_plans_of_blocks_are_those_of_the_kernels(emulated, gpu, untuned, precis
 def test_layers_take_at_least_what_the_hardware_needs(untuned, gpu, precision):
     for case, direction in gpu_static.layers(128):
         found = gpu_predict.predict(untuned, case, direction, precision, gpu)
-        conv = case.conv if isinstance(case, cases.Block) else gpu_predict.as_conv(case)
+        conv = case.conv if isinstance(case, cases.Block) else case.as_conv()
         floor = conv.flops / 2 / (gpu.peaks[precision] * gpu.sms * gpu.hertz) * (2 if direction == "block grad" else 1)
         assert found.ms / 1e3 > floor
         assert found.share == pytest.approx(floor / (found.ms / 1e3))
