@@ -89,17 +89,30 @@ def test_a_long_depth(kernels, force_plan, operation, tile, c):
         assert_close(actual, expected, what=splits)
 
 
+@pytest.fixture
+def multiprocessors(kernels):
+    """No more than a test can fill: the emulated device is given two."""
+    if kernels.name != "emulated":
+        yield 132  # an H200's
+        return
+    debug = backends.get("emulated").module.debug
+    before = debug.configuration()
+    debug.configure(multiprocessors=2)
+    yield 2
+    debug.configure(**before)
+
+
 @pytest.mark.parametrize("splits", [1, 7])
 @pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_more_tiles_than_multiprocessors(kernels, force_plan, operation, tile, splits):
-    """Blocks that take one after the other."""
+def test_more_tiles_than_multiprocessors(kernels, force_plan, multiprocessors, operation, tile, splits):
+    """Blocks that take one after the other, of more k-tiles than stages or of one."""
     can_run(kernels)
     rows, cols = (int(side) for side in tile.split()[1].split("x"))
-    tiles, padding = 140 // splits, (splits // 2, splits // 2, 0, 0)
+    tiles = -(-(3 * multiprocessors // 2 + 1) // splits)
     pixels, many = (tiles * rows - 5, 8) if rows > cols else (5, tiles * cols - 8)
     channels, filters = (64, many) if operation is forward else (many, 64)
-    problem = (1, pixels, 1, channels), (filters, splits, 1, channels), {"stride": (1, 1), "padding": padding}
+    problem = (1, pixels, 1, channels), (filters, 7, 1, channels), {"stride": (1, 1), "padding": (3, 3, 0, 0)}
     force_plan(lambda found: next(((name, splits) for name, _ in found if name == tile), None))
     actual, expected = operation(kernels.array, np.random.default_rng(splits), *problem)
     assert_close(actual, expected)
