@@ -1,5 +1,7 @@
 """Which backend serves an array, and what is said when none can."""
 
+import os
+import re
 import subprocess
 import sys
 import threading
@@ -187,6 +189,22 @@ def test_instruction_set_by_name(monkeypatch):
     monkeypatch.setenv("ZFCUDA_ISA", "mmx")
     with pytest.raises(zfcuda.BackendError, match="avx512, avx2, baseline"):
         _cpu.load()
+
+
+@pytest.mark.parametrize(
+    ("asked", "spins"),
+    [({}, "3000"), ({"GOMP_SPINCOUNT": "70"}, "70"), ({"OMP_WAIT_POLICY": "passive"}, "0")],
+)
+def test_threads_sleep_soon_unless_something_else_is_asked_for(asked, spins):
+    names = ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
+    others = {name: value for name, value in os.environ.items() if name not in names}
+    code = f"import os; from zfcuda import _cpu; _cpu.load(); print([os.environ.get(name) for name in {names}])"
+    environment = {**others, **asked, "OMP_DISPLAY_ENV": "verbose"}
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, env=environment)
+    if "GOMP" not in done.stderr:
+        pytest.skip("not GCC's OpenMP")
+    assert re.findall(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr) == [spins]
+    assert done.stdout == f"{[asked.get(name) for name in names]}\n"
 
 
 def test_import_is_light():
