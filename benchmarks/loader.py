@@ -1,6 +1,6 @@
 """How fast images come from the disk: packed shards and JPEGs, against PyTorch's DataLoader over the same JPEGs.
 
-    OMP_WAIT_POLICY=passive python benchmarks/loader.py 2,000 made pictures of 500 x 375
+    python benchmarks/loader.py                         2,000 made pictures of 500 x 375
     python benchmarks/loader.py --data FOLDER           a folder of class folders of your own
     python benchmarks/loader.py --out PATH              writes PATH.json and PATH.md
 
@@ -10,8 +10,7 @@ torchvision's ImageFolder does with a DataLoader: Pillow in worker processes, wh
 twice: with all done in the workers, and with uint8 crops from the workers, which the main process makes float32. In
 turn with them, the crops alone are timed, of images that are in memory: no loader can be faster.
 
-OMP_WAIT_POLICY=passive: else the threads that crop spin for some milliseconds after each batch, on cores that could
-read. A GPU that crops leaves the cores to the readers, too.
+The threads that crop want the cores that read; a GPU that crops leaves them to the readers.
 """
 
 from __future__ import annotations
