@@ -128,6 +128,17 @@ def case(request):
         yield Case(device, number)
 
 
+@pytest.fixture
+def backend(tmp_path, monkeypatch):
+    """The emulated one, with a cache of its own for plans and checks."""
+    if reason := backends.status()["emulated"]:
+        pytest.skip(f"emulated: {reason}")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    backend = backends.get("emulated")
+    yield backend
+    backend.module.clear_plans()
+
+
 _GUARD = 256  # bytes on either side; keeps the alignment that real arrays have
 
 

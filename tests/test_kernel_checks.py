@@ -22,17 +22,6 @@ OTHER = replace(KERNEL, name="wgmma 128x256")
 
 
 @pytest.fixture
-def backend(tmp_path, monkeypatch):
-    """The emulated one, with a cache of its own."""
-    if reason := backends.status()["emulated"]:
-        pytest.skip(f"emulated: {reason}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    backend = backends.get("emulated")
-    yield backend
-    backend.module.clear_plans()
-
-
-@pytest.fixture
 def checked(monkeypatch):
     """The kernels that are checked, in turn; each still is."""
     kernels, check = [], kernel_checks.fault

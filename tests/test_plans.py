@@ -18,16 +18,6 @@ BLOCK = replace(CONV, operation="conv2d_relu_pool", window=(3, 3), pool_stride=(
 PLANS = [Plan(CONV, "ffma 64x32", 3, 0.5, 0.75), Plan(BLOCK, "composed", 1, 1.25, 1.5)]
 
 
-@pytest.fixture
-def backend(tmp_path, monkeypatch):
-    if reason := backends.status()["emulated"]:
-        pytest.skip(f"emulated: {reason}")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    backend = backends.get("emulated")
-    yield backend
-    backend.module.clear_plans()
-
-
 def write(text, gpu="emulator"):
     path = plans.cache_path(gpu)
     path.parent.mkdir(exist_ok=True)
