@@ -19,7 +19,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,12 +155,17 @@ def train(options: argparse.Namespace, split: data.Split, sides: dict[str, Side]
                 side.test(split.test, preprocess)
             print(f"epoch {(step + 1) // per_epoch}: accuracy {accuracies(sides)}", flush=True)
             if options.out:
-                write_atomically(options.out, json.dumps(results(options, sides), indent=1).encode())
+                write_atomically(options.out, written(results(options, sides)).encode())
     return True
 
 
 def accuracies(sides: dict[str, Side]) -> str:
     return ", ".join(f"{name} {side.accuracy[-1]:.2%}" for name, side in sides.items())
+
+
+def written(found: Mapping[str, Any]) -> str:
+    """JSON, a line for each result."""
+    return "{" + ",\n ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in found.items()) + "}\n"
 
 
 def results(options: argparse.Namespace, sides: dict[str, Side]) -> dict[str, Any]:
@@ -176,7 +181,7 @@ def results(options: argparse.Namespace, sides: dict[str, Side]) -> dict[str, An
         "times_as_fast": medians["torch"] / medians["zfcuda"],
         "seconds_in_steps": {name: sum(side.seconds) for name, side in sides.items()},
         "accuracy": {name: side.accuracy for name, side in sides.items()},
-        "loss": {name: side.losses for name, side in sides.items()},
+        "loss": {name: [round(loss, 4) for loss in side.losses] for name, side in sides.items()},
     }
 
 
