@@ -8,8 +8,8 @@ peak that each allows and the time of every convolution, fully connected layer a
 of kernels that memory should bound, the share of a copy's speed.
 Writes gpu-static-ARCHITECTURE.md and .json to benchmarks/results/, the record against which
 tests/benchmarks/test_gpu_static.py holds later builds. No figure is a measurement. The disassembly is read in
-gpu_sass.py, the bounds of a k-tile stand in gpu_model.py, those of a layer in gpu_predict.py, and those of kernels that
-move data in gpu_memory.py.
+gpu_sass.py, the bounds of a k-tile stand in gpu_model.py, which kernel serves a layer in gpu_choice.py, the bounds of
+a layer in gpu_predict.py, and those of kernels that move data in gpu_memory.py.
 
 Exit status: 0, written; 2, wrong arguments; 3, nothing to disassemble or no tool to do it.
 """
@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import cases
+import gpu_choice
 import gpu_memory
 import gpu_model
 import gpu_predict
@@ -147,7 +148,7 @@ def _layer_records(
     for (case, direction), (chosen, suffix), precision in every:
         try:
             found = {gpu.name: gpu_predict.predict(chosen, case, direction, precision, gpu) for gpu in gpus}
-        except gpu_predict.NoKernelError:
+        except gpu_choice.NoKernelError:
             continue
         first = found[gpus[0].name]
         facts: dict[str, Any] = {"layer": f"{case.family} {case.layer}", "direction": direction + suffix}

@@ -30,3 +30,9 @@ def recorded(record):
     kernels = gpu_model.kernels(codes, [one["template"] + "(" for one in record["kernels"]])
     assert [kernel.name for kernel in kernels] == [one["name"] for one in record["kernels"]]
     return kernels
+
+
+@pytest.fixture(scope="session")
+def untuned(recorded):
+    """Those that are taken without a tuned plan."""
+    return [kernel for kernel in recorded if not kernel.tile.is_wgmma]

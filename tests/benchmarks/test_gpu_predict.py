@@ -1,4 +1,4 @@
-"""benchmarks/gpu_predict.py: the plans that it mirrors, and what layers take at least."""
+"""benchmarks/gpu_predict.py: what layers take at least."""
 
 import math
 
@@ -8,86 +8,8 @@ import gpu_predict
 import gpu_static
 import pytest
 
-H200, H100, A100, A10 = gpu_model.GPUS
-
-
-@pytest.fixture(scope="module")
-def untuned(recorded):
-    """Those that are taken without a tuned plan."""
-    return [kernel for kernel in recorded if not kernel.tile.is_wgmma]
-
-
-CONVS = [one for one in cases.CASES if isinstance(one, cases.Conv | cases.Dense)]
-MIRRORS = "benchmarks/gpu_predict.py has the choice of csrc/kernels/conv/ (plan.h, tiles.cuh, block_*.cuh) once more"
+H200, H100, _, _ = gpu_model.GPUS
 BLOCKS = [one for one in cases.CASES if isinstance(one, cases.Block)]
-
-
-@pytest.fixture(scope="module")
-def emulated():
-    return pytest.importorskip("zfcuda._emulated", reason="the emulated backend is not built", exc_type=ImportError)
-
-
-@pytest.fixture(params=[H200, A10], ids=lambda gpu: gpu.name)
-def gpu(request, emulated):
-    """One that the emulated kernels are planned for."""
-    before = emulated.debug.configuration()
-    emulated.debug.configure(multiprocessors=request.param.sms, shared_bytes=request.param.shared)
-    yield request.param
-    emulated.debug.configure(**before)
-
-
-def shape_of(module, conv):
-    n, kernel, stride, padding = conv.n, *map(cases.pair, (conv.kernel, conv.stride, conv.padding))
-    x, w = (n, *cases.pair(conv.size), conv.channels), (conv.maps, *kernel, conv.channels)
-    return module.ConvShape(x, w, stride, padding, (1, 1), 1)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-@pytest.mark.parametrize("batch", [1, 16, 128])
-def test_plans_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch):
-    names = {"fprop": "conv2d", "dgrad": "conv_transpose2d", "wgrad": "conv2d_weight_grad"}
-    for case in CONVS:
-        conv = case.with_batch(batch).as_conv()
-        for operation, name in names.items():
-            plan = gpu_predict.conv_plan(untuned, conv, operation, precision, gpu)
-            expected = emulated.plan_candidates(name, precision, shape_of(emulated, conv), None)[0]
-            assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
-
-
-@pytest.mark.parametrize(("operation", "of"), [("fprop", "conv2d"), ("dgrad", "conv_transpose2d")])
-def test_splits_of_tma_are_those_of_the_kernels(emulated, recorded, operation, of):
-    kernels = [kernel for kernel in recorded if kernel.tile.is_tma]
-    for case in CONVS:
-        conv = case.with_batch(128).as_conv()
-        wanted, expected = gpu_predict.product(conv, operation, "bf16"), {}
-        for name, splits in emulated.plan_candidates(of, "bf16", shape_of(emulated, conv), None):
-            if name.startswith("tma"):
-                expected.setdefault(name, splits)
-        plans = [gpu_predict.plan_tile(kernel, wanted, H200) for kernel in gpu_predict.candidates(kernels, wanted)]
-        assert {plan.kernel.tile.name: plan.splits for plan in plans} == expected, (MIRRORS, conv)
-
-
-@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
-@pytest.mark.parametrize("batch", [1, 16, 128])
-def test_plans_of_blocks_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch):
-    fused = gathered = 0
-    for case in BLOCKS:
-        block = case.with_batch(batch)
-        plan = gpu_predict.block_plan(untuned, block, precision, gpu)
-        conv, pool = (
-            shape_of(emulated, block.conv),
-            map(cases.pair, (block.pool.window, block.pool.stride, block.pool.padding)),
-        )
-        shape = emulated.PoolShape(conv.output, *pool, False)
-        expected = emulated.plan_candidates("conv2d_relu_pool", precision, conv, shape)[0][0]
-        assert (plan.kernel.tile.name if plan else "composed") == expected, (MIRRORS, block)
-        fused += plan is not None
-        plan = gpu_predict.unpool_wgrad_plan(untuned, block, precision, gpu)
-        expected = emulated.plan_candidates("unpool_conv2d_weight_grad", precision, conv, shape)[0]
-        assert ((plan.kernel.tile.name, plan.splits) if plan else ("composed", 1)) == expected, (MIRRORS, block)
-        gathered += plan is not None
-    assert fused
-    assert gathered
 
 
 @pytest.mark.parametrize("gpu", [H200, H100], ids=lambda gpu: gpu.name)
@@ -122,18 +44,3 @@ def test_a_block_that_is_not_fused(untuned):
     assert whole.kernels == conv.kernels
     pooled = 128 * 13 * 13 * 256
     assert whole.ms - conv.ms == pytest.approx(1e3 * (2 * 128 * 26 * 26 * 256 + 3 * pooled) / 4.3e12)
-
-
-def test_cells_cover_the_image_with_the_least_work():
-    assert gpu_predict.cells(224, 7, 2, 1) == (112, 4)
-    assert gpu_predict.cells(224, 3, 1, 1) == (224, 3)
-    assert gpu_predict.cells(224, 11, 4, 2) == (57, 3)  # beginning in the padding; else 56 that see 4
-    assert gpu_predict.cells(5, 1, 4, 0) == (2, 1)
-
-
-def test_phases_cover_the_image_and_the_filter():
-    conv = cases.Conv(layer="conv", size=(224, 7), channels=3, maps=96, kernel=(7, 3), stride=(2, 4), padding=(1, 0))
-    found = gpu_predict.phases(conv)
-    assert sum(pixels for pixels, _ in found) == 224 * 7
-    assert sum(taps for _, taps in found) == 7 * 3
-    assert math.prod((2, 4)) == len(found)

@@ -1,0 +1,326 @@
+"""Which kernel serves a layer, and how: the choice of csrc/kernels/conv/ (plan.h, tiles.cuh, block_*.cuh, *_patch.cuh)
+once more, which a test compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import gpu_sass
+from case_kinds import Block, Conv, Pool, pair
+from gpu_model import REGION, Gpu, ImageKernel, Kernel, PatchKernel
+from gpu_tile import Tile
+
+_MAX_GATHERS = 7  # kMaxGathers (block_grad.cuh)
+_MAX_PATCH_CHANNELS, _MAX_PATCH_COLUMNS = 4, 64  # kMaxPatchChannels, kMaxPatchColumns (dgrad_patch.cuh)
+_MAX_IMAGE_CHANNELS = 4  # kMaxImageChannels (image_patch.cuh)
+_ELEMENT_COPY_COST = {"fp32": 1.2, "tf32": 2, "bf16": 2}  # kElementCopyCost
+_FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # fmas_per_byte (plan.h), and what follows
+_MIN_K_TILES_PER_SPLIT, _BLOCK_K_TILES, _MOST_WAVES = 8, 4, 8
+
+
+class NoKernelError(ValueError):
+    """A build has no kernel for a product."""
+
+
+@dataclass(frozen=True)
+class Product:
+    """`batches` products of rows x cols x depth, of whose operands some can be copied 16 bytes at a time."""
+
+    operation: str
+    precision: str
+    batches: int
+    rows: int
+    cols: int
+    depth: int
+    channels: int  # of a tap
+    size: int  # of the result
+    vector_a: bool
+    vector_b: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    kernel: Kernel
+    blocks: int
+    splits: int
+    k_tiles: int  # of a split
+    cost: float
+
+
+def phases(conv: Conv) -> list[tuple[int, int]]:
+    """Pixels of an image and taps of each phase of the transposed convolution (conv_phases.h)."""
+
+    def axis(size: int, window: int, stride: int, pad: int) -> list[tuple[int, int]]:
+        found = []
+        for phase in range(min(stride, size)):
+            first = (phase + pad) % stride
+            found.append(((size - phase - 1) // stride + 1, max(0, (window - first - 1) // stride + 1)))
+        return found
+
+    down, across = (axis(*sizes) for sizes in zip(*map(pair, _geometry(conv)), strict=True))
+    return [(h * w, taps_h * taps_w) for (h, taps_h), (w, taps_w) in itertools.product(down, across)]
+
+
+def _geometry(conv: Conv) -> tuple[int | tuple[int, int], ...]:
+    return conv.size, conv.kernel, conv.stride, conv.padding
+
+
+def array_sizes(conv: Conv) -> tuple[int, int, int]:
+    """Elements of x, y and w."""
+    x = conv.n * math.prod(pair(conv.size)) * conv.channels
+    return x, conv.n * math.prod(conv.output) * conv.maps, conv.maps * math.prod(pair(conv.kernel)) * conv.channels
+
+
+def product(conv: Conv, operation: str, precision: str) -> Product:
+    vector = 8 if precision == "bf16" else 4
+    vector_c, vector_k = conv.channels % vector == 0, conv.maps % vector == 0
+    pixels, (x, y, w) = conv.n * math.prod(conv.output), array_sizes(conv)
+    window = math.prod(pair(conv.kernel)) * conv.channels
+    if operation in ("fprop", "block"):
+        return Product(operation, precision, 1, pixels, conv.maps, window, conv.channels, y, vector_c, vector_c)
+    if operation == "dgrad":
+        every = phases(conv)
+        most, taps = (max(column) for column in zip(*every, strict=True))
+        sizes = conv.n * most, conv.channels, taps * conv.maps, conv.maps, x
+        return Product(operation, precision, len(every), *sizes, vector_k, vector_c)
+    return Product(operation, precision, 1, conv.maps, window, pixels, conv.channels, w, vector_k, vector_c)
+
+
+def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
+    """The kernels of the first list that the operands allow, in the order of tiles.cuh."""
+    of_operation = [
+        k for k in every if (k.operation, k.tile.precision) == (wanted.operation, wanted.precision) and k.dense
+    ]
+    vector = 8 if wanted.precision == "bf16" else 4
+    a = vector if wanted.vector_a else 1
+    b = vector if wanted.vector_a and wanted.vector_b else 1
+    sizes = wanted.batches, wanted.depth, wanted.channels
+    found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b) and k.serves(*sizes)]
+    return sorted(found, key=lambda k: (-k.tile.rows * k.tile.cols, -k.tile.rows))
+
+
+def _cost(tile: Tile, blocks: int, k_tiles: int, gpu: Gpu) -> float:
+    return math.ceil(blocks / gpu.sms) * tile.multiply_adds * k_tiles / tile.efficiency
+
+
+def _on_sm(kernel: Kernel, gpu: Gpu) -> int:
+    """Blocks at once (blocks_on_sm)."""
+    return max(1, min(kernel.tile.min_blocks, gpu.shared // (kernel.dynamic_shared + gpu_sass.RESERVED)))
+
+
+def _begin_cost(tile: Tile, blocks: int, on_sm: int, gpu: Gpu) -> float:
+    waves = math.ceil(blocks / gpu.sms)
+    return waves / min(waves, on_sm) * _BLOCK_K_TILES * tile.multiply_adds / tile.efficiency
+
+
+def _exposed_cost(kernel: Kernel, blocks: int, gpu: Gpu) -> float:
+    tile = kernel.tile
+    return _begin_cost(tile, blocks, _on_sm(kernel, gpu), gpu) - _begin_cost(tile, blocks, tile.min_blocks, gpu)
+
+
+def _split_cost(wanted: Product, kernel: Kernel, blocks: int, splits: int, gpu: Gpu) -> float:
+    if splits == 1:
+        return _exposed_cost(kernel, blocks, gpu)
+    begun = _begin_cost(kernel.tile, blocks * splits, _on_sm(kernel, gpu), gpu)
+    return begun + 4.0 * (splits + 1) * wanted.size * _FMAS_PER_BYTE[wanted.precision] / gpu.sms
+
+
+def plan_splits(kernel: Kernel, wanted: Product, splits: int, gpu: Gpu) -> Plan:
+    tile = kernel.tile
+    blocks = wanted.batches * math.ceil(wanted.rows / tile.rows) * math.ceil(wanted.cols / tile.cols)
+    k_tiles = kernel.k_tiles(wanted.depth, wanted.channels)
+    per_split = math.ceil(k_tiles / max(1, min(splits, k_tiles)))
+    splits = max(1, math.ceil(k_tiles / max(1, per_split)))
+    cost = _cost(tile, blocks * splits, per_split, gpu) + _split_cost(wanted, kernel, blocks, splits, gpu)
+    return Plan(kernel, blocks, splits, per_split, cost)
+
+
+def plan_tile(kernel: Kernel, wanted: Product, gpu: Gpu) -> Plan:
+    blocks = plan_splits(kernel, wanted, 1, gpu).blocks
+    most = kernel.k_tiles(wanted.depth, wanted.channels) // _MIN_K_TILES_PER_SPLIT
+    on_sm = _on_sm(kernel, gpu)
+    best = plan_splits(kernel, wanted, max(1, min(on_sm * gpu.sms // blocks, most)), gpu)
+    for waves in range(on_sm + 1, _MOST_WAVES + 1):
+        splits = min(waves * gpu.sms // blocks, most)
+        if splits > best.splits:
+            best = min(best, plan_splits(kernel, wanted, splits, gpu), key=lambda plan: plan.cost)
+    return best
+
+
+def cheapest_plan(every: Iterable[Kernel], wanted: Product, gpu: Gpu) -> Plan:
+    """NoKernelError where none does this."""
+    plans = [plan_tile(kernel, wanted, gpu) for kernel in candidates(every, wanted)]
+    if not plans:
+        raise NoKernelError(f"no kernel for {wanted}")
+    return min(plans, key=lambda plan: plan.cost)
+
+
+def cells(size: int, window: int, stride: int, pad: int) -> tuple[int, int]:
+    """Of an axis of x, and the positions of y that each sees (PatchAxis, dgrad_patch.cuh)."""
+    found = []
+    for shift in (0, pad % stride):
+        first = math.ceil((pad - shift - (window - 1)) / stride)
+        found.append(((size - 1 + shift) // stride + 1, (pad - shift + stride - 1) // stride - first + 1))
+    return min(found, key=math.prod)
+
+
+def patch_plans(every: Iterable[Kernel], conv: Conv, precision: str, gpu: Gpu) -> list[Plan]:
+    """Of the transposed convolution to few channels: one for each of its kernels that may run."""
+    (down, taps_down), (across, taps_across) = itertools.starmap(cells, zip(*map(pair, _geometry(conv)), strict=True))
+    columns = math.prod(pair(conv.stride)) * conv.channels
+    aligned = conv.maps % (8 if precision == "bf16" else 4) == 0
+    if conv.channels > _MAX_PATCH_CHANNELS or columns > _MAX_PATCH_COLUMNS or taps_across > 9 or not aligned:
+        return []
+    tap_rows = min((4, 3, 2), key=lambda rows: -(-taps_down // rows) * rows)
+    plans = []
+    for one in every:
+        if not isinstance(one, PatchKernel) or (one.tile.precision, one.tile.tap_rows) != (precision, tap_rows):
+            continue
+        kernel, tile = one.with_taps(taps_down, taps_across), one.tile
+        if kernel.dynamic_shared > gpu.shared - gpu_sass.RESERVED:
+            continue
+        strip = conv.n * math.ceil(down / 8) * (across + taps_across - 1) - (taps_across - 1)
+        blocks = math.ceil(strip / 64) * math.ceil(columns / tile.cols)
+        k_tiles, slots = math.ceil(conv.maps / tile.depth), gpu.sms * _on_sm(kernel, gpu)
+        per_split = math.ceil(k_tiles / min(slots // blocks, k_tiles)) if blocks * 2 <= slots else k_tiles
+        splits = math.ceil(k_tiles / per_split)
+        cost = _cost(tile, blocks * splits, per_split, gpu) * kernel.taps_computed
+        cost += _split_cost(product(conv, "dgrad", precision), kernel, blocks, splits, gpu)
+        plans.append(Plan(kernel, blocks, splits, per_split, cost))
+    return sorted(plans, key=lambda plan: -plan.kernel.tile.cols)
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a pooled map is cut (pooled_regions.cuh)."""
+
+    tiles: int  # of an image
+    height: int  # of the region of each
+    width: int
+
+
+def tiling(conv: Conv, pool: Pool | None, rows: int, filled: int = 1) -> Tiling | None:
+    """The one with the fewest tiles, or of a map without a pool; None if no window fits."""
+    p, q = pool.output if pool else conv.output
+    window, stride = (pair(pool.window), pair(pool.stride)) if pool else ((1, 1), (1, 1))
+    best = None
+    for down in range(1, p + 1):
+        height = (down - 1) * stride[0] + window[0]
+        most = rows // height // filled * filled
+        if most < window[1]:
+            break
+        across = min(q, (most - window[1]) // stride[1] + 1)
+        tiles = math.ceil(p / down) * math.ceil(q / across)
+        if best is None or tiles < best.tiles:
+            best = Tiling(tiles, height, (across - 1) * stride[1] + window[1])
+    return best
+
+
+def image_plans(
+    every: Iterable[Kernel], conv: Conv, pool: Pool | None, operation: str, precision: str, gpu: Gpu
+) -> list[Plan]:
+    """Of few channels: one for each kernel of an operation ("fprop", "block", "wgrad") that reads patches of the image
+    and may run (image_patch.cuh, wgrad_patch.cuh)."""
+    vector = 8 if precision == "bf16" else 4
+    is_wgrad = operation == "wgrad"
+    if conv.channels > _MAX_IMAGE_CHANNELS or (is_wgrad and conv.maps % vector):
+        return []
+    pixels = vector // (4 if conv.channels > 2 else conv.channels)
+    (r, s), (stride_h, stride_w) = pair(conv.kernel), pair(conv.stride)
+    shifts, step, taps = pixels // math.gcd(stride_w, pixels), stride_w // math.gcd(stride_w, pixels), -(-s // pixels)
+    plans = []
+    for one in every:
+        tile = one.tile
+        if not isinstance(one, ImageKernel) or (one.operation, tile.precision) != (f"patch {operation}", precision):
+            continue
+        has_chunk = precision != "fp32" or tile.chunk == (3 if conv.channels == 3 else 4)
+        if not has_chunk or not (cut := tiling(conv, pool, REGION if is_wgrad else tile.rows, shifts)):
+            continue
+        across = -(-cut.width // shifts)
+        pitch = across + -(-((taps - 1) // step) // 8) * 8
+        lines = cut.height + (r - 1) // stride_h
+        kernel = one.with_patch(min(step, taps) * min(r, stride_h) * lines * shifts * pitch, r * taps)
+        if kernel.dynamic_shared > gpu.shared - gpu_sass.RESERVED:
+            continue
+        regions = conv.n * cut.tiles
+        if is_wgrad:
+            blocks = math.ceil(conv.maps / tile.rows) * math.ceil(kernel.chunks * vector / tile.cols)
+            slots = gpu.sms * _on_sm(kernel, gpu)
+            per_split = math.ceil(regions / min(slots // blocks, regions)) if blocks * 2 <= slots else regions
+            splits = math.ceil(regions / per_split)
+            k_tiles = per_split * math.ceil(cut.height * shifts * across / tile.depth)
+            cost = _cost(tile, blocks * splits, per_split * REGION // tile.depth, gpu)
+            cost += _split_cost(product(conv, operation, precision), kernel, blocks, splits, gpu)
+            plans.append(Plan(kernel, blocks, splits, k_tiles, cost))
+        else:
+            blocks = regions * math.ceil(conv.maps / tile.cols)
+            cost = _cost(tile, blocks, kernel.k_tiles, gpu) + _exposed_cost(kernel, blocks, gpu)
+            plans.append(Plan(kernel, blocks, 1, kernel.k_tiles, cost))
+    return sorted(plans, key=lambda plan: (-plan.kernel.tile.cols, -plan.kernel.tile.rows))
+
+
+def _copy_cost(conv: Conv, precision: str) -> float:
+    """copy_cost (image_patch.cuh)."""
+    whole = conv.channels % (8 if precision == "bf16" else 4) == 0
+    return 1 if whole else _ELEMENT_COPY_COST[precision]
+
+
+def conv_plan(every: Sequence[Kernel], conv: Conv, operation: str, precision: str, gpu: Gpu) -> Plan:
+    """Of one of the three directions. NoKernelError."""
+    if operation == "dgrad" and (patches := patch_plans(every, conv, precision, gpu)):
+        patch = min(patches, key=lambda plan: plan.cost)
+        aligned = dataclasses.replace(product(conv, operation, precision), vector_a=True, vector_b=False)
+        if not candidates(every, aligned) or cheapest_plan(every, aligned, gpu).cost >= patch.cost:
+            return patch
+    wanted = product(conv, operation, precision)
+    if operation in ("fprop", "wgrad") and (patches := image_plans(every, conv, None, operation, precision, gpu)):
+        patch = min(patches, key=lambda plan: plan.cost)
+        copied = _copy_cost(conv, precision)
+        if not candidates(every, wanted) or patch.cost < copied * cheapest_plan(every, wanted, gpu).cost:
+            return patch
+    return cheapest_plan(every, wanted, gpu)
+
+
+def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> Plan | None:
+    """Of the fused kernel; None where two operations are cheaper."""
+    conv, copies = block.conv, _copy_cost(block.conv, precision)
+    composed = conv_plan(every, conv, "fprop", precision, gpu)
+    if isinstance(composed.kernel, ImageKernel):
+        best, least = None, composed.cost
+    else:
+        aligned = dataclasses.replace(product(conv, "fprop", precision), vector_a=True, vector_b=True)
+        best, least = None, copies * cheapest_plan(every, aligned, gpu).cost
+    written = (2 if precision == "bf16" else 4) * conv.n * math.prod(conv.output) * conv.maps
+    least += 2 * written * _FMAS_PER_BYTE[precision] / gpu.sms
+    wanted = product(conv, "block", precision)
+    plans = []
+    for kernel in candidates(every, wanted):
+        cut, k_tiles = tiling(conv, block.pool, kernel.tile.rows), math.ceil(wanted.depth / kernel.tile.depth)
+        if cut and kernel.dynamic_shared <= gpu.shared - gpu_sass.RESERVED:
+            blocks = conv.n * cut.tiles * math.ceil(conv.maps / kernel.tile.cols)
+            cost = _cost(kernel.tile, blocks, k_tiles, gpu) + _exposed_cost(kernel, blocks, gpu)
+            plans.append(Plan(kernel, blocks, 1, k_tiles, copies * cost))
+    for plan in (*plans, *image_plans(every, conv, block.pool, "block", precision, gpu)):
+        if plan.cost < least:
+            best, least = plan, plan.cost
+    return best
+
+
+def unpool_wgrad_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> Plan | None:
+    """Of the weight gradient that is unpooled while it is read; None where a map is written first (block_grad.cuh)."""
+    if pair(block.pool.stride) != (2, 2) or max(pair(block.pool.window)) > 3:
+        return None
+    quads = math.prod(
+        math.ceil((size + pad % 2) / 2) for size, pad in zip(block.conv.output, pair(block.pool.padding), strict=True)
+    )
+    wanted = dataclasses.replace(product(block.conv, "unpool wgrad", precision), depth=4 * block.n * quads)
+    narrowest = cheapest_plan(every, dataclasses.replace(wanted, vector_a=True), gpu).kernel.tile.cols
+    if isinstance(conv_plan(every, block.conv, "wgrad", precision, gpu).kernel, ImageKernel):
+        return None
+    if math.ceil(wanted.cols / narrowest) > _MAX_GATHERS:
+        return None
+    return cheapest_plan(every, wanted, gpu)
