@@ -16,14 +16,16 @@ BLOCKS = ("conv2d_relu_pool", "unpool_conv2d_weight_grad")
 
 def force(monkeypatch, choose):
     """From now on, wherever a convolution has a choice of plans, the one that choose([(kernel, splits), ...]) returns
-    is taken, unless that is None."""
+    is taken, unless that is None; whatever was forced before."""
     for name in ("emulated", "cuda"):
         if not backends.status()[name]:
             module = backends.get(name).module
             for precision, operations in (("fp32", module.fp32), ("tf32", module.tf32), ("bf16", module.bf16)):
                 for operation in PARTS:
                     query = f"{operation}_workspace"
-                    forced = _forced(module, precision, operation, getattr(operations, query), choose)
+                    unforced = getattr(operations, query)
+                    unforced = getattr(unforced, "unforced", unforced)
+                    forced = _forced(module, precision, operation, unforced, choose)
                     monkeypatch.setattr(operations, query, forced)
 
 
@@ -37,6 +39,7 @@ def _forced(module, precision, operation, query, choose):
                 module.set_plan(*problem, *choice)
         return query(*shapes)
 
+    set_and_ask.unforced = query
     return set_and_ask
 
 
