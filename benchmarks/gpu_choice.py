@@ -45,10 +45,21 @@ class Product:
 @dataclass(frozen=True)
 class Plan:
     kernel: Kernel
-    blocks: int
-    splits: int
-    k_tiles: int  # of a split
+    tiles: int
+    whole: int  # of these, not split
+    splits: int  # of each of the others
+    k_tiles: tuple[int, int]  # of a whole tile, of a split
     cost: float
+
+    @property
+    def share(self) -> float:
+        """Of the tiles that are split."""
+        return (self.tiles - self.whole) / self.tiles
+
+    @property
+    def blocks(self) -> tuple[int, int]:
+        """Of whole tiles, of splits."""
+        return self.whole, (self.tiles - self.whole) * self.splits
 
 
 def phases(conv: Conv) -> list[tuple[int, int]]:
@@ -114,7 +125,7 @@ def _on_sm(kernel: Kernel, gpu: Gpu) -> int:
 
 def _begin_cost(tile: Tile, blocks: int, on_sm: int, gpu: Gpu) -> float:
     waves = math.ceil(blocks / gpu.sms)
-    return waves / min(waves, on_sm) * _BLOCK_K_TILES * tile.multiply_adds / tile.efficiency
+    return waves / min(max(waves, 1), on_sm) * _BLOCK_K_TILES * tile.multiply_adds / tile.efficiency
 
 
 def _exposed_cost(kernel: Kernel, blocks: int, gpu: Gpu) -> float:
@@ -122,33 +133,50 @@ def _exposed_cost(kernel: Kernel, blocks: int, gpu: Gpu) -> float:
     return _begin_cost(tile, blocks, _on_sm(kernel, gpu), gpu) - _begin_cost(tile, blocks, tile.min_blocks, gpu)
 
 
-def _split_cost(wanted: Product, kernel: Kernel, blocks: int, splits: int, gpu: Gpu) -> float:
-    if splits == 1:
-        return _exposed_cost(kernel, blocks, gpu)
-    begun = _begin_cost(kernel.tile, blocks * splits, _on_sm(kernel, gpu), gpu)
-    return begun + 4.0 * (splits + 1) * wanted.size * _FMAS_PER_BYTE[wanted.precision] / gpu.sms
+def _split_cost(wanted: Product, plan: Plan, gpu: Gpu) -> float:
+    whole, pieces = plan.blocks
+    moved = 4.0 * (plan.splits + 1) * wanted.size * plan.share
+    begun = _begin_cost(plan.kernel.tile, pieces, _on_sm(plan.kernel, gpu), gpu)
+    return _exposed_cost(plan.kernel, whole, gpu) + begun + moved * _FMAS_PER_BYTE[wanted.precision] / gpu.sms
+
+
+def _tiles(kernel: Kernel, wanted: Product) -> int:
+    return wanted.batches * math.ceil(wanted.rows / kernel.tile.rows) * math.ceil(wanted.cols / kernel.tile.cols)
 
 
 def plan_splits(kernel: Kernel, wanted: Product, splits: int, gpu: Gpu) -> Plan:
-    tile = kernel.tile
-    blocks = wanted.batches * math.ceil(wanted.rows / tile.rows) * math.ceil(wanted.cols / tile.cols)
+    """Of the tiles beyond full waves."""
+    tile, tiles = kernel.tile, _tiles(kernel, wanted)
+    whole = tiles - tiles % gpu.sms
     k_tiles = kernel.k_tiles(wanted.depth, wanted.channels)
-    per_split = math.ceil(k_tiles / max(1, min(splits, k_tiles)))
+    most = min(splits, k_tiles) if whole < tiles else 1
+    per_split = math.ceil(k_tiles / max(1, most))
     splits = max(1, math.ceil(k_tiles / max(1, per_split)))
-    cost = _cost(tile, blocks * splits, per_split, gpu) + _split_cost(wanted, kernel, blocks, splits, gpu)
-    return Plan(kernel, blocks, splits, per_split, cost)
+    plan = Plan(kernel, tiles, whole if splits > 1 else tiles, splits, (k_tiles, per_split), 0)
+    whole, pieces = plan.blocks
+    cost = _cost(tile, whole, k_tiles, gpu) + _cost(tile, pieces, per_split, gpu) + _split_cost(wanted, plan, gpu)
+    return dataclasses.replace(plan, cost=cost)
 
 
 def plan_tile(kernel: Kernel, wanted: Product, gpu: Gpu) -> Plan:
-    blocks = plan_splits(kernel, wanted, 1, gpu).blocks
+    tiles = _tiles(kernel, wanted)
+    rest = tiles % gpu.sms
+    if not rest:
+        return plan_splits(kernel, wanted, 1, gpu)
     most = kernel.k_tiles(wanted.depth, wanted.channels) // _MIN_K_TILES_PER_SPLIT
-    on_sm = _on_sm(kernel, gpu)
-    best = plan_splits(kernel, wanted, max(1, min(on_sm * gpu.sms // blocks, most)), gpu)
-    for waves in range(on_sm + 1, _MOST_WAVES + 1):
-        splits = min(waves * gpu.sms // blocks, most)
+    least = 1 if rest < tiles else min(_on_sm(kernel, gpu) * gpu.sms // rest, most)
+    best = plan_splits(kernel, wanted, least, gpu)
+    for waves in range(1, _MOST_WAVES + 1):
+        splits = min(waves * gpu.sms // rest, most)
         if splits > best.splits:
             best = min(best, plan_splits(kernel, wanted, splits, gpu), key=lambda plan: plan.cost)
     return best
+
+
+def _whole(kernel: Kernel, tiles: int, k_tiles: int, gpu: Gpu) -> Plan:
+    """Without splits."""
+    cost = _cost(kernel.tile, tiles, k_tiles, gpu) + _exposed_cost(kernel, tiles, gpu)
+    return Plan(kernel, tiles, tiles, 1, (k_tiles, k_tiles), cost)
 
 
 def cheapest_plan(every: Iterable[Kernel], wanted: Product, gpu: Gpu) -> Plan:
@@ -184,13 +212,14 @@ def patch_plans(every: Iterable[Kernel], conv: Conv, precision: str, gpu: Gpu) -
         if kernel.dynamic_shared > gpu.shared - gpu_sass.RESERVED:
             continue
         strip = conv.n * math.ceil(down / 8) * (across + taps_across - 1) - (taps_across - 1)
-        blocks = math.ceil(strip / 64) * math.ceil(columns / tile.cols)
+        tiles = math.ceil(strip / 64) * math.ceil(columns / tile.cols)
         k_tiles, slots = math.ceil(conv.maps / tile.depth), gpu.sms * _on_sm(kernel, gpu)
-        per_split = math.ceil(k_tiles / min(slots // blocks, k_tiles)) if blocks * 2 <= slots else k_tiles
+        per_split = math.ceil(k_tiles / min(slots // tiles, k_tiles)) if tiles * 2 <= slots else k_tiles
         splits = math.ceil(k_tiles / per_split)
-        cost = _cost(tile, blocks * splits, per_split, gpu) * kernel.taps_computed
-        cost += _split_cost(product(conv, "dgrad", precision), kernel, blocks, splits, gpu)
-        plans.append(Plan(kernel, blocks, splits, per_split, cost))
+        plan = Plan(kernel, tiles, 0 if splits > 1 else tiles, splits, (k_tiles, per_split), 0)
+        cost = _cost(tile, tiles * splits, per_split, gpu) * kernel.taps_computed
+        cost += _split_cost(product(conv, "dgrad", precision), plan, gpu)
+        plans.append(dataclasses.replace(plan, cost=cost))
     return sorted(plans, key=lambda plan: -plan.kernel.tile.cols)
 
 
@@ -248,18 +277,18 @@ def image_plans(
             continue
         regions = conv.n * cut.tiles
         if is_wgrad:
-            blocks = math.ceil(conv.maps / tile.rows) * math.ceil(kernel.chunks * vector / tile.cols)
+            tiles = math.ceil(conv.maps / tile.rows) * math.ceil(kernel.chunks * vector / tile.cols)
             slots = gpu.sms * _on_sm(kernel, gpu)
-            per_split = math.ceil(regions / min(slots // blocks, regions)) if blocks * 2 <= slots else regions
+            per_split = math.ceil(regions / min(slots // tiles, regions)) if tiles * 2 <= slots else regions
             splits = math.ceil(regions / per_split)
-            k_tiles = per_split * math.ceil(cut.height * shifts * across / tile.depth)
-            cost = _cost(tile, blocks * splits, per_split * REGION // tile.depth, gpu)
-            cost += _split_cost(product(conv, operation, precision), kernel, blocks, splits, gpu)
-            plans.append(Plan(kernel, blocks, splits, k_tiles, cost))
+            of_region = math.ceil(cut.height * shifts * across / tile.depth)
+            k_tiles = regions * of_region, per_split * of_region
+            plan = Plan(kernel, tiles, 0 if splits > 1 else tiles, splits, k_tiles, 0)
+            cost = _cost(tile, tiles * splits, per_split * REGION // tile.depth, gpu)
+            cost += _split_cost(product(conv, operation, precision), plan, gpu)
+            plans.append(dataclasses.replace(plan, cost=cost))
         else:
-            blocks = regions * math.ceil(conv.maps / tile.cols)
-            cost = _cost(tile, blocks, kernel.k_tiles, gpu) + _exposed_cost(kernel, blocks, gpu)
-            plans.append(Plan(kernel, blocks, 1, kernel.k_tiles, cost))
+            plans.append(_whole(kernel, regions * math.ceil(conv.maps / tile.cols), kernel.k_tiles, gpu))
     return sorted(plans, key=lambda plan: (-plan.kernel.tile.cols, -plan.kernel.tile.rows))
 
 
@@ -301,9 +330,8 @@ def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) 
     for kernel in candidates(every, wanted):
         cut, k_tiles = tiling(conv, block.pool, kernel.tile.rows), math.ceil(wanted.depth / kernel.tile.depth)
         if cut and kernel.dynamic_shared <= gpu.shared - gpu_sass.RESERVED:
-            blocks = conv.n * cut.tiles * math.ceil(conv.maps / kernel.tile.cols)
-            cost = _cost(kernel.tile, blocks, k_tiles, gpu) + _exposed_cost(kernel, blocks, gpu)
-            plans.append(Plan(kernel, blocks, 1, k_tiles, copies * cost))
+            plan = _whole(kernel, conv.n * cut.tiles * math.ceil(conv.maps / kernel.tile.cols), k_tiles, gpu)
+            plans.append(dataclasses.replace(plan, cost=copies * plan.cost))
     for plan in (*plans, *image_plans(every, conv, block.pool, "block", precision, gpu)):
         if plan.cost < least:
             best, least = plan, plan.cost

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from case_kinds import Block, Case, Conv, Dense, pair
+from case_kinds import Block, Case, Conv, Dense
 from gpu_choice import Plan, Product, array_sizes, block_plan, conv_plan, phases, product, unpool_wgrad_plan
 from gpu_model import Gpu, Kernel, PatchKernel, TmaKernel
 from gpu_tile import Tile
@@ -74,14 +74,15 @@ def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None =
     w_bytes = w * (4 if operation.endswith("wgrad") else tile.element)
     moved = (x * tile.element + (y * tile.element if y_bytes is None else y_bytes) + w_bytes) / gpu.copy
     filled = _filled(tile, product(conv, operation, tile.precision))
-    blocks, k_tiles = _work(plan, conv, operation)
-    most = math.ceil(blocks / gpu.sms)
-    prologue = PROLOGUE / min(most, plan.kernel.resident(gpu))
-    computed = plan.kernel.work(gpu, most, k_tiles, prologue, filled) / gpu.hertz
+    work = _work(plan, conv, operation)
+    waves = [math.ceil(blocks / gpu.sms) for blocks, _ in work]
+    k_tiles = sum(count * each for count, (_, each) in zip(waves, work, strict=True)) / sum(waves)
+    prologue = PROLOGUE / min(sum(waves), plan.kernel.resident(gpu))
+    computed = plan.kernel.work(gpu, sum(waves), k_tiles, prologue, filled) / gpu.hertz
     size = {"dgrad": x, "wgrad": w}.get(operation.split()[-1], y)
-    summed = 4 * (plan.splits + 1) * size / (gpu.l2 * gpu.sms * gpu.hertz) if plan.splits > 1 else 0.0
+    summed = 4 * (plan.splits + 1) * size * plan.share / (gpu.l2 * gpu.sms * gpu.hertz)
     bound = plan.kernel.bound(gpu, *filled)[0] if computed >= moved else "memory"
-    return Step(max(computed, moved) + summed, bound, plan, blocks)
+    return Step(max(computed, moved) + summed, bound, plan, sum(blocks for blocks, _ in work))
 
 
 def _filled(tile: Tile, wanted: Product) -> tuple[float, float]:
@@ -89,16 +90,22 @@ def _filled(tile: Tile, wanted: Product) -> tuple[float, float]:
     return wanted.rows / math.ceil(wanted.rows / tile.rows), wanted.cols / math.ceil(wanted.cols / tile.cols)
 
 
-def _work(plan: Plan, conv: Conv, operation: str) -> tuple[int, float]:
-    """Blocks that have work, and how many k-tiles each has on average."""
+def _work(plan: Plan, conv: Conv, operation: str) -> list[tuple[int, float]]:
+    """Blocks that have work, and how many k-tiles each has on average: of whole tiles, and of splits."""
     if operation != "dgrad" or isinstance(plan.kernel, PatchKernel | TmaKernel):
-        return plan.blocks * plan.splits, plan.k_tiles
-    tile, blocks, turns = plan.kernel.tile, 0, 0
-    for pixels, taps in phases(conv):
+        return list(zip(plan.blocks, plan.k_tiles, strict=True))
+    tile, found = plan.kernel.tile, [(0, 0.0), (0, 0.0)]
+    every = phases(conv)
+    for number, (pixels, taps) in enumerate(every):  # the fastest index of tiles
         tiles = math.ceil(conv.n * pixels / tile.rows) * math.ceil(conv.channels / tile.cols)
-        blocks += tiles * plan.splits
-        turns += tiles * math.ceil(taps * conv.maps / tile.depth)
-    return blocks, turns / blocks
+        whole = min(tiles, math.ceil((plan.whole - number) / len(every)))
+        blocks = whole, (tiles - whole) * plan.splits
+        k_tiles = math.ceil(taps * conv.maps / tile.depth)
+        of_blocks = k_tiles, k_tiles / plan.splits
+        found = [
+            (n + more, turns + more * each) for (n, turns), more, each in zip(found, blocks, of_blocks, strict=True)
+        ]
+    return [(blocks, turns / max(1, blocks)) for blocks, turns in found]
 
 
 def _block(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> list[Step]:

@@ -1,4 +1,4 @@
-"""The cache of tuned plans: which kernel and how many splits of its depth serve a convolution best on a GPU.
+"""The cache of tuned plans: which kernel and how many splits serve a convolution best on a GPU.
 
 Without it a table in csrc/kernels/conv/tiles.cuh decides by shape and the GPU's number of SMs. `zfcuda tune` writes it
 (`zfcuda.tuning`), and the CUDA backend reads it when it is first used. There is a file for each GPU's name and version
@@ -66,8 +66,8 @@ class Problem:
 @dataclass(frozen=True)
 class Plan:
     """A kernel by its main loop and tile ("mma 128x64"; or "composed": two operations one after the other), how many
-    splits the depth is cut into, and what the tuner measured, in ms: with this plan, and with the one that would hold
-    without it."""
+    splits the depth of tiles beyond full waves is cut into, and what the tuner measured, in ms: with this plan, and
+    with the one that would hold without it."""
 
     problem: Problem
     kernel: str

@@ -1,9 +1,10 @@
 """Tuning: which plan of each convolution is the fastest on the GPU at hand.
 
-A plan names the kernel of a convolution, with the tile that it computes in a block, and the number of splits of its
-depth. Without tuning it follows from the shape and the GPU's number of SMs, so that results have the same bits on GPUs
-of a kind. A tuned plan may add in another order, so results may differ in their last bits from untuned ones; with the
-same file of plans (`zfcuda.plans`) they are the same, run after run.
+A plan names the kernel of a convolution, with the tile that it computes in a block, and the number of splits that the
+depth of tiles beyond full waves (one an SM) is cut into. Without tuning it follows from the shape and the GPU's number
+of SMs, so that results have the same bits on GPUs of a kind. A tuned plan may add in another order, so results may
+differ in their last bits from untuned ones; with the same file of plans (`zfcuda.plans`) they are the same, run after
+run.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """benchmarks/gpu_choice.py: the plans that it mirrors."""
 
+import dataclasses
 import math
 
 import cases
@@ -57,6 +58,29 @@ def test_splits_of_tma_are_those_of_the_kernels(emulated, recorded, operation, o
                 expected.setdefault(name, splits)
         plans = [gpu_choice.plan_tile(kernel, wanted, H200) for kernel in gpu_choice.candidates(kernels, wanted)]
         assert {plan.kernel.tile.name: plan.splits for plan in plans} == expected, (MIRRORS, conv)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+def test_workspaces_are_those_of_the_kernels(emulated, gpu, untuned, precision):
+    """By which tiles are split: the most of arrays that allow copies of 16 bytes, and of those that do not."""
+    names = {"fprop": "conv2d", "dgrad": "conv_transpose2d", "wgrad": "conv2d_weight_grad"}
+    partly = 0
+    for case in CONVS:
+        conv = case.with_batch(128).as_conv()
+        if conv.channels <= 4:  # have kernels of their own
+            continue
+        for operation, name in names.items():
+            wanted, most = gpu_choice.product(conv, operation, precision), 0
+            for a, b in ((True, True), (True, False), (False, False)):
+                of_list = dataclasses.replace(wanted, vector_a=a, vector_b=b)
+                if gpu_choice.candidates(untuned, of_list):
+                    plan = gpu_choice.cheapest_plan(untuned, of_list, gpu)
+                    rows = (plan.tiles - plan.whole) * plan.kernel.tile.rows
+                    most = max(most, 4 * rows * (1 + plan.splits * plan.kernel.tile.cols))
+                    partly += 0 < plan.whole < plan.tiles
+            found = getattr(getattr(emulated, precision), f"{name}_workspace")(shape_of(emulated, conv))
+            assert found == most, (MIRRORS, conv, operation)
+    assert partly
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])

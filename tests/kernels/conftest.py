@@ -43,6 +43,19 @@ def force_plan(monkeypatch):
 
 
 @pytest.fixture
+def multiprocessors(kernels):
+    """No more than a test can fill: the emulated device is given two."""
+    if kernels.name != "emulated":
+        yield 132  # an H200's
+        return
+    debug = backends.get("emulated").module.debug
+    before = debug.configuration()
+    debug.configure(multiprocessors=2)
+    yield 2
+    debug.configure(**before)
+
+
+@pytest.fixture
 def set_threads():
     """Call it with a number of threads for the CPU's operations."""
     try:

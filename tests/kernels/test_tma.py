@@ -89,19 +89,6 @@ def test_a_long_depth(kernels, force_plan, operation, tile, c):
         assert_close(actual, expected, what=splits)
 
 
-@pytest.fixture
-def multiprocessors(kernels):
-    """No more than a test can fill: the emulated device is given two."""
-    if kernels.name != "emulated":
-        yield 132  # an H200's
-        return
-    debug = backends.get("emulated").module.debug
-    before = debug.configuration()
-    debug.configure(multiprocessors=2)
-    yield 2
-    debug.configure(**before)
-
-
 @pytest.mark.parametrize("splits", [1, 7])
 @pytest.mark.parametrize("tile", TILES)
 @pytest.mark.parametrize("operation", OPERATIONS)

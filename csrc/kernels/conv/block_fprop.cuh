@@ -46,11 +46,11 @@ void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) 
             const auto tiling = make_tiling<Tile>(pool);
             if (!tiling || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
             const int k_tiles = divide_up(conv.r * conv.s * conv.c, Tile::kDepth);
-            const double blocks = count_regions(pool, *tiling);
+            const int blocks = count_regions(pool, *tiling);
             const int on_sm = blocks_on_sm<Tile>(BlockMemory<Tile, 1>::kBytes);
             const double cost =
                 tile_cost<Tile>(blocks, k_tiles) + exposed_cost<Tile>(blocks, on_sm);
-            use(Plan{kKernel<Tile>, 1, k_tiles, cost * copy_cost<Math>(conv)});
+            use(Plan{kKernel<Tile>, blocks, blocks, 1, k_tiles, cost * copy_cost<Math>(conv)});
         });
     });
     for_each_image_tile<Math>(conv, pool, [&](auto tile, const auto& tiling, const auto& patch) {

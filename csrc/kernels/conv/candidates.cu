@@ -43,10 +43,11 @@ class CandidateList {
         for_each_tile(tiles, [&](auto tile) {
             using Tile = decltype(tile);
             if (!serves<Tile>(product.problem) || (kIsWgmma<Tile> && !can_run_wgmma())) return;
-            const int filling = plan_tile<Tile>(product).splits;
+            const Plan plan = plan_tile<Tile>(product);
+            const int filling = plan.splits;
             for (const int splits : {filling, filling / 2, filling * 3 / 2, filling * 2, 1}) {
                 // One block is no candidate for the work of a whole GPU.
-                if (splits <= 1 && filling > kFewSplits) continue;
+                if (splits <= 1 && plan.whole == 0 && filling > kFewSplits) continue;
                 add(Choice{kKernel<Tile>, plan_splits<Tile>(product, splits).splits});
             }
         });

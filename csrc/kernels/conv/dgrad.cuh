@@ -193,19 +193,20 @@ template <class Tile, int VA, int VB, bool Dense>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     dgrad_kernel(ConvShape shape, PhaseGrid grid, WindowedImage<typename Tile::Element> y,
                  const typename Tile::Element* w, Epilogue<typename Tile::Element> epilogue,
-                 typename Tile::Element* x, int k_tiles_per_split) {
+                 typename Tile::Element* x, TiledWork work) {
     using A = WindowsOf<Tile, VA, Dense>;
     using B = TransposedFilters<Tile, VB>;
     using Loop = typename Tile::template Loop<A, B>;
 
-    const auto index = TileIndex::of_block();
+    const auto index = work.at(blockIdx.x);
     const PhaseTile<Dense> at(grid, index);
     const Phase<Dense> phase(shape, grid, at.phase_h, at.phase_w);
     const int group_c = Dense ? shape.c : shape.group_c();
     const int group_k = Dense ? shape.k : shape.group_k();
     const int first_row = at.tile_m * Tile::kRows, first_col = at.tile_n * Tile::kCols;
-    if (first_row >= phase.pixels(shape.n)) return;  // a phase smaller than the first
-    const DepthRange range(index, phase.depth(group_k), Tile::kDepth, k_tiles_per_split);
+    // Of a phase smaller than the first the last tiles have no rows, and nothing to sum.
+    const int depth = first_row < phase.pixels(shape.n) ? phase.depth(group_k) : 0;
+    const DepthRange range(index, depth, Tile::kDepth, work.k_tiles_per_split);
 
     const auto image = [&] {
         if constexpr (Dense)
@@ -225,9 +226,9 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     typename Loop::Accumulators acc;
     Loop::run(a, b, range.k_tiles, stages, acc);
 
-    store_split<Loop>(
-        index, acc, [&](int row) { return rows[row].output; }, first_col, group_c, epilogue, x,
-        static_cast<std::size_t>(shape.n) * shape.h * shape.w * shape.c);
+    store_part<Tile, Loop>(
+        work, index, acc, [&](int row) { return rows[row].output; }, first_col, group_c, epilogue,
+        x);
 }
 
 template <class Tile, int VA, int VB, bool Dense, class T>
@@ -236,9 +237,10 @@ void launch_dgrad(const ConvShape& shape, const T* y, const T* w, const Launch<T
         typename Tile::template Loop<WindowsOf<Tile, VA, Dense>, TransposedFilters<Tile, VB>>;
     const WindowedImage<T> image{y, shape.p(), shape.q() * shape.k, 0, 0};
     simt::launch<dgrad_kernel<Tile, VA, VB, Dense>>(
-        launch.grid, dim3(Tile::kThreads), sizeof(WindowRow) * Tile::kRows + Loop::kBytes,
-        launch.stream, shape, PhaseGrid(shape, Tile::kRows, Tile::kCols), image, w, launch.epilogue,
-        launch.y, launch.k_tiles_per_split);
+        dim3(launch.work.count()), dim3(Tile::kThreads),
+        sizeof(WindowRow) * Tile::kRows + Loop::kBytes, launch.stream, shape,
+        PhaseGrid(shape, Tile::kRows, Tile::kCols), image, w, launch.epilogue, launch.y,
+        launch.work);
 }
 
 // Defined in dgrad_sm90a.cu.

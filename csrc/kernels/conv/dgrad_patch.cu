@@ -302,7 +302,8 @@ void launch_dgrad_patch(const ConvShape& shape, const Plan& plan, const T* y, co
         const std::int64_t size = std::int64_t{shape.n} * shape.h * shape.w * shape.c;
         Epilogue<T> whole;
         whole.vectorised = size % 4 == 0 && aligned_for_vectors(x);
-        add_splits(plan.splits, size, shape.c, static_cast<const float*>(sums), whole, x, stream);
+        add_splits(AsResult(), plan.splits, size, shape.c, static_cast<const float*>(sums), whole,
+                   x, stream);
     }
 }
 

@@ -1,9 +1,9 @@
 // What becomes of the accumulators: y = act(scale[col] * sum + bias[col] + add), where `add` lies as y
-// does, or partial sums where the depth is split.
+// does, or partial sums where the tile is split.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include "kernels/vector.cuh"
 #include "simt/simt.h"
@@ -52,15 +52,12 @@ __device__ inline Vector<float, V> load_columns(const T* from, int count, bool v
 
 // Stores this thread's accumulators: row i goes to y + offset(row(i)) if that is not kNoRow, `y`
 // being where column `first_col` of row 0 lies, and `epilogue.add` what is added to it; columns from
-// `cols` on do not exist. Partial sums, of type float where E is another, have nothing to add.
-constexpr std::uint32_t kNoRow = 0xffffffffu;
-
-template <class Loop, class RowOffset, class E, class T>
+// `cols` on do not exist.
+template <class Loop, class RowOffset, class T>
 __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset offset, int first_col,
-                                  int cols, const Epilogue<E>& epilogue, T* y) {
+                                  int cols, const Epilogue<T>& epilogue, T* y) {
     using Multiplier = typename Loop::Multiplier;
     constexpr int kVector = Multiplier::kVector;
-    constexpr bool kAdds = std::is_same_v<E, T>;
     const Multiplier mine;
 #pragma unroll
     for (int vector = 0; vector < Multiplier::kVectors; ++vector) {
@@ -70,7 +67,7 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
         const auto bias = of_columns<kVector>(epilogue.bias, col, cols, 0.0f);
         // All rows' before the first store, which the compiler would not let a load overtake.
         Vector<float, kVector> added[Multiplier::kRows] = {};
-        if (kAdds && epilogue.add) {
+        if (epilogue.add) {
 #pragma unroll
             for (int i = 0; i < Multiplier::kRows; ++i) {
                 const std::uint32_t row = offset(mine.row(i));
@@ -87,7 +84,7 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
 #pragma unroll
             for (int e = 0; e < kVector; ++e) {
                 v.at[e] = Multiplier::at(acc, i, vector, e) * scale.at[e] + bias.at[e];
-                if (kAdds) v.at[e] += added[i].at[e];
+                v.at[e] += added[i].at[e];
                 if (epilogue.relu) v.at[e] = rectify(v.at[e]);
             }
             const auto result = from_floats<T>(v);
@@ -103,20 +100,35 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
     }
 }
 
-// The same to y or, where the depth is split, in float32 and unrounded to the part of `size` sums
-// in the workspace `y` that belongs to this split.
-template <class Loop, class RowOffset, class T>
-__device__ inline void store_split(const TileIndex& index, typename Loop::Accumulators& acc,
-                                   RowOffset offset, int first_col, int cols, Epilogue<T> epilogue,
-                                   T* y, std::size_t size) {
-    const std::size_t first = index.split * size + first_col;
-    if (epilogue.add) epilogue.add += first;
-    if (std::is_same_v<T, float> || index.splits == 1) {
-        store_tile<Loop>(acc, offset, first_col, cols, epilogue, y + first);
-    } else {
-        store_tile<Loop>(acc, offset, first_col, cols, epilogue,
-                         reinterpret_cast<float*>(y) + first);
+// The same of a part of a product: a whole tile goes to y; what a split has of one to the workspace,
+// unrounded and without an epilogue.
+template <class Tile, class Loop, class RowOffset, class T>
+__device__ inline void store_part(const TiledWork& work, const TileIndex& index,
+                                  typename Loop::Accumulators& acc, RowOffset offset, int first_col,
+                                  int cols, Epilogue<T> epilogue, T* y) {
+    if (index.splits == 1) {
+        if (epilogue.add) epilogue.add += first_col;
+        return store_tile<Loop>(acc, offset, first_col, cols, epilogue, y + first_col);
     }
+    const std::size_t tile = index.tile - work.whole;
+    if (index.split == 0) {
+        const typename Loop::Multiplier mine;
+        std::uint32_t* const rows = work.partial.rows + tile * Tile::kRows;
+#pragma unroll
+        for (int i = 0; i < Loop::Multiplier::kRows; ++i) {
+            const std::uint32_t row = offset(mine.row(i));
+            if (mine.col(0) == 0) rows[mine.row(i)] = row == kNoRow ? kNoRow : row + first_col;
+        }
+    }
+    const std::size_t before = std::size_t{index.split} * work.split_tiles.divisor + tile;
+    Epilogue<float> none;
+    none.vectorised = true;
+    store_tile<Loop>(
+        acc,
+        [&](int row) {
+            return offset(row) == kNoRow ? kNoRow : static_cast<std::uint32_t>(row) * Tile::kCols;
+        },
+        first_col, cols, none, work.partial.sums + before * (Tile::kRows * Tile::kCols));
 }
 
 }  // namespace zfcuda::conv

@@ -58,13 +58,13 @@ template <class Tile, int V, bool Dense>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     fprop_kernel(ConvShape shape, const typename Tile::Element* x, const typename Tile::Element* w,
                  Epilogue<typename Tile::Element> epilogue, typename Tile::Element* y,
-                 int k_tiles_per_split) {
+                 TiledWork work) {
     using A = WindowsOf<Tile, V, Dense>;
     using B = Filters<Tile, V>;
     using Loop = typename Tile::template Loop<A, B>;
 
     // Where am I: the group, the tile of its part of y, and the range of the depth.
-    const auto index = TileIndex::of_block();
+    const auto index = work.at(blockIdx.x);
     const int P = shape.p(), Q = shape.q();
     const int pixels = shape.n * P * Q;
     const int group_c = Dense ? shape.c : shape.group_c();
@@ -75,7 +75,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     const int group = Dense ? 0 : index.tile / tiles;
     const unsigned tile = index.tile - group * tiles;
     const int tile_m = tile / tiles_n, tile_n = tile - tile_m * tiles_n;
-    const DepthRange range(index, depth, Tile::kDepth, k_tiles_per_split);
+    const DepthRange range(index, depth, Tile::kDepth, work.k_tiles_per_split);
 
     const auto image = [&] {
         if constexpr (Dense) {
@@ -116,17 +116,18 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
 
     if (epilogue.scale) epilogue.scale += group * group_k;
     if (epilogue.bias) epilogue.bias += group * group_k;
-    store_split<Loop>(
-        index, acc, [&](int row) { return rows[row].output; }, tile_n * Tile::kCols, group_k,
-        epilogue, y, static_cast<std::size_t>(pixels) * shape.k);
+    store_part<Tile, Loop>(
+        work, index, acc, [&](int row) { return rows[row].output; }, tile_n * Tile::kCols, group_k,
+        epilogue, y);
 }
 
 template <class Tile, int V, bool Dense, class T>
 void launch_fprop(const ConvShape& shape, const T* x, const T* w, const Launch<T>& launch) {
     using Loop = typename Tile::template Loop<WindowsOf<Tile, V, Dense>, Filters<Tile, V>>;
-    simt::launch<fprop_kernel<Tile, V, Dense>>(
-        launch.grid, dim3(Tile::kThreads), sizeof(WindowRow) * Tile::kRows + Loop::kBytes,
-        launch.stream, shape, x, w, launch.epilogue, launch.y, launch.k_tiles_per_split);
+    simt::launch<fprop_kernel<Tile, V, Dense>>(dim3(launch.work.count()), dim3(Tile::kThreads),
+                                               sizeof(WindowRow) * Tile::kRows + Loop::kBytes,
+                                               launch.stream, shape, x, w, launch.epilogue,
+                                               launch.y, launch.work);
 }
 
 // Defined in fprop_sm90a.cu.

@@ -227,10 +227,12 @@ void for_each_image_tile(const ConvShape& conv, const PoolShape& pool, Use use) 
 template <class Tile>
 Plan plan_image_tile(const PoolShape& pool, const PoolTiling& tiling,
                      const ImagePatch<typename Tile::Math>& patch, std::size_t shared_bytes) {
-    const double blocks = count_regions(pool, tiling);
+    const int blocks = count_regions(pool, tiling);
     const int on_sm = blocks_on_sm<Tile>(shared_bytes);
-    return {kKernel<Tile>, 1, patch.k_tiles,
-            tile_cost<Tile>(blocks, patch.k_tiles) + exposed_cost<Tile>(blocks, on_sm)};
+    return {
+        kKernel<Tile>, blocks,
+        blocks,        1,
+        patch.k_tiles, tile_cost<Tile>(blocks, patch.k_tiles) + exposed_cost<Tile>(blocks, on_sm)};
 }
 
 // Kernels that copy windows element by element are slower than their tiles let expect: by 1.2

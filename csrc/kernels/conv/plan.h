@@ -1,10 +1,12 @@
 // The choice among the tiles of an operation, and how the depth of its product is split.
 //
-// A matrix product of rows x cols x depth is cut into tiles of its result and, where those are too
-// few to fill the GPU, its depth is cut into splits whose sums a second kernel adds in order. The
-// plan, and with it the last bits of a result, depends on the shape, on the GPU's number of SMs and on
-// the shared memory that each has. Only where a tuner has timed the problem and found a better plan
-// (tuned_plans.h), that one holds.
+// A matrix product of rows x cols x depth is cut into tiles of its result. One tile an SM is a wave of
+// them. Those of full waves are computed whole; the others, which would leave SMs idle, have their
+// depth cut into splits whose sums a second kernel adds in order. (To split tiles of full waves, too,
+// would fill no more: of s splits each full wave becomes s full waves.) The plan, and with it the last
+// bits of a result, depends on the shape, on the GPU's number of SMs and on the shared memory that
+// each has. Only where a tuner has timed the problem and found a better plan (tuned_plans.h), that one
+// holds.
 #pragma once
 
 #include <algorithm>
@@ -91,9 +93,13 @@ int count_k_tiles(const Product& product) {
 
 struct Plan {
     Kernel kernel;
-    int splits;             // of the depth, at least 1
+    int tiles;              // of the result
+    int whole;              // so many of these, the first ones, are not split
+    int splits;             // of each of the others; 1 where there are none
     int k_tiles_per_split;  // of Tile::kDepth
     double cost;            // work of the busiest SM, in FMAs at full rate
+
+    int split_tiles() const { return tiles - whole; }
 };
 
 // A split below this many k-tiles is not worth its second pass.
@@ -152,7 +158,7 @@ int blocks_on_sm(const Product& product) {
 template <class Tile>
 double begin_cost(double blocks, int on_sm) {
     const double waves = std::ceil(blocks / simt::multiprocessors());
-    return waves / std::min<double>(waves, on_sm) * kBlockKTiles * Tile::kRows * Tile::kCols *
+    return waves / std::clamp<double>(waves, 1, on_sm) * kBlockKTiles * Tile::kRows * Tile::kCols *
            Tile::kDepth / Tile::kEfficiency;
 }
 
@@ -163,49 +169,61 @@ double exposed_cost(double blocks, int on_sm) {
 }
 
 template <class Tile>
-double count_blocks(const Product& product) {
-    return 1.0 * product.batches * divide_up(product.rows, Tile::kRows) *
+int count_tiles(const Product& product) {
+    return product.batches * divide_up(product.rows, Tile::kRows) *
            divide_up(product.cols, Tile::kCols);
 }
 
-// What there is beyond the product, as work of an SM: beginnings and ends of blocks that nothing hides
-// or, where the depth is split, of more blocks, and a second pass.
+// What there is beyond the product, as work of an SM: beginnings and ends of blocks that nothing
+// hides, those of splits, and the second pass.
 template <class Tile>
-double split_cost(const Product& product, double blocks, int splits, int on_sm) {
-    if (splits == 1) return exposed_cost<Tile>(blocks, on_sm);
-    const double bytes = 4.0 * (splits + 1) * product.size;
-    return begin_cost<Tile>(blocks * splits, on_sm) +
+double split_cost(const Product& product, const Plan& plan, int on_sm) {
+    const double share = 1.0 * plan.split_tiles() / plan.tiles;
+    const double bytes = 4.0 * (plan.splits + 1) * product.size * share;
+    return exposed_cost<Tile>(plan.whole, on_sm) +
+           begin_cost<Tile>(1.0 * plan.split_tiles() * plan.splits, on_sm) +
            bytes * fmas_per_byte(product.problem.precision) / simt::multiprocessors();
 }
 
-// The plan with a tile and this many splits, or fewer where that would leave some empty.
+// The plan with a tile of which `whole` are not split, and the others so many times, or fewer where
+// that would leave splits empty.
 template <class Tile>
-Plan plan_splits(const Product& product, int splits, int on_sm) {
-    const int k_tiles = count_k_tiles<Tile>(product);
-    const int per_split = divide_up(k_tiles, std::max(1, std::min(splits, k_tiles)));
+Plan plan_parts(const Product& product, int whole, int splits, int on_sm) {
+    const int k_tiles = count_k_tiles<Tile>(product), tiles = count_tiles<Tile>(product);
+    const int most = whole < tiles ? std::min(splits, k_tiles) : 1;
+    const int per_split = divide_up(k_tiles, std::max(1, most));
     splits = std::max(1, divide_up(k_tiles, std::max(1, per_split)));
-    const double blocks = count_blocks<Tile>(product);
-    return {kKernel<Tile>, splits, per_split,
-            tile_cost<Tile>(blocks * splits, per_split) +
-                split_cost<Tile>(product, blocks, splits, on_sm)};
-}
-template <class Tile>
-Plan plan_splits(const Product& product, int splits) {
-    return plan_splits<Tile>(product, splits, blocks_on_sm<Tile>(product));
+    Plan plan{kKernel<Tile>, tiles, splits > 1 ? whole : tiles, splits, per_split, 0};
+    plan.cost = tile_cost<Tile>(plan.whole, k_tiles) +
+                tile_cost<Tile>(1.0 * plan.split_tiles() * splits, per_split) +
+                split_cost<Tile>(product, plan, on_sm);
+    return plan;
 }
 
-// The plan with a tile, and as many splits as fill the GPU: its SMs with the blocks that they hold at
-// once or, where more waves of blocks leave fewer SMs idle at the end, with those.
+inline int tiles_of_full_waves(int tiles) {
+    return tiles - tiles % simt::multiprocessors();
+}
+
+// The plan with a tile and, beyond full waves, so many splits of each.
+template <class Tile>
+Plan plan_splits(const Product& product, int splits) {
+    const int whole = tiles_of_full_waves(count_tiles<Tile>(product));
+    return plan_parts<Tile>(product, whole, splits, blocks_on_sm<Tile>(product));
+}
+
+// The plan with a tile, and as many splits of those beyond full waves as fill the GPU: where there is
+// no full wave its SMs with the blocks that they hold at once or, where more waves of blocks leave
+// fewer SMs idle at the end, with those; else with what is cheapest.
 template <class Tile>
 Plan plan_tile(const Product& product) {
-    const double blocks = count_blocks<Tile>(product);
+    const int tiles = count_tiles<Tile>(product), whole = tiles_of_full_waves(tiles);
+    if (whole == tiles) return plan_splits<Tile>(product, 1);
     const int most = count_k_tiles<Tile>(product) / kMinKTilesPerSplit;
     const auto filling = [&](int waves) {
-        return std::min(static_cast<int>(waves * simt::multiprocessors() / blocks), most);
+        return std::min(waves * simt::multiprocessors() / (tiles - whole), most);
     };
-    const int on_sm = blocks_on_sm<Tile>(product), least = filling(on_sm);
-    Plan best = plan_splits<Tile>(product, least < 2 ? 1 : least);
-    for (int waves = on_sm + 1; waves <= kMostWaves; ++waves) {
+    Plan best = plan_splits<Tile>(product, whole > 0 ? 1 : filling(blocks_on_sm<Tile>(product)));
+    for (int waves = 1; waves <= kMostWaves; ++waves) {
         const int splits = filling(waves);
         if (splits <= best.splits) continue;
         const Plan plan = plan_splits<Tile>(product, splits);

@@ -1,5 +1,5 @@
 // From an operation to its kernels, the same way for every product: the list of tiles that its
-// operands allow, the plan, the launch and, where the depth is split, the sum over the splits.
+// operands allow, the plan, the launch and, where tiles are split, the sum over the splits.
 #pragma once
 
 #include <algorithm>
@@ -19,11 +19,36 @@ bool is_vectorisable(int elements, const T*... arrays) {
             ...);
 }
 
-// y[i] = act(scale[i % cols] * sum over splits of partial[split][i] + bias[i % cols] + add[i]), in
-// the order of the splits, for i below `size`. Defined in splits.cu, for float and BFloat16.
-template <class T>
-void add_splits(int splits, std::int64_t size, int cols, const float* partial,
-                const Epilogue<T>& epilogue, T* y, Stream stream);
+// Partial sums that lie as the result does: where that of value i belongs.
+struct AsResult {
+    __device__ std::uint32_t place(std::uint32_t i) const { return i; }
+};
+
+// Those of rows of tiles, each of which has up to `tile_cols` of the `cols` columns of a product: where
+// value i belongs, or kNoRow.
+struct AsTiles {
+    const std::uint32_t* rows;  // as PartialSums has them
+    FastDivisor tile_cols, cols;
+
+    __device__ std::uint32_t place(std::uint32_t i) const {
+        const int row = static_cast<int>(i) / tile_cols;
+        const int col = static_cast<int>(i) - row * tile_cols.divisor;
+        const std::uint32_t first = rows[row];
+        if (first == kNoRow || static_cast<int>(first) % cols + col >= cols.divisor) return kNoRow;
+        return first + col;
+    }
+};
+
+// y[at] = act(scale[at % pitch] * sum over splits of partial[split][i] + bias[at % pitch] + add[at]),
+// in the order of the splits, for at = places.place(i) and i below `size`. Defined in splits.cu, for
+// float and BFloat16.
+template <class Places, class T>
+void add_splits(const Places& places, int splits, std::int64_t size, int pitch,
+                const float* partial, const Epilogue<T>& epilogue, T* y, Stream stream);
+
+inline std::size_t split_rows(const Plan& plan) {
+    return static_cast<std::size_t>(plan.split_tiles()) * plan.kernel.rows;
+}
 
 // Bytes for the partial sums of a product, wherever its arrays lie.
 template <class Lists>
@@ -31,7 +56,8 @@ std::size_t product_workspace(Lists lists, const Product& product) {
     std::size_t bytes = 0;
     for_each_list(lists, [&](auto tiles) {
         const Plan plan = make_plan(tiles, product);
-        if (plan.splits > 1) bytes = std::max(bytes, sizeof(float) * plan.splits * product.size);
+        bytes =
+            std::max(bytes, PartialSums::bytes(split_rows(plan), plan.kernel.cols, plan.splits));
     });
     return bytes;
 }
@@ -39,10 +65,9 @@ std::size_t product_workspace(Lists lists, const Product& product) {
 // The launch of a product's kernel, but for its operands.
 template <class T>
 struct Launch {
-    dim3 grid;
-    int k_tiles_per_split;
+    TiledWork work;
     Epilogue<T> epilogue;
-    T* y;  // of several splits, the workspace: float32
+    T* y;
     Stream stream;
 };
 
@@ -51,25 +76,20 @@ struct Launch {
 // the widths of their copies in elements.
 template <class Lists, class T, class LaunchKernel>
 void run_product(Lists lists, const Product& product, bool vector_a, bool vector_b,
-                 const Epilogue<T>& epilogue, T* y, void* workspace, Stream stream,
-                 LaunchKernel launch) {
+                 Epilogue<T> epilogue, T* y, void* workspace, Stream stream, LaunchKernel launch) {
+    epilogue.vectorised = product.cols % 4 == 0 && aligned_for_vectors(y, epilogue.add);
     with_list(lists, vector_a, vector_b, [&](auto tiles) {
         const Plan plan = make_plan(tiles, product);
-        const bool whole_vectors = product.cols % 4 == 0;
-        Epilogue<T> whole = epilogue, part;
-        whole.vectorised = whole_vectors && aligned_for_vectors(y, epilogue.add);
-        part.vectorised = whole_vectors;
-        const bool split = plan.splits > 1;
+        const PartialSums partial(workspace, split_rows(plan));
+        const TiledWork work(plan.tiles, plan.whole, plan.splits, plan.k_tiles_per_split, partial);
         with_tile(tiles, plan.kernel, [&](auto tile) {
-            const dim3 grid(static_cast<unsigned>(count_blocks<decltype(tile)>(product)),
-                            plan.splits);
-            launch(tile, tiles.kWidthA, tiles.kWidthB,
-                   Launch<T>{grid, plan.k_tiles_per_split, split ? part : whole,
-                             split ? static_cast<T*>(workspace) : y, stream});
+            launch(tile, tiles.kWidthA, tiles.kWidthB, Launch<T>{work, epilogue, y, stream});
         });
-        if (split) {
-            add_splits(plan.splits, product.size, product.pitch,
-                       static_cast<const float*>(workspace), whole, y, stream);
+        if (plan.split_tiles() > 0) {
+            const AsTiles places{partial.rows, FastDivisor(plan.kernel.cols),
+                                 FastDivisor(product.cols)};
+            add_splits(places, plan.splits, split_rows(plan) * plan.kernel.cols, product.pitch,
+                       partial.sums, epilogue, y, stream);
         }
     });
 }

@@ -100,8 +100,7 @@ __device__ __forceinline__ void multiply_windows(const simt::TensorMap& image,
             const int row = tile_m * Tile::kRows + i;
             return row < rows ? static_cast<std::uint32_t>(row) * cols : kNoRow;
         };
-        store_split<Ring>(index, acc, offset, tile_n * Tile::kCols, cols, epilogue, y,
-                          static_cast<std::size_t>(rows) * cols);
+        store_part<Tile, Ring>(work, index, acc, offset, tile_n * Tile::kCols, cols, epilogue, y);
     }
 }
 
@@ -146,12 +145,11 @@ inline simt::TensorMap filter_map(const ConvShape& s, const BFloat16* w, int cha
 // and what they share.
 template <class Run>
 void launch_windows(const TmaWindows& windows, const Launch<BFloat16>& launch, Run run) {
-    const TiledWork work{launch.grid.x, launch.grid.y, launch.k_tiles_per_split};
-    const dim3 blocks(std::min(work.count(), static_cast<unsigned>(simt::multiprocessors())));
+    const unsigned sms = simt::multiprocessors(), blocks = std::min(launch.work.count(), sms);
     if (windows.has_half_lines())
-        run(std::integral_constant<int, 64>{}, blocks, work);
+        run(std::integral_constant<int, 64>{}, dim3(blocks), launch.work);
     else
-        run(std::integral_constant<int, 128>{}, blocks, work);
+        run(std::integral_constant<int, 128>{}, dim3(blocks), launch.work);
 }
 
 }  // namespace zfcuda::conv

@@ -51,8 +51,8 @@ inline bool operator==(const Kernel& a, const Kernel& b) {
     return a.main_loop == b.main_loop && a.rows == b.rows && a.cols == b.cols;
 }
 
-// A kernel and how many splits it cuts the depth into; or no kernel of its own, but two operations
-// one after the other.
+// A kernel and how many splits it cuts the depth of tiles beyond full waves into (plan.h); or no
+// kernel of its own, but two operations one after the other.
 struct Choice {
     std::optional<Kernel> kernel;
     int splits = 1;

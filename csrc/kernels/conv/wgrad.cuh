@@ -4,7 +4,7 @@
 //                 h = p*stride_h - pad_top + r*dilation_h,  w = q*stride_w - pad_left + s*dilation_w
 //
 // as the product of dy transposed (rows: K) with the windows of x (cols: R*S*C) over the depth
-// N*P*Q. The result is small and the depth is huge, so the depth is split over many blocks, whose
+// N*P*Q. The result is small and the depth is huge, so tiles are split over many blocks, whose
 // partial sums splits.cu adds in a fixed order: no atomics, the same bits every time. Both operands
 // are MN-major: k-tiles are copied as they lie in memory. Bound: 2*N*P*Q*K*R*S*C flops; x and dy
 // are read once per tile of dw, mostly from L2. Groups are as many such products.
@@ -115,11 +115,11 @@ template <class Tile, class A, int V>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     wgrad_kernel(ConvShape shape, typename A::Index pixel_index, int pixels,
                  const typename Tile::Element* x, typename A::Source dy, Epilogue<float> epilogue,
-                 float* dw, int k_tiles_per_split) {
+                 float* dw, TiledWork work) {
     using B = PixelWindows<Tile, typename A::Index, V>;
     using Loop = typename Tile::template Loop<A, B>;
 
-    const auto index = TileIndex::of_block();
+    const auto index = work.at(blockIdx.x);
     const int cols = shape.r * shape.s * shape.group_c();
     const int tiles_n = divide_up(cols, Tile::kCols);
     const int tiles_m = divide_up(shape.group_k(), Tile::kRows);
@@ -127,7 +127,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     const int tile_m = row - group * tiles_m, tile_n = index.tile - row * tiles_n;
     const int first_k = group * shape.group_k(), end_k = first_k + shape.group_k();
     const int first_row = first_k + tile_m * Tile::kRows, first_col = tile_n * Tile::kCols;
-    const DepthRange range(index, pixels, Tile::kDepth, k_tiles_per_split);
+    const DepthRange range(index, pixels, Tile::kDepth, work.k_tiles_per_split);
 
     A a(dy, pixel_index, pixels, shape.k, first_row, end_k, range.first);
     B b(shape, pixel_index, x, pixels, group, first_col, range.first);
@@ -138,17 +138,16 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         const int k = first_row + row;
         return k < end_k ? static_cast<std::uint32_t>(k) * cols : kNoRow;
     };
-    store_split<Loop>(index, acc, offset, first_col, cols, epilogue, dw,
-                      static_cast<std::size_t>(shape.k) * cols);
+    store_part<Tile, Loop>(work, index, acc, offset, first_col, cols, epilogue, dw);
 }
 
 template <class Tile, class A, int V, class T>
 void launch_wgrad(const ConvShape& shape, const typename A::Index& pixel_index, int pixels,
                   const T* x, const typename A::Source& dy, const Launch<float>& launch) {
     using Loop = typename Tile::template Loop<A, PixelWindows<Tile, typename A::Index, V>>;
-    simt::launch<wgrad_kernel<Tile, A, V>>(launch.grid, dim3(Tile::kThreads), Loop::kBytes,
-                                           launch.stream, shape, pixel_index, pixels, x, dy,
-                                           launch.epilogue, launch.y, launch.k_tiles_per_split);
+    simt::launch<wgrad_kernel<Tile, A, V>>(dim3(launch.work.count()), dim3(Tile::kThreads),
+                                           Loop::kBytes, launch.stream, shape, pixel_index, pixels,
+                                           x, dy, launch.epilogue, launch.y, launch.work);
 }
 
 // Defined in wgrad_sm90a.cu.

@@ -235,13 +235,13 @@ void wgrad_patch(const ConvShape& shape, const Plan& plan, const Element<Math>* 
             const PoolShape pixels = pool_of_pixels(shape);
             float* const sums = plan.splits > 1 ? static_cast<float*>(workspace) : dw;
             simt::launch<wgrad_patch_kernel<Tile>>(
-                dim3(static_cast<unsigned>(count_blocks<Tile>(product)), plan.splits),
-                dim3(Tile::kThreads), Tile::shared_bytes(patch), stream, shape, pixels, tiling,
-                patch, x, dy, sums, count_regions(pixels, tiling), plan.k_tiles_per_split);
+                dim3(plan.tiles, plan.splits), dim3(Tile::kThreads), Tile::shared_bytes(patch),
+                stream, shape, pixels, tiling, patch, x, dy, sums, count_regions(pixels, tiling),
+                plan.k_tiles_per_split);
             if (plan.splits > 1) {
                 Epilogue<float> whole;
                 whole.vectorised = product.size % 4 == 0 && aligned_for_vectors(dw);
-                add_splits(plan.splits, product.size, shape.c, sums, whole, dw, stream);
+                add_splits(AsResult(), plan.splits, product.size, shape.c, sums, whole, dw, stream);
             }
         });
 }

@@ -98,11 +98,11 @@ Plan plan_wgrad_patch(const Product& product, const typename Tile::Patch& patch,
                       std::optional<int> splits = std::nullopt) {
     const int on_sm = blocks_on_sm<Tile>(Tile::shared_bytes(patch));
     const int slots = simt::multiprocessors() * on_sm;
-    const double blocks = count_blocks<Tile>(product);
-    const int filling = blocks * 2 <= slots ? static_cast<int>(slots / blocks) : 1;
-    Plan plan = plan_splits<Tile>(product, splits.value_or(filling), on_sm);
-    plan.cost = tile_cost<Tile>(blocks * plan.splits, plan.k_tiles_per_split) +
-                split_cost<OfKTiles<Tile>>(product, blocks, plan.splits, on_sm);
+    const int tiles = count_tiles<Tile>(product);
+    const int filling = tiles * 2 <= slots ? slots / tiles : 1;
+    Plan plan = plan_parts<Tile>(product, 0, splits.value_or(filling), on_sm);
+    plan.cost = tile_cost<Tile>(1.0 * tiles * plan.splits, plan.k_tiles_per_split) +
+                split_cost<OfKTiles<Tile>>(product, plan, on_sm);
     return plan;
 }
 
