@@ -24,6 +24,7 @@
 #include "kernels/conv/tuned_plans_bindings.h"
 #else
 #include "cpu/conv/methods.h"
+#include "cpu/resample.h"
 #endif
 #if defined(ZFCUDA_EMULATOR)
 #include "simt/debug_bindings.h"
@@ -292,6 +293,8 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     conv::bind_plans(m);
 #else
     bind_conv_methods(m);
+    bind(m, "scale_columns", scale_columns);
+    bind(m, "scale_rows", scale_rows);
 #endif
 
     m.def(

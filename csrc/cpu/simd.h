@@ -170,6 +170,11 @@ inline void store_bytes(std::uint8_t* p, CodeVec v) {
     store_as(p, __builtin_convertvector(v, ByteVec));
 #endif
 }
+#if defined(__AVX512F__)
+inline void store_bytes(std::uint8_t* p, IntVec v) {
+    store_as(p, _mm512_maskz_cvtepi32_epi8(0xffff, reinterpret_cast<__m512i>(v)));
+}
+#endif
 inline void store_bytes(std::uint8_t* p, std::int32_t v) {
     *p = static_cast<std::uint8_t>(v);
 }
@@ -231,17 +236,17 @@ inline std::int32_t select(bool mask, std::int32_t yes, std::int32_t no) {
     return mask ? yes : no;
 }
 
-#if !defined(__AVX512F__)
 // A byte in each lane.
 inline IntVec load_bytes(const std::uint8_t* p) {
-#if defined(__AVX2__)
+#if defined(__AVX512F__)
+    return reinterpret_cast<IntVec>(_mm512_maskz_cvtepu8_epi32(0xffff, load_as<__m128i>(p)));
+#elif defined(__AVX2__)
     return reinterpret_cast<IntVec>(
         _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 #else
     return __builtin_convertvector(load_as<ByteVec>(p), IntVec);
 #endif
 }
-#endif
 
 // sum + (byte == code ? v : 0).
 inline Vec add_where_byte(Vec sum, const std::uint8_t* bytes, std::uint8_t code, Vec v) {

@@ -18,6 +18,10 @@ libraries="$(g++ -print-file-name=libasan.so) $(g++ -print-file-name=libubsan.so
 LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
     ZFCUDA_EMULATED_MODULE=_sanitized ZFCUDA_EMULATOR_SEED=3 run
 
+printf '== Pictures, under the same (%d s)\n' "$SECONDS"
+LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ZFCUDA_ISA=sanitized \
+    python -m pytest -q -p no:cacheprovider tests/kernels/test_resample_cpu.py
+
 for backend in cpu emulated; do
     printf '== Random calls of every operation on %s, under the same (%d s)\n' "$backend" "$SECONDS"
     LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ZFCUDA_ISA=sanitized \

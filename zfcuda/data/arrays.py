@@ -7,7 +7,8 @@ import math
 from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps
+
+from . import scaling
 
 _MAGIC = b"\x93NUMPY"
 _LARGEST = 2**28  # bytes
@@ -59,6 +60,4 @@ def fit(array: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
         raise ValueError(f"has {channels} channels, where {shape[2]} are expected")
     if (height, width) == shape[:2]:
         return array
-    planes = [Image.fromarray(np.ascontiguousarray(array[..., channel])) for channel in range(channels)]
-    size = (shape[1], shape[0])
-    return np.stack([np.asarray(ImageOps.fit(plane, size, Image.Resampling.BICUBIC)) for plane in planes], axis=-1)
+    return scaling.fit(array, shape[:2])

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import DataError
 from . import images
+from .buffers import Buffers
 from .dataset import ArrayDataset, DamagedFiles, Dataset, Described, Skipped, Split, held_out
 from .files import Files, Readable
 from .layout import Classes, find_halves, members
@@ -52,14 +53,20 @@ class FolderDataset(Described):
         self.image_shape = image_shape
         self.skipped = skipped
         self._look = Look(image_shape, bits)
+        self._buffers = Buffers()
 
     def __len__(self) -> int:
         return len(self._names)
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         indices = np.asarray(indices, np.intp)
-        decoded = in_threads(lambda index: _decode(self._files, self._names[index], self._look), indices)
-        return np.stack(decoded), self.labels[indices]
+        images = self._buffers.empty((len(indices), *self.image_shape))
+
+        def fill(row: int) -> None:
+            images[row] = _decode(self._files, self._names[indices[row]], self._look)
+
+        in_threads(fill, range(len(indices)))
+        return images, self.labels[indices]
 
     def identifier(self, index: int) -> str:
         return self._files.path(self._names[index])

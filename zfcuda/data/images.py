@@ -9,7 +9,8 @@ there, white is the end of the least of 8, 10, 12, 14 and 16 bits that hold the 
 data set, of all its pictures. Floating-point pictures are read where they lie in 0..1.
 
 JPEGs too are decoded with Pillow, whose libjpeg-turbo scales them to a half, a quarter or an eighth meanwhile:
-simplejpeg and PyTurboJPEG give the same pixels no sooner, and nvJPEG has not been tried on a GPU.
+simplejpeg and PyTurboJPEG give the same pixels no sooner, and nvJPEG has not been tried on a GPU. What scaling is left
+is done by `zfcuda.data.scaling`, to Pillow's pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import DataError
 from . import arrays
@@ -121,14 +122,10 @@ def fit_picture(image: Image.Image, path: str, shape: tuple[int, int, int], bits
 
 
 def _fit(image: Image.Image, data: bytes, shape: tuple[int, int, int], bits: int) -> np.ndarray:
-    height, width, _ = shape
     mode = _mode(shape)
     with _memory.hold(image):
         image = _Deep(image, data).eight_bits(bits) if _is_deep(image) else _upright(image, data)
-        image = _in_mode(image, mode)
-        if image.size != (width, height):
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-        return np.asarray(image, np.uint8).reshape(shape)
+        return arrays.fit(_pixels(_in_mode(image, mode)), shape)
 
 
 def _mode(shape: tuple[int, int, int]) -> str:
@@ -259,6 +256,17 @@ def _in_mode(image: Image.Image, mode: str) -> Image.Image:
     for box in _boxes(image):
         converted.paste(_flat(image.crop(box)).convert(mode), box)
     return converted
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """A picture in "L" or "RGB" as uint8 (H,W,C)."""
+    shape = (image.height, image.width, len(image.mode))
+    if image.width * image.height <= _BAND:
+        return np.asarray(image, np.uint8).reshape(shape)
+    pixels = np.empty(shape, np.uint8)
+    for box in _boxes(image):
+        pixels[box[1] : box[3]] = np.asarray(image.crop(box), np.uint8).reshape(-1, *shape[1:])
+    return pixels
 
 
 def _flat(image: Image.Image) -> Image.Image:
