@@ -25,6 +25,7 @@
 #else
 #include "cpu/conv/methods.h"
 #include "cpu/resample.h"
+#include "cpu/stored_images.h"
 #endif
 #if defined(ZFCUDA_EMULATOR)
 #include "simt/debug_bindings.h"
@@ -293,6 +294,7 @@ PYBIND11_MODULE(ZFCUDA_MODULE, m) {
     conv::bind_plans(m);
 #else
     bind_conv_methods(m);
+    bind(m, "crop_stored_images", crop_stored_images);
     bind(m, "scale_columns", scale_columns);
     bind(m, "scale_rows", scale_rows);
 #endif

@@ -113,21 +113,35 @@ def peak():
     return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
 
 train = data.open(sys.argv[1]).train
-train.batch(range(4))
+batches = np.split(data.shuffled(train, np.random.default_rng(0)), 64)
+
+def read(batches):
+    for indices in batches:
+        assert train.batch(indices)[0].shape == (4, 512, 512, 3)
+
+preprocess = data.Preprocess(np.zeros((512, 512, 3), np.float32), (256, 256))
+
+def crop(batches):
+    drawn = (data.Drawn(indices, np.zeros((4, 2), int), np.zeros(4, np.uint8)) for indices in batches)
+    for crops, _ in data.load_crops(train, preprocess, drawn):
+        assert crops.shape == (4, 256, 256, 3)
+
+call = globals()[sys.argv[2]]
+call(batches[:8])
 before = peak()
-for indices in np.split(data.shuffled(train, np.random.default_rng(0)), 64):
-    assert train.batch(indices)[0].shape == (4, 512, 512, 3)
+call(batches)
 print(peak() - before)
 """
 
 
-def test_memory_stays_flat(tmp_path):
+@pytest.mark.parametrize("call", ["read", "crop"])
+def test_memory_stays_flat(tmp_path, call):
     """In a process of its own, whose peak nothing else has raised."""
     images = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None, None, None], (256, 512, 512, 3))
     half = data.ArrayDataset(images, np.zeros(256, np.int32), ("a",))
     small = data.ArrayDataset(images[:1], np.zeros(1, np.int32), ("a",))
     data.pack(data.Split(half, small), tmp_path / "packed", shard_images=16)
-    command = [sys.executable, "-c", READ_ALL, str(tmp_path / "packed")]
+    command = [sys.executable, "-c", READ_ALL, str(tmp_path / "packed"), call]
     grown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert int(grown) < images.size / 10
 

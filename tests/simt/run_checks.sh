@@ -20,7 +20,7 @@ LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace
 
 printf '== Pictures, under the same (%d s)\n' "$SECONDS"
 LD_PRELOAD=$libraries ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 ZFCUDA_ISA=sanitized \
-    python -m pytest -q -p no:cacheprovider tests/kernels/test_resample_cpu.py
+    python -m pytest -q -p no:cacheprovider tests/kernels/test_resample_cpu.py tests/kernels/test_stored_images_cpu.py
 
 for backend in cpu emulated; do
     printf '== Random calls of every operation on %s, under the same (%d s)\n' "$backend" "$SECONDS"

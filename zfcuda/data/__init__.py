@@ -8,7 +8,7 @@ from .folders import FolderDataset
 from .images import image_size, read_image
 from .labels import of_one_class, relabelled
 from .layout import NoClassFolders
-from .loading import load_batches, shuffled
+from .loading import Drawn, load_batches, load_crops, shuffled
 from .names import listed, printable
 from .packed import PackedDataset, open_packed, pack
 from .preprocess import IMAGENET, Preprocess, Scale, mean_image, unit_scale
@@ -23,6 +23,7 @@ __all__ = [
     "Augmentation",
     "DamagedFiles",
     "Dataset",
+    "Drawn",
     "FolderDataset",
     "NoClassFolders",
     "PackedDataset",
@@ -37,6 +38,7 @@ __all__ = [
     "is_there",
     "listed",
     "load_batches",
+    "load_crops",
     "mean_image",
     "of_one_class",
     "open",

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..errors import DataError
 from .dataset import Dataset, Described, Skipped
-from .loading import shuffled
+from .loading import shuffled, unread
 from .names import listed
+from .stored import StoredImages
 
 
 def relabelled(dataset: Dataset, classes: Sequence[str] | None, count: int) -> Dataset:
@@ -82,6 +83,10 @@ class _Relabelled(Described):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         images, labels = self._dataset.batch(indices)
+        return images, self._places[labels]
+
+    def unread(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray | StoredImages, np.ndarray]:
+        images, labels = unread(self._dataset, indices)
         return images, self._places[labels]
 
     def order(self, rng: np.random.Generator) -> np.ndarray:

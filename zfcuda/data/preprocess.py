@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from .. import ops
 from ..backends import Array, array_module
 from ..brief import Brief
 from .dataset import Dataset, chunks
+from .stored import StoredImages
 
 _LOOKED_AT = 4096
 
@@ -103,16 +105,19 @@ class Preprocess(Brief):
         """The centre crops: float32 (N,h,w,C)."""
         return self.crops(images, np.broadcast_to(self._centre, (len(images), 2)), np.zeros(len(images), np.uint8))
 
-    def crops(self, images: Array, corners: Array, flips: Array) -> Array:
-        """One crop per image: corners int (N,2) of (top, left), flips (N,) true for mirrored -> float32 (N,h,w,C)."""
+    def crops(self, images: Array | StoredImages, corners: Array, flips: Array) -> Array:
+        """One crop per image: corners int (N,2) of (top, left), flips (N,) true for mirrored -> float32 (N,h,w,C).
+
+        Of images that have not been read, only what the crops need is; `DataError` where that cannot be."""
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
                 f"images must be {_form(self.image_shape)}, as is the mean of those that the network was trained on, "
                 f"got {_form(images.shape[1:])}"
             )
-        xp = array_module(images)
-        x = ops.crop_images(
-            images,
+        stored = isinstance(images, StoredImages)
+        crop = images.crops if stored else functools.partial(ops.crop_images, images)
+        xp = np if stored else array_module(images)
+        x = crop(
             xp.asarray(self.mean),
             xp.asarray(np.ascontiguousarray(corners, np.int32)),
             xp.asarray(np.ascontiguousarray(flips, np.uint8)),

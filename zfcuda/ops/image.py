@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
+from .._devices import Backend
 from ..backends import Array, resolve
 from ..pairs import IntPair, check_pair
 from .arguments import check_input, check_output, expect_shape, geometry
@@ -29,14 +32,22 @@ def crop_images(
         images=images, mean=mean, corners=corners, flips=flips, out=out
     )
     images = check_input(backend, "images", images, 4, np.uint8)
-    shape = geometry(backend.module.CropShape, images.shape, check_pair("size", size))
-    if mean is not None:
-        mean = check_input(backend, "mean", mean, 3)
-        expect_shape("mean", mean, images.shape[1:])
-    corners = check_input(backend, "corners", corners, 2, np.int32)
-    expect_shape("corners", corners, (images.shape[0], 2))
-    flips = check_input(backend, "flips", flips, 1, np.uint8)
-    expect_shape("flips", flips, (images.shape[0],))
+    shape, mean, corners, flips = check_crops(backend, images.shape, mean, corners, flips, size)
     y = check_output(backend, out, shape.output, (images, mean, corners, flips))
     call(backend, backend.module.crop_images, shape, images, mean, corners, flips, results=(y,))
     return y
+
+
+def check_crops(
+    backend: Backend, images: tuple[int, ...], mean: Array | None, corners: Array, flips: Array, size: IntPair
+) -> tuple[Any, Array | None, Array, Array]:
+    """The geometry of crops of images of this shape, and where they are cut, after checks."""
+    shape = geometry(backend.module.CropShape, images, check_pair("size", size))
+    if mean is not None:
+        mean = check_input(backend, "mean", mean, 3)
+        expect_shape("mean", mean, images[1:])
+    corners = check_input(backend, "corners", corners, 2, np.int32)
+    expect_shape("corners", corners, (images[0], 2))
+    flips = check_input(backend, "flips", flips, 1, np.uint8)
+    expect_shape("flips", flips, (images[0],))
+    return shape, mean, corners, flips

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .._version import __version__
 from ..backends import Array, array_module, resolve
-from ..data import Augmentation, Dataset, Preprocess, load_batches, shuffled
+from ..data import Augmentation, Dataset, Drawn, Preprocess, load_crops, shuffled
 from ..files import write_atomically
 from ..nn import Network, read_checkpoint
 from ..nn.capture import Captured, identity
@@ -412,9 +412,12 @@ class Trainer:
         xp = array_module(next(iter(self.net.parameters().values())))
         batch_size = order.shape[1]
         share = self.ranks.share(batch_size)
-        for images, labels in load_batches(train, order[:, share]):
+
+        def draw(indices: np.ndarray) -> Drawn:
             corners, flips = augmentation.draw(rng, batch_size, preprocess)
-            yield preprocess.crops(xp.asarray(images), corners[share], flips[share]), xp.asarray(labels)
+            return Drawn(indices[share], corners[share], flips[share])
+
+        return load_crops(train, preprocess, map(draw, order), xp)
 
     # ---- Files --------------------------------------------------------------------------------------------------
 

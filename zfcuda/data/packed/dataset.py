@@ -17,6 +17,7 @@ from ..buffers import Buffers
 from ..dataset import Described, Skipped, Split
 from ..files import read_file
 from ..names import printable
+from ..stored import StoredImages
 from ..threads import in_threads
 from .index import HALVES, INDEX, File, Index, Shard, read_index, sha256_of
 
@@ -77,8 +78,10 @@ class PackedDataset(Described):
         assert half.digest is not None
         self.mean = _stored(folder, half.mean, np.dtype(np.float32), self.image_shape)
         self.digest = half.digest
-        self._offsets = in_threads(lambda shard: check_shard(folder, shard, self.image_shape), half.shards)
-        self._firsts = np.array([shard.first for shard in half.shards], np.intp)
+        begins = in_threads(lambda shard: check_shard(folder, shard, self.image_shape), half.shards)
+        self._begins = np.array(begins, np.int64)  # of the images in a shard's file
+        self._firsts = np.array([shard.first for shard in half.shards], np.int64)
+        self._paths = [folder / shard.file for shard in half.shards]
         self._names: list[str] | None = None
         self._buffers = Buffers()
 
@@ -87,28 +90,20 @@ class PackedDataset(Described):
 
     def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """As of every `Dataset`. `DataError` with the path of a shard that cannot be read any more."""
-        indices = np.asarray(indices, np.intp)
+        stored, labels = self.unread(indices)
+        images = self._buffers.empty(stored.shape)
+        stored.read(images)
+        return images, labels
+
+    def unread(self, indices: Sequence[int] | np.ndarray) -> tuple[StoredImages, np.ndarray]:
+        """A batch's images before they are read, and its labels."""
+        indices = np.asarray(indices, np.int64)
         if indices.size and not (indices.min() >= 0 and indices.max() < len(self)):
             raise IndexError(f"indices must be in [0, {len(self)}), got {indices.min()} to {indices.max()}")
-        images = self._buffers.empty((len(indices), *self.image_shape))
-        shards = np.searchsorted(self._firsts, indices, "right") - 1
-        in_threads(lambda shard: self._fill(images, indices, np.flatnonzero(shards == shard), shard), np.unique(shards))
-        return images, self.labels[indices]
-
-    def _fill(self, images: np.ndarray, indices: np.ndarray, rows: np.ndarray, number: int) -> None:
-        """Rows of a batch, from one shard. Read, not mapped into memory: where a disk fails or a file has become
-        shorter, reading is an error, and a mapped page would end the process."""
-        shard = self._half.shards[number]
-        size = math.prod(self.image_shape)
-        try:
-            with open(self._folder / shard.file, "rb", buffering=0) as file:
-                for row in rows:
-                    place = self._offsets[number] + int(indices[row] - shard.first) * size
-                    if os.preadv(file.fileno(), [images[row]], place) != size:
-                        raise DataError(f"{_shown(self._folder, shard)}: is cut short")
-        except OSError as error:
-            reason = error.strerror or error
-            raise DataError(f"{_shown(self._folder, shard)}: cannot be read ({reason})") from error
+        numbers = np.searchsorted(self._firsts, indices, "right") - 1
+        offsets = self._begins[numbers] + (indices - self._firsts[numbers]) * math.prod(self.image_shape)
+        stored = StoredImages((len(indices), *self.image_shape), self._paths, numbers, offsets)
+        return stored, self.labels[indices]
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """All indices, each once: the shards in a random order, then images at random within windows of 2 GiB. What is
