@@ -45,6 +45,22 @@ def test_arrays_that_do_not_fit(changes, error, message):
         data.ArrayDataset(**(arguments | changes))
 
 
+def test_classes_of_one_name_stay_several():
+    """A label is a place among them. Where names alone say which is which (`data.relabelled`), they are an error."""
+    arrays = np.zeros((3, 2, 2, 3), np.uint8), np.array([0, 1, 2], np.int32)
+    dataset = data.ArrayDataset(*arrays, ("crane", "crane", "tern"))
+    assert dataset.classes == ("crane", "crane", "tern")
+    assert dataset.batch([2, 1, 0])[1].tolist() == [2, 1, 0]
+    assert "3 classes: crane, crane, tern" in repr(dataset)
+    assert data.relabelled(dataset, ("crane", "crane", "tern"), 3) is dataset
+    with pytest.raises(zfcuda.DataError, match="the data set has several classes of one name: crane"):
+        data.relabelled(dataset, ("crane", "tern"), 2)
+    with pytest.raises(zfcuda.DataError, match="the network has several classes of one name: crane"):
+        data.relabelled(dataset, ("tern", "crane", "crane"), 3)
+    # Names that differ in bytes that cannot be shown, too.
+    assert data.ArrayDataset(*arrays, ("a\udc80", "a\udc81", "b")).classes == ("a\ufffd", "a\ufffd", "b")
+
+
 def test_subset():
     dataset = _dataset()
     subset = data.Subset(data.Subset(dataset, [7, 1, 4]), [2, 0])

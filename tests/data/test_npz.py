@@ -61,7 +61,16 @@ def test_two_halves_of_grey_images(tmp_path, names):
         ({"images": IMAGES, "labels": LABELS + 2**40}, r"labels: labels must be in \[0, 1,048,576\), got values from"),
         ({"images": IMAGES / 255, "labels": LABELS}, r"images: must be uint8 \(N,H,W,C\) or \(N,H,W\), got float64"),
         ({"images": IMAGES[0, 0], "labels": LABELS}, r"images: must be uint8 .*, got uint8 \(4, 3\)"),
-        ({"images": IMAGES[:0], "labels": LABELS}, r"images: must be uint8 .*, got uint8 \(0, 5, 4, 3\)"),
+        (
+            {},
+            r"set\.npz: holds no arrays; expected images, labels; train_images, train_labels, test_images, test_labels",
+        ),
+        ({"images": IMAGES[:0], "labels": LABELS[:0]}, r"images: holds no images, but an empty array \(0, 5, 4, 3\)"),
+        ({"images": IMAGES[:, :0], "labels": LABELS}, r"images: holds no pixels, but an empty array \(12, 0, 4, 3\)"),
+        (
+            {"x_train": IMAGES, "y_train": LABELS, "x_test": IMAGES[:0], "y_test": LABELS[:0]},
+            r"x_test: holds no images, but an empty array \(0, 5, 4, 3\)",
+        ),
         ({"images": IMAGES.transpose(0, 3, 1, 2), "labels": LABELS}, r"images: must be .* looks like \(N,C,H,W\)"),
         (
             {"images": IMAGES, "labels": LABELS * 2**15},

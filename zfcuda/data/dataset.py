@@ -98,8 +98,10 @@ class Split(NamedTuple):
 class ArrayDataset(Described):
     """A data set in memory: images uint8 (N,H,W,C), labels int32 (N,).
 
-    identifiers: one per image, or one word that prefixes the index. Names of any bytes are shown as `printable` makes
-    them. ValueError and TypeError for arrays that do not fit together; `DataError` where a label names no class.
+    classes: names of the labels 0, 1, ...; of one name (ImageNet has two called crane) there may be several, and they
+    stay several. identifiers: one per image, or one word that prefixes the index. Names of any bytes are shown as
+    `printable` makes them. ValueError and TypeError for arrays that do not fit together; `DataError` where a label
+    names no class.
     """
 
     images: np.ndarray

@@ -32,6 +32,11 @@ def is_npz(files: Files) -> bool:
     return bool(names) and not files.tree.folders and all(name.endswith(".npy") for name in names)
 
 
+def forms() -> str:
+    """What arrays a file may hold, in words."""
+    return "; ".join(", ".join(train + (test or ())) for train, test in _NAMES)
+
+
 def open_npz(files: Files, where: str, hold_out: float, seed: int) -> Split:
     """images uint8 (N,H,W,C) or (N,H,W) and labels, whole numbers (N,) or (N,1), as arrays `images` and `labels` (of
     which `hold_out` of each class are drawn with `seed` for testing); or with `train_` and `test_` before these names;
@@ -45,8 +50,7 @@ def open_npz(files: Files, where: str, hold_out: float, seed: int) -> Split:
         if there.issuperset(train + (test or ())):
             break
     else:
-        forms = "; ".join(", ".join(train + (test or ())) for train, test in _NAMES)
-        raise DataError(f"{where}: holds {listed(sorted(map(printable, there)))}; expected {forms}")
+        raise DataError(f"{where}: holds {listed(sorted(map(printable, there)))}; expected {forms()}")
     halves = [_half(files, *names) for names in (train, test) if names]
     if len({images.shape[1:] for images, _ in halves}) > 1:
         shapes = [images.shape[1:] for images, _ in halves]
@@ -68,8 +72,11 @@ def _half(files: Files, images_name: str, labels_name: str) -> tuple[np.ndarray,
     """images uint8 (N,H,W,C), labels int32 (N,)."""
     images, labels = (_array(files, name) for name in (images_name, labels_name))
     path = files.path(images_name)
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or 0 in images.shape:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise DataError(f"{path}: must be uint8 (N,H,W,C) or (N,H,W), got {images.dtype} {images.shape}")
+    if images.size == 0:
+        what = "images" if len(images) == 0 else "pixels"
+        raise DataError(f"{path}: holds no {what}, but an empty array {images.shape}")
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
         raise DataError(f"{path}: must be (N,H,W,C), and {images.shape} looks like (N,C,H,W): transpose it")
     if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):

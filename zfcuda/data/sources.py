@@ -96,6 +96,8 @@ def open(
     shards = tar_shards.find(files, path)
     if shards:
         return open_tar_shards(shards, where, reading)
+    if not files.tree.names and path.suffix == ".npz":
+        raise DataError(f"{where}: holds no arrays; expected {npz.forms()}")
     if not files.tree.names:
         raise DataError(f"{where}: holds no files; expected class folders with images")
     return open_class_folders(files, where, reading)
