@@ -8,7 +8,8 @@ An epoch of crops, 224 x 224 of 256 x 256, mirrored or not, minus the mean, floa
 get the same images, order, corners and flips, and their crops are compared before they are timed. The peer is what
 torchvision's ImageFolder does with a DataLoader: Pillow in worker processes, which stay between epochs. It is timed
 twice: with all done in the workers, and with uint8 crops from the workers, which the main process makes float32. In
-turn with them, the crops alone are timed, of images that are in memory: no loader can be faster.
+turn with them is timed what no loader can be faster than: with packed shards the crops alone, of images that are in
+memory; with JPEGs their decoding alone, by the same libjpeg in a thread a core.
 
 The threads that crop want the cores that read; a GPU that crops leaves them to the readers.
 """
@@ -20,6 +21,7 @@ import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +72,9 @@ class Epoch:
 
     def read(self, dataset: Dataset) -> Iterator[np.ndarray]:
         """Ours: float32 (n,H,W,C)."""
-        for indices, (images, _) in zip(self.batches, data.load_batches(dataset, self.batches), strict=True):
-            yield self.preprocess.crops(images, self.corners[indices], self.flips[indices])
+        batches = (data.Drawn(indices, self.corners[indices], self.flips[indices]) for indices in self.batches)
+        for crops, _ in data.load_crops(dataset, self.preprocess, batches):
+            yield crops
 
 
 class Pictures(torch_data.Dataset):
@@ -131,6 +134,20 @@ def crops_alone(packed: Dataset, epoch: Epoch) -> Callable[[], object]:
     return crop
 
 
+def decoding_alone(paths: list[str]) -> Callable[[], object]:
+    """An epoch of pictures as libjpeg makes them, neither scaled nor cropped."""
+
+    def decode(path: str) -> None:
+        with Image.open(path) as picture:
+            picture.load()
+
+    def run() -> None:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            list(threads.map(decode, paths))
+
+    return run
+
+
 def both(folder: Path, work: Path) -> tuple[Dataset, Dataset]:
     """The pictures of a folder of class folders as they are, and packed, in one order."""
     jpegs = data.open(folder, image_size=SIDE, channels=3, in_memory=False).train
@@ -148,16 +165,20 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> tuple[lis
     for name, to_float in (("float32 from workers", True), ("uint8 from workers", False)):
         pictures = Pictures(paths, jpegs.labels, epoch, to_float)
         peers[name] = pictures, pictures.loader(workers)
-    crops = crops_alone(packed, epoch)
-    crops_ms: list[float] = []
-
-    def timer(calls: dict[str, Call]) -> dict[str, list[float]]:
-        samples = time_alternating({**calls, "crops": crops}, seconds=0, rounds=(rounds, rounds))
-        crops_ms.append(statistics.median(samples.pop("crops")))
-        return samples
-
     rows, rates = [], {}
-    for name, dataset in (("packed", packed), ("JPEG", jpegs)):
+    for name, dataset, part, alone in (
+        ("packed", packed, "the crops", crops_alone(packed, epoch)),
+        ("JPEG", jpegs, "decoding", decoding_alone(paths)),
+    ):
+        alone_ms: list[float] = []
+
+        def timer(
+            calls: dict[str, Call], alone: Callable[[], object] = alone, alone_ms: list[float] = alone_ms
+        ) -> dict[str, list[float]]:
+            samples = time_alternating({**calls, "alone": alone}, seconds=0, rounds=(rounds, rounds))
+            alone_ms.append(statistics.median(samples.pop("alone")))
+            return samples
+
         calls = Calls(
             ours=lambda dataset=dataset: run_through(epoch.read(dataset)),
             peers={
@@ -171,9 +192,9 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> tuple[lis
         )
         rows.append(measure(Name("loader", name, "epoch", f"{workers} workers"), calls, timer, None))
         if (row := rows[-1]).ours_ms is not None and row.best_peer is not None:
-            ours, theirs, alone = (len(jpegs) / ms * 1e3 for ms in (row.ours_ms, row.best_peer[1], crops_ms[-1]))
+            ours, theirs, most = (len(jpegs) / ms * 1e3 for ms in (row.ours_ms, row.best_peer[1], *alone_ms))
             against = f"DataLoader ({row.best_peer[0]}) {theirs:,.0f}: {ours / theirs:.2f} times as fast"
-            share = f"{ours / alone:.0%} of the rate of the crops alone, {alone:,.0f}"
+            share = f"{ours / most:.0%} of the rate of {part} alone, {most:,.0f}"
             rates[name] = f"{ours:,.0f} images/s, {against}; {share}"
     return rows, rates
 
