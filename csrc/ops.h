@@ -61,12 +61,13 @@ std::string description();
 
 // y[n,p,q,k] = act(add[n,p,q,k] + b[k] + scale[k] * sum over r,s,c of x[n,h,w,c] * w[k,r,s,c]), zero
 // outside x, with h = p*stride_h - pad_top + r*dilation_h and w = q*stride_w - pad_left +
-// s*dilation_w; act is ReLU if `relu`, else the identity. `b`, `scale` and `add` may be null. In
+// s*dilation_w; act is ReLU if `relu`, else the identity. `b`, `scale` and `add` may be null. The
+// pixels of y, and of `add`, lie `y_pitch` elements apart, k or more: what is between stays. In
 // groups, here and below, c runs over the channels of the group of filter k.
 template <class Precision>
 void conv2d(const ConvShape& shape, const Element<Precision>* x, const Element<Precision>* w,
             const float* b, const float* scale, const Element<Precision>* add, bool relu,
-            Element<Precision>* y, void* workspace, Stream stream);
+            int y_pitch, Element<Precision>* y, void* workspace, Stream stream);
 template <class Precision>
 std::size_t conv2d_workspace(const ConvShape& shape);
 

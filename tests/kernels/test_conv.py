@@ -13,6 +13,17 @@ def normal(rng, shape):
     return rng.standard_normal(shape, dtype=np.float32)
 
 
+def conv2d_to_channels(to, x, w, b, shape, before, after, **options):
+    """ops.conv2d of this shape as channels of an array that has these more, which must stay as they are. to: makes
+    arrays of a device."""
+    wide = to(np.full((*shape[:3], before + shape[3] + after), np.nan, x.dtype))
+    out = wide[..., before : before + shape[3]]
+    assert ops.conv2d(to(x), to(w), None if b is None else to(b), out=out, **options) is out
+    others = np.delete(backends.to_host(wide), np.s_[before : before + shape[3]], -1)
+    assert np.isnan(others.astype(np.float32)).all(), "an operation wrote to other channels than its own"
+    return out
+
+
 def test_conv2d(case, arithmetic):
     rng = case.rng
     conv = random_conv(rng, case.device.max_work)
@@ -26,6 +37,20 @@ def test_conv2d(case, arithmetic):
     y = ops.conv2d(case.device.array(x), case.device.array(w), **device, **options, **arithmetic.options)
     exact = oracles.conv2d(x, w, **operands, **options)
     assert_close(y, exact, arithmetic.tolerance, (conv, options, scale is None, add is None))
+
+
+def test_conv2d_to_channels_of_a_wider_array(case, arithmetic):
+    rng = case.rng
+    conv = random_conv(rng, case.device.max_work)
+    x, w = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.w)
+    b = normal(rng, conv.w[0]) if rng.random() < 0.7 else None
+    scale = normal(rng, conv.w[0])  # without, a depthwise convolution is another operation
+    before, after = (int(n) for n in rng.choice([0, 1, 3, 8, 16], 2))
+    options = {**conv.options, "relu": bool(rng.random() < 0.5)}
+    asked = {**options, **arithmetic.options, "scale": case.device.array(scale)}
+    y = conv2d_to_channels(case.device.array, x, w, b, conv.output, before, after, **asked)
+    expected = oracles.conv2d(x, w, b, scale=scale, **options)
+    assert_close(y, expected, arithmetic.tolerance, (conv, options, before, after))
 
 
 def test_conv_transpose2d(case, arithmetic):
@@ -83,6 +108,7 @@ def test_out(device):
 
 X, W = np.zeros((2, 6, 5, 3), np.float32), np.zeros((4, 3, 3, 3), np.float32)
 Y = np.zeros((2, 4, 3, 4), np.float32)
+WIDE, WIDE_ROWS = np.zeros((2, 4, 3, 8), np.float32), np.zeros((2, 4, 5, 4), np.float32)
 
 
 @pytest.mark.parametrize(
@@ -148,6 +174,19 @@ Y = np.zeros((2, 4, 3, 4), np.float32)
             ValueError,
             "out must be C-contiguous",
             lambda: ops.conv2d(X, W, out=np.zeros((2, 3, 4, 4), np.float32).transpose(0, 2, 1, 3)),
+        ),
+        (ValueError, "out must be C-contiguous or channels of a wider", lambda: ops.conv2d(X, W, out=WIDE[..., ::2])),
+        (ValueError, "out must be C-contiguous or channels of", lambda: ops.conv2d(X, W, out=WIDE[..., 3::-1])),
+        (ValueError, "out must be C-contiguous or channels of", lambda: ops.conv2d(X, W, out=WIDE_ROWS[:, :, :3])),
+        (ValueError, "out must have shape", lambda: ops.conv2d(X, W, out=WIDE[..., :5])),
+        (TypeError, "out must be float32, got float64", lambda: ops.conv2d(X, W, out=WIDE.astype(float)[..., 2:6])),
+        (ValueError, "out is read-only", lambda: ops.conv2d(X, W, out=np.broadcast_to(WIDE, WIDE.shape)[..., 2:6])),
+        (ValueError, "out must not share", lambda: ops.conv2d(X, W, WIDE.ravel()[8:12], out=WIDE[..., 2:6])),
+        (ValueError, "out must be C-contiguous where", lambda: ops.conv2d(X, W, add=Y, out=WIDE[..., :4])),
+        (
+            ValueError,
+            "out must be C-contiguous, since",
+            lambda: ops.conv2d(X, W[:3, ..., :1], groups=3, out=WIDE[..., :3]),
         ),
         (ValueError, "y must have shape", lambda: ops.conv_transpose2d(Y, W, output_size=9)),
         (ValueError, "kernel height", lambda: ops.conv_transpose2d(Y, W, output_size=2)),

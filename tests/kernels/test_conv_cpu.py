@@ -5,6 +5,7 @@ import pytest
 
 from tests import oracles
 from tests.accuracy import FP32, WEIGHT_GRAD, assert_close
+from tests.kernels.test_conv import conv2d_to_channels
 from zfcuda import _cpu, backends, ops
 
 # (N, H, W, C), (K, R, S), stride, padding
@@ -66,6 +67,7 @@ TAPS = [  # the gradient of many pixels from few windows
     ((2, 7, 19, 17), (3, 6, 9), (1, 2), 0),
     ((1, 9, 8, 33), (7, 5, 4), (2, 1), 0),
 ]
+LARGE = ((1, 450, 330, 3), (32, 3, 3), 1, 1)  # by lines, which go past the caches
 FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)
 
 
@@ -141,6 +143,22 @@ def test_layer(layer, direction):
     call, oracle, tolerance = directions(*layer)[direction]
     with backends.use("cpu"):
         assert_close(call(), oracle(), tolerance)
+
+
+@pytest.mark.parametrize("layer", [*WINOGRAD, *FIRST_LAYER, *DIRECT, *LINES, *PIXELS, FULLY_CONNECTED, LARGE], ids=str)
+@pytest.mark.parametrize(("before", "after"), [(16, 32), (5, 1)])
+def test_layer_to_channels_of_a_wider_array(layer, before, after):
+    """Bit for bit as by itself."""
+    x_shape, filters, stride, padding = layer
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(x_shape, dtype=np.float32)
+    w = rng.standard_normal((*filters, x_shape[3]), dtype=np.float32)
+    b = rng.standard_normal(filters[0], dtype=np.float32)
+    options = {"stride": stride, "padding": padding, "relu": True}
+    with backends.use("cpu"):
+        expected = ops.conv2d(x, w, b, **options)
+        actual = conv2d_to_channels(np.asarray, x, w, b, expected.shape, before, after, **options)
+    np.testing.assert_array_equal(actual, expected)
 
 
 def test_pixels_of_groups():

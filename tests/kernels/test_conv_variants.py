@@ -7,7 +7,7 @@ import pytest
 from tests import oracles
 from tests.accuracy import assert_close
 from tests.kernels.plans import with_tile
-from tests.kernels.test_conv import normal
+from tests.kernels.test_conv import conv2d_to_channels, normal
 from tests.shapes import CONV_TILES, ELEMENTS
 from zfcuda import ops
 
@@ -32,6 +32,13 @@ def check_all(device, arithmetic, n, size, c, k, kernel, stride, padding, **spar
         arithmetic.tolerance,
         "conv2d",
     )
+    for before, after in ((8, 16), (3, 0)):
+        assert_close(
+            conv2d_to_channels(to, x, w, b, maps.shape, before, after, **asked, relu=True),
+            maps,
+            arithmetic.tolerance,
+            ("conv2d to channels", before, after),
+        )
     add, scale = arithmetic.normal(rng, maps.shape), normal(rng, k)
     assert_close(
         ops.conv2d(to(x), to(w), to(b), scale=to(scale), add=to(add), **asked, relu=True),

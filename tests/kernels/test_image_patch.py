@@ -7,7 +7,7 @@ import pytest
 
 from tests import oracles
 from tests.accuracy import assert_close
-from tests.kernels.test_conv import normal
+from tests.kernels.test_conv import conv2d_to_channels, normal
 from tests.shapes import Conv
 from zfcuda import backends, ops
 
@@ -45,8 +45,12 @@ def check(device, arithmetic, conv, seed=0, relu=True):
     rng = np.random.default_rng(seed)
     x, w, b = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.w), normal(rng, conv.w[0])
     to = device.array
-    y = ops.conv2d(to(x), to(w), to(b), **conv.options, **arithmetic.options, relu=relu)
-    assert_close(y, oracles.conv2d(x, w, b, **conv.options, relu=relu), arithmetic.tolerance, conv)
+    options = {**conv.options, **arithmetic.options, "relu": relu}
+    expected = oracles.conv2d(x, w, b, **conv.options, relu=relu)
+    assert_close(ops.conv2d(to(x), to(w), to(b), **options), expected, arithmetic.tolerance, conv)
+    before, after = (int(n) for n in rng.choice([0, 1, 4, 8], 2))
+    y = conv2d_to_channels(to, x, w, b, conv.output, before, after, **options)
+    assert_close(y, expected, arithmetic.tolerance, (conv, before, after))
 
 
 def check_block(device, arithmetic, conv, pool, seed=0):

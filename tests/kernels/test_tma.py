@@ -11,6 +11,7 @@ import pytest
 from tests import oracles
 from tests.accuracy import assert_close
 from tests.kernels.plans import with_tile
+from tests.kernels.test_conv import conv2d_to_channels
 from tests.kernels.test_wgmma import can_run, normal
 from zfcuda import backends, ops
 
@@ -46,6 +47,15 @@ def forward(to, rng, x_shape, w_shape, geometry, **epilogue):
     return y, oracles.conv2d(x, w, b, **geometry, **more, **arrays)
 
 
+def to_channels(to, rng, x_shape, w_shape, geometry):
+    """Forward, to channels of a wider array."""
+    x, w, b = normal(rng, x_shape), normal(rng, w_shape), rng.standard_normal(w_shape[0], np.float32)
+    shape = (x_shape[0], *oracles.output_size(x_shape[1:3], w_shape[1:3], **geometry), w_shape[0])
+    before, after = (int(n) for n in rng.choice([0, 1, 4, 8], 2))
+    y = conv2d_to_channels(to, x, w, b, shape, before, after, **geometry)
+    return y, oracles.conv2d(x, w, b, **geometry)
+
+
 def transposed(to, rng, x_shape, w_shape, geometry):
     """At stride 1, of filters in multiples of 8."""
     filters = rng.choice(CHANNELS) if w_shape[0] % 8 else w_shape[0]
@@ -58,7 +68,7 @@ def transposed(to, rng, x_shape, w_shape, geometry):
     return x, oracles.conv_transpose2d(y, w, **geometry, output_size=size)
 
 
-OPERATIONS = (forward, transposed)
+OPERATIONS = (forward, to_channels, transposed)
 
 
 @pytest.mark.parametrize("number", range(60))
@@ -98,7 +108,7 @@ def test_more_tiles_than_multiprocessors(kernels, force_plan, multiprocessors, o
     rows, cols = (int(side) for side in tile.split()[1].split("x"))
     tiles = -(-(3 * multiprocessors // 2 + 1) // splits)
     pixels, many = (tiles * rows - 5, 8) if rows > cols else (5, tiles * cols - 8)
-    channels, filters = (64, many) if operation is forward else (many, 64)
+    channels, filters = (64, many) if operation is not transposed else (many, 64)
     problem = (1, pixels, 1, channels), (filters, 7, 1, channels), {"stride": (1, 1), "padding": (3, 3, 0, 0)}
     force_plan(lambda found: next(((name, splits) for name, _ in found if name == tile), None))
     actual, expected = operation(kernels.array, np.random.default_rng(splits), *problem)

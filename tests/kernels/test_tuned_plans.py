@@ -153,7 +153,7 @@ def test_a_launch_has_the_plan_that_its_workspace_was_asked_for(module):
     setter.start()
     setter.join()
     y = np.empty((1, 5, 6, 72), np.float32)
-    module.fp32.conv2d(shape, *(module.address(a) for a in (x, w)), 0, 0, 0, False, module.address(y), 0, 0)
+    module.fp32.conv2d(shape, *(module.address(a) for a in (x, w)), 0, 0, 0, False, 72, module.address(y), 0, 0)
     assert_close(y, oracles.conv2d(x, w, None, **GEOMETRY, relu=False), what="conv2d")
     assert module.fp32.conv2d_workspace(shape) == partial_sums(4)
 

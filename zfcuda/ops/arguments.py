@@ -65,16 +65,31 @@ def expect_shape(name: str, array: Array, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
 
 
+def row_pitch(array: Array) -> int | None:
+    """How many elements the rows of an array (..., C) lie apart: C, or more if they are channels of the rows of a wider
+    array; None if they are not, or are too far apart to be indexed."""
+    shape, strides = array.shape, array.strides
+    if array.flags.c_contiguous:
+        return shape[-1]
+    pitch, rest = divmod(strides[-2], array.itemsize)
+    even = all(strides[i] == strides[i + 1] * shape[i + 1] for i in range(array.ndim - 2))
+    in_rows = strides[-1] == array.itemsize and not rest and even and 0 < shape[-1] <= pitch
+    return pitch if in_rows and array.size // shape[-1] * pitch < 2**31 else None
+
+
 def check_in_place(backend: Backend, name: str, array: Array, dtype: Any = FLOAT32) -> None:
     """Checks an array that an operation writes to."""
+    _check_writable(backend, name, array, dtype)
+    if not array.flags.c_contiguous:
+        raise ValueError(f"{name} must be C-contiguous, since it is written to")
+
+
+def _check_writable(backend: Backend, name: str, array: Array, dtype: Any) -> None:
     if not_none(name, array).dtype != dtype:
         raise TypeError(f"{name} must be {np.dtype(dtype).name}, got {array.dtype}")
-    flags = array.flags
-    if not flags.c_contiguous:
-        raise ValueError(f"{name} must be C-contiguous, since it is written to")
     if not backend.is_aligned(array):
         raise ValueError(f"{name} must lie at a multiple of its elements' size, since it is written to")
-    if isinstance(array, np.ndarray) and not flags.writeable:
+    if isinstance(array, np.ndarray) and not array.flags.writeable:
         raise ValueError(f"{name} is read-only, but it is written to")
 
 
@@ -93,12 +108,31 @@ def check_output(
     expect_shape("out", out, shape)
     check_in_place(backend, "out", out, dtype)
     for array in inputs:
-        if array is None or not backend.xp.may_share_memory(out, array):
+        if may_alias and array is not None and backend.pointer(out) == backend.pointer(array):
             continue
-        if may_alias and backend.pointer(out) == backend.pointer(array):
-            continue
-        raise ValueError("out must not share memory with an input of this operation")
+        _check_apart(backend, out, array)
     return out
+
+
+def check_channels_output(
+    backend: Backend, out: Array | None, shape: tuple[int, ...], inputs: tuple[Array | None, ...], *, dtype: Any
+) -> tuple[Array, int]:
+    """As `check_output`, but `out` may be channels of a wider array; and how many elements its rows lie apart."""
+    if out is None or out.flags.c_contiguous:
+        return check_output(backend, out, shape, inputs, dtype=dtype), shape[-1]
+    expect_shape("out", out, shape)
+    _check_writable(backend, "out", out, dtype)
+    pitch = row_pitch(out)
+    if pitch is None:
+        raise ValueError("out must be C-contiguous or channels of a wider array, since it is written to")
+    for array in inputs:
+        _check_apart(backend, out, array)
+    return out, pitch
+
+
+def _check_apart(backend: Backend, out: Array, array: Array | None) -> None:
+    if array is not None and backend.xp.may_share_memory(out, array):
+        raise ValueError("out must not share memory with an input of this operation")
 
 
 @functools.lru_cache(maxsize=4096)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backends import BFLOAT16, Array, Backend, resolve
 from ..numbers import check_number
-from .arguments import check_indexable, check_input, check_output, element_type, expect_shape
+from .arguments import check_indexable, check_input, check_output, element_type, expect_shape, row_pitch
 from .call import call, kernels_for
 
 
@@ -93,10 +93,8 @@ def _rows_apart(backend: Backend, x: Array, dtype: np.dtype) -> tuple[Array, int
     """x after checks, and how many elements its rows lie apart: where it lies, if it is the channels of a wider array,
     else contiguous."""
     if x.ndim >= 2 and not x.flags.c_contiguous and (dtype != BFLOAT16 or backend.has_bfloat16):
-        pitch, rest = divmod(x.strides[-2], dtype.itemsize)
-        even = all(x.strides[i] == x.strides[i + 1] * x.shape[i + 1] for i in range(x.ndim - 2))
-        rows = x.size // max(1, x.shape[-1])
-        if x.strides[-1] == dtype.itemsize and not rest and even and 0 < x.shape[-1] <= pitch and rows * pitch < 2**31:
+        pitch = row_pitch(x)
+        if pitch is not None:
             return x, pitch
     x = _check_rows(backend, "x", x, dtype)
     return x, x.shape[-1]

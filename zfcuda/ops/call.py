@@ -56,8 +56,14 @@ def _call_in_float32(
     def is_narrow(argument: Any) -> bool:
         return isinstance(argument, backend.xp.ndarray) and argument.dtype == BFLOAT16
 
+    def wide_result(result: Array) -> Array:
+        if result.flags.c_contiguous:
+            return backend.empty(result.shape)
+        pitch = result.strides[-2] // result.itemsize  # channels of a wider array
+        return backend.empty((*result.shape[:-1], pitch))[..., : result.shape[-1]]
+
     widened = [argument.astype(np.float32) if is_narrow(argument) else argument for argument in inputs]
-    wide = [backend.empty(result.shape) if is_narrow(result) else result for result in results]
+    wide = [wide_result(result) if is_narrow(result) else result for result in results]
     call(backend, operation, *widened, results=tuple(wide), workspace=workspace)
     for result, value in zip(results, wide, strict=True):
         if value is not result:

@@ -8,6 +8,7 @@ from ..backends import Array, resolve
 from ..pairs import IntPair, Padding, check_size
 from .arguments import (
     Precision,
+    check_channels_output,
     check_groups,
     check_input,
     check_maps,
@@ -46,6 +47,9 @@ def conv2d(
     filters give times this, plus the bias: batch normalisation at test time. `add`, of y's shape and dtype, comes to
     that before the ReLU, as at the end of a residual block; `out` may not be this array.
 
+    `out` may be channels of a wider array, wide[..., i : i + K], of which the others stay: a concatenation's part, made
+    where it belongs. Not with `add`, nor of a depthwise convolution.
+
     An infinity or NaN can reach results of its image a few pixels beyond its windows, here as in the operations that
     contain a convolution: on the CPU Winograd's method makes a tile of neighbouring results together, and on a GPU a
     transposed convolution to at most four channels does those of a stride.
@@ -64,10 +68,12 @@ def conv2d(
     if add is not None:
         add = check_input(backend, "add", add, 4, dtype)
         expect_shape("add", add, shape.output)
-    y = check_output(backend, out, shape.output, (x, w, b, scale, add), dtype=dtype)
+    y, pitch = check_channels_output(backend, out, shape.output, (x, w, b, scale, add), dtype=dtype)
+    if add is not None and pitch != w.shape[0]:
+        raise ValueError("out must be C-contiguous where an array is added")
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.conv2d_workspace, shape
-    call(backend, kernels.conv2d, shape, x, w, b, scale, add, bool(relu), results=(y,), workspace=workspace)
+    call(backend, kernels.conv2d, shape, x, w, b, scale, add, bool(relu), pitch, results=(y,), workspace=workspace)
     return y
 
 

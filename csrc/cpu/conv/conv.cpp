@@ -22,9 +22,10 @@ std::size_t conv2d_workspace(const ConvShape& s) {
 template <class Precision>
 void conv2d(const ConvShape& s, const Element<Precision>* x, const Element<Precision>* w,
             const float* b, const float* scale, const Element<Precision>* add, bool relu,
-            Element<Precision>* y, void* workspace, Stream) {
+            int y_pitch, Element<Precision>* y, void* workspace, Stream) {
     choose(s, Direction::kFprop)
-        .compute({s, s.n, x, w, nullptr, y, static_cast<float*>(workspace), b, scale, add, relu});
+        .compute({s, s.n, x, w, nullptr, y, static_cast<float*>(workspace), b, scale, add, relu,
+                  y_pitch});
 }
 
 template <class Precision>

@@ -171,7 +171,7 @@ void fprop(const Call& call) {
                 for (int i = 0; i < rows; ++i)
                     for (int j = 0; j < columns; ++j) {
                         const std::int64_t at =
-                            static_cast<std::int64_t>(m0 + i) * shape.k + k0 + j;
+                            static_cast<std::int64_t>(m0 + i) * call.out_pitch + k0 + j;
                         float& result = call.out[at];
                         float value = d ? result + sums[i][j] : sums[i][j];
                         if (last && call.scale) value *= call.scale[k0 + j];

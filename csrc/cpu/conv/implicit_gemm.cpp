@@ -162,14 +162,14 @@ void pack_fprop(const Call& call) {
 
 void fprop(const Call& call) {
     const ConvShape& s = call.shape;
-    const std::int64_t line = static_cast<std::int64_t>(s.q()) * s.k;
+    const std::int64_t line = static_cast<std::int64_t>(s.q()) * call.out_pitch;
     float* scratch = call.workspace + s.groups * filter_floats(s);
     const Epilogue epilogue{false, call.scale, call.bias, call.relu, false, call.add, call.out};
     for (int group = 0; group < s.groups; ++group) {
         const int first = group * s.group_k();
         multiply_all(windows(s, call.images, call.x, group),
                      call.workspace + group * filter_floats(s), s.group_k(), epilogue.from(first),
-                     {call.out + first, s.p() * line, line, s.k}, scratch);
+                     {call.out + first, s.p() * line, line, call.out_pitch}, scratch);
     }
 }
 

@@ -76,9 +76,9 @@ void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out
                 operands.depth = s.s * s.c;
                 operands.run_distance = size;
                 operands.b = call.workspace + static_cast<std::int64_t>(column) * taps(s);
-                multiply_tile(q1 - q0, operands,
-                              out + (static_cast<std::int64_t>(p - p0) * q + q0) * s.k + column,
-                              s.k, s.k - column, epilogue.from(column));
+                const std::int64_t pixel = static_cast<std::int64_t>(p - p0) * q + q0;
+                multiply_tile(q1 - q0, operands, out + pixel * call.out_pitch + column,
+                              call.out_pitch, s.k - column, epilogue.from(column));
             }
         }
 }

@@ -87,15 +87,17 @@ void run_lines(const LineMaker& maker, const Call& call) {
     }
     const int p = s.p(), step = maker.step(s), steps = ceil_div(p, step);
     const int strips = ceil_div(steps, kStripLines / step);
+    const std::int64_t out_line = static_cast<std::int64_t>(s.q()) * call.out_pitch;
     const bool stream = call.images * p * line_floats(s) * 4 > kStreamBytes &&
-                        s.k % simd::kLanes == 0 && simd::is_aligned(call.out);
-    for_strips(
-        call.images, strips, scratch, strip_floats(maker, s), [&](int n, int strip, float* mine) {
-            const int p0 = part_begin(steps, strips, strip) * step;
-            const int p1 = std::min<int>(part_begin(steps, strips, strip + 1) * step, p);
-            maker.make(call, n, p0, p1, stream,
-                       call.out + (static_cast<std::int64_t>(n) * p + p0) * line_floats(s), mine);
-        });
+                        s.k % simd::kLanes == 0 && call.out_pitch % simd::kLanes == 0 &&
+                        simd::is_aligned(call.out);
+    for_strips(call.images, strips, scratch, strip_floats(maker, s),
+               [&](int n, int strip, float* mine) {
+                   const int p0 = part_begin(steps, strips, strip) * step;
+                   const int p1 = std::min<int>(part_begin(steps, strips, strip + 1) * step, p);
+                   maker.make(call, n, p0, p1, stream,
+                              call.out + (static_cast<std::int64_t>(n) * p + p0) * out_line, mine);
+               });
 }
 
 const float* read_lines(const Call& call, int n, int p, int count, float* buffer) {

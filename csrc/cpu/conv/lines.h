@@ -20,7 +20,8 @@ struct LineMaker {
     int (*step)(const ConvShape&);  // ranges begin, and but for the last end, at multiples of it
     std::int64_t (*packed_floats)(const ConvShape&);  // of filters, first in the workspace
     std::int64_t (*scratch_floats)(const ConvShape&, int lines);  // for at most so many at a time
-    // Lines [p0, p1) of image n to `out` (p1 - p0, q, k), past the caches if `stream`.
+    // Lines [p0, p1) of image n to `out` (p1 - p0, q, k), its pixels as far apart as those of the
+    // call's, past the caches if `stream`.
     void (*make)(const Call&, int n, int p0, int p1, bool stream, float* out, float* scratch);
 };
 

@@ -30,8 +30,9 @@ struct Call {
     float *out, *workspace;
     const float* bias = nullptr;   // of fprop, may be null
     const float* scale = nullptr;  // of fprop, may be null
-    const float* add = nullptr;    // of fprop, as large as `out`; may be null
+    const float* add = nullptr;    // of fprop, lies as `out` does; may be null
     bool relu = false;             // of fprop
+    int out_pitch = shape.k;       // of fprop: from pixel to pixel of `out`
     bool accumulate = false;       // wgrad adds to the calls before it
 
     // If not null, fprop pools what it makes, and the gradients read an unpooled y.

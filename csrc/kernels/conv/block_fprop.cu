@@ -23,8 +23,8 @@ void conv2d_relu_pool(const ConvShape& shape, const PoolShape& pool, const Eleme
     const auto plan = plan_block<Math>(shape, pool);
     if (!plan) {
         T* const map = static_cast<T*>(workspace);
-        conv2d<Math>(shape, x, w, b, nullptr, nullptr, true, map, after_map<T>(shape, workspace),
-                     stream);
+        conv2d<Math>(shape, x, w, b, nullptr, nullptr, true, shape.k, map,
+                     after_map<T>(shape, workspace), stream);
         max_pool2d(pool, map, y, switches, stream);
         return;
     }

@@ -28,7 +28,7 @@ void conv_transpose2d(const ConvShape& shape, const Element<Math>* y, const Elem
     with_dgrad_tiles<Math>(shape, [&](auto lists) {
         constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Dgrad>;
         run_product(lists, dgrad_product<Math>(shape), is_vectorisable(shape.group_k(), y),
-                    is_vectorisable(shape.group_c(), w), {}, x, workspace, stream,
+                    is_vectorisable(shape.group_c(), w), {}, x, shape.c, workspace, stream,
                     [&](auto tile, auto width_y, auto width_w, const auto& launch) {
                         using Tile = decltype(tile);
                         if constexpr (Tile::kMainLoop == MainLoop::kTma)

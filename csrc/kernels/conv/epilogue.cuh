@@ -12,7 +12,7 @@
 namespace zfcuda::conv {
 
 // Of a y of type T. What is null is not asked for. `vectorised`: rows of y and `add` allow accesses to
-// four values at once.
+// four values at once. `pitch`: elements from row to row of both, where the kernel does not say.
 template <class T>
 struct Epilogue {
     const float* scale = nullptr;
@@ -20,6 +20,7 @@ struct Epilogue {
     const T* add = nullptr;
     bool relu = false;
     bool vectorised = false;
+    int pitch = 0;
 };
 
 __device__ inline float rectify(float v) {

@@ -20,19 +20,19 @@ std::size_t conv2d_workspace(const ConvShape& shape) {
 
 template <class Math>
 void conv2d(const ConvShape& shape, const Element<Math>* x, const Element<Math>* w, const float* b,
-            const float* scale, const Element<Math>* add, bool relu, Element<Math>* y,
+            const float* scale, const Element<Math>* add, bool relu, int y_pitch, Element<Math>* y,
             void* workspace, Stream stream) {
     using namespace conv;
     if (const auto plan = fprop_patch_plan<Math>(shape)) {
-        const Epilogue<Element<Math>> epilogue{scale, b, add, relu,
-                                               shape.k % 4 == 0 && aligned_for_vectors(y, add)};
+        const bool vectorised = shape.k % 4 == 0 && y_pitch % 4 == 0 && aligned_for_vectors(y, add);
+        const Epilogue<Element<Math>> epilogue{scale, b, add, relu, vectorised, y_pitch};
         return fprop_patch<Math>(shape, *plan, x, w, epilogue, y, workspace, stream);
     }
     with_fprop_tiles<Math>(shape, [&](auto lists) {
         constexpr bool kDense = std::is_same_v<decltype(lists), typename Tiles<Math>::Fprop>;
         run_product(lists, fprop_product<Math>(shape), is_vectorisable(shape.group_c(), x),
-                    is_vectorisable(shape.group_c(), w), {scale, b, add, relu}, y, workspace,
-                    stream, [&](auto tile, auto width, auto, const auto& launch) {
+                    is_vectorisable(shape.group_c(), w), {scale, b, add, relu}, y, y_pitch,
+                    workspace, stream, [&](auto tile, auto width, auto, const auto& launch) {
                         using Tile = decltype(tile);
                         if constexpr (Tile::kMainLoop == MainLoop::kTma)
                             launch_fprop_tma<Tile>(shape, x, w, launch);

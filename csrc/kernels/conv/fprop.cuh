@@ -98,7 +98,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
             const int h0 = p * shape.stride_h - shape.pad_top;
             const int w0 = q * shape.stride_w - shape.pad_left;
             const std::uint32_t output =
-                static_cast<std::uint32_t>(pixel) * shape.k + group * group_k;
+                static_cast<std::uint32_t>(pixel) * epilogue.pitch + group * group_k;
             if constexpr (Dense)
                 rows[i] = window_row(n, h0, w0, shape.h, shape.w, shape.c, shape.s, output);
             else

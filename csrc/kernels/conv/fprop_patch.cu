@@ -17,7 +17,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     multiply_region(
         shape, patch, tiling, region, x, w, filters, memory, acc, [&](int, int, int p, int q) {
             const std::uint32_t line = static_cast<std::uint32_t>(region.n) * pixels.h + p;
-            return (line * pixels.w + q) * pixels.c;
+            return (line * pixels.w + q) * epilogue.pitch;
         });
     const int first_col = region.tile_n * Tile::kCols;
     if (epilogue.add) epilogue.add += first_col;

@@ -13,13 +13,11 @@
 
 namespace zfcuda::conv {
 
-// `batches` products of rows x cols x depth. The result is `size` values in rows of `pitch`, of which
-// a product of one group of a convolution has `cols`.
+// `batches` products of rows x cols x depth. The result is `size` values.
 struct Product {
     Problem problem;
     int batches, rows, cols, depth;
     std::int64_t size;
-    int pitch;
 };
 
 template <class Math>
@@ -35,8 +33,7 @@ Product fprop_product(const ConvShape& s) {
             pixels,
             s.group_k(),
             s.r * s.s * s.group_c(),
-            std::int64_t{pixels} * s.k,
-            s.k};
+            std::int64_t{pixels} * s.k};
 }
 
 // One for each phase, the largest of which have this many pixels and taps.
@@ -49,8 +46,7 @@ Product dgrad_product(const ConvShape& s) {
             s.n * divide_up(s.h, s.stride_h) * divide_up(s.w, s.stride_w),
             s.group_c(),
             divide_up(s.r, step_h) * divide_up(s.s, step_w) * s.group_k(),
-            std::int64_t{s.n} * s.h * s.w * s.c,
-            s.c};
+            std::int64_t{s.n} * s.h * s.w * s.c};
 }
 
 template <class Math>
@@ -61,8 +57,7 @@ Product wgrad_product(const ConvShape& s) {
             s.group_k(),
             cols,
             s.n * s.p() * s.q(),
-            std::int64_t{s.k} * cols,
-            cols};
+            std::int64_t{s.k} * cols};
 }
 
 }  // namespace zfcuda::conv

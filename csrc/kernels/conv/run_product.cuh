@@ -24,18 +24,19 @@ struct AsResult {
     __device__ std::uint32_t place(std::uint32_t i) const { return i; }
 };
 
-// Those of rows of tiles, each of which has up to `tile_cols` of the `cols` columns of a product: where
-// value i belongs, or kNoRow.
+// Those of rows of tiles, each of which has up to `tile_cols` of the `cols` columns of a product, whose
+// rows lie `pitch` values apart: where value i belongs, or kNoRow.
 struct AsTiles {
     const std::uint32_t* rows;  // as PartialSums has them
-    FastDivisor tile_cols, cols;
+    FastDivisor tile_cols, cols, pitch;
 
     __device__ std::uint32_t place(std::uint32_t i) const {
         const int row = static_cast<int>(i) / tile_cols;
         const int col = static_cast<int>(i) - row * tile_cols.divisor;
         const std::uint32_t first = rows[row];
-        if (first == kNoRow || static_cast<int>(first) % cols + col >= cols.divisor) return kNoRow;
-        return first + col;
+        if (first == kNoRow) return kNoRow;
+        const int first_col = static_cast<int>(first) % pitch % cols;
+        return first_col + col < cols.divisor ? first + col : kNoRow;
     }
 };
 
@@ -71,13 +72,16 @@ struct Launch {
     Stream stream;
 };
 
-// Computes y = act(scale * product + bias + add), as `epilogue` has these. `vector_a`, `vector_b`:
-// operand A, B can be copied 16 bytes at a time. Calls launch(tile, width_a, width_b, Launch<T>) with
-// the widths of their copies in elements.
+// Computes y = act(scale * product + bias + add), as `epilogue` has these; the rows of y and `add`
+// lie `y_pitch` elements apart. `vector_a`, `vector_b`: operand A, B can be copied 16 bytes at a
+// time. Calls launch(tile, width_a, width_b, Launch<T>) with the widths of their copies in elements.
 template <class Lists, class T, class LaunchKernel>
 void run_product(Lists lists, const Product& product, bool vector_a, bool vector_b,
-                 Epilogue<T> epilogue, T* y, void* workspace, Stream stream, LaunchKernel launch) {
-    epilogue.vectorised = product.cols % 4 == 0 && aligned_for_vectors(y, epilogue.add);
+                 Epilogue<T> epilogue, T* y, int y_pitch, void* workspace, Stream stream,
+                 LaunchKernel launch) {
+    epilogue.vectorised =
+        product.cols % 4 == 0 && y_pitch % 4 == 0 && aligned_for_vectors(y, epilogue.add);
+    epilogue.pitch = y_pitch;
     with_list(lists, vector_a, vector_b, [&](auto tiles) {
         const Plan plan = make_plan(tiles, product);
         const PartialSums partial(workspace, split_rows(plan));
@@ -87,8 +91,8 @@ void run_product(Lists lists, const Product& product, bool vector_a, bool vector
         });
         if (plan.split_tiles() > 0) {
             const AsTiles places{partial.rows, FastDivisor(plan.kernel.cols),
-                                 FastDivisor(product.cols)};
-            add_splits(places, plan.splits, split_rows(plan) * plan.kernel.cols, product.pitch,
+                                 FastDivisor(product.cols), FastDivisor(y_pitch)};
+            add_splits(places, plan.splits, split_rows(plan) * plan.kernel.cols, y_pitch,
                        partial.sums, epilogue, y, stream);
         }
     });

@@ -98,7 +98,7 @@ __device__ __forceinline__ void multiply_windows(const simt::TensorMap& image,
         ring.consume(DepthRange(index, k_tiles, 1, work.k_tiles_per_split).k_tiles, acc);
         const auto offset = [&](int i) {
             const int row = tile_m * Tile::kRows + i;
-            return row < rows ? static_cast<std::uint32_t>(row) * cols : kNoRow;
+            return row < rows ? static_cast<std::uint32_t>(row) * epilogue.pitch : kNoRow;
         };
         store_part<Tile, Ring>(work, index, acc, offset, tile_n * Tile::kCols, cols, epilogue, y);
     }

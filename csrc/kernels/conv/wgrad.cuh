@@ -168,8 +168,9 @@ void run_wgrad(Lists lists, const Product& product, const Element<Math>* x, cons
                const Index& pixel_index, bool vector_dy, float* dw, void* workspace,
                Stream stream) {
     const ConvShape& shape = product.problem.conv;
-    run_product(lists, product, vector_dy, is_vectorisable(shape.group_c(), x), {}, dw, workspace,
-                stream, [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
+    run_product(lists, product, vector_dy, is_vectorisable(shape.group_c(), x), {}, dw,
+                product.cols, workspace, stream,
+                [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
                     using Tile = decltype(tile);
                     launch_wgrad<Tile, Gradient<Tile, width_dy>, width_x>(
                         shape, pixel_index, product.depth, x, dy, launch);

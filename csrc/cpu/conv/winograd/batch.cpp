@@ -188,7 +188,7 @@ void write_outputs(const Call& call, const Plan& plan, const TilePosition& posit
                    float* out) {
     const Epilogue epilogue{false, call.scale, call.bias, call.relu, false, call.add, call.out};
     float* to[M][M];
-    output_pixels<M, float>(call.shape, position, out, nullptr, to);
+    output_pixels<M, float>(call.shape, position, out, call.out_pitch, nullptr, to);
     for (int k = 0; k < call.shape.k; k += kLanes) {
         const int count = call.shape.k - k;
         Vec y[M][M];
@@ -205,7 +205,7 @@ void write_outputs(const Call& call, const Plan& plan, const TilePosition& posit
 void fprop(const Call& call) {
     const ConvShape& s = call.shape;
     const std::int64_t x_image = static_cast<std::int64_t>(s.h) * s.w * s.c;
-    const std::int64_t y_image = static_cast<std::int64_t>(s.p()) * s.q() * s.k;
+    const std::int64_t y_image = static_cast<std::int64_t>(s.p()) * s.q() * call.out_pitch;
     with_taps(s, [&](auto taps) {
         for_images(call.images, [&](int first, int images) {
             const Plan plan = fprop_plan(s, images, call.workspace);

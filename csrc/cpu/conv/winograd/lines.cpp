@@ -106,7 +106,7 @@ void transform_tile(const Plan& plan, const float* pixels, int tile, int row, fl
 // The outputs of tile `tile` from its products.
 template <int M>
 void write_tile(const ConvShape& s, const float* products, std::int64_t stride, int columns,
-                int tile, int lines, float* y, const Epilogue& epilogue) {
+                int tile, int lines, float* y, int y_pitch, const Epilogue& epilogue) {
     for (int k = 0; k < columns; k += kLanes) {
         const int count = columns - k;
         Vec out[M][M];
@@ -114,7 +114,7 @@ void write_tile(const ConvShape& s, const float* products, std::int64_t stride, 
         const MapTerms terms(epilogue, k, count);
         for (int i = 0; i < std::min(M, lines); ++i)
             for (int j = 0; j < std::min(M, s.q() - tile * M); ++j) {
-                float* to = y + (static_cast<std::int64_t>(i) * s.q() + tile * M + j) * s.k;
+                float* to = y + (static_cast<std::int64_t>(i) * s.q() + tile * M + j) * y_pitch;
                 write_result(out[i][j], terms, epilogue, count, to + k);
             }
     }
@@ -147,7 +147,7 @@ void make_tiles(const Call& call, const Plan& plan, const float* pixels, int lin
                                     stream, call.add,   call.out};
             for (int i = 0; i < count; ++i)
                 write_tile<M>(s, rows[i], plan.product_stride, columns, first + i, lines,
-                              out + column, epilogue.from(column));
+                              out + column, call.out_pitch, epilogue.from(column));
         }
     }
 }
@@ -181,12 +181,12 @@ void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out
     const Plan plan(s);
     float* data = scratch + plan.pixel_floats();
     float* products = data + plan.data_floats();
+    const std::int64_t out_line = static_cast<std::int64_t>(s.q()) * call.out_pitch;
     for (int p = p0; p < p1; p += plan.size) {
         gather_phases(s, plan, call.x, n, p, scratch);
         with_taps(s, [&](auto taps) {
             make_tiles<tile_size(taps)>(call, plan, scratch, p1 - p, stream,
-                                        out + static_cast<std::int64_t>(p - p0) * s.q() * s.k, data,
-                                        products);
+                                        out + (p - p0) * out_line, data, products);
         });
     }
 }

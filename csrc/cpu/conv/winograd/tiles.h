@@ -230,15 +230,16 @@ inline bool transform_source(const TileSource& source, const TilePosition& posit
 
 // ---- Outputs ------------------------------------------------------------------------------------
 
-// The pixels (n, p, q) of `map` that a tile's outputs are; `absent` where there is none.
+// The pixels (n, p, q) of `map`, `pitch` floats apart, that a tile's outputs are; `absent` where
+// there is none.
 template <int M, typename T>
-inline void output_pixels(const ConvShape& s, const TilePosition& position, T* map, T* absent,
-                          T* (&pixels)[M][M]) {
+inline void output_pixels(const ConvShape& s, const TilePosition& position, T* map, int pitch,
+                          T* absent, T* (&pixels)[M][M]) {
     for (int i = 0; i < M; ++i)
         for (int j = 0; j < M; ++j) {
             const std::int64_t n = position.output_image(i, j);
             const std::int64_t at =
-                ((n * s.p() + position.rows.u[i]) * s.q() + position.cols.u[j]) * s.k;
+                ((n * s.p() + position.rows.u[i]) * s.q() + position.cols.u[j]) * pitch;
             pixels[i][j] = n < 0 ? absent : map + at;
         }
 }

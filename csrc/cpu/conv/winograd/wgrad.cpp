@@ -58,7 +58,7 @@ template <int M>
 void transform_gradients(const ConvShape& s, const Plan& plan, const float* dy,
                          const TilePosition& position, int row) {
     const float* pixels[M][M];
-    output_pixels<M, const float>(s, position, dy, plan.zeros, pixels);
+    output_pixels<M, const float>(s, position, dy, s.k, plan.zeros, pixels);
     for (int tile = 0; tile < plan.k_tiles; ++tile) {
         const int k0 = part_begin(s.k, plan.k_tiles, tile),
                   k1 = part_begin(s.k, plan.k_tiles, tile + 1);
