@@ -175,6 +175,11 @@ class Layer:
         return False
 
     @property
+    def writes_apart(self) -> bool:
+        """Whether `forward` takes an array `out`, which may be channels of a wider one."""
+        return False
+
+    @property
     def product(self) -> Product | None:
         """The layer as a convolution, if it is one."""
         return None

@@ -92,6 +92,10 @@ class Conv(Weighted):
         return not self.is_depthwise  # of which the operation is another one
 
     @property
+    def writes_apart(self) -> bool:
+        return not self.is_depthwise
+
+    @property
     def product(self) -> Product | None:
         (top, bottom), (left, right) = as_sides(self.padding)
         if self.sparsity or top != bottom or left != right:
@@ -108,8 +112,8 @@ class Conv(Weighted):
         """What the forward operation reads besides the image."""
         return {"w": self.filters, "b": self.bias}
 
-    def forward(self, x: Array, *, relu: bool = False, add: Array | None = None) -> Array:
-        return ops.conv2d(x, relu=relu, add=add, **self.operands, **self.geometry, **self.arithmetic)
+    def forward(self, x: Array, *, relu: bool = False, add: Array | None = None, out: Array | None = None) -> Array:
+        return ops.conv2d(x, relu=relu, add=add, out=out, **self.operands, **self.geometry, **self.arithmetic)
 
     def forward_padded(self, x: Array, *, relu: bool = False) -> Array:
         return ops.conv2d(x, relu=relu, stride=self.stride, **self.operands, **self.sparsity, **self.arithmetic)

@@ -41,6 +41,13 @@ class Normalised(Stage):
     def adding(self) -> Any:
         return self._test.adding
 
+    @property
+    def writes_apart(self) -> bool:
+        return self._test.writes_apart
+
+    def write(self, x: Array, out: Array) -> None:
+        self._test.write(x, out)
+
     def hold(self) -> None:
         self._test.hold()
 

@@ -62,6 +62,16 @@ class Stage:
         there is none."""
         return self.layers[0] if len(self.layers) == 1 and self.layers[0].adds else None
 
+    @property
+    def writes_apart(self) -> bool:
+        """As `Layer.writes_apart`, by `write`."""
+        return len(self.layers) == 1 and self.layers[0].writes_apart
+
+    def write(self, x: Array, out: Array) -> None:
+        """Its output at test time to `out`."""
+        layer: Any = self.layers[0]
+        layer.forward(x, out=out)
+
     def hold(self) -> None:
         """As `Layer.hold`."""
         for layer in self.layers:
@@ -117,6 +127,14 @@ class Stage:
 
 class Rectified(Stage):
     """A layer that rectifies its result on request, and the ReLU after it."""
+
+    @property
+    def writes_apart(self) -> bool:
+        return self.layers[0].writes_apart
+
+    def write(self, x: Array, out: Array) -> None:
+        layer: Any = self.layers[0]
+        layer.forward(x, relu=True, out=out)
 
     def forward(self, inputs: Sequence[Array], training: Training | None = None) -> Record:
         return Record(self.layers[0].run_rectified(inputs, training))

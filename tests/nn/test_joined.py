@@ -1,4 +1,4 @@
-"""Concatenations that share an array, where no map between is asked for."""
+"""Concatenations in one array with what they are made of, where no map between is asked for."""
 
 import numpy as np
 import pytest
@@ -6,11 +6,14 @@ import pytest
 from tests.nn.test_residual import conv
 from zfcuda import ops
 from zfcuda.nn import (
+    AddSpec,
     Architecture,
     AvgPoolSpec,
     BatchNormSpec,
     ConcatSpec,
+    ConvSpec,
     FullyConnectedSpec,
+    MaxPoolSpec,
     Network,
     ReLUSpec,
 )
@@ -37,7 +40,7 @@ def unit(name, reads, maps=3):
 
 
 END = (AvgPoolSpec("end", 2, 1),)
-# The layers, and how many channels are copied.
+# The layers, and how many channels are copied: not those of convolutions that only concatenations of one chain read.
 NETS = {
     "each from the one before": (
         (
@@ -50,7 +53,7 @@ NETS = {
             concat("abcd", "abc", "d"),
             *END,
         ),
-        5 + 3 + 3 + 1,
+        5,
     ),
     "each from all before": (
         (
@@ -63,11 +66,11 @@ NETS = {
             concat("abcd", "a", "b", "c", "d"),
             *END,
         ),
-        5 + 3 + 3 + 2,
+        5,
     ),
     "an input that is the image": (
         (*unit("b", "input"), concat("ab", "input", "b"), *unit("c", "ab"), concat("abc", "ab", "c", "b"), *END),
-        4 + 3 + 3 + 3,
+        4 + 3 + 3,  # b twice
     ),
     "other readers": (  # a convolution reads ab as well: only abc and what follows share
         (
@@ -80,7 +83,7 @@ NETS = {
             concat("abcd", "abc", "d"),
             *END,
         ),
-        (5 + 3) + (8 + 3) + 3,
+        5 + 8,
     ),
     "a branch": (  # two begin with ab, which is copied then; both goes on from abc
         (
@@ -94,9 +97,72 @@ NETS = {
             concat("both", "abc", "abd"),
             *END,
         ),
-        (5 + 3) + (8 + 3) + (8 + 3) + 11,
+        5 + 8 + 8 + 11,
     ),
-    "none": ((conv("a", 5), conv("b", 2), concat("ab", "b", "a"), *END), 7),
+    "no chain": ((conv("a", 5), conv("b", 2), concat("ab", "b", "a"), *END), 5),
+    "an Inception module": (
+        (
+            conv("a", 5),
+            ReLUSpec("a.relu"),
+            conv("b", 3, 1),
+            ReLUSpec("b.relu"),
+            conv("c", 6, inputs=("a.relu",)),
+            BatchNormSpec("c.norm"),
+            ReLUSpec("c.relu"),
+            conv("d", 16, 5, inputs=("a.relu",)),
+            BatchNormSpec("d.norm"),
+            MaxPoolSpec("p", 3, 1, 1, inputs=("a.relu",)),
+            conv("e", 7, 1),
+            concat("f", "b.relu", "c.relu", "d.norm", "e", "p"),
+            *END,
+        ),
+        5,  # of the pool
+    ),
+    "convolutions first": (  # of both chains the arrays are made before the first concatenation
+        (
+            conv("a", 5, inputs=("input",)),
+            conv("b", 3, inputs=("input",)),
+            conv("c", 2, inputs=("input",)),
+            concat("ab", "a", "b"),
+            concat("cab", "c", "ab"),
+            *END,
+        ),
+        8,
+    ),
+    "groups and depthwise": (
+        (conv("a", 8), conv("b", 8, groups=2), conv("c", 8, groups=8, inputs=("a",)), concat("d", "b", "c"), *END),
+        8,
+    ),
+    "a block": (
+        (
+            conv("a", 5),
+            ReLUSpec("a.relu"),
+            MaxPoolSpec("p", 2, 2),
+            conv("b", 4, stride=2, inputs=("input",)),
+            MaxPoolSpec("q", (2, 1), 1),
+            ConvSpec("c", 6, 2, 2, inputs=("input",)),
+            concat("d", "q", "c", "p"),
+            *END,
+        ),
+        9,
+    ),
+    "two readers": (  # a concatenation and a sum, and two concatenations
+        (
+            conv("a", 4),
+            conv("b", 4),
+            AddSpec("ab", inputs=("a", "b")),
+            conv("c", 3),
+            concat("bc", "b", "c"),
+            conv("d", 2),
+            concat("cd", "bc", "c", "d"),
+            *END,
+        ),
+        4 + 3 + (7 + 3),
+    ),
+    "one pixel": (
+        (conv("a", 5, 1, stride=9), conv("b", 2, stride=9, inputs=("input",)), concat("ab", "b", "a")),
+        0,
+    ),
 }
 
 
