@@ -163,7 +163,8 @@ class Plain(nn.Module):
 
 
 class Normalising(nn.Module):
-    """Normalisation of images in the module; zeros around maps; rows joined, and normalised before a product."""
+    """Normalisation of images in the module; zeros around maps; rows joined, and normalised (not learned) before a
+    product."""
 
     def __init__(self):
         super().__init__()
@@ -173,7 +174,7 @@ class Normalising(nn.Module):
         self.conv1 = nn.Conv2d(3, 5, 3, 2)
         self.conv2 = nn.Conv2d(5, 4, 3, bias=False)
         self.shift = nn.Parameter(torch.tensor(0.3), requires_grad=False)
-        self.rows = nn.BatchNorm1d(20)
+        self.rows = nn.BatchNorm1d(20, affine=False)
         self.fc = nn.Linear(20, 5)
 
     def forward(self, x):

@@ -161,8 +161,8 @@ class Builder:
         self.arrays = {key: array for key, array in self.arrays.items() if key.rpartition(".")[0] in needed}
 
     def _fold(self) -> None:
-        """Puts a fixed factor and shift of each channel into a batch normalisation before it, and a shift into a
-        convolution or fully connected layer without bias, where nothing else reads that."""
+        """Puts a fixed factor and shift of each channel into a batch normalisation before it that has its own, and a
+        shift into a convolution or fully connected layer without bias, where nothing else reads that."""
         readers: dict[str, list[str]] = {name: [] for name in ("input", *self.layers)}
         for spec in self.layers.values():
             for name in spec.inputs:
@@ -173,7 +173,7 @@ class Builder:
             if not _is_fixed(spec) or before is None or len(readers[before.name]) > 1:
                 continue
             scale, shift = self.arrays[f"{name}.weight"], self.arrays[f"{name}.bias"]
-            if isinstance(before, BatchNormSpec):
+            if isinstance(before, BatchNormSpec) and before.affine:
                 self.arrays[f"{before.name}.weight"] = self.arrays[f"{before.name}.weight"] * scale
                 self.arrays[f"{before.name}.bias"] = self.arrays[f"{before.name}.bias"] * scale + shift
             elif before.weighted and not before.bias and (scale == 1).all():  # type: ignore[attr-defined]

@@ -80,7 +80,8 @@ def _batchnorm(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
         if numbers.shape != (channels,):
             raise Unsupported(f"the {name} must have one number for each of {channels} channels, got {numbers.shape}")
         arrays[name] = x.per_channel(numbers.reshape(1, -1, *[1] * (len(x.dims) - 1)), builder.batch)
-    fields = {"eps": float(node.attributes["eps"]), "momentum": float(node.attributes["momentum"])}
+    fields: dict[str, Any] = {name: float(node.attributes[name]) for name in ("eps", "momentum")}
+    fields["affine"] = given[0] is not None or given[1] is not None
     smallest = float(arrays["running_var"].min())
     if not smallest + fields["eps"] > 0:
         raise Unsupported(f"running_var + eps must be positive, got {smallest:g} + {fields['eps']:g}")

@@ -371,7 +371,7 @@ def _batchnorm_module(layer: Any) -> nn.Module:
     if layer.frozen:
         return _Fixed(layer.input_shape[-1], len(layer.input_shape))
     kind: Any = nn.BatchNorm2d if len(layer.input_shape) == 3 else nn.BatchNorm1d
-    return kind(layer.input_shape[-1], layer.eps, layer.momentum, device="meta")
+    return kind(layer.input_shape[-1], layer.eps, layer.momentum, layer.affine, device="meta")
 
 
 _MODULES: dict[str, Callable[[Any], Any]] = {
@@ -409,6 +409,8 @@ def _with_weights(module: Any, layer: Any) -> nn.Module:
     elif isinstance(holder, (nn.Conv2d, nn.Linear)):
         weights["weight"] = _weight_to_torch(layer, holder.weight.shape)
     if isinstance(holder, (nn.BatchNorm1d, nn.BatchNorm2d)):
-        weights["num_batches_tracked"] = torch.zeros((), dtype=torch.int64, device=weights["weight"].device)
+        if not holder.affine:
+            del weights["weight"], weights["bias"]
+        weights["num_batches_tracked"] = torch.zeros((), dtype=torch.int64, device=weights["running_var"].device)
     holder.load_state_dict(weights, assign=True)
     return module.requires_grad_()

@@ -21,13 +21,14 @@ class BatchNormSpec(LayerSpec):
     """(x - mean) / sqrt(variance + eps) * weight + bias of each map: over the batch in training (all of it, where
     several processes have parts of it), by running averages of those at test time. momentum: what share of a running
     average each batch replaces (as in PyTorch). frozen: by the running averages always, and training leaves all of it
-    as it is: a fixed factor and shift of each map."""
+    as it is: a fixed factor and shift of each map. affine: whether weight and bias are learned, not 1 and 0."""
 
     kind: ClassVar[str] = "batchnorm"
     ends_block: ClassVar[bool] = False
     eps: float = 1e-5
     momentum: float = 0.1
     frozen: bool = False
+    affine: bool = True
 
     def output_shape(self, shape: Shape) -> Shape:
         require_flat_or_map(self.name, shape)
@@ -38,11 +39,15 @@ class BatchNormSpec(LayerSpec):
         return shape
 
     def parameter_shapes(self, shape: Shape) -> dict[str, Shape]:
-        return {} if self.frozen else self._arrays(shape, "weight", "bias")
+        return self._arrays(shape, "weight", "bias") if self._learns else {}
 
     def state_shapes(self, shape: Shape) -> dict[str, Shape]:
-        learned = ("weight", "bias") if self.frozen else ()
-        return self._arrays(shape, *learned, "running_mean", "running_var")
+        kept = () if self._learns else ("weight", "bias")
+        return self._arrays(shape, *kept, "running_mean", "running_var")
+
+    @property
+    def _learns(self) -> bool:
+        return self.affine and not self.frozen
 
     def _arrays(self, shape: Shape, *names: str) -> dict[str, Shape]:
         return {name: shape[-1:] for name in names}
@@ -58,6 +63,7 @@ class BatchNorm(Layer):
     eps: float
     momentum: float
     frozen: bool
+    affine: bool
     weight: Array
     bias: Array
     running_mean: Array
@@ -113,7 +119,8 @@ class BatchNorm(Layer):
         dx, weight, bias = found
         if training.part is not None:
             dx = ops.add(dx, self._through_other_parts(weight, bias, record, training.part), out=dx)
-        training.gradients[f"{self.name}.weight"][...], training.gradients[f"{self.name}.bias"][...] = weight, bias
+        if self.affine:
+            training.gradients[f"{self.name}.weight"][...], training.gradients[f"{self.name}.bias"][...] = weight, bias
         record.forget("x")
         return [dx]
 
