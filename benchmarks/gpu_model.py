@@ -230,17 +230,16 @@ class Kernel:
 
 @dataclass(frozen=True)
 class TmaKernel(Kernel):
-    """A convolution whose k-tiles the tensor memory accelerator copies (fprop_tma.cuh, dgrad_tma.cuh), of lines of
-    `line` bytes."""
+    """A convolution whose k-tiles the tensor memory accelerator copies (conv_tma.cuh), of lines of `line` bytes."""
 
     line: int
 
     @classmethod
     def parse(cls, code: gpu_sass.Code, name: str) -> TmaKernel | None:
-        found = re.match(r"(?:void )?((fprop|dgrad)_tma_kernel<(.*?>), (\d+)>)\(", name.replace(" >", ">"))
-        if not found or code.loop is None or (tile := Tile.parse(found[3])) is None:
+        found = re.match(r"(?:void )?(conv_tma_kernel<(.*?>), (\d+), (Fprop|Dgrad)Filters>)\(", name.replace(" >", ">"))
+        if not found or code.loop is None or (tile := Tile.parse(found[2])) is None:
             return None
-        return cls(code, found[1], found[2], tile, 8, 8, True, int(found[4]))
+        return cls(code, found[1], found[4].lower(), tile, 8, 8, True, int(found[3]))
 
     @property
     def name(self) -> str:

@@ -120,7 +120,8 @@ def test_a_kernel_of_tensor_cores():
 
 def test_kernels_fed_by_the_tensor_memory_accelerator():
     """Their loop has the products alone, and what comes from L2 comes while a tile is stored, too."""
-    names = [f"void fprop_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4>, {line}>(TensorMap)" for line in (64, 128)]
+    template = "void conv_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4>, {}, FpropFilters>(TensorMap)"
+    names = [template.format(line) for line in (64, 128)]
     long, short = gpu_model.kernels([code(["HGMMA.64x128x16.F32.BF16"] * 8 + ["LOP3.LUT"] * 60)] * 2, names)
     assert long.name == "fprop bf16 tma 192x256, lines of 128 B"
     assert long.dynamic_shared == 4 * (448 * 128 + 16)

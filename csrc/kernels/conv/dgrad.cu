@@ -1,8 +1,8 @@
 // conv_transpose2d: see dgrad.cuh.
 #include "dgrad.cuh"
 
+#include "conv_tma.h"
 #include "dgrad_patch.cuh"
-#include "dgrad_tma.h"
 
 namespace zfcuda {
 

@@ -1,8 +1,8 @@
 // conv2d: see fprop.cuh.
 #include "fprop.cuh"
 
+#include "conv_tma.h"
 #include "fprop_patch.cuh"
-#include "fprop_tma.h"
 
 namespace zfcuda {
 

@@ -19,6 +19,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "tile_index.cuh"
 #include "wgmma.cuh"
 
 namespace zfcuda::conv {
@@ -125,6 +126,41 @@ class TmaRing {
     int stage_ = 0;
     unsigned parity_ = 0;
 };
+
+// ---- The roles ----------------------------------------------------------------------------------
+
+// What every thread of a block does, of a result of tiles `k_tiles` deep, `tiles_n` side by side.
+// begin(tile_m, tile_n, k_tile): the copies for a tile from a k-tile on, of the producer;
+// store(index, tile_m, tile_n, acc): what becomes of a tile, of the consumers.
+template <class Tile, class Copies, class Begin, class Store>
+__device__ __forceinline__ void multiply_tiles(int k_tiles, int tiles_n, const TiledWork& work,
+                                               Begin begin, Store store) {
+    using Ring = TmaRing<Tile, Copies>;
+    Ring ring(simt::dynamic_shared<unsigned char>());
+    ring.set_up();
+
+    if (threadIdx.x >= Tile::kConsumers) {
+        simt::lower_registers<Tile::kProducerRegisters>();
+        if (threadIdx.x > Tile::kConsumers) return;
+        for (unsigned i = blockIdx.x; i < work.count(); i += gridDim.x) {
+            const TileIndex index = work.at(i);
+            const int tile_m = index.tile / tiles_n, tile_n = index.tile - tile_m * tiles_n;
+            const DepthRange range(index, k_tiles, 1, work.k_tiles_per_split);
+            Copies copies = begin(tile_m, tile_n, range.first);
+            ring.produce(copies, range.k_tiles);
+        }
+        return;
+    }
+
+    simt::raise_registers<Tile::kConsumerRegisters>();
+    typename Ring::Accumulators acc;
+    for (unsigned i = blockIdx.x; i < work.count(); i += gridDim.x) {
+        const TileIndex index = work.at(i);
+        const int tile_m = index.tile / tiles_n, tile_n = index.tile - tile_m * tiles_n;
+        ring.consume(DepthRange(index, k_tiles, 1, work.k_tiles_per_split).k_tiles, acc);
+        store(index, tile_m, tile_n, acc);
+    }
+}
 
 // ---- The tile -----------------------------------------------------------------------------------
 

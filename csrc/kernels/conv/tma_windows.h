@@ -52,7 +52,7 @@ inline TmaWindows tma_windows(const Problem& problem) {
 }
 
 // Whether a bfloat16 problem, whose arrays are aligned to 16 bytes, is within the limits of the
-// accelerator and of the kernels (fprop_tma.cuh, dgrad_tma.cuh).
+// accelerator and of the kernels (conv_tma.cuh).
 inline bool can_use_tma(const Problem& problem) {
     const ConvShape& s = problem.conv;
     const bool is_dgrad = problem.operation == Operation::kConvTranspose2d;

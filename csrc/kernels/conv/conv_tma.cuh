@@ -1,0 +1,165 @@
+// Convolution, forward as in fprop.cuh and, at stride 1, transposed as in dgrad.cuh, on Hopper's own
+// main loop (tma.cuh): the product of windows (rows) with filters over the depth R*S*C or R*S*K; in
+// bfloat16, of dense filters and channels in multiples of 8, transposed also of filters.
+//
+//   forward      windows of x, filters w[k, r, s, c]: one a column
+//   transposed   windows of y, (h + pad - (R - 1)) ..., w[k, R - 1 - r, S - 1 - s, c]: one c a column
+//
+// The depth is cut tap by tap (tma_windows.h); filters are copied in boxes of one tap. Bound: that
+// of tma.cuh; what is filled up with zeros is multiplied, too.
+#pragma once
+
+#include "conv_tma.h"
+#include "epilogue.cuh"
+#include "tiles.cuh"
+#include "tma_windows.cuh"
+
+namespace zfcuda::conv {
+
+// ---- Filters (B) of one tap and the channels of a line ------------------------------------------
+
+// Of filters w, (k, taps, c): boxes of one tap.
+inline simt::TensorMap filter_map(const ConvShape& s, const BFloat16* w, int channels, int filters,
+                                  int line) {
+    const std::uint64_t c = s.c, taps = s.r * s.s, k = s.k, row = sizeof(BFloat16) * c;
+    return simt::tiled_map(
+        {simt::TensorType::kBf16,
+         w,
+         3,
+         {c, taps, k},
+         {row, row * taps},
+         {static_cast<std::uint32_t>(channels), 1, static_cast<std::uint32_t>(filters)},
+         {1, 1, 1},
+         swizzle_of(line)});
+}
+
+// Forward: as they lie, the depth is the faster index.
+template <class Tile, int Line>
+struct FpropFilters {
+    using Layout = TmaKMajor<Tile::kCols, Line>;
+    static constexpr int kChannels = Line / sizeof(BFloat16);
+
+    static simt::TensorMap map(const ConvShape& shape, const BFloat16* w) {
+        return filter_map(shape, w, kChannels, Tile::kCols, Line);
+    }
+    // Column `column` of lines: of filters from `first` on, tap `tap` of `taps`, channels from `c` on.
+    __device__ static void load(BFloat16* b, int column, const simt::TensorMap& map,
+                                simt::Mbarrier& full, int first, int, int tap, int c) {
+        simt::tensor_load(b + column * Layout::kColumn, map, full, c, tap, first);
+    }
+};
+
+// Transposed: the depth is the slower index, and taps come last first.
+template <class Tile, int Line>
+struct DgradFilters {
+    using Layout = WgmmaMNMajor<Tile::kCols>;
+    static constexpr int kChannels = Line / sizeof(BFloat16);
+
+    static simt::TensorMap map(const ConvShape& shape, const BFloat16* w) {
+        return filter_map(shape, w, 64, kChannels, kSwizzleBytes);
+    }
+    __device__ static void load(BFloat16* b, int column, const simt::TensorMap& map,
+                                simt::Mbarrier& full, int first, int taps, int tap, int c) {
+#pragma unroll
+        for (int block = 0; block < Tile::kCols / 64; ++block)
+            simt::tensor_load(b + block * Layout::kBlock + column * kChannels * 64, map, full,
+                              first + block * 64, taps - 1 - tap, c);
+    }
+};
+
+// ---- The copies for one tile, k-tile after k-tile -----------------------------------------------
+
+template <class Tile, int Line, template <class, int> class Filters>
+class ConvCopies {
+  public:
+    using Element = typename Tile::Element;
+    using LayoutA = TmaKMajor<Tile::kRows, Line>;
+    using LayoutB = typename Filters<Tile, Line>::Layout;
+    static constexpr int kChannels = Line / sizeof(Element);
+
+    // From window `window`, column `column` and k-tile `k_tile` on.
+    __device__ ConvCopies(const simt::TensorMap& image, const simt::TensorMap& filters,
+                          const TmaWindows& windows, int window, int column, int k_tile)
+        : image_(image),
+          filters_(filters),
+          taps_(windows.taps()),
+          column_(column),
+          line_(windows, k_tile * kColumns) {
+        const WindowPlace place(windows, window);
+        n_ = place.n;
+        h_ = place.h(windows);
+        w_ = place.w(windows);
+    }
+
+    __device__ void load(Element* a, Element* b, simt::Mbarrier& full) {
+#pragma unroll
+        for (int column = 0; column < kColumns; ++column) {
+            simt::tensor_load_im2col(a + column * LayoutA::kColumn, image_, full, line_.c, w_, h_,
+                                     n_, line_.s, line_.r);
+            Filters<Tile, Line>::load(b, column, filters_, full, column_, taps_, line_.tap,
+                                      line_.c);
+            line_.advance();
+        }
+    }
+
+  private:
+    static constexpr int kColumns = kTmaDepth / kChannels;  // of lines
+
+    const simt::TensorMap &image_, &filters_;
+    int taps_, column_;
+    WindowLine<kChannels> line_;
+    int n_, h_, w_;  // where the first window begins
+};
+
+// ---- The kernel ---------------------------------------------------------------------------------
+
+// The result has a row of `cols` for each window.
+template <class Tile, int Line, template <class, int> class Filters>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
+    conv_tma_kernel(const __grid_constant__ simt::TensorMap image,
+                    const __grid_constant__ simt::TensorMap filters, TmaWindows windows,
+                    int k_tiles, int cols, TiledWork work,
+                    Epilogue<typename Tile::Element> epilogue, typename Tile::Element* y) {
+    using Copies = ConvCopies<Tile, Line, Filters>;
+    const int rows = windows.count();
+    multiply_tiles<Tile, Copies>(
+        k_tiles, divide_up(cols, Tile::kCols), work,
+        [&](int tile_m, int tile_n, int k_tile) {
+            return Copies(image, filters, windows, tile_m * Tile::kRows, tile_n * Tile::kCols,
+                          k_tile);
+        },
+        [&](const TileIndex& index, int tile_m, int tile_n, auto& acc) {
+            const auto offset = [&](int i) {
+                const int row = tile_m * Tile::kRows + i;
+                return row < rows ? static_cast<std::uint32_t>(row) * epilogue.pitch : kNoRow;
+            };
+            store_part<Tile, TmaRing<Tile, Copies>>(work, index, acc, offset, tile_n * Tile::kCols,
+                                                    cols, epilogue, y);
+        });
+}
+
+template <template <class, int> class Filters, class Tile>
+void launch_conv_tma(const TmaWindows& windows, const ConvShape& shape, int cols,
+                     const BFloat16* image, const BFloat16* w, const Launch<BFloat16>& launch) {
+    launch_tiles(windows, launch, [&](auto line, dim3 blocks, const TiledWork& work) {
+        simt::launch<conv_tma_kernel<Tile, line, Filters>>(
+            blocks, dim3(Tile::kThreads), TmaRing<Tile, ConvCopies<Tile, line, Filters>>::kBytes,
+            launch.stream, window_map(windows, image, line, Tile::kRows),
+            Filters<Tile, line>::map(shape, w), windows, windows.k_tiles(), cols, work,
+            launch.epilogue, launch.y);
+    });
+}
+
+template <class Tile>
+void launch_fprop_tma(const ConvShape& shape, const BFloat16* x, const BFloat16* w,
+                      const Launch<BFloat16>& launch) {
+    launch_conv_tma<FpropFilters, Tile>(fprop_windows(shape), shape, shape.k, x, w, launch);
+}
+
+template <class Tile>
+void launch_dgrad_tma(const ConvShape& shape, const BFloat16* y, const BFloat16* w,
+                      const Launch<BFloat16>& launch) {
+    launch_conv_tma<DgradFilters, Tile>(dgrad_windows(shape), shape, shape.c, y, w, launch);
+}
+
+}  // namespace zfcuda::conv
