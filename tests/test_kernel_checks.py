@@ -118,6 +118,15 @@ def test_kernels_are_right(backend, name):
     )
 
 
+@pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad"])
+def test_both_lengths_of_lines_are_checked(backend, operation):
+    """Of what the tensor memory accelerator copies: kernels of their own, of which a shape has the one or the other."""
+    before = backend.module.debug.variants()
+    assert kernel_checks.fault(backend, Kernel(operation, "bf16", "tma 128x128")) == ""
+    ran = [name for name, n in backend.module.debug.variants().items() if n > before.get(name, 0) and "Tma" in name]
+    assert len(ran) == 2
+
+
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad"])
 def test_kernels_of_mma_agree_with_each_other(backend, operation, precision):
@@ -125,7 +134,7 @@ def test_kernels_of_mma_agree_with_each_other(backend, operation, precision):
 
 
 def test_a_check_leaves_no_plan(backend):
-    shape = backend.module.ConvShape(*kernel_checks._GEOMETRY)
+    shape = backend.module.ConvShape(*kernel_checks._PROBLEMS[0])
     before = backend.module.bf16.conv2d_workspace(shape)
     kernel_checks.fault(backend, KERNEL)
     assert backend.module.bf16.conv2d_workspace(shape) == before

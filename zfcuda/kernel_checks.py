@@ -1,9 +1,10 @@
 """Kernels that not every GPU can run are checked on the GPU at hand before they are used.
 
-Those of compute capability 9.0 (csrc/kernels/conv/wgmma.cuh) stand on what only such a GPU can confirm. So the first
-process that is to use one of them has it compute a small random problem, in milliseconds: the result must be that of
-mma.sync but for rounding. Verdicts are kept beside the tuned plans, in $XDG_CACHE_HOME/zfcuda (~/.cache/zfcuda), and
-hold for the GPU's name, the driver and the build of zfcuda. Where they cannot be read, kernels are checked again.
+Those of compute capability 9.0 (csrc/kernels/conv/wgmma.cuh, tma.cuh) stand on what only such a GPU can confirm. So the
+first process that is to use one of them has it compute small random problems, in milliseconds: the results must be
+those of mma.sync but for rounding. Verdicts are kept beside the tuned plans, in $XDG_CACHE_HOME/zfcuda
+(~/.cache/zfcuda), and hold for the GPU's name, the driver and the build of zfcuda. Where they cannot be read, kernels
+are checked again.
 """
 
 from __future__ import annotations
@@ -31,8 +32,15 @@ _EVERYWHERE = ("ffma", "mma", "patch", "composed")
 
 _OPERATIONS = ("conv2d", "conv_transpose2d", "conv2d_weight_grad")
 
-# A problem of several tiles of any kernel, each direction's last ones ragged, and of more k-tiles than stages.
-_X, _W, _STRIDE, _PADDING = _GEOMETRY = (3, 12, 11, 264), (264, 2, 3, 264), (1, 1), (1, 1)
+# Problems of several tiles of any kernel, each direction's last ones ragged, and of more k-tiles than stages: x, w,
+# stride and padding. A tap's channels are filled up to a multiple of 32 in the first and of 64 in the second: copies by
+# the tensor memory accelerator have lines of as many (csrc/kernels/conv/tma_windows.h).
+_Four = tuple[int, int, int, int]
+_Problem = tuple[_Four, _Four, tuple[int, int], tuple[int, int]]
+_PROBLEMS: tuple[_Problem, ...] = (
+    ((3, 12, 11, 264), (264, 2, 3, 264), (1, 1), (1, 1)),
+    ((3, 12, 11, 248), (248, 2, 3, 248), (1, 1), (1, 1)),
+)
 _SPLITS = (1, 2)
 
 # How far a result may be from the exact one: in bfloat16 an element, of its size and of the RMS; in float32 relatively.
@@ -94,7 +102,7 @@ def faulty(backend: Backend, gpu: str, kernels: Iterable[Kernel]) -> set[Kernel]
 
 def checkable(backend: Backend) -> list[Kernel]:
     """Every kernel that needs a check."""
-    shape = backend.module.ConvShape(*_GEOMETRY)
+    shape = backend.module.ConvShape(*_PROBLEMS[0])
     return [
         kernel
         for operation in _OPERATIONS
@@ -168,10 +176,15 @@ def _is_capturing(backend: Backend) -> bool:
 def fault(backend: Backend, kernel: Kernel) -> str:
     """What is wrong with a kernel on the current GPU: how far its result of a random problem is from that of mma.sync,
     or why it cannot run; "" where rounding explains all of it."""
-    shape = backend.module.ConvShape(*_GEOMETRY)
+    return next((found for problem in _PROBLEMS if (found := _fault_of(backend, kernel, problem))), "")
+
+
+def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem) -> str:
+    """The same of one problem."""
+    shape = backend.module.ConvShape(*problem)
     key = kernel.operation, kernel.precision, shape, None
     choices = backend.module.plan_candidates(*key)
-    launch = _launcher(backend, kernel, shape)
+    launch = _launcher(backend, kernel, shape, *problem[:2])
 
     def compute(name: str, splits: int) -> np.ndarray:
         backend.module.set_plan(*key, name, splits)
@@ -181,14 +194,14 @@ def fault(backend: Backend, kernel: Kernel) -> str:
         expected = compute(next(name for name, _ in choices if name.startswith("mma ")), 1)
         try:
             error = max(_error(compute(kernel.name, splits), expected, kernel.precision) for splits in _SPLITS)
-        except RuntimeError as problem:
-            return f"{type(problem).__name__}: {problem}"
+        except RuntimeError as reason:
+            return f"{type(reason).__name__}: {reason}"
     finally:
         backend.module.set_plan(*key, *choices[0])
     return "" if error <= 1 else f"its result is {error:.3g} times as far from that of mma.sync as rounding explains"
 
 
-def _launcher(backend: Backend, kernel: Kernel, shape: Any) -> Callable[[], np.ndarray]:
+def _launcher(backend: Backend, kernel: Kernel, shape: Any, x_shape: _Four, w_shape: _Four) -> Callable[[], np.ndarray]:
     """A call of the operation by the plan that holds. What it does not write is NaN, in its workspace too."""
     rng = np.random.default_rng(0)
     kernels = {"tf32": backend.module.tf32, "bf16": backend.module.bf16}[kernel.precision]
@@ -198,11 +211,14 @@ def _launcher(backend: Backend, kernel: Kernel, shape: Any) -> Callable[[], np.n
         values = rng.standard_normal(sizes, dtype=np.float32).astype(dtype)
         return backend.xp.asarray(values.view(np.uint8)).view(dtype)  # CuPy takes no bfloat16 from the host
 
-    x, w, y = normal(_X), normal(_W), normal(shape.output)
+    x, w, y = normal(x_shape), normal(w_shape), normal(shape.output)
+    conv2d = kernels.conv2d, kernels.conv2d_workspace, (x, w, None, None, None, False), shape.output, dtype
+    transpose = kernels.conv_transpose2d, kernels.conv_transpose2d_workspace, (y, w), x_shape, dtype
+    weight_grad = kernels.conv2d_weight_grad, kernels.conv2d_weight_grad_workspace, (x, y), w_shape, FLOAT32
     operation, workspace, inputs, sizes, made = {
-        "conv2d": (kernels.conv2d, kernels.conv2d_workspace, (x, w, None, None, None, False), shape.output, dtype),
-        "conv_transpose2d": (kernels.conv_transpose2d, kernels.conv_transpose2d_workspace, (y, w), _X, dtype),
-        "conv2d_weight_grad": (kernels.conv2d_weight_grad, kernels.conv2d_weight_grad_workspace, (x, y), _W, FLOAT32),
+        "conv2d": conv2d,
+        "conv_transpose2d": transpose,
+        "conv2d_weight_grad": weight_grad,
     }[kernel.operation]
 
     def launch() -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests import oracles
-from tests.accuracy import assert_close
+from tests.accuracy import WEIGHT_GRAD, assert_close
 from tests.kernels.plans import with_tile
 from tests.kernels.test_conv import conv2d_to_channels
 from tests.kernels.test_wgmma import can_run, normal
@@ -56,10 +56,15 @@ def to_channels(to, rng, x_shape, w_shape, geometry):
     return y, oracles.conv2d(x, w, b, **geometry)
 
 
-def transposed(to, rng, x_shape, w_shape, geometry):
-    """At stride 1, of filters in multiples of 8."""
+def whole_vectors(rng, w_shape):
+    """With filters in multiples of 8."""
     filters = rng.choice(CHANNELS) if w_shape[0] % 8 else w_shape[0]
-    w_shape, geometry, size = (int(filters), *w_shape[1:]), geometry | {"stride": (1, 1)}, x_shape[1:3]
+    return (int(filters), *w_shape[1:])
+
+
+def transposed(to, rng, x_shape, w_shape, geometry):
+    """At stride 1."""
+    w_shape, geometry, size = whole_vectors(rng, w_shape), geometry | {"stride": (1, 1)}, x_shape[1:3]
     y, w = (
         normal(rng, (x_shape[0], *oracles.output_size(size, w_shape[1:3], **geometry), w_shape[0])),
         normal(rng, w_shape),
@@ -68,7 +73,15 @@ def transposed(to, rng, x_shape, w_shape, geometry):
     return x, oracles.conv_transpose2d(y, w, **geometry, output_size=size)
 
 
-OPERATIONS = (forward, to_channels, transposed)
+def weight_gradient(to, rng, x_shape, w_shape, geometry):
+    w_shape = whole_vectors(rng, w_shape)
+    out = oracles.output_size(x_shape[1:3], w_shape[1:3], **geometry)
+    x, dy = normal(rng, x_shape), normal(rng, (x_shape[0], *out, w_shape[0]))
+    dw = ops.conv2d_weight_grad(to(x), to(dy), kernel_size=w_shape[1:3], **geometry)
+    return dw, oracles.conv2d_weight_grad(x, dy, kernel_size=w_shape[1:3], **geometry)
+
+
+OPERATIONS = (forward, to_channels, transposed, weight_gradient)
 
 
 @pytest.mark.parametrize("number", range(60))
@@ -81,7 +94,7 @@ def test_random_shapes(kernels, force_plan, operation, tile, number):
     problem = random_problem(rng)
     before = sum(launches().values()) if kernels.name == "emulated" else 0
     actual, expected = operation(kernels.array, rng, *problem)
-    assert_close(actual, expected, what=problem)
+    assert_close(actual, expected, WEIGHT_GRAD, what=problem)
     if kernels.name == "emulated":
         assert sum(launches().values()) == before + 1
 
@@ -96,7 +109,7 @@ def test_a_long_depth(kernels, force_plan, operation, tile, c):
     for splits in (1, 2, 5):
         force_plan(lambda found, s=splits: next(((name, s) for name, _ in found if name == tile), None))
         actual, expected = operation(kernels.array, np.random.default_rng(splits), *problem)
-        assert_close(actual, expected, what=splits)
+        assert_close(actual, expected, WEIGHT_GRAD, what=splits)
 
 
 @pytest.mark.parametrize("splits", [1, 7])
@@ -108,11 +121,13 @@ def test_more_tiles_than_multiprocessors(kernels, force_plan, multiprocessors, o
     rows, cols = (int(side) for side in tile.split()[1].split("x"))
     tiles = -(-(3 * multiprocessors // 2 + 1) // splits)
     pixels, many = (tiles * rows - 5, 8) if rows > cols else (5, tiles * cols - 8)
-    channels, filters = (64, many) if operation is not transposed else (many, 64)
+    channels, filters = (many, 64) if operation is transposed else (64, many)
+    if operation is weight_gradient:
+        pixels, channels, filters = 7 * 64 - 5, 64, tiles * rows - 8
     problem = (1, pixels, 1, channels), (filters, 7, 1, channels), {"stride": (1, 1), "padding": (3, 3, 0, 0)}
     force_plan(lambda found: next(((name, splits) for name, _ in found if name == tile), None))
     actual, expected = operation(kernels.array, np.random.default_rng(splits), *problem)
-    assert_close(actual, expected)
+    assert_close(actual, expected, WEIGHT_GRAD)
 
 
 @pytest.mark.parametrize(("c", "r", "s"), [(40, 2, 2), (96, 3, 1)])  # the second fills half a k-tile up
@@ -127,6 +142,50 @@ def test_what_no_window_reaches_does_not_count(kernels, force_plan, tile, c, r, 
     x[:, r :: r + 1], x[:, :, s :: s + 1] = np.inf, np.nan
     y = ops.conv2d(kernels.array(x), kernels.array(w), stride=stride)
     assert_close(y, oracles.conv2d(clean, w, stride=stride, padding=(0, 0)))
+    dy, options = normal(rng, (*y.shape[:3], 24)), {"kernel_size": (r, s), "stride": stride}
+    dw = ops.conv2d_weight_grad(kernels.array(x), kernels.array(dy), **options)
+    assert_close(dw, oracles.conv2d_weight_grad(clean, dy, **options, padding=(0, 0)), WEIGHT_GRAD)
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 1), (2, 31), (3, 43), (8, 8), (9, 15)])
+def test_k_tiles_begin_anywhere_in_an_image(kernels, force_plan, tile, size):
+    """Of a weight gradient: after any number of images, rows and pixels, and with strides."""
+    can_run(kernels)
+    force_plan(with_tile(tile))
+    rng = np.random.default_rng(sum(size))
+    n, stride = -(-300 // (size[0] * size[1])), tuple(int(step) for step in rng.integers(1, 9, 2))
+    height, width = (3 + (places - 1) * step - 2 for places, step in zip(size, stride, strict=True))
+    problem = (n, height, width, 8), (16, 3, 3, 8), {"stride": stride, "padding": (1, 1)}
+    actual, expected = weight_gradient(kernels.array, rng, *problem)
+    assert_close(actual, expected, WEIGHT_GRAD)
+
+
+@pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("kernel", [(255, 1), (1, 255)])
+def test_the_largest_windows_of_few_columns(kernels, force_plan, tile, kernel):
+    """Lines beyond the last tap of a weight gradient, by offsets that a copy cannot have."""
+    can_run(kernels)
+    force_plan(with_tile(tile))
+    padding = tuple(127 if side > 1 else 0 for side in kernel)
+    problem = (1, 3, 4, 72), (8, *kernel, 72), {"stride": (1, 1), "padding": padding}
+    actual, expected = weight_gradient(kernels.array, np.random.default_rng(0), *problem)
+    assert_close(actual, expected, WEIGHT_GRAD)
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_a_gradient_that_is_not_aligned(kernels, force_plan, tile):
+    """Its values are stored one by one."""
+    can_run(kernels)
+    force_plan(with_tile(tile))
+    rng = np.random.default_rng(0)
+    x, dy = normal(rng, (2, 5, 6, 24)), normal(rng, (2, 5, 6, 16))
+    memory = kernels.array(np.zeros(16 * 9 * 24 + 1, np.float32))
+    dw = memory[1:].reshape(16, 3, 3, 24)
+    options = {"kernel_size": 3, "stride": 1, "padding": 1}
+    ops.conv2d_weight_grad(kernels.array(x), kernels.array(dy), **options, out=dw)
+    expected = oracles.conv2d_weight_grad(x, dy, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1))
+    assert_close(dw, expected, WEIGHT_GRAD)
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -136,11 +195,13 @@ def test_the_same_bits_in_every_order(kernels, force_plan, tile):
     rng = np.random.default_rng(0)
     x, w = (kernels.array(normal(rng, shape)) for shape in ((1, 9, 8, 96), (40, 3, 3, 96)))
     y = kernels.array(normal(rng, (1, 9, 8, 40)))
-    forward, back = set(), set()
+    forward, back, weights = set(), set(), set()
     for _ in kernels.orders():
         forward.add(kernels.numpy(ops.conv2d(x, w, stride=1, padding=1)).tobytes())
         back.add(kernels.numpy(ops.conv_transpose2d(y, w, stride=1, padding=1, output_size=(9, 8))).tobytes())
-    assert len(forward) == len(back) == 1
+        dw = ops.conv2d_weight_grad(x, y, kernel_size=3, stride=1, padding=1)
+        weights.add(kernels.numpy(dw).tobytes())
+    assert len(forward) == len(back) == len(weights) == 1
 
 
 # ---- The choice ------------------------------------------------------------------------------------------------------
@@ -160,6 +221,9 @@ def test_they_are_candidates():
     assert candidates() >= set(TILES)
     assert candidates("conv_transpose2d") >= set(TILES)
     assert candidates("conv_transpose2d", w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
+    assert candidates("conv2d_weight_grad") >= set(TILES)
+    assert candidates("conv2d_weight_grad", stride=(8, 8)) >= set(TILES)
+    assert candidates("conv2d_weight_grad", w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
     assert candidates(stride=(8, 8)) >= set(TILES)
     assert candidates(padding=(128, 128)) >= set(TILES)
     assert candidates(w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
@@ -189,7 +253,13 @@ def test_they_are_candidates():
         {"operation": "conv_transpose2d", "w": (68, 3, 3, 64)},
         {"operation": "conv_transpose2d", "padding": (0, 0), "w": (64, 130, 1, 64)},
         {"operation": "conv_transpose2d", "padding": (1, 129), "w": (64, 1, 3, 64)},
-        {"operation": "conv2d_weight_grad"},
+        {"operation": "conv2d_weight_grad", "precision": "tf32"},
+        {"operation": "conv2d_weight_grad", "w": (68, 3, 3, 64)},
+        {"operation": "conv2d_weight_grad", "x": (2, 30, 30, 68), "w": (64, 3, 3, 68)},
+        {"operation": "conv2d_weight_grad", "stride": (9, 1)},
+        {"operation": "conv2d_weight_grad", "padding": (129, 1)},
+        {"operation": "conv2d_weight_grad", "padding": (0, 128), "w": (64, 1, 256, 64)},
+        {"operation": "conv2d_weight_grad", "groups": 2, "w": (64, 3, 3, 32)},
     ],
     ids=str,
 )
@@ -203,16 +273,18 @@ from zfcuda import backends, ops
 x, w = np.ones((1, 6, 6, 64), ml_dtypes.bfloat16), np.ones((8, 3, 3, 64), ml_dtypes.bfloat16)
 module = backends.get("emulated").module
 if PLAN:
-    module.set_plan("conv2d", "bf16", module.ConvShape(x.shape, w.shape, (1, 1), (1, 1)), None, "tma 128x128", 1)
+    for operation in ("conv2d", "conv2d_weight_grad"):
+        module.set_plan(operation, "bf16", module.ConvShape(x.shape, w.shape, (1, 1), (1, 1)), None, "tma 128x128", 1)
 with backends.use("emulated"):
-    ops.conv2d(x, w, stride=1, padding=1)
+    y = ops.conv2d(x, w, stride=1, padding=1)
+    ops.conv2d_weight_grad(x, y, kernel_size=3, stride=1, padding=1)
 print(sum(n for name, n in module.debug.variants().items() if "TmaTile" in name))
 """
 
 
 @pytest.mark.parametrize(
     ("kernels", "plan", "expected"),
-    [(None, False, 0), (None, True, 1), ("mma", False, 0), ("mma", True, 0), ("wgmma", False, 1), ("wgmma", True, 1)],
+    [(None, False, 0), (None, True, 2), ("mma", False, 0), ("mma", True, 0), ("wgmma", False, 2), ("wgmma", True, 2)],
 )
 def test_the_environment_chooses(kernels, plan, expected):
     if reason := backends.status()["emulated"]:

@@ -398,6 +398,8 @@ std::vector<Case> cases() {
         make_wgmma<false, 96, kK, kMN>("wgmma_bf16_96_k_mn"),
         make_wgmma<false, 128, kMN, kK>("wgmma_bf16_128_mn_k"),
         make_wgmma<false, 192, kK, kK>("wgmma_bf16_192_k_k"),
+        make_wgmma<false, 128, kMN, kMN>("wgmma_bf16_128_mn_mn"),
+        make_wgmma<false, 192, kMN, kMN>("wgmma_bf16_192_mn_mn"),
         make_wgmma<false, 256, kMN, kMN>("wgmma_bf16_256_mn_mn"),
         make_wgmma<false, 64, kR, kK>("wgmma_bf16_64_r_k"),
         make_wgmma<false, 96, kR, kMN>("wgmma_bf16_96_r_mn"),

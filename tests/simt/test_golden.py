@@ -61,6 +61,8 @@ WGMMA = [
     "wgmma_bf16_96_k_mn",
     "wgmma_bf16_128_mn_k",
     "wgmma_bf16_192_k_k",
+    "wgmma_bf16_128_mn_mn",
+    "wgmma_bf16_192_mn_mn",
     "wgmma_bf16_256_mn_mn",
     "wgmma_bf16_64_r_k",
     "wgmma_bf16_96_r_mn",

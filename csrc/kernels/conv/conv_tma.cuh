@@ -52,18 +52,18 @@ struct FpropFilters {
 // Transposed: the depth is the slower index, and taps come last first.
 template <class Tile, int Line>
 struct DgradFilters {
-    using Layout = WgmmaMNMajor<Tile::kCols>;
+    using Layout = TmaMNMajor<Tile::kCols, kSwizzleBytes>;
     static constexpr int kChannels = Line / sizeof(BFloat16);
 
     static simt::TensorMap map(const ConvShape& shape, const BFloat16* w) {
-        return filter_map(shape, w, 64, kChannels, kSwizzleBytes);
+        return filter_map(shape, w, Layout::kBlockRows, kChannels, kSwizzleBytes);
     }
     __device__ static void load(BFloat16* b, int column, const simt::TensorMap& map,
                                 simt::Mbarrier& full, int first, int taps, int tap, int c) {
 #pragma unroll
-        for (int block = 0; block < Tile::kCols / 64; ++block)
-            simt::tensor_load(b + block * Layout::kBlock + column * kChannels * 64, map, full,
-                              first + block * 64, taps - 1 - tap, c);
+        for (int block = 0; block < Layout::kBlocks; ++block)
+            simt::tensor_load(b + block * Layout::kBlock + column * kChannels * Layout::kBlockRows,
+                              map, full, first + block * Layout::kBlockRows, taps - 1 - tap, c);
     }
 };
 

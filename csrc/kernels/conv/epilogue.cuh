@@ -53,13 +53,13 @@ __device__ inline Vector<float, V> load_columns(const T* from, int count, bool v
 
 // Stores this thread's accumulators: row i goes to y + offset(row(i)) if that is not kNoRow, `y`
 // being where column `first_col` of row 0 lies, and `epilogue.add` what is added to it; columns from
-// `cols` on do not exist.
-template <class Loop, class RowOffset, class T>
+// `cols` on do not exist. `mine`: which rows and columns of the tile they are.
+template <class Loop, class RowOffset, class T, class Places = typename Loop::Multiplier>
 __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset offset, int first_col,
-                                  int cols, const Epilogue<T>& epilogue, T* y) {
+                                  int cols, const Epilogue<T>& epilogue, T* y,
+                                  const Places& mine = {}) {
     using Multiplier = typename Loop::Multiplier;
     constexpr int kVector = Multiplier::kVector;
-    const Multiplier mine;
 #pragma unroll
     for (int vector = 0; vector < Multiplier::kVectors; ++vector) {
         const int col = first_col + mine.col(vector);
@@ -103,22 +103,23 @@ __device__ inline void store_tile(typename Loop::Accumulators& acc, RowOffset of
 
 // The same of a part of a product: a whole tile goes to y; what a split has of one to the workspace,
 // unrounded and without an epilogue.
-template <class Tile, class Loop, class RowOffset, class T>
+template <class Tile, class Loop, class RowOffset, class T,
+          class Places = typename Loop::Multiplier>
 __device__ inline void store_part(const TiledWork& work, const TileIndex& index,
                                   typename Loop::Accumulators& acc, RowOffset offset, int first_col,
-                                  int cols, Epilogue<T> epilogue, T* y) {
+                                  int cols, Epilogue<T> epilogue, T* y, const Places& mine = {}) {
     if (index.splits == 1) {
         if (epilogue.add) epilogue.add += first_col;
-        return store_tile<Loop>(acc, offset, first_col, cols, epilogue, y + first_col);
+        return store_tile<Loop>(acc, offset, first_col, cols, epilogue, y + first_col, mine);
     }
     const std::size_t tile = index.tile - work.whole;
-    if (index.split == 0) {
-        const typename Loop::Multiplier mine;
-        std::uint32_t* const rows = work.partial.rows + tile * Tile::kRows;
+    if (index.split == 0 && mine.col(0) == 0) {
+        PartialRow* const rows = work.partial.rows + tile * Tile::kRows;
+        const int count = min(Tile::kCols, cols - first_col);
 #pragma unroll
         for (int i = 0; i < Loop::Multiplier::kRows; ++i) {
             const std::uint32_t row = offset(mine.row(i));
-            if (mine.col(0) == 0) rows[mine.row(i)] = row == kNoRow ? kNoRow : row + first_col;
+            rows[mine.row(i)] = {row + first_col, row == kNoRow ? 0 : count};
         }
     }
     const std::size_t before = std::size_t{index.split} * work.split_tiles.divisor + tile;
@@ -129,7 +130,7 @@ __device__ inline void store_part(const TiledWork& work, const TileIndex& index,
         [&](int row) {
             return offset(row) == kNoRow ? kNoRow : static_cast<std::uint32_t>(row) * Tile::kCols;
         },
-        first_col, cols, none, work.partial.sums + before * (Tile::kRows * Tile::kCols));
+        first_col, cols, none, work.partial.sums + before * (Tile::kRows * Tile::kCols), mine);
 }
 
 }  // namespace zfcuda::conv

@@ -80,13 +80,20 @@ bool serves(const Problem& problem) {
     return Tile::kMainLoop != MainLoop::kTma || can_use_tma(problem);
 }
 
-// Of the whole depth.
+// Of the whole depth, and the columns that tiles are cut from, with those that fill up.
 template <class Tile>
 int count_k_tiles(const Product& product) {
-    if constexpr (Tile::kMainLoop == MainLoop::kTma)
-        return tma_windows(product.problem).k_tiles();
-    else
-        return divide_up(product.depth, Tile::kDepth);
+    if constexpr (Tile::kMainLoop == MainLoop::kTma) {
+        if (!windows_are_depth(product.problem)) return tma_windows(product.problem).k_tiles();
+    }
+    return divide_up(product.depth, Tile::kDepth);
+}
+template <class Tile>
+int count_cols(const Product& product) {
+    if constexpr (Tile::kMainLoop == MainLoop::kTma) {
+        if (windows_are_depth(product.problem)) return tma_windows(product.problem).cols();
+    }
+    return product.cols;
 }
 
 // ---- Plans --------------------------------------------------------------------------------------
@@ -171,7 +178,7 @@ double exposed_cost(double blocks, int on_sm) {
 template <class Tile>
 int count_tiles(const Product& product) {
     return product.batches * divide_up(product.rows, Tile::kRows) *
-           divide_up(product.cols, Tile::kCols);
+           divide_up(count_cols<Tile>(product), Tile::kCols);
 }
 
 // What there is beyond the product, as work of an SM: beginnings and ends of blocks that nothing

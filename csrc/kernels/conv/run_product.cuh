@@ -24,19 +24,16 @@ struct AsResult {
     __device__ std::uint32_t place(std::uint32_t i) const { return i; }
 };
 
-// Those of rows of tiles, each of which has up to `tile_cols` of the `cols` columns of a product, whose
-// rows lie `pitch` values apart: where value i belongs, or kNoRow.
+// Those of tiles, which have `tile_cols` columns: where value i belongs, or kNoRow.
 struct AsTiles {
-    const std::uint32_t* rows;  // as PartialSums has them
-    FastDivisor tile_cols, cols, pitch;
+    const PartialRow* rows;
+    FastDivisor tile_cols;
 
     __device__ std::uint32_t place(std::uint32_t i) const {
         const int row = static_cast<int>(i) / tile_cols;
         const int col = static_cast<int>(i) - row * tile_cols.divisor;
-        const std::uint32_t first = rows[row];
-        if (first == kNoRow) return kNoRow;
-        const int first_col = static_cast<int>(first) % pitch % cols;
-        return first_col + col < cols.divisor ? first + col : kNoRow;
+        const PartialRow there = rows[row];
+        return col < there.cols ? there.first + col : kNoRow;
     }
 };
 
@@ -90,8 +87,7 @@ void run_product(Lists lists, const Product& product, bool vector_a, bool vector
             launch(tile, tiles.kWidthA, tiles.kWidthB, Launch<T>{work, epilogue, y, stream});
         });
         if (plan.split_tiles() > 0) {
-            const AsTiles places{partial.rows, FastDivisor(plan.kernel.cols),
-                                 FastDivisor(product.cols), FastDivisor(y_pitch)};
+            const AsTiles places{partial.rows, FastDivisor(plan.kernel.cols)};
             add_splits(places, plan.splits, split_rows(plan) * plan.kernel.cols, y_pitch,
                        partial.sums, epilogue, y, stream);
         }

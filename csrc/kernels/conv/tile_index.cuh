@@ -22,17 +22,23 @@ struct TileIndex {
 // Where a row begins that does not exist.
 constexpr std::uint32_t kNoRow = 0xffffffffu;
 
+// Of a row of a tile: where it begins in the result, and how many columns of the result it has.
+struct PartialRow {
+    std::uint32_t first;
+    int cols;
+};
+
 // A workspace for tiles that are split. Their rows lie one after the other, as many columns in each
 // as a tile has.
 struct PartialSums {
-    std::uint32_t* rows;  // where each begins in the result, or kNoRow
-    float* sums;          // of the rows, split after split
+    PartialRow* rows;
+    float* sums;  // of the rows, split after split
 
     static std::size_t bytes(std::size_t rows, int cols, int splits) {
-        return rows * (sizeof(std::uint32_t) + sizeof(float) * cols * splits);
+        return rows * (sizeof(PartialRow) + sizeof(float) * cols * splits);
     }
     PartialSums(void* workspace, std::size_t row_count)
-        : rows(static_cast<std::uint32_t*>(workspace)),
+        : rows(static_cast<PartialRow*>(workspace)),
           sums(reinterpret_cast<float*>(rows + row_count)) {}
 };
 

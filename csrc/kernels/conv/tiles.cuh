@@ -116,7 +116,7 @@ template <>
 struct Tiles<Bf16> : TensorTiles<Bf16> {
     using Fprop = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Fprop>>;
     using Dgrad = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Dgrad>>;
-    using Wgrad = WithWgmma<Bf16, TensorTiles::Wgrad>;
+    using Wgrad = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Wgrad>>;
 };
 
 // use(lists) with the tiles of the two directions that read windows.

@@ -44,6 +44,26 @@ struct TmaKMajor {
     }
 };
 
+// An MN-major one: blocks of `Line` bytes of rows, 128 or 64; in each, depth after depth, a line.
+template <int Rows, int Line>
+struct TmaMNMajor {
+    static_assert(Line == 128 || Line == 64);
+    static constexpr simt::Major kMajor = simt::Major::kMN;
+    static constexpr simt::Swizzle kSwizzle =
+        Line == 128 ? simt::Swizzle::k128 : simt::Swizzle::k64;
+    static constexpr int kSize = Rows * 64;
+    static constexpr int kBlockRows = Line / 2, kBlocks = Rows / kBlockRows;
+    static_assert(Rows % kBlockRows == 0);
+    static constexpr int kBlock = kBlockRows * 64;  // elements
+
+    // Of the rows from `row` on, a multiple of kBlockRows.
+    __device__ static std::uint64_t descriptor(const BFloat16* k_tile, int row) {
+        return simt::matrix_descriptor(k_tile + row / kBlockRows * kBlock, kBlock * 2, 8 * Line,
+                                       kSwizzle);
+    }
+    __device__ static constexpr int step_bytes(int step) { return step * 16 * Line; }
+};
+
 // ---- The ring -----------------------------------------------------------------------------------
 
 // Of a tile's k-tiles, the layouts of whose operands are those of `Copies`. Producer and consumers

@@ -22,6 +22,22 @@ struct WindowPlace {
         p = row - n * windows.down;
         q = window - row * windows.across;
     }
+
+    // To the window that comes as many later as `step` is the number of.
+    __device__ void advance(const TmaWindows& windows, const WindowPlace& step) {
+        q += step.q;
+        p += step.p;
+        n += step.n;
+        if (q >= windows.across) {
+            q -= windows.across;
+            ++p;
+        }
+        if (p >= windows.down) {
+            p -= windows.down;
+            ++n;
+        }
+    }
+
     __device__ int h(const TmaWindows& windows) const {
         return p * windows.stride_h + windows.first_h;
     }

@@ -1,8 +1,9 @@
 // Which convolutions the tensor memory accelerator can gather the windows of, and their k-tiles.
 //
 // It copies, of the pixels under one tap of successive windows, some channels: a line for each
-// pixel. So depth is cut tap by tap, and a tap's last line may be filled up with zeros: lines of 32
-// channels instead of 64 leave fewer of these (96 channels: none).
+// pixel. So what a window has is cut tap by tap, and a tap's last line may be filled up with zeros:
+// lines of 32 channels instead of 64 leave fewer of these (96 channels: none). That is the depth of a
+// product whose rows are windows, and the columns of the weight gradient, whose depth windows are.
 #pragma once
 
 #include "kernels/indexing.cuh"
@@ -11,7 +12,7 @@
 
 namespace zfcuda::conv {
 
-constexpr int kTmaDepth = 64;  // channels of a k-tile: of one line, or of two of half as many
+constexpr int kTmaDepth = 64;  // of a k-tile: windows; channels of one line, or of two half as long
 
 // Windows of n images of h x w pixels with so many channels, `down` x `across` in each; the first
 // begins at (first_h, first_w).
@@ -26,15 +27,16 @@ struct TmaWindows {
     int last_h() const { return first_h + (down - 1) * stride_h - (h - 1); }
     int last_w() const { return first_w + (across - 1) * stride_w - (w - 1); }
 
-    // K-tiles of lines of so many channels.
-    int k_tiles(int line) const {
-        return divide_up(taps() * divide_up(channels, line), kTmaDepth / line);
-    }
+    // Of a window, cut into lines of so many channels.
+    int lines(int line) const { return taps() * divide_up(channels, line); }
+    int k_tiles(int line) const { return divide_up(lines(line), kTmaDepth / line); }
     bool has_half_lines() const { return k_tiles(kTmaDepth / 2) < k_tiles(kTmaDepth); }
-    int k_tiles() const { return k_tiles(has_half_lines() ? kTmaDepth / 2 : kTmaDepth); }
+    int line() const { return has_half_lines() ? kTmaDepth / 2 : kTmaDepth; }
+    int k_tiles() const { return k_tiles(line()); }
+    int cols() const { return lines(line()) * line(); }
 };
 
-// Of x in the forward direction.
+// Of x in the forward direction and in the weight gradient.
 inline TmaWindows fprop_windows(const ConvShape& s) {
     return {s.n,        s.h,        s.w,        s.c,         s.p(), s.q(),
             s.stride_h, s.stride_w, -s.pad_top, -s.pad_left, s.r,   s.s};
@@ -47,19 +49,25 @@ inline TmaWindows dgrad_windows(const ConvShape& s) {
 }
 
 inline TmaWindows tma_windows(const Problem& problem) {
-    return problem.operation == Operation::kConv2d ? fprop_windows(problem.conv)
-                                                   : dgrad_windows(problem.conv);
+    return problem.operation == Operation::kConvTranspose2d ? dgrad_windows(problem.conv)
+                                                            : fprop_windows(problem.conv);
+}
+
+// Whether windows are the depth of the product, and not its rows.
+inline bool windows_are_depth(const Problem& problem) {
+    return problem.operation == Operation::kConv2dWeightGrad;
 }
 
 // Whether a bfloat16 problem, whose arrays are aligned to 16 bytes, is within the limits of the
-// accelerator and of the kernels (conv_tma.cuh).
+// accelerator and of the kernels (conv_tma.cuh, wgrad_tma.cuh).
 inline bool can_use_tma(const Problem& problem) {
     const ConvShape& s = problem.conv;
+    const bool is_fprop = problem.operation == Operation::kConv2d;
     const bool is_dgrad = problem.operation == Operation::kConvTranspose2d;
-    if ((problem.operation != Operation::kConv2d && !is_dgrad) ||
-        problem.precision != Precision::kBf16 || !s.is_dense() || s.c % 8 != 0)
-        return false;
-    if (is_dgrad && (s.stride_h != 1 || s.stride_w != 1 || s.k % 8 != 0)) return false;
+    if (!is_fprop && !is_dgrad && problem.operation != Operation::kConv2dWeightGrad) return false;
+    if (problem.precision != Precision::kBf16 || !s.is_dense() || s.c % 8 != 0) return false;
+    if (!is_fprop && s.k % 8 != 0) return false;
+    if (is_dgrad && (s.stride_h != 1 || s.stride_w != 1)) return false;
     const TmaWindows windows = tma_windows(problem);
     const auto is_bound = [](int bound) { return bound >= -128 && bound <= 127; };
     return s.stride_h <= 8 && s.stride_w <= 8 && s.r <= 255 && s.s <= 255 &&

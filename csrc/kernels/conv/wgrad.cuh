@@ -18,6 +18,7 @@
 #include "main_loop.cuh"
 #include "run_product.cuh"
 #include "tiles.cuh"
+#include "wgrad_tma.h"
 
 namespace zfcuda::conv {
 
@@ -172,8 +173,11 @@ void run_wgrad(Lists lists, const Product& product, const Element<Math>* x, cons
                 product.cols, workspace, stream,
                 [&](auto tile, auto width_dy, auto width_x, const auto& launch) {
                     using Tile = decltype(tile);
-                    launch_wgrad<Tile, Gradient<Tile, width_dy>, width_x>(
-                        shape, pixel_index, product.depth, x, dy, launch);
+                    if constexpr (Tile::kMainLoop == MainLoop::kTma)
+                        launch_wgrad_tma<Tile>(shape, x, dy, launch);
+                    else
+                        launch_wgrad<Tile, Gradient<Tile, width_dy>, width_x>(
+                            shape, pixel_index, product.depth, x, dy, launch);
                 });
 }
 
