@@ -41,6 +41,11 @@ class Product:
     vector_a: bool
     vector_b: bool
 
+    @property
+    def window(self) -> int:
+        """Elements of one."""
+        return self.cols if self.operation.endswith("wgrad") else self.depth
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -109,7 +114,7 @@ def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
     vector = 8 if wanted.precision == "bf16" else 4
     a = vector if wanted.vector_a else 1
     b = vector if wanted.vector_a and wanted.vector_b else 1
-    sizes = wanted.batches, wanted.depth, wanted.channels
+    sizes = wanted.batches, wanted.window, wanted.channels
     found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b) and k.serves(*sizes)]
     return sorted(found, key=lambda k: (-k.tile.rows * k.tile.cols, -k.tile.rows))
 
@@ -141,7 +146,8 @@ def _split_cost(wanted: Product, plan: Plan, gpu: Gpu) -> float:
 
 
 def _tiles(kernel: Kernel, wanted: Product) -> int:
-    return wanted.batches * math.ceil(wanted.rows / kernel.tile.rows) * math.ceil(wanted.cols / kernel.tile.cols)
+    across = kernel.tiles_across(wanted.cols, wanted.channels)
+    return wanted.batches * math.ceil(wanted.rows / kernel.tile.rows) * across
 
 
 def plan_splits(kernel: Kernel, wanted: Product, splits: int, gpu: Gpu) -> Plan:

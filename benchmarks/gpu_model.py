@@ -132,13 +132,16 @@ class Kernel:
         widths = f"{self.width_a * self.tile.element}/{self.width_b * self.tile.element} B"
         return f"{self.operation} {self.tile.precision} {self.tile.name}, {widths}{'' if self.dense else ', taps'}"
 
-    def serves(self, phases: int, depth: int, channels: int) -> bool:
-        """Whether it can do so many products, whose depth is taps of so many channels, and is the one that does of
-        those with its tile."""
+    def serves(self, phases: int, window: int, channels: int) -> bool:
+        """Whether it can do so many products of windows, which are taps of so many channels, and is the one that does
+        of those with its tile."""
         return True
 
     def k_tiles(self, depth: int, channels: int) -> int:
         return -(-depth // self.tile.depth)
+
+    def tiles_across(self, cols: int, channels: int) -> int:
+        return -(-cols // self.tile.cols)
 
     def work(self, gpu: Gpu, tiles: int, k_tiles: float, around: float, filled: tuple[float, float]) -> float:
         """Cycles of an SM for so many tiles, `filled` rows and columns of which exist; `around`: before and after the
@@ -230,16 +233,18 @@ class Kernel:
 
 @dataclass(frozen=True)
 class TmaKernel(Kernel):
-    """A convolution whose k-tiles the tensor memory accelerator copies (conv_tma.cuh), of lines of `line` bytes."""
+    """A convolution whose k-tiles the tensor memory accelerator copies (conv_tma.cuh, wgrad_tma.cuh), of lines of
+    `line` bytes."""
 
     line: int
 
     @classmethod
     def parse(cls, code: gpu_sass.Code, name: str) -> TmaKernel | None:
-        found = re.match(r"(?:void )?(conv_tma_kernel<(.*?>), (\d+), (Fprop|Dgrad)Filters>)\(", name.replace(" >", ">"))
+        pattern = r"(?:void )?((?:conv|wgrad)_tma_kernel<(.*?>), (\d+)(?:, (Fprop|Dgrad)Filters)?>)\("
+        found = re.match(pattern, name.replace(" >", ">"))
         if not found or code.loop is None or (tile := Tile.parse(found[2])) is None:
             return None
-        return cls(code, found[1], found[4].lower(), tile, 8, 8, True, int(found[3]))
+        return cls(code, found[1], (found[4] or "wgrad").lower(), tile, 8, 8, True, int(found[3]))
 
     @property
     def name(self) -> str:
@@ -251,15 +256,26 @@ class TmaKernel(Kernel):
         tile = self.tile
         return tile.stages * (tile.line * (tile.rows + tile.cols) + 16)
 
-    def serves(self, phases: int, depth: int, channels: int) -> bool:
-        """Short lines, where they make fewer k-tiles (tma_windows.h)."""
-        long, short = (dataclasses.replace(self, line=line).k_tiles(depth, channels) for line in (128, 64))
+    def _lines(self, window: int, channels: int, of: int) -> int:
+        """That hold a window, cut into lines of `line` bytes, each of one tap: so many lines `of` bytes."""
+        lines = window // channels * -(-channels * self.tile.element // self.line)
+        return -(-lines * self.line // of)
+
+    def serves(self, phases: int, window: int, channels: int) -> bool:
+        """Short lines, where they make fewer k-tiles of windows (tma_windows.h)."""
+        kernels = (dataclasses.replace(self, line=line) for line in (128, 64))
+        long, short = (kernel._lines(window, channels, self.tile.line) for kernel in kernels)
         return phases == 1 and self.line == (64 if short < long else 128)
 
     def k_tiles(self, depth: int, channels: int) -> int:
-        """A line is of one tap."""
-        lines = depth // channels * -(-channels * self.tile.element // self.line)
-        return -(-lines * self.line // self.tile.line)
+        if self.operation == "wgrad":
+            return super().k_tiles(depth, channels)
+        return self._lines(depth, channels, self.tile.line)
+
+    def tiles_across(self, cols: int, channels: int) -> int:
+        if self.operation != "wgrad":
+            return super().tiles_across(cols, channels)
+        return self._lines(cols, channels, self.tile.cols * self.tile.element)
 
     def work(self, gpu: Gpu, tiles: int, k_tiles: float, around: float, filled: tuple[float, float]) -> float:
         """What comes from L2 comes while tiles are stored, too."""

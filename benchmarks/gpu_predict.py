@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from case_kinds import Block, Case, Conv, Dense
 from gpu_choice import Plan, Product, array_sizes, block_plan, conv_plan, phases, product, unpool_wgrad_plan
 from gpu_model import Gpu, Kernel, PatchKernel, TmaKernel
-from gpu_tile import Tile
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
 
@@ -73,7 +72,7 @@ def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None =
     x, y, w = array_sizes(conv)
     w_bytes = w * (4 if operation.endswith("wgrad") else tile.element)
     moved = (x * tile.element + (y * tile.element if y_bytes is None else y_bytes) + w_bytes) / gpu.copy
-    filled = _filled(tile, product(conv, operation, tile.precision))
+    filled = _filled(plan.kernel, product(conv, operation, tile.precision))
     work = _work(plan, conv, operation)
     waves = [math.ceil(blocks / gpu.sms) for blocks, _ in work]
     k_tiles = sum(count * each for count, (_, each) in zip(waves, work, strict=True)) / sum(waves)
@@ -85,9 +84,10 @@ def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None =
     return Step(max(computed, moved) + summed, bound, plan, sum(blocks for blocks, _ in work))
 
 
-def _filled(tile: Tile, wanted: Product) -> tuple[float, float]:
+def _filled(kernel: Kernel, wanted: Product) -> tuple[float, float]:
     """Rows and columns of a tile that exist, on average."""
-    return wanted.rows / math.ceil(wanted.rows / tile.rows), wanted.cols / math.ceil(wanted.cols / tile.cols)
+    across = kernel.tiles_across(wanted.cols, wanted.channels)
+    return wanted.rows / math.ceil(wanted.rows / kernel.tile.rows), wanted.cols / across
 
 
 def _work(plan: Plan, conv: Conv, operation: str) -> list[tuple[int, float]]:

@@ -47,7 +47,9 @@ def test_plans_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch
             assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
 
 
-@pytest.mark.parametrize(("operation", "of"), [("fprop", "conv2d"), ("dgrad", "conv_transpose2d")])
+@pytest.mark.parametrize(
+    ("operation", "of"), [("fprop", "conv2d"), ("dgrad", "conv_transpose2d"), ("wgrad", "conv2d_weight_grad")]
+)
 def test_splits_of_tma_are_those_of_the_kernels(emulated, recorded, operation, of):
     kernels = [kernel for kernel in recorded if kernel.tile.is_tma]
     for case in CONVS:

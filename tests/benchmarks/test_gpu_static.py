@@ -134,6 +134,19 @@ def test_kernels_fed_by_the_tensor_memory_accelerator():
         assert long.serves(1, 9 * channels, channels) == (expected[0] <= expected[1])
 
 
+def test_a_weight_gradient_fed_by_the_tensor_memory_accelerator():
+    """Its columns are lines of one tap each, its depth pixels."""
+    names = [f"void wgrad_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4>, {line}>(TensorMap)" for line in (64, 128)]
+    long, short = gpu_model.kernels([code(["HGMMA.64x128x16.F32.BF16"] * 8)] * 2, names)
+    assert (long.name, long.operation) == ("wgrad bf16 tma 192x256, lines of 128 B", "wgrad")
+    assert long.dynamic_shared == 4 * (448 * 128 + 16)
+    for channels, expected in ((8, (3, 2)), (64, (3, 3)), (96, (5, 4)), (128, (5, 5))):
+        assert tuple(one.tiles_across(9 * channels, channels) for one in (long, short)) == expected
+        assert tuple(one.k_tiles(1000, channels) for one in (long, short)) == (16, 16)
+        assert long.serves(1, 9 * channels, channels) == (channels % 64 == 0)
+        assert short.serves(1, 9 * channels, channels) == (channels % 64 > 0)
+
+
 def test_a_kernel_of_fmas():
     """A fourth of the depth in the loop that repeats."""
     kernel = gpu_model.Kernel.parse(code(["IMAD.WIDE"] * 20, ["FFMA"] * 128 + ["LDS.128"] * 12), WGRAD)
