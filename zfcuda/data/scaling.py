@@ -1,4 +1,4 @@
-"""Images in another size: the pixels that Pillow's `ImageOps.fit` gives, in a quarter of its time.
+"""Images in another size: the pixels that Pillow's `ImageOps.fit` gives, in a fifth of its time (Zen 5, AVX-512).
 
 Pillow filters an image pixel by pixel, which takes longer than to decode a JPEG of 500 x 375 pixels; here vectors do
 (csrc/cpu/resample.cpp), with the same weights, cut to as many bits, and sums rounded at the same places. The order of
