@@ -125,6 +125,14 @@ OPERATIONS = {
         "c = Conv (x, w)\nf = ReduceMean <axes=[2, 3], keepdims=0> (c)\n" + FC,
         {"w": w(4, 3, 3, 3), "fc": w(5, 4)},
     ),
+    "sum": (
+        "c = Conv (x, w)\nf = ReduceSum <keepdims=0> (c, axes)\n" + FC,
+        {"w": w(4, 3, 3, 3), "axes": ints(2, 3), "fc": w(5, 4)},
+    ),
+    "maximum": (
+        "c = Conv (x, w)\nr = ReduceMax <axes=[3]> (c)\nf = ReduceMax <axes=[2, -1], keepdims=0> (r)\n" + FC,
+        {"w": w(4, 3, 3, 3), "fc": w(5, 4)},
+    ),
     "mean of rows": (
         "c = Conv (x, w)\nr = Reshape (c, three)\nf = ReduceMean <axes=[-1], keepdims=0> (r)\n" + FC,
         {"w": w(4, 3, 3, 3), "three": ints(0, 4, -1), "fc": w(5, 4)},

@@ -45,6 +45,21 @@ READ = {
     "mean of columns, then of rows": lambda x, y, fc: x.mean(-2, keepdim=True).mean(-1, keepdim=True).flatten(1),
     "mean of rows alone": lambda x, y, fc: x.mean(3).flatten(1),
     "mean of some channels": lambda x, y, fc: y.flip(1)[:, 1:4].mean(2).flatten(1),
+    "sum of maps": lambda x, y, fc: x.sum((2, 3)),
+    "sum of rows, then of columns": lambda x, y, fc: x.sum(3, keepdim=True).sum(2).flatten(1),
+    "sum of rows alone": lambda x, y, fc: x.sum(-1).flatten(1),
+    "largest of maps": lambda x, y, fc: y.amax((2, 3)),
+    "largest of columns, then of rows": lambda x, y, fc: y.amax(2, keepdim=True).amax(3).flatten(1),
+    "largest of rows alone": lambda x, y, fc: y.amax(3).flatten(1),
+    "every second pixel": lambda x, y, fc: y[:, :, ::2, ::2].relu().mean((2, 3)),
+    "every third row of some channels": lambda x, y, fc: y.flip(1)[:, 1:4, ::3].relu().mean((2, 3)),
+    "the first column": lambda x, y, fc: y[..., ::6].relu().mean((2, 3)),
+    "a shortcut with channels of zeros": lambda x, y, fc: (
+        (F.pad(y[:, :, ::2, ::2], (0, 0, 0, 0, 2, 3)) + F.avg_pool2d(torch.cat([x, y], 1), 2, ceil_mode=True))
+        .relu()
+        .mean((2, 3))
+    ),
+    "channels of zeros behind": lambda x, y, fc: F.pad(y, (0, 0, 0, 0, 0, 5)).relu().mean((2, 3)),
     "sum with a factor": lambda x, y, fc: torch.add(x, y, alpha=0.5).mean((2, 3)),
     "sum in place with a factor": lambda x, y, fc: x.add_(y, alpha=-2).relu().mean((2, 3)),
     "difference with a factor": lambda x, y, fc: torch.sub(x, y, alpha=3).relu().mean((2, 3)),

@@ -293,10 +293,14 @@ def _channel_shuffle(a: Arguments) -> _Made:
     return "channel_shuffle", [a.tensor("self")], {"groups": a("groups")}
 
 
-def _mean(a: Arguments) -> _Made:
-    dims = a("dim")
-    axes = [] if dims is None else [a.integers("axes", *(dims if isinstance(dims, list) else [dims]))]
-    return "mean", [a.tensor("self"), *axes], {"keepdims": a("keepdim", False)}
+def _reduction(op: str) -> Callable[[Arguments], _Made]:
+    def made(a: Arguments) -> _Made:
+        dims = a("dim")
+        dims = dims if isinstance(dims, list) else [] if dims is None else [dims]
+        axes = [a.integers("axes", *dims)] if dims else []  # none: all of them
+        return op, [a.tensor("self"), *axes], {"keepdims": a("keepdim", False)}
+
+    return made
 
 
 def _softmax(a: Arguments) -> _Made:
@@ -326,6 +330,7 @@ CALLS: dict[str, Callable[[Arguments], _Made]] = {
     "addmm": _addmm,
     "alias": _same,
     "alpha_dropout": _same,
+    "amax": _reduction("largest"),
     "avg_pool1d": _avgpool,
     "avg_pool2d": _avgpool,
     "avg_pool3d": _avgpool,
@@ -361,7 +366,7 @@ CALLS: dict[str, Callable[[Arguments], _Made]] = {
     "max_pool1d": _maxpool,
     "max_pool2d": _maxpool,
     "max_pool2d_with_indices": _maxpool,
-    "mean": _mean,
+    "mean": _reduction("mean"),
     "mm": _matmul("mat2"),
     "mul": _binary("mul"),
     "narrow": _narrow,
@@ -384,6 +389,7 @@ CALLS: dict[str, Callable[[Arguments], _Made]] = {
     "split_with_sizes": _split,
     "squeeze": _squeeze,
     "sub": _binary("sub"),
+    "sum": _reduction("total"),
     "t": _transpose,
     "threshold": _threshold,
     "to": _converted,

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..nn import Architecture, Network, number_blocks
-from ..nn.layers import BatchNormSpec, FlattenSpec, LayerSpec, PermuteSpec, SliceSpec
+from ..nn.layers import AvgPoolSpec, BatchNormSpec, FlattenSpec, LayerSpec, PermuteSpec, SliceSpec
 from ..nn.span import Shape
 from .graph import Unsupported
 from .tensors import Tensor
@@ -85,9 +85,14 @@ class Builder:
         """The tensor (K, H, W) as all that a layer makes, in its order, with a layer more if that is necessary. Padding
         around it and its head stay."""
         order = tensor.channel_order()
+        if order is None and (steps := tensor.steps()) is not None:
+            sampled = self.add(AvgPoolSpec, tensor.by or name, [tensor], window=1, stride=steps)
+            order = tensor.places[:, 0, 0]
+            tensor = dataclasses.replace(tensor, layer=sampled.layer, shape=sampled.shape, table=sampled.places[order])
         if order is None:
             raise Unsupported(
-                f"a tensor of {('N', *tensor.dims)} must be maps (N, C, H, W), whole channels of what a layer makes"
+                f"a tensor of {('N', *tensor.dims)} must be maps (N, C, H, W), channels of what a layer makes, whole "
+                f"or at every so manyth row and column"
             )
         made = self._some_of(tensor, order, name)
         return dataclasses.replace(made, padding=tensor.padding, fill=tensor.fill, head=tensor.head)

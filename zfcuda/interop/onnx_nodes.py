@@ -166,9 +166,12 @@ def _softmax(node: Translation) -> _Translated:
     return "softmax", {"axis": node("axis", 1 if older else -1), "flattens": older}
 
 
-def _mean(node: Translation) -> _Translated:
-    node.as_inputs(axes=np.int64)
-    return "mean", {"keepdims": node("keepdims", 1)}
+def _reduction(op: str) -> Callable[[Translation], _Translated]:
+    def translated(node: Translation) -> _Translated:
+        node.as_inputs(axes=np.int64)
+        return op, {"keepdims": node("keepdims", 1)}
+
+    return translated
 
 
 def _clip(node: Translation) -> _Translated:
@@ -242,7 +245,9 @@ NODES: dict[str, Callable[[Translation], _Translated]] = {
     "PRelu": _plain("prelu"),
     "Pad": _pad,
     "Pow": _plain("pow"),
-    "ReduceMean": _mean,
+    "ReduceMax": _reduction("largest"),
+    "ReduceMean": _reduction("mean"),
+    "ReduceSum": _reduction("total"),
     "Relu": _plain("relu"),
     "Reshape": _plain("reshape", allowzero=("allowzero", 0)),
     "Shape": _plain("shape", start=("start", 0), end=("end", None)),

@@ -260,6 +260,13 @@ def _computed(builder: Builder, function: Callable[[], Any], operands: Sequence[
         return np.asarray(function())
 
 
+def _total(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    """The sum over whole maps, or over their height or width: so many times the mean."""
+    made = WINDOWS["mean"](builder, node, operands)
+    count = math.prod(tensor_of(operands[0]).dims) // math.prod(made.dims)
+    return _affine(builder, node, made, float(count), 0.0) if count > 1 else made
+
+
 def _concat(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
     axis = node.attributes["axis"]
     if all(isinstance(one, np.ndarray) for one in operands):
@@ -321,6 +328,7 @@ OPERATIONS: dict[str, Callable[[Any, Node, Sequence[Any]], Any]] = {
     "div": _quotient,
     "neg": _negative,
     "pow": _power,
+    "total": _total,
     "concat": _concat,
     "softmax": _softmax,
     "sigmoid": _sigmoid,

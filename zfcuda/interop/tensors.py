@@ -93,6 +93,24 @@ class Tensor(Brief):
         pixels = np.arange(height * width, dtype=np.int32).reshape(1, height, width) * channels
         return order if np.array_equal(self.table, order[:, None, None] + pixels) else None
 
+    def steps(self) -> tuple[int, int] | None:
+        """Of maps (K, P, Q) that are some of the layer's channels at every so manyth row and column, from the first on:
+        these two numbers; None if they are not."""
+        if self.table is None or self.table.ndim != 3 or len(self.shape) != 3 or not self.table.size:
+            return None
+        height, width, channels = self.shape
+        _, rows, columns = self.table.shape
+        down, across = -(-height // rows), -(-width // columns)
+        if rows > 1:
+            down = int(self.table[0, 1, 0] - self.table[0, 0, 0]) // (width * channels)
+        if columns > 1:
+            across = int(self.table[0, 0, 1] - self.table[0, 0, 0]) // channels
+        pixels = np.arange(height * width, dtype=np.int32).reshape(1, height, width) * channels
+        order = self.table[:, :1, :1]
+        if down < 1 or across < 1 or order.max() >= channels:
+            return None
+        return (down, across) if np.array_equal(self.table, order + pixels[:, ::down, ::across]) else None
+
     def per_channel(self, numbers: np.ndarray, batch: int) -> np.ndarray:
         """Numbers that the model combines with the tensor by its rules of broadcasting, as one for each channel (or
         unit) of the layer. float32 (C,)."""

@@ -1,4 +1,4 @@
-"""Convolutions, pools, means and padding of a model, as layers.
+"""Convolutions, pools, means, maxima and padding of a model, as layers.
 
 Signals, (N, C, W) in a model, are maps of height 1 here.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..nn.layers import AvgPoolSpec, ClipSpec, ConvSpec, LayerSpec, MaxPoolSpec
+from ..nn.layers import AvgPoolSpec, BatchNormSpec, ClipSpec, ConcatSpec, ConvSpec, LayerSpec, MaxPoolSpec
 from .builder import Builder
 from .graph import Node, Unsupported
 from .rearranging import floats, integers, known, tensor_of
@@ -127,9 +127,7 @@ def _adaptive_pool(builder: Builder, node: Node, operands: Sequence[Any]) -> Ten
     if window == (1, 1):
         return as_it_was(x, signal)
     if not node.attributes["mean"]:
-        if math.prod(window) > _SWITCHES:
-            raise Unsupported(f"a max pool's window has at most {_SWITCHES} cells, got {window[0]} x {window[1]}")
-        made = builder.add(MaxPoolSpec, node.name, [x], window=_short(window), stride=_short(window))
+        made = _largest_of(builder, node, x, window)
     elif size == (1, 1):
         made = builder.add(AvgPoolSpec, node.name, [x])
     else:
@@ -139,6 +137,28 @@ def _adaptive_pool(builder: Builder, node: Node, operands: Sequence[Any]) -> Ten
 
 def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     """Over whole maps, or over their height or width."""
+    return _reduced(builder, node, operands, _mean_of)
+
+
+def _largest(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    """Likewise the maximum."""
+    return _reduced(builder, node, operands, _largest_of)
+
+
+def _mean_of(builder: Builder, node: Node, x: Tensor, window: tuple[int, int]) -> Tensor:
+    if window == x.shape[:2]:
+        return builder.add(AvgPoolSpec, node.name, [x])
+    return builder.add(AvgPoolSpec, node.name, [x], window=window, stride=window)
+
+
+def _largest_of(builder: Builder, node: Node, x: Tensor, window: tuple[int, int]) -> Tensor:
+    if math.prod(window) > _SWITCHES:
+        raise Unsupported(f"a max pool's window has at most {_SWITCHES} cells, got {window[0]} x {window[1]}")
+    return builder.add(MaxPoolSpec, node.name, [x], window=_short(window), stride=_short(window))
+
+
+def _reduced(builder: Builder, node: Node, operands: Sequence[Any], pool: Callable[..., Tensor]) -> Tensor:
+    """Whole maps, or their height or width, to one number. pool: does it, of (builder, node, maps, window)."""
     x, *rest = operands
     x = tensor_of(x)
     axes = rest[0] if rest and rest[0] is not None else None
@@ -147,10 +167,10 @@ def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     if node.attributes.get("spatial"):
         chosen = set(range(2, rank))
     if 0 in chosen:
-        raise Unsupported("a mean must leave the images of a batch apart")
+        raise Unsupported("means, sums and maxima must leave the images of a batch apart")
     reduced = sorted(axis - 1 for axis in chosen)
     if reduced in ([1], [2]) and len(x.dims) == 3 and x.channel_order() is not None:
-        return _mean_along(builder, node, x, reduced[0])
+        return _reduced_along(builder, node, x, reduced[0], pool)
     kept = [axis for axis in range(len(x.dims)) if axis not in reduced]
     places = x.places.transpose([*kept, *reduced]).reshape(*(x.dims[axis] for axis in kept), -1)
     channels = x.shape[-1]
@@ -159,22 +179,21 @@ def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     order = rows[:, 0]
     whole = np.arange(pixels, dtype=np.int32) * channels
     if rows.shape[1] != pixels or not np.array_equal(rows, order[:, None] + whole):
-        raise Unsupported("means are read over height, width or both, of all of a map")
+        raise Unsupported("means, sums and maxima are read over height, width or both, of all of a map")
     made = Tensor(x.layer, x.shape)
     if pixels > 1:
-        made = builder.add(AvgPoolSpec, node.name, [made])
+        made = pool(builder, node, made, made.shape[:2])
     dims = tuple(1 if axis in reduced else size for axis, size in enumerate(x.dims))
     dims = dims if node.attributes.get("keepdims") else tuple(x.dims[axis] for axis in kept)
     return made.rearranged(order.astype(np.int32).reshape(dims or (1,)))
 
 
-def _mean_along(builder: Builder, node: Node, x: Tensor, axis: int) -> Tensor:
-    """Over one axis of maps (C, H, W)."""
+def _reduced_along(builder: Builder, node: Node, x: Tensor, axis: int, pool: Callable[..., Tensor]) -> Tensor:
+    """One axis of maps (C, H, W)."""
     made = builder.maps(x, node.name)
     size = x.dims[axis]
     if size > 1:
-        window = (size, 1) if axis == 1 else (1, size)
-        made = builder.add(AvgPoolSpec, node.name, [made], window=window, stride=window)
+        made = pool(builder, node, made, (size, 1) if axis == 1 else (1, size))
     return made if node.attributes.get("keepdims") else made.rearranged(made.places.squeeze(axis))
 
 
@@ -190,8 +209,10 @@ def _pad(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
         raise Unsupported(f"padding must be by a constant, not {node.attributes['mode']}")
     sides = {axis: (0, 0) for axis in range(rank)}
     sides |= {axis % rank: (numbers[i], numbers[i + len(axes)]) for i, axis in enumerate(axes)}
+    if rank == 4 and any(sides[1]) and not any(any(sides[axis]) for axis in (0, 2, 3)) and min(numbers) >= 0:
+        return _channels_around(builder, node, x, sides[1], fill)
     if rank not in (3, 4) or any(any(sides[axis]) for axis in (0, 1)) or min(numbers) < 0:
-        raise Unsupported("padding must be of the height and width of maps, not negative")
+        raise Unsupported("padding must be of the height and width of maps, or of their channels, not negative")
     if not any(numbers):
         return x
     if x.padding != NO_PADDING and x.fill != fill:
@@ -199,6 +220,22 @@ def _pad(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     around = sides[rank - 2] if rank == 4 else (0, 0)
     padding = _both(x.padding, (*around, *sides[rank - 1]))
     return dataclasses.replace(x, padding=padding, fill=fill)
+
+
+def _channels_around(builder: Builder, node: Node, x: Tensor, counts: tuple[int, int], fill: float) -> Tensor:
+    """So many channels of zeros before and behind those of the maps, as of a residual block without projection (He et
+    al. 2016, option A): some of the maps, times a factor of zero that is fixed."""
+    if fill != 0 or x.padding != NO_PADDING:
+        raise Unsupported("channels are added to maps without padding, and of zeros only")
+    x = builder.maps(x, node.name)
+    if max(counts) > x.shape[2]:
+        raise Unsupported(f"at most as many channels of zeros are added as there are, {x.shape[2]}; got {max(counts)}")
+    part = builder.maps(x.rearranged(x.places[: max(counts)]), node.name)
+    arrays = {name: np.zeros(max(counts), np.float32) for name in ("weight", "bias", "running_mean", "running_var")}
+    arrays["running_var"] += 1
+    zeros = builder.add(BatchNormSpec, f"{node.name}.zeros", [part], arrays, eps=0.0, frozen=True)
+    before, behind = ([builder.maps(zeros.rearranged(zeros.places[:n]), node.name)] if n else [] for n in counts)
+    return builder.add(ConcatSpec, node.name, [*before, x, *behind])
 
 
 def _is_rectified(builder: Builder, layer: str) -> bool:
@@ -283,5 +320,6 @@ WINDOWS: dict[str, Callable[[Any, Node, Sequence[Any]], Any]] = {
     "avgpool": _avgpool,
     "adaptive_pool": _adaptive_pool,
     "mean": _mean,
+    "largest": _largest,
     "pad": _pad,
 }
