@@ -352,3 +352,14 @@ def test_variances_that_are_negative():
     module[1].running_var[2] = -1
     with pytest.raises(ValueError, match=r"running_var \+ eps must be positive, got -1 \+ 1e-05"):
         interop.from_module(module, (6, 6, 3))
+
+
+def test_normalisation_that_learns_nothing():
+    """Its 1 and 0 are no parameters, here or there, and a constant factor behind it is none of its own."""
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False)).eval()
+    net = interop.from_module(module, (6, 6, 3))
+    assert list(net.parameters()) == ["0.weight", "0.bias"]
+    assert set(net.state()) == {f"1.{name}" for name in ("weight", "bias", "running_mean", "running_var")}
+    assert set(interop.to_module(net).state_dict()) == set(module.state_dict())
+    scaled = interop.from_module(Wrong(lambda x: 2 * module[1](x)), (6, 6, 3))
+    assert [layer.frozen for layer in scaled.layers.values() if layer.kind == "batchnorm"] == [False, True]
