@@ -148,7 +148,7 @@ def test_what_no_window_reaches_does_not_count(kernels, force_plan, tile, c, r, 
 
 
 @pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (5, 1), (2, 31), (3, 43), (8, 8), (9, 15)])
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (1, 33), (5, 1), (2, 20), (2, 31), (3, 43), (8, 8), (9, 15)])
 def test_k_tiles_begin_anywhere_in_an_image(kernels, force_plan, tile, size):
     """Of a weight gradient: after any number of images, rows and pixels, and with strides."""
     can_run(kernels)

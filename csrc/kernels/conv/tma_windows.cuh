@@ -24,7 +24,7 @@ struct WindowPlace {
     }
 
     // To the window that comes as many later as `step` is the number of.
-    __device__ void advance(const TmaWindows& windows, const WindowPlace& step) {
+    __device__ void move(const TmaWindows& windows, const WindowPlace& step) {
         q += step.q;
         p += step.p;
         n += step.n;

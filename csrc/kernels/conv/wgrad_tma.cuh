@@ -50,7 +50,7 @@ class WgradCopies {
             line.advance();
         }
         pixel_ += kTmaDepth;
-        place_.advance(windows_, step_);
+        place_.move(windows_, step_);
     }
 
   private:
