@@ -225,14 +225,20 @@ template <class Tile>
 Plan plan_tile(const Product& product) {
     const int tiles = count_tiles<Tile>(product), whole = tiles_of_full_waves(tiles);
     if (whole == tiles) return plan_splits<Tile>(product, 1);
-    const int most = count_k_tiles<Tile>(product) / kMinKTilesPerSplit;
+    const int sms = simt::multiprocessors(), k_tiles = count_k_tiles<Tile>(product);
     const auto filling = [&](int waves) {
-        return std::min(waves * simt::multiprocessors() / (tiles - whole), most);
+        return std::min(waves * sms / (tiles - whole), k_tiles / kMinKTilesPerSplit);
+    };
+    // Of the busiest SM. More splits that leave it as many cost more.
+    const auto k_tiles_of_splits = [&](int splits) {
+        const int per_split = divide_up(k_tiles, splits);
+        return divide_up((tiles - whole) * divide_up(k_tiles, per_split), sms) * per_split;
     };
     Plan best = plan_splits<Tile>(product, whole > 0 ? 1 : filling(blocks_on_sm<Tile>(product)));
     for (int waves = 1; waves <= kMostWaves; ++waves) {
         const int splits = filling(waves);
-        if (splits <= best.splits) continue;
+        if (splits <= best.splits || k_tiles_of_splits(splits) >= k_tiles_of_splits(best.splits))
+            continue;
         const Plan plan = plan_splits<Tile>(product, splits);
         if (plan.cost < best.cost) best = plan;
     }
