@@ -139,7 +139,10 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         const int k = first_row + row;
         return k < end_k ? static_cast<std::uint32_t>(k) * cols : kNoRow;
     };
-    store_part<Tile, Loop>(work, index, acc, offset, first_col, cols, epilogue, dw);
+    // Computed again, so that nothing of it takes registers during the main loop.
+    unsigned part = blockIdx.x;
+    asm volatile("" : "+r"(part));
+    store_part<Tile, Loop>(work, work.at(part), acc, offset, first_col, cols, epilogue, dw);
 }
 
 template <class Tile, class A, int V, class T>
