@@ -112,8 +112,21 @@ class PixelWindows {
     int r_, s_, c_;  // the tap, relative to stride * the pixel's row and column
 };
 
+// Blocks that an SM is to hold at once. On compute capability 12.0, whose SMs have 100 KB of shared
+// memory, no more than find room: registers would be spilled for nothing.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+template <class Tile, std::size_t Bytes>
+constexpr int kWgradBlocks =
+    std::max(1, std::min(Tile::kMinBlocks, static_cast<int>((100 << 10) / (Bytes + 1024))));
+#else
+template <class Tile, std::size_t Bytes>
+constexpr int kWgradBlocks = Tile::kMinBlocks;
+#endif
+
 template <class Tile, class A, int V>
-__global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
+__global__ void __launch_bounds__(
+    Tile::kThreads,
+    (kWgradBlocks<Tile, Tile::template Loop<A, PixelWindows<Tile, typename A::Index, V>>::kBytes>))
     wgrad_kernel(ConvShape shape, typename A::Index pixel_index, int pixels,
                  const typename Tile::Element* x, typename A::Source dy, Epilogue<float> epilogue,
                  float* dw, TiledWork work) {
