@@ -59,7 +59,7 @@ def scaled(by):
 
     def instead(conv2d, arguments):
         conv2d(*arguments)
-        y = arguments[7]
+        y = arguments[8]
         y[0, 2, 3, 4] *= by
 
     return instead
@@ -72,7 +72,7 @@ def held(backend):
     shape = CONV.key(backend)[2]
     before = backend.module.debug.variants()
     bf16 = backend.module.bf16
-    backend.run(bf16.conv2d, (shape, x, w, None, None, None, False, y), (bf16.conv2d_workspace, shape))
+    backend.run(bf16.conv2d, (shape, x, w, None, None, None, False, CONV.w[0], y), (bf16.conv2d_workspace, shape))
     return "".join(name for name, n in backend.module.debug.variants().items() if n > before.get(name, 0))
 
 
@@ -232,7 +232,7 @@ def test_rounding_is_allowed(backend, spoil):
 
     def instead(conv2d, arguments):
         conv2d(*arguments)
-        arguments[7].view(np.uint16)[1, 2, 3, 4] += 1
+        arguments[8].view(np.uint16)[1, 2, 3, 4] += 1
 
     spoil(instead)
     assert kernel_checks.fault(backend, KERNEL) == ""

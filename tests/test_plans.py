@@ -15,7 +15,7 @@ from zfcuda.plans import Plan, Problem
 
 CONV = Problem("conv2d", "fp32", (1, 6, 6, 8), (8, 3, 3, 8), (1, 1), (1, 1))
 BLOCK = replace(CONV, operation="conv2d_relu_pool", window=(3, 3), pool_stride=(2, 2), pool_padding=(1, 1))
-PARTIAL_SUMS = 64 * (4 + 3 * 4 * 32)  # bytes, of the one tile of 64 x 32: where a row begins, and its sums
+PARTIAL_SUMS = 64 * (8 + 3 * 4 * 32)  # bytes, of the one tile of 64 x 32: where a row is, and its sums
 PLANS = [Plan(CONV, "ffma 64x32", 3, 0.5, 0.75), Plan(BLOCK, "composed", 1, 1.25, 1.5)]
 
 

@@ -212,7 +212,8 @@ def _launcher(backend: Backend, kernel: Kernel, shape: Any, x_shape: _Four, w_sh
         return backend.xp.asarray(values.view(np.uint8)).view(dtype)  # CuPy takes no bfloat16 from the host
 
     x, w, y = normal(x_shape), normal(w_shape), normal(shape.output)
-    conv2d = kernels.conv2d, kernels.conv2d_workspace, (x, w, None, None, None, False), shape.output, dtype
+    of_conv2d = x, w, None, None, None, False, w_shape[0]
+    conv2d = kernels.conv2d, kernels.conv2d_workspace, of_conv2d, shape.output, dtype
     transpose = kernels.conv_transpose2d, kernels.conv_transpose2d_workspace, (y, w), x_shape, dtype
     weight_grad = kernels.conv2d_weight_grad, kernels.conv2d_weight_grad_workspace, (x, y), w_shape, FLOAT32
     operation, workspace, inputs, sizes, made = {

@@ -127,7 +127,7 @@ def test_whole_tiles_need_no_workspace(splits):
         for multiprocessors, split in ((132, 3), (4, 3), (3, 0), (2, 1), (1, 0)):
             module.debug.configure(multiprocessors=multiprocessors)
             module.set_plan(*problem, "ffma 64x32", splits)
-            expected = 4 * split * 64 * (1 + 32 * splits)
+            expected = split * 64 * (8 + 4 * 32 * splits)
             assert module.fp32.conv2d_workspace(problem[2]) == expected, multiprocessors
     finally:
         module.clear_plans()

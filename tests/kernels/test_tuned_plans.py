@@ -30,7 +30,7 @@ def shape_of(module):
 
 def partial_sums(splits):
     """Bytes, of the three tiles of 64 x 32 that this convolution has: where a row begins, and its sums."""
-    return 3 * 64 * (4 + splits * 4 * 32)
+    return 3 * 64 * (8 + splits * 4 * 32)
 
 
 def pool_of(module):
