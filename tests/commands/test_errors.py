@@ -36,6 +36,11 @@ def test_a_file_that_is_no_checkpoint(folder, tmp_path, capsys):
     assert "x.safetensors" in line
 
 
+def test_a_model_that_is_not_imported(tmp_path, capsys):
+    (tmp_path / "net.onnx").write_bytes(b"hello")
+    assert "`zfcuda import` makes one of it" in fails(capsys, "info", tmp_path / "net.onnx")
+
+
 def test_a_network_without_preprocessing(folder, tmp_path, capsys):
     Network(models.zfnet_small_architecture(2, (28, 28, 3))).save(tmp_path / "net.safetensors")
     line = fails(capsys, "visualize", tmp_path / "net.safetensors", "--data", folder, "--out", tmp_path)

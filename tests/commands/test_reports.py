@@ -6,7 +6,9 @@ import shutil
 
 import numpy as np
 
-from zfcuda.nn import load
+from zfcuda.data import Preprocess
+from zfcuda.nn import Network, load
+from zfcuda.nn.architecture import Architecture, ConvSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
 
 from .conftest import run
 
@@ -96,6 +98,33 @@ def test_occlude_with_a_fill(trained, folder, tmp_path):
         assert str(one["fill"]) == {"-1": "-1.0"}.get(fill, fill.split()[0])
         found[fill] = str(one["probability"])
     assert len(set(found.values())) == len(found)
+
+
+FIRST = ConvSpec("conv1", 4, 3, 2), ReLUSpec("relu1")
+
+
+def save(directory, *layers):
+    """The network of these layers, which has preprocessing."""
+    net = Network(Architecture((28, 28, 3), layers))
+    net.preprocess = Preprocess.by_channel((28, 28))
+    net.save(directory / "net.safetensors")
+    return directory / "net.safetensors"
+
+
+def test_where_there_are_no_switches_the_page_says_so(folder, tmp_path):
+    net = save(tmp_path, *FIRST, MaxPoolSpec("pool1", 2), ConvSpec("conv2", 2, 3), FullyConnectedSpec("fc3", 2))
+    words = ("--data", folder, "--maps", 1, "--top", 2, "--no-sanity", "--quiet", "--out", tmp_path / "out")
+    for layers, rule, told in (("conv1", "deconvnet", 1), ("conv1", "gradient", 0), ("conv2", "deconvnet", 0)):
+        assert run("visualize", net, *words, "--layers", layers, "--rule", rule) == 0
+        assert report(tmp_path / "out")[0].count("no max pooling below this layer") == told
+
+
+def test_faithfulness_of_maps(folder, tmp_path):
+    """A class is a pixel of a map, as `predict` counts."""
+    net = save(tmp_path, *FIRST, ConvSpec("conv2", 3, 3, stride=4))
+    words = ("--image", folder / "test" / "red <b>" / "3.png", "--patch", 14, "--quiet", "--out", tmp_path / "out")
+    assert run("faithfulness", net, *words) == 0
+    assert set(report(tmp_path / "out")[1]["Faithfulness"]) == {"occlusion", "gradient"}
 
 
 def test_faithfulness(trained, folder, tmp_path):

@@ -141,7 +141,10 @@ def open_network(arguments: argparse.Namespace) -> Network:
     ValueError if it has no layer that --layer or --layers names."""
     net = load(arguments.checkpoint).to(device(arguments))
     if net.preprocess is None:
-        raise CheckpointError(f"{arguments.checkpoint} has no preprocessing: it was not saved by a training")
+        raise CheckpointError(
+            f"{arguments.checkpoint} has no preprocessing, by which images become inputs: training saves it, `zfcuda "
+            "import` does, and from_module takes it, as preprocess=zfcuda.data.Preprocess.by_channel(...)"
+        )
     for layer in getattr(arguments, "layers", None) or filter(None, [getattr(arguments, "layer", None)]):
         net.locate(layer)
     return net

@@ -90,6 +90,8 @@ def read_checkpoint(path: PathLike, *, others: bool = True) -> Checkpoint:
     try:
         file = safetensors.safe_open(path, framework="numpy")
     except (safetensors.SafetensorError, ValueError, OSError, TypeError) as error:
+        if path.suffix in (".onnx", ".pt2"):
+            raise CheckpointError(f"{path} is no network of zfcuda: `zfcuda import` makes one of it") from error
         raise CheckpointError(f"{path} is damaged, cut short or not a safetensors file: {error}") from error
     with file:
         header = (file.metadata() or {}).get(_KEY)

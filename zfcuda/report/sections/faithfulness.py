@@ -39,9 +39,11 @@ class _Maps(Sequence):
         if self._method == "occlusion":
             size, stride = self._square
             return occlusion(self._net, image, label, size=size, stride=stride)
-        trace, last = self._net.forward(to_device(self._net, image[None])), next(reversed(self._net.layers))
-        alone = one_hot(self._net, last, [(label, 0, 0, 1.0)])
-        return to_host(self._net.project(trace, last, alone, rule=self._method))[0]
+        trace, last = self._net.forward(to_device(self._net, image[None])), next(reversed(self._net.layers.values()))
+        *place, number = (int(at) for at in np.unravel_index(label, last.output_shape))
+        row, column = place or (0, 0)
+        alone = one_hot(self._net, last.name, [(number, row, column, 1.0)])
+        return to_host(self._net.project(trace, last.name, alone, rule=self._method))[0]
 
 
 def add_faithfulness(

@@ -22,6 +22,10 @@ from .filters import filters
 
 _LISTED = 24  # maps of a result without its images
 _TILE = 64  # pixels that the longer side of its tiles has at most
+_NO_SWITCHES = (
+    "There is no max pooling below this layer, and so no switch: what the deconvnet finds does not depend on the image "
+    "but by its strength. The rules gradient and guided look at the image's ReLUs (--rule)."
+)
 
 
 def add_visualization(
@@ -80,6 +84,8 @@ def add_visualization(
             parts.append(Note("Ranked, but not projected; the ranking is in report.json.", "warning"))
             report.add(Section(_title(net, layer), parts, numbers=top))
         else:
+            if rule == "deconvnet" and not pooled_below(net, layer):
+                parts.append(Note(_NO_SWITCHES, "warning"))
             report.add(Section(_title(net, layer), [*parts, gallery], _blurb(net, top), gallery.numbers()))
     return partly_ranked or stopped
 
@@ -153,6 +159,16 @@ def _gallery(
             else:
                 gallery.add(more)
     return steps.finish(gallery)
+
+
+def pooled_below(net: Network, layer: str) -> bool:
+    """Whether a layer is made of, or is, what a max pooling gave."""
+    inputs = dict(zip(net.layers, net.architecture.inputs(), strict=True))
+    names = {layer}
+    for name in reversed(list(net.layers)):
+        if name in names:
+            names.update(inputs[name])
+    return any(net.layers[name].kind == "pool" for name in names - {"input"})
 
 
 def _title(net: Network, layer: str) -> str:
