@@ -159,6 +159,16 @@ NETS = {
         ),
         4 + 3 + (7 + 3),
     ),
+    "read again by the next": (
+        (
+            conv("a", 5, stride=9),
+            conv("b", 2, stride=9, inputs=("input",)),
+            AddSpec("sum", inputs=("a", "a")),
+            concat("ab", "sum", "b"),
+            concat("all", "sum", "b", "ab"),
+        ),
+        (5 + 2) + (5 + 2 + 7),
+    ),
     "one pixel": (
         (conv("a", 5, 1, stride=9), conv("b", 2, stride=9, inputs=("input",)), concat("ab", "b", "a")),
         0,
@@ -192,6 +202,8 @@ def test_predictions_are_those_of_a_trace(device, copied, guarded_memory, name, 
     actual = device.numpy(net.predict(x))
     assert sum(copied) == channels
     np.testing.assert_array_equal(actual, expected)
+    alone = device.numpy(net.predict(x[:1])), device.numpy(net.forward(x[:1]).output)
+    np.testing.assert_array_equal(*alone)
 
 
 def test_a_concatenation_that_ends_the_network_stays():

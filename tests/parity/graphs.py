@@ -143,4 +143,35 @@ SPLIT = Architecture(
     initial="he",
 )
 
-NETS = {"residual": RESIDUAL, "inception": INCEPTION, "shuffle": SHUFFLE, "signal": SIGNAL, "split": SPLIT}
+# Sums whose inputs are read again later, the first, the second or both, and one of the same map twice; and one of a map
+# seen as units. A signal comes to each as it is, or reshaped.
+SUMS = Architecture(
+    (8, 9, 3),
+    (
+        ConvSpec("a", 4, 3),
+        ConvSpec("b", 4, 3, inputs=("input",)),
+        AddSpec("first", inputs=("a", "b")),
+        ConvSpec("c", 4, 3, padding=1),
+        ReLUSpec("relu"),
+        AddSpec("chain", inputs=("first", "relu")),
+        AddSpec("second", inputs=("c", "chain")),
+        AddSpec("twice", inputs=("second", "second")),
+        ConcatSpec("concat", inputs=("twice", "second", "a", "chain")),
+        ConvSpec("d", 2, 3, 2, inputs=("concat",)),
+        ReLUSpec("d.relu"),
+        FlattenSpec("d.units"),
+        FullyConnectedSpec("units", 12, inputs=("b",)),
+        AddSpec("views", inputs=("units", "d.units")),
+        FullyConnectedSpec("fc", 3),
+    ),
+    initial="he",
+)
+
+NETS = {
+    "residual": RESIDUAL,
+    "inception": INCEPTION,
+    "shuffle": SHUFFLE,
+    "signal": SIGNAL,
+    "split": SPLIT,
+    "sums": SUMS,
+}

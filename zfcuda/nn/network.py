@@ -349,15 +349,15 @@ class Network:
             if stage.name not in self._learned:
                 continue
             dy = stage.enter(arriving.pop(stage.name))
-            if stage.overwrites and _is_among(dy, arriving.values()):
+            if stage.overwrites and _is_shared(dy, arriving.values()):
                 dy = dy.copy()
             need_dx = any(name in self._learned for name in stage.inputs)
             dxs = stage.backward(dy, record, training, need_dx)
             if training.part is not None:
                 training.part.ready({name: training.gradients[name] for name in stage.parameter_names})
-            for name, dx in zip(stage.inputs, dxs, strict=need_dx):
+            for place, (name, dx) in enumerate(zip(stage.inputs, dxs, strict=need_dx)):
                 if name in self._learned:
-                    arriving[name] = _accumulated(arriving, name, dx)
+                    arriving[name] = _accumulated(arriving, name, dx, dxs[place + 1 :])
         self._statistics = training.statistics
         return loss, probabilities, training.gradients
 
@@ -388,19 +388,21 @@ def _learned_from(stages: Sequence[Stage]) -> set[str]:
     return learned
 
 
-def _is_among(array: Array, others: Iterable[Array]) -> bool:
-    return any(array is other for other in others)
+def _is_shared(array: Array, others: Iterable[Array]) -> bool:
+    """Whether the memory of an array may be that of others, too: layers pass signals on as they are, or reshaped."""
+    xp: Any = backends.array_module(array)
+    return any(xp.may_share_memory(array, other) for other in others)
 
 
-def _accumulated(arriving: Mapping[str, Array], name: str, part: Array) -> Array:
+def _accumulated(arriving: Mapping[str, Array], name: str, part: Array, others: Sequence[Array]) -> Array:
     """The gradient that arrives at a layer with one more part of it, in the memory of that part if it is nobody
-    else's."""
+    else's, neither of what arrives nor of the others, which are still to."""
     if name not in arriving:
         return part
     there = arriving[name]
     if there.dtype != part.dtype:
         there, part = ops.cast(there, np.float32), ops.cast(part, np.float32)
-    return ops.add(part, there, out=None if _is_among(part, arriving.values()) else part)
+    return ops.add(part, there, out=None if _is_shared(part, [*arriving.values(), *others]) else part)
 
 
 def load(path: PathLike) -> Network:

@@ -125,6 +125,7 @@ def _chains(stages: Sequence[Stage]) -> list[_Chain]:
             continue
         for chain in chains:
             added = _added(concat, chain[-1][0])
+            added = () if {one.name for one, _ in chain} & set(added) else added  # these lie in the array already
             if added and _is_read_apart(chain[-1][0], [stage for stage in stages if stage is not concat]):
                 chain.append((concat, added))
                 break
