@@ -93,6 +93,14 @@ def images():
     return x, torch.from_numpy(x).double().permute(0, 3, 1, 2)
 
 
+def as_file(module, folder):
+    height, width, channels = SHAPE
+    with torch.no_grad():
+        program = torch.export.export(module, (torch.zeros(2, channels, height, width),), strict=False)
+    torch.export.save(program, folder / "model.pt2")
+    return folder / "model.pt2"
+
+
 @pytest.mark.parametrize("what", READ)
 def test_outputs_and_projections(what):
     net = interop.from_module(made(READ[what]), SHAPE)
@@ -156,6 +164,39 @@ def test_what_is_written_through_a_view_is_not_lost(what):
         interop.from_module(made(in_place(WRITTEN[what])), SHAPE)
 
 
+def output_of_maps(x, y, fc):
+    y[:, :2].relu_()
+    return y
+
+
+def output_of_rows(x, y, fc):
+    rows = y.mean((2, 3))
+    rows.view(-1).relu_()
+    return rows
+
+
+@pytest.mark.parametrize("function", [output_of_maps, output_of_rows])
+def test_outputs_that_are_written_through_a_view(function, tmp_path):
+    message = r"\(output\): was changed in place through another view of it: copy one of them"
+    module = made(function)
+    with pytest.raises(ValueError, match=message):
+        interop.from_module(module, SHAPE)
+    with pytest.raises(ValueError, match=message):
+        pt2.load(as_file(module, tmp_path))
+
+
+def test_an_output_beside_one_that_is_written_through_a_view():
+    def two(x, y, fc):
+        mean = y.mean((2, 3))
+        y[:, :2].relu_()
+        return y, mean
+
+    net = interop.from_module(made(two), SHAPE, output="mean")
+    x, given = images()
+    with torch.no_grad():
+        assert relative_error(net.forward(x).output, made(two).double()(given)[1].numpy()) < 1e-5
+
+
 @pytest.mark.parametrize(
     "function", [torch.Tensor.zero_, lambda x: x.masked_fill_(x > 1, 1), lambda x: F.hardswish(x, inplace=True)]
 )
@@ -179,8 +220,5 @@ def test_numbers_that_would_be_rounded(dtype, tmp_path):
     message = rf"\(aten.to.dtype\): a tensor must stay floating-point, not become {str(dtype)[6:]}"
     with pytest.raises(ValueError, match=message):
         interop.from_module(module, SHAPE)
-    height, width, channels = SHAPE
-    program = torch.export.export(module, (torch.zeros(2, channels, height, width),), strict=False)
-    torch.export.save(program, tmp_path / "model.pt2")
     with pytest.raises(ValueError, match=message):
-        pt2.load(tmp_path / "model.pt2")
+        pt2.load(as_file(module, tmp_path))

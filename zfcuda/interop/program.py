@@ -52,7 +52,7 @@ def translate(program: Program) -> Graph:
     translation = _Translation(name, batch, program.constants)
     for call in program.calls:
         translation.add(call)
-    outputs = tuple(translation.names.get(output, output) for output in program.outputs)
+    outputs = tuple(translation.output(output) for output in program.outputs)
     return Graph(name, tuple(dims), batch, translation.nodes, translation.constants, outputs, tuple(CALLS))
 
 
@@ -107,6 +107,14 @@ class _Translation:
             self.nodes.append(Node(op, target, name, tuple(inputs), call.outputs, attributes))
             self.names |= {output: output for output in call.outputs}
         self._remember(call, plain, in_place, first)
+
+    def output(self, name: str) -> str:
+        """The graph's name of an output. One that is not followed becomes an operation that cannot be read."""
+        if name in self.changed:
+            problem = "was changed in place through another view of it: copy one of them"
+            self.nodes.append(Node(None, "output", name, (), (name,), problem=problem))
+            return name
+        return self.names.get(name, name)
 
     def _remember(self, call: Call, plain: str, in_place: bool, first: str | None) -> None:
         """Which memory the outputs are in, and what has changed in it."""
