@@ -80,6 +80,7 @@ READ = {
     "feature alpha dropout": lambda x, y, fc: F.feature_alpha_dropout(x, training=False).mean((2, 3)),
     "bounds that are tensors": lambda x, y, fc: torch.clamp(y, torch.tensor(-0.25), torch.tensor([0.5])).mean((2, 3)),
     "in place": in_place(lambda x: x.mul_(-0.5)),
+    "in place, in order": lambda x, y, fc: y.permute(0, 2, 3, 1).contiguous().relu_().mean((1, 2)),
 }
 
 
@@ -195,6 +196,33 @@ def test_an_output_beside_one_that_is_written_through_a_view():
     x, given = images()
     with torch.no_grad():
         assert relative_error(net.forward(x).output, made(two).double()(given)[1].numpy()) < 1e-5
+
+
+def pixels(y):
+    return y.mean((2, 3), keepdim=True)
+
+
+MAYBE_VIEWS = {
+    "one pixel, turned": lambda y: (pixels(y), lambda z: z.permute(0, 2, 3, 1).reshape(z.size(0), -1)),
+    "one pixel, flattened": lambda y: (pixels(y), lambda z: z.transpose(1, 3).flatten(1)),
+    "one pixel, in order": lambda y: (pixels(y), lambda z: z.transpose(2, 3).contiguous()),
+    "one group": lambda y: (y, lambda z: z.view(-1, 5, 1, 7, 6).transpose(1, 2).reshape(-1, 5, 7, 6)),
+    "one group, shuffled": lambda y: (y, nn.ChannelShuffle(1)),
+    "channels last": lambda y: (y, lambda z: z.contiguous(memory_format=torch.channels_last)),
+    "of another type": lambda y: (y, torch.Tensor.double),
+    "dropped": lambda y: (y, lambda z: F.feature_alpha_dropout(z, training=False).flatten(1)),
+}
+
+
+@pytest.mark.parametrize("what", MAYBE_VIEWS)
+def test_what_may_be_written_through_a_view(what):
+    def written(x, y, fc):
+        tensor, view = MAYBE_VIEWS[what](y)
+        view(tensor).relu_()
+        return tensor.flatten(1)
+
+    with pytest.raises(ValueError, match="changed in place through another view of it: copy one of them"):
+        interop.from_module(made(written), SHAPE)
 
 
 @pytest.mark.parametrize(

@@ -91,19 +91,20 @@ def _same(a: Arguments) -> str:
     return a.tensor("input" if "input" in a.call.arguments else "self")
 
 
-_FLOATING = ("float16", "bfloat16", "float32", "float64")
+def _maybe_copied(a: Arguments) -> _Made:
+    """By a name of its own: what is written to it may be written to the original or not."""
+    made = a.tensor("self")
+    return made if a.is_constant(made) else ("identity", [made], {})
 
 
 def _converted(a: Arguments) -> _Made:
     """What depends on the image is float32 here, whatever it is in the module."""
     made, dtype = a.tensor("self"), a("dtype")
-    if dtype is None:
-        return made
-    if a.is_constant(made):
+    if dtype is not None and a.is_constant(made):
         return "cast", [made], {"dtype": np.dtype(dtype)}
-    if dtype not in _FLOATING:
+    if dtype not in (None, "float16", "bfloat16", "float32", "float64"):
         raise ValueError(f"a tensor must stay floating-point, not become {dtype}")
-    return made
+    return _maybe_copied(a)
 
 
 def _window(a: Arguments) -> dict[str, Any]:
@@ -343,7 +344,7 @@ CALLS: dict[str, Callable[[Arguments], _Made]] = {
     "clamp_min": _bounds("min", None),
     "clone": _same,
     "constant_pad_nd": _pad,
-    "contiguous": _same,
+    "contiguous": _maybe_copied,
     "conv1d": _conv,
     "conv2d": _conv,
     "convolution": _conv,

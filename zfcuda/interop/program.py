@@ -71,7 +71,6 @@ class _Translation:
         self.names: dict[str, str] = {name: name for name in (image, *constants)}
         self.storage: dict[str, str] = dict(self.names)
         self.changed: set[str] = set()
-        self.reordered: set[str] = set()
         self.numbers: dict[str, int] = {}
 
     def add(self, call: Call) -> None:
@@ -119,12 +118,9 @@ class _Translation:
     def _remember(self, call: Call, plain: str, in_place: bool, first: str | None) -> None:
         """Which memory the outputs are in, and what has changed in it."""
         self._written(call, first, in_place)
-        copies = plain in ("reshape", "flatten", "contiguous") and first in self.reordered
+        shares = in_place or plain in _VIEWS or plain in _COPIES_IF_NEEDED
         for output in call.outputs:
-            shares = first is not None and (in_place or (plain in _VIEWS and not copies))
             self.storage[output] = self.storage[first] if shares and first is not None else output
-            if shares and (plain in _REORDERING or first in self.reordered):
-                self.reordered.add(output)
 
     def _written(self, call: Call, first: str | None, in_place: bool) -> None:
         """What other names mean from here on of a tensor that the call writes to: its first, or its `out`."""
@@ -140,12 +136,14 @@ class _Translation:
                     self.changed.add(name)
 
 
-_REORDERING = ("transpose", "permute", "t", "chunk", "split", "split_with_sizes", "slice", "select", "narrow", "expand")
 _VIEWS = (
-    *_REORDERING,
-    *("view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "contiguous", "alias", "detach", "to"),
-    *("dropout", "feature_dropout", "alpha_dropout"),
+    *("transpose", "permute", "t", "chunk", "split", "split_with_sizes", "slice", "select", "narrow", "expand"),
+    *("view", "unflatten", "squeeze", "unsqueeze", "alias", "detach"),
+    *("dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"),
 )
+# Whether these copy depends on sizes, strides and types. Their outputs have names of their own in the graph: once one
+# of the two tensors is written to, the other is not followed.
+_COPIES_IF_NEEDED = ("reshape", "flatten", "contiguous", "to", "channel_shuffle", "native_channel_shuffle")
 
 
 def _refs(values: Any) -> list[str]:
