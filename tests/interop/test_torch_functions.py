@@ -81,6 +81,7 @@ READ = {
     "bounds that are tensors": lambda x, y, fc: torch.clamp(y, torch.tensor(-0.25), torch.tensor([0.5])).mean((2, 3)),
     "in place": in_place(lambda x: x.mul_(-0.5)),
     "in place, in order": lambda x, y, fc: y.permute(0, 2, 3, 1).contiguous().relu_().mean((1, 2)),
+    "sum of another type": lambda x, y, fc: x.sum((2, 3), dtype=torch.float64),
 }
 
 
@@ -242,10 +243,17 @@ def test_results_that_are_written_into_a_given_tensor():
         interop.from_module(made(into), SHAPE)
 
 
+ROUNDED = {
+    "aten.to.dtype": lambda x, dtype: x.to(dtype),
+    "aten.sum.dim_IntList": lambda x, dtype: x.sum((2, 3), True, dtype=dtype),
+}
+
+
 @pytest.mark.parametrize("dtype", [torch.int32, torch.bool])
-def test_numbers_that_would_be_rounded(dtype, tmp_path):
-    module = made(lambda x, y, fc: x.to(dtype).float().mean((2, 3)))
-    message = rf"\(aten.to.dtype\): a tensor must stay floating-point, not become {str(dtype)[6:]}"
+@pytest.mark.parametrize("kind", ROUNDED)
+def test_numbers_that_would_be_rounded(kind, dtype, tmp_path):
+    module = made(lambda x, y, fc: ROUNDED[kind](x, dtype).float().mean((2, 3)))
+    message = rf"\({kind}\): a tensor must stay floating-point, not become {str(dtype)[6:]}"
     with pytest.raises(ValueError, match=message):
         interop.from_module(module, SHAPE)
     with pytest.raises(ValueError, match=message):

@@ -102,9 +102,13 @@ def _converted(a: Arguments) -> _Made:
     made, dtype = a.tensor("self"), a("dtype")
     if dtype is not None and a.is_constant(made):
         return "cast", [made], {"dtype": np.dtype(dtype)}
+    _check_floating(dtype)
+    return _maybe_copied(a)
+
+
+def _check_floating(dtype: str | None) -> None:
     if dtype not in (None, "float16", "bfloat16", "float32", "float64"):
         raise ValueError(f"a tensor must stay floating-point, not become {dtype}")
-    return _maybe_copied(a)
 
 
 def _window(a: Arguments) -> dict[str, Any]:
@@ -296,6 +300,7 @@ def _channel_shuffle(a: Arguments) -> _Made:
 
 def _reduction(op: str) -> Callable[[Arguments], _Made]:
     def made(a: Arguments) -> _Made:
+        _check_floating(a("dtype"))
         dims = a("dim")
         dims = dims if isinstance(dims, list) else [] if dims is None else [dims]
         axes = [a.integers("axes", *dims)] if dims else []  # none: all of them
