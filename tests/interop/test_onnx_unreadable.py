@@ -43,6 +43,16 @@ UNREADABLE = {
         SMALL | {"s": ints(-1, 80)},
         "must leave the images of a batch apart",
     ),
+    "every second image": (
+        "c = Conv (x, w)\ny = Slice (c, start, end, axis, step)",
+        SMALL | {"start": ints(0), "end": ints(100), "axis": ints(0), "step": ints(2)},
+        "along the images of a batch the step must be 1, got 2",
+    ),
+    "images the other way round": (
+        "c = Conv (x, w)\ny = Slice (c, start, end, axis, step)",
+        SMALL | {"start": ints(-1), "end": ints(-100), "axis": ints(0), "step": ints(-1)},
+        "along the images of a batch the step must be 1, got -1",
+    ),
     "a softmax inside": ("s = Softmax (x)\ny = Conv (s, w)", SMALL, "softmax is read over all outputs together"),
     "a sigmoid inside": ("s = Sigmoid (x)\ny = Conv (s, w)", SMALL, "sigmoid is read at the end of a model only"),
     "padding at the end": (

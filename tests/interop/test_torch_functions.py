@@ -45,6 +45,7 @@ READ = {
     "mean of columns, then of rows": lambda x, y, fc: x.mean(-2, keepdim=True).mean(-1, keepdim=True).flatten(1),
     "mean of rows alone": lambda x, y, fc: x.mean(3).flatten(1),
     "mean of some channels": lambda x, y, fc: y.flip(1)[:, 1:4].mean(2).flatten(1),
+    "all images": lambda x, y, fc: y[: x.size(0)].relu().mean((2, 3)),
     "sum of maps": lambda x, y, fc: x.sum((2, 3)),
     "sum of rows, then of columns": lambda x, y, fc: x.sum(3, keepdim=True).sum(2).flatten(1),
     "sum of rows alone": lambda x, y, fc: x.sum(-1).flatten(1),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["from_module"]
 
-_BATCH = 2  # of the example: 1 would be broadcast where it should not
+_BATCH = 13  # of the example: a number that no module mentions, as it may in y[:2]; 1 would be broadcast
 
 
 def from_module(

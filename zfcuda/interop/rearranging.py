@@ -169,6 +169,8 @@ def _slice(builder: Any, node: Node, array: np.ndarray, others: Sequence[Any], b
     steps = given[3] if given[3] is not None else [1] * len(starts)
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
         axis = _axis(axis, array)
+        if axis == 0 and len(array) == 1 and step != 1:  # also where a batch is of one image, and all would be taken
+            raise Unsupported(f"along the images of a batch the step must be 1, got {step}")
         size = batch if axis == 0 else array.shape[axis]
         chosen = range(size)[slice(start, None if step < 0 and end < -size else end, step)]
         if axis == 0 and batch != len(array):
