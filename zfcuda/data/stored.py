@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import ops
 from ..backends import resolve
+from ..brief import Brief
 from ..errors import DataError
 from ..ops.image import check_crops
 from ..pairs import IntPair
@@ -23,8 +24,8 @@ _CUT_SHORT = -1  # csrc/cpu/image.cpp
 _MOST_OPEN = 256  # files; systems allow a process 1,024
 
 
-@dataclass(frozen=True, eq=False)
-class StoredImages:
+@dataclass(frozen=True, eq=False, repr=False)
+class StoredImages(Brief):
     """Images uint8 (N,H,W,C) = `shape` of which nothing has been read: image i is what the file `paths[numbers[i]]`
     holds from byte `offsets[i]` on. `Preprocess.crops` takes them as it takes an array.
 
