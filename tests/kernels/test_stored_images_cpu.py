@@ -1,6 +1,7 @@
 """Crops of images in files: csrc/cpu/image.cpp, by way of zfcuda/data/stored.py."""
 
 import math
+import resource
 
 import numpy as np
 import pytest
@@ -82,7 +83,7 @@ IMAGES = (np.arange(6 * 4 * 5 * 3) % 251).astype(np.uint8).reshape(6, 4, 5, 3)
 
 @pytest.mark.parametrize("most", [0, 256], ids=["read before", "read as they are cropped"])
 def test_files_that_cannot_be_read(tmp_path, monkeypatch, most):
-    monkeypatch.setattr(stored, "_MOST_OPEN", most)
+    monkeypatch.setattr(stored, "_most_open", lambda: most)
     lying = in_files(tmp_path, IMAGES, np.random.default_rng(1))
     expected = crops(lying)
     last = max(range(6), key=lambda image: (lying.numbers[image], lying.offsets[image]))
@@ -137,3 +138,20 @@ def test_other_backends_read_first(tmp_path):
 def test_crops_that_do_not_fit(tmp_path, changes, error, message):
     with pytest.raises(error, match=message):
         crops(in_files(tmp_path, IMAGES, np.random.default_rng(3)), **changes)
+
+
+def test_more_files_than_a_process_may_open(tmp_path):
+    """They are read one after the other then."""
+    images = np.repeat(IMAGES, 20, axis=0)
+    paths = [tmp_path / f"{number}.bin" for number in range(len(images))]
+    for path, image in zip(paths, images, strict=True):
+        path.write_bytes(image.tobytes())
+    here = np.arange(len(images))
+    lying = stored.StoredImages(images.shape, paths, here, np.zeros_like(here))
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (100, before[1]))
+    try:
+        found = crops(lying)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    np.testing.assert_array_equal(found, images[:, :2, :3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,6 @@ from .names import printable
 from .threads import in_threads
 
 _CUT_SHORT = -1  # csrc/cpu/image.cpp
-_MOST_OPEN = 256  # files; systems allow a process 1,024
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,7 +56,7 @@ class StoredImages(Brief):
         and are not written to memory in between. `DataError` as of `read`."""
         backend, _ = resolve(corners=corners, mean=mean, flips=flips)
         used, file_of = np.unique(self.numbers, return_inverse=True)
-        if backend.name != "cpu" or len(used) > _MOST_OPEN:
+        if backend.name != "cpu" or len(used) > _most_open():
             images = np.empty(self.shape, np.uint8)
             self.read(images)
             return ops.crop_images(images, mean, corners, flips, size=size)
@@ -88,3 +88,9 @@ class StoredImages(Brief):
 
     def _shown(self, number: int) -> str:
         return printable(str(self.paths[number]))
+
+
+def _most_open() -> int:
+    """Files that a batch may have open at once: a quarter of what the process may, which is 1,024 by default."""
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 256 if allowed == resource.RLIM_INFINITY else min(256, allowed // 4)
