@@ -71,7 +71,7 @@ constexpr int kTapColumns = 1024;
 // Panels of 1 x 1 filters that a tile of pixels meets one after the other (16 KB, half of the
 // first-level cache), and the most columns of a large result whose lines are fetched before they are
 // written: more are faster past the caches (64 columns take 0.9 of the time, 144 take 1.15, Zen 5).
-constexpr int kPixelPanelFloats = 4 * 1024;
+constexpr int kFewPanelsFloats = 4 * 1024;
 constexpr int kFetchedColumns = 64;
 
 // Pixels of a block of a weight gradient: a panel of x, 32 x 256 floats or 32 KB, stays in the

@@ -13,49 +13,59 @@ namespace {
 using simd::kLanes;
 using simd::Vec;
 
-struct Tile {
-    const Operands* operands;
+// Tiles of one height and width, one below the other, each with some panels or products. The
+// pointers are to the first of them, whose first column is `column` of `columns`.
+struct Tiles {
+    int count, panels;
+    const float *a, *b;
     float* const* rows;
-    std::int64_t column;
-    int columns;
+    std::int64_t offset;  // of column 0 in a row
+    int column, columns;
+    std::int64_t offset_step;  // from product to product
+    int column_step;           // from panel to panel
+    int fetched_a, fetched_c;  // rows that may be fetched
+    const Operands* operands;
     const Epilogue* epilogue;
 };
 
 // Products of shallow depth are few beside what this does, so it has no branch for each vector: what
 // is not asked for is a scale of 1, a bias of -0, which changes nothing, and a floor of -infinity.
 template <int Rows, int Vectors>
-inline void write(const Tile& tile, const Vec (&acc)[Rows][Vectors]) {
-    const Epilogue& epilogue = *tile.epilogue;
+[[gnu::always_inline]] inline void write(const Tiles& tiles, float* const* rows,
+                                         std::int64_t row_offset, int column,
+                                         const Vec (&acc)[Rows][Vectors]) {
+    const Epilogue& epilogue = *tiles.epilogue;
     const Vec floor =
         simd::broadcast(epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity());
 #pragma GCC unroll 2
     for (int j = 0; j < Vectors; ++j) {
-        const int at = j * kLanes;
-        const int count = std::min(kLanes, tile.columns - at);
+        const int at = column + j * kLanes;
+        const int count = std::min(kLanes, tiles.columns - at);
         const bool whole = count == kLanes;
         const Vec scale =
             epilogue.scale ? simd::load_up_to(epilogue.scale + at, count) : simd::broadcast(1.0f);
         const Vec bias =
             epilogue.bias ? simd::load_up_to(epilogue.bias + at, count) : simd::broadcast(-0.0f);
         const auto rectified = [&](Vec v) { return v < floor ? floor : v; };  // NaN stays
-        const auto row = [&](int i) { return tile.rows[i] + tile.column + at; };
-        if (whole && !epilogue.accumulate && !epilogue.add && !epilogue.stream) {
+        const std::int64_t offset = row_offset + at;
+        if (whole && !epilogue.add && !epilogue.accumulate && !epilogue.stream) {
 #pragma GCC unroll 16
             for (int i = 0; i < Rows; ++i)
-                simd::store(row(i), rectified(acc[i][j] * scale + bias));
+                simd::store(rows[i] + offset, rectified(acc[i][j] * scale + bias));
             continue;
         }
 #pragma GCC unroll 16
         for (int i = 0; i < Rows; ++i) {
+            float* to = rows[i] + offset;
             Vec v = acc[i][j];
-            if (epilogue.accumulate) v += simd::load_up_to(row(i), count);
+            if (epilogue.accumulate) v += simd::load_up_to(to, count);
             v = v * scale + bias;
-            if (epilogue.add) v += simd::load_up_to(epilogue.added(row(i)), count);
+            if (epilogue.add) v += simd::load_up_to(epilogue.added(to), count);
             v = rectified(v);
             if (epilogue.stream && whole)
-                simd::stream(row(i), v);
+                simd::stream(to, v);
             else
-                simd::store_up_to(row(i), v, count);
+                simd::store_up_to(to, v, count);
         }
     }
 }
@@ -76,51 +86,74 @@ struct Column<kAnyStride> {
 };
 
 template <int Rows, int Vectors, int RowStride>
-void multiply(const Tile& tile) {
-    const Operands& operands = *tile.operands;
+void make_tiles(const Tiles& tiles) {
+    const Operands& operands = *tiles.operands;
+    const Epilogue& epilogue = *tiles.epilogue;
     const int a_step = operands.a_step, b_stride = operands.b_stride;
     const Column<RowStride> column(operands.row_stride);
-    Vec acc[Rows][Vectors] = {};
-    const float* b = operands.b;
-    if (const Epilogue& epilogue = *tile.epilogue; epilogue.add) {
-        for (int i = 0; i < Rows; ++i)
-            for (int j = 0; j < Vectors; ++j)
-                __builtin_prefetch(epilogue.added(tile.rows[i] + tile.column) + j * kLanes);
-    }
-    for (int run = 0; run < operands.runs; ++run) {
-        const float* a = operands.a + run * operands.run_distance;
-        for (int d = 0; d < operands.depth; ++d) {
-            Vec bd[Vectors];
+    for (int tile = 0; tile < tiles.count; ++tile) {
+        const float* first = tiles.a + std::int64_t{tile} * Rows * operands.row_stride;
+        float* const* rows = tiles.rows + tile * Rows;
+        const auto for_lines = [&](float* row, const auto& body) {
+            for (int j = 0; j < tiles.panels * Vectors; ++j)
+                body(row + tiles.offset + tiles.column + j * kLanes);
+        };
+        if (epilogue.add)
+            for (int i = 0; i < Rows; ++i)
+                for_lines(rows[i],
+                          [&](const float* to) { __builtin_prefetch(epilogue.added(to)); });
+        const int next = (tile + 1) * Rows;
+        for (int i = next; i < std::min(next + Rows, tiles.fetched_c); ++i)
+            for_lines(tiles.rows[i], [](const float* to) { __builtin_prefetch(to, 1, 3); });
+        for (int i = next; i < std::min(next + Rows, tiles.fetched_a); ++i)
+            for (int d = 0; d < operands.depth; d += kLineFloats)
+                __builtin_prefetch(tiles.a + std::int64_t{i} * operands.row_stride + d, 0, 3);
+        for (int panel = 0; panel < tiles.panels; ++panel) {
+            Vec acc[Rows][Vectors] = {};
+            const float* b = tiles.b + panel * operands.panel_distance;
+            for (int run = 0; run < operands.runs; ++run) {
+                const float* a = first + panel * operands.a_distance + run * operands.run_distance;
+                for (int d = 0; d < operands.depth; ++d) {
+                    Vec bd[Vectors];
 #pragma GCC unroll 2
-            for (int j = 0; j < Vectors; ++j)
-                bd[j] = simd::load(b + j * kLanes);
+                    for (int j = 0; j < Vectors; ++j)
+                        bd[j] = simd::load(b + j * kLanes);
 #pragma GCC unroll 16
-            for (int i = 0; i < Rows; ++i) {
-                const Vec ai = simd::broadcast(column(a, i));
+                    for (int i = 0; i < Rows; ++i) {
+                        const Vec ai = simd::broadcast(column(a, i));
 #pragma GCC unroll 2
-                for (int j = 0; j < Vectors; ++j)
-                    acc[i][j] += ai * bd[j];
+                        for (int j = 0; j < Vectors; ++j)
+                            acc[i][j] += ai * bd[j];
+                    }
+                    a += a_step;
+                    b += b_stride;
+                }
             }
-            a += a_step;
-            b += b_stride;
+            write<Rows, Vectors>(tiles, rows, tiles.offset + panel * tiles.offset_step,
+                                 tiles.column + panel * tiles.column_step, acc);
         }
     }
-    write<Rows, Vectors>(tile, acc);
 }
 
-using TileFunction = void (*)(const Tile&);
-using TileFunctions =
-    std::array<std::array<TileFunction, kTileRows>, 2>;  // [two vectors][rows - 1]
+using TileFunction = void (*)(const Tiles&);
 
-template <int RowStride, int... I>
-constexpr TileFunctions tile_functions(std::integer_sequence<int, I...>) {
-    return {{{multiply<I + 1, 1, RowStride>...}, {multiply<I + 1, 2, RowStride>...}}};
+// [rows - 1]
+struct TileFunctions {
+    std::array<TileFunction, kTileRows> wide;
+    std::array<TileFunction, kNarrowTileRows> narrow;
+};
+
+template <int Vectors, int RowStride, int... I>
+constexpr std::array<TileFunction, sizeof...(I)> functions_of(std::integer_sequence<int, I...>) {
+    return {make_tiles<I + 1, Vectors, RowStride>...};
 }
 
 // One for each of kRowStrides.
 template <std::size_t... I>
 constexpr std::array<TileFunctions, sizeof...(I)> all_tile_functions(std::index_sequence<I...>) {
-    return {tile_functions<kRowStrides[I]>(std::make_integer_sequence<int, kTileRows>())...};
+    return {TileFunctions{
+        functions_of<kPanelVectors, kRowStrides[I]>(std::make_integer_sequence<int, kTileRows>()),
+        functions_of<1, kRowStrides[I]>(std::make_integer_sequence<int, kNarrowTileRows>())}...};
 }
 
 constexpr auto kTileFunctions =
@@ -128,13 +161,38 @@ constexpr auto kTileFunctions =
 
 }  // namespace
 
-void multiply_tile(int count, const Operands& operands, float* const* rows, std::int64_t column,
-                   int columns, const Epilogue& epilogue) {
+void multiply(int count, const Operands& operands, float* const* rows, std::int64_t column,
+              int columns, const Epilogue& epilogue) {
+    if (count == 0) return;
     std::size_t layout = 0;
     while (kRowStrides[layout] != operands.row_stride && kRowStrides[layout] != kAnyStride)
         ++layout;
-    kTileFunctions[layout][columns > kLanes][count - 1](
-        {&operands, rows, column, std::min(columns, kPanel), &epilogue});
+    const bool batch = operands.products > 1;
+    if (batch || operands.panel_distance == 0) columns = std::min(columns, kPanel);
+    const int column_step = batch ? 0 : kPanel;
+    const auto make_panels = [&](const auto& functions, int first, int panels, int fetched_a) {
+        const float* b = operands.b + first * operands.panel_distance;
+        const auto make = [&](int row, int height, int count) {
+            functions[height - 1](
+                {count, panels, operands.a + std::int64_t{row} * operands.row_stride, b, rows + row,
+                 column, first * kPanel, columns, operands.c_distance, column_step, fetched_a - row,
+                 epilogue.fetched_rows - row, &operands, &epilogue});
+        };
+        const int most = static_cast<int>(functions.size());
+        if (count <= most) return make(0, count, 1);
+        // Tiles as even as possible: one with few rows takes as long as one of four.
+        const int tiles = (count + most - 1) / most, height = count / tiles, higher = count % tiles;
+        if (higher > 0) make(0, height + 1, higher);
+        make(higher * (height + 1), height, tiles - higher);
+    };
+    const TileFunctions& functions = kTileFunctions[layout];
+    // A last panel of at most one vector has narrow tiles.
+    const int panels = (columns + kPanel - kLanes - 1) / kPanel;
+    if (panels > 0)
+        make_panels(functions.wide, 0, batch ? operands.products : panels, operands.fetched_rows);
+    if (panels * kPanel < columns)
+        make_panels(functions.narrow, panels, batch ? operands.products : 1,
+                    panels > 0 ? 0 : operands.fetched_rows);
 }
 
 }  // namespace zfcuda::gemm

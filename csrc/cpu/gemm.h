@@ -2,11 +2,11 @@
 //
 //   C[i][j] (+)= sum over d of A[i][d] * B[d][j]
 //
-// for one tile: up to kTileRows rows of A, one panel of B with kPanel columns. A tile lives in
-// registers (14 rows x 2 vectors of AVX-512, 6 x 2 of AVX2); each step of the depth loads two
+// in tiles of up to kTileRows rows of A and one panel of B, which has kPanel columns. A tile lives
+// in registers (14 rows x 2 vectors of AVX-512, 6 x 2 of AVX2); each step of the depth loads two
 // vectors of B, broadcasts one float of A per row and does rows x 2 fused multiply-adds, so that
 // the multiply-adds are what bounds it (98 % of peak was measured with A and B in the second-level
-// cache).
+// cache). One call makes many tiles: a call for each took as long as 4 steps of the depth.
 //
 // The usual distances of the rows of A are compile-time constants, kRowStrides, so that every row's
 // address is a displacement: kRowStride, an odd number of cache lines, for rows that were gathered;
@@ -27,6 +27,7 @@ constexpr int kTileRows = 14;
 #else
 constexpr int kTileRows = 6;
 #endif
+constexpr int kNarrowTileRows = 14;  // of one vector: fewer sums would not hide their latency
 constexpr int kPanelVectors = 2;
 constexpr int kPanel = kPanelVectors * simd::kLanes;
 constexpr int kRowStride = kMaxDepth + 16;
@@ -39,7 +40,7 @@ constexpr bool is_row_stride(int floats) {
     return false;
 }
 
-// The operands of a tile. The depth is `runs` x `depth`: A[i][d] lies at
+// The operands of a product. The depth is `runs` x `depth`: A[i][d] lies at
 // a + i * row_stride + (d / depth) * run_distance + (d % depth) * a_step, B[d] at b + d * b_stride.
 struct Operands {
     const float* a;
@@ -50,13 +51,22 @@ struct Operands {
     int b_stride = kPanel;
     int runs = 1;
     std::int64_t run_distance = 0;
+    std::int64_t panel_distance = 0;  // of B, where C has more columns than a panel
+
+    // Of A: those of the next tile that are among them are fetched meanwhile. Of one run.
+    int fetched_rows = 0;
+
+    // Several products of the same size, of one panel each. From one to the next are a_distance,
+    // panel_distance and, in C, c_distance.
+    int products = 1;
+    std::int64_t a_distance = 0, c_distance = 0;
 };
 
-// What becomes of the products of a tile.
+// What becomes of the products.
 struct Epilogue {
     bool accumulate = false;       // C += products, else C = products
-    const float* scale = nullptr;  // then C *= scale[column of the tile], if not null
-    const float* bias = nullptr;   // then C += bias[column of the tile], if not null
+    const float* scale = nullptr;  // then C *= scale[column of C], if not null
+    const float* bias = nullptr;   // then C += bias[column of C], if not null
     bool relu = false;             // then, after `add`, C = max(C, 0)
     bool stream = false;           // write past the caches; every row of C must be vector-aligned
 
@@ -64,10 +74,12 @@ struct Epilogue {
     const float* add = nullptr;
     const float* out = nullptr;
 
+    int fetched_rows = 0;  // of C, as those of A
+
     // What is added to the element of C at `to`.
     const float* added(const float* to) const { return add + (to - out); }
 
-    // The same for a tile that begins `columns` further right.
+    // The same for a product that begins `columns` further right.
     Epilogue from(int columns) const {
         Epilogue other = *this;
         if (scale) other.scale += columns;
@@ -76,17 +88,27 @@ struct Epilogue {
     }
 };
 
-// C[i] = rows[i] + column for i < count; the tile has `columns` columns, cut to kPanel.
-void multiply_tile(int count, const Operands&, float* const* rows, std::int64_t column, int columns,
-                   const Epilogue&);
+// C[i] = rows[i] + column for i < count; there are `columns` columns, of one panel if there is no
+// distance to the next. A tile's rows meet one panel after the other.
+void multiply(int count, const Operands&, float* const* rows, std::int64_t column, int columns,
+              const Epilogue&);
 
-// The same for rows of C that lie `distance` apart, `first` at the tile's column.
-inline void multiply_tile(int count, const Operands& operands, float* first, std::int64_t distance,
-                          int columns, const Epilogue& epilogue) {
-    float* rows[kTileRows];
-    for (int i = 0; i < count; ++i)
-        rows[i] = first + i * distance;
-    multiply_tile(count, operands, rows, 0, columns, epilogue);
+// The same for rows of C that lie `distance` apart, `first` at C's first column.
+inline void multiply(int count, const Operands& operands, float* first, std::int64_t distance,
+                     int columns, const Epilogue& epilogue) {
+    float* rows[kBlockRows];
+    const auto multiply_block = [&](int count, const Operands& operands, float* first) {
+        for (int i = 0; i < count; ++i)
+            rows[i] = first + i * distance;
+        multiply(count, operands, rows, 0, columns, epilogue);
+    };
+    if (count <= kBlockRows) return multiply_block(count, operands, first);
+    for (int i = 0; i < count; i += kBlockRows) {
+        Operands block = operands;
+        block.a += std::int64_t{i} * operands.row_stride;
+        multiply_block(count - i < kBlockRows ? count - i : kBlockRows, block,
+                       first + i * distance);
+    }
 }
 
 // A panel of B from `depth` rows that lie `distance` apart, of which it has up to kPanel columns.

@@ -57,7 +57,7 @@ LINES = [  # by csrc/cpu/conv/window_lines.cpp where many columns do not forbid 
     ((1, 12, 15, 40), (50, 1, 7), 1, (0, 3)),
     ((2, 8, 14, 170), (6, 3, 3), 1, 1),  # too deep forward
 ]
-PIXELS = [  # by csrc/cpu/conv/pixels.cpp
+PIXELS = [  # whose tiles meet all panels of filters one after the other
     ((3, 59, 31, 13), (29, 1, 1), 1, 0),
     ((1, 90, 95, 24), (144, 1, 1), 1, 0),  # too deep backward
     ((2, 250, 230, 8), (40, 1, 1), 1, 0),  # pixels and results are fetched

@@ -247,7 +247,7 @@ void dgrad(const Call& call) {
     const ConvShape& shape = call.shape;
     if (has_few_rows(shape)) return dgrad_of_few_rows(call);
     const std::int64_t depth = depth_of(shape);
-    const int blocks = depth_blocks(shape), tiles = ceil_div(rows_of(shape), kTileRows);
+    const int blocks = depth_blocks(shape);
     float* packed_y = call.workspace;
     float* scratch = packed_y + rows_floats(shape);
 #pragma omp parallel num_threads(threads()) if (pays(shape))
@@ -270,18 +270,12 @@ void dgrad(const Call& call) {
                 pack_panels(call.w + k0 * depth + c, depth, count, columns, panels);
                 Epilogue epilogue;
                 epilogue.accumulate = block > 0;
+                const float* a =
+                    packed_y + static_cast<std::int64_t>(block) * rows_of(shape) * kRowStride;
                 for (int panel = 0; panel * kPanel < columns; ++panel)
-                    for (int tile = 0; tile < tiles; ++tile) {
-                        const int m0 = part_begin(rows_of(shape), tiles, tile);
-                        const int m1 = part_begin(rows_of(shape), tiles, tile + 1);
-                        const float* a =
-                            packed_y +
-                            (static_cast<std::int64_t>(block) * rows_of(shape) + m0) * kRowStride;
-                        multiply_tile(m1 - m0,
-                                      {a, kRowStride, panels + panel * kPanel * count, count},
-                                      call.out + m0 * depth + c + panel * kPanel, depth,
-                                      columns - panel * kPanel, epilogue);
-                    }
+                    gemm::multiply(
+                        rows_of(shape), {a, kRowStride, panels + panel * kPanel * count, count},
+                        call.out + c + panel * kPanel, depth, columns - panel * kPanel, epilogue);
             }
         }
     }
@@ -315,9 +309,9 @@ void wgrad(const Call& call) {
                                         call.y + static_cast<std::int64_t>(m) * shape.k + k0,
                                         count);
                 for (int panel = 0; panel * kPanel < columns; ++panel)
-                    multiply_tile(count, {packed_dy, 1, panels + panel * kPanel * n, n, kTileRows},
-                                  call.out + k0 * depth + c + panel * kPanel, depth,
-                                  columns - panel * kPanel, epilogue);
+                    gemm::multiply(count, {packed_dy, 1, panels + panel * kPanel * n, n, kTileRows},
+                                   call.out + k0 * depth + c + panel * kPanel, depth,
+                                   columns - panel * kPanel, epilogue);
             }
         }
         simd::stream_fence();

@@ -45,21 +45,6 @@ bool reads_lines(const Gather& gather, int columns);
 void multiply_lines(const Gather& gather, const float* panels, int columns,
                     const gemm::Epilogue& whole, const RowPlacement& placement, float* scratch);
 
-// Whether x and the result of a product of its pixels do not stay in the last-level cache, so that
-// pixels are fetched before their turn. (The processor foresees little of what a tile reads, row by
-// row: 32 channels to 64 filters took 1.3 times as long, Zen 5.)
-inline bool is_far(const Gather& gather, int columns) {
-    return gather.rows() * (gather.pitch + columns) * 4 > kFarBytes;
-}
-
-// Where 1 x 1 filters have so few panels that all of them stay in the first-level cache, a tile of
-// pixels meets one after the other.
-bool reads_pixels(const Gather& gather, int columns, const RowPlacement& placement);
-
-// The whole result that way, by all threads.
-void multiply_pixels(const Gather& gather, const float* panels, int columns,
-                     const gemm::Epilogue& whole, const RowPlacement& placement);
-
 // Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k.
 void pack_filters(const float* w, int filters, int depth, float* panels);
 

@@ -25,14 +25,12 @@ using namespace gemm;
 // Sizes; but for the chunks, of one group of the convolution.
 struct Plan {
     int filters, depth;
-    int tiles;           // of the filters
     int panels, shares;  // of d, and how many take a share of them
     int chunks;          // of pixels
 
     Plan(const ConvShape& shape)
         : filters(shape.group_k()), depth(shape.r * shape.s * shape.group_c()) {
         const std::int64_t pixels = static_cast<std::int64_t>(shape.n) * shape.p() * shape.q();
-        tiles = ceil_div(filters, kTileRows);
         panels = ceil_div(depth, kPanel);
         shares = ceil_div(panels, kWgradPanels);
         if (shares > 2) shares = ceil_div(shares, 4) * 4;
@@ -69,15 +67,11 @@ struct Pixels {
 // `x` with these columns.
 void multiply(const Plan& plan, int d0, int d1, int count, const Pixels& dy, const Pixels& x,
               float* dw, const Epilogue& epilogue) {
-    for (int d = d0; d < d1; d += kPanel)
-        for (int tile = 0; tile < plan.tiles; ++tile) {
-            const int k0 = part_begin(plan.filters, plan.tiles, tile);
-            const int k1 = part_begin(plan.filters, plan.tiles, tile + 1);
-            Operands operands{dy.first + k0, 1, x.first + d - d0, count, dy.distance};
-            operands.b_stride = x.distance;
-            multiply_tile(k1 - k0, operands, dw + static_cast<std::int64_t>(k0) * plan.depth + d,
-                          plan.depth, d1 - d, epilogue);
-        }
+    for (int d = d0; d < d1; d += kPanel) {
+        Operands operands{dy.first, 1, x.first + d - d0, count, dy.distance};
+        operands.b_stride = x.distance;
+        gemm::multiply(plan.filters, operands, dw + d, plan.depth, d1 - d, epilogue);
+    }
 }
 
 // Columns [d0, d1) of `count` pixels from m on. They are read once for each tile of filters: for a

@@ -77,8 +77,8 @@ void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out
                 operands.run_distance = size;
                 operands.b = call.workspace + static_cast<std::int64_t>(column) * taps(s);
                 const std::int64_t pixel = static_cast<std::int64_t>(p - p0) * q + q0;
-                multiply_tile(q1 - q0, operands, out + pixel * call.out_pitch + column,
-                              call.out_pitch, s.k - column, epilogue.from(column));
+                gemm::multiply(q1 - q0, operands, out + pixel * call.out_pitch + column,
+                               call.out_pitch, s.k - column, epilogue.from(column));
             }
         }
 }
@@ -130,9 +130,10 @@ void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int cou
             operands.b_stride = plan.row_stride;
             operands.runs = count;
             operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
-            multiply_tile(i1 - i0, operands,
-                          sums + static_cast<std::int64_t>(r * run + i0) * plan.row_stride + column,
-                          plan.row_stride, plan.row_stride - column, epilogue);
+            gemm::multiply(
+                i1 - i0, operands,
+                sums + static_cast<std::int64_t>(r * run + i0) * plan.row_stride + column,
+                plan.row_stride, plan.row_stride - column, epilogue);
         }
     }
 }

@@ -61,7 +61,7 @@ bool reads_lines(const Gather& gather, int columns) {
 
 void multiply_lines(const Gather& gather, const float* panels, int columns, const Epilogue& whole,
                     const RowPlacement& placement, float* scratch) {
-    const int team = threads(), tiles = ceil_div(gather.grid_w, kTileRows);
+    const int team = threads();
     const std::int64_t size = line_floats(gather);
     int lines = std::clamp(static_cast<int>(std::int64_t{gather.n} * gather.grid_h / (4 * team)), 1,
                            std::min(kStripLines, gather.grid_h));
@@ -80,23 +80,19 @@ void multiply_lines(const Gather& gather, const float* panels, int columns, cons
             const int i1 = part_begin(gather.grid_h, strips, strip + 1);
             pad_lines(gather, n, i0, i1, mine);
             for (int column = 0; column < columns; column += kPanel)
-                for (int i = i0; i < i1; ++i)
-                    for (int tile = 0; tile < tiles; ++tile) {
-                        const int j0 = part_begin(gather.grid_w, tiles, tile);
-                        const int j1 = part_begin(gather.grid_w, tiles, tile + 1);
-                        Operands operands{};
-                        operands.row_stride = gather.step_w * gather.c;
-                        operands.a =
-                            mine + (i - i0) * gather.step_h * size + j0 * operands.row_stride;
-                        operands.runs = gather.taps_h;
-                        operands.run_distance = gather.tap_step_h * size;
-                        operands.depth = gather.taps_w * gather.c;
-                        operands.b = panels + std::int64_t{gather.depth()} * column;
-                        float* first = placement.out + n * placement.image_stride +
-                                       i * placement.line_stride + j0 * placement.pixel_stride;
-                        multiply_tile(j1 - j0, operands, first + column, placement.pixel_stride,
-                                      columns - column, whole.from(column));
-                    }
+                for (int i = i0; i < i1; ++i) {
+                    Operands operands{};
+                    operands.row_stride = gather.step_w * gather.c;
+                    operands.a = mine + (i - i0) * gather.step_h * size;
+                    operands.runs = gather.taps_h;
+                    operands.run_distance = gather.tap_step_h * size;
+                    operands.depth = gather.taps_w * gather.c;
+                    operands.b = panels + std::int64_t{gather.depth()} * column;
+                    float* first =
+                        placement.out + n * placement.image_stride + i * placement.line_stride;
+                    gemm::multiply(gather.grid_w, operands, first + column, placement.pixel_stride,
+                                   columns - column, whole.from(column));
+                }
         });
         if (whole.stream) simd::stream_fence();
     }

@@ -88,7 +88,6 @@ void multiply(const Plan& plan, int frequency, int tiles, int panel0, int panel1
     const float* data = plan.data + frequency * plan.data_stride;
     const float* filters = plan.filters.first + frequency * plan.filters.frequency_stride;
     float* products = plan.products + frequency * plan.product_stride;
-    const int row_tiles = ceil_div(tiles, kTileRows);
     for (int block = 0; block < plan.depth_blocks; ++block) {
         const int d0 = block * plan.block_depth, d1 = std::min(d0 + plan.block_depth, plan.depth);
         const float* a = data + static_cast<std::int64_t>(block) * plan.chunks.tiles * kRowStride;
@@ -97,13 +96,8 @@ void multiply(const Plan& plan, int frequency, int tiles, int panel0, int panel1
         for (int panel = panel0; panel < panel1; ++panel) {
             const int column = panel * kPanel;
             const float* b = filters + panel * plan.filters.panel_stride + d0 * kPanel;
-            for (int t = 0; t < row_tiles; ++t) {
-                const int t0 = part_begin(tiles, row_tiles, t),
-                          t1 = part_begin(tiles, row_tiles, t + 1);
-                multiply_tile(t1 - t0, {a + t0 * kRowStride, kRowStride, b, d1 - d0},
-                              products + t0 * plan.row_stride + column, plan.row_stride,
-                              plan.columns - column, epilogue);
-            }
+            gemm::multiply(tiles, {a, kRowStride, b, d1 - d0}, products + column, plan.row_stride,
+                           plan.columns - column, epilogue);
         }
     }
 }

@@ -138,11 +138,16 @@ void make_tiles(const Call& call, const Plan& plan, const float* pixels, int lin
         for (int column = 0; column < s.k; column += kPanel) {
             const int columns = std::min(kPanel, s.k - column);
             const float* panel = filters.first + column / kPanel * filters.panel_stride;
-            for (int frequency = 0; frequency < kFrequencies; ++frequency)
-                multiply_tile(count,
-                              {data + plan.data_at[frequency], kRowStride,
-                               panel + frequency * filters.frequency_stride, plan.depth},
-                              rows, frequency * plan.product_stride, columns, {});
+            for (int group = 0; group < plan.row_groups; ++group) {
+                const int frequency = group * plan.per_row;
+                Operands operands{data + group * plan.group_stride, kRowStride,
+                                  panel + frequency * filters.frequency_stride, plan.depth};
+                operands.products = std::min(plan.per_row, kFrequencies - frequency);
+                operands.panel_distance = filters.frequency_stride;
+                operands.a_distance = plan.padded_depth;
+                operands.c_distance = plan.product_stride;
+                gemm::multiply(count, operands, rows, frequency * plan.product_stride, columns, {});
+            }
             const Epilogue epilogue{false,  call.scale, call.bias, call.relu,
                                     stream, call.add,   call.out};
             for (int i = 0; i < count; ++i)

@@ -91,9 +91,9 @@ void multiply(const ConvShape& s, const Plan& plan, int frequency, int tiles, bo
             const int k0 = part_begin(s.k, plan.k_tiles, tile),
                       k1 = part_begin(s.k, plan.k_tiles, tile + 1);
             const float* gradients = plan.gradient_row(tile, 0) + frequency * plan.gradient_stride;
-            multiply_tile(k1 - k0, {gradients, 1, data, tiles, kTileRows},
-                          sums + k0 * plan.row_stride + column, plan.row_stride,
-                          plan.columns - column, epilogue);
+            gemm::multiply(k1 - k0, {gradients, 1, data, tiles, kTileRows},
+                           sums + k0 * plan.row_stride + column, plan.row_stride,
+                           plan.columns - column, epilogue);
         }
     }
 }
