@@ -106,6 +106,9 @@ constexpr int kMinStripLines = 16;  // of the map
 // Parts of the batch in a weight gradient, each with a sum of its own (58 KB for 7 x 7 x 3 x 96).
 constexpr int kWgradChunks = 32;
 
+// The most floats of such sums, 4 MB.
+constexpr std::int64_t kWgradSumFloats = 1 << 20;
+
 // ---- Winograd (conv/winograd/) ------------------------------------------------------------------
 
 // Tiles of a chunk, a multiple of 14 rows: 36 frequencies of 224 tiles and 128 channels are 4 MB,
@@ -118,6 +121,13 @@ constexpr int kChunkTiles = 224;
 // filters, 1.4 times for 128, equal for 256 (Zen 5, two processors).
 constexpr int kOwnFilterFloats = 1 << 20;
 constexpr int kOwnChunkFloats = 128 * 1024;
+
+// The most floats of a weight gradient's sums (512 KB, half of the second-level cache) with which its
+// tiles are cut into parts, each with sums of its own; how many parts at most, and of how many tiles
+// at least.
+constexpr std::int64_t kOwnSumFloats = 128 * 1024;
+constexpr int kWgradParts = 16;
+constexpr int kPartTiles = 56;
 
 // Parts that the panels of one frequency are cut into, so that 144 tasks end together.
 constexpr int kPanelGroups = 4;

@@ -67,8 +67,19 @@ TAPS = [  # the gradient of many pixels from few windows
     ((2, 7, 19, 17), (3, 6, 9), (1, 2), 0),
     ((1, 9, 8, 33), (7, 5, 4), (2, 1), 0),
 ]
+PARTS = [  # weight gradients by transforms whose tiles are cut into parts
+    ((12, 30, 31, 24), (24, 3, 3), 1, 1),
+    ((33, 16, 15, 32), (17, 3, 3), 1, 1),
+    ((9, 40, 41, 32), (40, 2, 2), 1, 0),
+]
+TAPS_IN_PLACE = [  # weight gradients whose windows are read in place, of more channels than a first layer's
+    ((9, 14, 14, 6), (16, 5, 5), 1, 0),
+    ((7, 14, 13, 5), (6, 2, 5), (1, 2), (1, 3)),  # the last filters of the last pixel end behind dy
+    ((3, 29, 33, 33), (29, 3, 3), 2, 1),
+]
 LARGE = ((1, 450, 330, 3), (32, 3, 3), 1, 1)  # by lines, which go past the caches
 FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)
+ALL = [*WINOGRAD, *FIRST_LAYER, *DIRECT, *LINES, *PIXELS, *TAPS, *PARTS, *TAPS_IN_PLACE, FULLY_CONNECTED]
 
 
 def pair(value):
@@ -128,6 +139,10 @@ def test_layers_take_their_methods():
         assert not any("winograd" in method(layer, direction) for direction in ("fprop", "dgrad", "wgrad"))
     for layer in TAPS:
         assert method(layer, "dgrad") == "taps as columns"
+    for layer in PARTS:
+        assert method(layer, "wgrad") == "winograd"
+    for layer in TAPS_IN_PLACE:
+        assert method(layer, "wgrad") == "windows in place"
 
 
 def test_every_method_is_taken():
@@ -138,7 +153,7 @@ def test_every_method_is_taken():
 
 
 @pytest.mark.parametrize("direction", ["forward", "added", "transpose", "weight_grad"])
-@pytest.mark.parametrize("layer", [*WINOGRAD, *FIRST_LAYER, *DIRECT, *LINES, *PIXELS, *TAPS, FULLY_CONNECTED], ids=str)
+@pytest.mark.parametrize("layer", ALL, ids=str)
 def test_layer(layer, direction):
     call, oracle, tolerance = directions(*layer)[direction]
     with backends.use("cpu"):
@@ -174,7 +189,12 @@ def test_pixels_of_groups():
 
 @pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])
 @pytest.mark.parametrize(
-    "layer", [WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[5], LINES[0], PIXELS[0], TAPS[0]], ids=str
+    "layer",
+    [
+        *(WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[5]),
+        *(LINES[0], PIXELS[0], TAPS[0], PARTS[0], TAPS_IN_PLACE[0]),
+    ],
+    ids=str,
 )
 def test_bits_do_not_depend_on_threads(layer, direction, set_threads):
     call, _, _ = directions(*layer)[direction]
@@ -186,11 +206,12 @@ def test_bits_do_not_depend_on_threads(layer, direction, set_threads):
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
-# The ways of csrc/cpu/conv/block.cpp, the first two with maps larger than one group of images: x, filters, stride,
+# The ways of csrc/cpu/conv/block.cpp, the first three with maps larger than one group of images: x, filters, stride,
 # padding; pool 3 x 3 stride 2 padding 1.
 BLOCKS = [
     ((7, 41, 40, 8), (128, 1, 1), 1, 0),
     ((6, 29, 29, 64), (256, 3, 3), 1, 1),
+    ((20, 41, 44, 24), (32, 3, 3), 1, 1),  # the last group has fewer images than there are parts
     ((2, 71, 60, 3), (96, 7, 7), 2, 1),  # a first layer, whose lines are made three at a time
 ]
 POOL = {"window": (3, 3), "stride": (2, 2), "padding": (1, 1)}

@@ -1,4 +1,4 @@
-// Convolutions of images with few channels whose windows are read in place.
+// Convolutions whose windows are read in place.
 //
 // Gathering such windows costs as much as a seventh of the arithmetic, since each is many short
 // runs. But windows that are neighbours in a line lie stride * channels floats apart, so that a
@@ -7,7 +7,7 @@
 // result, past the caches if it is large.
 //
 // The weight gradient's rows are the S * C taps of one filter row, its columns k, and its depth the
-// pixels of some output lines.
+// pixels of some output lines. Its images may have more channels.
 #include <algorithm>
 
 #include "../gemm.h"
@@ -62,24 +62,20 @@ void pack(const Call& call) {
 void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out, float* scratch) {
     const ConvShape& s = call.shape;
     pad_lines(s, call.x, n, p0, p1, scratch);
-    const int q = s.q(), size = line_floats(s), tiles = ceil_div(q, kTileRows);
+    const int q = s.q(), size = line_floats(s);
     const Epilogue epilogue{false, call.scale, call.bias, call.relu, stream, call.add, call.out};
     for (int p = p0; p < p1; ++p)
         for (int column = 0; column < s.k; column += kPanel) {
-            for (int tile = 0; tile < tiles; ++tile) {
-                const int q0 = part_begin(q, tiles, tile), q1 = part_begin(q, tiles, tile + 1);
-                Operands operands{};
-                operands.row_stride = s.stride_w * s.c;
-                operands.a = scratch + static_cast<std::int64_t>(p - p0) * s.stride_h * size +
-                             q0 * operands.row_stride;
-                operands.runs = s.r;
-                operands.depth = s.s * s.c;
-                operands.run_distance = size;
-                operands.b = call.workspace + static_cast<std::int64_t>(column) * taps(s);
-                const std::int64_t pixel = static_cast<std::int64_t>(p - p0) * q + q0;
-                gemm::multiply(q1 - q0, operands, out + pixel * call.out_pitch + column,
-                               call.out_pitch, s.k - column, epilogue.from(column));
-            }
+            Operands operands{};
+            operands.row_stride = s.stride_w * s.c;
+            operands.a = scratch + static_cast<std::int64_t>(p - p0) * s.stride_h * size;
+            operands.runs = s.r;
+            operands.depth = s.s * s.c;
+            operands.run_distance = size;
+            operands.b = call.workspace + static_cast<std::int64_t>(column) * taps(s);
+            const std::int64_t pixel = static_cast<std::int64_t>(p - p0) * q;
+            gemm::multiply(q, operands, out + pixel * call.out_pitch + column, call.out_pitch,
+                           s.k - column, epilogue.from(column));
         }
 }
 
@@ -91,9 +87,8 @@ constexpr LineMaker kLines{[](const ConvShape&) { return 1; },
 
 // Sizes. dw is summed up transposed, (r, s, c) x k.
 struct Plan {
-    int chunks, block_lines,
-        row_stride;  // of dw transposed, and of dy's pixels if they are padded to whole vectors
-    std::int64_t sum_floats, line_floats, map_floats, padded_map_floats;
+    int chunks, block_lines, row_stride;  // of dw transposed
+    std::int64_t sum_floats, line_floats, map_floats;
 
     explicit Plan(const ConvShape& s) {
         chunks = static_cast<int>(
@@ -102,40 +97,49 @@ struct Plan {
         row_stride = round_up(s.k, simd::kLanes);
         sum_floats = static_cast<std::int64_t>(taps(s)) * row_stride;
         line_floats = padded_floats(s, block_lines);
-        const std::int64_t pixels = static_cast<std::int64_t>(block_lines) * s.q();
-        map_floats = odd_lines(pixels * s.k);
-        padded_map_floats = row_stride == s.k ? 0 : odd_lines(pixels * row_stride);
+        map_floats = odd_lines(static_cast<std::int64_t>(block_lines) * s.q() * s.k + kPanel);
     }
 
-    std::int64_t thread_floats() const { return line_floats + map_floats + padded_map_floats; }
+    std::int64_t thread_floats() const { return line_floats + map_floats; }
 };
 
-// Adds the products of `count` output lines: `lines` as from pad_lines, `map` (count * q,
-// row_stride). Meanwhile fetches `next_floats` from `next` on, the gradients that come after: a
-// panel reads them with gaps, which the processor does not foresee.
+// Adds the products of `count` output lines: `lines` as from pad_lines, `map` (count * q, k), of
+// which whole panels are read. Meanwhile fetches `next_floats` from `next` on, the gradients that
+// come after: a panel reads them with gaps, which the processor does not foresee.
 void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int count,
                const float* map, const Epilogue& epilogue, float* sums, const float* next,
                std::int64_t next_floats) {
-    const int size = line_floats(s), run = s.s * s.c, tiles = ceil_div(run, kTileRows);
+    const int size = line_floats(s), run = s.s * s.c;
     const int steps = ceil_div(s.k, kPanel) * s.r;
     for (int step = 0; step < steps; ++step) {
         const int column = step / s.r * kPanel, r = step % s.r;
         for (std::int64_t i = part_begin(next_floats, steps, step);
              i < part_begin(next_floats, steps, step + 1); i += 16)
             __builtin_prefetch(next + i, 0, 2);
-        for (int tile = 0; tile < tiles; ++tile) {
-            const int i0 = part_begin(run, tiles, tile), i1 = part_begin(run, tiles, tile + 1);
-            Operands operands{lines + r * size + i0, 1, map + column, s.q()};
-            operands.a_step = s.stride_w * s.c;
-            operands.b_stride = plan.row_stride;
-            operands.runs = count;
-            operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
-            gemm::multiply(
-                i1 - i0, operands,
-                sums + static_cast<std::int64_t>(r * run + i0) * plan.row_stride + column,
-                plan.row_stride, plan.row_stride - column, epilogue);
-        }
+        Operands operands{lines + r * size, 1, map + column, s.q()};
+        operands.a_step = s.stride_w * s.c;
+        operands.b_stride = s.k;
+        operands.runs = count;
+        operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
+        gemm::multiply(run, operands,
+                       sums + static_cast<std::int64_t>(r * run) * plan.row_stride + column,
+                       plan.row_stride, plan.row_stride - column, epilogue);
     }
+}
+
+// Where the sums of all chunks are few, and gathering windows would take longer than what is wasted
+// on filters that do not fill a vector. In vectors of multiply-adds for a pixel; a tile has at least
+// as many as hide the latency of one.
+bool wgrad_applies(const ConvShape& s) {
+    if (!s.is_dense() || s.r * s.s == 1 || s.q() < kTileRows / 2) return false;
+    const Plan plan(s);
+    if (plan.chunks * plan.sum_floats > kWgradSumFloats) return false;
+    constexpr int kLatency = 8, kRun = 16, kVector = 4;
+    const int run = s.s * s.c;
+    const int in_place = s.r * std::max(kLatency, run * ceil_div(s.k, simd::kLanes));
+    const int gathered = s.k * ceil_div(taps(s), simd::kLanes) +
+                         s.r * (kRun + kVector * ceil_div(run, simd::kLanes));
+    return in_place <= gathered;
 }
 
 std::int64_t wgrad_workspace(const ConvShape& s, const PoolShape*) {
@@ -155,7 +159,6 @@ void wgrad(const Call& call) {
     {
         float* lines = scratch + thread_index() * plan.thread_floats();
         float* buffer = lines + plan.line_floats;
-        float* padded = buffer + plan.map_floats;
         tasks.run([&](std::int64_t chunk) {
             std::int64_t line = part_begin(all_lines, plan.chunks, chunk);
             const std::int64_t end = part_begin(all_lines, plan.chunks, chunk + 1);
@@ -166,10 +169,10 @@ void wgrad(const Call& call) {
                     std::min<std::int64_t>({plan.block_lines, end - line, s.p() - p}));
                 pad_lines(s, call.x, n, p, p + count, lines);
                 const float* map = read_lines(call, n, p, count, buffer);
-                if (plan.padded_map_floats) {
-                    for (int i = 0; i < count * s.q(); ++i)
-                        simd::copy_spilling(padded + i * plan.row_stride, map + i * s.k, s.k);
-                    map = padded;
+                // The last panel of the last pixel may end behind y.
+                if (map != buffer && line + count == all_lines && plan.row_stride != s.k) {
+                    simd::copy(buffer, map, count * map_line);
+                    map = buffer;
                 }
                 const std::int64_t next_lines =
                     call.pool ? 0 : std::min<std::int64_t>(plan.block_lines, end - line - count);
@@ -198,7 +201,7 @@ void wgrad(const Call& call) {
 }  // namespace
 
 const Method in_place_fprop = by_lines<kLines>("windows in place", has_near_windows, pack);
-const Method in_place_wgrad{"windows in place", Direction::kWgrad, Fusion::kLines, has_near_windows,
+const Method in_place_wgrad{"windows in place", Direction::kWgrad, Fusion::kLines, wgrad_applies,
                             wgrad_workspace,    nullptr,           wgrad,          nullptr};
 
 }  // namespace zfcuda::conv

@@ -21,8 +21,8 @@ const std::vector<const Method*>& methods() {
         &implicit_gemm_dgrad,
         // wgrad
         &dense_wgrad,
-        &in_place_wgrad,
         &winograd_wgrad,
+        &in_place_wgrad,
         &implicit_gemm_wgrad,
     };
     return table;

@@ -5,7 +5,10 @@
 // For a chunk of tiles: transform x into panels (depth: tiles, columns: phases x channels) and dy
 // into packed tiles of K, and multiply: 36 products K x tiles x columns that add up over the
 // chunks. At the end the sums are transformed back into taps. The sums (36 * K * columns floats)
-// pass through the last-level cache once a chunk.
+// pass through the last-level cache once a chunk. Where they are few, the tiles are cut into parts
+// with sums of their own, in a way that depends on the shape alone, and a thread makes the chunks of
+// a part by itself: what one thread writes and another one reads may come from a distant cache (twice
+// as long for 24 channels and filters, Zen 5, on two processors that share no cache).
 #include "tiles.h"
 
 namespace zfcuda::conv {
@@ -17,33 +20,60 @@ namespace {
 // Sizes, and the places in the workspace.
 struct Plan {
     Grid grid;
-    Chunks chunks;
     int padded_channels, columns, panels, k_tiles, zero_floats;
     // Floats between frequencies, and between rows of the sums.
-    std::int64_t data_stride, gradient_stride, sum_stride, row_stride;
-    float *data, *gradients, *sums, *zeros;
+    std::int64_t sum_stride, row_stride;
+    int parts;  // of the tiles, of which one thread makes one; or 1, which all make together
+    Chunks chunks;
+    std::int64_t data_stride, gradient_stride;
+    float *sums, *zeros, *data, *gradients;
 
     Plan(const ConvShape& s, int images, float* workspace)
         : grid(source_grid(s, images)),
-          chunks(grid.tiles()),
           padded_channels(round_up(s.c, kLanes)),
           columns(s.stride_h * s.stride_w * padded_channels),
           panels(ceil_div(columns, kPanel)),
           k_tiles(ceil_div(s.k, kTileRows)),
-          zero_floats(std::max(padded_channels, s.k)) {
+          zero_floats(std::max(padded_channels, s.k)),
+          sum_stride(odd_lines(s.k * odd_lines(columns))),
+          row_stride(odd_lines(columns)),
+          parts(parts_of(source_grid(s, s.n).tiles())),
+          chunks(grid.tiles(), parts > 1 ? own_tiles(s.k) : kChunkTiles) {
         const std::int64_t room = chunks.room;
         data_stride = odd_lines(panels * room * kPanel);
         gradient_stride = odd_lines(k_tiles * room * kTileRows);
-        row_stride = odd_lines(columns);
-        sum_stride = odd_lines(s.k * row_stride);
         // The sums are first: they are where they are for any number of images.
         sums = workspace;
-        data = sums + kFrequencies * sum_stride;
+        zeros = sums + parts * part_floats();
+        data = zeros + odd_lines(zero_floats);
         gradients = data + kFrequencies * data_stride;
-        zeros = gradients + kFrequencies * gradient_stride;
     }
 
-    std::int64_t floats() const { return zeros + zero_floats - sums; }
+    std::int64_t floats() const {
+        return data - sums + (parts > 1 ? max_threads() : 1) * chunk_floats();
+    }
+
+    int parts_of(int tiles) const {
+        return part_floats() > kOwnSumFloats ? 1 : std::clamp(tiles / kPartTiles, 1, kWgradParts);
+    }
+
+    // Tiles of a thread's own chunk.
+    int own_tiles(int filters) const {
+        return std::clamp(kOwnChunkFloats / (kFrequencies * (columns + filters)), kPartTiles / 2,
+                          kPartTiles);
+    }
+
+    // Floats of the sums of a part, and of the data and gradients of a chunk.
+    std::int64_t part_floats() const { return kFrequencies * sum_stride; }
+    std::int64_t chunk_floats() const { return kFrequencies * (data_stride + gradient_stride); }
+
+    // The same with the chunk of one thread.
+    Plan of_thread(int thread) const {
+        Plan plan = *this;
+        plan.data += thread * chunk_floats();
+        plan.gradients += thread * chunk_floats();
+        return plan;
+    }
 
     // Row `row` of the chunk: of a panel of data, and of a tile of gradients.
     float* data_row(int panel, int row) const {
@@ -78,10 +108,11 @@ void transform_gradients(const ConvShape& s, const Plan& plan, const float* dy,
     }
 }
 
-// Adds the products of the chunk's tiles for the panels [panel0, panel1) at one frequency.
-void multiply(const ConvShape& s, const Plan& plan, int frequency, int tiles, bool accumulate,
-              int panel0, int panel1) {
-    float* sums = plan.sums + frequency * plan.sum_stride;
+// Adds the products of the chunk's tiles to the sums of a part, for the panels [panel0, panel1) at one
+// frequency.
+void multiply(const ConvShape& s, const Plan& plan, int part, int frequency, int tiles,
+              bool accumulate, int panel0, int panel1) {
+    float* sums = plan.sums + part * plan.part_floats() + frequency * plan.sum_stride;
     Epilogue epilogue;
     epilogue.accumulate = accumulate;
     for (int panel = panel0; panel < panel1; ++panel) {
@@ -107,29 +138,57 @@ void run(const Call& call) {
     const Plan plan(s, call.images, call.workspace);
     const TileSource source{call.x, s.c, s.stride_h, s.stride_w, plan.zeros};
     std::fill(plan.zeros, plan.zeros + plan.zero_floats, 0.0f);
-    for_chunks(
-        plan.chunks, plan.panels,
-        [&](int tile, int row) {
-            const TilePosition position(plan.grid, tile);
-            transform_source(source, position, plan.data_stride,
-                             [&](int d) { return plan.data_row(d / kPanel, row) + d % kPanel; });
-            with_taps(s, [&](auto taps) {
-                transform_gradients<tile_size(taps)>(s, plan, call.y, position, row);
-            });
-        },
-        [&](int frequency, int chunk, int tiles, int panel0, int panel1) {
-            multiply(s, plan, frequency, tiles, call.accumulate || chunk > 0, panel0, panel1);
-        },
-        [](int, int) {});
+    const auto transform = [&](const Plan& plan, int tile, int row) {
+        const TilePosition position(plan.grid, tile);
+        transform_source(source, position, plan.data_stride,
+                         [&](int d) { return plan.data_row(d / kPanel, row) + d % kPanel; });
+        with_taps(s, [&](auto taps) {
+            transform_gradients<tile_size(taps)>(s, plan, call.y, position, row);
+        });
+    };
+    if (plan.parts == 1)
+        return for_chunks(
+            plan.chunks, plan.panels, [&](int tile, int row) { transform(plan, tile, row); },
+            [&](int frequency, int chunk, int tiles, int panel0, int panel1) {
+                multiply(s, plan, 0, frequency, tiles, call.accumulate || chunk > 0, panel0,
+                         panel1);
+            },
+            [](int, int) {});
+    Tasks tasks(plan.parts);
+#pragma omp parallel num_threads(threads())
+    {
+        const Plan mine = plan.of_thread(thread_index());
+        tasks.run([&](std::int64_t task) {
+            const int part = static_cast<int>(task), all = plan.chunks.all_tiles;
+            const int begin = part_begin(all, plan.parts, part);
+            const int end = part_begin(all, plan.parts, part + 1);
+            int tile = begin;
+            // A part without tiles (fewer images than there is room for) adds a depth of zero.
+            do {
+                const int rows = std::min(plan.chunks.tiles, end - tile);
+                for (int row = 0; row < rows; ++row)
+                    transform(mine, tile + row, row);
+                for (int frequency = 0; frequency < kFrequencies; ++frequency)
+                    multiply(s, mine, part, frequency, rows, call.accumulate || tile > begin, 0,
+                             plan.panels);
+                tile += rows;
+            } while (tile < end);
+        });
+    }
 }
 
-// The taps of filter k and one phase, from the sums.
+// The taps of filter k and one phase, from the sums, in the order of the parts.
 template <int T>
 void write_taps(const ConvShape& s, const Plan& plan, int k, int phase, float* dw) {
     for (int c = 0; c < s.c; c += kLanes) {
         const float* from = plan.sums + k * plan.row_stride + phase * plan.padded_channels + c;
         Vec m[kPoints][kPoints], g[T][T];
         load_frequencies(from, plan.sum_stride, kLanes, m);
+        for (int part = 1; part < plan.parts; ++part)
+            for (int i = 0; i < kPoints; ++i)
+                for (int j = 0; j < kPoints; ++j)
+                    m[i][j] += simd::load(from + part * plan.part_floats() +
+                                          (i * kPoints + j) * plan.sum_stride);
         transform_2d<kPoints, T, interpolate<T, true>>(m, g);
         for (int t = 0; t < T; ++t)
             for (int u = 0; u < T; ++u) {
@@ -148,13 +207,16 @@ void finish(const Call& call) {
             with_taps(s, [&](auto taps) { write_taps<taps>(s, plan, k, phase, call.out); });
 }
 
-// Where the multiply-adds of all tiles, with channels padded to whole vectors, are two thirds of the
-// direct product's.
+// Where products and transforms of all tiles take two thirds of the direct product's multiply-adds.
 bool applies(const ConvShape& s) {
     if (!batch_applies(s)) return false;
-    const double direct = static_cast<double>(s.n) * s.p() * s.q() * s.r * s.s * s.c;
-    const int depth = s.stride_h * s.stride_w * round_up(s.c, kLanes);
-    return direct >= 1.5 * kFrequencies * depth * source_grid(s, s.n).tiles();
+    constexpr double kTransform = 350;  // of a vector, in vectors of multiply-adds
+    const int vectors = s.stride_h * s.stride_w * ceil_div(s.c, kLanes);
+    const double tile = static_cast<double>(kFrequencies) * s.k * vectors +
+                        kTransform * (vectors + ceil_div(s.k, kTileRows));
+    const double direct =
+        static_cast<double>(s.n) * s.p() * s.q() * s.k * ceil_div(s.r * s.s * s.c, kLanes);
+    return direct >= 1.5 * tile * source_grid(s, s.n).tiles();
 }
 
 }  // namespace
