@@ -34,9 +34,6 @@ constexpr std::int64_t part_begin(std::int64_t total, int parts, int i) {
 // out what is there, and what reads it next would not find its beginning.
 constexpr std::int64_t kStreamBytes = 16 << 20;
 
-// An argument of more bytes than this is read from memory, not from a cache.
-constexpr std::int64_t kCacheBytes = 32 << 20;
-
 // An argument of more bytes than this does not stay in a core's own caches.
 constexpr std::int64_t kSecondCacheBytes = 1 << 20;
 

@@ -334,7 +334,7 @@ void max_pool2d(const PoolShape& sh, const T* x, T* y, std::uint8_t* switches, S
     const std::int64_t y_row = static_cast<std::int64_t>(sh.q()) * sh.c;
     const float* x_end = x + x_row * sh.h * sh.n;
     const bool stream = streams(y_row * P * sh.n, sh.c, y);
-    const bool fetch = (x_end - x) * 4 > kCacheBytes;
+    const bool fetch = (x_end - x) * 4 > kFarBytes;
 #pragma omp parallel if (worth_threads(x_row * sh.h * sh.n))
     {
 #pragma omp for schedule(static) nowait
