@@ -168,7 +168,7 @@ WIDE, WIDE_ROWS = np.zeros((2, 4, 3, 8), np.float32), np.zeros((2, 4, 5, 4), np.
         (TypeError, "add must be float32, got bfloat16", lambda: ops.conv2d(X, W, add=Y.astype(BF16))),
         (TypeError, "add must be a NumPy or CuPy array", lambda: ops.conv2d(X, W, add=1.0)),
         (ValueError, "out must not share memory", lambda: ops.conv2d(X, W, add=Y, out=Y)),
-        (ValueError, "out must have shape", lambda: ops.conv2d(X, W, out=X)),
+        (ValueError, "out must have shape", lambda: ops.conv2d(X, W, out=X.copy())),
         (TypeError, "out must be float32", lambda: ops.conv2d(X, W, out=Y.astype(np.float64))),
         (
             ValueError,

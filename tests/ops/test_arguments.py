@@ -192,7 +192,8 @@ def test_arrays_that_lie_between_two_places(name):
 
 def test_a_step_takes_arrays_that_share_no_memory():
     w, g, v = np.ones((3, 4), np.float32)
-    for arrays in ((w, g, w), (w, w, v), (w, v, v)):
+    wide = np.ones(8, np.float32)
+    for arrays in ((w, g, w), (w, w, v), (w, v, v), (wide[:4], wide[1::2], v), (w, wide[::2], wide[2:6])):
         with pytest.raises(ValueError, match=r"^[wv] and [vg] must not share memory$"):
             ops.sgd_step(*arrays, lr=0.1)
     np.testing.assert_array_equal(w, 1)
@@ -201,7 +202,31 @@ def test_a_step_takes_arrays_that_share_no_memory():
 def test_an_output_may_be_an_input_but_no_other_part_of_its_memory():
     memory = np.zeros(8, np.float32)
     x = memory[:4]
-    assert arguments.check_output(BACKEND, x, (4,), (x, None), may_alias=True) is x
-    for out, may_alias in ((x, False), (memory[2:6], True)):
+    arguments.check_apart(BACKEND, x, x, None, may_alias=True)
+    arguments.check_apart(BACKEND, None, x)
+    cases = ((x, False), (memory[2:6], True), (memory.reshape(2, 4), True), (x.view(np.int32), True))
+    for out, may_alias in cases:
         with pytest.raises(ValueError, match="out must not share memory"):
-            arguments.check_output(BACKEND, out, (4,), (x,), may_alias=may_alias)
+            arguments.check_apart(BACKEND, out, x, may_alias=may_alias)
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "apart"),
+    [
+        (slice(0, 3), slice(3, 8), True),
+        (slice(5, 8), slice(0, 5), True),
+        (slice(0, 3), slice(2, 6), False),
+        (slice(0, 8), slice(7, 8), False),
+        (slice(2, 3), slice(1, 4), False),
+    ],
+)
+@pytest.mark.parametrize("shape", [(2, 3, 2, 8), (5, 8)])
+def test_channels_of_one_array_are_apart(shape, read, written, apart):
+    """Though one lies between the other's rows."""
+    wide = np.zeros(shape, np.float32)
+    assert np.shares_memory(wide[..., written], wide[..., read]) is not apart
+    if apart:
+        arguments.check_apart(BACKEND, wide[..., written], wide[..., read])
+    else:
+        with pytest.raises(ValueError, match="out must not share memory"):
+            arguments.check_apart(BACKEND, wide[..., written], wide[..., read])

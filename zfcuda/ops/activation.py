@@ -10,6 +10,7 @@ from ..backends import BFLOAT16, Array, resolve
 from ..numbers import check_number, check_whole
 from .arguments import (
     array_or_none,
+    check_apart,
     check_input,
     check_output,
     element_type,
@@ -22,9 +23,10 @@ from .call import call, kernels_for
 def relu(x: Array, *, out: Array | None = None) -> Array:
     """max(x, 0), any shape, float32 or bfloat16; NaN stays NaN. `out` may be x."""
     backend, (x, out) = resolve(x=x, out=out)
+    check_apart(backend, out, x, may_alias=True)
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, None, dtype)
-    y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    y = check_output(backend, out, x.shape, dtype=dtype)
     call(backend, kernels_for(backend, dtype).relu, x.size, x, results=(y,))
     return y
 
@@ -33,11 +35,12 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
     """dy where y > 0, zero elsewhere: the gradient of `relu`, from its result y; float32 or bfloat16. `out`
     may be dy."""
     backend, (dy, y, out) = resolve(dy=dy, y=y, out=out)
+    check_apart(backend, out, dy, y, may_alias=True)
     dtype = element_type("dy", dy)
     dy = check_input(backend, "dy", dy, None, dtype)
     y = check_input(backend, "y", y, None, dtype)
     expect_shape("y", y, dy.shape)
-    dx = check_output(backend, out, dy.shape, (dy, y), dtype=dtype, may_alias=True)
+    dx = check_output(backend, out, dy.shape, dtype=dtype)
     call(backend, kernels_for(backend, dtype).relu_grad, dy.size, dy, y, results=(dx,))
     return dx
 
@@ -45,11 +48,12 @@ def relu_grad(dy: Array, y: Array, *, out: Array | None = None) -> Array:
 def add(a: Array, b: Array, *, relu: bool = False, out: Array | None = None) -> Array:
     """a + b of one shape, float32 or bfloat16; through ReLU if `relu`. `out` may be a or b."""
     backend, (a, b, out) = resolve(a=a, b=b, out=out)
+    check_apart(backend, out, a, b, may_alias=True)
     dtype = element_type("a", a)
     a = check_input(backend, "a", a, None, dtype)
     b = check_input(backend, "b", b, None, dtype)
     expect_shape("b", b, a.shape)
-    y = check_output(backend, out, a.shape, (a, b), dtype=dtype, may_alias=True)
+    y = check_output(backend, out, a.shape, dtype=dtype)
     call(backend, kernels_for(backend, dtype).add, a.size, a, b, bool(relu), results=(y,))
     return y
 
@@ -58,10 +62,11 @@ def clip(x: Array, low: float, high: float, *, out: Array | None = None) -> Arra
     """min(max(x, low), high), any shape, float32 or bfloat16; NaN stays NaN. low <= high, which may be infinite. `out`
     may be x."""
     backend, (x, out) = resolve(x=x, out=out)
+    check_apart(backend, out, x, may_alias=True)
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, None, dtype)
     bounds = _check_bounds(low, high)
-    y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    y = check_output(backend, out, x.shape, dtype=dtype)
     call(backend, kernels_for(backend, dtype).clip, x.size, x, *bounds, results=(y,))
     return y
 
@@ -70,12 +75,13 @@ def clip_grad(dy: Array, x: Array, low: float, high: float, *, out: Array | None
     """The gradient of `clip`, from its input x: dy where low < x < high, zero elsewhere, as of PyTorch's hardtanh and
     relu6. float32 or bfloat16; `out` may be dy."""
     backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
+    check_apart(backend, out, dy, x, may_alias=True)
     dtype = element_type("dy", dy)
     dy = check_input(backend, "dy", dy, None, dtype)
     x = check_input(backend, "x", x, None, dtype)
     expect_shape("dy", dy, x.shape)
     bounds = _check_bounds(low, high)
-    dx = check_output(backend, out, x.shape, (dy, x), dtype=dtype, may_alias=True)
+    dx = check_output(backend, out, x.shape, dtype=dtype)
     call(backend, kernels_for(backend, dtype).clip_grad, x.size, dy, x, *bounds, results=(dx,))
     return dx
 
@@ -94,7 +100,9 @@ def dropout(x: Array, *, probability: float, seed: int, offset: int | Array = 0,
     on a gradient is the gradient, so that no mask is stored. `seed` and `offset` in [0, 2^64); `offset` may be an
     array of x's device, uint64 of shape (), which the host does not look at. x float32 or bfloat16; `out` may be x.
     """
-    backend, (x, out, _) = resolve(x=x, out=out, offset=array_or_none(offset))
+    backend, (x, out, counted) = resolve(x=x, out=out, offset=array_or_none(offset))
+    check_apart(backend, out, x, may_alias=True)
+    check_apart(backend, out, counted)
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, None, dtype)
     probability = check_number("probability", probability)
@@ -104,7 +112,7 @@ def dropout(x: Array, *, probability: float, seed: int, offset: int | Array = 0,
     if array_or_none(offset) is None:
         offset = _check_counter("offset", offset)
     offset = place_number(backend, "offset", offset, np.uint64)
-    y = check_output(backend, out, x.shape, (x,), dtype=dtype, may_alias=True)
+    y = check_output(backend, out, x.shape, dtype=dtype)
     call(backend, kernels_for(backend, dtype).dropout, x.size, x, probability, seed, offset, results=(y,))
     return y
 
@@ -122,6 +130,7 @@ def cast(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
     An x that has this dtype already is returned as it is, unless there is an `out`, which becomes a copy of it.
     """
     backend, (x, out) = resolve(x=x, out=out)
+    check_apart(backend, out, x)
     x = check_input(backend, "x", x, None, element_type("x", x))
     wanted = dtype
     try:
@@ -132,7 +141,7 @@ def cast(x: Array, dtype: Any, *, out: Array | None = None) -> Array:
         raise TypeError(f"dtype must be float32 or bfloat16, got {dtype or repr(wanted)}")
     if dtype == x.dtype and out is None:
         return x
-    y = check_output(backend, out, x.shape, (x,), dtype=dtype)
+    y = check_output(backend, out, x.shape, dtype=dtype)
     if dtype != x.dtype and backend.has_bfloat16:
         bf16 = backend.module.bf16
         call(backend, bf16.cast_from_fp32 if dtype == BFLOAT16 else bf16.cast_to_fp32, x.size, x, results=(y,))

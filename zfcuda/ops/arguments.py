@@ -93,46 +93,54 @@ def _check_writable(backend: Backend, name: str, array: Array, dtype: Any) -> No
         raise ValueError(f"{name} is read-only, but it is written to")
 
 
-def check_output(
-    backend: Backend,
-    out: Array | None,
-    shape: tuple[int, ...],
-    inputs: tuple[Array | None, ...],
-    *,
-    dtype: Any = FLOAT32,
-    may_alias: bool = False,
-) -> Array:
+def check_apart(backend: Backend, out: Array | None, *inputs: Array | None, may_alias: bool = False) -> None:
+    """Checks that `out` shares no memory with these inputs, as they were given: one that does may not be copied first.
+    With `may_alias` it may be one of them."""
+    if out is None:
+        return
+    for array in inputs:
+        if array is None or not backend.xp.may_share_memory(out, array):
+            continue
+        same = array.shape == out.shape and array.dtype == out.dtype
+        if may_alias and same and backend.pointer(out) == backend.pointer(array):
+            continue
+        if not _side_by_side(backend, out, array):
+            raise ValueError("out must not share memory with an input of this operation")
+
+
+def _side_by_side(backend: Backend, one: Array, other: Array) -> bool:
+    """Whether two arrays are different channels of the rows of a wider one."""
+    if one.dtype != other.dtype or min(one.ndim, other.ndim) < 2 or not (one.size and other.size):
+        return False
+    pitch = row_pitch(one)
+    if pitch is None or row_pitch(other) != pitch:
+        return False
+    first, rest = divmod(backend.pointer(other) - backend.pointer(one), one.itemsize)
+    first %= pitch
+    return not rest and one.shape[-1] <= first <= pitch - other.shape[-1]
+
+
+def check_output(backend: Backend, out: Array | None, shape: tuple[int, ...], *, dtype: Any = FLOAT32) -> Array:
     """`out` after checks, or a new array."""
     if out is None:
         return backend.empty(shape, dtype)
     expect_shape("out", out, shape)
     check_in_place(backend, "out", out, dtype)
-    for array in inputs:
-        if may_alias and array is not None and backend.pointer(out) == backend.pointer(array):
-            continue
-        _check_apart(backend, out, array)
     return out
 
 
 def check_channels_output(
-    backend: Backend, out: Array | None, shape: tuple[int, ...], inputs: tuple[Array | None, ...], *, dtype: Any
+    backend: Backend, out: Array | None, shape: tuple[int, ...], *, dtype: Any
 ) -> tuple[Array, int]:
     """As `check_output`, but `out` may be channels of a wider array; and how many elements its rows lie apart."""
     if out is None or out.flags.c_contiguous:
-        return check_output(backend, out, shape, inputs, dtype=dtype), shape[-1]
+        return check_output(backend, out, shape, dtype=dtype), shape[-1]
     expect_shape("out", out, shape)
     _check_writable(backend, "out", out, dtype)
     pitch = row_pitch(out)
     if pitch is None:
         raise ValueError("out must be C-contiguous or channels of a wider array, since it is written to")
-    for array in inputs:
-        _check_apart(backend, out, array)
     return out, pitch
-
-
-def _check_apart(backend: Backend, out: Array, array: Array | None) -> None:
-    if array is not None and backend.xp.may_share_memory(out, array):
-        raise ValueError("out must not share memory with an input of this operation")
 
 
 @functools.lru_cache(maxsize=4096)

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends import Array, Backend, resolve
 from ..pairs import IntPair, Padding, check_padding, check_pair, check_size
-from .arguments import check_input, check_output, element_type, expect_shape, geometry
+from .arguments import check_apart, check_input, check_output, element_type, expect_shape, geometry
 from .call import call, kernels_for
 
 
@@ -27,10 +27,11 @@ def avg_pool2d(
     `count_include_pad` those of the padding too, but never those beyond it, which `ceil_mode` may reach.
     """
     backend, (x, out) = resolve(x=x, out=out)
+    check_apart(backend, out, x)
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, 4, dtype)
     shape = _shape(backend, x.shape, window, stride, padding, ceil_mode, count_include_pad)
-    y = check_output(backend, out, shape.output, (x,), dtype=dtype)
+    y = check_output(backend, out, shape.output, dtype=dtype)
     workspace = backend.module.avg_pool2d_workspace, shape
     call(backend, kernels_for(backend, dtype).avg_pool2d, shape, x, results=(y,), workspace=workspace)
     return y
@@ -53,12 +54,13 @@ def avg_pool2d_grad(
     `avg_pool2d`.
     """
     backend, (dy, out) = resolve(dy=dy, out=out)
+    check_apart(backend, out, dy)
     dtype = element_type("dy", dy)
     dy = check_input(backend, "dy", dy, 4, dtype)
     size = (dy.shape[0], *check_size("output_size", output_size), dy.shape[3])
     shape = _shape(backend, size, window, stride, padding, ceil_mode, count_include_pad)
     expect_shape("dy", dy, shape.output)
-    dx = check_output(backend, out, size, (dy,), dtype=dtype)
+    dx = check_output(backend, out, size, dtype=dtype)
     call(backend, kernels_for(backend, dtype).avg_pool2d_grad, shape, dy, results=(dx,))
     return dx
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backends import BFLOAT16, Array, Backend, resolve
 from ..numbers import check_number
-from .arguments import check_indexable, check_input, check_output, element_type, expect_shape, row_pitch
+from .arguments import check_apart, check_indexable, check_input, check_output, element_type, expect_shape, row_pitch
 from .call import call, kernels_for
 
 
@@ -32,11 +32,12 @@ def batch_norm(
     backend, (x, mean, variance, weight, bias, out) = resolve(
         x=x, mean=mean, variance=variance, weight=weight, bias=bias, out=out
     )
+    check_apart(backend, out, x, mean, variance, weight, bias)
     dtype = element_type("x", x)
     x, pitch = _rows_apart(backend, x, dtype)
     channels = x.shape[-1]
     parameters = _check_parameters(backend, channels, mean=mean, variance=variance, weight=weight, bias=bias)
-    y = check_output(backend, out, x.shape, (x, *parameters), dtype=dtype)
+    y = check_output(backend, out, x.shape, dtype=dtype)
     kernels = kernels_for(backend, dtype)
     rows = x.size // channels
     call(backend, kernels.batch_norm, rows, channels, pitch, x, *parameters, _check_eps(eps), bool(relu), results=(y,))

@@ -8,6 +8,7 @@ from ..backends import Array, resolve
 from ..pairs import IntPair, Padding, check_size
 from .arguments import (
     Precision,
+    check_apart,
     check_groups,
     check_input,
     check_maps,
@@ -83,6 +84,7 @@ def unpool_conv_transpose2d(
     y, w and x float32 or bfloat16.
     """
     backend, (y, switches, w, out) = resolve(y=y, switches=switches, w=w, out=out)
+    check_apart(backend, out, y, switches, w)
     dtype = element_type("y", y, precision)
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
@@ -91,7 +93,7 @@ def unpool_conv_transpose2d(
     conv = conv_shape(backend, size, w.shape, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     expect_shape("y", y, pool.output)
-    x = check_output(backend, out, size, (y, switches, w), dtype=dtype)
+    x = check_output(backend, out, size, dtype=dtype)
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.unpool_conv_transpose2d_workspace, conv, pool
     inputs = conv, pool, y, switches, w, bool(rectify)
@@ -123,6 +125,7 @@ def unpool_conv2d_weight_grad(
     x and dy float32 or bfloat16; dw float32.
     """
     backend, (x, dy, switches, out) = resolve(x=x, dy=dy, switches=switches, out=out)
+    check_apart(backend, out, x, dy, switches)
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     dy = check_input(backend, "dy", dy, 4, dtype)
@@ -131,7 +134,7 @@ def unpool_conv2d_weight_grad(
     conv = conv_shape(backend, x.shape, filters, stride, padding, dilation, groups)
     pool = pool_shape(backend, conv.output, window, pool_stride, pool_padding, pool_ceil_mode, prefix="pool_")
     expect_shape("dy", dy, pool.output)
-    dw = check_output(backend, out, filters, (x, dy, switches))
+    dw = check_output(backend, out, filters)
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.unpool_conv2d_weight_grad_workspace, conv, pool
     call(backend, kernels.unpool_conv2d_weight_grad, conv, pool, x, dy, switches, results=(dw,), workspace=workspace)

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..backends import Array, Backend, resolve
 from ..numbers import check_whole
-from .arguments import check_indexable, check_input, check_output, element_type, expect_shape
+from .arguments import check_apart, check_indexable, check_input, check_output, element_type, expect_shape
 from .call import call
 
 
@@ -20,10 +20,11 @@ def copy_channels(x: Array, out: Array, *, source: int = 0, target: int = 0, cha
     with x.
     """
     backend, (x, out) = resolve(x=x, out=out)
+    check_apart(backend, out, x)
     dtype = element_type("x", x)
     check_indexable("out", out)
     x = _check_channels(backend, x, dtype)
-    out = check_output(backend, out, (*x.shape[:-1], *out.shape[-1:]), (x,), dtype=dtype)
+    out = check_output(backend, out, (*x.shape[:-1], *out.shape[-1:]), dtype=dtype)
     source, target = check_whole("source", source), check_whole("target", target)
     count = x.shape[-1] - source if channels is None else check_whole("channels", channels)
     for name, array, first in (("source", x, source), ("target", out, target)):
@@ -47,6 +48,7 @@ def permute_channels(x: Array, order: Sequence[int] | Array, *, out: Array | Non
     """
     placed = order if hasattr(order, "dtype") else None
     backend, (x, placed, out) = resolve(x=x, order=placed, out=out)
+    check_apart(backend, out, x, placed)
     dtype = element_type("x", x)
     x = _check_channels(backend, x, dtype)
     channels = x.shape[-1]
@@ -59,7 +61,7 @@ def permute_channels(x: Array, order: Sequence[int] | Array, *, out: Array | Non
     expect_shape("order", placed, (channels,))
     if isinstance(placed, np.ndarray):
         _check_order(placed, channels)
-    y = check_output(backend, out, x.shape, (x, placed), dtype=dtype)
+    y = check_output(backend, out, x.shape, dtype=dtype)
     sizes = x.size // channels, channels, dtype.itemsize
     call(backend, backend.module.permute_channels, *sizes, x.view(np.uint8), placed, results=(y.view(np.uint8),))
     return y

@@ -8,6 +8,7 @@ from ..backends import Array, resolve
 from ..pairs import IntPair, Padding, check_size
 from .arguments import (
     Precision,
+    check_apart,
     check_channels_output,
     check_groups,
     check_input,
@@ -55,6 +56,7 @@ def conv2d(
     transposed convolution to at most four channels does those of a stride.
     """
     backend, (x, w, b, scale, add, out) = resolve(x=x, w=w, b=b, scale=scale, add=add, out=out)
+    check_apart(backend, out, x, w, b, scale, add)
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
@@ -68,7 +70,7 @@ def conv2d(
     if add is not None:
         add = check_input(backend, "add", add, 4, dtype)
         expect_shape("add", add, shape.output)
-    y, pitch = check_channels_output(backend, out, shape.output, (x, w, b, scale, add), dtype=dtype)
+    y, pitch = check_channels_output(backend, out, shape.output, dtype=dtype)
     if add is not None and pitch != w.shape[0]:
         raise ValueError("out must be C-contiguous where an array is added")
     kernels = kernels_for(backend, dtype, precision)
@@ -95,6 +97,7 @@ def conv_transpose2d(
     maps to (P, Q). y, w and x float32 or bfloat16; `stride`, `padding`, `dilation` and `groups` are those of `conv2d`.
     """
     backend, (y, w, out) = resolve(y=y, w=w, out=out)
+    check_apart(backend, out, y, w)
     dtype = element_type("y", y, precision)
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
@@ -106,7 +109,7 @@ def conv_transpose2d(
     size = (y.shape[0], height, width, w.shape[3] * groups)
     shape = conv_shape(backend, size, w.shape, stride, padding, dilation, groups)
     expect_shape("y", y, shape.output)
-    x = check_output(backend, out, size, (y, w), dtype=dtype)
+    x = check_output(backend, out, size, dtype=dtype)
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.conv_transpose2d_workspace, shape
     call(backend, kernels.conv_transpose2d, shape, y, w, results=(x,), workspace=workspace)
@@ -128,6 +131,7 @@ def conv2d_weight_grad(
     """The gradient of `conv2d`'s filters. x (N,H,W,C), dy (N,P,Q,K) -> dw (K,R,S,C/groups),
     (R, S) = `kernel_size`. x and dy float32 or bfloat16; dw float32. The other arguments are those of `conv2d`."""
     backend, (x, dy, out) = resolve(x=x, dy=dy, out=out)
+    check_apart(backend, out, x, dy)
     dtype = element_type("x", x, precision)
     x = check_input(backend, "x", x, 4, dtype)
     dy = check_input(backend, "dy", dy, 4, dtype)
@@ -138,7 +142,7 @@ def conv2d_weight_grad(
     filters = filters_of(x, dy, kernel_size, groups)
     shape = conv_shape(backend, x.shape, filters, stride, padding, dilation, groups)
     expect_shape("dy", dy, shape.output)
-    dw = check_output(backend, out, filters, (x, dy))
+    dw = check_output(backend, out, filters)
     kernels = kernels_for(backend, dtype, precision)
     workspace = kernels.conv2d_weight_grad_workspace, shape
     call(backend, kernels.conv2d_weight_grad, shape, x, dy, results=(dw,), workspace=workspace)
@@ -149,13 +153,14 @@ def conv2d_bias_grad(dy: Array, *, out: Array | None = None) -> Array:
     """The gradient of a bias: the sum over all axes but the last. dy (..., K), float32 or bfloat16 -> db (K,)
     float32."""
     backend, (dy, out) = resolve(dy=dy, out=out)
+    check_apart(backend, out, dy)
     dtype = element_type("dy", dy)
     dy = check_input(backend, "dy", dy, None, dtype)
     if dy.ndim < 2:
         raise ValueError(f"dy must have 2 dimensions or more, got shape {dy.shape}")
     channels = dy.shape[-1]
     rows = dy.size // channels
-    db = check_output(backend, out, (channels,), (dy,))
+    db = check_output(backend, out, (channels,))
     workspace = backend.module.conv2d_bias_grad_workspace, rows, channels
     call(backend, kernels_for(backend, dtype).conv2d_bias_grad, rows, channels, dy, results=(db,), workspace=workspace)
     return db

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..backends import Array, Backend, resolve
 from ..pairs import IntPair, Padding, check_padding, check_pair, check_size
-from .arguments import check_input, check_maps, check_output, element_type, expect_shape, geometry
+from .arguments import check_apart, check_input, check_maps, check_output, element_type, expect_shape, geometry
 from .call import call, kernels_for
 
 
@@ -27,12 +27,13 @@ def depthwise_conv2d(
     may also be (top, bottom, left, right). With `relu`, y = max(y, 0). The bias is float32.
     """
     backend, (x, w, b, out) = resolve(x=x, w=w, b=b, out=out)
+    check_apart(backend, out, x, w, b)
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
     shape = _shape(backend, x.shape, w.shape, stride, padding, dilation)
     b = check_maps(backend, "b", b, w.shape[0])
-    y = check_output(backend, out, shape.output, (x, w, b), dtype=dtype)
+    y = check_output(backend, out, shape.output, dtype=dtype)
     workspace = backend.module.depthwise_conv2d_workspace, shape
     operation = kernels_for(backend, dtype).depthwise_conv2d
     call(backend, operation, shape, x, w, b, bool(relu), results=(y,), workspace=workspace)
@@ -55,6 +56,7 @@ def depthwise_conv2d_data_grad(
     (H, W) = `output_size`, C = `channels`, or K where that is None. P and Q must be what the convolution makes of them.
     """
     backend, (y, w, out) = resolve(y=y, w=w, out=out)
+    check_apart(backend, out, y, w)
     dtype = element_type("y", y)
     y = check_input(backend, "y", y, 4, dtype)
     w = check_input(backend, "w", w, 4, dtype)
@@ -62,7 +64,7 @@ def depthwise_conv2d_data_grad(
     size = (y.shape[0], *check_size("output_size", output_size), channels)
     shape = _shape(backend, size, w.shape, stride, padding, dilation)
     expect_shape("y", y, shape.output)
-    x = check_output(backend, out, size, (y, w), dtype=dtype)
+    x = check_output(backend, out, size, dtype=dtype)
     workspace = backend.module.depthwise_conv2d_data_grad_workspace, shape
     operation = kernels_for(backend, dtype).depthwise_conv2d_data_grad
     call(backend, operation, shape, y, w, results=(x,), workspace=workspace)
@@ -81,13 +83,14 @@ def depthwise_conv2d_weight_grad(
 ) -> Array:
     """The gradient of the filters: x (N,H,W,C), dy (N,P,Q,K), float32 or bfloat16 -> dw (K,R,S,1), float32."""
     backend, (x, dy, out) = resolve(x=x, dy=dy, out=out)
+    check_apart(backend, out, x, dy)
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, 4, dtype)
     dy = check_input(backend, "dy", dy, 4, dtype)
     filters = (dy.shape[3], *check_pair("kernel_size", kernel_size), 1)
     shape = _shape(backend, x.shape, filters, stride, padding, dilation)
     expect_shape("dy", dy, shape.output)
-    dw = check_output(backend, out, filters, (x, dy))
+    dw = check_output(backend, out, filters)
     workspace = backend.module.depthwise_conv2d_weight_grad_workspace, shape
     operation = kernels_for(backend, dtype).depthwise_conv2d_weight_grad
     call(backend, operation, shape, x, dy, results=(dw,), workspace=workspace)

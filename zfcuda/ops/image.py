@@ -9,7 +9,7 @@ import numpy as np
 from .._devices import Backend
 from ..backends import Array, resolve
 from ..pairs import IntPair, check_pair
-from .arguments import check_input, check_output, expect_shape, geometry
+from .arguments import check_apart, check_input, check_output, expect_shape, geometry
 from .call import call
 
 
@@ -31,9 +31,10 @@ def crop_images(
     backend, (images, mean, corners, flips, out) = resolve(
         images=images, mean=mean, corners=corners, flips=flips, out=out
     )
+    check_apart(backend, out, images, mean, corners, flips)
     images = check_input(backend, "images", images, 4, np.uint8)
     shape, mean, corners, flips = check_crops(backend, images.shape, mean, corners, flips, size)
-    y = check_output(backend, out, shape.output, (images, mean, corners, flips))
+    y = check_output(backend, out, shape.output)
     call(backend, backend.module.crop_images, shape, images, mean, corners, flips, results=(y,))
     return y
 

@@ -10,6 +10,7 @@ from ..backends import Array, Backend, resolve
 from ..numbers import check_number, check_whole
 from .arguments import (
     array_or_none,
+    check_apart,
     check_indexable,
     check_input,
     check_output,
@@ -25,10 +26,12 @@ def leaky_relu(x: Array, slope: float | Array, *, out: Array | None = None) -> A
     `slope`: a number, or a float32 array (C,) with one for each channel, the last axis of x, or (1,) for all.
     """
     backend, (x, slopes, out) = resolve(x=x, slope=array_or_none(slope), out=out)
+    check_apart(backend, out, x, may_alias=True)
+    check_apart(backend, out, slopes)
     dtype = element_type("x", x)
     x = _check_operand(backend, "x", x, dtype)
     slopes, number = _check_slope(backend, x, slope, slopes)
-    y = check_output(backend, out, x.shape, (x, slopes), dtype=dtype, may_alias=True)
+    y = check_output(backend, out, x.shape, dtype=dtype)
     call(backend, kernels_for(backend, dtype).leaky_relu, *_rows(x, slopes), x, slopes, number, results=(y,))
     return y
 
@@ -36,12 +39,14 @@ def leaky_relu(x: Array, slope: float | Array, *, out: Array | None = None) -> A
 def leaky_relu_grad(dy: Array, x: Array, slope: float | Array, *, out: Array | None = None) -> Array:
     """The gradient of `leaky_relu`, from its input x: dy where x > 0, else dy * slope. `out` may be dy."""
     backend, (dy, x, slopes, out) = resolve(dy=dy, x=x, slope=array_or_none(slope), out=out)
+    check_apart(backend, out, dy, x, may_alias=True)
+    check_apart(backend, out, slopes)
     dtype = element_type("dy", dy)
     dy = _check_operand(backend, "dy", dy, dtype)
     x = _check_operand(backend, "x", x, dtype)
     expect_shape("dy", dy, x.shape)
     slopes, number = _check_slope(backend, x, slope, slopes)
-    dx = check_output(backend, out, x.shape, (dy, x, slopes), dtype=dtype, may_alias=True)
+    dx = check_output(backend, out, x.shape, dtype=dtype)
     call(backend, kernels_for(backend, dtype).leaky_relu_grad, *_rows(x, slopes), dy, x, slopes, number, results=(dx,))
     return dx
 
@@ -50,6 +55,7 @@ def prelu_weight_grad(dy: Array, x: Array, *, channels: int, out: Array | None =
     """The gradient of `leaky_relu`'s slopes: the sums of dy * x where x is not positive. dy and x (..., C), float32 or
     bfloat16 -> float32 (channels,); `channels` is C, or 1 for one slope that all share."""
     backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
+    check_apart(backend, out, dy, x)
     dtype = element_type("dy", dy)
     dy = _check_operand(backend, "dy", dy, dtype)
     x = _check_operand(backend, "x", x, dtype)
@@ -58,7 +64,7 @@ def prelu_weight_grad(dy: Array, x: Array, *, channels: int, out: Array | None =
     channels = check_whole("channels", channels)
     if channels not in (1, of_x):
         raise ValueError(f"channels must be 1 or those of x, {of_x}, got {channels}")
-    dslope = check_output(backend, out, (channels,), (dy, x))
+    dslope = check_output(backend, out, (channels,))
     rows = x.size // of_x
     inputs = rows, of_x, channels == 1, dy, x
     workspace = backend.module.prelu_weight_grad_workspace, rows, of_x

@@ -5,15 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from ..backends import Array, Backend, resolve
-from .arguments import check_input, check_output, expect_shape
+from .arguments import check_apart, check_input, check_output, expect_shape
 from .call import call
 
 
 def softmax(logits: Array, *, out: Array | None = None) -> Array:
     """The probabilities of each row: logits (N, classes) -> probabilities (N, classes)."""
     backend, (logits, out) = resolve(logits=logits, out=out)
+    check_apart(backend, out, logits)
     logits = check_input(backend, "logits", logits, 2)
-    probabilities = check_output(backend, out, logits.shape, (logits,))
+    probabilities = check_output(backend, out, logits.shape)
     call(backend, backend.module.softmax, *logits.shape, logits, results=(probabilities,))
     return probabilities
 
@@ -60,9 +61,10 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
 def softmax_cross_entropy_grad(probabilities: Array, labels: Array, *, out: Array | None = None) -> Array:
     """The gradient of the mean loss for the logits: (probabilities - one_hot(labels)) / N."""
     backend, (probabilities, labels, out) = resolve(probabilities=probabilities, labels=labels, out=out)
+    check_apart(backend, out, probabilities, labels)
     probabilities = check_input(backend, "probabilities", probabilities, 2)
     n, classes = probabilities.shape
     labels = _check_labels(backend, labels, n, classes)
-    dlogits = check_output(backend, out, (n, classes), (probabilities, labels))
+    dlogits = check_output(backend, out, (n, classes))
     call(backend, backend.module.softmax_cross_entropy_grad, n, classes, probabilities, labels, results=(dlogits,))
     return dlogits

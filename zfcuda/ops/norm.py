@@ -6,7 +6,7 @@ import math
 
 from ..backends import Array, resolve
 from ..numbers import check_number, check_whole
-from .arguments import check_input, check_output, element_type, expect_shape
+from .arguments import check_apart, check_input, check_output, element_type, expect_shape
 from .call import call, kernels_for
 
 
@@ -36,11 +36,12 @@ def local_response_norm(
     channels c - size // 2 .. c + (size - 1) // 2. `alpha` is not divided by `size`. float32 or bfloat16.
     """
     backend, (x, out) = resolve(x=x, out=out)
+    check_apart(backend, out, x)
     dtype = element_type("x", x)
     x = check_input(backend, "x", x, None, dtype)
     channels = x.shape[-1] if x.ndim else 1
     parameters = _check_norm(size, alpha, beta, k, channels)
-    y = check_output(backend, out, x.shape, (x,), dtype=dtype)
+    y = check_output(backend, out, x.shape, dtype=dtype)
     kernels = kernels_for(backend, dtype)
     call(backend, kernels.local_response_norm, x.size // channels, channels, *parameters, x, results=(y,))
     return y
@@ -59,13 +60,14 @@ def local_response_norm_grad(
     """The gradient of `local_response_norm`, from its input x and the gradient dy of its result, both (..., C),
     float32 or bfloat16, and its other arguments."""
     backend, (dy, x, out) = resolve(dy=dy, x=x, out=out)
+    check_apart(backend, out, dy, x)
     dtype = element_type("dy", dy)
     dy = check_input(backend, "dy", dy, None, dtype)
     x = check_input(backend, "x", x, None, dtype)
     expect_shape("dy", dy, x.shape)
     channels = x.shape[-1] if x.ndim else 1
     parameters = _check_norm(size, alpha, beta, k, channels)
-    dx = check_output(backend, out, x.shape, (dy, x), dtype=dtype)
+    dx = check_output(backend, out, x.shape, dtype=dtype)
     kernels = kernels_for(backend, dtype)
     call(backend, kernels.local_response_norm_grad, x.size // channels, channels, *parameters, dy, x, results=(dx,))
     return dx

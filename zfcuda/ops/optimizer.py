@@ -37,6 +37,7 @@ def sgd_step(
     backend, (w, g, v, guard, _) = resolve(w=w, g=g, v=v, guard=guard, lr=array_or_none(lr))
     check_in_place(backend, "w", w)
     check_in_place(backend, "v", v)
+    given = g  # it may be copied
     g = check_input(backend, "g", g, None)
     expect_shape("g", g, w.shape)
     expect_shape("v", v, w.shape)
@@ -46,7 +47,7 @@ def sgd_step(
         check_number("momentum", momentum),
         check_number("weight_decay", weight_decay),
     )
-    for names, one, other in (("w and v", w, v), ("w and g", w, g), ("v and g", v, g)):
+    for names, one, other in (("w and v", w, v), ("w and g", w, given), ("v and g", v, given)):
         if backend.xp.may_share_memory(one, other):
             raise ValueError(f"{names} must not share memory")
     call(backend, backend.module.sgd_step, w.size, w, g, v, *factors, guard)

@@ -7,6 +7,7 @@ import numpy as np
 from ..backends import Array, resolve
 from ..pairs import IntPair, Padding, check_size
 from .arguments import (
+    check_apart,
     check_input,
     check_output,
     check_switches,
@@ -55,13 +56,14 @@ def max_unpool2d(
     y and x float32 or bfloat16. A switch that names no cell of x (one that `max_pool2d` never makes) is ignored.
     """
     backend, (y, switches, out) = resolve(y=y, switches=switches, out=out)
+    check_apart(backend, out, y, switches)
     dtype = element_type("y", y)
     y = check_input(backend, "y", y, 4, dtype)
     switches = check_switches(backend, y, switches)
     size = (y.shape[0], *check_size("output_size", output_size), y.shape[3])
     shape = pool_shape(backend, size, window, stride, padding, ceil_mode)
     expect_shape("y", y, shape.output)
-    x = check_output(backend, out, size, (y, switches), dtype=dtype)
+    x = check_output(backend, out, size, dtype=dtype)
     call(backend, kernels_for(backend, dtype).max_unpool2d, shape, y, switches, results=(x,))
     return x
 

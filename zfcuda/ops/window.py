@@ -6,7 +6,7 @@ import numpy as np
 
 from ..backends import BFLOAT16, Array, resolve
 from ..pairs import IntPair, check_pair
-from .arguments import check_input, check_output, expect_shape, geometry
+from .arguments import check_apart, check_input, check_output, expect_shape, geometry
 from .call import call
 
 
@@ -21,6 +21,7 @@ def cut_windows(
     `cut_windows(windows, -corners, size=(H, W))` is zero outside the windows.
     """
     backend, (x, corners, images, out) = resolve(x=x, corners=corners, images=images, out=out)
+    check_apart(backend, out, x, corners, images)
     if x.dtype not in (np.float32, BFLOAT16, np.uint8):
         raise TypeError(f"x must be float32, bfloat16 or uint8, got {x.dtype}")
     x = check_input(backend, "x", x, 4, x.dtype)
@@ -30,7 +31,7 @@ def cut_windows(
     count = x.shape[0] if images is None else images.shape[0]
     expect_shape("corners", corners, (count, 2))
     shape = geometry(backend.module.WindowShape, x.shape, count, check_pair("size", size), x.dtype.itemsize)
-    y = check_output(backend, out, shape.output, (x, corners, images), dtype=x.dtype)
+    y = check_output(backend, out, shape.output, dtype=x.dtype)
     # The bytes of the arrays: elements have no type here.
     results = (y.view(np.uint8),)
     call(backend, backend.module.cut_windows, shape, x.view(np.uint8), corners, images, results=results)
