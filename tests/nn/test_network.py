@@ -6,7 +6,7 @@ import pytest
 from tests.accuracy import assert_close, relative_error
 from tests.nn.networks import TINY, Reference, randomise
 from zfcuda import backends, ops
-from zfcuda.nn import Network
+from zfcuda.nn import Architecture, FullyConnectedSpec, Network, load
 
 
 @pytest.fixture
@@ -43,6 +43,21 @@ def test_predict_is_the_softmax_in_any_batch(network, images):
     np.testing.assert_array_equal(network.predict(images), ops.softmax(network.forward(images).output))
     many = np.tile(images, (50, 1, 1, 1))
     assert_close(network.predict(many), np.tile(network.predict(images), (50, 1)))
+
+
+def test_a_head_that_says_something(network, tmp_path):
+    for head in ("sigmoid", "none", "softmax"):
+        network.head = head
+        assert network.head == head
+    with pytest.raises(ValueError, match="head must be one of softmax, sigmoid, none; got 'tanh'"):
+        network.head = "tanh"
+    single = Network(Architecture((2, 2, 1), (FullyConnectedSpec("fc", 1),)))
+    single.head = single.head
+    single.save(tmp_path / "as it was.safetensors")
+    assert load(tmp_path / "as it was.safetensors").head == "softmax"  # however little that says: it can be mended
+    single.head = "sigmoid"
+    with pytest.raises(ValueError, match=r"head must be 'sigmoid' .* or 'none' .* of which a softmax is always 1"):
+        single.head = "softmax"
 
 
 def test_writing_to_weights_takes_effect_at_the_next_call(network, images):

@@ -60,7 +60,9 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument("--classes", metavar="FILE", help="the names of the outputs, a line each")
     parser.add_argument("--output", metavar="NAME", help="which of several outputs (default: the first)")
     parser.add_argument(
-        "--head", choices=HEADS, help="what makes predictions of outputs (default: what the model does)"
+        "--head",
+        choices=HEADS,
+        help="what makes predictions of outputs; of a single one sigmoid or none (default: what the model does)",
     )
 
 
@@ -145,7 +147,7 @@ def _summary(arguments: argparse.Namespace, net: Network) -> str:
         f"  input    {by(map(str, net.input_shape))}, of images of {by(map(str, net.preprocess.image_shape))}",
         f"  layers   {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}",
         f"  blocks   {', '.join(f'{number}: {name}' for number, name in net.blocks.items())}",
-        f"  outputs  {net.num_classes:,}, {_HEADS[net.head]}",
+        f"  outputs  {net.num_classes:,}, {_outputs(net)}",
     ]
     out = printable(arguments.out)
     lines.append(f"saved: {out}")
@@ -153,8 +155,11 @@ def _summary(arguments: argparse.Namespace, net: Network) -> str:
     return "\n".join(lines)
 
 
-_HEADS = {
-    "softmax": "softmax",
-    "sigmoid": "sigmoid",
-    "none": "as the model makes them (--head softmax makes probabilities of logits)",
-}
+def _outputs(net: Network) -> str:
+    """What predictions are, and how they could be probabilities."""
+    if net.head != "none":
+        return net.head
+    wanted, made = (
+        ("sigmoid", "a probability of a logit") if net.num_classes == 1 else ("softmax", "probabilities of logits")
+    )
+    return f"as the model makes them (--head {wanted} makes {made})"

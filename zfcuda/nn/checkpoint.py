@@ -42,6 +42,17 @@ HEADS = ("softmax", "sigmoid", "none")
 PathLike = str | os.PathLike[str]
 
 
+def check_head(head: str, outputs: int) -> None:
+    """ValueError where it is none of `HEADS`, or says nothing of so many outputs."""
+    if head not in HEADS:
+        raise ValueError(f"head must be one of {', '.join(HEADS)}; got {head!r}")
+    if head == "softmax" and outputs == 1:
+        raise ValueError(
+            "head must be 'sigmoid' (of a yes or no) or 'none' (of a regression) for a network of one output, of which "
+            "a softmax is always 1; got 'softmax'"
+        )
+
+
 @dataclass(frozen=True, repr=False)
 class Checkpoint(Brief):
     """What a file holds of a network (parameters: also its state), its other tensors ("prefix/name" -> array) and its

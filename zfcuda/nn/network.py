@@ -16,7 +16,7 @@ from ..backends import Array
 from . import window
 from .architecture import Architecture
 from .capture import Captured, identity
-from .checkpoint import HEADS, ORIGIN, Checkpoint, PathLike, read_checkpoint
+from .checkpoint import ORIGIN, Checkpoint, PathLike, check_head, read_checkpoint
 from .layers import KINDS, PRECISIONS, RULES, Layer, Stage, build_stages, passing_stages
 from .projection import Descent
 from .record import Part, Record, Training
@@ -101,13 +101,14 @@ class Network:
 
     @property
     def head(self) -> str:
-        """What `predict` makes of the last layer's output: "softmax", "sigmoid" or "none". It may be set."""
+        """What `predict` makes of the last layer's output: "softmax", "sigmoid" or "none". It may be set, but of one
+        output not to "softmax"."""
         return self._head
 
     @head.setter
     def head(self, value: str) -> None:
-        if value not in HEADS:
-            raise ValueError(f"head must be one of {', '.join(HEADS)}; got {value!r}")
+        if value != self._head:
+            check_head(value, self.num_classes)
         self._head = value
 
     @property

@@ -70,5 +70,5 @@ def outputs_only(result: OfClass) -> str:
         return ""
     return (
         " The network ends without a softmax: what is followed is its output, no probability (`zfcuda import --head "
-        "softmax` makes probabilities of logits)."
+        "softmax` makes probabilities of logits, `--head sigmoid` one of a single logit)."
     )
