@@ -174,6 +174,19 @@ OPERATIONS = {
     ),
     "maps as output": ("c = Conv (x, w)\ny = Relu (c)", {"w": w(4, 3, 3, 3)}),
     "rows of maps as output": ("c = Conv (x, w)\ny = Flatten (c)", {"w": w(2, 3, 9, 8)}),
+    "weights of a norm": (
+        "n = ReduceL2 <axes=[1, 2, 3]> (v)\nq = Div (v, n)\nw = Mul (q, g)\nc = Conv (x, w)\nf = Flatten (c)\n"
+        "s = Mul (u, u)\nt = ReduceSum <keepdims=0> (s, axis)\nr = Sqrt (t)\na = Unsqueeze (r, axis)\n"
+        "d = Clip (a, small)\nfc = Div (u, d)\n" + FC,
+        {
+            **{"v": w(4, 3, 5, 5), "g": positive(4, 1, 1, 1), "u": w(5, 192), "axis": ints(1)},
+            "small": np.float32(1e-12),
+        },
+    ),
+    "weights of a spectral norm": (
+        "m = Reshape (k, two)\nh = MatMul (m, v)\ns = MatMul (u, h)\nw = Div (k, s)\nc = Conv (x, w)\ny = Relu (c)",
+        {"k": w(4, 3, 3, 3), "two": ints(4, -1), "v": w(27), "u": positive(4)},
+    ),
     "filled weights": (
         "w = ConstantOfShape <value: tensor = float[1] {0.25}> (shape)\nc = Conv (x, w)\n"
         "b = Constant <value_float=0.5> ()\n"

@@ -98,13 +98,29 @@ def test_other_commands_take_it(tmp_path, channels, capsys):
     assert main(["info", str(out)]) == 0
 
 
-@pytest.mark.parametrize("command", ["occlude", "invariance", "faithfulness"])
-def test_one_output_is_followed_for_images_of_any_class(tmp_path, command, capsys):
+def write_one_output(path, last):
     weights = {"w": RNG.standard_normal((4, 3, 3, 3)), "v": RNG.standard_normal((1, 4))}
     nodes = "c = Conv (x, w)\nr = Relu (c)\ng = GlobalAveragePool (r)\nf = Flatten (g)\nl = Gemm <transB=1> (f, v)\n"
-    nodes += "s = Squeeze (l, axes)\ny = Sigmoid (s)"
     weights = {name: array.astype(np.float32) for name, array in weights.items()} | {"axes": np.array([1])}
-    onnx.save(model(nodes, weights), tmp_path / "model.onnx")
+    onnx.save(model(nodes + last, weights), path)
+    return path
+
+
+@pytest.mark.parametrize("last", ["y = Identity (l)", "y = Squeeze (l, axes)"])
+def test_a_softmax_of_one_output_is_refused(tmp_path, last, capsys):
+    path, out = write_one_output(tmp_path / "model.onnx", last), tmp_path / "net.safetensors"
+    assert run(path, "--out", out, "--head", "softmax") == 2
+    assert "head must be 'sigmoid' (of a yes or no) or 'none' (of a regression)" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(path, "--out", out) == 0
+    assert "1, as the model makes them (--head sigmoid makes a probability of a logit)" in capsys.readouterr().out
+    assert run(path, "--out", out, "--head", "sigmoid") == 0
+    assert "outputs  1, sigmoid" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["occlude", "invariance", "faithfulness"])
+def test_one_output_is_followed_for_images_of_any_class(tmp_path, command, capsys):
+    write_one_output(tmp_path / "model.onnx", "s = Squeeze (l, axes)\ny = Sigmoid (s)")
     out = tmp_path / "net.safetensors"
     assert run(tmp_path / "model.onnx", "--out", out) == 0
     for name in ("cat", "dog"):

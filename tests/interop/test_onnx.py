@@ -10,7 +10,7 @@ from onnx import TensorProto, numpy_helper  # noqa: E402
 
 from tests.accuracy import relative_error  # noqa: E402
 from tests.interop import onnx_models  # noqa: E402
-from tests.interop.onnx_models import CLASSIFIER, WEIGHTS, images, model, nhwc, positive, read, w  # noqa: E402
+from tests.interop.onnx_models import CLASSIFIER, WEIGHTS, images, ints, model, nhwc, positive, read, w  # noqa: E402
 from tests.interop.onnx_operations import FC, OPERATIONS  # noqa: E402
 from zfcuda import CheckpointError, backends, data, load  # noqa: E402
 
@@ -80,6 +80,40 @@ def test_operations_as_other_opsets_have_them(what, tmp_path):
     expected = onnx_models.run(proto, x)
     expected = expected if what in ("squeeze", "softmax of all") else nhwc(expected)
     assert relative_error(net.predict(nhwc(x)), expected.reshape(2, -1)) < 1e-5
+
+
+REDUCED = {
+    "axes from the end": (13, "f = ReduceMean <axes=[-2, -1], keepdims=0> (c)", {}),
+    "axes as an input": (18, "f = ReduceMean <keepdims=0> (c, axes)", {"axes": ints(-1, 2)}),
+    "axes as an input, kept": (18, "m = ReduceMax (c, axes)\nf = Flatten (m)", {"axes": ints(3, 2)}),
+    "axes of a sum": (13, "f = ReduceSum <keepdims=0, noop_with_empty_axes=1> (c, axes)", {"axes": ints(-1, -2)}),
+    "axes of a node": (18, "a = Constant <value_ints=[2, 3]> ()\nf = ReduceMean <keepdims=0> (c, a)", {}),
+    "one after the other": (
+        18,
+        "r = ReduceSum <keepdims=0> (c, axis)\nf = ReduceMax <keepdims=0> (r, axis)",
+        {"axis": ints(-1)},
+    ),
+    "no axes": (18, "r = ReduceMean <noop_with_empty_axes=1> (c)\nf = Flatten (r)", {}),
+    "axes that are none": (18, "r = ReduceMax <noop_with_empty_axes=1> (c, axes)\nf = Flatten (r)", {"axes": ints()}),
+    "a sum of none": (13, "r = ReduceSum <noop_with_empty_axes=1> (c, axes)\nf = Flatten (r)", {"axes": ints()}),
+}
+
+
+@pytest.mark.parametrize("what", REDUCED)
+def test_reductions(what, tmp_path):
+    opset, nodes, weights = REDUCED[what]
+    units = 4 * 10 * 8 if "Flatten (r)" in nodes else 4
+    weights = {"w": w(4, 3, 3, 3), "fc": w(5, units), **weights}
+    proto = model(f"c = Conv (x, w)\n{nodes}\n{FC}", weights, opset=opset)
+    x = images(proto)
+    assert relative_error(read(proto, tmp_path).forward(nhwc(x)).output, onnx_models.run(proto, x)) < 1e-5
+
+
+def test_the_mean_of_one_channel_is_one_number(tmp_path):
+    nodes = "c = Conv (x, w)\nr = ReduceMean <axes=[1, 2, 3], keepdims=0> (c)\nf = Unsqueeze (r, axis)\n" + FC
+    proto = model(nodes, {"w": w(1, 3, 3, 3), "axis": ints(1), "fc": w(5, 1)})
+    x = images(proto)
+    assert relative_error(read(proto, tmp_path).forward(nhwc(x)).output, onnx_models.run(proto, x)) < 1e-5
 
 
 def test_signals(tmp_path):

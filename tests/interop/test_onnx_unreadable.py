@@ -20,6 +20,30 @@ UNREADABLE = {
     ),
     "of others": ("y = com.microsoft.FusedConv (x, w)", SMALL, r"\(com.microsoft.FusedConv\): is no operation"),
     "a product": ("c = Conv (x, w)\ny = Mul (c, c)", SMALL, r"\(Mul\): products are read of a tensor and constants"),
+    "squeeze and excitation": (
+        "c = Conv (x, w)\ng = GlobalAveragePool (c)\ne = Conv (g, v)\ns = Sigmoid (e)\ny = Mul (c, s)",
+        SMALL | {"v": w(4, 4, 1, 1)},
+        r"1 of the model's 5 nodes cannot be read:\n  mul \(Mul\): products are read of a tensor and constants, not of "
+        r"two tensors, as of gates \(squeeze and excitation",
+    ),
+    "a root": ("c = Conv (x, w)\ny = Sqrt (c)", SMALL, r"sqrt \(Sqrt\): is read of what is known before there is"),
+    "a mean of all": ("c = Conv (x, w)\ny = ReduceMean (c)", SMALL, "must leave the images of a batch apart"),
+    "a sum of axes that are none": (
+        "c = Conv (x, w)\ny = ReduceSum (c, axes)",
+        SMALL | {"axes": ints()},
+        "must leave the images of a batch apart",
+    ),
+    "a sum of one pixel, of axes that are none": (
+        "c = Conv (x, w)\ng = GlobalAveragePool (c)\ny = ReduceSum (g, axes)",
+        SMALL | {"axes": ints()},
+        "must leave the images of a batch apart",
+    ),
+    "an axis beyond": ("c = Conv (x, w)\ny = ReduceMax <axes=[4]> (c)", SMALL, "there is no axis 4 of a tensor of 4"),
+    "a softmax of one": (
+        "c = Conv (x, w)\nf = Flatten (c)\nl = MatMul (f, m)\ny = Softmax (l)",
+        SMALL | {"m": w(320, 1)},
+        "head must be 'sigmoid' .* or 'none' .* for a network of one output",
+    ),
     "a negative variance": (
         "y = BatchNormalization (x, g, g, g, v)",
         {"g": np.ones(3, np.float32), "v": np.float32([1, -0.5, 1])},
@@ -129,6 +153,15 @@ def test_what_cannot_be_read(what, tmp_path, monkeypatch):
         monkeypatch.setattr("zfcuda.interop.builder._ROOM", 2**28)
     proto = model(nodes, weights)
     with pytest.raises(CheckpointError, match=f"(?s)model.onnx: .*{message}"):
+        read(proto, tmp_path)
+
+
+def test_the_path_of_a_gate(tmp_path):
+    nodes, weights, _ = UNREADABLE["squeeze and excitation"]
+    proto = model(nodes, weights)
+    for node in proto.graph.node:
+        node.name = f"/stages/stages.1/se/{node.op_type}"
+    with pytest.raises(CheckpointError, match=r"  stages\.1\.se\.mul \(Mul\): products are read"):
         read(proto, tmp_path)
 
 

@@ -141,6 +141,46 @@ def test_orders_of_channels_have_the_names_of_what_makes_them(nets):
     ]
 
 
+def test_a_layer_has_its_module_s_name_whatever_is_done_before_it(nets):
+    """What takes a part of maps, and makes rows of them, is called as the operations that do."""
+
+    class Parts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.flat, self.fc = nn.Conv2d(3, 6, 3), nn.Flatten(), nn.Linear(48, 4)
+            self.norm, self.last = nn.BatchNorm1d(8), nn.Linear(8, 2)
+
+        def forward(self, x):
+            x = self.conv(x)
+            rows = self.fc(self.flat(x[:, 1:4])), self.fc(x[:, :3].flatten(1))
+            return self.last(self.norm(torch.cat([rows[0], rows[1]], 1)))
+
+    net = interop.from_module(Parts().eval(), (6, 6, 3))
+    kinds = {name: layer.kind for name, layer in net.layers.items()}
+    assert [name for name, kind in kinds.items() if kind == "fc"] == ["fc", "fc_1", "last"]
+    assert [name for name, kind in kinds.items() if kind == "flatten"] == ["flat", "flatten"]
+    assert {kind for name, kind in kinds.items() if "." in name} <= {"permute", "slice"}
+    assert kinds["norm"] == "batchnorm"
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (lambda x: torch.add(x, x.relu(), alpha=0.5), ["conv", "relu", "add.factor", "add"]),
+        (lambda x: x - x.relu(), ["conv", "relu", "sub.negative", "sub"]),
+        (lambda x: 1 - x, ["conv", "rsub"]),
+        (lambda x: x.sum((2, 3)), ["conv", "sum.mean", "sum", "flatten"]),
+        (lambda x: x[:, :, ::2].mean((2, 3)), ["conv", "slice", "mean", "flatten"]),
+        (
+            lambda x: torch.cat([x.relu().flatten(1), x.flatten(1)], 1),
+            ["conv", "relu", "flatten", "flatten_1", "cat", "permute"],
+        ),
+    ],
+)
+def test_an_operation_of_several_layers_ends_with_the_one_of_its_name(function, names):
+    assert list(interop.from_module(Wrong(function), (6, 6, 3)).layers) == names
+
+
 def test_what_is_fixed_is_no_parameter(nets):
     _, net = nets("normalising")
     assert not {name for name in net.parameters() if not name.startswith(("conv", "rows", "fc"))}
@@ -206,6 +246,19 @@ def test_one_of_several_outputs():
     assert list(net.layers) == ["conv", "mean", "one"]
     with pytest.raises(ValueError, match=r"output must be one of linear, .*; got 'x'"):
         interop.from_module(Heads(), (6, 6, 3), output="x")
+
+
+def test_a_softmax_of_one_output_says_nothing():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(64, 1))
+    message = "head must be 'sigmoid' .* or 'none' .* for a network of one output, of which a softmax is always 1"
+    for one, options in ((module, {"head": "softmax"}), (nn.Sequential(module, nn.Softmax(1)), {})):
+        with pytest.raises(ValueError, match=message):
+            interop.from_module(one, (6, 6, 3), **options)
+    net = interop.from_module(nn.Sequential(module, nn.Softmax(1)), (6, 6, 3), head="sigmoid")
+    assert net.head == "sigmoid"
+    with pytest.raises(ValueError, match=message):
+        net.head = "softmax"
+    assert net.head == "sigmoid"
 
 
 # ---- Back to PyTorch --------------------------------------------------------------------------------------------
@@ -277,8 +330,14 @@ def through_a_view(x):
             nn.functional.silu,
             r"silu \(aten.silu.default\): is no operation that is read\noperations that are read: .*relu, ",
         ),
-        (lambda x: x * x.sigmoid(), r"mul \(aten.mul.Tensor\): sigmoid is read at the end of a model only"),
+        (lambda x: x.sigmoid().relu(), r"relu \(aten.relu.default\): sigmoid is read at the end of a model only"),
+        (
+            lambda x: x * x.sigmoid(),
+            r"mul \(aten.mul.Tensor\): products are read of a tensor and constants, not of two",
+        ),
         (lambda x: x * x, "products are read of a tensor and constants"),
+        (lambda x: x.sqrt(), "is read of what is known before there is an image"),
+        (lambda x: 2.0**x, r"pow.Scalar\): .* what is known before there is an image"),
         (lambda x: x.view(-1, 16), "must leave the images of a batch apart"),
         (lambda x: x[:2], "must leave the images of a batch apart"),
         (lambda x: nn.functional.adaptive_avg_pool2d(x, 3), r"\(3, 3\) does not divide \(4, 4\)"),
@@ -294,6 +353,7 @@ def through_a_view(x):
         (lambda x: x.mean(1), "means, sums and maxima are read over height, width or both, of all of a map"),
         (lambda x: x.sum((1, 2)), "means, sums and maxima are read over height"),
         (lambda x: x.amax(), "means, sums and maxima must leave the images of a batch apart"),
+        (lambda x: x[:, :, 1::2].mean((2, 3)), "means, sums and maxima are read over height, width or both, of all of"),
         (lambda x: x[:, :, 1::2].relu(), "channels of what a layer makes, whole or at every so manyth row and column"),
         (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1), value=1), "channels are added to maps without padding, and of zeros"),
         (lambda x: F.pad(x, (0, 0, 0, 0, 5, 0)), "at most as many channels of zeros are added as there are, 4; got 5"),
@@ -325,6 +385,8 @@ def test_every_gate_is_listed():
     assert [line.split(":")[0] for line in listed] == [
         *("  1.mul (aten.mul.Tensor)", "  3.mul (aten.mul.Tensor)", "  4 (aten.silu.default)")
     ]
+    for line in listed[:2]:
+        assert "products are read of a tensor and constants, not of two tensors, as of gates (squeeze and exc" in line
 
 
 def test_modules_that_cannot_be_exported():

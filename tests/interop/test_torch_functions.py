@@ -54,6 +54,14 @@ READ = {
     "largest of rows alone": lambda x, y, fc: y.amax(3).flatten(1),
     "every second pixel": lambda x, y, fc: y[:, :, ::2, ::2].relu().mean((2, 3)),
     "every third row of some channels": lambda x, y, fc: y.flip(1)[:, 1:4, ::3].relu().mean((2, 3)),
+    "mean of every second pixel": lambda x, y, fc: y[:, :, ::2, ::2].mean((2, 3)),
+    "mean of every second row of some channels": lambda x, y, fc: y.flip(1)[:, 1:4, ::2].mean((-1, -2), keepdim=True),
+    "largest of every third pixel": lambda x, y, fc: y[..., ::3, ::3].amax((2, 3)),
+    "sum of every second column": lambda x, y, fc: y[..., ::2].sum(3).flatten(1),
+    "pools of every second pixel": lambda x, y, fc: torch.cat(
+        [F.avg_pool2d(y[:, :, ::2, ::2], 2), F.max_pool2d(y[:, :, ::2, ::2], 2)], 1
+    ).mean((2, 3)),
+    "a global pool of every second pixel": lambda x, y, fc: F.adaptive_avg_pool2d(y[:, :, ::2, ::3], 1).flatten(1),
     "the first column": lambda x, y, fc: y[..., ::6].relu().mean((2, 3)),
     "a shortcut with channels of zeros": lambda x, y, fc: (
         (F.pad(y[:, :, ::2, ::2], (0, 0, 0, 0, 2, 3)) + F.avg_pool2d(torch.cat([x, y], 1), 2, ceil_mode=True))

@@ -394,6 +394,7 @@ CALLS: dict[str, Callable[[Arguments], _Made]] = {
     "split": _split,
     "split_with_sizes": _split,
     "squeeze": _squeeze,
+    "sqrt": _plain("sqrt"),
     "sub": _binary("sub"),
     "sum": _reduction("total"),
     "t": _transpose,

@@ -86,7 +86,7 @@ class Builder:
         around it and its head stay."""
         order = tensor.channel_order()
         if order is None and (steps := tensor.steps()) is not None:
-            sampled = self.add(AvgPoolSpec, tensor.by or name, [tensor], window=1, stride=steps)
+            sampled = self.add(AvgPoolSpec, tensor.by or _named(name, "slice"), [tensor], window=1, stride=steps)
             order = tensor.places[:, 0, 0]
             tensor = dataclasses.replace(tensor, layer=sampled.layer, shape=sampled.shape, table=sampled.places[order])
         if order is None:
@@ -98,10 +98,11 @@ class Builder:
         return dataclasses.replace(made, padding=tensor.padding, fill=tensor.fill, head=tensor.head)
 
     def flat(self, tensor: Tensor, name: str) -> Tensor:
-        """A row (K,) of all that a layer makes, in any order, the layer's output being a row too."""
+        """A row (K,) of all that a layer makes, in any order, the layer's output being a row too. What flattens is
+        called as the operation that made the row, or else after the one that needs it, of this name."""
         if len(tensor.shape) == 3:
-            made = self.add(FlattenSpec, name, [tensor])
-            tensor = dataclasses.replace(made, table=tensor.places, head=tensor.head).rearranged(tensor.places)
+            made = self.add(FlattenSpec, tensor.row_by or _named(name, "flatten"), [tensor])
+            tensor = dataclasses.replace(tensor, layer=made.layer, shape=made.shape).rearranged(tensor.places)
         return tensor if tensor.is_whole else self.in_order(tensor, name)
 
     def whole(self, tensor: Tensor, name: str) -> Tensor:
@@ -123,8 +124,8 @@ class Builder:
         return dataclasses.replace(self._some_of(tensor, tensor.places, name), head=tensor.head)
 
     def _some_of(self, tensor: Tensor, order: np.ndarray, name: str) -> Tensor:
-        """These channels (or units) of the tensor's layer, in this order. What does that is called as the operation
-        that arranged them so, or else as the one that needs it, of this name."""
+        """These channels (or units) of the tensor's layer, in this order. What does that is called after the operation
+        that arranged them so, or else after the one that needs it, of this name."""
         key = (tensor.layer, order.astype(np.int32).tobytes())
         if key not in self._parts:
             self._parts[key] = self._reordered(tensor, order, tensor.by or name)
@@ -147,23 +148,31 @@ class Builder:
 
     # ---- The end ---------------------------------------------------------------------------------------------
 
-    def network(self, last: str) -> Network:
-        """The network of the layers that this one needs. ValueError if they are none that can be one."""
-        self._drop_all_but(last)
+    def network(self) -> Network:
+        """The network of these layers. ValueError if they are none that can be one."""
         if not self.layers:
             raise ValueError("the model has no layers")
         self._fold()
         architecture = Architecture(self.image, tuple(self.layers.values()), "he")  # type: ignore[arg-type]
         return Network(number_blocks(architecture), parameters=self.arrays)
 
-    def _drop_all_but(self, last: str) -> None:
-        """Drops layers on which this one does not stand, as those whose shape alone was wanted."""
+    def keep_only(self, last: str) -> None:
+        """This layer and all on which it stands, and none whose shape alone was wanted."""
         needed = {last}
         for name in reversed(self.layers):
             if name in needed:
                 needed.update(self.layers[name].inputs)
         self.layers = {name: spec for name, spec in self.layers.items() if name in needed}
         self.arrays = {key: array for key, array in self.arrays.items() if key.rpartition(".")[0] in needed}
+
+    def first_difference(self, other: Builder) -> str | None:
+        """The name of the first layer that another one does not have just so, with its arrays; None if it has all."""
+        arrays, others = self.arrays, other.arrays
+        known = {key for key in arrays if key in others and np.array_equal(arrays[key], others[key])}
+        differing = {key.rpartition(".")[0] for key in {*arrays, *others} - known}
+        return next(
+            (name for name, spec in self.layers.items() if name in differing or other.layers.get(name) != spec), None
+        )
 
     def _fold(self) -> None:
         """Puts a fixed factor and shift of each channel into a batch normalisation before it that has its own, and a

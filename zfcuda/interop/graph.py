@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 
 from ..brief import Brief
 
-__all__ = ["MALFORMED", "Graph", "Node", "Unsupported"]
+__all__ = ["MALFORMED", "Graph", "Node", "Unsupported", "check_image_shape"]
 
 
 class Unsupported(Exception):
@@ -49,6 +50,7 @@ class Graph(Brief):
     dims: of its input without the batch: (C, H, W), a signal's (C, W), or (units,); batch: how many images it works on
     constants: weights, and whatever else is known before there is an image
     kinds: what the model's operations are called that are read
+    other: the same model for another number of images, where that is open: both must be the same network
     """
 
     input: str
@@ -58,6 +60,7 @@ class Graph(Brief):
     constants: dict[str, np.ndarray]
     outputs: tuple[str, ...]
     kinds: tuple[str, ...]
+    other: Graph | None = None
 
     def computing(self, output: str | None) -> Graph:
         """What is needed for one of the outputs, by default the first. ValueError if there is none of this name."""
@@ -100,6 +103,20 @@ class Graph(Brief):
 
 
 _REARRANGING = ("identity", "reshape", "squeeze", "unsqueeze", "pad")
+
+
+def check_image_shape(input_shape: Any) -> tuple[int, int, int]:
+    """(H, W, C) as ints, from what a user gives for it."""
+    try:
+        shape = tuple(operator.index(size) for size in input_shape)
+    except TypeError:
+        raise TypeError(
+            f"input_shape must be (height, width, channels), such as (224, 224, 3), got {input_shape!r}"
+        ) from None
+    if len(shape) != 3 or min(shape) < 1:
+        raise ValueError(f"input_shape must be (height, width, channels), all positive, got {input_shape!r}")
+    height, width, channels = shape
+    return height, width, channels
 
 
 def _as_norm(node: Node, makers: Mapping[str, Node], constants: Mapping[str, np.ndarray]) -> Node | None:

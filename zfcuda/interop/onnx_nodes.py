@@ -169,7 +169,10 @@ def _softmax(node: Translation) -> _Translated:
 def _reduction(op: str) -> Callable[[Translation], _Translated]:
     def translated(node: Translation) -> _Translated:
         node.as_inputs(axes=np.int64)
-        return op, {"keepdims": node("keepdims", 1)}
+        noop = bool(node("noop_with_empty_axes", 0))
+        if noop and op == "norm":
+            raise ValueError("noop_with_empty_axes is read of means, sums and maxima")
+        return op, {"keepdims": node("keepdims", 1), "noop": noop}
 
     return translated
 
@@ -245,6 +248,7 @@ NODES: dict[str, Callable[[Translation], _Translated]] = {
     "PRelu": _plain("prelu"),
     "Pad": _pad,
     "Pow": _plain("pow"),
+    "ReduceL2": _reduction("norm"),
     "ReduceMax": _reduction("largest"),
     "ReduceMean": _reduction("mean"),
     "ReduceSum": _reduction("total"),
@@ -255,6 +259,7 @@ NODES: dict[str, Callable[[Translation], _Translated]] = {
     "Slice": _slice,
     "Softmax": _softmax,
     "Split": _split,
+    "Sqrt": _plain("sqrt"),
     "Squeeze": _axes("squeeze"),
     "Sub": _plain("sub"),
     "Sum": _plain("add"),

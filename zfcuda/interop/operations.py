@@ -1,4 +1,5 @@
-"""What each operation of a model becomes: layers of the network, or an array that is known before there is an image.
+"""What each operation of a model becomes that reads a tensor: layers of the network (of arrays alone see
+`zfcuda.interop.folding`).
 
 A function reads one node: (builder, node, operands) -> the node's output, or a list of its outputs. It raises
 `Unsupported`, with what is allowed, where the network has no layer for it.
@@ -27,12 +28,13 @@ from ..nn.layers import (
     ReLUSpec,
 )
 from .builder import Builder
+from .folding import computed
 from .graph import Node, Unsupported
 from .rearranging import REARRANGING, floats, known, tensor_of
 from .tensors import Tensor
 from .windows import WINDOWS, as_it_was
 
-__all__ = ["NO_GATES", "OPERATIONS"]
+__all__ = ["OPERATIONS"]
 
 # ---- Products, normalisation -----------------------------------------------------------------------------------
 
@@ -88,15 +90,15 @@ def _batchnorm(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     return x.like(builder.add(BatchNormSpec, node.name, [x], arrays, **fields).layer)
 
 
-def _affine(builder: Builder, node: Node, x: Tensor, scale: Any, shift: Any) -> Tensor:
-    """x * scale + shift, by a batch normalisation that is fixed."""
-    x = builder.by_channel(x, node.name)
+def _affine(builder: Builder, name: str, x: Tensor, scale: Any, shift: Any) -> Tensor:
+    """x * scale + shift, by a batch normalisation of this name that is fixed."""
+    x = builder.by_channel(x, name)
     vectors = [x.per_channel(np.asarray(one), builder.batch) for one in (scale, shift)]
     if not all(np.isfinite(one).all() for one in vectors):
         raise Unsupported("constants must be finite")
     arrays = {"weight": vectors[0], "bias": vectors[1]}
     arrays |= {"running_mean": np.zeros_like(vectors[0]), "running_var": np.ones_like(vectors[0])}
-    return x.like(builder.add(BatchNormSpec, node.name, [x], arrays, eps=0.0, frozen=True).layer)
+    return x.like(builder.add(BatchNormSpec, name, [x], arrays, eps=0.0, frozen=True).layer)
 
 
 def _lrn(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
@@ -165,18 +167,16 @@ def _dropout(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
 # ---- Several tensors -----------------------------------------------------------------------------------------------
 
 
-def _sum(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
+def _sum(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     """Of tensors and constants; with an attribute alpha, x + alpha y."""
     operands = _scaled(builder, node, operands)
-    if all(isinstance(one, np.ndarray) for one in operands):
-        return _computed(builder, lambda: sum(operands[1:], start=operands[0]), operands)
     tensors = [one for one in operands if isinstance(one, Tensor)]
     total = tensors[0] if len(tensors) == 1 else _joined(builder, node, tensors)
     constants = [one for one in operands if isinstance(one, np.ndarray)]
     if not constants:
         return total
-    shift = _computed(builder, lambda: sum(constants[1:], start=constants[0]), constants)
-    return _affine(builder, node, total, 1.0, floats(shift, "a constant")) if np.any(shift) else total
+    shift = computed(builder, lambda: sum(constants[1:], start=constants[0]), constants)
+    return _affine(builder, node.name, total, 1.0, floats(shift, "a constant")) if np.any(shift) else total
 
 
 def _joined(builder: Builder, node: Node, tensors: Sequence[Tensor]) -> Tensor:
@@ -201,80 +201,48 @@ def _scaled(builder: Builder, node: Node, operands: Sequence[Any]) -> Sequence[A
         return operands
     x, y = operands
     if isinstance(y, np.ndarray):
-        return x, _computed(builder, lambda: (y * alpha).astype(y.dtype), [y])
-    return x, _affine(builder, node, y, alpha, 0.0)
+        return x, computed(builder, lambda: (y * alpha).astype(y.dtype), [y])
+    return x, _affine(builder, f"{node.name}.factor", y, alpha, 0.0)
 
 
-def _difference(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
+def _difference(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     x, y = _scaled(builder, node, operands)
-    if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-        return _computed(builder, lambda: x - y, operands)
     if isinstance(y, np.ndarray):
-        return _affine(builder, node, x, 1.0, -floats(y, "a constant"))
-    negative = _affine(builder, node, y, -1.0, 0.0 if isinstance(x, Tensor) else floats(x, "a constant"))
-    return _joined(builder, node, [x, negative]) if isinstance(x, Tensor) else negative
+        return _affine(builder, node.name, x, 1.0, -floats(y, "a constant"))
+    if isinstance(x, np.ndarray):
+        return _affine(builder, node.name, y, -1.0, floats(x, "a constant"))
+    return _joined(builder, node, [x, _affine(builder, f"{node.name}.negative", y, -1.0, 0.0)])
 
 
-def _negative(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
-    (x,) = operands
-    return _computed(builder, lambda: -x, [x]) if isinstance(x, np.ndarray) else _affine(builder, node, x, -1.0, 0.0)
+def _negative(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    return _affine(builder, node.name, operands[0], -1.0, 0.0)
 
 
-NO_GATES = "products are read of a tensor and constants, not of two tensors (as of gates and attention)"
+def _product(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
+    x, y = operands if isinstance(operands[0], Tensor) else operands[::-1]
+    return _affine(builder, node.name, x, floats(y, "a constant"), 0.0)
 
 
-def _product(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
-    x, y = operands
-    if isinstance(x, np.ndarray) and isinstance(y, np.ndarray):
-        return _computed(builder, lambda: x * y, operands)
-    if isinstance(x, Tensor) and isinstance(y, Tensor):
-        raise Unsupported(NO_GATES)
-    x, y = (x, y) if isinstance(x, Tensor) else (y, x)
-    return _affine(builder, node, x, floats(y, "a constant"), 0.0)
-
-
-def _quotient(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
+def _quotient(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     x, y = operands
     if isinstance(y, Tensor):
         raise Unsupported("a divisor must be constant")
-    if isinstance(x, Tensor):
-        with np.errstate(divide="ignore"):  # what is not finite is refused
-            factor = 1 / floats(y, "a constant")
-        return _affine(builder, node, x, factor, 0.0)
-    whole = x.dtype.kind in "iu" and y.dtype.kind in "iu"
-    return _computed(builder, lambda: np.trunc(x / y).astype(x.dtype) if whole else x / y, operands)
-
-
-def _power(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
-    x, y = (known(one, "what a power is of") for one in operands)
-    return _computed(builder, lambda: x**y, (x, y))
-
-
-def _computed(builder: Builder, function: Callable[[], Any], operands: Sequence[np.ndarray]) -> np.ndarray:
-    try:
-        count = math.prod(np.broadcast_shapes(*(one.shape for one in operands)))
-    except ValueError:
-        raise Unsupported(f"constants of {' and '.join(str(one.shape) for one in operands)} do not fit") from None
-    builder.make_room(count, np.result_type(*operands))
-    with np.errstate(all="ignore"):
-        return np.asarray(function())
+    with np.errstate(divide="ignore"):  # what is not finite is refused
+        factor = 1 / floats(y, "a constant")
+    return _affine(builder, node.name, x, factor, 0.0)
 
 
 def _total(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     """The sum over whole maps, or over their height or width: so many times the mean."""
-    made = WINDOWS["mean"](builder, node, operands)
+    made = WINDOWS["mean"](builder, dataclasses.replace(node, name=f"{node.name}.mean"), operands)
     count = math.prod(tensor_of(operands[0]).dims) // math.prod(made.dims)
-    return _affine(builder, node, made, float(count), 0.0) if count > 1 else made
+    return _affine(builder, node.name, made, float(count), 0.0) if count > 1 else made
 
 
-def _concat(builder: Builder, node: Node, operands: Sequence[Any]) -> Any:
-    axis = node.attributes["axis"]
-    if all(isinstance(one, np.ndarray) for one in operands):
-        builder.make_room(sum(one.size for one in operands), np.result_type(*operands))
-        return np.concatenate(operands, axis)
+def _concat(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     tensors = [tensor_of(one, "each input") for one in operands]
     rank = len(tensors[0].dims) + 1
-    axis = axis % rank - 1
+    axis = node.attributes["axis"] % rank - 1
     if axis < 0 or any(len(one.dims) != rank - 1 for one in tensors):
         raise Unsupported("tensors are joined along their channels or units, and not along the batch")
     if len(tensors) == 1:
@@ -327,7 +295,6 @@ OPERATIONS: dict[str, Callable[[Any, Node, Sequence[Any]], Any]] = {
     "mul": _product,
     "div": _quotient,
     "neg": _negative,
-    "pow": _power,
     "total": _total,
     "concat": _concat,
     "softmax": _softmax,

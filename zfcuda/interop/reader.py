@@ -1,22 +1,24 @@
 """From the common terms of a model (`zfcuda.interop.graph`) to a network.
 
 Each node is read by one function of `zfcuda.interop.operations`, which adds layers to the `Builder` and answers with
-the node's outputs: a `Tensor`, or an array where the output does not depend on the image.
+the node's outputs: a `Tensor`, or an array where the output does not depend on the image. A node that reads arrays
+alone is computed (`zfcuda.interop.folding`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..nn import Network
-from ..nn.checkpoint import HEADS
+from ..nn.checkpoint import check_head
 from .builder import Builder
+from .folding import FOLDING
 from .graph import MALFORMED, Graph, Node, Unsupported
-from .operations import NO_GATES, OPERATIONS
+from .operations import OPERATIONS
 from .tensors import LARGEST, NO_PADDING, Tensor
 from .windows import PADDED
 
@@ -40,16 +42,18 @@ def read(
     """The network that computes one of the graph's outputs, by default the first.
 
     bgr: the model takes images with their channels the other way round; the network takes them as they are
-    head: what `Network.predict` makes of the last layer's output, by default what the model does at its end. ValueError
-    that lists every node which cannot be read, and for classes or preprocessing of another size than the network's.
+    head: what `Network.predict` makes of the last layer's output, by default what the model does at its end
+
+    ValueError that lists every node which cannot be read, and where the network would depend on the number of images
+    that the model works on, or classes or preprocessing are of another size than the network's.
     """
-    if head is not None and head not in HEADS:
-        raise ValueError(f"head must be one of {', '.join(HEADS)}; got {head!r}")
-    graph = graph.computing(output).with_norms()
-    reader = _Reader(graph, bgr)
-    last = reader.run()
-    network = reader.builder.network(last.layer)
-    network.head = last.head if head is None else head
+    builder, last = _built(graph, output, bgr)
+    if graph.other is not None:
+        _check_any_batch(builder, graph, graph.other, output, bgr)
+    network = builder.network()
+    wanted = last.head if head is None else head
+    check_head(wanted, network.num_classes)
+    network.head = wanted
     if classes is not None:
         network.classes = tuple(classes)
         if len(network.classes) != network.num_classes:
@@ -60,6 +64,30 @@ def read(
         if shape != network.input_shape:
             raise ValueError(f"preprocess must make images of {network.input_shape}, got {shape}")
     return network
+
+
+def _built(graph: Graph, output: str | None, bgr: bool) -> tuple[Builder, Tensor]:
+    """The layers that one of the graph's outputs needs, and that output."""
+    reader = _Reader(graph.computing(output).with_norms(), bgr)
+    last = reader.run()
+    reader.builder.keep_only(last.layer)
+    return reader.builder, last
+
+
+def _check_any_batch(builder: Builder, graph: Graph, other: Graph, output: str | None, bgr: bool) -> None:
+    """ValueError where the graph for another number of images is another network. (Where it is none, and the first is
+    for single images, the model is for these, whatever it says.)"""
+    why = f"depends on how many images a batch has (x.size(0), len(x), x.numel()): {graph.batch} or {other.batch} of"
+    why += " them make different networks, and a network takes each image by itself"
+    try:
+        built, _ = _built(other, output, bgr)
+    except ValueError as error:
+        if graph.batch == 1:
+            return
+        raise ValueError(f"the model {why}; of {other.batch}, {error}") from error
+    differing = builder.first_difference(built) or built.first_difference(builder)
+    if differing is not None:
+        raise ValueError(f"{differing} {why}")
 
 
 class _Reader:
@@ -100,19 +128,29 @@ class _Reader:
     def _read(self, node: Node) -> None:
         operands = [self.values[name] for name in node.inputs]
         assert node.op is not None
-        for operand in operands:
-            if isinstance(operand, Tensor) and operand.padding != NO_PADDING and node.op not in PADDED:
+        tensors = [one for one in operands if isinstance(one, Tensor)]
+        if not tensors and node.op in FOLDING:
+            self._keep(node, FOLDING[node.op](self.builder, node, operands))
+            return
+        if node.op not in OPERATIONS:
+            raise Unsupported("is read of what is known before there is an image, not of tensors that depend on it")
+        if node.op == "mul" and len(tensors) > 1:
+            raise Unsupported(_NO_GATES)
+        for operand in tensors:
+            if operand.padding != NO_PADDING and node.op not in PADDED:
                 raise Unsupported("maps are padded in front of a convolution or a pool only")
-            if isinstance(operand, Tensor) and operand.head != "none" and node.op not in _BEHIND_THE_HEAD:
+            if operand.head != "none" and node.op not in _BEHIND_THE_HEAD:
                 raise Unsupported(f"{operand.head} is read at the end of a model only")
-        results = OPERATIONS[node.op](self.builder, node, operands)
+        self._keep(node, OPERATIONS[node.op](self.builder, node, operands))
+
+    def _keep(self, node: Node, results: Any) -> None:
         results = results if isinstance(results, list) else [results]
         self.values.update(zip(node.outputs, results, strict=False))
 
     def _check_behind(self, node: Node) -> None:
         """Of a node that reads what could not be read: Unsupported where it cannot be read whatever that is."""
         if node.op == "mul" and not any(isinstance(self.values.get(name), np.ndarray) for name in node.inputs):
-            raise Unsupported(NO_GATES)
+            raise Unsupported(_NO_GATES)
 
     def _finish(self, output: Operand) -> Tensor:
         if not isinstance(output, Tensor):
@@ -121,7 +159,7 @@ class _Reader:
         try:
             if math.prod(last.dims) == max(last.dims, default=1):
                 row = last.rearranged(last.places.reshape(-1))
-                last = self.builder.in_order(self.builder.flat(row, "flatten"), "permute")
+                last = self.builder.in_order(self.builder.flat(row, ""))
             else:
                 last = self.builder.maps(last)
         except Unsupported as problem:
@@ -144,6 +182,10 @@ def _image(graph: Graph, bgr: bool) -> Tensor:
     return image.rearranged(places.transpose(1, 2, 0) if last else places.reshape(dims))
 
 
+_NO_GATES = (
+    "products are read of a tensor and constants, not of two tensors, as of gates (squeeze and excitation, swish) and "
+    "attention"
+)
 _BEHIND_THE_HEAD = ("identity", "reshape", "flatten", "squeeze", "unsqueeze")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from .graph import Node, Unsupported
 from .tensors import Tensor
 
-__all__ = ["REARRANGING", "floats", "integers", "known", "tensor_of"]
+__all__ = ["REARRANGING", "floats", "integers", "known", "reduced_axes", "tensor_of"]
 
 _TAKING = ("split", "slice", "gather")
 
@@ -50,6 +50,17 @@ def floats(operand: Any, what: str) -> np.ndarray:
     return array.astype(np.float32, copy=False)
 
 
+def reduced_axes(node: Node, given: Sequence[Any], rank: int) -> list[int]:
+    """The axes of a reduction, which the first of these operands lists: all where that is missing or empty, but none
+    with the attribute `noop`; with `spatial` those of maps."""
+    if node.attributes.get("spatial"):
+        return list(range(2, rank))
+    axes = integers(given[0], "the axes") if given and given[0] is not None else []
+    if not axes:
+        return [] if node.attributes.get("noop") else list(range(rank))
+    return sorted({_axis_of(axis, rank) for axis in axes})
+
+
 def _arranges(function: Callable[[Any, Node, Any, Sequence[Any], int], np.ndarray | list[np.ndarray]]) -> Any:
     """From a function of (builder, node, array, the other operands, batch), which gives arrays, to an operation."""
 
@@ -69,7 +80,10 @@ def _arranges(function: Callable[[Any, Node, Any, Sequence[Any], int], np.ndarra
         for result in results if several else [results]:
             if result.ndim < 1 or len(result) != 1:
                 raise Unsupported("an operation must leave the images of a batch apart")
-            tensors.append(dataclasses.replace(first.rearranged(np.asarray(result[0])), by=node.name))
+            made = dataclasses.replace(first.rearranged(np.asarray(result[0])), by=node.name)
+            if len(first.dims) > 1 and len(made.dims) == 1:
+                made = dataclasses.replace(made, row_by=node.name)
+            tensors.append(made)
         return tensors if several else tensors[0]
 
     return operation
@@ -211,9 +225,13 @@ def _gather(builder: Any, node: Node, array: np.ndarray, others: Sequence[Any], 
 
 
 def _axis(axis: int, array: np.ndarray) -> int:
-    if not -array.ndim <= axis < array.ndim:
-        raise Unsupported(f"there is no axis {axis} of a tensor of {array.ndim} dimensions")
-    return axis % array.ndim
+    return _axis_of(axis, array.ndim)
+
+
+def _axis_of(axis: int, rank: int) -> int:
+    if not -rank <= axis < rank:
+        raise Unsupported(f"there is no axis {axis} of a tensor of {rank} dimensions")
+    return axis % rank
 
 
 # ---- What is known before there is an image --------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Tensor(Brief):
     as (C, H, W), rows as they are. No place comes twice.
     padding: (top, bottom, left, right) cells of `fill` around the maps, which whatever comes next must do
     by: the name of the operation that put the numbers where they stand now, "" if that is the layer itself
+    row_by: of a row that was maps, the name of the operation that made it one
     head: what the last layer's output has gone through: "softmax", "sigmoid" or "none"
     """
 
@@ -43,6 +44,7 @@ class Tensor(Brief):
     padding: tuple[int, int, int, int] = NO_PADDING
     fill: float = 0.0
     by: str = ""
+    row_by: str = ""
     head: str = "none"
 
     @property
@@ -117,6 +119,8 @@ class Tensor(Brief):
         channels = self.shape[-1]
         if numbers.size == 1:
             return np.full(channels, numbers.reshape(()), np.float32)
+        if numbers.ndim > len(self.dims) and not (numbers == numbers[:1]).all():
+            raise Unsupported("constants must be the same for all images of a batch; these differ from image to image")
         try:
             spread = np.broadcast_to(numbers, (batch, *self.dims))[0]
         except ValueError:

@@ -15,7 +15,7 @@ import numpy as np
 from ..nn.layers import AvgPoolSpec, BatchNormSpec, ClipSpec, ConcatSpec, ConvSpec, LayerSpec, MaxPoolSpec
 from .builder import Builder
 from .graph import Node, Unsupported
-from .rearranging import floats, integers, known, tensor_of
+from .rearranging import floats, integers, known, reduced_axes, tensor_of
 from .tensors import NO_PADDING, Tensor
 
 __all__ = ["PADDED", "WINDOWS", "as_it_was"]
@@ -161,14 +161,14 @@ def _reduced(builder: Builder, node: Node, operands: Sequence[Any], pool: Callab
     """Whole maps, or their height or width, to one number. pool: does it, of (builder, node, maps, window)."""
     x, *rest = operands
     x = tensor_of(x)
-    axes = rest[0] if rest and rest[0] is not None else None
-    rank = len(x.dims) + 1
-    chosen = set(range(rank)) if axes is None else {axis % rank for axis in integers(axes, "the axes")}
-    if node.attributes.get("spatial"):
-        chosen = set(range(2, rank))
-    if 0 in chosen:
+    chosen = reduced_axes(node, rest, len(x.dims) + 1)
+    if not chosen:
+        return x
+    if chosen[0] == 0:
         raise Unsupported("means, sums and maxima must leave the images of a batch apart")
-    reduced = sorted(axis - 1 for axis in chosen)
+    if len(x.dims) == 3 and x.channel_order() is None and x.steps() is not None:
+        x = builder.maps(x, node.name)
+    reduced = [axis - 1 for axis in chosen]
     if reduced in ([1], [2]) and len(x.dims) == 3 and x.channel_order() is not None:
         return _reduced_along(builder, node, x, reduced[0], pool)
     kept = [axis for axis in range(len(x.dims)) if axis not in reduced]
@@ -185,7 +185,7 @@ def _reduced(builder: Builder, node: Node, operands: Sequence[Any], pool: Callab
         made = pool(builder, node, made, made.shape[:2])
     dims = tuple(1 if axis in reduced else size for axis, size in enumerate(x.dims))
     dims = dims if node.attributes.get("keepdims") else tuple(x.dims[axis] for axis in kept)
-    return made.rearranged(order.astype(np.int32).reshape(dims or (1,)))
+    return made.rearranged(order.astype(np.int32).reshape(dims))
 
 
 def _reduced_along(builder: Builder, node: Node, x: Tensor, axis: int, pool: Callable[..., Tensor]) -> Tensor:
