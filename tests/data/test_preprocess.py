@@ -98,7 +98,8 @@ def test_imagenet():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"crop": (0, 4)}, "crop and channels must be positive"),
+        ({"crop": (0, 4)}, r"crop must be at least 1, got \(0, 4\)"),
+        ({"channels": 0}, "channels must be positive, got 0"),
         ({"resize": 3}, "resize must be at least the crop's smaller side, 4, got 3"),
         ({"scale": 0.0}, "scale must be positive and finite, got 0.0"),
         ({"mean": (1.0, 2.0)}, "mean must be one finite number, or one for each of 3 channels"),
@@ -109,6 +110,13 @@ def test_imagenet():
 def test_bad_terms_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         data.Preprocess.by_channel(**({"crop": (4, 4)} | arguments))
+
+
+def test_a_square_crop():
+    square = data.Preprocess.by_channel(4, resize=6)
+    assert (square.crop, square.image_shape) == ((4, 4), (6, 6, 3))
+    with pytest.raises(TypeError, match=r"crop must be an int or \(height, width\), got 4.5"):
+        data.Preprocess.by_channel(4.5)
 
 
 def test_images_of_another_shape_are_refused():

@@ -268,7 +268,7 @@ def test_a_softmax_of_one_output_says_nothing():
 def test_there_and_back(name, nets):
     _, net = nets(name)
     x = images(net.input_shape)
-    module = interop.to_module(net).eval()
+    module = interop.to_module(net)
     with torch.no_grad():
         output = module(interop.images_to_torch(x))
     assert relative_error(output.numpy(), net.forward(x).output) < 1e-5
@@ -277,6 +277,18 @@ def test_there_and_back(name, nets):
     assert [layer.kind for layer in again.layers.values()] == [layer.kind for layer in net.layers.values()]
     if name not in ("inception", "shuffle", "normalising"):  # where channels are permuted, or sides padded apart
         assert list(again.layers) == [layer.replace(".", "_") for layer in net.layers]
+
+
+@pytest.mark.parametrize("name", ["plain", "mobile"])
+def test_a_module_is_in_eval_mode(name, nets):
+    """It computes what the network does, with dropout and batch normalisation in it, and keeps its averages."""
+    _, net = nets(name)
+    module = interop.to_module(net)
+    assert not any(child.training for child in module.modules())
+    x = images(net.input_shape)
+    with torch.no_grad():
+        assert relative_error(module(interop.images_to_torch(x)).numpy(), net.forward(x).output) < 1e-5
+    assert all(child.training for child in module.train().modules())
 
 
 @pytest.mark.parametrize("name", ["residual", "shuffle", "normalising"])

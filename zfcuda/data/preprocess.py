@@ -12,6 +12,7 @@ import numpy as np
 from .. import ops
 from ..backends import Array, array_module
 from ..brief import Brief
+from ..pairs import IntPair, check_size
 from .dataset import Dataset, chunks
 from .stored import StoredImages
 
@@ -55,7 +56,7 @@ class Preprocess(Brief):
     @classmethod
     def by_channel(
         cls,
-        crop: tuple[int, int],
+        crop: IntPair,
         *,
         channels: int = 3,
         resize: int | None = None,
@@ -63,15 +64,22 @@ class Preprocess(Brief):
         mean: float | Sequence[float] = 0.0,
         std: float | Sequence[float] = 1.0,
     ) -> Preprocess:
-        """x = (scale * image - mean) / std, with a mean and a standard deviation for each channel (or for all), as
-        nets of other libraries take images.
+        """How nets of other libraries take images: x = (scale * pixel - mean) / std, by channel. What torchvision
+        writes as Resize(256), CenterCrop(224), ToTensor(), Normalize(mean, std) is `by_channel(224, resize=256,
+        mean=mean, std=std)`, with ImageNet's numbers `by_channel(224, resize=256, **IMAGENET)`.
 
-        Of images 0..255 that are scaled until their smaller side is `resize` (by default: as large as the crop), and
-        of which the centre is cut. Where the crop is no square, the larger side of what is cut grows with the smaller.
+        crop: (height, width) of the net's input, or an int for a square: the centre of the resized image
+        channels: of an image, 3 for RGB
+        resize: the smaller side of the image before it is cropped, in pixels; by default the crop's own, so that
+            nothing is cut of a square image. Where the crop is no square, the larger side grows with the smaller
+        scale: a factor for pixels 0..255, before the mean is subtracted: 1/255 makes 0..1
+        mean, std: a number, or one for each channel (red, green, blue), in the units that `scale` makes
+
+        TypeError and ValueError that name what is not so.
         """
-        height, width = crop
-        if min(height, width, channels) < 1:
-            raise ValueError(f"crop and channels must be positive, got {crop} and {channels}")
+        height, width = check_size("crop", crop)
+        if channels < 1:
+            raise ValueError(f"channels must be positive, got {channels}")
         smaller = min(height, width)
         resize = smaller if resize is None else resize
         if resize < smaller:

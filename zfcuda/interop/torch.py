@@ -237,8 +237,10 @@ def _filter_shape(layer: Any) -> tuple[int, ...]:
 
 def to_module(network: Network) -> nn.Sequential:
     """The network as a PyTorch module with a copy of its weights, on the network's device: images (N, C, H, W) to
-    logits. Its children have the names of the network's layers, with _ for a dot, and run in their order, each on what
-    its layer reads; `flatten` stands before the first fc layer on maps. ValueError if two would have one name."""
+    logits. It is in eval mode, so that it computes what `Network.forward` does, at test time; `train()` it to train it.
+
+    Its children have the names of the network's layers, with _ for a dot, and run in their order, each on what its
+    layer reads; `flatten` stands before the first fc layer on maps. ValueError if two would have one name."""
     children: list[tuple[str, nn.Module]] = []
     reads: list[tuple[str, ...]] = []
     child_of = {"input": "input"}
@@ -258,8 +260,8 @@ def to_module(network: Network) -> nn.Sequential:
     if len(set(names)) < len(names):
         raise ValueError(f"layers of a module must have different names, also with _ for dots; got {', '.join(names)}")
     if all(inputs == (before,) for inputs, before in zip(reads, ["input", *names], strict=False)):
-        return nn.Sequential(OrderedDict(children))
-    return _Graph(OrderedDict(children), reads)
+        return nn.Sequential(OrderedDict(children)).eval()
+    return _Graph(OrderedDict(children), reads).eval()
 
 
 class _Graph(nn.Sequential):
