@@ -246,6 +246,8 @@ def test_sizes_left_open(tmp_path):
     assert read(proto, tmp_path, input_shape=(12, 10, 3)).input_shape == (12, 10, 3)
     with pytest.raises(CheckpointError, match=r"input_shape \(12, 10, 4\) does not fit its input x"):
         read(proto, tmp_path, input_shape=(12, 10, 4))
+    with pytest.raises(TypeError, match=r"input_shape must be \(height, width, channels\), such as .* got 12"):
+        read(proto, tmp_path, input_shape=12)
 
 
 def test_on_the_emulated_backend(tmp_path):

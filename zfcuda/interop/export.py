@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import operator
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +15,7 @@ from torch import nn
 
 from ..nn import Network
 from .aten import Call, Ref
+from .graph import check_image_shape
 from .program import Program, is_own, translate
 from .reader import read
 
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["from_module"]
 
-_BATCH = 13  # of the example: a number that no module mentions, as it may in y[:2]; 1 would be broadcast
+# Of the examples: numbers that no module mentions, as it may in y[:2]; 1 would be broadcast. What depends on them is
+# another network for the one than for the other.
+_BATCHES = (13, 17)
 
 
 def from_module(
@@ -46,18 +51,20 @@ def from_module(
     Functional operations, those in place and modules that are used twice become layers like all others. They have the
     names of their modules, what is functional that of the module around it and of the operation: "layer1.0.conv1",
     "layer1.0.add"; a second one of the same name is "layer1.0.relu_1". A softmax or sigmoid at the end is no layer:
-    `net.head` says what it was. The module itself stays as it is, in the mode that it is in.
+    `net.head` says what it was. Weights that are computed of parameters (weight_norm, spectral_norm, any other of
+    torch.nn.utils.parametrize) are what they are now. The module itself stays as it is, in the mode that it is in.
 
-    ValueError where torch.export cannot follow the module, or that lists every operation which cannot be read, with
-    what is allowed. TypeError if it is no module.
+    ValueError where torch.export cannot follow the module, where the module does something else with more images at a
+    time (as y * x.size(0)), for a head that says nothing (a softmax of one output), or that lists every operation which
+    cannot be read, with what is allowed. TypeError if it is no module, or if input_shape is none.
     """
     if not isinstance(module, nn.Module):
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
-    if len(input_shape) != 3 or min(input_shape) < 1:
-        raise ValueError(f"input_shape must be (height, width, channels), all positive, got {input_shape}")
+    shape = check_image_shape(input_shape)
+    held: dict[str, np.ndarray] = {}
     with _in_eval_mode(module):
-        program = _exported(module, input_shape)
-    graph = translate(_program(program))
+        program, other = (_program(_exported(module, shape, batch), held) for batch in _BATCHES)
+    graph = translate(dataclasses.replace(program, other=other))
     return read(graph, output=output, preprocess=preprocess, classes=classes, head=head, bgr=bgr)
 
 
@@ -72,24 +79,28 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
             child.training = training
 
 
-def _exported(module: nn.Module, input_shape: tuple[int, int, int]) -> torch.export.ExportedProgram:
-    height, width, channels = input_shape
+def _exported(module: nn.Module, image: tuple[int, int, int], batch: int) -> torch.export.ExportedProgram:
+    height, width, channels = image
     one_dimensional = (nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.BatchNorm1d)
     signals = height == 1 and any(isinstance(child, one_dimensional) for child in module.modules())
-    shape = (_BATCH, channels, width) if signals else (_BATCH, channels, height, width)
+    shape = (batch, channels, width) if signals else (batch, channels, height, width)
     like = next((one for one in module.parameters() if one.is_floating_point()), torch.empty(0))
     example = torch.zeros(shape, dtype=like.dtype, device=like.device)
     try:
-        with torch.no_grad():  # else what a module does without gradients is no part of the program
+        # Without gradients: else what a module does without them is no part of the program.
+        with torch.no_grad(), warnings.catch_warnings():
+            # As weight_norm of old assigns its weight. What is assigned is restored.
+            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
             return torch.export.export(module, (example,), strict=False)
     except Exception as error:  # whatever the module itself raises
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(f"torch.export cannot follow the module for inputs of {shape}: {reason}") from error
 
 
-def _program(exported: torch.export.ExportedProgram) -> Program:
+def _program(exported: torch.export.ExportedProgram, known: dict[str, np.ndarray]) -> Program:
+    """known: parameters and buffers by their names in the module, to which those that are met are added."""
     signature = exported.graph_signature
-    held = {**exported.constants, **dict(exported.named_buffers()), **dict(exported.named_parameters())}
+    own = {**dict(exported.named_buffers()), **dict(exported.named_parameters())}
     targets = {
         **signature.inputs_to_parameters,
         **signature.inputs_to_buffers,
@@ -98,8 +109,10 @@ def _program(exported: torch.export.ExportedProgram) -> Program:
     inputs, constants, calls = [], {}, []
     renamed: dict[str, str] = {}
     for node in exported.graph.nodes:
-        if node.op == "placeholder" and node.name in targets:
-            constants[node.name] = _to_numpy(held[targets[node.name]])
+        if node.op == "placeholder" and (target := targets.get(node.name)) is not None:
+            if target in own and target not in known:
+                known[target] = _to_numpy(own[target])
+            constants[node.name] = known[target] if target in own else _to_numpy(exported.constants[target])
         elif node.op == "placeholder":
             inputs.append((node.name, tuple(node.meta["val"].shape)))
         elif node.op == "call_function" and node.target is operator.getitem:
@@ -130,10 +143,31 @@ def _call(node: torch.fx.Node, renamed: dict[str, str]) -> Call:
     path, kind = next(reversed((node.meta.get("nn_module_stack") or {"": ("", "")}).values()))
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     arguments = {name: argument(value) for name, value in arguments.items()}
-    return Call(str(target), arguments, outputs, path, is_own(kind))
+    shares = schema is not None and any(one.alias_info is not None for one in schema.returns)
+    return Call(str(target), arguments, outputs, path, is_own(kind), _computing(node), shares)
+
+
+def _computing(node: torch.fx.Node) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]] | None:
+    """What a call makes of arrays, which stay as they are; None for one that draws numbers, or writes to what it is
+    given, but for those in place."""
+    target: Any = node.target
+    schema = getattr(target, "_schema", None)
+    if schema is None or torch.Tag.nondeterministic_seeded in target.tags:
+        return None
+    if schema.is_mutable and not schema.name.endswith("_"):
+        return None
+
+    def compute(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        given = iter([torch.from_numpy(np.array(array)) for array in arrays])
+        arguments = torch.fx.node.map_arg((node.args, node.kwargs), lambda _: next(given))
+        with torch.no_grad():
+            made = target(*arguments[0], **arguments[1])
+        return [_to_numpy(one) for one in (made if isinstance(made, (list, tuple)) else [made])]
+
+    return compute
 
 
 def _to_numpy(tensor: torch.Tensor) -> np.ndarray:
     tensor = tensor.detach().cpu()
     tensor = tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-    return tensor.clone().numpy()
+    return tensor.numpy()

@@ -5,6 +5,7 @@ Nothing of a file is executed: its operations are names, each of which is read a
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import os
 from collections import Counter
@@ -17,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import CheckpointError
 from ..nn import Network
-from .graph import Graph
+from .graph import Graph, check_image_shape
 from .onnx_nodes import NODES, Translation, containers
 from .onnx_squeeze import squeeze_of
 from .onnx_tensors import array, constant
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["load"]
 
 _OLDEST = 7
+_ANOTHER = 13  # where the batch is open: how many images it is read for besides one
 _LARGEST = 2**31  # bytes of a message of protobuf
 _FIELDS = 2**16  # of a model; it has a dozen, and one for each function
 _VARINT = 10  # bytes of a number, at most
@@ -55,11 +57,14 @@ def load(
     A softmax or sigmoid at the end is no layer: `net.head` says what it was. Layers are called as the model's nodes or
     weights are, a convolution with the weight "layer1.0.conv1.weight" "layer1.0.conv1".
 
-    FileNotFoundError if there is no such file; CheckpointError, with the path, if it is no ONNX file, damaged, cut
-    short, has a control flow, open sizes or several inputs, or nodes that cannot be read: then it lists them all, with
-    what is allowed. Weights outside of the file are read from its own folder only.
+    FileNotFoundError if there is no such file; TypeError if input_shape is none; CheckpointError, with the path, if it
+    is no ONNX file, damaged, cut short, has a control flow, open sizes or several inputs, computes with the number of
+    images where that is open, or has nodes that cannot be read: then it lists them all, with what is allowed. Weights
+    outside of the file are read from its own folder only.
     """
     path = Path(path)
+    if input_shape is not None:
+        input_shape = check_image_shape(input_shape)
     if not path.is_file():
         raise FileNotFoundError(f"no ONNX file at {path}")
     try:
@@ -149,11 +154,14 @@ def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, in
             Translation(node, version, folder, constants, modules).node(squeeze_of(node, makers, constants, folder))
         )
     outputs = tuple(one.name for one in model.graph.output)
-    return Graph(inputs[0].name, dims, batch, nodes, constants, outputs, tuple(NODES))
+    graph = Graph(inputs[0].name, dims, batch or 1, nodes, constants, outputs, tuple(NODES))
+    if batch or not any(node.op == "shape" for node in nodes):  # by which alone the batch becomes a number
+        return graph
+    return dataclasses.replace(graph, other=dataclasses.replace(graph, batch=_ANOTHER))
 
 
 def _sizes(value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None) -> tuple[int, tuple[int, ...]]:
-    """(images of a batch, the other dimensions) of the model's input."""
+    """(images of a batch, 0 where that is open; the other dimensions) of the model's input."""
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         raise ValueError(f"its input {value.name} must be a tensor of a known number of dimensions")
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
@@ -182,4 +190,4 @@ def _sizes(value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None)
         )
     if max(dims) >= 2**24 or math.prod(dims) >= 2**31:
         raise ValueError(f"its input {value.name} ({shown}) is too large")
-    return max(batch, 1), tuple(dims)
+    return max(batch, 0), tuple(dims)

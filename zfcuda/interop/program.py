@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..brief import Brief
-from .aten import CALLS, Arguments, Call, Ref
+from .aten import CALLS, Arguments, Call, Made, Ref
+from .folding import KNOWN
 from .graph import MALFORMED, Graph, Node
 
 __all__ = ["Program", "is_own", "layer_name", "translate"]
@@ -21,7 +23,12 @@ __all__ = ["Program", "is_own", "layer_name", "translate"]
 def is_own(kind: str) -> bool:
     """Whether a class of modules, by its name, is one of PyTorch's own (or of `to_module`'s), whose operation is what
     the module is."""
-    return kind.startswith(("torch.nn.modules.", "zfcuda.interop.")) and ".container." not in kind
+    own = kind.startswith(("torch.nn.modules.", "zfcuda.interop.")) and ".container." not in kind
+    return own or _PARAMETRIZED.fullmatch(kind) is not None
+
+
+# What torch.nn.utils.parametrize makes of the kind of a module; of users' own it has no more than the name.
+_PARAMETRIZED = re.compile(r"torch\.nn\.utils\.parametrize\.Parametrized(Conv[12]d|Linear|BatchNorm[12]d|PReLU)")
 
 
 def layer_name(path: str, own: bool, operation: str) -> str:
@@ -33,12 +40,13 @@ def layer_name(path: str, own: bool, operation: str) -> str:
 @dataclass(frozen=True, repr=False)
 class Program(Brief):
     """inputs: name and dimensions of each tensor that the module is given; constants: parameters and buffers by the
-    names under which calls read them."""
+    names under which calls read them; other: the same program for another number of images, where that is open."""
 
     inputs: Sequence[tuple[str, tuple[int, ...]]]
     constants: Mapping[str, np.ndarray]
     calls: Sequence[Call]
     outputs: tuple[str, ...]
+    other: Program | None = None
 
 
 def translate(program: Program) -> Graph:
@@ -53,7 +61,8 @@ def translate(program: Program) -> Graph:
     for call in program.calls:
         translation.add(call)
     outputs = tuple(translation.output(output) for output in program.outputs)
-    return Graph(name, tuple(dims), batch, translation.nodes, translation.constants, outputs, tuple(CALLS))
+    other = None if program.other is None else translate(program.other)
+    return Graph(name, tuple(dims), batch, translation.nodes, translation.constants, outputs, tuple(CALLS), other)
 
 
 class _Translation:
@@ -62,6 +71,7 @@ class _Translation:
     names    of the program -> of the graph, as it is now
     storage  of the program's names -> the tensor whose memory it is
     changed  names whose memory was written to through another view of it: they are not followed
+    known    the graph's names of what does not depend on the image, besides its constants
     """
 
     def __init__(self, image: str, batch: int, constants: Mapping[str, np.ndarray]):
@@ -71,25 +81,27 @@ class _Translation:
         self.names: dict[str, str] = {name: name for name in (image, *constants)}
         self.storage: dict[str, str] = dict(self.names)
         self.changed: set[str] = set()
+        self.known: set[str] = set()
         self.numbers: dict[str, int] = {}
+
+    def is_known(self, name: str) -> bool:
+        """Whether the graph's tensor of this name is known before there is an image."""
+        return name in self.constants or name in self.known
 
     def add(self, call: Call) -> None:
         target = call.target.removeprefix("torch.ops.")
         word = target.split(".")[1] if target.startswith("aten.") else target
         in_place = word.endswith("_") and not word.startswith("_")
         plain = word.rstrip("_") if in_place else word
-        if plain == "sym_size":
-            self.numbers[call.outputs[0]] = self.batch if call.arguments["dim"] == 0 else 0
+        if plain == "sym_size" and call.arguments["dim"] == 0:  # the others are fixed
+            self.numbers[call.outputs[0]] = self.batch
             return
         name = layer_name(call.path, call.own, plain)
         first = next(iter(_refs(call.arguments.values())), None)
         try:
             if "out" in call.arguments:
                 raise ValueError("writes into a tensor that it is given (out=), which is not read")
-            if not target.startswith("aten.") or plain not in CALLS:
-                raise ValueError("is no operation that is read")
-            arguments = Arguments(self, call)
-            made = CALLS[plain](arguments)
+            made = self._made(call, plain if target.startswith("aten.") else "")
         except (ValueError, *MALFORMED) as error:
             problem = str(error) if isinstance(error, ValueError) else f"has other arguments than are read ({error})"
             refs = tuple(self.names.get(ref, ref) for ref in _refs(call.arguments.values()))
@@ -105,7 +117,27 @@ class _Translation:
             op, inputs, attributes = made
             self.nodes.append(Node(op, target, name, tuple(inputs), call.outputs, attributes))
             self.names |= {output: output for output in call.outputs}
+            if all(self.is_known(one) for one in inputs if one):
+                self.known.update(call.outputs)
         self._remember(call, plain, in_place, first)
+
+    def _made(self, call: Call, plain: str) -> Made:
+        """As of `CALLS`. What reads nothing that depends on the image is computed, by its own library if need be."""
+        arguments = Arguments(self, call)
+        refs = [arguments.of(ref) for ref in _refs(call.arguments.values())]
+        alone = all(self.is_known(ref) for ref in refs)
+        try:
+            if plain not in CALLS:
+                raise ValueError(_ALONE if alone and refs else "is no operation that is read")
+            made = CALLS[plain](arguments)
+            if isinstance(made, str) or not alone:
+                return made
+            if call.compute is None and made[0] not in KNOWN:
+                raise ValueError(_ALONE)
+        except (ValueError, *MALFORMED):
+            if not alone or call.compute is None:
+                raise
+        return made if call.compute is None else ("evaluated", refs, {"compute": call.compute})
 
     def output(self, name: str) -> str:
         """The graph's name of an output. One that is not followed becomes an operation that cannot be read."""
@@ -118,7 +150,7 @@ class _Translation:
     def _remember(self, call: Call, plain: str, in_place: bool, first: str | None) -> None:
         """Which memory the outputs are in, and what has changed in it."""
         self._written(call, first, in_place)
-        shares = in_place or plain in _VIEWS or plain in _COPIES_IF_NEEDED
+        shares = in_place or call.shares or plain in _VIEWS or plain in _COPIES_IF_NEEDED
         for output in call.outputs:
             self.storage[output] = self.storage[first] if shares and first is not None else output
 
@@ -136,6 +168,10 @@ class _Translation:
                     self.changed.add(name)
 
 
+_ALONE = (
+    "computes with parameters alone, and is not read: make its result a parameter before the export, as "
+    "torch.nn.utils.parametrize.remove_parametrizations does"
+)
 _VIEWS = (
     *("transpose", "permute", "t", "chunk", "split", "split_with_sizes", "slice", "select", "narrow", "expand"),
     *("view", "unflatten", "squeeze", "unsqueeze", "alias", "detach"),

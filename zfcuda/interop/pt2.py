@@ -6,6 +6,7 @@ be pickled in it (sample inputs, objects) is not, and no expression in it is eva
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -31,7 +32,9 @@ __all__ = ["load"]
 
 _SCHEMA = 8  # the major version of the JSON
 _LARGEST_JSON = 2**28
-_BATCH = 13  # where it is open: a number that no program mentions, as it may in y[:2]
+# Where it is open: numbers that no program mentions, as it may in y[:2]. What depends on them is another network for
+# the one than for the other.
+_BATCHES = (13, 17)
 _REPEATED = 2**24  # numbers of a tensor that stands on fewer, by strides of 0
 _DTYPES = {
     **{1: np.dtype(np.uint8), 2: np.dtype(np.int8), 3: np.dtype("<i2"), 4: np.dtype("<i4"), 5: np.dtype("<i8")},
@@ -49,6 +52,9 @@ def load(
     bgr: bool = False,
 ) -> Network:
     """The network of a file that torch.export.save wrote; arguments and layers as of `interop.torch.from_module`.
+
+    Where the model computes with the number of images (as y * x.size(0)), that is refused if the batch was exported as
+    open, by dynamic_shapes=({0: torch.export.Dim("batch")},); else the file says a number like any other.
 
     FileNotFoundError if there is no such file; CheckpointError, with the path, if it is none of these files, damaged,
     of an older PyTorch, or has weights that are pickled, open sizes, or nodes that cannot be read: then it lists them.
@@ -116,17 +122,23 @@ def _program(archive: _Archive) -> Program:
         constants[given["arg"]["name"]] = held[given[field[kind]]]
     outputs = [spec["user_output"]["arg"] for spec in signature["output_specs"] if "user_output" in spec]
     names = tuple(one["as_tensor"]["name"] for one in outputs if "as_tensor" in one)
-    return Program(inputs, constants, [_call(node) for node in graph["nodes"]], names)
+    calls = [_call(node) for node in graph["nodes"]]
+    program, other = (
+        Program([(one, (fixed or batch, *sizes)) for one, fixed, sizes in inputs], constants, calls, names)
+        for batch in _BATCHES
+    )
+    return program if all(fixed for _, fixed, _ in inputs) else dataclasses.replace(program, other=other)
 
 
-def _input(given: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, tuple[int, ...]]:
+def _input(given: Mapping[str, Any], values: Mapping[str, Any]) -> tuple[str, int, list[int]]:
+    """The name of an input, its batch, 0 where that is open, and its other sizes."""
     if "as_tensor" not in given:
         raise ValueError(f"its inputs must be tensors, got {next(iter(given), 'nothing')}")
     name = given["as_tensor"]["name"]
     batch, *sizes = (size.get("as_int") for size in values[name]["sizes"])
     if any(size is None for size in sizes):
         raise ValueError(f"its input {name} has open sizes: export it with fixed ones (only the batch may be open)")
-    return name, (batch or _BATCH, *sizes)  # type: ignore[arg-type]
+    return name, batch or 0, sizes
 
 
 def _tensors(archive: _Archive, folder: str, model: str) -> dict[str, np.ndarray]:
