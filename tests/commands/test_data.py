@@ -117,6 +117,39 @@ def test_a_report_among_the_class_folders(command, words, fruit, fruit_net, tmp_
     assert sorted(path.name for path in (tmp_path / "fruit").iterdir()) == sorted(load(fruit_net).classes)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "all 24 test images of {}"),
+        (("--images", 8), "8 of 24 test images of {}"),
+        (("--split", "train"), "all 96 training images of {}"),
+        (("--split", "all", "--images", 50), "50 of 120 images of {}"),
+    ],
+)
+def test_what_was_looked_at(words, said, fruit, fruit_net, tmp_path):
+    words = ("--data", fruit, "--layers", "fc8", "--maps", 1, "--top", 2, "--no-sanity", "--quiet", *words)
+    assert run("visualize", fruit_net, *words, "--out", tmp_path) == 0
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"What was looked at: {said.format(fruit)}; the strongest 2" in page
+
+
+def test_of_data_without_a_test_half_all_or_what_training_left(fruit, fruit_net, tmp_path):
+    """The tenth that is held out counts for a net alone that was trained on the rest."""
+    words = ("--epochs", 1, "--batch-size", 8, "--quiet", "--out", tmp_path / "net")
+    assert run("train", "--data", fruit / "train", *words) == 0
+    kept = "all 8 test images of {} (of its 96 images, as it has no test half, 8 are held out for testing)"
+    for net, said in ((tmp_path / "net" / "checkpoint.safetensors", kept), (fruit_net, "all 96 images of {}")):
+        for command, more in (("diagnose", ()), ("sanity", ("--images", 2)), ("invariance", ("--images", 2))):
+            out = tmp_path / f"{command}-{net.parent.name}"
+            words = ("--data", fruit / "train", *more, "--quiet", "--out", out)
+            words += ("--size", 14, "--stride", 14) if command == "sanity" else ()
+            words += ("--steps", 1) if command == "invariance" else ()
+            assert run(command, net, *words) == 0
+            expected = said.format(fruit / "train")
+            expected = expected.replace("all ", "2 of ", 1) if more else expected
+            assert f"What was looked at: {expected}" in (out / "report.html").read_text(encoding="utf-8")
+
+
 class TestImageFiles:
     def test_the_label_is_what_the_net_says(self, fruit, fruit_net, tmp_path, monkeypatch):
         monkeypatch.setattr("zfcuda.data.open", None)  # no data set is opened
@@ -164,7 +197,7 @@ class TestImageFiles:
         np.testing.assert_allclose(found["values"], -np.sort(-outputs), rtol=1e-4)
         assert found["indices"] == np.argsort(-outputs).tolist()
         page = (tmp_path / "report.html").read_text(encoding="utf-8")
-        assert "3 images of files" in page
+        assert "3 image files" in page
         assert "date/1.png" in page
 
     def test_visualize_takes_files_or_a_data_set(self, fruit, fruit_net, tmp_path, capsys):

@@ -223,7 +223,7 @@ def test_another_network(place, elsewhere):
 def test_other_options(place):
     both = of_two(place, place)
     both[-1:] = ["two", "--split", "train"]
-    said = r"rank 1 differs from rank 0: split 'train' instead of 'test'"
+    said = r"rank 1 differs from rank 0: split 'train' instead of None"
     assert_refused(mpi.run(both), said)
 
 

@@ -75,6 +75,46 @@ def test_subset():
             data.Subset(dataset, indices)
 
 
+def test_both_halves_together():
+    dataset = _dataset()
+    split = data.Split(data.Subset(dataset, [7, 1, 4]), data.Subset(dataset, [0, 2]))
+    both = data.Together(split)
+    assert (len(both), both.classes, both.image_shape) == (5, ("a", "b"), (2, 2, 3))
+    assert both.labels.tolist() == [0, 1, 1, 0, 0]
+    for indices in ([4, 0, 3, 2, 0], [1, 2], [3], []):
+        images, labels = both.batch(indices)
+        np.testing.assert_array_equal(images, dataset.images[np.array([7, 1, 4, 0, 2])[np.array(indices, int)]])
+        assert labels.tolist() == both.labels[np.array(indices, int)].tolist()
+    assert [both.identifier(i) for i in range(5)] == [f"image[{i}]" for i in (7, 1, 4, 0, 2)]
+    other = data.ArrayDataset(dataset.images, dataset.labels, ("b", "c"))
+    with pytest.raises(ValueError, match="both halves must have images of one shape and the same classes, got <Subset"):
+        data.Together(data.Split(split.train, other))
+
+
+def test_files_left_out_are_those_of_both_halves():
+    halves = []
+    for names in (("a", "b"), ("c", "b")):
+        skipped = tuple(data.Skipped(name, "damaged") for name in names)
+        images, labels = _dataset().images, _dataset().labels
+        halves.append(data.ArrayDataset(images, labels, ("a", "b"), skipped=skipped))
+    assert [one.path for one in data.Together(data.Split(*halves)).skipped] == ["a", "b", "c"]
+
+
+def test_halves_of_a_source_without_a_test_half(tmp_path):
+    images, labels = _dataset().images, _dataset().labels
+    np.savez(tmp_path / "one.npz", images=images, labels=labels)
+    held = data.open(tmp_path / "one.npz")
+    assert isinstance(held, data.HeldOut)
+    assert (len(held.train), len(held.test)) == (6, 2)
+    two = {
+        f"{half}_{name}": array
+        for half in ("train", "test")
+        for name, array in (("images", images), ("labels", labels))
+    }
+    np.savez(tmp_path / "two.npz", **two)
+    assert not isinstance(data.open(tmp_path / "two.npz"), data.HeldOut)
+
+
 def test_sample_takes_the_same_share_of_every_class():
     dataset = _dataset([0] * 50 + [1] * 50)
     drawn = data.sample(dataset, 21, seed=1)

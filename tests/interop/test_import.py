@@ -94,7 +94,8 @@ def test_other_commands_take_it(tmp_path, channels, capsys):
                 np.save(tmp_path / "data" / name / f"{i}.npy", image)
     arguments = ["visualize", out, "--data", tmp_path / "data", "--out", tmp_path / "report", "--quiet", "--no-sanity"]
     assert main(list(map(str, arguments))) == 0, capsys.readouterr().err
-    assert (tmp_path / "report" / "report.html").is_file()
+    page = (tmp_path / "report" / "report.html").read_text(encoding="utf-8")
+    assert "What was looked at: all 6 images of" in page  # and not those alone that are held out: it learned of none
     assert main(["info", str(out)]) == 0
 
 

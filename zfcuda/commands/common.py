@@ -30,6 +30,9 @@ DATA = (
 )
 
 
+_PARTS = ("train", "test", "all")  # of the data
+
+
 # ---- Options ---------------------------------------------------------------------------------------------
 
 
@@ -66,9 +69,12 @@ def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None
 
 
 def add_split(parser: argparse.ArgumentParser, images: int | None = None) -> None:
-    """Which half of the data, and how many of its images; all by default, if there is no number."""
+    """Which part of the data, and how many of its images; all by default, if there is no number."""
     parser.add_argument(
-        "--split", choices=("train", "test"), default="test", help="which half of the data to look at (default: test)"
+        "--split",
+        choices=_PARTS,
+        help="which part of the data to look at (default: test; all, where they have no test half and the network was "
+        "not trained on them)",
     )
     parser.add_argument(
         "--images",
@@ -186,6 +192,17 @@ def open_data(
     in_memory: bool = True,
 ) -> data.Split:
     """Both halves of --data, decoded now or when they are looked at; tells about files that were left out."""
+    split = _opened(arguments, image_size, channels, in_memory)
+    return type(split)(*(_cluttered(arguments, half, seed) for seed, half in enumerate(split)))
+
+
+def _opened(
+    arguments: argparse.Namespace,
+    image_size: int | tuple[int, int] | None,
+    channels: int | None,
+    in_memory: bool,
+) -> data.Split:
+    """As they are, without clutter."""
     try:
         split = data.open(
             arguments.data,
@@ -205,26 +222,53 @@ def open_data(
         if skipped not in told:
             print(f"left out {skipped.path}: {skipped.reason}", file=sys.stderr)
             told.add(skipped)
-    if arguments.clutter:
-        height, width, _ = split.train.image_shape
-        if arguments.clutter <= max(height, width):
-            raise ValueError(f"--clutter must be larger than the images of {height} x {width}, got {arguments.clutter}")
-        return data.Split(*(Cluttered(half, arguments.clutter, seed) for seed, half in enumerate(split)))
     return split
 
 
+def _cluttered(arguments: argparse.Namespace, dataset: Dataset, seed: int) -> Dataset:
+    if not arguments.clutter:
+        return dataset
+    height, width, _ = dataset.image_shape
+    if arguments.clutter <= max(height, width):
+        raise ValueError(f"--clutter must be larger than the images of {height} x {width}, got {arguments.clutter}")
+    return Cluttered(dataset, arguments.clutter, seed)
+
+
 def open_half(arguments: argparse.Namespace, net: Network, images: int | None = None) -> Dataset:
-    """The half of --data that --split names, in the size that the network was trained on; at most so many images."""
+    """The part of --data that --split names, in the size that the network was trained on; at most so many images, of
+    which `arguments.looked_at` says for a report what they are."""
     choose_data(arguments, net)
     preprocess = preprocess_of(net)
     # One look at one half: what is not looked at need not be decoded. A canvas looks at ten images and more.
     height, width, channels = preprocess.image_shape
-    split = open_data(arguments, (height, width), channels, in_memory=arguments.clutter is not None)
-    dataset = split.test if arguments.split == "test" else split.train
+    split = _opened(arguments, (height, width), channels, arguments.clutter is not None)
+    part = arguments.split or _default_part(arguments, net, split)
+    half = data.Together(split) if part == "all" else split.test if part == "test" else split.train
+    dataset = _cluttered(arguments, half, _PARTS.index(part))
     if dataset.image_shape != preprocess.image_shape:
         has, takes = (" x ".join(map(str, shape)) for shape in (dataset.image_shape, preprocess.image_shape))
         raise ValueError(f"--data {arguments.data} has images of {has}, but the network was trained on {takes}")
-    return data.sample(dataset, images) if images else dataset
+    chosen = data.sample(dataset, images) if images else dataset
+    arguments.looked_at = _looked_at(arguments, split, part, len(chosen), len(dataset))
+    return chosen
+
+
+def _default_part(arguments: argparse.Namespace, net: Network, split: data.Split) -> str:
+    """What is held out counts where the rest has been learned from; else nothing tells it from the rest."""
+    own = net.origin.get("data")
+    learned = isinstance(own, dict) and own.get("name") == described_data(arguments)["name"]
+    return "all" if isinstance(split, data.HeldOut) and not learned else "test"
+
+
+def _looked_at(arguments: argparse.Namespace, split: data.Split, part: str, count: int, of: int) -> str:
+    """How many images of how many, and of which part of the data."""
+    kind = {"train": "training images", "test": "test images", "all": "images"}[part]
+    number = f"all {of:,}" if count == of else f"{count:,} of {of:,}"
+    words = f"{number} {kind} of {arguments.data}"
+    if part == "all" or not isinstance(split, data.HeldOut):
+        return words
+    total = len(split.train) + len(split.test)
+    return f"{words} (of its {total:,} images, as it has no test half, {len(split.test):,} are held out for testing)"
 
 
 def labelled(net: Network, dataset: Dataset) -> Dataset:

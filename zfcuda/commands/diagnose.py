@@ -30,15 +30,16 @@ def add_parser(commands: Commands) -> None:
 
 @over_ranks
 def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
-    opened = {}
+    opened, looked_at = {}, []
     arguments.told = set()  # of files that are left out, once for all networks
     for path in dict.fromkeys(arguments.checkpoints):
         of_one = argparse.Namespace(**vars(arguments) | {"checkpoint": path})
         net = common.open_network(of_one)
         opened[path] = (net, common.open_half(of_one, net, arguments.images))
+        looked_at.append(of_one.looked_at)
     check_same(ranks, list(opened), {f"images for {path}": dataset for path, (_, dataset) in opened.items()})
     directory = common.output(arguments, ranks)
-    measured = f"Measured on images of {arguments.data or 'what each was trained on'}."
+    measured = f"What was looked at: {'; '.join(dict.fromkeys(looked_at))}."
     report = Report("Diagnosis", measured, common.command_line(arguments))
     results: dict[str, Diagnosis] = {}
     for number, (path, (net, dataset)) in enumerate(opened.items(), start=1):

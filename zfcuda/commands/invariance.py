@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     directory = common.output(arguments, ranks)
     report = Report(
         "How invariant the features are",
-        f"{len(chosen)} images of {arguments.data}, translated, scaled and rotated.",
+        f"What was looked at: {arguments.looked_at}; translated, scaled and rotated.",
         common.command_line(arguments),
     )
     result, _ = report.kept(

@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = common.output(arguments)
     report = Report(
         "What is left without what was learned",
-        f"{len(dataset)} images of {arguments.data}, and networks that are more and more random.",
+        f"What was looked at: {arguments.looked_at}; by networks that are more and more random.",
         common.command_line(arguments),
     )
     add_sanity(

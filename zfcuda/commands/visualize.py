@@ -50,14 +50,16 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
         raise ValueError("--image and --data exclude each other: either files or a data set are looked at")
     if arguments.image:
         dataset: Dataset = image_files(net, arguments.image, class_names(net))
+        looked_at = f"{len(dataset):,} image file{'s' if len(dataset) > 1 else ''}"
     else:
         dataset = common.open_half(arguments, net, arguments.images)
+        looked_at = arguments.looked_at
     check_same(ranks, [arguments.checkpoint], {"images": dataset})
     directory = common.output(arguments, ranks)
     report = Report(
         "What excites each map",
-        f"{len(dataset):,} images of {arguments.data or 'files'}; the strongest {arguments.top} for each map, "
-        f"projected with the {arguments.rule} rule.",
+        f"What was looked at: {looked_at}; the strongest {arguments.top} for each map, projected with the "
+        f"{arguments.rule} rule.",
         common.command_line(arguments),
     )
     stopped = add_visualization(

@@ -2,7 +2,7 @@
 become inputs."""
 
 from .augmentation import Augmentation
-from .dataset import ArrayDataset, DamagedFiles, Dataset, Skipped, Split, Subset, sample, stratified
+from .dataset import ArrayDataset, DamagedFiles, Dataset, HeldOut, Skipped, Split, Subset, Together, sample, stratified
 from .digest import digest
 from .folders import FolderDataset
 from .images import image_size, read_image
@@ -25,6 +25,7 @@ __all__ = [
     "Dataset",
     "Drawn",
     "FolderDataset",
+    "HeldOut",
     "NoClassFolders",
     "PackedDataset",
     "Preprocess",
@@ -33,6 +34,7 @@ __all__ = [
     "Skipped",
     "Split",
     "Subset",
+    "Together",
     "digest",
     "image_size",
     "is_there",

@@ -94,6 +94,10 @@ class Split(NamedTuple):
     test: Dataset
 
 
+class HeldOut(Split):
+    """The two halves of a source that has no test half: a part of each class is held out of the rest."""
+
+
 @dataclass(frozen=True, repr=False)
 class ArrayDataset(Described):
     """A data set in memory: images uint8 (N,H,W,C), labels int32 (N,).
@@ -179,6 +183,44 @@ class Subset(Described):
         return self._dataset.identifier(int(self._indices[index]))
 
 
+class Together(Described):
+    """The images of both halves, those to train on first; nothing is copied. ValueError where they are of different
+    shapes or classes."""
+
+    def __init__(self, split: Split):
+        train, test = self._halves = split
+        if train.image_shape != test.image_shape or train.classes != test.classes:
+            raise ValueError(
+                f"both halves must have images of one shape and the same classes, got {train!r} and {test!r}"
+            )
+        self.labels = np.concatenate([train.labels, test.labels])
+        self.skipped = tuple(dict.fromkeys((*train.skipped, *test.skipped)))
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._halves.train.classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        return self._halves.train.image_shape
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        indices = np.asarray(indices, np.intp)
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        first = len(self._halves.train)
+        for half, own, start in zip(self._halves, (indices < first, indices >= first), (0, first), strict=True):
+            if own.any():
+                images[own] = half.batch(indices[own] - start)[0]
+        return images, self.labels[indices]
+
+    def identifier(self, index: int) -> str:
+        train, test = self._halves
+        return train.identifier(index) if index < len(train) else test.identifier(index - len(train))
+
+
 def stratified(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Splits indices so that `fraction` of every class goes to the second part (at least one image, never all).
 
@@ -197,14 +239,14 @@ def stratified(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.n
     return np.sort(np.concatenate(first)), np.sort(np.concatenate(second))
 
 
-def held_out(dataset: Dataset, where: str, fraction: float, seed: int) -> Split:
+def held_out(dataset: Dataset, where: str, fraction: float, seed: int) -> HeldOut:
     """The data set as two halves: `fraction` of every class is tested on. `DataError` where no class has two images."""
     kept, held = stratified(dataset.labels, fraction, seed)
     if held.size == 0:
         raise DataError(f"{where}: has no test half, and no class with two images to hold one back")
     test = Subset(dataset, held)
     test.skipped = ()  # they are the training half's
-    return Split(Subset(dataset, kept), test)
+    return HeldOut(Subset(dataset, kept), test)
 
 
 def chunks(dataset: Dataset, indices: np.ndarray | None = None) -> Iterator[np.ndarray]:

@@ -35,7 +35,7 @@ def open(
     seed: int = 0,
     in_memory: bool = True,
 ) -> Split:
-    """The training and test half of a data set.
+    """The training and test half of a data set; a `HeldOut` where it has no test half.
 
     data: "fashion-mnist", the subset in the package; "cifar10", wherever it lies in $ZFCUDA_DATA, the current folder
     or ./data, as class folders or in its binary form, packed or not; or the path of
