@@ -56,6 +56,11 @@ READ = {
     "every third row of some channels": lambda x, y, fc: y.flip(1)[:, 1:4, ::3].relu().mean((2, 3)),
     "mean of every second pixel": lambda x, y, fc: y[:, :, ::2, ::2].mean((2, 3)),
     "mean of every second row of some channels": lambda x, y, fc: y.flip(1)[:, 1:4, ::2].mean((-1, -2), keepdim=True),
+    "mean of every second pixel, channels last": lambda x, y, fc: (
+        y.flip(1).permute(0, 2, 3, 1)[:, ::2, ::3].mean((1, 2))
+    ),
+    "mean of every second pixel, in rows": lambda x, y, fc: y[:, 1:4, ::2, ::2].flatten(2).mean(-1),
+    "largest of some channels, in columns": lambda x, y, fc: y[:, :2].transpose(1, 2).amax((1, 3)),
     "largest of every third pixel": lambda x, y, fc: y[..., ::3, ::3].amax((2, 3)),
     "sum of every second column": lambda x, y, fc: y[..., ::2].sum(3).flatten(1),
     "pools of every second pixel": lambda x, y, fc: torch.cat(

@@ -166,26 +166,35 @@ def _reduced(builder: Builder, node: Node, operands: Sequence[Any], pool: Callab
         return x
     if chosen[0] == 0:
         raise Unsupported("means, sums and maxima must leave the images of a batch apart")
-    if len(x.dims) == 3 and x.channel_order() is None and x.steps() is not None:
-        x = builder.maps(x, node.name)
     reduced = [axis - 1 for axis in chosen]
-    if reduced in ([1], [2]) and len(x.dims) == 3 and x.channel_order() is not None:
+    maps = len(x.dims) == 3 and (x.channel_order() is not None or x.steps() is not None)
+    if maps and reduced in ([1], [2]):
         return _reduced_along(builder, node, x, reduced[0], pool)
     kept = [axis for axis in range(len(x.dims)) if axis not in reduced]
-    places = x.places.transpose([*kept, *reduced]).reshape(*(x.dims[axis] for axis in kept), -1)
-    channels = x.shape[-1]
-    pixels = math.prod(x.shape[:-1]) if len(x.shape) == 3 else 0
-    rows = np.sort(places.reshape(-1, places.shape[-1]), axis=1)
-    order = rows[:, 0]
-    whole = np.arange(pixels, dtype=np.int32) * channels
-    if rows.shape[1] != pixels or not np.array_equal(rows, order[:, None] + whole):
-        raise Unsupported("means, sums and maxima are read over height, width or both, of all of a map")
-    made = Tensor(x.layer, x.shape)
-    if pixels > 1:
+    places = x.places.transpose([*kept, *reduced]).reshape(math.prod(x.dims[axis] for axis in kept), -1)
+    made, order = _channels_of(builder, node, x, np.sort(places, axis=1))
+    if made.shape[:2] != (1, 1):
         made = pool(builder, node, made, made.shape[:2])
     dims = tuple(1 if axis in reduced else size for axis, size in enumerate(x.dims))
     dims = dims if node.attributes.get("keepdims") else tuple(x.dims[axis] for axis in kept)
     return made.rearranged(order.astype(np.int32).reshape(dims))
+
+
+def _channels_of(builder: Builder, node: Node, x: Tensor, places: np.ndarray) -> tuple[Tensor, np.ndarray]:
+    """Maps that have each of these rows of places of the tensor's layer as all of a channel, and which; with a layer
+    more where the rows are of every so manyth pixel."""
+    if len(x.shape) == 3:
+        height, width, channels = x.shape
+        order, across = places[:, 0], len(np.unique(places[0] // channels % width))
+        if np.array_equal(places, order[:, None] + np.arange(height * width, dtype=np.int32) * channels):
+            return Tensor(x.layer, x.shape), order
+        if places.shape[1] % across == 0:
+            sampled = x.rearranged(places.reshape(len(places), -1, across))
+            if sampled.steps() is not None:
+                return builder.maps(sampled, node.name), np.arange(len(places))
+    raise Unsupported(
+        "means, sums and maxima are read over height, width or both, of all of a map or of every so manyth pixel"
+    )
 
 
 def _reduced_along(builder: Builder, node: Node, x: Tensor, axis: int, pool: Callable[..., Tensor]) -> Tensor:
