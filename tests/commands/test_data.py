@@ -150,6 +150,20 @@ def test_of_data_without_a_test_half_all_or_what_training_left(fruit, fruit_net,
             assert f"What was looked at: {expected}" in (out / "report.html").read_text(encoding="utf-8")
 
 
+def test_of_classes_of_one_image_all(fruit_net, tmp_path, capsys):
+    """Of which none can be held out: a net that learned of others sees them."""
+    few = write_fruit(tmp_path, {"few": 1}) / "few"
+    (few / "apple" / "damaged.png").write_bytes(b"no image")
+    words = ("--data", few, "--layers", "fc8", "--maps", 1, "--top", 2, "--no-sanity", "--quiet", "--skip-damaged")
+    assert run("visualize", fruit_net, *words, "--out", tmp_path / "out") == 0
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"left out {few / 'apple' / 'damaged.png'}: ")
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert f"What was looked at: all 4 images of {few};" in page
+    assert run("visualize", fruit_net, *words, "--split", "test", "--out", tmp_path / "out") == 2
+    assert "has no test half, and no class with two images to hold one back" in capsys.readouterr().err
+
+
 class TestImageFiles:
     def test_the_label_is_what_the_net_says(self, fruit, fruit_net, tmp_path, monkeypatch):
         monkeypatch.setattr("zfcuda.data.open", None)  # no data set is opened

@@ -7,6 +7,7 @@ import os
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -217,12 +218,17 @@ def _opened(
         if not hasattr(arguments, "image"):
             raise
         raise DataError(f"{error}; or pass image files to --image, which needs no classes") from None
+    _tell(arguments, (*split.train.skipped, *split.test.skipped))
+    return split
+
+
+def _tell(arguments: argparse.Namespace, left_out: Sequence[data.Skipped]) -> None:
+    """About files that were left out, once."""
     told = vars(arguments).setdefault("told", set())
-    for skipped in (*split.train.skipped, *split.test.skipped):
+    for skipped in left_out:
         if skipped not in told:
             print(f"left out {skipped.path}: {skipped.reason}", file=sys.stderr)
             told.add(skipped)
-    return split
 
 
 def _cluttered(arguments: argparse.Namespace, dataset: Dataset, seed: int) -> Dataset:
@@ -241,9 +247,16 @@ def open_half(arguments: argparse.Namespace, net: Network, images: int | None = 
     preprocess = preprocess_of(net)
     # One look at one half: what is not looked at need not be decoded. A canvas looks at ten images and more.
     height, width, channels = preprocess.image_shape
-    split = _opened(arguments, (height, width), channels, arguments.clutter is not None)
-    part = arguments.split or _default_part(arguments, net, split)
-    half = data.Together(split) if part == "all" else split.test if part == "test" else split.train
+    split: data.Split | None = None
+    try:
+        split = _opened(arguments, (height, width), channels, arguments.clutter is not None)
+        part = arguments.split or _default_part(arguments, net, split)
+        half = data.Together(split) if part == "all" else split.test if part == "test" else split.train
+    except data.NothingHeldOut as error:  # nobody can have been trained on it
+        if arguments.split not in (None, "all"):
+            raise
+        part, half = "all", error.dataset
+        _tell(arguments, half.skipped)
     dataset = _cluttered(arguments, half, _PARTS.index(part))
     if dataset.image_shape != preprocess.image_shape:
         has, takes = (" x ".join(map(str, shape)) for shape in (dataset.image_shape, preprocess.image_shape))
@@ -260,7 +273,7 @@ def _default_part(arguments: argparse.Namespace, net: Network, split: data.Split
     return "all" if isinstance(split, data.HeldOut) and not learned else "test"
 
 
-def _looked_at(arguments: argparse.Namespace, split: data.Split, part: str, count: int, of: int) -> str:
+def _looked_at(arguments: argparse.Namespace, split: data.Split | None, part: str, count: int, of: int) -> str:
     """How many images of how many, and of which part of the data."""
     kind = {"train": "training images", "test": "test images", "all": "images"}[part]
     number = f"all {of:,}" if count == of else f"{count:,} of {of:,}"

@@ -2,7 +2,19 @@
 become inputs."""
 
 from .augmentation import Augmentation
-from .dataset import ArrayDataset, DamagedFiles, Dataset, HeldOut, Skipped, Split, Subset, Together, sample, stratified
+from .dataset import (
+    ArrayDataset,
+    DamagedFiles,
+    Dataset,
+    HeldOut,
+    NothingHeldOut,
+    Skipped,
+    Split,
+    Subset,
+    Together,
+    sample,
+    stratified,
+)
 from .digest import digest
 from .folders import FolderDataset
 from .images import image_size, read_image
@@ -27,6 +39,7 @@ __all__ = [
     "FolderDataset",
     "HeldOut",
     "NoClassFolders",
+    "NothingHeldOut",
     "PackedDataset",
     "Preprocess",
     "Scale",

@@ -78,6 +78,18 @@ class Dataset(Protocol):
         ...
 
 
+class NothingHeldOut(DataError):
+    """No class of a source without a test half has two images, of which one could be held out. `dataset`: all of it."""
+
+    def __init__(self, where: str, dataset: Dataset):
+        super().__init__(f"{where}: has no test half, and no class with two images to hold one back")
+        self.dataset = dataset
+        self._where = where
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._where, self.dataset)
+
+
 class Described:
     """A base of data sets, whose repr is what they hold in a line."""
 
@@ -240,10 +252,11 @@ def stratified(labels: np.ndarray, fraction: float, seed: int = 0) -> tuple[np.n
 
 
 def held_out(dataset: Dataset, where: str, fraction: float, seed: int) -> HeldOut:
-    """The data set as two halves: `fraction` of every class is tested on. `DataError` where no class has two images."""
+    """The data set as two halves: `fraction` of every class is tested on. `NothingHeldOut` where no class has two
+    images."""
     kept, held = stratified(dataset.labels, fraction, seed)
     if held.size == 0:
-        raise DataError(f"{where}: has no test half, and no class with two images to hold one back")
+        raise NothingHeldOut(where, dataset)
     test = Subset(dataset, held)
     test.skipped = ()  # they are the training half's
     return HeldOut(Subset(dataset, kept), test)
