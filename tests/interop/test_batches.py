@@ -12,6 +12,9 @@ from tests.interop.test_torch_functions import SHAPE, images, made  # noqa: E402
 from zfcuda import CheckpointError  # noqa: E402
 from zfcuda.interop import pt2  # noqa: E402
 from zfcuda.interop import torch as interop  # noqa: E402
+from zfcuda.interop.builder import Builder  # noqa: E402
+from zfcuda.interop.tensors import Tensor  # noqa: E402
+from zfcuda.nn.layers import FullyConnectedSpec  # noqa: E402
 
 DEPENDS = "depends on how many images a batch has"
 COMPUTED = {
@@ -48,6 +51,20 @@ def test_the_layer_is_named():
         interop.from_module(doing(lambda x, y: (y + 1) * x.size(0)), SHAPE)
     with pytest.raises(ValueError, match=rf"^add\.factor {DEPENDS}"):
         interop.from_module(doing(lambda x, y: torch.add(x, y, alpha=len(x))), SHAPE)
+
+
+@pytest.mark.parametrize(("change", "expected"), [(0, None), (1e-7, None), (1e-3, "b"), (np.ones(5), "b")])
+def test_layers_that_differ_by_rounding(change, expected):
+    """A library's product of matrices need not be the same, bit for bit, when it is made again."""
+    builders = []
+    for more in (0, change):
+        builder = Builder((1, 1, 3), 1)
+        made = builder.add(FullyConnectedSpec, "a", [Tensor("input", (1, 1, 3))], {"weight": np.ones((4, 3))}, units=4)
+        weight = np.ones((5 if np.ndim(more) else 2, 4)) * [1, 2, 3, 4] + np.max(more)
+        builder.add(FullyConnectedSpec, "b", [made], {"weight": weight}, units=len(weight))
+        builders.append(builder)
+    assert builders[0].first_difference(builders[1]) == expected
+    assert builders[1].first_difference(builders[0]) == expected
 
 
 def test_modules_that_can_be_read_for_one_number_only():

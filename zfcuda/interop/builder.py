@@ -21,6 +21,7 @@ __all__ = ["Builder"]
 
 _ROOM = 2**30  # bytes that reading a model may make besides its own
 _LARGEST = 2**27  # numbers of a layer's output for an image
+_ROUNDING = 1e-6  # of an array's largest number: what is computed twice by a library may differ by some of it
 
 
 class Builder:
@@ -166,9 +167,10 @@ class Builder:
         self.arrays = {key: array for key, array in self.arrays.items() if key.rpartition(".")[0] in needed}
 
     def first_difference(self, other: Builder) -> str | None:
-        """The name of the first layer that another one does not have just so, with its arrays; None if it has all."""
+        """The name of the first layer that another one does not have so, with its arrays but for rounding; None if it
+        has all of them."""
         arrays, others = self.arrays, other.arrays
-        known = {key for key in arrays if key in others and np.array_equal(arrays[key], others[key])}
+        known = {key for key in arrays if key in others and _alike(arrays[key], others[key])}
         differing = {key.rpartition(".")[0] for key in {*arrays, *others} - known}
         return next(
             (name for name, spec in self.layers.items() if name in differing or other.layers.get(name) != spec), None
@@ -206,6 +208,12 @@ class Builder:
             spec = self.layers[other]
             inputs = tuple(instead if one == name else one for one in spec.inputs)
             self.layers[other] = dataclasses.replace(spec, inputs=inputs)
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    if np.array_equal(one, other):
+        return True
+    return one.shape == other.shape and float(np.abs(one - other).max()) <= _ROUNDING * float(np.abs(one).max())
 
 
 def _is_fixed(spec: LayerSpec) -> bool:
