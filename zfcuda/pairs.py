@@ -32,6 +32,24 @@ def check_size(name: str, value: IntPair) -> tuple[int, int]:
     return pair
 
 
+def check_part(name: str, value: IntPair, whole: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of a part of maps of (height, width), at most as large, from an int or a pair. An int is both,
+    cut to the map's shorter side: 16 is 1 x 16 of a signal of 1 x 128."""
+    height, width = check_size(name, value)
+    most = whole if isinstance(value, (tuple, list)) else (max(whole),) * 2
+    if height > most[0] or width > most[1]:
+        got = f"{height} x {width}" if isinstance(value, (tuple, list)) else height
+        raise ValueError(f"{name} must be at most the image's {whole[0]} x {whole[1]}, got {got}")
+    return min(height, whole[0]), min(width, whole[1])
+
+
+def check_steps(name: str, value: IntPair, whole: tuple[int, int]) -> tuple[int, int]:
+    """(down, across), each at least 1, of what moves over maps of (height, width), from an int or a pair. An int is
+    both, cut to the map's sides."""
+    down, across = check_size(name, value)
+    return (down, across) if isinstance(value, (tuple, list)) else (min(down, whole[0]), min(across, whole[1]))
+
+
 def check_padding(name: str, value: Padding) -> tuple[int, int, int, int]:
     """(top, bottom, left, right), from an int, a pair or all four."""
     if type(value) is int and abs(value) < 2**31:

@@ -108,6 +108,22 @@ def deep_net(input_shape=(29, 26, 3), seed=0, classes=4):
     return net
 
 
+def signal_net(length=64, channels=2, classes=3, seed=0):
+    """A net of signals, images one pixel high."""
+    layers = (
+        ConvSpec("conv1", 6, (1, 7), padding=(0, 3)),
+        ReLUSpec("relu1"),
+        MaxPoolSpec("pool1", (1, 2), (1, 2)),
+        ConvSpec("conv2", 8, (1, 5), padding=(0, 2)),
+        ReLUSpec("relu2"),
+        MaxPoolSpec("pool2", (1, 2), (1, 2)),
+        FullyConnectedSpec("fc3", 12),
+        ReLUSpec("relu3"),
+        FullyConnectedSpec("fc4", classes),
+    )
+    return Network(Architecture((1, length, channels), layers, initial="he"), seed=seed)
+
+
 def noise(shape, seed=0):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 

@@ -7,7 +7,7 @@ from zfcuda.analysis import Faithfulness, faithfulness, occlusion
 from zfcuda.analysis.faithfulness import MODES
 from zfcuda.errors import Interrupted
 
-from .nets import box_net, clothes_net, deep_net, noise
+from .nets import box_net, clothes_net, deep_net, noise, signal_net
 from .test_fills import FILLED
 
 BOX = (4, 8, 4, 4)  # patches of 4: number 6 of 4 x 4
@@ -160,6 +160,13 @@ class TestResults:
         net = deep_net((33, 41, 1))
         assert faithfulness(net, noise((1, 33, 41, 1)), [0], noise((1, 33, 41)), orders=0).patch == (2, 2)
 
+    @pytest.mark.parametrize(("patch", "expected"), [(None, (1, 5)), (7, (1, 7)), ((1, 3), (1, 3)), (80, (1, 80))])
+    def test_patches_of_signals(self, patch, expected):
+        net = signal_net(80)
+        found = faithfulness(net, noise((1, *net.input_shape)), [0], noise((1, 1, 80)), patch=patch, orders=0)
+        assert found.patch == expected
+        assert found.grid == (1, -(-80 // expected[1]))
+
     def test_interrupted(self):
         net = deep_net()
         maps = list(noise((3, 29, 26)))
@@ -210,8 +217,9 @@ class TestErrors:
             ({"maps": ["a", "b"]}, TypeError, "map 0 must be an Occlusion or an array of numbers, got str"),
             ({"images": images.astype(np.float64)}, TypeError, "images must be float32"),
             ({"images": images * np.float32(np.nan)}, ValueError, "image 0 has values that are not finite"),
-            ({"patch": 0}, ValueError, "patch must be from 1 to the image's 29 x 26, got 0"),
-            ({"patch": (9, 27)}, ValueError, "patch must be from 1 to the image's 29 x 26"),
+            ({"patch": 0}, ValueError, "patch must be at least 1, got 0"),
+            ({"patch": (9, 27)}, ValueError, "patch must be at most the image's 29 x 26, got 9 x 27"),
+            ({"patch": 30}, ValueError, "patch must be at most the image's 29 x 26, got 30"),
             ({"patch": 2.5}, TypeError, "patch must be an int"),
             ({"modes": []}, ValueError, "modes must be one or both of deletion, insertion; got none"),
             ({"modes": ["removal"]}, ValueError, "modes must be one or both of deletion, insertion; got removal"),

@@ -20,7 +20,7 @@ from zfcuda.nn import (
     ReLUSpec,
 )
 
-from .nets import box_net, deep_net, noise, pattern_net, with_pattern
+from .nets import box_net, deep_net, noise, pattern_net, signal_net, with_pattern
 from .test_fills import FILLED
 
 
@@ -208,7 +208,8 @@ class TestSeveralImages:
             ({"image": images.astype(np.float64)}, TypeError, "images must be float32"),
             ({"image": images[:, 1:]}, ValueError, "images must have the net's input shape"),
             ({"image": images[:0], "label": []}, ValueError, "images is empty"),
-            ({"size": 27}, ValueError, "size must be at most the image's 29 x 26"),
+            ({"size": 30}, ValueError, "size must be at most the image's 29 x 26, got 30"),
+            ({"size": (3, 27)}, ValueError, "size must be at most the image's 29 x 26, got 3 x 27"),
             ({"fill": "grey"}, ValueError, "fill must be a number or one of mean, blur, noise; got 'grey'"),
         ],
     )
@@ -315,12 +316,56 @@ def test_results_are_saved_and_plotted(tmp_path):
     assert len(result.plot().axes) == 6  # three panels and their scales
 
 
-@pytest.mark.parametrize(("shape", "square"), [((1, 16, 2), (1, 1)), ((3, 2, 1), (2, 1)), ((40, 64, 1), (10, 2))])
+def test_maps_of_one_row_fill_their_panels():
+    net = signal_net()
+    result = occlusion(net, noise(net.input_shape), 1, size=9, stride=4)
+    assert result.probability.shape == (1, 15)
+    assert [axis.get_aspect() for axis in result.plot().axes[::2]] == ["auto"] * 3
+
+
+def flat_net(shape):
+    """What takes images of any shape."""
+    return Network(Architecture(shape, (ConvSpec("conv1", 2, 1), FullyConnectedSpec("fc2", 2))))
+
+
+@pytest.mark.parametrize(
+    ("shape", "square"),
+    [
+        ((40, 64, 1), ((10, 10), (2, 2))),
+        ((3, 2, 1), ((2, 2), (1, 1))),
+        ((1, 16, 2), ((1, 4), (1, 1))),
+        ((1, 200, 2), ((1, 50), (1, 12))),
+        ((16, 1, 2), ((4, 1), (1, 1))),
+        ((1, 1, 3), ((1, 1), (1, 1))),
+    ],
+)
 def test_the_square_fits_into_images_of_any_size(shape, square):
-    net = Network(Architecture(shape, (ConvSpec("conv1", 2, 1), FullyConnectedSpec("fc2", 2))))
+    net = flat_net(shape)
     size, stride = square_of(net)
     assert (size, stride) == square
-    assert occlusion(net, noise(shape), 0, size=size, stride=stride).probability.size > 0
+    result = occlusion(net, noise(shape), 0, size=size, stride=stride)
+    assert (result.size, result.stride) == square
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "stride", "square"),
+    [
+        ((1, 30, 2), 7, 3, ((1, 7), (1, 3))),
+        ((1, 30, 2), 30, 40, ((1, 30), (1, 30))),
+        ((1, 30, 2), (1, 7), (5, 3), ((1, 7), (5, 3))),
+        ((4, 9, 1), 6, 2, ((4, 6), (2, 2))),
+        ((4, 9, 1), (2, 9), 3, ((2, 9), (3, 3))),
+        ((4, 9, 1), np.int64(3), np.int64(2), ((3, 3), (2, 2))),
+    ],
+)
+def test_one_number_is_cut_to_the_shorter_side(shape, size, stride, square):
+    net = flat_net(shape)
+    image = noise(shape)
+    assert square_of(net, size, stride) == square
+    found = occlusion(net, image, 0, size=size, stride=stride)
+    assert (found.size, found.stride) == square
+    expected = full_evaluation(net, image, 0, *square, np.zeros_like(image), found.layer, found.feature_map)
+    np.testing.assert_allclose(found.probability, expected[0], rtol=1e-5)
 
 
 class TestErrors:

@@ -81,10 +81,24 @@ def test_arguments():
 
 def test_a_box_in_which_no_square_has_its_centre_is_no_miss():
     net, images = box_net((5, 9, 4, 3)), np.ones((2, 16, 16, 1), np.float32)
-    with pytest.raises(ValueError, match=r"box 1 is so small that no square of 4 pixels .*\(3, 3, 2, 9\)"):
+    with pytest.raises(ValueError, match=r"box 1 is so small that no square of 4 x 4 pixels .*\(3, 3, 2, 9\)"):
         pointing(net, images, [1, 1], [(5, 9, 4, 3), (3, 3, 2, 9)], size=4, stride=4)
     boxes = np.array([(5, 9, 4, 3), (3, 3, 2, 9), (2, 2, 1, 1), (2, 2, 0, 0)])
-    assert too_small(boxes, (16, 16, 1), 4, 4).tolist() == [False, True, False, True]
+    assert too_small(boxes, (16, 16, 1), ((4, 4), (4, 4))).tolist() == [False, True, False, True]
+    assert too_small(boxes, (16, 16, 1), ((2, 4), (1, 4))).tolist() == [False, False, False, True]
+
+
+def test_squares_with_two_sides():
+    net, image = box_net((5, 9, 4, 3)), np.random.default_rng(0).random((1, 16, 16, 1), np.float32)
+    alone = occlusion(net, image[0], 1, size=(2, 6), stride=(1, 3))
+    rows, columns = np.indices(alone.probability.shape)
+    down, across = rows + 1, 3 * columns + 3
+    within = (down >= 5) & (down < 9) & (across >= 9) & (across < 12)
+    found = pointing(net, image, [1], [(5, 9, 4, 3)], size=(2, 6), stride=(1, 3))
+    assert found.inside[0] == pytest.approx((alone.baseline - alone.probability[within]).mean(), rel=1e-5)
+    assert found.chance == within.mean()
+    with pytest.raises(ValueError, match="size must be at most the image's 16 x 16, got 17"):
+        pointing(net, image, [1], [(5, 9, 4, 3)], size=17, stride=1)
 
 
 def test_a_box_that_is_the_image_leaves_nothing_outside():

@@ -62,7 +62,9 @@ def test_pointing_without_boxes(trained, folder, tmp_path, capsys):
     [
         (("--layer", "conv9"), "layer must be one of conv1"),
         (("--seed", -1), "--seed: must be"),
-        (("--size", 40), "--size must be at most 28"),
+        (("--size", 40), "--size must be at most the image's 28 x 28, got 40"),
+        (("--size", "40x3"), "--size must be at most the image's 28 x 28, got 40 x 3"),
+        (("--size", "3x0"), "--size: must be a whole number from 1 to 1000000, or two as in 1x16, height x width; got"),
     ],
 )
 def test_sanity(words, message, trained, folder, tmp_path, capsys):
@@ -73,8 +75,9 @@ def test_sanity(words, message, trained, folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--patch", 29), "patch must be from 1 to the image's 28 x 28, got 29"),
-        (("--size", 40), "size must be at most"),
+        (("--patch", 29), "--patch must be at most the image's 28 x 28, got 29"),
+        (("--patch", "7x29"), "--patch must be at most the image's 28 x 28, got 7 x 29"),
+        (("--size", 40), "--size must be at most"),
     ],
 )
 def test_faithfulness(words, message, trained, folder, tmp_path, capsys):
@@ -126,7 +129,8 @@ def test_features_without_scikit_learn(trained, folder, tmp_path, capsys, monkey
 
 def test_a_square_larger_than_the_image(trained, folder, tmp_path, capsys):
     words = ("--size", 40, "--out", tmp_path, "--quiet")
-    assert "--size must be at most 28" in fails(capsys, "occlude", trained, "--data", folder, *words)
+    message = "--size must be at most the image's 28 x 28"
+    assert message in fails(capsys, "occlude", trained, "--data", folder, *words)
 
 
 def test_parts_and_reports_that_are_nested_too_deeply(trained, tmp_path, capsys):

@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import re
 import time
 
 import pytest
 
 from zfcuda import cli
-from zfcuda.commands.numbers import Real, Whole
+from zfcuda.commands.numbers import Real, Sides, Whole
 
 from .conftest import numbers_of, run, write_fruit
 
@@ -49,7 +50,7 @@ def test_every_option_is_known_to_this_test():
     assert len(NUMBERS) > 40
     assert {action.option_strings[-1] for _, action, _ in options() if action.choices} == WORDS
     for command, action, _ in options():
-        assert action.choices or isinstance(action.type, (Whole, Real)), f"{command} {action.option_strings}"
+        assert action.choices or isinstance(action.type, (Whole, Sides, Real)), f"{command} {action.option_strings}"
 
 
 @pytest.mark.parametrize(("command", "option", "count"), NUMBERS, ids=lambda value: str(value))
@@ -144,12 +145,22 @@ def test_layers_that_the_net_has_not(command, fruit_net, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("command", ["occlude", "sanity"])
-def test_a_square_larger_than_the_image(command, fruit_net, tmp_path, capsys):
-    assert run(command, fruit_net, "--size", 29, "--out", tmp_path / "out") == 2
+@pytest.mark.parametrize("command", ["occlude", "sanity", "faithfulness"])
+@pytest.mark.parametrize(("size", "shown"), [(29, "29"), ("1x29", "1 x 29"), ("29x1", "29 x 1")])
+def test_a_square_larger_than_the_image(command, size, shown, fruit_net, tmp_path, capsys):
+    assert run(command, fruit_net, "--size", size, "--out", tmp_path / "out") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--size must be at most 28" in line
+    assert line.endswith(f"--size must be at most the image's 28 x 28, got {shown}")
     assert not (tmp_path / "out").exists()
+
+
+def test_sides():
+    sides = Sides(1, 99)
+    assert [sides(text) for text in ("7", "1x16", "99x1")] == [7, (1, 16), (99, 1)]
+    for text in ("x", "1x", "x1", "1x2x3", "100", "1x100", "0x1", "1 16", "1*16", "1x-1", "1x1.0"):
+        message = re.escape(f"or two as in 1x16, height x width; got {text!r}")
+        with pytest.raises(argparse.ArgumentTypeError, match=message):
+            sides(text)
 
 
 def test_pointing_at_more_images_than_there_are(tmp_path):

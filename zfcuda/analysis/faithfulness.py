@@ -22,10 +22,10 @@ import numpy as np
 from ..backends import to_host
 from ..nn.finite import check_activations, is_finite
 from ..numbers import check_at_least
-from ..pairs import IntPair, check_pair
+from ..pairs import IntPair, check_part
 from .figures import new_figure, plain
 from .fills import Fill, check_fill, filled
-from .geometry import Window
+from .geometry import Window, shorter_side
 from .incremental import PatchedForward
 from .occlusion import Occlusion
 from .progress import Steps
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 _WAYS = {"deletion": 1, "insertion": -1}  # in which a curve is read
 MODES = tuple(_WAYS)
-_PATCHES = 16  # along the image's shorter side, by default
+_PATCHES = 16  # along the image's shorter side, or a signal, by default
 
 
 @dataclass(frozen=True, repr=False)
@@ -139,11 +139,11 @@ def faithfulness(
     images: float32 (N,H,W,C) as the net takes them, or a data set. labels (N,): the class whose probability is
     followed. maps: one for each image: its `Occlusion`, whose `relevance` counts; an array (H,W), larger where it is
     more relevant; or signed pixels (H,W,C) such as a projection, whose magnitude counts. patch: the size of the patches
-    in pixels, an int or (height, width), by default a sixteenth of the image; the last ones are clipped by the edge.
-    modes: "deletion", "insertion" or both. fill: what is painted over: a number (0 is the mean of images whose mean is
-    subtracted), "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (see `occlusion`). orders:
-    how many random orders. seed: of these, of the noise, and of the order of patches that are equally relevant.
-    batch_size: how many steps are evaluated at a time.
+    in pixels, an int or (height, width), as `size` of `occlusion`, by default a sixteenth of the image; the last ones
+    are clipped by the edge. modes: "deletion", "insertion" or both. fill: what is painted over: a number (0 is the mean
+    of images whose mean is subtracted), "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (see
+    `occlusion`). orders: how many random orders. seed: of these, of the noise, and of the order of patches that are
+    equally relevant. batch_size: how many steps are evaluated at a time.
     ValueError, TypeError for what does not fit or is not finite. `Interrupted` by Ctrl-C, with the images evaluated by
     then.
     """
@@ -157,7 +157,8 @@ def faithfulness(
     seed = check_at_least("seed", seed, 0)
     batch_size = check_at_least("batch_size", batch_size, 1)
     wanted = check_labels(labels, net.num_classes)
-    size = _patch_size(patch, source.image_shape)
+    whole = source.image_shape[:2]
+    size = check_part("patch", max(1, round(shorter_side(whole) / _PATCHES)) if patch is None else patch, whole)
     grid, windows = _patches(size, source.image_shape)
 
     found: list[tuple[np.ndarray, np.ndarray]] = []  # of each image: the map's order, curves
@@ -215,13 +216,6 @@ def _deletion(
             answers = patched.advance(parts, paint)[:, label].reshape(len(some), -1)
             curves[some, first + 1 : first + 1 + answers.shape[1]] = answers
     return curves
-
-
-def _patch_size(patch: IntPair | None, shape: tuple[int, ...]) -> tuple[int, int]:
-    size = check_pair("patch", max(1, round(min(shape[:2]) / _PATCHES)) if patch is None else patch)
-    if min(size) < 1 or size[0] > shape[0] or size[1] > shape[1]:
-        raise ValueError(f"patch must be from 1 to the image's {shape[0]} x {shape[1]}, got {patch!r}")
-    return size
 
 
 def _patches(size: tuple[int, int], shape: tuple[int, ...]) -> tuple[tuple[int, int], list[Window]]:

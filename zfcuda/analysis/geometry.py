@@ -39,6 +39,11 @@ def check_box(name: str, box: Sequence[int] | np.ndarray, height: int, width: in
     return window
 
 
+def shorter_side(shape: tuple[int, ...]) -> int:
+    """The shorter side of images (H,W,...), of which sizes are shares; of signals, 1 x W, their length."""
+    return min((side for side in shape[:2] if side > 1), default=1)
+
+
 class Node(NamedTuple):
     """A layer along one axis: its name, the names of what it reads ("input" is the image), and its span."""
 

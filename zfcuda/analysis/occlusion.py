@@ -12,12 +12,12 @@ import numpy as np
 from ..backends import to_host
 from ..nn.finite import check_activations, check_weights, is_finite
 from ..numbers import check_at_least
-from ..pairs import IntPair, check_pair
+from ..pairs import IntPair, check_part, check_steps
 from ..training import Ranks
 from .deconvnet import block_layers
 from .figures import new_figure, plain
 from .fills import Fill, check_fill, filled
-from .geometry import Window
+from .geometry import Window, shorter_side
 from .incremental import PatchedForward
 from .progress import Steps
 from .results import OfClass, Result
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ..nn.network import Network
+
+Square = tuple[tuple[int, int], tuple[int, int]]  # (height, width), and its steps (down, across)
 
 _PLOTTED = 8  # of several images
 
@@ -120,7 +122,9 @@ def _plotted(results: Sequence[Occlusion]) -> Figure:
             (f"sum of {plain(one.layer)} map {one.feature_map}", one.activation),
         )
         for axis, (title, values) in zip(row, panels, strict=True):
-            figure.colorbar(axis.imshow(values), ax=axis, shrink=0.8)
+            # One row, as of a signal, would be a line in the middle.
+            shown = axis.imshow(values, aspect="equal" if len(values) > 1 else "auto")
+            figure.colorbar(shown, ax=axis, shrink=0.8)
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("column of the square")
             axis.set_ylabel("row")
@@ -177,14 +181,14 @@ def occlusion(
 
     image, label: float32 (H,W,C) as the net takes it and its class -> `Occlusion`; or float32 (N,H,W,C) or a data set,
     and their classes (N,) -> `Occlusions`, what each image gives alone. size, stride: of the square in pixels, an int
-    or (height, width); the corner stands at multiples of `stride` from 0, ceil((H - size) / stride) + 1 of them down,
-    the last one clipped by the edge. fill: what the square is painted with: a number (0 is the mean of images whose
-    mean is subtracted), "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (Gaussian, with the
-    image's mean and standard deviation by channel), which `seed` fixes, so that it lies still as the square moves.
-    layer: whose map is summed, by default the last one with maps ("layer 5"); feature_map: which one, by default the
-    one whose sum is largest without a square. batch_size: how many positions are evaluated at a time, at most: they are
-    cut into batches of one size, as few as there can be. ranks: of processes that share the images, if these are
-    several.
+    or (height, width). An int is cut to the image's shorter side: 16 is 1 x 16 of a signal, an image of H = 1. The
+    corner stands at multiples of `stride` from 0, ceil((H - size) / stride) + 1 of them down, the last one clipped by
+    the edge. fill: what the square is painted with: a number (0 is the mean of images whose mean is subtracted),
+    "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (Gaussian, with the image's mean and
+    standard deviation by channel), which `seed` fixes, so that it lies still as the square moves. layer: whose map is
+    summed, by default the last one with maps ("layer 5"); feature_map: which one, by default the one whose sum is
+    largest without a square. batch_size: how many positions are evaluated at a time, at most: they are cut into batches
+    of one size, as few as there can be. ranks: of processes that share the images, if these are several.
 
     Only the parts of the feature maps that the square changes are computed anew (`incremental`); the result is that of
     a full forward pass per position. ValueError, TypeError for what does not fit. `Interrupted` by Ctrl-C, with the
@@ -204,8 +208,7 @@ def occlusion(
         )
         return _of_images(net, image, label, one, progress, ranks)
     image = check_image(net, image)
-    square = _check_size("size", size, image.shape[:2])
-    step = _check_size("stride", stride)
+    square, step = square_of(net, size, stride)
     fill = check_fill(fill)
     seed = check_at_least("seed", seed, 0)
     layer = last_map_layer(net) if layer is None else _check_map_layer(net, layer)
@@ -285,11 +288,17 @@ def _window(row: int, column: int, size: tuple[int, int], stride: tuple[int, int
     return Window(top, left, max(0, min(size[0], shape[0] - top)), max(0, min(size[1], shape[1] - left)))
 
 
-def square_of(net: Network, size: int | None = None, stride: int | None = None) -> tuple[int, int]:
-    """The square's side and steps: by default a quarter of the image, and a quarter of that."""
-    side = min(net.input_shape[:2])
-    size = min(side, max(2, side // 4)) if size is None else size
-    return size, max(1, size // 4) if stride is None else stride
+def square_of(net: Network, size: IntPair | None = None, stride: IntPair | None = None) -> Square:
+    """The square's (height, width) and its steps (down, across), each from an int or a pair as `occlusion` takes them:
+    by default a quarter of the image's shorter side (of a signal's length), and a quarter of that. ValueError,
+    TypeError for what does not fit."""
+    height, width, _ = net.input_shape
+    side = shorter_side(net.input_shape)
+    default = min(side, max(2, side // 4))
+    square = check_part("size", default if size is None else size, (height, width))
+    if stride is None:
+        return square, (max(1, square[0] // 4), max(1, square[1] // 4))
+    return square, check_steps("stride", stride, (height, width))
 
 
 def last_map_layer(net: Network) -> str:
@@ -305,15 +314,6 @@ def _check_map_layer(net: Network, layer: str) -> str:
     if layer not in with_maps:
         raise ValueError(f"layer must be one with feature maps: {', '.join(with_maps)}; got {layer!r}")
     return layer
-
-
-def _check_size(name: str, value: IntPair, limit: tuple[int, ...] | None = None) -> tuple[int, int]:
-    pair = check_pair(name, value)
-    if min(pair) < 1:
-        raise ValueError(f"{name} must be at least 1, got {value!r}")
-    if limit is not None and (pair[0] > limit[0] or pair[1] > limit[1]):
-        raise ValueError(f"{name} must be at most the image's {limit[0]} x {limit[1]}, got {value!r}")
-    return pair
 
 
 def _check_label(label: Any, classes: int) -> int:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..data import Dataset
+from ..pairs import IntPair
 from ..training import Ranks
 from .figures import new_figure
 from .fills import Fill
 from .geometry import Window, check_box
-from .occlusion import grid_of, occlusion
+from .occlusion import Square, grid_of, occlusion, square_of
 from .progress import Steps
 from .results import OfClass
 from .source import as_source, check_labels
@@ -132,8 +133,8 @@ def pointing(
     labels: Sequence[int] | np.ndarray,
     boxes: Sequence[Sequence[int]] | np.ndarray,
     *,
-    size: int,
-    stride: int,
+    size: IntPair,
+    stride: IntPair,
     fill: Fill = 0.0,
     seed: int = 0,
     progress: bool = False,
@@ -151,19 +152,21 @@ def pointing(
         raise ValueError(f"images, labels and boxes must be as many: {len(source)}, {len(labels)}, {len(boxes)}")
     wanted = check_labels(labels, net.num_classes)
     windows = [check_box(f"box {index}", box, *source.image_shape[:2]) for index, box in enumerate(boxes)]
-    missed = too_small(np.array(windows), source.image_shape, size, stride)
+    square = square_of(net, size, stride)
+    missed = too_small(np.array(windows), source.image_shape, square)
     if missed.any():
         index = int(missed.argmax())
+        (height, width), (down, across) = square
         raise ValueError(
-            f"box {index} is so small that no square of {size} pixels at steps of {stride} has its centre in it, got "
-            f"{tuple(windows[index])}; make the steps smaller"
+            f"box {index} is so small that no square of {height} x {width} pixels at steps of {down} and {across} has "
+            f"its centre in it, got {tuple(windows[index])}; make the steps smaller"
         )
 
     def point(step: range) -> tuple[bool, bool, float, float, float]:
         (index,) = step
         image, label = source.read([index])[0], int(wanted[index])
         result = occlusion(net, image, label, size=size, stride=stride, fill=fill, seed=seed)
-        within = _centres_within(result.probability.shape, size, stride, windows[index])
+        within = _centres_within(result.probability.shape, square, windows[index])
         fall = result.baseline - result.probability.astype(np.float64)
         return (
             bool(within[result.lowest()]),
@@ -182,16 +185,16 @@ def pointing(
     return steps.finish(Pointing(hits, right, inside, outside, float(chances.mean()), head=net.head))
 
 
-def too_small(boxes: np.ndarray, shape: tuple[int, ...], size: int, stride: int) -> np.ndarray:
+def too_small(boxes: np.ndarray, shape: tuple[int, ...], square: Square) -> np.ndarray:
     """bool (N,): whether, of all places of the square on images of this shape, none has its centre in the box."""
-    grid = grid_of(shape, (size, size), (stride, stride))
-    return np.array([not _centres_within(grid, size, stride, Window(*box)).any() for box in boxes.tolist()], bool)
+    grid = grid_of(shape, *square)
+    return np.array([not _centres_within(grid, square, Window(*box)).any() for box in boxes.tolist()], bool)
 
 
-def _centres_within(shape: tuple[int, ...], size: int, stride: int, box: Window) -> np.ndarray:
+def _centres_within(shape: tuple[int, ...], square: Square, box: Window) -> np.ndarray:
     """bool (rows, columns): whether the square's centre lies in the box."""
     top, left, height, width = box
-    rows, columns = (np.arange(count) * stride + size / 2 for count in shape)
+    rows, columns = (np.arange(count) * step + side / 2 for count, side, step in zip(shape, *square, strict=True))
     down = (rows >= top) & (rows < top + height)
     across = (columns >= left) & (columns < left + width)
     return down[:, None] & across[None, :]

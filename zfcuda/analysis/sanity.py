@@ -32,11 +32,12 @@ from ..nn.finite import check_activations, check_weights
 from ..nn.layers import RULES
 from ..nn.network import Network
 from ..numbers import check_at_least
+from ..pairs import IntPair
 from ..training import Ranks
 from .deconvnet import cut, one_hot
 from .figures import new_figure, plain
 from .geometry import Window, field_of
-from .occlusion import occlusion, square_of
+from .occlusion import Square, occlusion, square_of
 from .progress import Steps
 from .results import Result
 from .similarity import correlation_of_ranks, structural_similarity
@@ -181,8 +182,8 @@ def sanity(
     *,
     layer: str | None = None,
     methods: Sequence[str] = METHODS,
-    size: int | None = None,
-    stride: int | None = None,
+    size: IntPair | None = None,
+    stride: IntPair | None = None,
     seed: int = 0,
     keep: int = 3,
     progress: bool = False,
@@ -306,7 +307,7 @@ def _maps(
     unit: tuple[int, int, int],
     window: Window,
     label: int,
-    square: tuple[int, int],
+    square: Square,
 ) -> dict[str, np.ndarray]:
     """What one net says: projections (h,w,C), and how far the label's probability falls (rows, columns)."""
     trace = net.forward(to_device(net, image[None]))

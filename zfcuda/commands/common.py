@@ -13,14 +13,16 @@ from typing import Any
 
 from .. import backends, data
 from ..analysis import Cluttered
+from ..analysis.occlusion import Square
 from ..analysis.occlusion import square_of as default_square
 from ..analysis.source import preprocess_of
 from ..data import Dataset
 from ..errors import BackendError, CheckpointError, DataError
 from ..nn import Network, load
+from ..pairs import check_part
 from ..report import Report
 from ..training import Ranks
-from .numbers import CANVAS, COUNT, FILL, SIDE
+from .numbers import CANVAS, COUNT, FILL, SIDE, SIDES
 
 Commands = Any  # argparse's own type of sub-parsers is private
 
@@ -95,6 +97,19 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
         metavar="FILL",
         help="what is painted over: a number (0 is the data's mean image), mean (of the image), blur (the image, "
         "blurred) or noise (with the image's mean and deviation) (default: 0)",
+    )
+
+
+def add_square(parser: argparse.ArgumentParser) -> None:
+    """--size and --stride, of the square that occludes; see `square_of`."""
+    parser.add_argument(
+        "--size",
+        type=SIDES,
+        metavar="PIXELS",
+        help="side of the occluding square, or its height x width, as in 1x16 (default: a quarter of the image)",
+    )
+    parser.add_argument(
+        "--stride", type=SIDES, metavar="PIXELS", help="its steps, likewise (default: a quarter of its sides)"
     )
 
 
@@ -292,12 +307,10 @@ def labelled(net: Network, dataset: Dataset) -> Dataset:
     return data.relabelled(dataset, net.classes, net.num_classes)
 
 
-def square_of(arguments: argparse.Namespace, net: Network) -> tuple[int, int]:
-    """The side of the square that occludes, and its steps: --size and --stride, or what stands for them."""
-    height, width, _ = net.input_shape
-    most = min(height, width)
-    if arguments.size is not None and arguments.size > most:
-        raise ValueError(f"--size must be at most {most}, as images are {height} x {width}; got {arguments.size}")
+def square_of(arguments: argparse.Namespace, net: Network) -> Square:
+    """The square that occludes, and its steps: --size and --stride, or what stands for them."""
+    if arguments.size is not None:
+        check_part("--size", arguments.size, net.input_shape[:2])
     return default_square(net, arguments.size, arguments.stride)
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 
 from ..analysis.sanity import METHODS
+from ..pairs import check_part
 from ..report import Report
 from ..report.sections.faithfulness import add_faithfulness
 from . import common
 from .chosen import add_chosen, open_chosen
 from .common import Commands
-from .numbers import MANY, SEED, SIDE
+from .numbers import MANY, SEED, SIDES
 from .ranks import alone
 
 
@@ -36,21 +37,23 @@ def add_parser(commands: Commands) -> None:
         "(default: occlusion gradient)",
     )
     parser.add_argument(
-        "--patch", type=SIDE, metavar="PIXELS", help="side of the patches (default: a sixteenth of the image)"
+        "--patch",
+        type=SIDES,
+        metavar="PIXELS",
+        help="side of the patches, or their height x width (default: a sixteenth of the image)",
     )
     common.add_fill(parser)
     parser.add_argument("--orders", type=MANY, default=3, metavar="N", help="random orders beside it (default: 3)")
     parser.add_argument("--seed", type=SEED, default=0, help="of the random orders and of noise (default: 0)")
-    parser.add_argument(
-        "--size", type=SIDE, metavar="PIXELS", help="side of the occluding square (default: a quarter of the image)"
-    )
-    parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
+    common.add_square(parser)
 
 
 @alone
 def run(arguments: argparse.Namespace) -> int:
     net = common.open_network(arguments)
     square = common.square_of(arguments, net)
+    if arguments.patch is not None:
+        check_part("--patch", arguments.patch, net.input_shape[:2])
     chosen = open_chosen(arguments, net).images
     directory = common.output(arguments)
     report = Report(

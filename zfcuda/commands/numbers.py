@@ -31,6 +31,29 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class Sides:
+    """The type of an argument that is a whole number from `least` to `most`, or two of them, height x width."""
+
+    least: int
+    most: int
+
+    def __call__(self, text: str) -> int | tuple[int, int]:
+        whole = Whole(self.least, self.most)
+        try:
+            values = [whole(part) for part in text.split("x", 2)]
+        except argparse.ArgumentTypeError:
+            values = []
+        if len(values) == 1:
+            return values[0]
+        if len(values) == 2:
+            return values[0], values[1]
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number from {self.least} to {self.most}, or two as in 1x16, height x width; "
+            f"got {short(text)}"
+        )
+
+
+@dataclass(frozen=True)
 class Real:
     """The type of an argument that is a number from `least` to `most`; more than `least` if that is `excluded`, and
     less than `most` if `below`; or one of `words`."""
@@ -68,6 +91,7 @@ EPOCHS = Whole(1, 10**6)
 WARMUP = Whole(0, 10**6)  # epochs
 BATCH = Whole(1, 2**16)
 SIDE = Whole(1, 4096)  # pixels; also the largest images that are read
+SIDES = Sides(1, 10**6)  # pixels, which the image bounds; of signals samples
 CANVAS = Whole(2, 1024)
 MANY = Whole(1, 10**4)  # maps, winners, draws, steps
 PROCESSES = Whole(1, 256)

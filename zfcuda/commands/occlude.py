@@ -17,7 +17,7 @@ from ..training import Ranks
 from . import common
 from .chosen import add_chosen, open_chosen
 from .common import Commands
-from .numbers import COUNT, SEED, SIDE
+from .numbers import COUNT, SEED
 from .ranks import check_same, over_ranks
 
 
@@ -39,10 +39,7 @@ def add_parser(commands: Commands) -> None:
         metavar="N",
         help="with --clutter: how often the lowest probability falls in the object's box, over N images",
     )
-    parser.add_argument(
-        "--size", type=SIDE, metavar="PIXELS", help="side of the square (default: a quarter of the image)"
-    )
-    parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
+    common.add_square(parser)
     common.add_fill(parser)
     parser.add_argument("--seed", type=SEED, default=0, help="of noise (default: 0)")
     parser.add_argument("--layer", help="whose strongest map is followed (default: the last with maps)")
@@ -80,7 +77,7 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     )
     if known is not None and isinstance(dataset, Cluttered) and arguments.pointing and not stopped:
         boxes = _seen(dataset.boxes, preprocess_of(net))
-        visible = np.flatnonzero(~too_small(boxes, net.input_shape, *square))
+        visible = np.flatnonzero(~too_small(boxes, net.input_shape, square))
         if not len(visible):
             raise ValueError("--stride is so large that no square has its centre in an object that the network sees")
         at = visible[np.unique(np.linspace(0, len(visible) - 1, min(arguments.pointing, len(visible))).astype(int))]

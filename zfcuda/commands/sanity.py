@@ -8,7 +8,7 @@ from ..report import Report
 from ..report.sections.sanity import add_sanity
 from . import common
 from .common import Commands
-from .numbers import SEED, SIDE
+from .numbers import SEED
 from .ranks import alone
 
 
@@ -27,10 +27,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--layer", help="whose strongest unit is projected (default: the last, so the class that the network names)"
     )
-    parser.add_argument(
-        "--size", type=SIDE, metavar="PIXELS", help="side of the occluding square (default: a quarter of the image)"
-    )
-    parser.add_argument("--stride", type=SIDE, metavar="PIXELS", help="its steps (default: a quarter of its side)")
+    common.add_square(parser)
     parser.add_argument("--seed", type=SEED, default=0, help="of the random weights (default: 0)")
 
 

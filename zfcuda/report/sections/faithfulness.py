@@ -12,10 +12,12 @@ from ...analysis import Faithfulness, Occlusion, faithfulness, occlusion
 from ...analysis.deconvnet import one_hot
 from ...analysis.faithfulness import plot_curves
 from ...analysis.fills import Fill
+from ...analysis.occlusion import Square
 from ...analysis.source import preprocess_of, to_device
 from ...backends import to_host
 from ...data import Dataset
 from ...nn import Network
+from ...pairs import IntPair
 from .. import Chart, Picture, Report, Section, Table
 from ..parts import Part
 from ..pictures import enlarge, heat, tile
@@ -27,7 +29,7 @@ _SHOWN, _TILE = 8, 112  # images in the picture, and pixels that each of its til
 class _Maps(Sequence):
     """The maps of a data set's images by one method, "occlusion" or a rule of projection, made when looked at."""
 
-    def __init__(self, net: Network, chosen: Dataset, method: str, square: tuple[int, int]):
+    def __init__(self, net: Network, chosen: Dataset, method: str, square: Square):
         self._net, self._chosen, self._method, self._square = net, chosen, method, square
 
     def __len__(self) -> int:
@@ -52,8 +54,8 @@ def add_faithfulness(
     chosen: Dataset,
     *,
     methods: Sequence[str],
-    square: tuple[int, int],
-    patch: int | None = None,
+    square: Square,
+    patch: IntPair | None = None,
     fill: Fill = 0.0,
     orders: int = 3,
     seed: int = 0,

@@ -8,6 +8,7 @@ import numpy as np
 
 from ...analysis import Occlusion, Occlusions, TopActivations, occlusion, top_activations, visualize
 from ...analysis.fills import Fill
+from ...analysis.occlusion import Square
 from ...analysis.progress import Steps
 from ...analysis.source import preprocess_of
 from ...data import Dataset
@@ -28,7 +29,7 @@ def add_occlusion(
     chosen: Dataset,
     others: Dataset | None,
     *,
-    square: tuple[int, int],
+    square: Square,
     fill: Fill = 0.0,
     seed: int = 0,
     layer: str | None = None,

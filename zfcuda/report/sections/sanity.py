@@ -15,6 +15,7 @@ from ...analysis.source import preprocess_of
 from ...data import Dataset, sample
 from ...nn import Network
 from ...nn.layers import RULES
+from ...pairs import IntPair
 from ...training import Ranks
 from .. import Chart, Note, Report, Section, Shown, Table
 from ..parts import Part
@@ -38,8 +39,8 @@ def add_sanity(
     *,
     methods: Sequence[str] = METHODS,
     layer: str | None = None,
-    size: int | None = None,
-    stride: int | None = None,
+    size: IntPair | None = None,
+    stride: IntPair | None = None,
     seed: int = 0,
     pictures: int = 3,
     progress: bool = True,
