@@ -101,6 +101,14 @@ def test_enlarging_repeats_pixels_by_a_whole_factor():
     assert (picture[:3, :3] == picture[0, 0]).all()
 
 
+def test_resizing_repeats_pixels_or_takes_their_means():
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    assert (pictures.resized(picture, 8, 18) == picture.repeat(2, axis=0).repeat(3, axis=1)).all()
+    spot = np.zeros((40, 40, 3), np.uint8)
+    spot[20, 20] = 255
+    assert pictures.resized(spot, 8, 10).any()
+
+
 @pytest.mark.parametrize("photo", [False, True])
 def test_what_is_encoded_can_be_read(photo):
     ramp = np.repeat(np.linspace(0, 255, 64, dtype=np.uint8)[None, :, None], 64, axis=0).repeat(3, axis=2)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from ..analysis.occlusion import Occlusion
 from ..brief import Brief
@@ -19,7 +18,7 @@ from .parts import Part
 
 @dataclass(frozen=True, repr=False)
 class Explorer(Brief, Part):
-    """Occlusion of one image, shown as uint8 (H,W,3) `picture`. `tops` is the strongest map's 3 x 3 elsewhere."""
+    """Occlusion of one image. `picture`: how people see it, uint8; `tops`: the strongest map's 3 x 3 elsewhere."""
 
     name: str
     title: str
@@ -85,8 +84,6 @@ class Explorer(Brief, Part):
     def save(self, directory: Path) -> list[str]:
         shown = [self.picture, *(picture for picture, _, _ in self._pictures)]
         height, width = pictures.enlarge(self.picture, 224).shape[:2]
-        tiles = [
-            np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.NEAREST)) for picture in shown
-        ]
+        tiles = [pictures.resized(picture, height, width) for picture in shown]
         pictures.save_png(directory / f"{self.name}.png", pictures.tile(tiles, len(tiles), gap=8))
         return [f"{self.name}.png"]

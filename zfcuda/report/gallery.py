@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,15 @@ _LARGEST_TILE, _LARGEST_IMAGE = 112, 128  # sides that larger ones are reduced t
 _EXACT_TILE, _EXACT_PIXELS = 32, 2e6
 _TILE_PIXELS, _IMAGE_PIXELS = 9e6, 10e6
 _GAP = 1
+
+
+class _Image(NamedTuple):
+    """What is kept of an image: a picture of it, no larger than it is shown, and what it was."""
+
+    picture: np.ndarray
+    size: tuple[int, int]  # of the image in pixels, in which windows count
+    name: str
+    label: str
 
 
 class Gallery(Part):
@@ -39,7 +48,7 @@ class Gallery(Part):
         self._numbers: list[dict[str, Any]] = [visualization.numbers()]
         self._tiles: list[tuple[np.ndarray, np.ndarray]] = []  # of each map: projections, patches
         self._about: list[tuple[str, str]] = []
-        self._images: dict[int, tuple[Shown, tuple[int, ...]]] = {}  # with the size before it was reduced
+        self._images: dict[int, _Image] = {}
         for row in range(len(visualization.maps)):
             labels = [images[int(index)].label for index in visualization.indices[row]]
             common = sorted(set(filter(None, labels)), key=lambda label: (-labels.count(label), label))
@@ -48,15 +57,16 @@ class Gallery(Part):
             find = " ".join([self.layer, "map", str(int(visualization.maps[row])), *common])
             self._about.append((summary, find))
             patches = [
-                cut(images[int(index)].picture, frame, fill=pictures.MID_GREY)
+                pictures.from_range(cut(images[int(index)].image, frame, fill=pictures.MID_GREY))
                 for index, frame in zip(visualization.indices[row], visualization.frames[row], strict=True)
             ]
             projections = [pictures.from_projection(one) for one in visualization.projections[row]]
             self._tiles.append((self._tiled(projections), self._tiled(patches)))
         for index in sorted(set(visualization.indices.ravel().tolist())):
             shown = images[index]
-            small = shown._replace(picture=pictures.at_most(shown.picture, _LARGEST_IMAGE))
-            self._images[index] = small, shown.picture.shape[:2]
+            height, width, _ = shown.image.shape
+            small = pictures.at_most(shown.picture, _LARGEST_IMAGE)
+            self._images[index] = _Image(small, (height, width), shown.name, shown.label)
 
     def add(self, more: Gallery) -> None:
         """More maps of the layer."""
@@ -118,12 +128,12 @@ class Gallery(Part):
         longest = int(math.sqrt(_IMAGE_PIXELS / len(self._images)))
         images = {
             str(index): {
-                "uri": pictures.data_uri(pictures.at_most(shown.picture, longest), photo=True),
-                "size": list(size),
-                "name": shown.name,
-                "label": shown.label,
+                "uri": pictures.data_uri(pictures.at_most(image.picture, longest), photo=True),
+                "size": list(image.size),
+                "name": image.name,
+                "label": image.label,
             }
-            for index, (shown, size) in self._images.items()
+            for index, image in self._images.items()
         }
         return {
             "layer": self.layer,

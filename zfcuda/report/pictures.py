@@ -107,6 +107,13 @@ def at_most(picture: np.ndarray, longest: int) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
 
 
+def resized(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The picture in this size: its pixels as rectangles where that is larger, smooth where it is smaller."""
+    larger = height >= picture.shape[0] and width >= picture.shape[1]
+    how = Image.Resampling.NEAREST if larger else Image.Resampling.LANCZOS
+    return np.asarray(Image.fromarray(picture).resize((width, height), how))
+
+
 def tile(pictures: Sequence[np.ndarray], columns: int, gap: int = 1, color: Sequence[int] = GAP_COLOR) -> np.ndarray:
     """Pictures (H,W,3), of one size or several, row by row -> one picture; cells are as large as the largest."""
     if not pictures:

@@ -21,11 +21,16 @@ _FILLS = {
 
 
 class Shown(NamedTuple):
-    """An image as people see it: uint8 (H,W,3), where it came from, and its class."""
+    """An image that people see: uint8 (H,W,C), or float32 of any range; where it came from, and its class."""
 
-    picture: np.ndarray
+    image: np.ndarray
     name: str
     label: str
+
+    @property
+    def picture(self) -> np.ndarray:
+        """The image as they see it, uint8 (H,W,3)."""
+        return from_range(self.image)
 
 
 def seen(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
@@ -35,14 +40,14 @@ def seen(images: np.ndarray, preprocess: Preprocess) -> np.ndarray:
 
 
 def show(dataset: Dataset, indices: Iterable[int], preprocess: Preprocess, chunk: int = 256) -> dict[int, Shown]:
-    """These images of a data set: index -> picture, where it is from, class."""
+    """These images of a data set, as far as the network sees them, by their index."""
     wanted = sorted({int(index) for index in indices})
     shown = {}
     for start in range(0, len(wanted), chunk):
         part = wanted[start : start + chunk]
         images, labels = dataset.batch(part)
         for index, image, label in zip(part, seen(images, preprocess), labels, strict=True):
-            shown[index] = Shown(from_range(image), short(dataset.identifier(index)), dataset.classes[label])
+            shown[index] = Shown(image, short(dataset.identifier(index)), dataset.classes[label])
     return shown
 
 

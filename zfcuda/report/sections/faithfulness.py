@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
 
 from ...analysis import Faithfulness, Occlusion, faithfulness, occlusion
 from ...analysis.deconvnet import one_hot
@@ -20,7 +19,7 @@ from ...nn import Network
 from ...pairs import IntPair
 from .. import Chart, Picture, Report, Section, Table
 from ..parts import Part
-from ..pictures import enlarge, heat, tile
+from ..pictures import enlarge, heat, resized, tile
 from ..shown import fill_name, outputs_only, show
 
 _SHOWN, _TILE = 8, 112  # images in the picture, and pixels that each of its tiles has at least
@@ -109,11 +108,11 @@ def faithfulness_section(results: Mapping[str, Faithfulness], images: Sequence[n
     )
     parts: list[Part] = [Chart("faithfulness", plot_curves(results)), Table(columns, rows, decimals=3)]
     if images:
-        size = enlarge(images[0], _TILE).shape[1::-1]
+        height, width = enlarge(images[0], _TILE).shape[:2]
         tiles = []
         for index, image in enumerate(images):
             row = [image, *(heat(result.ranks()[index]) for result in results.values())]
-            tiles += [np.asarray(Image.fromarray(one).resize(size, Image.Resampling.NEAREST)) for one in row]
+            tiles += [resized(one, height, width) for one in row]
         caption = f"Each image, and its patches by {', '.join(results)}: yellow is painted over first"
         parts.append(Picture("faithfulness-maps", tile(tiles, 1 + len(results), gap=2), caption))
     return Section("Faithfulness", parts, blurb, {name: result.numbers() for name, result in results.items()})

@@ -88,7 +88,7 @@ def occlusions_section(results: Occlusions) -> Section:
     """The first eight of several images, of classes that have no names."""
     first = results[:_SHOWN]
     classes = _numbered(first)
-    shown = [Shown(from_range(one.image), f"image {i}", classes[one.label]) for i, one in enumerate(first)]
+    shown = [Shown(one.image, f"image {i}", classes[one.label]) for i, one in enumerate(first)]
     some = f" The first {len(first)} of {len(results)} images." if len(first) < len(results) else ""
     return Section("Occlusion", _parts(first, shown, classes), f"{_square(first[0])}.{some}", results.numbers())
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from ...analysis import Sanity, sanity
 from ...analysis.figures import new_figure, plain
@@ -19,7 +18,7 @@ from ...pairs import IntPair
 from ...training import Ranks
 from .. import Chart, Note, Report, Section, Shown, Table
 from ..parts import Part
-from ..pictures import from_projection, heat, tile
+from ..pictures import from_projection, from_range, heat, resized, tile
 from ..shown import class_names, show
 
 if TYPE_CHECKING:
@@ -118,13 +117,13 @@ def _table(result: Sanity) -> Table:
 def _grid(result: Sanity, index: int, image: Shown | None) -> Figure:
     """The maps of one image: a row for each method; the image itself, if it is there, then a column for each net."""
     top, left, height, width = (int(v) for v in result.windows[index])
-    patch = [image.picture[top : top + height, left : left + width]] if image else []
+    patch = [from_range(image.image[top : top + height, left : left + width])] if image else []
     scale = _TILE / max(height, width)
-    size = max(1, round(scale * width)), max(1, round(scale * height))
+    rows, columns = max(1, round(scale * height)), max(1, round(scale * width))
     tiles = []
     for maps in result.maps.values():
         pictures = [from_projection(one) if one.ndim == 3 else heat(one) for one in maps[index]]
-        tiles += [_sized(picture, size) for picture in (*patch, *pictures)]
+        tiles += [resized(picture, rows, columns) for picture in (*patch, *pictures)]
     names = [*(["image"] if image else []), "as learned", *(plain(name) for name in result.randomised)]
     grid = tile(tiles, len(names), _GAP)
     inches = 0.9 * len(names)
@@ -134,14 +133,9 @@ def _grid(result: Sanity, index: int, image: Shown | None) -> Figure:
     figure, axes = new_figure(width=inches + 0.8, height=inches * grid.shape[0] / grid.shape[1] + above)
     axis = axes[0, 0]
     axis.imshow(grid)
-    axis.set_xticks(np.arange(len(names)) * (size[0] + _GAP) + size[0] / 2, names, fontsize=8, **slanted)
-    axis.set_yticks(np.arange(len(result.maps)) * (size[1] + _GAP) + size[1] / 2, list(result.maps), fontsize=8)
+    axis.set_xticks(np.arange(len(names)) * (columns + _GAP) + columns / 2, names, fontsize=8, **slanted)
+    axis.set_yticks(np.arange(len(result.maps)) * (rows + _GAP) + rows / 2, list(result.maps), fontsize=8)
     axis.xaxis.tick_top()
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
     return figure
-
-
-def _sized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The picture in this (width, height), its pixels as squares where that is larger."""
-    return np.asarray(Image.fromarray(picture).resize(size, Image.Resampling.NEAREST))
