@@ -6,7 +6,7 @@ import pytest
 from zfcuda.analysis.deconvnet import Ranking, rank_layers, strongest_maps, top_activations, visualize
 from zfcuda.data import ArrayDataset, Preprocess
 
-from .nets import PATTERNS, deep_net, noise, pattern_net, with_pattern
+from .nets import PATTERNS, box_net, deep_net, noise, pattern_net, signal_net, with_pattern
 
 
 def brute_force(activations, k):
@@ -228,3 +228,31 @@ class TestErrors:
         net.preprocess = Preprocess(np.zeros((20, 20, 1), np.float32), crop=(16, 16))
         with pytest.raises(ValueError, match=r"must have shape \(20, 20, 1\), as trained"):
             top_activations(net, dataset, "pool1")
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_winners_are_plotted(channels):
+    """Images in grey or three colours, signals as a line for each channel, with a gap behind each winner."""
+    for net in (deep_net((29, 26, channels)), signal_net(channels=channels)):
+        images = noise((5, *net.input_shape))
+        view = visualize(net, images, top_activations(net, images, "relu1", k=3), maps=[0, 2])
+        axes = view.plot().axes
+        assert len(axes) == 4
+        if net.input_shape[0] > 1:
+            shape = view.projections.shape[2], 3 * view.projections.shape[3]
+            shown = [axis.get_images()[0].get_array().shape for axis in axes]
+            assert shown == [(*shape, 3) if channels >= 3 else shape] * 4
+        else:
+            lines = [line.get_ydata() for axis in axes for line in axis.get_lines()]
+            assert len(lines) == 4 * channels
+            assert {line.shape for line in lines} == {(3 * 8,)}  # of windows of seven
+            assert (np.isnan(lines).sum(axis=1) == 3).all()
+            assert np.nanmin(lines) >= 0
+            assert np.nanmax(lines) <= 1
+
+
+def test_windows_of_one_pixel_are_plotted():
+    net = box_net((5, 9, 4, 3))
+    images = noise((4, *net.input_shape))
+    view = visualize(net, images, top_activations(net, images, "relu1", k=3))
+    assert [axis.get_images()[0].get_array().shape for axis in view.plot().axes] == [(1, 3)] * 2

@@ -70,6 +70,19 @@ def test_spectra_tell_smooth_from_rough():
     np.testing.assert_allclose(found.spectrum.sum(axis=1), [1, 1, 0])
 
 
+def test_signals_have_frequencies_along_them_only():
+    bell, board = BELL / BELL.sum(), np.where(np.arange(11) % 2 == 0, 1.0, -1.0) / 11
+    layers = ConvSpec("conv1", 3, (1, 11), (1, 2)), ReLUSpec("relu1"), FullyConnectedSpec("fc2", 2)
+    net = Network(Architecture((1, 99, 1), layers))
+    net.layers["conv1"].weight = np.stack([bell, board, board])[:, None, :, None].astype(np.float32)
+    found = diagnosis(net, noise((6, 1, 99, 1))).layers[0]
+    assert found.spectrum[0, 0] > 0.9
+    assert found.spectrum[1, 2] > 0.9
+    assert found.aliased[0] < 0.05
+    assert found.aliased[1] > 0.9
+    assert any("stride 1 x 2" in problem for problem in found.problems)
+
+
 def test_many_rough_filters_are_a_problem():
     found = diagnose([BOARD, -BOARD, BLUR])
     assert "2 of 3 filters are extreme high frequencies" in found.problems

@@ -10,7 +10,8 @@ SHAPE = (29, 26, 3)
 
 
 def blurred(image):
-    deviation = min(image.shape[:2]) / 22
+    height, width, _ = image.shape
+    deviation = (width if height == 1 else min(height, width)) / 22
     for axis in (0, 1):
         image = gaussian_filter1d(
             image.astype(np.float64), deviation, axis, mode="nearest", radius=int(np.ceil(3 * deviation))
@@ -30,7 +31,7 @@ FILLED = {
 
 
 @pytest.mark.parametrize("fill", FILLED)
-@pytest.mark.parametrize("shape", [SHAPE, (4, 41, 1)])
+@pytest.mark.parametrize("shape", [SHAPE, (4, 41, 1), (1, 70, 2), (1, 1, 3)])
 def test_every_fill(fill, shape):
     image = 1 + 2 * noise(shape)
     before = image.copy()

@@ -3,11 +3,18 @@ import json
 import numpy as np
 import pytest
 
-from zfcuda.analysis.invariance import TRANSFORMS, first_and_last_hidden, invariance, paper_amounts, transformed
+from zfcuda.analysis.invariance import (
+    TRANSFORMS,
+    amounts_for,
+    first_and_last_hidden,
+    invariance,
+    paper_amounts,
+    transformed,
+)
 from zfcuda.nn import Network
 from zfcuda.nn.architecture import Architecture, ConvSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
 
-from .nets import PATTERNS, deep_net, noise, pattern_net, with_pattern
+from .nets import PATTERNS, deep_net, noise, pattern_net, signal_net, with_pattern
 
 
 def invariant_net(size=16):
@@ -67,7 +74,7 @@ def test_distances_are_euclidean_between_flattened_features():
 class TestTransformed:
     image = noise((9, 7, 3))
 
-    @pytest.mark.parametrize(("transform", "amount"), [("translation", 0), ("scale", 1), ("rotation", 0)])
+    @pytest.mark.parametrize(("transform", "amount"), [("translation", 0), ("shift", 0), ("scale", 1), ("rotation", 0)])
     def test_nothing(self, transform, amount):
         np.testing.assert_allclose(transformed(self.image, transform, amount), self.image, atol=1e-6)
 
@@ -84,6 +91,22 @@ class TestTransformed:
         moved = transformed(self.image, "translation", -3)
         np.testing.assert_allclose(moved[:-3], self.image[3:], atol=1e-6)
         assert not moved[-3:].any()
+
+    @pytest.mark.parametrize("height", [9, 1])
+    def test_right_and_left(self, height):
+        image = self.image[:height]
+        right, left = (transformed(image, "shift", amount) for amount in (2, -3))
+        np.testing.assert_allclose(right[:, 2:], image[:, :-2], atol=1e-6)
+        np.testing.assert_allclose(left[:, :-3], image[:, 3:], atol=1e-6)
+        assert not right[:, :2].any()
+        assert not left[:, -3:].any()
+
+    def test_a_signal_is_stretched_about_its_centre(self):
+        signal = np.zeros((1, 12, 2), np.float32)
+        signal[0, 5:7] = 1, 2
+        stretched = transformed(signal, "scale", 2.0)[0]
+        np.testing.assert_allclose(stretched.sum(axis=0), [4, 8], rtol=0.01)
+        assert stretched[4:8].min() > 0.5
 
     def test_quarter_turn_is_counter_clockwise(self):
         square = noise((8, 8, 1))
@@ -109,6 +132,12 @@ def test_the_papers_amounts():
     assert paper_amounts("scale", 224)[[0, -1]].tolist() == [1.0, 1.8]
     assert paper_amounts("rotation", 224)[[0, -1]].tolist() == [0.0, 360.0]
     assert paper_amounts("translation", 2).tolist() == [-1, 0, 1]
+    assert paper_amounts("shift", 224, 3).tolist() == [-60, 0, 60]
+    assert list(amounts_for((28, 40, 1))) == list(TRANSFORMS)
+    assert max(amounts_for((28, 40, 1))["translation"]) == 8
+    of_signals = amounts_for((1, 40, 2), 3)
+    assert list(of_signals) == ["shift", "scale"]
+    assert of_signals["shift"] == [-11, 0, 11]
 
 
 def test_defaults_are_all_transforms_in_the_first_and_the_last_hidden_layer():
@@ -118,6 +147,17 @@ def test_defaults_are_all_transforms_in_the_first_and_the_last_hidden_layer():
     assert result.layers == first_and_last_hidden(net) == ("pool1", "relu4")
     assert len(result.plot().axes) == 9
     assert [text.get_text() for text in result.plot(["one", "$two"]).legends[0].get_texts()] == ["one", r"\$two"]
+
+
+def test_of_signals_the_defaults_are_shifts_and_scales():
+    net = signal_net()
+    images = noise((2, *net.input_shape))
+    result = invariance(net, images, [0, 1])
+    assert list(result.curves) == ["shift", "scale"]
+    assert result.curves["shift"].amounts[[0, -1]].tolist() == [-17, 17]
+    moved = np.stack([transformed(image, "shift", 17) for image in images])
+    np.testing.assert_allclose(result.curves["shift"].probability[:, -1], net.predict(moved)[[0, 1], [0, 1]], rtol=1e-5)
+    assert "shift, pixels to the right" in {axis.get_xlabel() for axis in result.plot().axes}
 
 
 def test_results_are_saved(tmp_path):

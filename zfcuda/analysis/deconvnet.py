@@ -20,7 +20,7 @@ from ..errors import Interrupted
 from ..nn.finite import check_activations
 from ..numbers import check_at_least
 from ..training import Ranks
-from .figures import full_swing, new_figure, plain
+from .figures import draw_tiles, full_swing, new_figure, plain
 from .geometry import field_of
 from .progress import Steps
 from .results import Result
@@ -92,11 +92,12 @@ class Visualization(Result):
         figure, axes = new_figure(columns=2, rows=rows, width=9.0, height=1.0 + 0.9 * rows)
         for index, (left, right) in enumerate(axes):
             # Projections are signed: zero is mid grey.
-            projected = [np.clip(0.5 + one / (2 * full_swing(one) or 1), 0, 1) for one in self.projections[index]]
+            swings = [2 * full_swing(one) or 1 for one in self.projections[index]]
+            projected = np.clip(0.5 + self.projections[index] / np.reshape(swings, (-1, 1, 1, 1)), 0, 1)
             low, high = self.patches[index].min(), self.patches[index].max()
             seen = (self.patches[index] - low) / (high - low if high > low else 1)
             for axis, tiles in ((left, projected), (right, seen)):
-                axis.imshow(np.concatenate(list(tiles), axis=1).squeeze(), cmap="gray", vmin=0, vmax=1)
+                draw_tiles(axis, tiles)
                 axis.set_xticks([])
                 axis.set_yticks([])
             left.set_ylabel(f"map {self.maps[index]}")

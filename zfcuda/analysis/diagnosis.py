@@ -20,7 +20,7 @@ from ..nn.layers import BatchNorm, Conv, ReLU
 from ..pairs import as_pair
 from ..training import Ranks
 from .deconvnet import Ranking
-from .figures import new_figure
+from .figures import is_signal, new_figure
 from .progress import Steps
 from .results import Result
 from .source import Images, as_source, to_device
@@ -193,7 +193,7 @@ def diagnosis(
                 best=best,
                 rms=rms,
                 outliers=rms > OUTLIER_NORM * np.median(rms),
-                spectrum=_spectrum(weight),
+                spectrum=_spectrum(weight, layer.input_shape),
                 aliased=aliased[name],
             )
         )
@@ -231,9 +231,12 @@ def _radius(height: int, width: int) -> np.ndarray:
     return np.maximum(np.abs(np.fft.fftfreq(height))[:, None], np.abs(np.fft.fftfreq(width))[None, :])
 
 
-def _spectrum(weight: np.ndarray) -> np.ndarray:
-    """Filters (K,R,S,C) -> (K,3), the share of energy in low, middle and high frequencies; zero for a zero filter."""
+def _spectrum(weight: np.ndarray, maps: tuple[int, ...]) -> np.ndarray:
+    """Filters (K,R,S,C) of maps (H,W,C) -> (K,3), the share of energy in low, middle and high frequencies; zero for a
+    zero filter. Across a signal there are none."""
     height, width = (max(_SPECTRUM, size) for size in weight.shape[1:3])
+    if is_signal(*maps[:2]) and weight.shape[1] == 1:
+        height = 1
     radius = _radius(height, width)
     bands = [radius < LOW, (radius >= LOW) & (radius <= HIGH), radius > HIGH]
     shares = np.zeros((len(weight), 3))

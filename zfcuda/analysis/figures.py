@@ -25,6 +25,24 @@ def new_figure(columns: int = 1, rows: int = 1, width: float = 6.4, height: floa
     return figure, axes
 
 
+def is_signal(height: int, width: int) -> bool:
+    """Whether arrays (height, width, C) are drawn as signals, since as pictures they would be one pixel high."""
+    return height == 1 < width
+
+
+def draw_tiles(axis: Any, tiles: np.ndarray) -> None:
+    """Tiles (N,h,w,C) from 0 to 1 side by side: in grey or the first three channels' colours; of signals, a line for
+    each channel."""
+    _, height, width, channels = tiles.shape
+    if is_signal(height, width):
+        gaps = np.full((len(tiles), 1, channels), np.nan)
+        axis.plot(np.concatenate([tiles[:, 0], gaps], axis=1).reshape(-1, channels), linewidth=1)
+        axis.set_ylim(-0.05, 1.05)
+    else:
+        pixels = np.concatenate(list(tiles), axis=1)
+        axis.imshow(pixels[..., :3] if channels >= 3 else pixels[..., 0], cmap="gray", vmin=0, vmax=1)
+
+
 def plain(text: str) -> str:
     """Text that Matplotlib shows as it is: a dollar sign would start a formula."""
     return text.replace("$", r"\$")

@@ -10,6 +10,8 @@ from numbers import Real
 
 import numpy as np
 
+from .geometry import shorter_side
+
 Fill = float | str  # a number, or one of FILLS
 FILLS = ("mean", "blur", "noise")
 _BLUR = 22  # the shorter side, in deviations of the Gaussian: 10 pixels at 224 (Fong and Vedaldi 2017)
@@ -33,7 +35,7 @@ def filled(image: np.ndarray, fill: Fill, seed: int = 0) -> np.ndarray:
     image under a Gaussian; "noise", a Gaussian's with the image's mean and standard deviation by channel, which are
     the same numbers for every image of a shape and `seed`, but for mean and deviation."""
     if fill == "blur":
-        return _blurred(image, min(image.shape[:2]) / _BLUR)
+        return _blurred(image, shorter_side(image.shape) / _BLUR)
     if not isinstance(fill, str):
         return np.full(image.shape, fill, np.float32)
     mean = image.mean(axis=(0, 1), dtype=np.float64)

@@ -15,7 +15,7 @@ from ..brief import Brief
 from ..nn.finite import check_activations
 from ..numbers import check_at_least
 from ..training import Ranks
-from .figures import COLORS, new_figure, plain
+from .figures import COLORS, is_signal, new_figure, plain
 from .progress import Steps
 from .results import OfClass
 from .source import as_source, check_labels, check_layers, to_device
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 
     from ..nn import Network
 
-TRANSFORMS = ("translation", "scale", "rotation")
-_UNITS = {"translation": "pixels down", "scale": "times", "rotation": "degrees"}
+TRANSFORMS = ("translation", "scale", "rotation")  # of Fig. 5
+_UNITS = {"translation": "pixels down", "shift": "pixels to the right", "scale": "times", "rotation": "degrees"}
 _TOLD_APART = 10  # lines in a chart
-_PAPER_SHIFT = 60 / 224  # the largest translation, as a share of the image's height
+_PAPER_SHIFT = 60 / 224  # the largest translation, as a share of the image's side
 
 
 @dataclass(frozen=True, repr=False)
 class Curves(Brief):
     """One transform of N images by T amounts.
 
-    amounts (T,): pixels down, factors, or degrees counter-clockwise. distances: layer -> float64 (N,T), Euclidean
-    distance between the features of the image as it is and transformed. norms: layer -> float64 (N,), the length of
-    the features of the image as it is. probability float32 (N,T): of the true label.
+    amounts (T,): pixels down or to the right, factors, or degrees counter-clockwise. distances: layer -> float64 (N,T),
+    Euclidean distance between the features of the image as it is and transformed. norms: layer -> float64 (N,), the
+    length of the features of the image as it is. probability float32 (N,T): of the true label.
     """
 
     transform: str
@@ -107,35 +107,51 @@ def _lines(axis: Any, amounts: np.ndarray, values: np.ndarray) -> None:
         axis.plot(amounts, values.mean(axis=0), color=COLORS[0], linewidth=2)
 
 
-def paper_amounts(transform: str, height: int, steps: int = 31) -> np.ndarray:
-    """The amounts of Fig. 5 for images of this height: -60..60 of 224 pixels, 1.0..1.8 times, 0..360 degrees."""
-    if transform not in TRANSFORMS:
-        raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}; got {transform!r}")
+def paper_amounts(transform: str, side: int, steps: int = 31) -> np.ndarray:
+    """The amounts of Fig. 5 for images of this height (for shifts, width): -60..60 of 224 pixels, 1.0..1.8 times,
+    0..360 degrees."""
+    _check_transform(transform)
     steps = check_at_least("steps", steps, 1)
-    if transform == "translation":
-        reach = max(1, round(_PAPER_SHIFT * height))
+    if transform in ("translation", "shift"):
+        reach = max(1, round(_PAPER_SHIFT * side))
         return np.unique(np.linspace(-reach, reach, steps).round())
     return np.linspace(1.0, 1.8, steps) if transform == "scale" else np.linspace(0.0, 360.0, steps)
 
 
+def amounts_for(shape: tuple[int, int, int], steps: int = 31) -> dict[str, list[float]]:
+    """The transforms and `paper_amounts` for images (H,W,C): those of Fig. 5; of signals, which cannot move down or be
+    turned, shifts and scales."""
+    height, width, _ = shape
+    if is_signal(height, width):
+        return {name: paper_amounts(name, width, steps).tolist() for name in ("shift", "scale")}
+    return {name: paper_amounts(name, height, steps).tolist() for name in TRANSFORMS}
+
+
+def _check_transform(transform: str) -> None:
+    if transform not in _UNITS:
+        raise ValueError(f"transform must be one of {', '.join(_UNITS)}; got {transform!r}")
+
+
 def transformed(image: np.ndarray, transform: str, amount: float) -> np.ndarray:
-    """The image float32 (H,W,C), shifted down by pixels, enlarged by a factor or turned counter-clockwise by degrees
-    about its centre, by bilinear sampling; 0 (the mean image) comes in from outside."""
+    """The image float32 (H,W,C), moved down ("translation") or to the right ("shift") by pixels, enlarged by a factor
+    or turned counter-clockwise by degrees about its centre, by bilinear sampling; 0 (the mean image) comes in from
+    outside."""
+    _check_transform(transform)
     height, width, channels = image.shape
-    cos, sin, shift = 1.0, 0.0, 0.0
+    cos, sin, down, right = 1.0, 0.0, 0.0, 0.0
     if transform == "translation":
-        shift = amount
+        down = amount
+    elif transform == "shift":
+        right = amount
     elif transform == "scale":
         if not amount > 0:
             raise ValueError(f"a scale must be positive, got {amount}")
         cos = 1 / amount
-    elif transform == "rotation":
-        cos, sin = math.cos(math.radians(amount)), math.sin(math.radians(amount))
     else:
-        raise ValueError(f"transform must be one of {', '.join(TRANSFORMS)}; got {transform!r}")
+        cos, sin = math.cos(math.radians(amount)), math.sin(math.radians(amount))
     # Where each output pixel comes from: x' = cos x - sin y + ..., with the centre fixed. Pillow adds half a pixel.
     x, y = width / 2, height / 2
-    matrix = (cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y - shift)
+    matrix = (cos, -sin, x - cos * x + sin * y - right, sin, cos, y - sin * x - cos * y - down)
     moved = np.empty_like(image)
     for channel in range(channels):
         plane = Image.fromarray(np.ascontiguousarray(image[..., channel]))
@@ -159,9 +175,10 @@ def invariance(
     """Transforms each image and measures how far its features move (P6).
 
     images: float32 (N,H,W,C) as the net takes them, labels: their N classes, as the net counts
-    (`zfcuda.data.relabelled`). amounts: transform -> amounts, by default the paper's ranges for all three. layers: by
-    default the end of block 1 and the last hidden layer. ranks: of processes that share the images. `Interrupted` by
-    Ctrl-C, with the curves of the images done by then.
+    (`zfcuda.data.relabelled`). amounts: transform ("translation" down, "shift" to the right, "scale" or "rotation") ->
+    amounts, by default `amounts_for` the images: the paper's. layers: by default the end of block 1 and the last hidden
+    layer. ranks: of processes that share the images. `Interrupted` by Ctrl-C, with the curves of the images done by
+    then.
     """
     source = as_source(net, images)
     if len(labels) != len(source):
@@ -169,7 +186,7 @@ def invariance(
     wanted = check_labels(labels, net.num_classes)
     layers = check_layers(net, first_and_last_hidden(net) if layers is None else layers)
     if amounts is None:
-        amounts = {name: paper_amounts(name, net.input_shape[0]).tolist() for name in TRANSFORMS}
+        amounts = amounts_for(net.input_shape)
     batch_size = check_at_least("batch_size", batch_size, 1)
     if not amounts:
         raise ValueError("amounts is empty: there is no transform")

@@ -128,6 +128,8 @@ def _plotted(results: Sequence[Occlusion]) -> Figure:
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("column of the square")
             axis.set_ylabel("row")
+            if len(values) == 1:
+                axis.set_yticks([0])
     return figure
 
 

@@ -7,7 +7,7 @@ import argparse
 import numpy as np
 
 from ..analysis import invariance
-from ..analysis.invariance import TRANSFORMS, paper_amounts
+from ..analysis.invariance import amounts_for
 from ..analysis.source import preprocess_of
 from ..report import Report
 from ..report.sections.invariance import invariance_section
@@ -25,8 +25,9 @@ def add_parser(commands: Commands) -> None:
         "invariance",
         run,
         "how far features move when images are shifted, enlarged, turned",
-        "Translates, scales and rotates images, and measures how far the features of two layers move and what happens "
-        "to the probability of the true class. mpirun -n N zfcuda invariance ... shares the images among N processes.",
+        "Translates, scales and rotates images (signals: shifts and scales), and measures how far the features of two "
+        "layers move and what happens to the probability of the true class. mpirun -n N zfcuda invariance ... shares "
+        "the images among N processes.",
     )
     common.add_checkpoint(parser)
     common.add_data(parser)
@@ -44,11 +45,11 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     check_same(ranks, [arguments.checkpoint], {"images": chosen})
     raw, labels = chosen.batch(range(len(chosen)))
     images = np.asarray(preprocess_of(net)(raw))
-    amounts = {name: paper_amounts(name, net.input_shape[0], arguments.steps).tolist() for name in TRANSFORMS}
+    amounts = amounts_for(net.input_shape, arguments.steps)
     directory = common.output(arguments, ranks)
     report = Report(
         "How invariant the features are",
-        f"What was looked at: {arguments.looked_at}; translated, scaled and rotated.",
+        f"What was looked at: {arguments.looked_at}, under: {', '.join(amounts)}.",
         common.command_line(arguments),
     )
     result, _ = report.kept(
