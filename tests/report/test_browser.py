@@ -9,6 +9,7 @@ import pytest
 from zfcuda.report.study import join
 
 from .fakes import make_report
+from .test_signals import signal_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
 from selenium.webdriver.common.by import By  # noqa: E402
@@ -137,6 +138,25 @@ def test_the_square_follows_the_pointer(page):
     assert "rows 4\u20137, columns 12\u201315" in readout.text
     at(page, image, 0.01, 0.99).perform()
     eventually(page, lambda: "columns 0\u20133" in readout.text)
+
+
+def test_signals_can_be_seen_and_followed(browser, tmp_path):
+    browser.get(signal_report().save(tmp_path).as_uri())
+    for image in every(browser, ".map img, .stage img"):
+        assert image.size["height"] > 25
+    panel = every(browser, ".explorer [data-panel='map']")[1]
+    at(browser, panel.find_element(By.CSS_SELECTOR, ".stage"), 0.95, 0.5).perform()  # the last of 8 columns
+    eventually(browser, lambda: "columns 56\u201363" in one(browser, ".explorer .readout").text)
+    square, image = one(browser, ".explorer .square").rect, one(browser, ".explorer [data-panel='image'] img").rect
+    assert square["height"] == pytest.approx(image["height"], abs=2)
+    assert square["x"] == pytest.approx(image["x"] + image["width"] * 56 / 64, abs=2)
+    one(browser, ".map button").click()
+    eventually(browser, one(browser, "dialog").is_displayed)
+    canvas, box = one(browser, "dialog .canvas.image").rect, one(browser, "dialog .canvas.image i").rect
+    assert canvas["height"] == pytest.approx(canvas["width"] / 2, abs=2)
+    assert box["height"] == pytest.approx(canvas["height"], abs=2)
+    one(browser, "dialog .close").click()
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
 def test_the_slider_shows_one_epoch(page):

@@ -8,9 +8,9 @@ from zfcuda.report import pictures
 
 
 def test_projection_zero_is_grey_and_scale_is_symmetric():
-    picture = pictures.from_projection(np.array([[[-2.0], [0.0], [1.0]]]))
-    assert picture.shape == (1, 3, 3)
-    assert picture[0, :, 0].tolist() == [1, 128, 192]
+    picture = pictures.from_projection(np.array([[[-2.0]], [[0.0]], [[1.0]]]))
+    assert picture.shape == (3, 1, 3)
+    assert picture[:, 0, 0].tolist() == [1, 128, 192]
 
 
 def test_a_few_strong_pixels_do_not_leave_the_others_grey():
@@ -28,11 +28,11 @@ def test_projection_of_nothing_is_grey():
 
 
 def test_projection_with_a_common_scale_clips():
-    assert pictures.from_projection(np.array([[[5.0], [1.0]]]), scale=2.0)[0, :, 0].tolist() == [255, 192]
+    assert pictures.from_projection(np.array([[[5.0]], [[1.0]]]), scale=2.0)[:, 0, 0].tolist() == [255, 192]
 
 
 def test_range_is_linear_and_flat_images_are_grey():
-    assert pictures.from_range(np.array([[[0.0], [1.0], [2.0]]]))[0, :, 1].tolist() == [0, 128, 255]
+    assert pictures.from_range(np.array([[[0.0]], [[1.0]], [[2.0]]]))[:, 0, 1].tolist() == [0, 128, 255]
     assert (pictures.from_range(np.full((2, 2, 1), 7.0)) == 128).all()
 
 
@@ -42,7 +42,7 @@ def test_uint8_images_pass_unchanged():
 
 
 def test_each_filter_has_its_own_scale():
-    weight = np.zeros((2, 1, 2, 1), np.float32)
+    weight = np.zeros((2, 2, 1, 1), np.float32)
     weight[:, 0, 0, 0] = [1.0, 100.0]
     first, second = pictures.from_filters(weight)
     assert (first == second).all()
@@ -60,6 +60,17 @@ def test_heat_runs_from_dark_to_bright():
     brightness = picture[0, :3].sum(axis=-1)
     assert (np.diff(brightness) > 0).all()
     assert picture[0, 3].tolist() == [128, 128, 128]
+
+
+def test_one_row_is_a_strip():
+    values = np.random.default_rng(0).random((1, 9))
+    picture = pictures.heat(values)
+    assert picture.shape == (4, 9, 3)
+    assert (picture == pictures.heat(np.repeat(values, 2, axis=0))[0]).all()
+    assert pictures.heat(values[:, :1]).shape == (1, 1, 3)
+    classes = pictures.from_classes(np.arange(8)[None])
+    assert classes.shape == (4, 8, 3)
+    assert (classes == classes[0]).all()
 
 
 def test_heat_of_a_flat_or_empty_map():

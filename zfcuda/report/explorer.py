@@ -76,7 +76,7 @@ class Explorer(Brief, Part):
             "followed": o.followed,
             "size": list(o.size),
             "stride": list(o.stride),
-            "image_size": list(self.picture.shape[:2]),
+            "image_size": list(o.image.shape[:2]),
             "label": self.classes[o.label],
             "classes": {str(label): self.classes[label] for label in np.unique(o.prediction).tolist()},
         }

@@ -21,12 +21,14 @@ _LARGEST_TILE, _LARGEST_IMAGE = 112, 128  # sides that larger ones are reduced t
 _EXACT_TILE, _EXACT_PIXELS = 32, 2e6
 _TILE_PIXELS, _IMAGE_PIXELS = 9e6, 10e6
 _GAP = 1
+_FILTER = 96  # pixels that the longer side of a first-layer filter has at most
 
 
 class _Image(NamedTuple):
     """What is kept of an image: a picture of it, no larger than it is shown, and what it was."""
 
     picture: np.ndarray
+    drawn: tuple[int, int]  # the size of the picture before it was reduced
     size: tuple[int, int]  # of the image in pixels, in which windows count
     name: str
     label: str
@@ -43,7 +45,7 @@ class Gallery(Part):
         self.layer = visualization.layer
         self.name = name or f"top-{file_name(self.layer)}"
         self.caption = caption
-        self._tile = visualization.projections.shape[2:4]
+        self._tile = pictures.size_of(*visualization.projections.shape[2:4])
         self._columns = math.ceil(math.sqrt(visualization.values.shape[1]))
         self._numbers: list[dict[str, Any]] = [visualization.numbers()]
         self._tiles: list[tuple[np.ndarray, np.ndarray]] = []  # of each map: projections, patches
@@ -63,10 +65,10 @@ class Gallery(Part):
             projections = [pictures.from_projection(one) for one in visualization.projections[row]]
             self._tiles.append((self._tiled(projections), self._tiled(patches)))
         for index in sorted(set(visualization.indices.ravel().tolist())):
-            shown = images[index]
-            height, width, _ = shown.image.shape
-            small = pictures.at_most(shown.picture, _LARGEST_IMAGE)
-            self._images[index] = _Image(small, (height, width), shown.name, shown.label)
+            shown, picture = images[index], images[index].picture
+            (height, width, _), (rows, columns, _) = shown.image.shape, picture.shape
+            small = pictures.at_most(picture, _LARGEST_IMAGE)
+            self._images[index] = _Image(small, (rows, columns), (height, width), shown.name, shown.label)
 
     def add(self, more: Gallery) -> None:
         """More maps of the layer."""
@@ -129,6 +131,7 @@ class Gallery(Part):
         images = {
             str(index): {
                 "uri": pictures.data_uri(pictures.at_most(image.picture, longest), photo=True),
+                "drawn": list(image.drawn),
                 "size": list(image.size),
                 "name": image.name,
                 "label": image.label,
@@ -165,8 +168,9 @@ class Gallery(Part):
 
 
 def weight_tiles(weight: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """First-layer filters (K,R,S,1 or 3), strongest first as the paper shows them, as one picture."""
+    """First-layer filters, as `pictures.from_filters` takes them, strongest first as the paper shows them, as one
+    picture."""
     order: Sequence[int] = np.argsort(-np.abs(weight).max(axis=(1, 2, 3)), kind="stable").tolist()
-    shown = pictures.from_filters(weight)
+    shown = [pictures.at_most(one, _FILTER) for one in pictures.from_filters(weight)]
     columns = columns or math.ceil(math.sqrt(len(shown) * 1.6))
     return pictures.tile([shown[i] for i in order], columns, _GAP)

@@ -6,12 +6,14 @@ from ...backends import to_host
 from ...nn import Network
 from ...nn.layers import Conv
 from .. import Picture, weight_tiles
+from ..pictures import shows_filters
 
 
 def filters(net: Network, suffix: str = "") -> list[Picture]:
-    """The first-layer filters, if they can be looked at: those of 1 or 3 channels. Saved as filtersSUFFIX.png."""
+    """The first-layer filters, if they can be looked at: those of 1 or 3 channels, and of signals. Saved as
+    filtersSUFFIX.png."""
     first = next((layer for layer in net.layers.values() if isinstance(layer, Conv)), None)
-    if first is None or first.weight.shape[3] not in (1, 3):
+    if first is None or not shows_filters(first.weight.shape):
         return []
     weight = to_host(first.weight)
     count, height, width, _ = weight.shape

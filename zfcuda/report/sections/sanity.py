@@ -18,7 +18,7 @@ from ...pairs import IntPair
 from ...training import Ranks
 from .. import Chart, Note, Report, Section, Shown, Table
 from ..parts import Part
-from ..pictures import from_projection, from_range, heat, resized, tile
+from ..pictures import from_projection, from_range, heat, resized, size_of, tile
 from ..shown import class_names, show
 
 if TYPE_CHECKING:
@@ -118,8 +118,9 @@ def _grid(result: Sanity, index: int, image: Shown | None) -> Figure:
     """The maps of one image: a row for each method; the image itself, if it is there, then a column for each net."""
     top, left, height, width = (int(v) for v in result.windows[index])
     patch = [from_range(image.image[top : top + height, left : left + width])] if image else []
-    scale = _TILE / max(height, width)
-    rows, columns = max(1, round(scale * height)), max(1, round(scale * width))
+    rows, columns = size_of(height, width)
+    scale = _TILE / max(rows, columns)
+    rows, columns = max(1, round(scale * rows)), max(1, round(scale * columns))
     tiles = []
     for maps in result.maps.values():
         pictures = [from_projection(one) if one.ndim == 3 else heat(one) for one in maps[index]]

@@ -105,7 +105,8 @@
     const tileView = [Math.floor(rank / across) * (height + gallery.gap), (rank % across) * (width + gallery.gap), height, width];
     dialog.querySelector(".what").textContent = gallery.layer + ", map " + map.number + ", place " + (rank + 1) + " of " + map.winners.length;
     const canvas = dialog.querySelector(".canvas.image");
-    place(canvas, image.uri, gallery.pixels, [0, 0, image.size[0], image.size[1]], image.size);
+    const drawn = image.drawn || image.size; // of a signal, which is one pixel high, the picture is higher
+    place(canvas, image.uri, gallery.pixels, [0, 0, drawn[0], drawn[1]], drawn);
     const box = document.createElement("i");
     const [top, left, boxHeight, boxWidth] = winner.window;
     box.style.top = (100 * top) / image.size[0] + "%";
