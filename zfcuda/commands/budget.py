@@ -94,7 +94,7 @@ def add_flip(parser: argparse.ArgumentParser) -> None:
         "--no-flip",
         dest="flip",
         action="store_false",
-        help="mirror no training images: where left and right tell classes apart (arrows, letters, road signs)",
+        help="mirror no training images: where left and right tell classes apart (arrows, letters, signals in time)",
     )
 
 
@@ -153,7 +153,8 @@ def _check_fit(model: str, architecture: Architecture, classes: int, image: tupl
     shape = architecture.input_shape
     if image[0] < shape[0] or image[1] < shape[1] or image[2] != shape[2]:
         expected, found = (" x ".join(map(str, sizes)) for sizes in (shape, image))
-        raise ValueError(f"--model {model} takes images of {expected} or larger, but the data set's are {found}")
+        hint = "; signals are arrays (1, W, C)" if shape[0] == 1 < shape[1] else ""
+        raise ValueError(f"--model {model} takes images of {expected} or larger, but the data set's are {found}{hint}")
     outputs = math.prod(architecture.shapes()[-1])
     if outputs != classes:
         raise ValueError(f"--model {model} has {outputs} outputs, but the data set has {classes} classes")

@@ -275,7 +275,8 @@ def open_half(arguments: argparse.Namespace, net: Network, images: int | None = 
     dataset = _cluttered(arguments, half, _PARTS.index(part))
     if dataset.image_shape != preprocess.image_shape:
         has, takes = (" x ".join(map(str, shape)) for shape in (dataset.image_shape, preprocess.image_shape))
-        raise ValueError(f"--data {arguments.data} has images of {has}, but the network was trained on {takes}")
+        hint = "; signals are arrays (1, W, C)" if preprocess.image_shape[0] == 1 else ""
+        raise ValueError(f"--data {arguments.data} has images of {has}, but the network was trained on {takes}{hint}")
     chosen = data.sample(dataset, images) if images else dataset
     arguments.looked_at = _looked_at(arguments, split, part, len(chosen), len(dataset))
     return chosen

@@ -81,6 +81,7 @@ class Reading:
     the median smaller side, at most 256 (P2); or to `image_size` (height, width). They are grey (C = 1) where all are,
     if `channels` does not say how many they are to have. Up to 1,000 images are looked at to tell. See
     `zfcuda.data.images` for how their colours are read, `zfcuda.data.arrays` for .npy files of any number of channels.
+    Signals, of height 1, are neither scaled nor cropped: all must have one length, whatever it is.
 
     Sets of up to 2 GiB are decoded on opening, larger ones, and all if not `in_memory`, batch by batch. A file that is
     no image or a damaged one is a `DataError` (on opening, or when its batch is read), or (on_error="skip") is left out
@@ -173,15 +174,28 @@ def _look_at(
     headers = [header for header in peeked if not isinstance(header, Skipped)]
     if not headers:
         raise DamagedFiles(where, [item for item in peeked if isinstance(item, Skipped)], len(names), advice="")
-    return look_of(headers, image_size, wanted)
+    return look_of(headers, image_size, wanted, where)
 
 
-def look_of(headers: Sequence[images.Header], image_size: int | tuple[int, int] | None, wanted: int | None) -> Look:
-    """What images with such headers become, as `Reading` says; wanted: how many channels, if that is given."""
+def look_of(
+    headers: Sequence[images.Header], image_size: int | tuple[int, int] | None, wanted: int | None, where: str
+) -> Look:
+    """What images with such headers become, as `Reading` says; wanted: how many channels, if that is given. `DataError`
+    for signals of several lengths, or that are to be images of another size."""
     channels = wanted or max(header.channels for header in headers)
     bits = max(header.bits for header in headers)
     sizes = {(header.height, header.width) for header in headers}
     height, width = next(iter(sizes))
+    if max(sizes) > (1, 1) and max(header.height for header in headers) == 1:
+        if len(sizes) > 1:
+            raise DataError(
+                f"{where}: holds signals of {min(sizes)[1]} to {max(sizes)[1]} samples; they must have one length, as "
+                "they are neither scaled nor cut"
+            )
+        if image_size not in (None, (1, width)):
+            wanted_size = " x ".join(map(str, image_size if isinstance(image_size, tuple) else (image_size,) * 2))
+            raise DataError(f"{where}: holds signals of 1 x {width}, which are not scaled to {wanted_size}")
+        return Look((1, width, channels), bits)
     if image_size is None and len(sizes) == 1 and min(height, width) <= SIDE and max(height, width) <= _LONGEST:
         return Look((height, width, channels), bits)
     if isinstance(image_size, tuple):

@@ -142,10 +142,11 @@ def read_image(path: str | Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def image_size(path: str | Path) -> tuple[int, int]:
-    """Height and width of a picture in a file, as a viewer shows it. OSError, or `DataError` with the path."""
+    """Height and width of a picture in a file, as a viewer shows it, or of an array. OSError, or `DataError` with the
+    path."""
     data = read_file(path)
     with _reading(printable(str(path))):
-        return _size(_open(data), data)
+        return arrays.shape_of(data)[:2] if arrays.is_array(data) else _size(_open(data), data)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 
 from ..errors import DataError
-from .arrays import read_header
+from .arrays import is_channels_first, read_header
 from .dataset import ArrayDataset, Split, check_numbers, held_out
 from .files import Files
 from .names import listed, printable
@@ -77,7 +77,7 @@ def _half(files: Files, images_name: str, labels_name: str) -> tuple[np.ndarray,
     if images.size == 0:
         what = "images" if len(images) == 0 else "pixels"
         raise DataError(f"{path}: holds no {what}, but an empty array {images.shape}")
-    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+    if images.ndim == 4 and is_channels_first(images.shape[1:]):
         raise DataError(f"{path}: must be (N,H,W,C), and {images.shape} looks like (N,C,H,W): transpose it")
     if labels.dtype.kind not in "iu" or labels.shape not in ((len(images),), (len(images), 1)):
         raise DataError(

@@ -67,7 +67,7 @@ class SequenceDataset(Described):
             raise DataError(f"{self.identifier(index)}: is of the class {self.labels[index]} of {len(self.classes)}")
         step = -(-len(items) // PEEKED)
         headers = [self._peek(index) for index in range(0, len(items), step)]
-        self.image_shape, self._bits = look_of(headers, image_size, channels)
+        self.image_shape, self._bits = look_of(headers, image_size, channels, printable(type(items).__name__))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -127,7 +127,7 @@ def _array(image: Any, where: str) -> np.ndarray:
             f"{where}: an image must be one of Pillow's, or uint8 (H,W,C) or (H,W), got {array.dtype} {array.shape} "
             f"({type(image).__name__}); leave out transforms that make tensors"
         )
-    if array.ndim == 3 and array.shape[0] in (1, 3) and array.shape[2] not in (1, 3):
+    if array.ndim == 3 and arrays.is_channels_first(array.shape):
         raise TypeError(f"{where}: an image must be (H,W,C), and {array.shape} looks like (C,H,W): transpose it")
     return array if array.ndim == 3 else array[..., None]
 

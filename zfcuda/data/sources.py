@@ -57,10 +57,12 @@ def open(
     ValueError for arguments that are not allowed, FileNotFoundError where there is nothing; `DataError` where what is
     there is no data set, or is damaged.
     """
-    for side in () if image_size is None else check_pair("image_size", image_size):
-        if not 1 <= side <= _LARGEST:
-            limit = "at least 1" if side < 1 else f"at most {_LARGEST}"
-            raise ValueError(f"image_size must be {limit}, got {image_size}")
+    if image_size is not None:
+        height, width = check_pair("image_size", image_size)
+        if min(height, width) < 1:
+            raise ValueError(f"image_size must be at least 1, got {image_size}")
+        if max(height, width) > _LARGEST and height > 1:  # signals may be long: nothing is scaled to their length
+            raise ValueError(f"image_size must be at most {_LARGEST}, got {image_size}")
     if on_error not in ("raise", "skip"):
         raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
     if not 0 < hold_out < 1:
