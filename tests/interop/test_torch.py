@@ -13,6 +13,15 @@ from tests.interop.modules import MODULES, as_input, images, make  # noqa: E402
 from tests.interop.rules import Rule  # noqa: E402
 from zfcuda import Network, backends, data, load  # noqa: E402
 from zfcuda.interop import torch as interop  # noqa: E402
+from zfcuda.nn.architecture import (  # noqa: E402
+    Architecture,
+    BatchNormSpec,
+    ConvSpec,
+    FlattenSpec,
+    FullyConnectedSpec,
+    MaxPoolSpec,
+    ReLUSpec,
+)
 from zfcuda.nn.layers import RULES  # noqa: E402
 
 
@@ -289,6 +298,45 @@ def test_a_module_is_in_eval_mode(name, nets):
     with torch.no_grad():
         assert relative_error(module(interop.images_to_torch(x)).numpy(), net.forward(x).output) < 1e-5
     assert all(child.training for child in module.train().modules())
+
+
+CONVOLVED = (
+    ConvSpec("conv1", 6, (1, 5), (1, 2), (0, 2)),
+    BatchNormSpec("bn1"),
+    ReLUSpec("relu1"),
+    MaxPoolSpec("pool1", (1, 2), (1, 2)),
+)
+UNITS = (FullyConnectedSpec("fc1", 7), BatchNormSpec("bn2"), ReLUSpec("relu2"), FullyConnectedSpec("fc2", 3))
+
+
+@pytest.mark.parametrize("channels", [2, 13])  # 13 images without a batch are one of 13 channels
+@pytest.mark.parametrize(
+    "layers",
+    [(*CONVOLVED, *UNITS), (*CONVOLVED, FlattenSpec("flat"), *UNITS), (FlattenSpec("flat"), *UNITS), UNITS],
+    ids=["conv", "conv, flat", "flat", "units"],
+)
+def test_normalised_units_of_images_one_pixel_high(layers, channels):
+    """BatchNorm1d says nothing of what the module takes."""
+    net = Network(Architecture((1, 24, channels), layers, initial="he"), seed=2)
+    rng = np.random.default_rng(0)
+    state = {name: rng.uniform(0.5, 1.5, array.shape).astype(np.float32) for name, array in net.state().items()}
+    net.set_parameters(net.parameters() | state)
+    x = images(net.input_shape)
+    module = interop.to_module(net).eval()
+    with torch.no_grad():
+        output = module(interop.images_to_torch(x))
+    assert relative_error(output.numpy(), net.forward(x).output) < 1e-5
+    again = interop.from_module(module, net.input_shape)
+    assert relative_error(again.forward(x).output, net.forward(x).output) < 1e-5
+    assert [(one.kind, one.output_shape) for one in again.layers.values() if one.kind != "flatten"] == [
+        (one.kind, one.output_shape) for one in net.layers.values() if one.kind != "flatten"
+    ]
+
+
+def test_what_takes_neither_images_nor_signals():
+    module = nn.Sequential(nn.Conv1d(3, 4, 3), nn.Conv2d(4, 4, 3))
+    with pytest.raises(ValueError, match=r"inputs of \(13, 2, 1, 24\): .*; for inputs of \(13, 2, 24\): ."):
+        interop.from_module(module, (1, 24, 2))
 
 
 @pytest.mark.parametrize("name", ["residual", "shuffle", "normalising"])

@@ -41,8 +41,8 @@ def from_module(
 ) -> Network:
     """The network that a module is in eval mode, on the CPU, with a copy of its weights in float32.
 
-    input_shape: (H, W, C) of an image; the module gets (N, C, H, W), or (N, C, W) if it has one-dimensional layers and
-    H is 1
+    input_shape: (H, W, C) of an image; the module gets (N, C, H, W), or (N, C, W) if H is 1, it has one-dimensional
+    layers, and does not take that
     preprocess, classes: how images become inputs, and the names of the outputs
     output: which of several outputs is wanted, as torch.export calls it; by default the first
     head: what `Network.predict` makes of the outputs, "softmax", "sigmoid" or "none"; by default what the module does
@@ -80,21 +80,34 @@ def _in_eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 def _exported(module: nn.Module, image: tuple[int, int, int], batch: int) -> torch.export.ExportedProgram:
-    height, width, channels = image
-    one_dimensional = (nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.BatchNorm1d)
-    signals = height == 1 and any(isinstance(child, one_dimensional) for child in module.modules())
-    shape = (batch, channels, width) if signals else (batch, channels, height, width)
     like = next((one for one in module.parameters() if one.is_floating_point()), torch.empty(0))
-    example = torch.zeros(shape, dtype=like.dtype, device=like.device)
-    try:
-        # Without gradients: else what a module does without them is no part of the program.
-        with torch.no_grad(), warnings.catch_warnings():
-            # As weight_norm of old assigns its weight. What is assigned is restored.
-            warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
-            return torch.export.export(module, (example,), strict=False)
-    except Exception as error:  # whatever the module itself raises
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ValueError(f"torch.export cannot follow the module for inputs of {shape}: {reason}") from error
+    reasons: list[str] = []
+    cause: Exception | None = None
+    for shape in _input_shapes(module, image, batch):
+        example = torch.zeros(shape, dtype=like.dtype, device=like.device)
+        try:
+            # Without gradients: else what a module does without them is no part of the program.
+            with torch.no_grad(), warnings.catch_warnings():
+                # As weight_norm of old assigns its weight. What is assigned is restored.
+                warnings.filterwarnings("ignore", "The tensor attributes? .* assigned during export", UserWarning)
+                return torch.export.export(module, (example,), strict=False)
+        except Exception as error:  # whatever the module itself raises
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reasons.append(f"inputs of {shape}: {reason}")
+            cause = error
+    raise ValueError(f"torch.export cannot follow the module for {'; for '.join(reasons)}") from cause
+
+
+def _input_shapes(module: nn.Module, image: tuple[int, int, int], batch: int) -> list[tuple[int, ...]]:
+    """What the module may take. One-dimensional layers say little: normalisation may stand on units, behind layers of
+    two dimensions. But those that read the input refuse one with a height, where layers of two dimensions may take a
+    signal without a batch for an image."""
+    height, width, channels = image
+    shapes: list[tuple[int, ...]] = [(batch, channels, height, width)]
+    one_dimensional = (nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d, nn.AdaptiveAvgPool1d, nn.BatchNorm1d)
+    if height == 1 and any(isinstance(child, one_dimensional) for child in module.modules()):
+        shapes.append((batch, channels, width))
+    return shapes
 
 
 def _program(exported: torch.export.ExportedProgram, known: dict[str, np.ndarray]) -> Program:
