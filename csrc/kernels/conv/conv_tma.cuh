@@ -18,12 +18,17 @@ namespace zfcuda::conv {
 
 // ---- Filters (B) of one tap and the channels of a line ------------------------------------------
 
+struct FilterSizes {
+    int k, taps, c;
+};
+
 // Of filters w, (k, taps, c): boxes of one tap.
-inline simt::TensorMap filter_map(const ConvShape& s, const BFloat16* w, int channels, int filters,
-                                  int line) {
-    const std::uint64_t c = s.c, taps = s.r * s.s, k = s.k, row = sizeof(BFloat16) * c;
+template <class T>
+simt::TensorMap filter_map(const FilterSizes& sizes, const T* w, int channels, int filters,
+                           int line) {
+    const std::uint64_t c = sizes.c, taps = sizes.taps, k = sizes.k, row = sizeof(T) * c;
     return simt::tiled_map(
-        {simt::TensorType::kBf16,
+        {kTensorType<T>,
          w,
          3,
          {c, taps, k},
@@ -36,14 +41,14 @@ inline simt::TensorMap filter_map(const ConvShape& s, const BFloat16* w, int cha
 // Forward: as they lie, the depth is the faster index.
 template <class Tile, int Line>
 struct FpropFilters {
-    using Layout = TmaKMajor<Tile::kCols, Line>;
-    static constexpr int kChannels = Line / sizeof(BFloat16);
+    using Element = typename Tile::Element;
+    using Layout = TmaKMajor<Element, Tile::kCols, Line>;
 
-    static simt::TensorMap map(const ConvShape& shape, const BFloat16* w) {
-        return filter_map(shape, w, kChannels, Tile::kCols, Line);
+    static simt::TensorMap map(const FilterSizes& sizes, const Element* w) {
+        return filter_map(sizes, w, Layout::kLine, Tile::kCols, Line);
     }
     // Column `column` of lines: of filters from `first` on, tap `tap` of `taps`, channels from `c` on.
-    __device__ static void load(BFloat16* b, int column, const simt::TensorMap& map,
+    __device__ static void load(Element* b, int column, const simt::TensorMap& map,
                                 simt::Mbarrier& full, int first, int, int tap, int c) {
         simt::tensor_load(b + column * Layout::kColumn, map, full, c, tap, first);
     }
@@ -55,8 +60,8 @@ struct DgradFilters {
     using Layout = TmaMNMajor<Tile::kCols, kSwizzleBytes>;
     static constexpr int kChannels = Line / sizeof(BFloat16);
 
-    static simt::TensorMap map(const ConvShape& shape, const BFloat16* w) {
-        return filter_map(shape, w, Layout::kBlockRows, kChannels, kSwizzleBytes);
+    static simt::TensorMap map(const FilterSizes& sizes, const BFloat16* w) {
+        return filter_map(sizes, w, Layout::kBlockRows, kChannels, kSwizzleBytes);
     }
     __device__ static void load(BFloat16* b, int column, const simt::TensorMap& map,
                                 simt::Mbarrier& full, int first, int taps, int tap, int c) {
@@ -73,9 +78,9 @@ template <class Tile, int Line, template <class, int> class Filters>
 class ConvCopies {
   public:
     using Element = typename Tile::Element;
-    using LayoutA = TmaKMajor<Tile::kRows, Line>;
+    using LayoutA = TmaKMajor<Element, Tile::kRows, Line>;
     using LayoutB = typename Filters<Tile, Line>::Layout;
-    static constexpr int kChannels = Line / sizeof(Element);
+    static constexpr int kChannels = LayoutA::kLine;
 
     // From window `window`, column `column` and k-tile `k_tile` on.
     __device__ ConvCopies(const simt::TensorMap& image, const simt::TensorMap& filters,
@@ -103,7 +108,7 @@ class ConvCopies {
     }
 
   private:
-    static constexpr int kColumns = kTmaDepth / kChannels;  // of lines
+    static constexpr int kColumns = Tile::kDepth / kChannels;  // of lines
 
     const simt::TensorMap &image_, &filters_;
     int taps_, column_;
@@ -138,28 +143,30 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         });
 }
 
-template <template <class, int> class Filters, class Tile>
-void launch_conv_tma(const TmaWindows& windows, const ConvShape& shape, int cols,
-                     const BFloat16* image, const BFloat16* w, const Launch<BFloat16>& launch) {
+template <template <class, int> class Filters, class Tile, class T>
+void launch_conv_tma(const TmaWindows& windows, const FilterSizes& sizes, int cols, const T* image,
+                     const T* w, const Launch<T>& launch) {
     launch_tiles(windows, launch, [&](auto line, dim3 blocks, const TiledWork& work) {
         simt::launch<conv_tma_kernel<Tile, line, Filters>>(
             blocks, dim3(Tile::kThreads), TmaRing<Tile, ConvCopies<Tile, line, Filters>>::kBytes,
             launch.stream, window_map(windows, image, line, Tile::kRows),
-            Filters<Tile, line>::map(shape, w), windows, windows.k_tiles(), cols, work,
+            Filters<Tile, line>::map(sizes, w), windows, windows.k_tiles(), cols, work,
             launch.epilogue, launch.y);
     });
 }
 
-template <class Tile>
-void launch_fprop_tma(const ConvShape& shape, const BFloat16* x, const BFloat16* w,
-                      const Launch<BFloat16>& launch) {
-    launch_conv_tma<FpropFilters, Tile>(fprop_windows(shape), shape, shape.k, x, w, launch);
+template <class Tile, class T>
+void launch_fprop_tma(const ConvShape& shape, const T* x, const T* w, const Launch<T>& launch) {
+    launch_conv_tma<FpropFilters, Tile>(fprop_windows(shape, Tile::kDepth),
+                                        {shape.k, shape.r * shape.s, shape.c}, shape.k, x, w,
+                                        launch);
 }
 
-template <class Tile>
-void launch_dgrad_tma(const ConvShape& shape, const BFloat16* y, const BFloat16* w,
-                      const Launch<BFloat16>& launch) {
-    launch_conv_tma<DgradFilters, Tile>(dgrad_windows(shape), shape, shape.c, y, w, launch);
+template <class Tile, class T>
+void launch_dgrad_tma(const ConvShape& shape, const T* y, const T* w, const Launch<T>& launch) {
+    launch_conv_tma<DgradFilters, Tile>(dgrad_windows(shape, Tile::kDepth),
+                                        {shape.k, shape.r * shape.s, shape.c}, shape.c, y, w,
+                                        launch);
 }
 
 }  // namespace zfcuda::conv

@@ -6,11 +6,9 @@
 namespace zfcuda::conv {
 
 // `shape` is one that can_use_tma (tma_windows.h). Defined in conv_tma_sm90a.cu.
-template <class Tile>
-void launch_fprop_tma(const ConvShape& shape, const BFloat16* x, const BFloat16* w,
-                      const Launch<BFloat16>& launch);
-template <class Tile>
-void launch_dgrad_tma(const ConvShape& shape, const BFloat16* y, const BFloat16* w,
-                      const Launch<BFloat16>& launch);
+template <class Tile, class T>
+void launch_fprop_tma(const ConvShape& shape, const T* x, const T* w, const Launch<T>& launch);
+template <class Tile, class T>
+void launch_dgrad_tma(const ConvShape& shape, const T* y, const T* w, const Launch<T>& launch);
 
 }  // namespace zfcuda::conv

@@ -11,8 +11,8 @@
 // is done with it. One product is always under way: a stage is given back when the product of the
 // next one has begun.
 //
-// Bound. Per k-tile of 192 x 256 or 256 x 192 results tensor cores take 1536 cycles (2048 bfloat16
-// FMAs a cycle and SM), and the 56 KB that come from L2 2048 at 28 bytes a cycle and SM: 75 % of the
+// Bound. Per k-tile of 192 x 256 or 256 x 192 results tensor cores take 1536 cycles (2048 bfloat16 or
+// 1024 tf32 FMAs a cycle and SM), and the 56 KB that come from L2 2048 at 28 bytes a cycle and SM: 75 % of the
 // tensor cores' time; of 128 x 256, 1024 and 1755, 58 %. Nobody spends instructions on copies.
 #pragma once
 
@@ -26,18 +26,19 @@ namespace zfcuda::conv {
 
 // A K-major k-tile as the accelerator copies it: columns of lines of `Line` bytes, 128 or 64, a line
 // for each row.
-template <int Rows, int Line>
+template <class T, int Rows, int Line>
 struct TmaKMajor {
     static_assert(Rows % 64 == 0 && (Line == 128 || Line == 64));
     static constexpr simt::Major kMajor = simt::Major::kK;
     static constexpr simt::Swizzle kSwizzle =
         Line == 128 ? simt::Swizzle::k128 : simt::Swizzle::k64;
-    static constexpr int kSize = Rows * 64;
-    static constexpr int kColumn = Rows * Line / 2;  // elements
+    static constexpr int kLine = Line / sizeof(T);  // elements, as in what follows
+    static constexpr int kSize = Rows * kSwizzleBytes / sizeof(T);
+    static constexpr int kColumn = Rows * kLine;
 
     // Of the rows from `row` on, a multiple of 64.
-    __device__ static std::uint64_t descriptor(const BFloat16* k_tile, int row) {
-        return simt::matrix_descriptor(k_tile + row * Line / 2, 16, 8 * Line, kSwizzle);
+    __device__ static std::uint64_t descriptor(const T* k_tile, int row) {
+        return simt::matrix_descriptor(k_tile + row * kLine, 16, 8 * Line, kSwizzle);
     }
     __device__ static constexpr int step_bytes(int step) {
         return step * 32 / Line * Rows * Line + step * 32 % Line;

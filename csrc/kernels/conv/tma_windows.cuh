@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "run_product.cuh"
 #include "tile_index.cuh"
@@ -83,17 +84,25 @@ inline simt::Swizzle swizzle_of(int line) {
     return line == 128 ? simt::Swizzle::k128 : simt::Swizzle::k64;
 }
 
+// As what the accelerator reads an array. Floats it rounds to tf32, to nearest as simt::to_tf32 does
+// for mma.sync: of random factors, results are off by 3e-4 then. Tensor cores, which cut the 13 low
+// bits off, would make that 8e-4, nearly all of it towards zero; 2e-3 are allowed.
+template <class T>
+constexpr simt::TensorType kTensorType =
+    std::is_same_v<T, float> ? simt::TensorType::kTf32 : simt::TensorType::kBf16;
+
 // Of an image, for `count` successive windows.
-inline simt::TensorMap window_map(const TmaWindows& v, const BFloat16* image, int line, int count) {
-    const std::uint64_t c = v.channels, w = v.w, h = v.h, n = v.n, pixel = sizeof(BFloat16) * c;
+template <class T>
+simt::TensorMap window_map(const TmaWindows& v, const T* image, int line, int count) {
+    const std::uint64_t c = v.channels, w = v.w, h = v.h, n = v.n, pixel = sizeof(T) * c;
     return simt::im2col_map(
-        {simt::TensorType::kBf16,
+        {kTensorType<T>,
          image,
          {c, w, h, n},
          {pixel, pixel * w, pixel * w * h},
          {v.first_w, v.first_h},
          {v.last_w(), v.last_h()},
-         static_cast<std::uint32_t>(line / sizeof(BFloat16)),
+         static_cast<std::uint32_t>(line / sizeof(T)),
          static_cast<std::uint32_t>(count),
          {static_cast<std::uint32_t>(v.stride_w), static_cast<std::uint32_t>(v.stride_h)},
          swizzle_of(line)});

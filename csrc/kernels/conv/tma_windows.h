@@ -2,8 +2,9 @@
 //
 // It copies, of the pixels under one tap of successive windows, some channels: a line for each
 // pixel. So what a window has is cut tap by tap, and a tap's last line may be filled up with zeros:
-// lines of 32 channels instead of 64 leave fewer of these (96 channels: none). That is the depth of a
-// product whose rows are windows, and the columns of the weight gradient, whose depth windows are.
+// lines of half a k-tile's depth leave fewer of these (in bfloat16, of 96 channels: none). That is the
+// depth of a product whose rows are windows, and the columns of the weight gradient, whose depth
+// windows are.
 #pragma once
 
 #include "kernels/indexing.cuh"
@@ -12,7 +13,10 @@
 
 namespace zfcuda::conv {
 
-constexpr int kTmaDepth = 64;  // of a k-tile: windows; channels of one line, or of two half as long
+// Channels of a k-tile, 128 bytes: of one line, or of two half as long.
+constexpr int tma_depth(Precision precision) {
+    return precision == Precision::kBf16 ? 64 : 32;
+}
 
 // Windows of n images of h x w pixels with so many channels, `down` x `across` in each; the first
 // begins at (first_h, first_w).
@@ -20,6 +24,7 @@ struct TmaWindows {
     int n, h, w, channels;
     int down, across, stride_h, stride_w, first_h, first_w;
     int taps_h, taps_w;
+    int depth;  // of a k-tile, in channels
 
     ZFCUDA_HOST_DEVICE int count() const { return n * down * across; }
     ZFCUDA_HOST_DEVICE int taps() const { return taps_h * taps_w; }
@@ -29,28 +34,29 @@ struct TmaWindows {
 
     // Of a window, cut into lines of so many channels.
     int lines(int line) const { return taps() * divide_up(channels, line); }
-    int k_tiles(int line) const { return divide_up(lines(line), kTmaDepth / line); }
-    bool has_half_lines() const { return k_tiles(kTmaDepth / 2) < k_tiles(kTmaDepth); }
-    int line() const { return has_half_lines() ? kTmaDepth / 2 : kTmaDepth; }
+    int k_tiles(int line) const { return divide_up(lines(line), depth / line); }
+    bool has_half_lines() const { return k_tiles(depth / 2) < k_tiles(depth); }
+    int line() const { return has_half_lines() ? depth / 2 : depth; }
     int k_tiles() const { return k_tiles(line()); }
     int cols() const { return lines(line()) * line(); }
 };
 
 // Of x in the forward direction and in the weight gradient.
-inline TmaWindows fprop_windows(const ConvShape& s) {
-    return {s.n,        s.h,        s.w,        s.c,         s.p(), s.q(),
-            s.stride_h, s.stride_w, -s.pad_top, -s.pad_left, s.r,   s.s};
+inline TmaWindows fprop_windows(const ConvShape& s, int depth) {
+    return {s.n,        s.h,        s.w,         s.c, s.p(), s.q(), s.stride_h,
+            s.stride_w, -s.pad_top, -s.pad_left, s.r, s.s,   depth};
 }
 
 // Of y in the transposed direction at stride 1.
-inline TmaWindows dgrad_windows(const ConvShape& s) {
+inline TmaWindows dgrad_windows(const ConvShape& s, int depth) {
     return {s.n, s.p(), s.q(), s.k, s.h, s.w, 1, 1, s.pad_top - (s.r - 1), s.pad_left - (s.s - 1),
-            s.r, s.s};
+            s.r, s.s,   depth};
 }
 
 inline TmaWindows tma_windows(const Problem& problem) {
-    return problem.operation == Operation::kConvTranspose2d ? dgrad_windows(problem.conv)
-                                                            : fprop_windows(problem.conv);
+    const int depth = tma_depth(problem.precision);
+    return problem.operation == Operation::kConvTranspose2d ? dgrad_windows(problem.conv, depth)
+                                                            : fprop_windows(problem.conv, depth);
 }
 
 // Whether windows are the depth of the product, and not its rows.

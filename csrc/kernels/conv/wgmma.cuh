@@ -1,10 +1,11 @@
-// The product of two k-tiles on Hopper's tensor cores: wgmma on bfloat16 values, both operands from
-// shared memory, accumulated in float32. For compute capability 9.0 alone (sm_90a).
+// The product of two k-tiles on Hopper's tensor cores: wgmma on bfloat16 or, where both are K-major,
+// tf32 values, both operands from shared memory, accumulated in float32. For compute capability 9.0
+// alone (sm_90a).
 //
 // Cut. A warpgroup computes 64 x kCols results, the warpgroups of a block one 64 rows after the
-// other. K-tiles are 128 bytes deep, four steps of the instruction, in the layouts that it reads
-// with a swizzle of 128 bytes: filled by the operands' own copies, 16 bytes at a time, without bank
-// conflicts.
+// other. K-tiles are 128 bytes deep, four steps of the instruction, in the layouts that it reads with
+// a swizzle of 128 bytes: filled by the operands' own copies (in bfloat16 alone), 16 bytes at a time,
+// without bank conflicts.
 //
 // The loop. One product is always under way: while it runs, the copies of a later k-tile are begun
 // and the next barrier is met. So of the stages one is multiplied, one may still be read by the
@@ -69,6 +70,20 @@ struct WgmmaMNMajor {
     }
 };
 
+// ---- The instruction ----------------------------------------------------------------------------
+
+template <int Cols, simt::Major A, simt::Major B>
+__device__ inline void begin_product(Bf16, float (&acc)[Cols / 2], std::uint64_t a,
+                                     std::uint64_t b) {
+    simt::wgmma_bf16<Cols, A, B>(acc, a, b, true);
+}
+template <int Cols, simt::Major A, simt::Major B>
+__device__ inline void begin_product(Tf32, float (&acc)[Cols / 2], std::uint64_t a,
+                                     std::uint64_t b) {
+    static_assert(A == simt::Major::kK && B == simt::Major::kK, "no others in tf32");
+    simt::wgmma_tf32<Cols>(acc, a, b, true);
+}
+
 // ---- The accumulators of a thread ---------------------------------------------------------------
 
 // A warpgroup has kRowBlocks blocks of 64 rows, 16 of each a warp, and kColBlocks of columns, as many
@@ -77,6 +92,7 @@ struct WgmmaMNMajor {
 template <class Tile, class LayoutA, class LayoutB>
 class WgmmaProduct {
   public:
+    using Math = typename Tile::Math;
     using Element = typename Tile::Element;
     using Accumulators = typename Tile::Accumulators;
     static constexpr int kRows = 2 * Tile::kRowBlocks;
@@ -121,9 +137,9 @@ class WgmmaProduct {
             for (int i = 0; i < Tile::kRowBlocks; ++i)
 #pragma unroll
                 for (int j = 0; j < Tile::kColBlocks; ++j)
-                    simt::wgmma_bf16<kBlockCols, LayoutA::kMajor, LayoutB::kMajor>(
-                        acc[i][j], simt::advance(a[i], LayoutA::step_bytes(step)),
-                        simt::advance(b[j], LayoutB::step_bytes(step)), true);
+                    begin_product<kBlockCols, LayoutA::kMajor, LayoutB::kMajor>(
+                        Math(), acc[i][j], simt::advance(a[i], LayoutA::step_bytes(step)),
+                        simt::advance(b[j], LayoutB::step_bytes(step)));
         simt::warpgroup_commit();
     }
 

@@ -31,10 +31,10 @@ class WgradCopies {
           dy_(dy),
           windows_(windows),
           filter_(filter),
-          pixel_(k_tile * kTmaDepth),
+          pixel_(k_tile * Tile::kDepth),
           line_(windows, line),
           place_(windows, pixel_),
-          step_(windows, kTmaDepth) {}
+          step_(windows, Tile::kDepth) {}
 
     __device__ void load(Element* a, Element* b, simt::Mbarrier& full) {
 #pragma unroll
@@ -49,7 +49,7 @@ class WgradCopies {
                                      place_.n, line.s, line.r);
             line.advance();
         }
-        pixel_ += kTmaDepth;
+        pixel_ += Tile::kDepth;
         place_.move(windows_, step_);
     }
 
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     const int cols = windows.taps() * windows.channels;
     const int lines = windows.taps() * divide_up(windows.channels, kChannels);
     multiply_tiles<Tile, Copies>(
-        divide_up(windows.count(), kTmaDepth), divide_up(lines, kLines), work,
+        divide_up(windows.count(), Tile::kDepth), divide_up(lines, kLines), work,
         [&](int tile_m, int tile_n, int k_tile) {
             return Copies(image, dy, windows, tile_m * Tile::kRows, tile_n * kLines, k_tile);
         },
@@ -117,32 +117,33 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         });
 }
 
-// Of dy, (pixels, k): boxes of so many filters of the pixels of a k-tile.
+// Of dy, (pixels, k): boxes of so many filters of as many pixels.
 inline simt::TensorMap gradient_map(const TmaWindows& windows, int k, const BFloat16* dy,
-                                    int filters) {
+                                    int filters, int count) {
     const auto pixels = static_cast<std::uint64_t>(windows.count());
     const auto all = static_cast<std::uint64_t>(k);
-    return simt::tiled_map({simt::TensorType::kBf16,
-                            dy,
-                            2,
-                            {all, pixels},
-                            {sizeof(BFloat16) * all},
-                            {static_cast<std::uint32_t>(filters), kTmaDepth},
-                            {1, 1},
-                            swizzle_of(kSwizzleBytes)});
+    return simt::tiled_map(
+        {simt::TensorType::kBf16,
+         dy,
+         2,
+         {all, pixels},
+         {sizeof(BFloat16) * all},
+         {static_cast<std::uint32_t>(filters), static_cast<std::uint32_t>(count)},
+         {1, 1},
+         swizzle_of(kSwizzleBytes)});
 }
 
 template <class Tile>
 void launch_wgrad_tma(const ConvShape& shape, const BFloat16* x, const BFloat16* dy,
                       const Launch<float>& launch) {
-    const TmaWindows windows = fprop_windows(shape);
+    const TmaWindows windows = fprop_windows(shape, Tile::kDepth);
     launch_tiles(windows, launch, [&](auto line, dim3 blocks, const TiledWork& work) {
         using Copies = WgradCopies<Tile, line>;
         simt::launch<wgrad_tma_kernel<Tile, line>>(
             blocks, dim3(Tile::kThreads), TmaRing<Tile, Copies>::kBytes, launch.stream,
-            window_map(windows, x, line, kTmaDepth),
-            gradient_map(windows, shape.k, dy, Copies::LayoutA::kBlockRows), windows, shape.k, work,
-            launch.epilogue, launch.y);
+            window_map(windows, x, line, Tile::kDepth),
+            gradient_map(windows, shape.k, dy, Copies::LayoutA::kBlockRows, Tile::kDepth), windows,
+            shape.k, work, launch.epilogue, launch.y);
     });
 }
 
