@@ -118,11 +118,14 @@ def test_kernels_are_right(backend, name):
     )
 
 
-@pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad"])
-def test_both_lengths_of_lines_are_checked(backend, operation):
+@pytest.mark.parametrize(
+    ("operation", "precision"),
+    [("conv2d", "bf16"), ("conv_transpose2d", "bf16"), ("conv2d_weight_grad", "bf16"), ("conv2d", "tf32")],
+)
+def test_both_lengths_of_lines_are_checked(backend, operation, precision):
     """Of what the tensor memory accelerator copies: kernels of their own, of which a shape has the one or the other."""
     before = backend.module.debug.variants()
-    assert kernel_checks.fault(backend, Kernel(operation, "bf16", "tma 128x128")) == ""
+    assert kernel_checks.fault(backend, Kernel(operation, precision, "tma 128x128")) == ""
     ran = [name for name, n in backend.module.debug.variants().items() if n > before.get(name, 0) and "Tma" in name]
     assert len(ran) == 2
 

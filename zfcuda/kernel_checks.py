@@ -33,8 +33,8 @@ _EVERYWHERE = ("ffma", "mma", "patch", "composed")
 _OPERATIONS = ("conv2d", "conv_transpose2d", "conv2d_weight_grad")
 
 # Problems of several tiles of any kernel, each direction's last ones ragged, and of more k-tiles than stages: x, w,
-# stride and padding. A tap's channels are filled up to a multiple of 32 in the first and of 64 in the second: copies by
-# the tensor memory accelerator have lines of as many (csrc/kernels/conv/tma_windows.h).
+# stride and padding. A tap's channels are filled up to a multiple of 64 bytes in the first and of 128 in the second:
+# copies by the tensor memory accelerator have lines of as many (csrc/kernels/conv/tma_windows.h).
 _Four = tuple[int, int, int, int]
 _Problem = tuple[_Four, _Four, tuple[int, int], tuple[int, int]]
 _PROBLEMS: tuple[_Problem, ...] = (

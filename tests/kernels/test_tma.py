@@ -4,20 +4,29 @@ against float64; which shapes they serve, and when they are chosen."""
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
 
 from tests import oracles
-from tests.accuracy import WEIGHT_GRAD, assert_close
+from tests.accuracy import ARITHMETICS, WEIGHT_GRAD, Arithmetic, assert_close
 from tests.kernels.plans import with_tile
 from tests.kernels.test_conv import conv2d_to_channels
 from tests.kernels.test_wgmma import can_run, normal
 from zfcuda import backends, ops
 
 TILES = ("tma 192x256", "tma 256x192", "tma 128x256", "tma 256x128", "tma 128x128")
-CHANNELS = (8, 16, 24, 32, 40, 64, 72, 96, 104, 128, 136)  # in lines of 64, or of 32 with none or half a line to spare
 FILTERS = (1, 3, 8, 17, 64, 130, 200, 264)
+# Channels, in vectors of 16 bytes: lines have 8 or 4 of these, with none or half a line to spare.
+VECTORS = (1, 2, 3, 4, 5, 8, 9, 12, 13, 16, 17)
+_, TF32, BF16 = ARITHMETICS
+
+
+def vector(arithmetic):
+    """Elements."""
+    return 16 // np.dtype(arithmetic.dtype).itemsize
 
 
 def launches():
@@ -25,126 +34,162 @@ def launches():
     return {name: n for name, n in backends.get("emulated").module.debug.variants().items() if "TmaTile" in name}
 
 
-def random_problem(rng):
-    """A dense convolution of bfloat16 within the accelerator's limits, now and then of more than one tile."""
+def random_problem(rng, arithmetic):
+    """A dense convolution within the accelerator's limits, now and then of more than one tile."""
     kernel = tuple(int(side) for side in rng.integers(1, 5, 2))
     padding = tuple(int(rng.integers(0, side)) for side in np.repeat(kernel, 2))
     spare = padding[0] + padding[1], padding[2] + padding[3]
     size = tuple(int(rng.integers(max(1, r - p), 14)) for r, p in zip(kernel, spare, strict=True))
     stride = tuple(int(step) for step in rng.integers(1, 9 if rng.random() < 0.3 else 3, 2))
-    c, k = int(rng.choice(CHANNELS)), int(rng.choice(FILTERS))
+    c, k = int(rng.choice(VECTORS)) * vector(arithmetic), int(rng.choice(FILTERS))
     return (int(rng.integers(1, 4)), *size, c), (k, *kernel, c), {"stride": stride, "padding": padding}
 
 
-def forward(to, rng, x_shape, w_shape, geometry, **epilogue):
+def forward(to, rng, x_shape, w_shape, geometry, arithmetic):
     """With bias and, one time in two each, a scale, what is added, and ReLU."""
-    x, w, b = normal(rng, x_shape), normal(rng, w_shape), rng.standard_normal(w_shape[0], np.float32)
+    x, w = arithmetic.normal(rng, x_shape), arithmetic.normal(rng, w_shape)
+    b = rng.standard_normal(w_shape[0], np.float32)
     out = (x_shape[0], *oracles.output_size(x_shape[1:3], w_shape[1:3], **geometry), w_shape[0])
     more = {"relu": bool(rng.random() < 0.5)}
-    arrays = {"scale": rng.standard_normal(w_shape[0], np.float32), "add": normal(rng, out)}
+    arrays = {"scale": rng.standard_normal(w_shape[0], np.float32), "add": arithmetic.normal(rng, out)}
     arrays = {name: array for name, array in arrays.items() if rng.random() < 0.5}
-    y = ops.conv2d(to(x), to(w), to(b), **geometry, **more, **{name: to(array) for name, array in arrays.items()})
+    on_device = {name: to(array) for name, array in arrays.items()}
+    y = ops.conv2d(to(x), to(w), to(b), **geometry, **more, **on_device, **arithmetic.options)
     return y, oracles.conv2d(x, w, b, **geometry, **more, **arrays)
 
 
-def to_channels(to, rng, x_shape, w_shape, geometry):
+def to_channels(to, rng, x_shape, w_shape, geometry, arithmetic):
     """Forward, to channels of a wider array."""
-    x, w, b = normal(rng, x_shape), normal(rng, w_shape), rng.standard_normal(w_shape[0], np.float32)
+    x, w = arithmetic.normal(rng, x_shape), arithmetic.normal(rng, w_shape)
+    b = rng.standard_normal(w_shape[0], np.float32)
     shape = (x_shape[0], *oracles.output_size(x_shape[1:3], w_shape[1:3], **geometry), w_shape[0])
     before, after = (int(n) for n in rng.choice([0, 1, 4, 8], 2))
-    y = conv2d_to_channels(to, x, w, b, shape, before, after, **geometry)
+    y = conv2d_to_channels(to, x, w, b, shape, before, after, **geometry, **arithmetic.options)
     return y, oracles.conv2d(x, w, b, **geometry)
 
 
-def whole_vectors(rng, w_shape):
-    """With filters in multiples of 8."""
-    filters = rng.choice(CHANNELS) if w_shape[0] % 8 else w_shape[0]
+def whole_vectors(rng, w_shape, arithmetic):
+    """With filters in multiples of a vector."""
+    filters = rng.choice(VECTORS) * vector(arithmetic) if w_shape[0] % vector(arithmetic) else w_shape[0]
     return (int(filters), *w_shape[1:])
 
 
-def transposed(to, rng, x_shape, w_shape, geometry):
+def transposed(to, rng, x_shape, w_shape, geometry, arithmetic):
     """At stride 1."""
-    w_shape, geometry, size = whole_vectors(rng, w_shape), geometry | {"stride": (1, 1)}, x_shape[1:3]
-    y, w = (
-        normal(rng, (x_shape[0], *oracles.output_size(size, w_shape[1:3], **geometry), w_shape[0])),
-        normal(rng, w_shape),
-    )
-    x = ops.conv_transpose2d(to(y), to(w), **geometry, output_size=size)
+    w_shape, geometry = whole_vectors(rng, w_shape, arithmetic), geometry | {"stride": (1, 1)}
+    size = x_shape[1:3]
+    y = arithmetic.normal(rng, (x_shape[0], *oracles.output_size(size, w_shape[1:3], **geometry), w_shape[0]))
+    w = arithmetic.normal(rng, w_shape)
+    x = ops.conv_transpose2d(to(y), to(w), **geometry, output_size=size, **arithmetic.options)
     return x, oracles.conv_transpose2d(y, w, **geometry, output_size=size)
 
 
-def weight_gradient(to, rng, x_shape, w_shape, geometry):
-    w_shape = whole_vectors(rng, w_shape)
+def weight_gradient(to, rng, x_shape, w_shape, geometry, arithmetic=BF16):
+    w_shape = whole_vectors(rng, w_shape, arithmetic)
     out = oracles.output_size(x_shape[1:3], w_shape[1:3], **geometry)
-    x, dy = normal(rng, x_shape), normal(rng, (x_shape[0], *out, w_shape[0]))
+    x, dy = arithmetic.normal(rng, x_shape), arithmetic.normal(rng, (x_shape[0], *out, w_shape[0]))
     dw = ops.conv2d_weight_grad(to(x), to(dy), kernel_size=w_shape[1:3], **geometry)
     return dw, oracles.conv2d_weight_grad(x, dy, kernel_size=w_shape[1:3], **geometry)
 
 
-OPERATIONS = (forward, to_channels, transposed, weight_gradient)
+@dataclass(frozen=True)
+class Operation:
+    """What these kernels compute, in an arithmetic."""
+
+    compute: Callable
+    arithmetic: Arithmetic
+
+    def __str__(self):
+        return f"{self.compute.__name__} {self.arithmetic.name}"
+
+    def check(self, to, rng, *problem, what=""):
+        """The result, which must be near to that in float64."""
+        actual, expected = self.compute(to, rng, *problem, self.arithmetic)
+        assert_close(actual, expected, self.arithmetic.weight_grad_tolerance, what=what)
+        return actual
+
+
+OPERATIONS = [Operation(one, BF16) for one in (forward, to_channels, transposed, weight_gradient)]
+OPERATIONS += [Operation(one, TF32) for one in (forward, to_channels)]
 
 
 @pytest.mark.parametrize("number", range(60))
 @pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_random_shapes(kernels, force_plan, operation, tile, number):
     can_run(kernels)
     force_plan(with_tile(tile))
     rng = np.random.default_rng(number)
-    problem = random_problem(rng)
+    problem = random_problem(rng, operation.arithmetic)
     before = sum(launches().values()) if kernels.name == "emulated" else 0
-    actual, expected = operation(kernels.array, rng, *problem)
-    assert_close(actual, expected, WEIGHT_GRAD, what=problem)
+    operation.check(kernels.array, rng, *problem, what=problem)
     if kernels.name == "emulated":
         assert sum(launches().values()) == before + 1
 
 
-@pytest.mark.parametrize("c", [96, 128])
+@pytest.mark.parametrize("vectors", [12, 16])
 @pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("operation", OPERATIONS)
-def test_a_long_depth(kernels, force_plan, operation, tile, c):
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_a_long_depth(kernels, force_plan, operation, tile, vectors):
     """More k-tiles than stages, whole and split, with a ragged last split."""
     can_run(kernels)
+    c = vectors * vector(operation.arithmetic)
     problem = (3, 9, 11, c), (c + 8, 3, 3, c), {"stride": (1, 1), "padding": (1, 1)}
     for splits in (1, 2, 5):
         force_plan(lambda found, s=splits: next(((name, s) for name, _ in found if name == tile), None))
-        actual, expected = operation(kernels.array, np.random.default_rng(splits), *problem)
-        assert_close(actual, expected, WEIGHT_GRAD, what=splits)
+        operation.check(kernels.array, np.random.default_rng(splits), *problem, what=splits)
 
 
 @pytest.mark.parametrize("splits", [1, 7])
 @pytest.mark.parametrize("tile", TILES)
-@pytest.mark.parametrize("operation", OPERATIONS)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
 def test_more_tiles_than_multiprocessors(kernels, force_plan, multiprocessors, operation, tile, splits):
     """Blocks that take one after the other, of more k-tiles than stages or of one."""
     can_run(kernels)
     rows, cols = (int(side) for side in tile.split()[1].split("x"))
     tiles = -(-(3 * multiprocessors // 2 + 1) // splits)
     pixels, many = (tiles * rows - 5, 8) if rows > cols else (5, tiles * cols - 8)
-    channels, filters = (many, 64) if operation is transposed else (64, many)
-    if operation is weight_gradient:
+    channels, filters = (many, 64) if operation.compute is transposed else (64, many)
+    if operation.compute is weight_gradient:
         pixels, channels, filters = 7 * 64 - 5, 64, tiles * rows - 8
     problem = (1, pixels, 1, channels), (filters, 7, 1, channels), {"stride": (1, 1), "padding": (3, 3, 0, 0)}
     force_plan(lambda found: next(((name, splits) for name, _ in found if name == tile), None))
-    actual, expected = operation(kernels.array, np.random.default_rng(splits), *problem)
-    assert_close(actual, expected, WEIGHT_GRAD)
+    operation.check(kernels.array, np.random.default_rng(splits), *problem)
 
 
-@pytest.mark.parametrize(("c", "r", "s"), [(40, 2, 2), (96, 3, 1)])  # the second fills half a k-tile up
+@pytest.mark.parametrize(("vectors", "r", "s"), [(5, 2, 2), (12, 3, 1)])  # the second fills half a k-tile up
 @pytest.mark.parametrize("tile", TILES)
-def test_what_no_window_reaches_does_not_count(kernels, force_plan, tile, c, r, s):
+def test_what_no_window_reaches_does_not_count(kernels, force_plan, mma, tile, vectors, r, s):
     """Pixels between windows."""
     can_run(kernels)
     force_plan(with_tile(tile))
-    rng = np.random.default_rng(0)
-    x, w, stride = normal(rng, (2, 12, 13, c)), normal(rng, (20, r, s, c)), (r + 1, s + 1)
+    rng, c, stride = np.random.default_rng(0), vectors * vector(mma), (r + 1, s + 1)
+    x, w = mma.normal(rng, (2, 12, 13, c)), mma.normal(rng, (20, r, s, c))
     clean = x.copy()
     x[:, r :: r + 1], x[:, :, s :: s + 1] = np.inf, np.nan
-    y = ops.conv2d(kernels.array(x), kernels.array(w), stride=stride)
-    assert_close(y, oracles.conv2d(clean, w, stride=stride, padding=(0, 0)))
-    dy, options = normal(rng, (*y.shape[:3], 24)), {"kernel_size": (r, s), "stride": stride}
-    dw = ops.conv2d_weight_grad(kernels.array(x), kernels.array(dy), **options)
-    assert_close(dw, oracles.conv2d_weight_grad(clean, dy, **options, padding=(0, 0)), WEIGHT_GRAD)
+    y = ops.conv2d(kernels.array(x), kernels.array(w), stride=stride, **mma.options)
+    assert_close(y, oracles.conv2d(clean, w, stride=stride, padding=(0, 0)), mma.tolerance)
+    if mma is BF16:
+        dy, options = mma.normal(rng, (*y.shape[:3], 24)), {"kernel_size": (r, s), "stride": stride}
+        dw = ops.conv2d_weight_grad(kernels.array(x), kernels.array(dy), **options)
+        assert_close(dw, oracles.conv2d_weight_grad(clean, dy, **options, padding=(0, 0)), WEIGHT_GRAD)
+
+
+def rounded(x):
+    """To tf32: to nearest, ties to even."""
+    bits = x.view(np.uint32)
+    return ((bits + 0xFFF + (bits >> 13 & 1)) & 0xFFFFE000).view(np.float32)
+
+
+@pytest.mark.parametrize("tile", TILES)
+def test_tf32_rounds_its_factors_to_nearest(kernels, force_plan, tile):
+    """Tensor cores would cut them off: all products would be too small, by 7e-4 on average."""
+    can_run(kernels)
+    force_plan(with_tile(tile))
+    rng = np.random.default_rng(0)
+    x, w = TF32.normal(rng, (2, 9, 8, 36)), TF32.normal(rng, (24, 3, 3, 36))
+    y = ops.conv2d(kernels.array(x), kernels.array(w), padding=1, precision="tf32")
+    assert_close(y, oracles.conv2d(rounded(x), rounded(w), stride=(1, 1), padding=(1, 1)), WEIGHT_GRAD)
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -189,19 +234,17 @@ def test_a_gradient_that_is_not_aligned(kernels, force_plan, tile):
 
 
 @pytest.mark.parametrize("tile", TILES)
-def test_the_same_bits_in_every_order(kernels, force_plan, tile):
+@pytest.mark.parametrize("operation", OPERATIONS, ids=str)
+def test_the_same_bits_in_every_order(kernels, force_plan, operation, tile):
     can_run(kernels)
     force_plan(with_tile(tile))
-    rng = np.random.default_rng(0)
-    x, w = (kernels.array(normal(rng, shape)) for shape in ((1, 9, 8, 96), (40, 3, 3, 96)))
-    y = kernels.array(normal(rng, (1, 9, 8, 40)))
-    forward, back, weights = set(), set(), set()
+    c = 12 * vector(operation.arithmetic)
+    problem = (1, 9, 8, c), (40, 3, 3, c), {"stride": (1, 1), "padding": (1, 1)}
+    results = set()
     for _ in kernels.orders():
-        forward.add(kernels.numpy(ops.conv2d(x, w, stride=1, padding=1)).tobytes())
-        back.add(kernels.numpy(ops.conv_transpose2d(y, w, stride=1, padding=1, output_size=(9, 8))).tobytes())
-        dw = ops.conv2d_weight_grad(x, y, kernel_size=3, stride=1, padding=1)
-        weights.add(kernels.numpy(dw).tobytes())
-    assert len(forward) == len(back) == len(weights) == 1
+        result = operation.check(kernels.array, np.random.default_rng(0), *problem)
+        results.add(np.ascontiguousarray(kernels.numpy(result)).tobytes())
+    assert len(results) == 1
 
 
 # ---- The choice ------------------------------------------------------------------------------------------------------
@@ -219,6 +262,8 @@ def candidates(operation="conv2d", precision="bf16", x=(2, 300, 300, 64), w=(64,
 
 def test_they_are_candidates():
     assert candidates() >= set(TILES)
+    assert candidates(precision="tf32") >= set(TILES)
+    assert candidates(precision="tf32", x=(2, 30, 30, 68), w=(3, 3, 3, 68), stride=(8, 8)) >= set(TILES)
     assert candidates("conv_transpose2d") >= set(TILES)
     assert candidates("conv_transpose2d", w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
     assert candidates("conv2d_weight_grad") >= set(TILES)
@@ -234,7 +279,10 @@ def test_they_are_candidates():
     "problem",
     [
         {"precision": "fp32"},
-        {"precision": "tf32"},
+        {"precision": "tf32", "x": (2, 30, 30, 66), "w": (64, 3, 3, 66)},
+        {"precision": "tf32", "stride": (9, 1)},
+        {"precision": "tf32", "padding": (1, 129)},
+        {"precision": "tf32", "dilation": (2, 1)},
         {"x": (2, 30, 30, 68), "w": (64, 3, 3, 68)},
         {"stride": (9, 1)},
         {"stride": (1, 9)},
@@ -273,18 +321,20 @@ from zfcuda import backends, ops
 x, w = np.ones((1, 6, 6, 64), ml_dtypes.bfloat16), np.ones((8, 3, 3, 64), ml_dtypes.bfloat16)
 module = backends.get("emulated").module
 if PLAN:
-    for operation in ("conv2d", "conv2d_weight_grad"):
-        module.set_plan(operation, "bf16", module.ConvShape(x.shape, w.shape, (1, 1), (1, 1)), None, "tma 128x128", 1)
+    for operation, precision in (("conv2d", "bf16"), ("conv2d_weight_grad", "bf16"), ("conv2d", "tf32")):
+        shape = module.ConvShape(x.shape, w.shape, (1, 1), (1, 1))
+        module.set_plan(operation, precision, shape, None, "tma 128x128", 1)
 with backends.use("emulated"):
     y = ops.conv2d(x, w, stride=1, padding=1)
     ops.conv2d_weight_grad(x, y, kernel_size=3, stride=1, padding=1)
+    ops.conv2d(x.astype(np.float32), w.astype(np.float32), stride=1, padding=1, precision="tf32")
 print(sum(n for name, n in module.debug.variants().items() if "TmaTile" in name))
 """
 
 
 @pytest.mark.parametrize(
     ("kernels", "plan", "expected"),
-    [(None, False, 0), (None, True, 2), ("mma", False, 0), ("mma", True, 0), ("wgmma", False, 2), ("wgmma", True, 2)],
+    [(None, False, 0), (None, True, 3), ("mma", False, 0), ("mma", True, 0), ("wgmma", False, 3), ("wgmma", True, 3)],
 )
 def test_the_environment_chooses(kernels, plan, expected):
     if reason := backends.status()["emulated"]:

@@ -386,6 +386,8 @@ std::vector<Case> cases() {
         make_tensor<tensor_load<8, Swizzle::k32>, Plane::kWords, 8 * 20>("tensor_load_32"),
         make_tensor<tensor_load<16, Swizzle::k64>, Plane::kWords, 16 * 20>("tensor_load_64"),
         make_tensor<tensor_load<32, Swizzle::k128>, Plane::kWords, 32 * 20>("tensor_load_128"),
+        make_tensor<tensor_load<32, Swizzle::k128, simt::TensorType::kTf32>, Plane::kWords,
+                    32 * 20>("tensor_load_tf32_128"),
         make_tensor<tensor_steps, kPlaceWords + 6 * 8 * 40, 3 * 4 * 8>("tensor_steps"),
         make_tensor<tensor_im2col, Im2col::kWords, Im2col::kPixels * Im2col::kChannels>(
             "tensor_im2col"),
@@ -405,6 +407,8 @@ std::vector<Case> cases() {
         make_wgmma<false, 96, kR, kMN>("wgmma_bf16_96_r_mn"),
         make_wgmma<true, 64, kK, kK>("wgmma_tf32_64_k_k"),
         make_wgmma<true, 128, kK, kK>("wgmma_tf32_128_k_k"),
+        make_wgmma<true, 192, kK, kK>("wgmma_tf32_192_k_k"),
+        make_wgmma<true, 256, kK, kK>("wgmma_tf32_256_k_k"),
         make_wgmma<true, 256, kR, kK>("wgmma_tf32_256_r_k"),
         make<ldmatrix_kernel<false>, 5 * kLanes, 4 * kLanes>("ldmatrix"),
         make<ldmatrix_kernel<true>, 5 * kLanes, 4 * kLanes>("ldmatrix_trans"),

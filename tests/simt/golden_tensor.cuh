@@ -44,9 +44,9 @@ __global__ void tensor_load_kernel(const __grid_constant__ simt::TensorMap map, 
         out[i] = box[i];
 }
 
-template <int BoxWords, simt::Swizzle S>
+template <int BoxWords, simt::Swizzle S, simt::TensorType Type = simt::TensorType::kFloat>
 void tensor_load(const Word* in, Word* out) {
-    const simt::TensorMap map = simt::tiled_map({simt::TensorType::kFloat,
+    const simt::TensorMap map = simt::tiled_map({Type,
                                                  in + kPlaceWords,
                                                  2,
                                                  {Plane::kWidth - 1, Plane::kRows},

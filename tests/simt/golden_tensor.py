@@ -29,9 +29,16 @@ def swizzled(rows):
     return result.ravel()
 
 
+def to_tf32(x):
+    """To nearest; not of ties, which GPUs before sm_90 round in another way."""
+    return np.where(np.isnan(x), 0x7FFFFFFF, (x.view(np.uint32) + 0x1000) & 0xFFFFE000)
+
+
 def tensor_load(name, words):
     width = {"none": 20, "32": 8, "64": 16, "128": 32}[name.split("_")[-1]]
     array = words[PLACE:].reshape(40, 48)[:, :47]
+    if "tf32" in name:
+        array = to_tf32(array.view(np.float32)).astype(np.uint32)
     corner = coordinate(words[1], 40), coordinate(words[0], 48)
     box = boxes_of(array, corner, (20, width), (1, 1))
     return box.ravel() if name.endswith("none") else swizzled(box)
@@ -79,6 +86,7 @@ MODELS = {
     "tensor_load_32": tensor_load,
     "tensor_load_64": tensor_load,
     "tensor_load_128": tensor_load,
+    "tensor_load_tf32_128": tensor_load,
     "tensor_steps": tensor_steps,
     "tensor_im2col": tensor_im2col,
     "tensor_store": tensor_store,

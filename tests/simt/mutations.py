@@ -64,6 +64,7 @@ CALLS = {
         (3, "!({})", "not"),
     ],
 }
+CALLS["wgmma_tf32"] = CALLS["wgmma_bf16"]
 CALL = re.compile(rf"\b(?:simt::)?({'|'.join(CALLS)})(?:<[^;()]*>)?\(")
 CONDITION = re.compile(r"\bif \(")
 
@@ -193,7 +194,7 @@ def mutants_of_file(path: Path, name: str) -> list[Mutant]:
             for number, replacement, meaning in CALLS[call[1]]:
                 start, stop = arguments[min(number, len(arguments) - 1)]
                 was = text[start:stop]
-                in_registers = call[1] == "wgmma_bf16" and number == 1 and was.isidentifier()
+                in_registers = call[1].startswith("wgmma") and number == 1 and was.isidentifier()
                 if number < len(arguments) and not in_registers:
                     other = f"(mutant::is(@) ? ({replacement.format(was)}) : ({was}))"
                     add("call", f"`{call[1]}`, `{was}`: {meaning}", start, [(0, stop - start, other)])

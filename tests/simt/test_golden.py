@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.simt import golden_tensor
+from tests.simt.golden_tensor import to_tf32
 
 LANES = np.arange(32)
 GROUP, QUAD = LANES // 4, LANES % 4
@@ -48,11 +49,6 @@ def to_fp16(x):
         return np.where(np.isnan(x), 0x7FFF, x.astype(np.float16).view(np.uint16)).astype(np.uint16)
 
 
-def to_tf32(x):
-    """To nearest; not of ties, which GPUs before sm_90 round in another way."""
-    return np.where(np.isnan(x), 0x7FFFFFFF, (x.view(np.uint32) + 0x1000) & 0xFFFFE000)
-
-
 # ---- Products of warpgroups, in the PTX manual's words: CuTe layouts of the operands ----------------
 
 
@@ -68,6 +64,8 @@ WGMMA = [
     "wgmma_bf16_96_r_mn",
     "wgmma_tf32_64_k_k",
     "wgmma_tf32_128_k_k",
+    "wgmma_tf32_192_k_k",
+    "wgmma_tf32_256_k_k",
     "wgmma_tf32_256_r_k",
 ]
 OPERAND_BYTES = 4 * 4096
@@ -193,8 +191,12 @@ def inputs(name, count, rng):
         words[:32] = np.where(rng.random(32) < 0.2, words[32:] ^ (rng.random(32) < 0.5) * np.uint32(2**31), words[:32])
     elif name in ("to_tf32", "fp16", "bf16", "integers"):
         words[:32] = random_floats(rng, 32)
-        if name == "to_tf32":
-            words = np.where(words & 0x1FFF == 0x1000, words + 1, words)
+    elif name == "tensor_load_tf32_128":  # not the smallest numbers, which the copy might take for zero
+        special = rng.choice([np.inf, -np.inf, np.nan, 0], count)
+        values = np.where(rng.random(count) < 0.1, special, rng.standard_normal(count)).astype(np.float32)
+        words[golden_tensor.PLACE :] = values.view(np.uint32)[golden_tensor.PLACE :]
+    if "tf32" in name:
+        words = np.where(words & 0x1FFF == 0x1000, words + 1, words)
     if name.startswith("mma"):
         words[6 * 32 :] = rng.standard_normal(4 * 32, np.float32).view(np.uint32)
     return words
@@ -419,7 +421,7 @@ def check(name, words, actual, expected):
         np.testing.assert_array_equal(got, want)
         np.testing.assert_array_equal(np.signbit(got)[got == 0], np.signbit(want)[got == 0])
         np.testing.assert_allclose(got_root, want_root, rtol=2**-22)
-    elif name == "to_tf32":  # 13 bits count for nothing
+    elif name in ("to_tf32", "tensor_load_tf32_128"):  # 13 bits count for nothing
         got, want = (np.where(np.isnan(w.view(np.float32)), 0x7FFFFFFF, w) & 0xFFFFE000 for w in (actual, expected))
         np.testing.assert_array_equal(got, want)
     else:

@@ -1,6 +1,7 @@
 // Convolution, forward as in fprop.cuh and, at stride 1, transposed as in dgrad.cuh, on Hopper's own
-// main loop (tma.cuh): the product of windows (rows) with filters over the depth R*S*C or R*S*K; in
-// bfloat16, of dense filters and channels in multiples of 8, transposed also of filters.
+// main loop (tma.cuh): the product of windows (rows) with filters over the depth R*S*C or R*S*K; of
+// dense filters; in bfloat16, of channels in multiples of 8, transposed also of filters; in tf32
+// forward, of channels in multiples of 4.
 //
 //   forward      windows of x, filters w[k, r, s, c]: one a column
 //   transposed   windows of y, (h + pad - (R - 1)) ..., w[k, R - 1 - r, S - 1 - s, c]: one c a column

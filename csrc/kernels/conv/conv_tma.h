@@ -5,7 +5,8 @@
 
 namespace zfcuda::conv {
 
-// `shape` is one that can_use_tma (tma_windows.h). Defined in conv_tma_sm90a.cu.
+// `shape` is one that can_use_tma (tma_windows.h). Defined in conv_tma_sm90a.cu and
+// conv_tma_tf32_sm90a.cu.
 template <class Tile, class T>
 void launch_fprop_tma(const ConvShape& shape, const T* x, const T* w, const Launch<T>& launch);
 template <class Tile, class T>

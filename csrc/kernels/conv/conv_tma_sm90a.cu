@@ -1,4 +1,5 @@
-// The kernels of conv_tma.cuh, which only compute capability 9.0 has; compiled for it alone.
+// The kernels of conv_tma.cuh in bfloat16, which only compute capability 9.0 has; compiled for it
+// alone.
 #include "conv_tma.cuh"
 
 namespace zfcuda::conv {

@@ -111,7 +111,9 @@ using WithTma = typename WithTiles<Lists, Tma192x256<Math>, Tma256x192<Math>, Tm
                                    Tma256x128<Math>, Tma128x128<Math>>::type;
 
 template <>
-struct Tiles<Tf32> : TensorTiles<Tf32> {};
+struct Tiles<Tf32> : TensorTiles<Tf32> {
+    using Fprop = WithTma<Tf32, TensorTiles::Fprop>;
+};
 template <>
 struct Tiles<Bf16> : TensorTiles<Bf16> {
     using Fprop = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Fprop>>;
