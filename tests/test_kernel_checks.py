@@ -120,7 +120,13 @@ def test_kernels_are_right(backend, name):
 
 @pytest.mark.parametrize(
     ("operation", "precision"),
-    [("conv2d", "bf16"), ("conv_transpose2d", "bf16"), ("conv2d_weight_grad", "bf16"), ("conv2d", "tf32")],
+    [
+        ("conv2d", "bf16"),
+        ("conv_transpose2d", "bf16"),
+        ("conv2d_weight_grad", "bf16"),
+        ("conv2d", "tf32"),
+        ("conv_transpose2d", "tf32"),
+    ],
 )
 def test_both_lengths_of_lines_are_checked(backend, operation, precision):
     """Of what the tensor memory accelerator copies: kernels of their own, of which a shape has the one or the other."""

@@ -110,7 +110,7 @@ class Operation:
 
 
 OPERATIONS = [Operation(one, BF16) for one in (forward, to_channels, transposed, weight_gradient)]
-OPERATIONS += [Operation(one, TF32) for one in (forward, to_channels)]
+OPERATIONS += [Operation(one, TF32) for one in (forward, to_channels, transposed)]
 
 
 @pytest.mark.parametrize("number", range(60))
@@ -189,7 +189,43 @@ def test_tf32_rounds_its_factors_to_nearest(kernels, force_plan, tile):
     rng = np.random.default_rng(0)
     x, w = TF32.normal(rng, (2, 9, 8, 36)), TF32.normal(rng, (24, 3, 3, 36))
     y = ops.conv2d(kernels.array(x), kernels.array(w), padding=1, precision="tf32")
-    assert_close(y, oracles.conv2d(rounded(x), rounded(w), stride=(1, 1), padding=(1, 1)), WEIGHT_GRAD)
+    geometry = {"stride": (1, 1), "padding": (1, 1)}
+    assert_close(y, oracles.conv2d(rounded(x), rounded(w), **geometry), WEIGHT_GRAD)
+    y = TF32.normal(rng, y.shape)
+    x = ops.conv_transpose2d(kernels.array(y), kernels.array(w), **geometry, output_size=(9, 8), precision="tf32")
+    assert_close(x, oracles.conv_transpose2d(rounded(y), rounded(w), **geometry, output_size=(9, 8)), WEIGHT_GRAD)
+
+
+@pytest.mark.parametrize("k", [4, 32, 36, 68])
+@pytest.mark.parametrize("c", [4, 32, 36, 68])
+def test_filters_are_turned_square_by_square(kernels, force_plan, c, k):
+    """Of a transposed convolution in tf32."""
+    can_run(kernels)
+    force_plan(with_tile("tma 128x128"))
+    problem = (2, 6, 5, c), (k, 2, 3, c), {"stride": (1, 1), "padding": (1, 0)}
+    Operation(transposed, TF32).check(kernels.array, np.random.default_rng(0), *problem)
+
+
+@pytest.mark.parametrize("skewed", ["y", "w", "x"])
+def test_arrays_that_are_not_aligned(kernels, force_plan, skewed):
+    """Of y and w by another kernel, which leaves the plan's room for turned filters empty."""
+    can_run(kernels)
+    force_plan(with_tile("tma 128x128"))
+    rng = np.random.default_rng(0)
+    shapes = {"y": (2, 6, 5, 16), "w": (16, 3, 3, 8), "x": (2, 6, 5, 8)}
+
+    def place(name, values):
+        memory = kernels.array(np.empty(values.size + 1, np.float32))
+        array = memory[1:].reshape(values.shape) if name == skewed else memory[:-1].reshape(values.shape)
+        array[...] = kernels.array(values)
+        return array
+
+    values = {name: TF32.normal(rng, shape) for name, shape in shapes.items()}
+    y, w, x = (place(name, values[name]) for name in shapes)
+    geometry = {"stride": (1, 1), "padding": (1, 1)}
+    ops.conv_transpose2d(y, w, **geometry, output_size=(6, 5), out=x, precision="tf32")
+    expected = oracles.conv_transpose2d(values["y"], values["w"], **geometry, output_size=(6, 5))
+    assert_close(x, expected, TF32.tolerance)
 
 
 @pytest.mark.parametrize("tile", TILES)
@@ -265,6 +301,8 @@ def test_they_are_candidates():
     assert candidates(precision="tf32") >= set(TILES)
     assert candidates(precision="tf32", x=(2, 30, 30, 68), w=(3, 3, 3, 68), stride=(8, 8)) >= set(TILES)
     assert candidates("conv_transpose2d") >= set(TILES)
+    assert candidates("conv_transpose2d", "tf32") >= set(TILES)
+    assert candidates("conv_transpose2d", "tf32", x=(2, 30, 30, 68), w=(4, 3, 3, 68)) >= set(TILES)
     assert candidates("conv_transpose2d", w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
     assert candidates("conv2d_weight_grad") >= set(TILES)
     assert candidates("conv2d_weight_grad", stride=(8, 8)) >= set(TILES)
@@ -297,7 +335,9 @@ def test_they_are_candidates():
         {"groups": 2, "w": (64, 3, 3, 32)},
         {"operation": "conv_transpose2d", "stride": (2, 1)},
         {"operation": "conv_transpose2d", "stride": (1, 2)},
-        {"operation": "conv_transpose2d", "precision": "tf32"},
+        {"operation": "conv_transpose2d", "precision": "tf32", "stride": (2, 1)},
+        {"operation": "conv_transpose2d", "precision": "tf32", "w": (66, 3, 3, 64)},
+        {"operation": "conv_transpose2d", "precision": "tf32", "x": (2, 30, 30, 66), "w": (64, 3, 3, 66)},
         {"operation": "conv_transpose2d", "w": (68, 3, 3, 64)},
         {"operation": "conv_transpose2d", "padding": (0, 0), "w": (64, 130, 1, 64)},
         {"operation": "conv_transpose2d", "padding": (1, 129), "w": (64, 1, 3, 64)},
@@ -321,20 +361,23 @@ from zfcuda import backends, ops
 x, w = np.ones((1, 6, 6, 64), ml_dtypes.bfloat16), np.ones((8, 3, 3, 64), ml_dtypes.bfloat16)
 module = backends.get("emulated").module
 if PLAN:
-    for operation, precision in (("conv2d", "bf16"), ("conv2d_weight_grad", "bf16"), ("conv2d", "tf32")):
-        shape = module.ConvShape(x.shape, w.shape, (1, 1), (1, 1))
-        module.set_plan(operation, precision, shape, None, "tma 128x128", 1)
+    shape = module.ConvShape(x.shape, w.shape, (1, 1), (1, 1))
+    for precision, other in (("bf16", "conv2d_weight_grad"), ("tf32", "conv_transpose2d")):
+        for operation in ("conv2d", other):
+            module.set_plan(operation, precision, shape, None, "tma 128x128", 1)
 with backends.use("emulated"):
     y = ops.conv2d(x, w, stride=1, padding=1)
     ops.conv2d_weight_grad(x, y, kernel_size=3, stride=1, padding=1)
-    ops.conv2d(x.astype(np.float32), w.astype(np.float32), stride=1, padding=1, precision="tf32")
+    x, w = x.astype(np.float32), w.astype(np.float32)
+    y = ops.conv2d(x, w, stride=1, padding=1, precision="tf32")
+    ops.conv_transpose2d(y, w, stride=1, padding=1, output_size=6, precision="tf32")
 print(sum(n for name, n in module.debug.variants().items() if "TmaTile" in name))
 """
 
 
 @pytest.mark.parametrize(
     ("kernels", "plan", "expected"),
-    [(None, False, 0), (None, True, 3), ("mma", False, 0), ("mma", True, 0), ("wgmma", False, 3), ("wgmma", True, 3)],
+    [(None, False, 0), (None, True, 4), ("mma", False, 0), ("mma", True, 0), ("wgmma", False, 4), ("wgmma", True, 4)],
 )
 def test_the_environment_chooses(kernels, plan, expected):
     if reason := backends.status()["emulated"]:

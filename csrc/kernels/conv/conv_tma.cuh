@@ -1,14 +1,20 @@
 // Convolution, forward as in fprop.cuh and, at stride 1, transposed as in dgrad.cuh, on Hopper's own
 // main loop (tma.cuh): the product of windows (rows) with filters over the depth R*S*C or R*S*K; of
-// dense filters; in bfloat16, of channels in multiples of 8, transposed also of filters; in tf32
-// forward, of channels in multiples of 4.
+// dense filters; of channels in multiples of 8, transposed also of filters, in bfloat16, and of 4 in
+// tf32.
 //
 //   forward      windows of x, filters w[k, r, s, c]: one a column
 //   transposed   windows of y, (h + pad - (R - 1)) ..., w[k, R - 1 - r, S - 1 - s, c]: one c a column
 //
+// In tf32 tensor cores want operands K-major, which filters are forward alone. Transposed, a kernel
+// turns them first, and the product is then one with filters as they lie: that of the forward kernels.
+//
 // The depth is cut tap by tap (tma_windows.h); filters are copied in boxes of one tap. Bound: that
 // of tma.cuh; what is filled up with zeros is multiplied, too.
 #pragma once
+
+#include <cstddef>
+#include <type_traits>
 
 #include "conv_tma.h"
 #include "epilogue.cuh"
@@ -55,7 +61,7 @@ struct FpropFilters {
     }
 };
 
-// Transposed: the depth is the slower index, and taps come last first.
+// Transposed, in bfloat16: the depth is the slower index, and taps come last first.
 template <class Tile, int Line>
 struct DgradFilters {
     using Layout = TmaMNMajor<Tile::kCols, kSwizzleBytes>;
@@ -163,11 +169,59 @@ void launch_fprop_tma(const ConvShape& shape, const T* x, const T* w, const Laun
                                         launch);
 }
 
+// ---- Filters, turned ----------------------------------------------------------------------------
+
+constexpr int kTurnThreads = 256, kTurnSide = 32;  // of a square of filters and channels
+
+// turned[c, taps - 1 - tap, k] = w[k, tap, c]: a block turns a square of one tap. Bound: w is read and
+// written once.
+template <class T>
+__global__ void __launch_bounds__(kTurnThreads)
+    turn_filters_kernel(FilterSizes sizes, const T* w, T* turned) {
+    constexpr int kRows = kTurnThreads / kTurnSide, kPitch = kTurnSide + 1;
+    SIMT_SHARED(T, square, kTurnSide * kPitch);
+    const int squares_c = divide_up(sizes.c, kTurnSide), squares_k = divide_up(sizes.k, kTurnSide);
+    const int number = static_cast<int>(blockIdx.x), row = number / squares_c;
+    const int tap = row / squares_k;
+    const int first_c = (number - row * squares_c) * kTurnSide;
+    const int first_k = (row - tap * squares_k) * kTurnSide;
+    const int fast = threadIdx.x % kTurnSide, slow = threadIdx.x / kTurnSide;
+#pragma unroll
+    for (int i = 0; i < kTurnSide; i += kRows) {
+        const int k = first_k + slow + i, c = first_c + fast;
+        if (k < sizes.k && c < sizes.c)
+            square[(slow + i) * kPitch + fast] =
+                w[(static_cast<std::size_t>(k) * sizes.taps + tap) * sizes.c + c];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < kTurnSide; i += kRows) {
+        const int c = first_c + slow + i, k = first_k + fast;
+        if (c < sizes.c && k < sizes.k)
+            turned[(static_cast<std::size_t>(c) * sizes.taps + (sizes.taps - 1 - tap)) * sizes.k +
+                   k] = square[fast * kPitch + slow + i];
+    }
+}
+
+template <class T>
+void turn_filters(const FilterSizes& sizes, const T* w, T* turned, Stream stream) {
+    const int squares = divide_up(sizes.c, kTurnSide) * divide_up(sizes.k, kTurnSide) * sizes.taps;
+    simt::launch<turn_filters_kernel<T>>(dim3(squares), dim3(kTurnThreads), 0, stream, sizes, w,
+                                         turned);
+}
+
 template <class Tile, class T>
-void launch_dgrad_tma(const ConvShape& shape, const T* y, const T* w, const Launch<T>& launch) {
-    launch_conv_tma<DgradFilters, Tile>(dgrad_windows(shape, Tile::kDepth),
-                                        {shape.k, shape.r * shape.s, shape.c}, shape.c, y, w,
-                                        launch);
+void launch_dgrad_tma(const ConvShape& shape, const T* y, const T* w, T* turned,
+                      const Launch<T>& launch) {
+    const TmaWindows windows = dgrad_windows(shape, Tile::kDepth);
+    const FilterSizes sizes{shape.k, shape.r * shape.s, shape.c};
+    if constexpr (std::is_same_v<T, float>) {
+        turn_filters(sizes, w, turned, launch.stream);
+        launch_conv_tma<FpropFilters, Tile, T>(windows, {sizes.c, sizes.taps, sizes.k}, shape.c, y,
+                                               turned, launch);
+    } else {
+        launch_conv_tma<DgradFilters, Tile>(windows, sizes, shape.c, y, w, launch);
+    }
 }
 
 }  // namespace zfcuda::conv

@@ -9,7 +9,9 @@ namespace zfcuda::conv {
 // conv_tma_tf32_sm90a.cu.
 template <class Tile, class T>
 void launch_fprop_tma(const ConvShape& shape, const T* x, const T* w, const Launch<T>& launch);
+// In tf32, `turned` has room for w.
 template <class Tile, class T>
-void launch_dgrad_tma(const ConvShape& shape, const T* y, const T* w, const Launch<T>& launch);
+void launch_dgrad_tma(const ConvShape& shape, const T* y, const T* w, T* turned,
+                      const Launch<T>& launch);
 
 }  // namespace zfcuda::conv

@@ -113,6 +113,7 @@ using WithTma = typename WithTiles<Lists, Tma192x256<Math>, Tma256x192<Math>, Tm
 template <>
 struct Tiles<Tf32> : TensorTiles<Tf32> {
     using Fprop = WithTma<Tf32, TensorTiles::Fprop>;
+    using Dgrad = WithTma<Tf32, TensorTiles::Dgrad>;
 };
 template <>
 struct Tiles<Bf16> : TensorTiles<Bf16> {

@@ -65,14 +65,15 @@ inline bool windows_are_depth(const Problem& problem) {
 }
 
 // Whether a problem, whose arrays are aligned to 16 bytes, is within the limits of the accelerator
-// and of the kernels: in bfloat16 (conv_tma.cuh, wgrad_tma.cuh) and, forward, in tf32 (conv_tma.cuh).
+// and of the kernels: conv_tma.cuh and, in bfloat16 alone, wgrad_tma.cuh.
 inline bool can_use_tma(const Problem& problem) {
     const ConvShape& s = problem.conv;
     const bool is_fprop = problem.operation == Operation::kConv2d;
     const bool is_dgrad = problem.operation == Operation::kConvTranspose2d;
     const bool is_bf16 = problem.precision == Precision::kBf16;
     if (!is_fprop && !is_dgrad && problem.operation != Operation::kConv2dWeightGrad) return false;
-    if (!is_bf16 && (problem.precision != Precision::kTf32 || !is_fprop)) return false;
+    const bool is_tf32 = problem.precision == Precision::kTf32 && (is_fprop || is_dgrad);
+    if (!is_bf16 && !is_tf32) return false;
     const int vector = is_bf16 ? 8 : 4;
     if (!s.is_dense() || s.c % vector != 0 || (!is_fprop && s.k % vector != 0)) return false;
     if (is_dgrad && (s.stride_h != 1 || s.stride_w != 1)) return false;
