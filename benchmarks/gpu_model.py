@@ -149,6 +149,11 @@ class Kernel:
         return tiles * (k_tiles * self.bound(gpu, *filled)[1] + around)
 
     @property
+    def turns_filters(self) -> bool:
+        """Whether another kernel turns them first."""
+        return False
+
+    @property
     def copies_a(self) -> bool:
         """Whether operand A lies in memory as it is used."""
         return not self.operation.startswith("unpool")
@@ -244,11 +249,22 @@ class TmaKernel(Kernel):
         found = re.match(pattern, name.replace(" >", ">"))
         if not found or code.loop is None or (tile := Tile.parse(found[2])) is None:
             return None
-        return cls(code, found[1], (found[4] or "wgrad").lower(), tile, 8, 8, True, int(found[3]))
+        vector = 16 // tile.element
+        return cls(code, found[1], (found[4] or "wgrad").lower(), tile, vector, vector, True, int(found[3]))
 
     @property
     def name(self) -> str:
         return f"{self.operation} {self.tile.precision} {self.tile.name}, lines of {self.line} B"
+
+    @property
+    def transposed(self) -> TmaKernel | None:
+        """The data gradient that it computes, too: in tf32, from turned filters."""
+        serves_both = self.operation == "fprop" and self.tile.precision == "tf32"
+        return dataclasses.replace(self, operation="dgrad") if serves_both else None
+
+    @property
+    def turns_filters(self) -> bool:
+        return self.operation == "dgrad" and self.tile.precision == "tf32"
 
     @property
     def dynamic_shared(self) -> int:
@@ -404,4 +420,5 @@ def kernels(codes: Sequence[gpu_sass.Code], names: Sequence[str]) -> list[Kernel
     """The products among them, whose plain names these are."""
     kinds = (Kernel, TmaKernel, PatchKernel, ImageKernel)
     found = [kind.parse(code, name) for code, name in zip(codes, names, strict=True) for kind in kinds]
+    found += [one.transposed for one in found if isinstance(one, TmaKernel)]
     return sorted((one for one in found if one), key=lambda one: (one.operation, one.name))

@@ -67,7 +67,8 @@ def _pass(moved: float, gpu: Gpu) -> Step:
 
 
 def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None = None) -> Step:
-    """A product, and the sum over its splits. `y_bytes`: of what stands for the map y, where that is not there."""
+    """A product, the sum over its splits, and what turns filters for it. `y_bytes`: of what stands for the map y, where
+    that is not there."""
     tile = plan.kernel.tile
     x, y, w = array_sizes(conv)
     w_bytes = w * (4 if operation.endswith("wgrad") else tile.element)
@@ -80,8 +81,9 @@ def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None =
     computed = plan.kernel.work(gpu, sum(waves), k_tiles, prologue, filled) / gpu.hertz
     size = {"dgrad": x, "wgrad": w}.get(operation.split()[-1], y)
     summed = 4 * (plan.splits + 1) * size * plan.share / (gpu.l2 * gpu.sms * gpu.hertz)
+    turned = _pass(2 * w_bytes * plan.kernel.turns_filters, gpu).seconds
     bound = plan.kernel.bound(gpu, *filled)[0] if computed >= moved else "memory"
-    return Step(max(computed, moved) + summed, bound, plan, sum(blocks for blocks, _ in work))
+    return Step(max(computed, moved) + summed + turned, bound, plan, sum(blocks for blocks, _ in work))
 
 
 def _filled(kernel: Kernel, wanted: Product) -> tuple[float, float]:

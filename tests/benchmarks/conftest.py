@@ -17,9 +17,9 @@ def record():
 @pytest.fixture(scope="session")
 def recorded(record):
     """The kernels of the record, their main loops as counted then."""
-    codes = []
-    for one in record["kernels"]:
-        tile = gpu_tile.Tile.parse(one["template"].partition("<")[2])
+    codes, templates = [], {one["template"]: one for one in record["kernels"]}  # one may serve two directions
+    for template, one in templates.items():
+        tile = gpu_tile.Tile.parse(template.partition("<")[2])
         # Of the loop over taps: a patch's k-tile is recorded with as many columns of them.
         turns = max(1, tile.tap_rows)
         pipes = {pipe: one["pipes"].get(pipe, 0) // turns for pipe in gpu_sass.PIPES}
@@ -27,7 +27,7 @@ def recorded(record):
         turn = gpu_sass.Counts(pipes, 0, turns * tile.multiply_adds // tile.warps)
         loop = gpu_sass.MainLoop(nothing, turn, (nothing,) * 2 if tile.tap_rows else ())
         codes.append(gpu_sass.Code(one["name"], one["registers"], 0, 0, 0, loop, nothing))
-    kernels = gpu_model.kernels(codes, [one["template"] + "(" for one in record["kernels"]])
+    kernels = gpu_model.kernels(codes, [template + "(" for template in templates])
     assert [kernel.name for kernel in kernels] == [one["name"] for one in record["kernels"]]
     return kernels
 

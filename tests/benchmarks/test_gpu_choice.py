@@ -47,15 +47,16 @@ def test_plans_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch
             assert (plan.kernel.tile.name, plan.splits) == expected, (MIRRORS, conv, operation)
 
 
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
 @pytest.mark.parametrize(
     ("operation", "of"), [("fprop", "conv2d"), ("dgrad", "conv_transpose2d"), ("wgrad", "conv2d_weight_grad")]
 )
-def test_splits_of_tma_are_those_of_the_kernels(emulated, recorded, operation, of):
+def test_splits_of_tma_are_those_of_the_kernels(emulated, recorded, operation, of, precision):
     kernels = [kernel for kernel in recorded if kernel.tile.is_tma]
     for case in CONVS:
         conv = case.with_batch(128).as_conv()
-        wanted, expected = gpu_choice.product(conv, operation, "bf16"), {}
-        for name, splits in emulated.plan_candidates(of, "bf16", shape_of(emulated, conv), None):
+        wanted, expected = gpu_choice.product(conv, operation, precision), {}
+        for name, splits in emulated.plan_candidates(of, precision, shape_of(emulated, conv), None):
             if name.startswith("tma"):
                 expected.setdefault(name, splits)
         plans = [gpu_choice.plan_tile(kernel, wanted, H200) for kernel in gpu_choice.candidates(kernels, wanted)]

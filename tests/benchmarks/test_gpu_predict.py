@@ -1,5 +1,6 @@
 """benchmarks/gpu_predict.py: what layers take at least."""
 
+import dataclasses
 import math
 
 import cases
@@ -44,3 +45,14 @@ def test_a_block_that_is_not_fused(untuned):
     assert whole.kernels == conv.kernels
     pooled = 128 * 13 * 13 * 256
     assert whole.ms - conv.ms == pytest.approx(1e3 * (2 * 128 * 26 * 26 * 256 + 3 * pooled) / 4.3e12)
+
+
+def test_filters_that_are_turned_first(recorded):
+    """A data gradient at stride 1 is a forward convolution; in tf32, of filters that another kernel writes."""
+    tma = [kernel for kernel in recorded if kernel.tile.is_tma]
+    (conv,) = (one.with_batch(128) for one in cases.CASES if (one.family, one.layer) == ("zfnet", "conv3"))
+    mirrored = dataclasses.replace(conv, channels=conv.maps, maps=conv.channels)
+    for precision, more in (("bf16", 0), ("tf32", 1e3 * 2 * 4 * 384 * 9 * 256 / H200.copy)):
+        backward = gpu_predict.predict(tma, conv, "dgrad", precision, H200)
+        forward = gpu_predict.predict(tma, mirrored, "fprop", precision, H200)
+        assert backward.ms - forward.ms == pytest.approx(more, abs=1e-9)

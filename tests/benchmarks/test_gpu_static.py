@@ -134,6 +134,20 @@ def test_kernels_fed_by_the_tensor_memory_accelerator():
         assert long.serves(1, 9 * channels, channels) == (expected[0] <= expected[1])
 
 
+def test_a_kernel_of_both_directions():
+    """In tf32: of the data gradient filters are turned first."""
+    name = "void conv_tma_kernel<TmaTile<Tf32, 2, 1, 1, 256, 4>, 128, FpropFilters>(TensorMap)"
+    backward, forward = gpu_model.kernels([code(["HGMMA.64x256x8.F32.TF32"] * 4)], [name])
+    assert backward.name == "dgrad tf32 tma 128x256, lines of 128 B"
+    assert forward.name == "fprop tf32 tma 128x256, lines of 128 B"
+    assert (forward.width_a, forward.width_b, forward.tile.depth) == (4, 4, 32)
+    assert (backward.turns_filters, forward.turns_filters) == (True, False)
+    assert forward.dynamic_shared == 4 * (384 * 128 + 16)
+    for one in (backward, forward):
+        cycles = one.cycles(H200)
+        assert (cycles["tensor"], round(cycles["L2"])) == (1024, 1755)
+
+
 def test_a_weight_gradient_fed_by_the_tensor_memory_accelerator():
     """Its columns are lines of one tap each, its depth pixels."""
     names = [f"void wgrad_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4>, {line}>(TensorMap)" for line in (64, 128)]
