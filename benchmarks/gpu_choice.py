@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 import gpu_sass
 from case_kinds import Block, Conv, Pool, pair
-from gpu_model import REGION, Gpu, ImageKernel, Kernel, PatchKernel
+from gpu_model import Gpu, ImageKernel, Kernel, PatchKernel
 from gpu_tile import Tile
 
 _MAX_GATHERS = 7  # kMaxGathers (block_grad.cuh)
 _MAX_PATCH_CHANNELS, _MAX_PATCH_COLUMNS = 4, 64  # kMaxPatchChannels, kMaxPatchColumns (dgrad_patch.cuh)
 _MAX_IMAGE_CHANNELS = 4  # kMaxImageChannels (image_patch.cuh)
 _ELEMENT_COPY_COST = {"fp32": 1.2, "tf32": 2, "bf16": 2}  # kElementCopyCost
+_ALONE_COST = 1.5  # kAloneCost (wgrad_patch.cuh) in float32
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # fmas_per_byte (plan.h), and what follows
 _MIN_K_TILES_PER_SPLIT, _BLOCK_K_TILES, _MOST_WAVES = 8, 4, 8
 
@@ -53,7 +54,7 @@ class Plan:
     tiles: int
     whole: int  # of these, not split
     splits: int  # of each of the others
-    k_tiles: tuple[int, int]  # of a whole tile, of a split
+    k_tiles: tuple[float, float]  # of a whole tile, of a split: on average
     cost: float
 
     @property
@@ -273,9 +274,12 @@ def image_plans(
         if not isinstance(one, ImageKernel) or (one.operation, tile.precision) != (f"patch {operation}", precision):
             continue
         has_chunk = precision != "fp32" or tile.chunk == (3 if conv.channels == 3 else 4)
-        if not has_chunk or not (cut := tiling(conv, pool, REGION if is_wgrad else tile.rows, shifts)):
+        filled = shifts * tile.group
+        if not has_chunk or not (cut := tiling(conv, pool, tile.region or tile.rows, filled)):
             continue
-        across = -(-cut.width // shifts)
+        if tile.group > 1 and cut.width < filled:
+            continue
+        across = -(-cut.width // filled) * tile.group
         pitch = across + -(-((taps - 1) // step) // 8) * 8
         lines = cut.height + (r - 1) // stride_h
         kernel = one.with_patch(min(step, taps) * min(r, stride_h) * lines * shifts * pitch, r * taps)
@@ -283,14 +287,18 @@ def image_plans(
             continue
         regions = conv.n * cut.tiles
         if is_wgrad:
-            tiles = math.ceil(conv.maps / tile.rows) * math.ceil(kernel.chunks * vector / tile.cols)
+            of_chunk = tile.chunk if precision == "fp32" else vector
+            tiles = math.ceil(conv.maps / tile.rows) * math.ceil(kernel.chunks * of_chunk / tile.cols)
             slots = gpu.sms * _on_sm(kernel, gpu)
             per_split = math.ceil(regions / min(slots // tiles, regions)) if tiles * 2 <= slots else regions
             splits = math.ceil(regions / per_split)
-            of_region = math.ceil(cut.height * shifts * across / tile.depth)
+            line, down = shifts * across, math.ceil(conv.output[0] / cut.height)
+            others = (down * cut.height - conv.output[0]) * line // tile.depth  # of regions before the last
+            of_region = math.ceil(cut.height * line / tile.depth) - others / down
             k_tiles = regions * of_region, per_split * of_region
             plan = Plan(kernel, tiles, 0 if splits > 1 else tiles, splits, k_tiles, 0)
-            cost = _cost(tile, tiles * splits, per_split * REGION // tile.depth, gpu)
+            cost = _cost(tile, tiles * splits, per_split * tile.region // tile.depth, gpu)
+            cost *= _ALONE_COST if precision == "fp32" and _on_sm(kernel, gpu) == 1 else 1
             cost += _split_cost(product(conv, operation, precision), plan, gpu)
             plans.append(dataclasses.replace(plan, cost=cost))
         else:

@@ -16,7 +16,6 @@ from gpu_tile import CELLS, PIXEL, Tile
 
 _ROW = 16  # bytes of a WindowRow (windows.cuh)
 _PATCH_COLS = 72  # that a patch of y has (patch_tiles.cuh)
-REGION = 512  # pixels, at most, of a region of a weight gradient (wgrad_patch.cuh)
 
 
 @dataclass(frozen=True)
@@ -369,7 +368,7 @@ class PatchKernel(Kernel):
 @dataclass(frozen=True)
 class ImageKernel(Kernel):
     """Of few channels, whose windows are read from a patch of the image (image_patch.cuh). Any window: in the record
-    that of ZFNet's first layer, for a region of 11 x 11 pixels; 16 x 32 of the weight gradient."""
+    that of ZFNet's first layer, for a region of 11 x 11 pixels; 16 x 32 of the weight gradient, 16 x 16 in float32."""
 
     slots: int = 532  # 16 bytes each
     chunks: int = 28  # of a window
@@ -381,7 +380,7 @@ class ImageKernel(Kernel):
             return None
         vector = 16 // tile.element
         if found[2] == "wgrad":
-            return cls(code, found[1], "patch wgrad", tile, vector, 1, True, slots=1520)
+            return cls(code, found[1], "patch wgrad", tile, vector, 1, True, slots=1824 if tile.group > 1 else 1520)
         return cls(code, found[1], f"patch {found[2]}", tile, 1, vector, True)
 
     def with_patch(self, slots: int, chunks: int) -> ImageKernel:
@@ -404,7 +403,8 @@ class ImageKernel(Kernel):
     def dynamic_shared(self) -> int:
         tile = self.tile
         if self.operation == "patch wgrad":
-            return 2 * 4 * REGION + 16 * self.slots + tile.stages * 64 * (tile.rows + 8)
+            pitch = tile.rows + (0 if tile.group > 1 else 8)
+            return 4 * (tile.region + tile.region // tile.group) + 16 * self.slots + tile.stages * tile.line * pitch
         own = 16 * self.k_tiles + 16 * self.slots + tile.stages * tile.line * tile.cols
         if self.operation == "patch block":  # the map takes their place
             own = max(own, tile.rows * (tile.cols + 16) * tile.element)

@@ -14,7 +14,7 @@ PIXEL = 32  # bytes that a stage of it has of a pixel
 @dataclass(frozen=True)
 class Tile:
     """What a block computes, from the template arguments of csrc/kernels/conv/mma.cuh, wgmma.cuh, tma.cuh, ffma.cuh,
-    patch_tiles.cuh and image_patch.cuh."""
+    patch_tiles.cuh, image_patch.cuh and wgrad_patch.cuh."""
 
     precision: str
     rows: int
@@ -27,6 +27,8 @@ class Tile:
     tap_rows: int = 0  # of a patch of y: taps below each other that are multiplied in a turn of the loop over taps
     of_image: bool = False  # its rows are read from a patch of the image
     chunk: int = 4  # elements of 16 bytes that are multiplied, in float32
+    region: int = 0  # pixels of the map, at most, whose patch of the image a weight gradient reads at once
+    group: int = 1  # of these, neighbours that are multiplied together
     is_wgmma: bool = False
     is_tma: bool = False  # and its operands are copied by the tensor memory accelerator
 
@@ -35,7 +37,7 @@ class Tile:
         """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "WgmmaTile<Bf16, 2, 256, 4, 1>", "TmaTile<Bf16, 3, 1, 2, 128, 4>",
         "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>", "PatchTile<Bf16, 16, 4>",
         "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>",
-        "FfmaImageTile<2, 3, 3, 3, 2>"."""
+        "FfmaImageTile<2, 3, 3, 3, 2>", "FfmaWgradImageTile<4, 6, 7, 3, 3, 2>"."""
         if found := re.match(r"MmaTile<(\w+), ([\d, ]+)>", text):
             warps_m, warps_n, rows, cols, stages, blocks = map(int, found[2].split(", "))
             precision = PRECISIONS[found[1]]
@@ -67,11 +69,17 @@ class Tile:
             warps_m, warps_n, chunk, stages, blocks = map(int, found[1].split(", "))
             size = 64 * warps_m, 32 * warps_n, warps_m * warps_n
             return cls("fp32", *size, stages, blocks, 1.0, 0, of_image=True, chunk=chunk)
+        if found := re.match(r"FfmaWgradImageTile<([\d, ]+)>", text):
+            warps, filters, chunks, chunk, stages, blocks = map(int, found[1].split(", "))
+            size = 16 * filters, warps * 2 * chunks * chunk, warps
+            more = 16  # a vector of four filters a lane, for each pixel
+            return cls("fp32", *size, stages, blocks, 1.0, more, of_image=True, chunk=chunk, region=256, group=4)
         if found := re.match(r"(Wgrad)?ImageTile<(\w+), ([\d, ]+)>", text):
             warps_m, warps_n, rows, cols, stages, blocks = map(int, found[3].split(", "))
             size = warps_m * rows, warps_n * cols, warps_m * warps_n
             more = 0 if found[1] else 3 * 2 * cols // 16  # filters, 16 bytes a lane
-            return cls(PRECISIONS[found[2]], *size, stages, blocks, 0.8, more, of_image=True)
+            region = 512 if found[1] else 0
+            return cls(PRECISIONS[found[2]], *size, stages, blocks, 0.8, more, of_image=True, region=region)
         if found := re.match(r"PatchTile<(\w+), (\d+), (\d+)>", text):
             precision, cols, tap_rows = PRECISIONS[found[1]], int(found[2]), int(found[3])
             wide = cols >= (12 if precision == "fp32" else 16)
@@ -101,7 +109,9 @@ class Tile:
     @property
     def line(self) -> int:
         """Bytes that a row has in a k-tile."""
-        return PIXEL if self.tap_rows else 128 if self.is_wgmma else 16 * self.chunk
+        if self.tap_rows:
+            return PIXEL
+        return 128 if self.is_wgmma else 64 if self.region else 16 * self.chunk
 
     @property
     def depth(self) -> int:

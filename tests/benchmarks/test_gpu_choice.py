@@ -109,6 +109,14 @@ def test_plans_of_blocks_are_those_of_the_kernels(emulated, gpu, untuned, precis
     assert gathered
 
 
+def test_regions_of_a_weight_gradient_share_no_k_tile(untuned):
+    """ZFNet's maps of 110 x 110 are 7 x 7 regions of 16 x 16 pixels, a k-tile a line: the last have 14 lines."""
+    (conv,) = (one for one in CONVS if (one.family, one.layer) == ("zfnet", "conv1"))
+    plan = gpu_choice.conv_plan(untuned, conv.with_batch(128), "wgrad", "fp32", H200)
+    assert plan.kernel.name == "patch wgrad fp32 patch 96x168, 3 channels"
+    assert plan.k_tiles[0] == pytest.approx(128 * 7 * 110)
+
+
 def test_cells_cover_the_image_with_the_least_work():
     assert gpu_choice.cells(224, 7, 2, 1) == (112, 4)
     assert gpu_choice.cells(224, 3, 1, 1) == (224, 3)

@@ -232,6 +232,23 @@ def test_kernels_that_read_patches_of_the_image_in_float32():
     assert (kernel.name, kernel.tile.depth) == ("patch fprop fp32 patch 128x64", 16)
 
 
+def test_weight_gradients_that_read_patches_of_the_image_in_float32():
+    """A k-tile is 16 pixels of dy, four a turn, of whose filters 16 lanes read 256 bytes at once."""
+    ffma = code(["BAR.SYNC"] * 4, ["FFMA"] * 504 + ["LDS.128"] * 32 + ["LDS.64"] * 4)
+    (kernel,) = gpu_model.kernels([ffma], ["void wgrad_patch_kernel<FfmaWgradImageTile<4, 6, 7, 3, 3, 2> >(ConvShape)"])
+    assert kernel.name == "patch wgrad fp32 patch 96x168, 3 channels"
+    assert kernel.counts.instructions == 4 + 4 * 540
+    assert kernel.dynamic_shared == 4 * (256 + 64) + 1824 * 16 + 3 * 64 * 96
+    cycles = kernel.cycles(H200)
+    assert cycles["shared"] == 4 * (4 * 36 + 16)
+    assert cycles["L2"] == 96 * 64 / 28
+    assert kernel.share(H200) == pytest.approx(4 * 504 / 2164)
+    (kernel,) = gpu_model.kernels(
+        [code(["FFMA"] * 1792)], ["wgrad_patch_kernel<FfmaWgradImageTile<4, 4, 7, 4, 3, 2>>(i)"]
+    )
+    assert (kernel.name, kernel.tile.depth) == ("patch wgrad fp32 patch 64x224", 16)
+
+
 def test_a_main_loop_that_is_not_one_k_tile_is_an_error():
     kernel = gpu_model.Kernel.parse(code(["HMMA.16816.F32.BF16"] * 2 * _HMMA), FPROP)
     with pytest.raises(

@@ -15,12 +15,6 @@ def arithmetic(request):
     return request.param
 
 
-@pytest.fixture(params=[one for one in ARITHMETICS if one.name != "fp32"], ids=lambda arithmetic: arithmetic.name)
-def mma(request):
-    """Those of tensor cores."""
-    return request.param
-
-
 @pytest.fixture(params=[parameter("emulated"), parameter("cuda")])
 def kernels(request):
     """A backend that has the CUDA kernels."""

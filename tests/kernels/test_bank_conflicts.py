@@ -76,3 +76,17 @@ def test_patches_of_the_image(kernels, arithmetic, force_plan, bank_use, tile, s
     instructions, conflicts = bank_use(r"conv/patch_windows\.cuh")
     assert instructions > 100
     assert conflicts == 0
+
+
+@pytest.mark.parametrize("c", [1, 3])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+def test_weight_gradients_from_patches_of_the_image(kernels, force_plan, bank_use, stride, c):
+    """In float32, where half a warp reads the same chunk of a window."""
+    force_plan(lambda candidates: next(one for one in candidates if one[0].startswith("patch")))
+    rng = np.random.default_rng(0)
+    x, dy = (rng.standard_normal(shape, np.float32) for shape in ((1, 30, 23 * stride, c), (1, 30, 23, 96)))
+    own = {"kernel_size": (5, 7), "stride": (1, stride), "padding": (2, 2, 3, 3)}
+    ops.conv2d_weight_grad(kernels.array(x), kernels.array(dy), **own)
+    instructions, conflicts = bank_use(r"conv/wgrad_patch\.cu")
+    assert instructions > 100
+    assert conflicts == 0

@@ -1,6 +1,7 @@
 """csrc/kernels/conv/image_patch.cuh: windows of few channels, read from a patch of the image."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -187,7 +188,19 @@ def test_splits(kernels, arithmetic):
 
 # ---- The weight gradient ---------------------------------------------------------------------------------------------
 
-WGRAD_TILES = ("patch 96x112", "patch 64x112")
+
+def wgrad_tiles(arithmetic, channels=3):
+    if arithmetic.name != "fp32":
+        return ("patch 96x112", "patch 64x112")
+    return ("patch 96x168", "patch 64x168") if channels == 3 else ("patch 64x224",)
+
+
+def may_read_patches(arithmetic, conv):
+    """Whole vectors of filters, and in float32 four neighbouring windows that begin at the same place in a chunk."""
+    if conv.w[0] % (8 if arithmetic.name == "bf16" else 4):
+        return False
+    pixels = {1: 4, 2: 2}.get(conv.x[3], 1)
+    return arithmetic.name != "fp32" or conv.output[2] >= 4 * pixels // math.gcd(pixels, conv.stride[1])
 
 
 def check_wgrad(device, arithmetic, conv, seed=0):
@@ -199,62 +212,85 @@ def check_wgrad(device, arithmetic, conv, seed=0):
     assert_close(dw, expected, arithmetic.weight_grad_tolerance, conv)
 
 
+def take_turns_at_weight_gradients(force_plan, kernels, number):
+    """At tiles and splits."""
+    splits = (None, 1, 2, 65535)[number // 2 % 4]
+    kernel = kernels[number % len(kernels)]
+    force_plan(lambda every: next((one[0], splits or one[1]) for one in every if one[0] == kernel))
+
+
 @pytest.mark.parametrize("number", range(80))
-def test_random_weight_gradients(kernels, mma, force_plan, number):
-    rng = np.random.default_rng(number)
-    conv = random_narrow(rng)
-    found = patches(candidates("conv2d_weight_grad", mma, conv))
-    assert bool(found) == (conv.w[0] % (8 if mma.name == "bf16" else 4) == 0), conv
+def test_random_weight_gradients(kernels, arithmetic, force_plan, number):
+    conv = random_narrow(np.random.default_rng(number))
+    found = patches(candidates("conv2d_weight_grad", arithmetic, conv))
+    may = may_read_patches(arithmetic, conv)
+    assert set(found) == (set(wgrad_tiles(arithmetic, conv.x[3])) if may else set()), conv
     if found:
-        splits = (None, 1, 2, 65535)[number // 2 % 4]
-        kernel = found[number % len(found)]
-        force_plan(lambda every: next((one[0], splits or one[1]) for one in every if one[0] == kernel))
-    check_wgrad(kernels, mma, conv, number)
+        take_turns_at_weight_gradients(force_plan, found, number)
+    check_wgrad(kernels, arithmetic, conv, number)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("number", range(15))
+def test_random_weight_gradients_of_wide_maps(kernels, arithmetic, force_plan, number, channels):
+    """Lines that end within a group of windows, and regions that the map's end moves back."""
+    rng, found = np.random.default_rng(number), []
+    while not found:
+        narrow, height, width = random_narrow(rng), int(rng.integers(1, 40)), int(rng.integers(8, 90))
+        x, w = (narrow.x[0], height, width, channels), (int(rng.choice((8, 40, 72, 104))), *narrow.w[1:3], channels)
+        conv = Conv(x, w, narrow.stride, narrow.padding)
+        if min(conv.output[1:3]) >= 1 and conv.work <= 4_000_000:
+            found = patches(candidates("conv2d_weight_grad", arithmetic, conv))
+    take_turns_at_weight_gradients(force_plan, found, number)
+    check_wgrad(kernels, arithmetic, conv, number)
 
 
 @pytest.mark.parametrize("name", LAYERS)
-@pytest.mark.parametrize("tile", WGRAD_TILES)
-def test_weight_gradients_of_first_layers(kernels, mma, force_plan, name, tile):
+@pytest.mark.parametrize("tile", [0, 1])
+def test_weight_gradients_of_first_layers(kernels, arithmetic, force_plan, name, tile):
     conv = LAYERS[name]
     if name == "mnist":
         conv = dataclasses.replace(conv, w=(24, *conv.w[1:]))
-    else:
+    elif arithmetic.name != "fp32" or name in ("zfnet", "resnet"):
         batch = dataclasses.replace(conv, x=(128, 224, 224, 3))
-        assert patches(candidates("conv2d_weight_grad", mma, batch)[:1])
-    force_plan(only(tile))
-    check_wgrad(kernels, mma, conv)
+        assert patches(candidates("conv2d_weight_grad", arithmetic, batch)[:1])
+    tiles = wgrad_tiles(arithmetic, conv.x[3])
+    force_plan(only(tiles[tile % len(tiles)]))
+    check_wgrad(kernels, arithmetic, conv)
 
 
-@pytest.mark.parametrize("tile", WGRAD_TILES)
+@pytest.mark.parametrize("tile", [0, 1])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 5, 8])
-def test_weight_gradients_with_every_alignment_of_windows(kernels, mma, force_plan, channels, stride, tile):
-    force_plan(only(tile))
+def test_weight_gradients_with_every_alignment_of_windows(kernels, arithmetic, force_plan, channels, stride, tile):
+    tiles = wgrad_tiles(arithmetic, channels)
+    force_plan(only(tiles[tile % len(tiles)]))
     for size in (stride, 2 * stride + 1):
-        shape = (1, 2 * size, 11 * stride + size, channels)
-        check_wgrad(kernels, mma, Conv(shape, (104, size, size, channels), (stride, stride), (0, 0, 1, 0)))
+        shape = (1, 2 * size, 17 * stride + size, channels)
+        check_wgrad(kernels, arithmetic, Conv(shape, (104, size, size, channels), (stride, stride), (0, 0, 1, 0)))
 
 
-def test_weight_gradients_of_many_regions(kernels, mma, force_plan):
+def test_weight_gradients_of_many_regions(kernels, arithmetic, force_plan):
     """Several for each split, and several tiles of filters and of columns."""
     force_plan(lambda found: (next(one[0] for one in found if patches(one[:1])), 3))
-    check_wgrad(kernels, mma, Conv(x=(3, 40, 60, 3), w=(104, 7, 11, 3), stride=(1, 1), padding=(3, 5)))
+    check_wgrad(kernels, arithmetic, Conv(x=(3, 40, 60, 3), w=(104, 7, 11, 3), stride=(1, 1), padding=(3, 5)))
 
 
-def test_weight_gradients_that_fall_back(kernels, mma):
+def test_weight_gradients_that_fall_back(kernels, arithmetic, force_plan):
     """Numbers of filters that copies of 16 bytes do not allow, and an array that is not aligned."""
     conv = Conv(x=(1, 9, 9, 3), w=(6, 3, 3, 3), stride=(1, 1), padding=(1, 1))
-    assert not patches(candidates("conv2d_weight_grad", mma, conv))
-    check_wgrad(kernels, mma, conv)
+    assert not patches(candidates("conv2d_weight_grad", arithmetic, conv))
+    check_wgrad(kernels, arithmetic, conv)
     if kernels.name == "cuda":
         return  # CuPy's allocations are aligned
-    conv = LAYERS["vgg"]
+    force_plan(lambda found: next(one for one in found if patches(one[:1])))
+    conv = LAYERS["zfnet"]
     rng = np.random.default_rng(1)
-    x, dy = mma.normal(rng, conv.x), mma.normal(rng, conv.output)
+    x, dy = arithmetic.normal(rng, conv.x), arithmetic.normal(rng, conv.output)
     memory = np.empty(dy.size + 32, dy.dtype)
     first = 1 + -memory.ctypes.data % 16 // dy.itemsize
     odd = memory[first : first + dy.size].reshape(dy.shape)
     odd[...] = dy
-    dw = ops.conv2d_weight_grad(x, odd, **conv.options, **mma.options, kernel_size=3)
-    expected = oracles.conv2d_weight_grad(x, dy, **conv.options, kernel_size=(3, 3))
-    assert_close(dw, expected, mma.weight_grad_tolerance, conv)
+    dw = ops.conv2d_weight_grad(x, odd, **conv.options, **arithmetic.options, kernel_size=7)
+    expected = oracles.conv2d_weight_grad(x, dy, **conv.options, kernel_size=(7, 7))
+    assert_close(dw, expected, arithmetic.weight_grad_tolerance, conv)

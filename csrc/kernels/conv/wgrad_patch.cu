@@ -21,9 +21,12 @@ class RegionPixels {
     __device__ void copy(Element* stage, int k_tile) const {
         constexpr int kVector = Tile::Patch::kChunk, kPerPixel = Tile::kRows / kVector;
         constexpr int kItems = Tile::kPixels * kPerPixel;
+        unsigned thread = threadIdx.x;
+        // Where it copies is computed again each time: registers are for accumulators.
+        if constexpr (Tile::kGroup > 1) asm volatile("" : "+r"(thread));
 #pragma unroll
         for (int i = 0; i < kItems; i += Tile::kThreads) {
-            const int item = i + threadIdx.x;
+            const int item = i + thread;
             if (kItems % Tile::kThreads != 0 && item >= kItems) break;
             const int pixel = item / kPerPixel, channel = item % kPerPixel * kVector;
             const std::uint32_t at = pixels_[k_tile * Tile::kPixels + pixel];
@@ -39,18 +42,19 @@ class RegionPixels {
     int first_, left_;
 };
 
-// ---- The product --------------------------------------------------------------------------------
+// ---- The product on tensor cores ----------------------------------------------------------------
 
 // acc[i][j] is the fragment of filters 16i to 16i + 15 and of columns 8j to 8j + 7 of a warp.
 template <class Tile>
-class PixelProduct {
+class PixelMmaProduct {
   public:
     using Element = typename Tile::Element;
+    using Accumulators = typename Tile::Accumulators;
     static constexpr int kBlocksM = Tile::kWarpRows / 16, kBlocksN = Tile::kWarpCols / 8;
-    using Accumulators = float[kBlocksM][kBlocksN][4];
+    static constexpr int kFilters = 2 * kBlocksM, kColumns = 2 * kBlocksN;  // of a thread
 
     // Columns from `first_col` on.
-    __device__ PixelProduct(const typename Tile::Patch& patch, int first_col, int stride_h) {
+    __device__ PixelMmaProduct(const typename Tile::Patch& patch, int first_col, int stride_h) {
         const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
         row_ = warp / Tile::kWarpsN * Tile::kWarpRows;
         col_ = first_col + warp % Tile::kWarpsN * Tile::kWarpCols;
@@ -65,10 +69,11 @@ class PixelProduct {
                           : (lane / 16 * 8 + lane % 8) * Tile::kPitch + row_ + lane / 8 % 2 * 8;
     }
 
-    __device__ int filter(int i, int e) const {
-        return row_ + 16 * i + e / 2 * 8 + threadIdx.x % kWarp / 4;
+    __device__ int filter(int i) const { return row_ + 8 * i + threadIdx.x % kWarp / 4; }
+    __device__ int column(int j) const { return col_ + j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2; }
+    __device__ static float& at(Accumulators& acc, int i, int j) {
+        return acc[i / 2][j / 2][i % 2 * 2 + j % 2];
     }
-    __device__ int column(int j, int e) const { return col_ + 8 * j + threadIdx.x % 4 * 2 + e % 2; }
 
     // acc += a k-tile of dy times the windows that begin at `windows`, in slots.
     __device__ void add(const Element* stage, const Element* slots, const int* windows,
@@ -121,31 +126,139 @@ class PixelProduct {
     int columns_[kBlocksN];
 };
 
+// ---- The product in float32 ---------------------------------------------------------------------
+
+// acc[i][j] is of filter(i) and column(j): filters in vectors of four and of the rest, the elements
+// of kChunks neighbouring chunks. The lanes of half a warp read the same chunks.
+template <class Tile>
+class PixelFfmaProduct {
+  public:
+    using Accumulators = typename Tile::Accumulators;
+    static constexpr int kFilters = Tile::kThreadM, kColumns = Tile::kChunks * Tile::kElements;
+
+    __device__ PixelFfmaProduct(const typename Tile::Patch& patch, int first_col, int stride_h) {
+        const int half = threadIdx.x / Tile::kLanesM;
+        lane_ = threadIdx.x % Tile::kLanesM;
+        first_chunk_ = first_col / Tile::kElements + half * Tile::kChunks;
+#pragma unroll
+        for (int j = 0; j < Tile::kChunks; ++j)
+            chunks_[j] = patch.slot_of_chunk(first_chunk_ + j, stride_h) * kChunk;
+    }
+
+    __device__ int filter(int i) const {
+        return i < 4 ? 4 * lane_ + i : 4 * Tile::kLanesM + kRest * lane_ + i - 4;
+    }
+    __device__ int column(int j) const { return first_chunk_ * Tile::kElements + j; }
+    __device__ static float& at(Accumulators& acc, int i, int j) { return acc[i][j]; }
+
+    __device__ void add(const float* stage, const float* slots, const int* windows,
+                        Accumulators& acc) const {
+        // Not unrolled: see ffma.cuh.
+#pragma unroll 1
+        for (int group = 0; group < Tile::kPixels / Tile::kGroup; ++group) {
+            const float* const window = slots + windows[group] * kChunk;
+#pragma unroll
+            for (int pixel = 0; pixel < Tile::kGroup; ++pixel) {
+                float a[kFilters];
+                read_filters(a, stage + pixel * Tile::kPitch);
+#pragma unroll
+                for (int j = 0; j < Tile::kChunks; ++j) {
+                    const auto b = load<kChunk>(window + chunks_[j] + pixel * kChunk);
+#pragma unroll
+                    for (int e = 0; e < Tile::kElements; ++e)
+#pragma unroll
+                        for (int i = 0; i < kFilters; ++i)
+                            acc[i][j * Tile::kElements + e] =
+                                fmaf(a[i], b.at[e], acc[i][j * Tile::kElements + e]);
+                }
+            }
+            stage += Tile::kGroup * Tile::kPitch;
+        }
+    }
+
+  private:
+    static constexpr int kChunk = Tile::Patch::kChunk;
+    static constexpr int kRest = kFilters - 4;
+
+    // Of a pixel of dy.
+    __device__ void read_filters(float (&values)[kFilters], const float* pixel) const {
+        const auto first = load<4>(pixel + 4 * lane_);
+#pragma unroll
+        for (int i = 0; i < 4; ++i)
+            values[i] = first.at[i];
+        if constexpr (kRest > 0) {
+            const auto rest = load<kRest>(pixel + 4 * Tile::kLanesM + kRest * lane_);
+#pragma unroll
+            for (int i = 0; i < kRest; ++i)
+                values[4 + i] = rest.at[i];
+        }
+    }
+
+    int lane_, first_chunk_;
+    int chunks_[Tile::kChunks];  // where they lie, from where a window begins
+};
+
+// ---- The kernel ---------------------------------------------------------------------------------
+
+// A region that lies in the map as a whole: one at the map's end is moved back over those before it,
+// whose pixels, the first `skip_p` lines and `skip_q` columns, are none of its own.
+struct WholeRegion : Region {
+    int skip_p, skip_q;
+
+    __device__ WholeRegion(const PoolShape& pixels, const PoolTiling& tiling, int number)
+        : Region(pixels, tiling, TileIndex{static_cast<unsigned>(number), 0, 1}),
+          skip_p(max(0, p0 + tiling.region_h - pixels.h)),
+          skip_q(max(0, q0 + tiling.region_w - pixels.w)) {
+        p0 -= skip_p;
+        q0 -= skip_q;
+    }
+};
+
+// Writes where the pixels of a region lie in dy, and where the windows of groups begin in the patch.
+// A group at the end of a line is moved back until its pixels are the region's: those that another
+// group or region has, and what fills up the k-tiles, are none, but have windows of the map. (Others
+// might have an infinity or a NaN where no window has that tap.)
+template <class Tile>
+__device__ inline void place_pixels(const PoolShape& pixels, const PoolTiling& tiling,
+                                    const typename Tile::Patch& patch, const WholeRegion& region,
+                                    std::uint32_t* rows, int* windows) {
+    const int shifts = patch.shifts.divisor;  // from a pixel of a group to the next
+    for (int row = threadIdx.x; row < Tile::kRegion; row += Tile::kThreads) {
+        const auto [p, there] = patch.locate(row);
+        const int first = there - row % Tile::kGroup * shifts;  // of the group
+        const int last = first + (Tile::kGroup - 1) * shifts;
+        const int beyond = max(0, last - (tiling.region_w - 1));
+        const int q = max(0, there - (beyond + shifts - 1) / patch.shifts * shifts);
+        const bool valid =
+            (p < tiling.region_h) & (p >= region.skip_p) & (q >= max(first, region.skip_q));
+        const std::uint32_t line = static_cast<std::uint32_t>(region.n) * pixels.h + region.p0 + p;
+        rows[row] = valid ? (line * pixels.w + region.q0 + q) * pixels.c : kNoRow;
+        if (row % Tile::kGroup == 0)
+            windows[row / Tile::kGroup] = patch.slot_of_pixel(min(p, tiling.region_h - 1), q);
+    }
+}
+
 // Stores a block's sums to dw, which is as large as all of it.
 template <class Tile>
 __device__ inline void store_filters(const ConvShape& shape, const typename Tile::Patch& patch,
-                                     const PixelProduct<Tile>& product, int first_row,
-                                     typename PixelProduct<Tile>::Accumulators& acc, float* dw) {
-    constexpr int kChunk = Tile::Patch::kChunk;
+                                     const typename Tile::Product& product, int first_row,
+                                     typename Tile::Accumulators& acc, float* dw) {
     const int size = shape.r * shape.s * shape.c;
 #pragma unroll
-    for (int j = 0; j < PixelProduct<Tile>::kBlocksN; ++j)
+    for (int j = 0; j < Tile::Product::kColumns; ++j) {
+        const int column = product.column(j), chunk = column / Tile::kElements;
+        const int element = column - chunk * Tile::kElements;
+        const int r = chunk / patch.taps_across, t = chunk - r * patch.taps_across.divisor;
+        const int s = t * patch.pixels + element / patch.channels;
+        const int c = element % patch.channels;
+        if (r >= shape.r || s >= shape.s || c >= shape.c) continue;
 #pragma unroll
-        for (int odd = 0; odd < 2; ++odd) {
-            const int column = product.column(j, odd), chunk = column / kChunk;
-            const int r = chunk / patch.taps_across, t = chunk - r * patch.taps_across.divisor;
-            const int s = t * patch.pixels + column % kChunk / patch.channels;
-            const int c = column % kChunk % patch.channels;
-            if (r >= shape.r || s >= shape.s || c >= shape.c) continue;
-#pragma unroll
-            for (int i = 0; i < PixelProduct<Tile>::kBlocksM; ++i)
-#pragma unroll
-                for (int half = 0; half < 2; ++half) {
-                    const int k = first_row + product.filter(i, 2 * half);
-                    if (k < shape.k)
-                        dw[k * size + (r * shape.s + s) * shape.c + c] = acc[i][j][2 * half + odd];
-                }
+        for (int i = 0; i < Tile::Product::kFilters; ++i) {
+            const int k = first_row + product.filter(i);
+            if (k < shape.k)
+                dw[k * size + (r * shape.s + s) * shape.c + c] = Tile::Product::at(acc, i, j);
         }
+    }
 }
 
 template <class Tile>
@@ -156,7 +269,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
                        int regions_per_split) {
     using T = typename Tile::Element;
     const auto index = TileIndex::of_block();
-    const int tiles_n = divide_up(patch.chunks * Tile::Patch::kChunk, Tile::kCols);
+    const int tiles_n = divide_up(patch.chunks * Tile::kElements, Tile::kCols);
     const int first_row = static_cast<int>(index.tile) / tiles_n * Tile::kRows;
     const int first_col = static_cast<int>(index.tile) % tiles_n * Tile::kCols;
     const int first = static_cast<int>(index.split) * regions_per_split;
@@ -164,37 +277,29 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
 
     auto* rows = simt::dynamic_shared<std::uint32_t>();
     auto* windows = reinterpret_cast<int*>(rows + Tile::kRegion);
-    auto* slots = reinterpret_cast<T*>(windows + Tile::kRegion);
+    auto* slots = reinterpret_cast<T*>(windows + Tile::kRegion / Tile::kGroup);
     T* const stages = slots + patch.slots * Tile::Patch::kChunk;
 
     const RegionPixels<Tile> operand(dy, shape.k, first_row, rows);
-    const PixelProduct<Tile> product(patch, first_col, shape.stride_h);
-    typename PixelProduct<Tile>::Accumulators acc;
-    constexpr int kBlocksN = PixelProduct<Tile>::kBlocksN;
+    const typename Tile::Product product(patch, first_col, shape.stride_h);
+    typename Tile::Accumulators acc;
 #pragma unroll
-    for (int i = 0; i < PixelProduct<Tile>::kBlocksM * kBlocksN * 4; ++i)
-        acc[i / 4 / kBlocksN][i / 4 % kBlocksN][i % 4] = 0.0f;
+    for (int i = 0; i < Tile::Product::kFilters; ++i)
+#pragma unroll
+        for (int j = 0; j < Tile::Product::kColumns; ++j)
+            Tile::Product::at(acc, i, j) = 0.0f;
 
     const int k_tiles = divide_up(patch.rows, Tile::kPixels);
+    const int line = patch.shifts.divisor * patch.across.divisor;  // rows of it
     for (int number = first; number < end; ++number) {
-        const Region region(pixels, tiling, TileIndex{static_cast<unsigned>(number), 0, 1});
-        // Rows that are none have the window of one that is: another might have an infinity or a
-        // NaN where no window has that tap.
-        const int last_p = min(tiling.region_h, pixels.h - region.p0) - 1;
-        const int last_q = min(tiling.region_w, pixels.w - region.q0) - 1;
+        const WholeRegion region(pixels, tiling, number);
         __syncthreads();  // nobody reads the region before any more
-        for (int row = threadIdx.x; row < Tile::kRegion; row += Tile::kThreads) {
-            const auto pixel = patch.locate(row);
-            const int p = region.p0 + pixel.p, q = region.q0 + pixel.q;
-            const bool valid = (pixel.p < tiling.region_h) & (pixel.q < tiling.region_w) &
-                               inside(p, pixels.h) & inside(q, pixels.w);
-            const std::uint32_t line = static_cast<std::uint32_t>(region.n) * pixels.h + p;
-            rows[row] = valid ? (line * pixels.w + q) * pixels.c : kNoRow;
-            windows[row] = patch.slot_of_pixel(min(pixel.p, last_p), min(pixel.q, last_q));
-        }
+        place_pixels<Tile>(pixels, tiling, patch, region, rows, windows);
         __syncthreads();
+        const int first_k_tile = region.skip_p * line / Tile::kPixels;
         for (int stage = 0; stage < Tile::kStages - 1; ++stage) {
-            if (stage < k_tiles) operand.copy(stages + stage * Tile::kStage, stage);
+            if (first_k_tile + stage < k_tiles)
+                operand.copy(stages + stage * Tile::kStage, first_k_tile + stage);
             simt::copy_async_commit();
         }
         fill_patch<Tile>(shape, patch, region, x, slots);
@@ -202,7 +307,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         T* const last = stages + (Tile::kStages - 1) * Tile::kStage;
         T* read = stages;
 #pragma unroll 1
-        for (int k_tile = 0; k_tile < k_tiles; ++k_tile) {
+        for (int k_tile = first_k_tile; k_tile < k_tiles; ++k_tile) {
             simt::copy_async_wait<Tile::kStages - 2>();
             // Everybody's copies of this stage have landed, and nobody still reads the stage before
             // it, which the next copy overwrites.
@@ -211,7 +316,7 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
                 operand.copy(read == stages ? last : read - Tile::kStage,
                              k_tile + Tile::kStages - 1);
             simt::copy_async_commit();
-            product.add(read, slots, windows + k_tile * Tile::kPixels, acc);
+            product.add(read, slots, windows + k_tile * (Tile::kPixels / Tile::kGroup), acc);
             read = read == last ? stages : read + Tile::kStage;
         }
         simt::copy_async_wait<0>();

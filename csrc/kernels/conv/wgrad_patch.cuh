@@ -6,8 +6,14 @@
 // some regions of up to kRegion pixels of the map. It fills a region's patch of x, then multiplies
 // k-tiles of its pixels, of which dy comes by cp.async. Splits are runs of regions; splits.cu adds
 // their sums in a fixed order.
+//
+// In float32 a thread has some chunks of a window, and multiplies of their elements those that are
+// channels: of three nothing is padded. It takes kGroup neighbouring pixels of a line, whose windows
+// begin in neighbouring slots: the addresses of one pixel's chunks serve them all.
+//
 // Bound: filters x columns x pixels FMAs; a warp of 48 x 56 reads 13 matrices for 21 instructions of
-// mma.sync. dy is read once a tile of columns, 2 * kRows bytes a pixel (bfloat16), x about once.
+// mma.sync; a thread of 6 filters and 7 chunks of three channels makes 9 loads for 126 FMAs. dy is
+// read once a tile of columns, 2 * kRows bytes a pixel (bfloat16), x about once.
 #pragma once
 
 #include "image_patch.cuh"
@@ -18,33 +24,69 @@ namespace zfcuda::conv {
 
 // ---- The tile -----------------------------------------------------------------------------------
 
-// WarpsM x WarpsN warps of WarpRows x WarpCols results each.
-template <class Math_, int WarpsM, int WarpsN, int WarpRows, int WarpCols, int Stages,
-          int MinBlocks>
-struct WgradImageTile {
-    static_assert(WarpRows % 16 == 0 && WarpCols % 8 == 0);
+// Of Rows x Cols results, which multiplies Elements of each chunk; regions of up to Region pixels,
+// multiplied in groups of Group; Pitch: of a pixel in a stage, so that nothing conflicts.
+template <class Math_, int Rows, int Cols, int Elements, int Region, int Group, int Pitch,
+          int Stages, int MinBlocks>
+struct WgradImageTileSizes {
     using Math = Math_;
     using Element = typename Math::Element;
     using Patch = ImagePatch<Math>;
     static constexpr MainLoop kMainLoop = MainLoop::kPatch;
-    static constexpr int kWarpsN = WarpsN, kWarpRows = WarpRows, kWarpCols = WarpCols;
-    static constexpr int kRows = WarpsM * WarpRows, kCols = WarpsN * WarpCols;
-    static constexpr int kRegion = 512;                   // pixels
+    static constexpr int kRows = Rows, kCols = Cols;
+    static constexpr int kElements = Elements;
+    static constexpr int kRegion = Region;
     static constexpr int kDepth = kRegion;                // that of a split's unit
-    static constexpr int kPixels = 64 / sizeof(Element);  // of a k-tile: two steps
-    static constexpr int kPitch = kRows + 8;              // of a pixel in a stage: no conflicts
-    static constexpr int kStage = kPixels * kPitch;       // elements: dy
+    static constexpr int kPixels = 64 / sizeof(Element);  // of a k-tile
+    static constexpr int kGroup = Group;
+    static constexpr int kPitch = Pitch;
+    static constexpr int kStage = kPixels * kPitch;  // elements: dy
     static constexpr int kStages = Stages;
-    static constexpr int kThreads = WarpsM * WarpsN * kWarp;
     static constexpr int kMinBlocks = MinBlocks;
+
+    // Shared memory: where the region's pixels lie in dy, where the windows of their groups begin in
+    // the patch, the patch, and the stages.
+    static std::size_t shared_bytes(const Patch& patch) {
+        return sizeof(int) * (kRegion + kRegion / kGroup) +
+               16 * static_cast<std::size_t>(patch.slots) + sizeof(Element) * kStages * kStage;
+    }
+};
+
+template <class Tile>
+class PixelMmaProduct;
+template <class Tile>
+class PixelFfmaProduct;
+
+// Tensor cores: WarpsM x WarpsN warps of WarpRows x WarpCols results each.
+template <class Math, int WarpsM, int WarpsN, int WarpRows, int WarpCols, int Stages, int MinBlocks>
+struct WgradImageTile
+    : WgradImageTileSizes<Math, WarpsM * WarpRows, WarpsN * WarpCols, ImagePatch<Math>::kChunk, 512,
+                          1, WarpsM * WarpRows + 8, Stages, MinBlocks> {
+    static_assert(WarpRows % 16 == 0 && WarpCols % 8 == 0);
+    static constexpr int kWarpsN = WarpsN, kWarpRows = WarpRows, kWarpCols = WarpCols;
+    static constexpr int kThreads = WarpsM * WarpsN * kWarp;
     static constexpr double kEfficiency = 0.8;
 
-    // Shared memory: where the region's pixels lie in dy, where their windows begin in the patch, the
-    // patch, and the stages.
-    static std::size_t shared_bytes(const Patch& patch) {
-        return 2 * sizeof(int) * kRegion + 16 * static_cast<std::size_t>(patch.slots) +
-               sizeof(Element) * kStages * kStage;
-    }
+    static constexpr double kAloneCost = 1;
+
+    using Product = PixelMmaProduct<WgradImageTile>;
+    using Accumulators = float[WarpRows / 16][WarpCols / 8][4];
+};
+
+// FMA instructions: Warps warps side by side, each of 16 x 2 lanes with ThreadM filters and Chunks
+// chunks each. Smaller regions leave room for two blocks in 100 KB.
+template <int Warps, int ThreadM, int Chunks, int Elements, int Stages, int MinBlocks>
+struct FfmaWgradImageTile : WgradImageTileSizes<Fp32, 16 * ThreadM, Warps * 2 * Chunks * Elements,
+                                                Elements, 256, 4, 16 * ThreadM, Stages, MinBlocks> {
+    static constexpr int kLanesM = 16;
+    static constexpr int kThreadM = ThreadM, kChunks = Chunks;
+    static constexpr int kThreads = Warps * kWarp;
+    static constexpr double kEfficiency = 1.0;
+    // Of a block whose warps an SM has alone, where nothing hides the filling of the patch: a guess.
+    static constexpr double kAloneCost = 1.5;
+
+    using Product = PixelFfmaProduct<FfmaWgradImageTile>;
+    using Accumulators = float[ThreadM][Chunks * Elements];
 };
 
 template <class Math>
@@ -54,7 +96,9 @@ struct WgradImageTiles {
 };
 template <>
 struct WgradImageTiles<Fp32> {
-    using List = TileList<1, 1>;
+    using List =
+        TileList<1, 1, FfmaWgradImageTile<4, 6, 7, 3, 3, 2>, FfmaWgradImageTile<4, 4, 7, 3, 3, 3>,
+                 FfmaWgradImageTile<4, 4, 7, 4, 3, 2>>;
 };
 
 // ---- Plans --------------------------------------------------------------------------------------
@@ -73,14 +117,17 @@ void for_each_wgrad_image_tile(const ConvShape& shape, Use use) {
     const PoolShape pixels = pool_of_pixels(shape);
     for_each_tile(typename WgradImageTiles<Math>::List{}, [&](auto tile) {
         using Tile = decltype(tile);
-        const auto tiling =
-            make_tiling<RegionShape<Tile>>(pixels, ImagePatch<Math>::shifts_of(shape));
-        const ImagePatch<Math> patch(shape, tiling->region_h, tiling->region_w);
+        if (!may_multiply<Tile>(shape.c)) return;
+        const int filled = ImagePatch<Math>::shifts_of(shape) * Tile::kGroup;  // whole groups
+        const auto tiling = make_tiling<RegionShape<Tile>>(pixels, filled);
+        if (Tile::kGroup > 1 && tiling->region_w < filled) return;  // fewer pixels than a group has
+        const ImagePatch<Math> patch(shape, tiling->region_h,
+                                     divide_up(tiling->region_w, filled) * filled);
         const std::int64_t depth = std::int64_t{count_regions(pixels, *tiling)} * Tile::kRegion;
         if (Tile::shared_bytes(patch) > simt::max_shared_bytes() || depth > shapes::kMaxElements)
             return;
         Product product = wgrad_product<Math>(shape);
-        product.cols = patch.chunks * ImagePatch<Math>::kChunk;
+        product.cols = patch.chunks * Tile::kElements;
         product.depth = static_cast<int>(depth);
         use(tile, product, *tiling, patch);
     });
@@ -101,7 +148,8 @@ Plan plan_wgrad_patch(const Product& product, const typename Tile::Patch& patch,
     const int tiles = count_tiles<Tile>(product);
     const int filling = tiles * 2 <= slots ? slots / tiles : 1;
     Plan plan = plan_parts<Tile>(product, 0, splits.value_or(filling), on_sm);
-    plan.cost = tile_cost<Tile>(1.0 * tiles * plan.splits, plan.k_tiles_per_split) +
+    plan.cost = (on_sm > 1 ? 1 : Tile::kAloneCost) *
+                    tile_cost<Tile>(1.0 * tiles * plan.splits, plan.k_tiles_per_split) +
                 split_cost<OfKTiles<Tile>>(product, plan, on_sm);
     return plan;
 }
