@@ -100,8 +100,10 @@ constexpr int kStripTasks = 32;
 constexpr int kMinPooledLines = 4;  // of the pooled map
 constexpr int kMinStripLines = 16;  // of the map
 
-// Parts of the batch in a weight gradient, each with a sum of its own (58 KB for 7 x 7 x 3 x 96).
+// Parts of the batch in a weight gradient, each with a sum of its own (58 KB for 7 x 7 x 3 x 96); fewer
+// where the sums are large, but at least one for each of 8 threads.
 constexpr int kWgradChunks = 32;
+constexpr int kLeastWgradChunks = 8;
 
 // The most floats of such sums, 4 MB.
 constexpr std::int64_t kWgradSumFloats = 1 << 20;

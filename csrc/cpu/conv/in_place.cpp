@@ -91,11 +91,13 @@ struct Plan {
     std::int64_t sum_floats, line_floats, map_floats;
 
     explicit Plan(const ConvShape& s) {
-        chunks = static_cast<int>(
-            std::min<std::int64_t>(kWgradChunks, static_cast<std::int64_t>(s.n) * s.p()));
         block_lines = std::clamp(kWgradPixels / s.q(), 1, s.p());
         row_stride = round_up(s.k, simd::kLanes);
         sum_floats = static_cast<std::int64_t>(taps(s)) * row_stride;
+        const std::int64_t most =
+            std::min<std::int64_t>(kWgradSumFloats / sum_floats, kWgradChunks);
+        chunks = static_cast<int>(std::clamp<std::int64_t>(std::int64_t{s.n} * s.p(), 1,
+                                                           std::max<std::int64_t>(most, 1)));
         line_floats = padded_floats(s, block_lines);
         map_floats = odd_lines(static_cast<std::int64_t>(block_lines) * s.q() * s.k + kPanel);
     }
@@ -133,7 +135,7 @@ void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int cou
 bool wgrad_applies(const ConvShape& s) {
     if (!s.is_dense() || s.r * s.s == 1 || s.q() < kTileRows / 2) return false;
     const Plan plan(s);
-    if (plan.chunks * plan.sum_floats > kWgradSumFloats) return false;
+    if (plan.sum_floats * kLeastWgradChunks > kWgradSumFloats) return false;
     constexpr int kLatency = 8, kRun = 16, kVector = 4;
     const int run = s.s * s.c;
     const int in_place = s.r * std::max(kLatency, run * ceil_div(s.k, simd::kLanes));
