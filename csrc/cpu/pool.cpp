@@ -185,6 +185,39 @@ inline void unpool_window(int count, int code, const float* y, const std::uint8_
         }
 }
 
+// The same of all channels, fewer than a vector.
+inline void unpool_part(int count, int code, const float* y, const std::uint8_t* switches,
+                        int channels, float* x) {
+    std::uint8_t codes[simd::kLanes] = {};
+    std::copy_n(switches, channels, codes);
+    const simd::Vec part = simd::load_partial(y, channels);
+    for (int s = 0; s < count; ++s, ++code, x += channels)
+        simd::store_partial(
+            x, simd::add_where_byte(simd::Vec{}, codes, static_cast<std::uint8_t>(code), part),
+            channels);
+}
+
+// How many windows of a row, from the first on, may be written in whole vectors that spill into what is
+// written later: of few channels, where vectors of x and of y end in their rows.
+inline int spilling_windows(const PoolShape& sh) {
+    const int past = ceil_div(simd::kLanes, sh.c);  // pixels of a vector
+    const int room = sh.w - past - (sh.window_w - 1) + sh.pad_left, last = sh.q() - past;
+    return sh.c >= simd::kLanes || room < 0 ? 0 : std::min(room / sh.stride_w, last) + 1;
+}
+
+// Unpools such windows, which lie in x.
+inline void unpool_spilling(const PoolShape& sh, int windows, int code, const float* y,
+                            const std::uint8_t* switches, float* x) {
+    const int c = sh.c, gap = (sh.stride_w - sh.window_w) * c;
+    for (int q = 0; q < windows; ++q, y += c, switches += c, x += gap) {
+        const simd::Vec value = simd::load(y);
+        for (int s = 0; s < sh.window_w; ++s, x += c)
+            simd::store(x, simd::add_where_byte(simd::Vec{}, switches,
+                                                static_cast<std::uint8_t>(code + s), value));
+        if (gap > 0) simd::clear(x, gap);
+    }
+}
+
 // Calls body(V, number of vectors, channel) for as many vectors from `c` on as there are, at most
 // kVectors at a time; returns the channel after them.
 template <int kVectors, typename Body>
@@ -247,8 +280,19 @@ void unpool_row_apart(const PoolShape& sh, int h, int p, const float* y,
         const int Q = sh.q(), code = (h + sh.pad_top - p * sh.stride_h) * sh.window_w;
         y += p * Q * c;
         switches += p * Q * c;
+        const int spilling = spilling_windows(sh);
         for (int q = 0; q < Q; ++q, y += c, switches += c) {
             const int corner = q * sh.stride_w - sh.pad_left;
+            if (corner >= 0 && q < spilling) {
+                simd::clear(x + done * c, (corner - done) * c);
+                const int windows = spilling - q;
+                unpool_spilling(sh, windows, code, y, switches, x + corner * c);
+                y += (windows - 1) * c;
+                switches += (windows - 1) * c;
+                q = spilling - 1;
+                done = q * sh.stride_w - sh.pad_left + sh.window_w;
+                continue;
+            }
             const int first = std::max(0, -corner), end = std::min(sh.window_w, sh.w - corner);
             simd::clear(x + done * c, std::max(0, corner - done) * c);
             const auto unpool = [&](auto vector, auto count, int channel) {
@@ -256,14 +300,10 @@ void unpool_row_apart(const PoolShape& sh, int h, int p, const float* y,
                                                        channel, sh.c, x + (corner + first) * c,
                                                        stream);
             };
-            // Of few channels a vector spills into what comes next and is written later, if that
-            // is still in the row.
-            const bool fits =
-                (corner + end - 1) * c + simd::kLanes <= sh.w * c && q * c + simd::kLanes <= Q * c;
-            if (c < simd::kLanes && fits)
-                unpool(simd::Vec{}, std::integral_constant<int, 1>{}, 0);
-            else
+            if (c >= simd::kLanes)
                 for_channels<8>(sh.c, unpool);
+            else
+                unpool_part(end - first, code + first, y, switches, sh.c, x + (corner + first) * c);
             done = corner + end;
         }
     }
