@@ -76,6 +76,7 @@ TAPS_IN_PLACE = [  # weight gradients whose windows are read in place, of more c
     ((9, 14, 14, 6), (16, 5, 5), 1, 0),
     ((7, 14, 13, 5), (6, 2, 5), (1, 2), (1, 3)),  # the last filters of the last pixel end behind dy
     ((3, 29, 33, 33), (29, 3, 3), 2, 1),
+    ((2, 9, 12, 5), (1, 3, 3), 1, 0),  # and those of several lines
 ]
 LARGE = ((1, 450, 330, 3), (32, 3, 3), 1, 1)  # by lines, which go past the caches
 FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)

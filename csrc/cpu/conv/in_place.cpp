@@ -171,8 +171,9 @@ void wgrad(const Call& call) {
                     std::min<std::int64_t>({plan.block_lines, end - line, s.p() - p}));
                 pad_lines(s, call.x, n, p, p + count, lines);
                 const float* map = read_lines(call, n, p, count, buffer);
-                // The last panel of the last pixel may end behind y.
-                if (map != buffer && line + count == all_lines && plan.row_stride != s.k) {
+                // The last panel of the last pixels may end behind y.
+                const std::int64_t behind = (all_lines - line - count) * map_line;
+                if (map != buffer && behind < kPanel && plan.row_stride != s.k) {
                     simd::copy(buffer, map, count * map_line);
                     map = buffer;
                 }
