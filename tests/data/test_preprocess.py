@@ -162,6 +162,25 @@ def test_images_are_mirrored_only_where_left_and_right_mean_nothing(crop, paddin
         assert corners.shape == (400, 2)
 
 
+def test_signals_are_not_mirrored():
+    preprocess = data.Preprocess.by_channel((1, 40), channels=2)
+    assert not data.Augmentation.for_images(preprocess).flip
+    assert data.Augmentation.for_images(data.Preprocess.by_channel((2, 40), channels=2)).flip
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_inputs_become_the_images_that_they_were_made_of(channels):
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (3, 9, 12, channels), np.uint8)
+    deviations = rng.uniform(0.1, 1, channels)
+    by_channel = data.Preprocess.by_channel((6, 8), channels=channels, resize=9, mean=[0.4] * channels, std=deviations)
+    by_pixel = data.Preprocess(rng.uniform(0, 255, (9, 12, channels)).astype(np.float32), (6, 8), 0.02)
+    for preprocess in (by_channel, by_pixel):
+        inputs = np.asarray(preprocess(images))
+        np.testing.assert_array_equal(preprocess.images_of(inputs), images[:, 1:7, 2:10])
+        assert preprocess.images_of(inputs * 1000).max() == 255
+
+
 def test_a_digest_is_of_every_number():
     mean = np.random.default_rng(1).uniform(0, 255, (64, 64, 3)).astype(np.float32)
     preprocess = data.Preprocess(mean, (60, 60), 0.5)

@@ -356,7 +356,9 @@ def test_modules_that_cannot_be_exported():
     with pytest.raises(TypeError, match=r"module must be a .*Module, got dict"):
         interop.from_module({}, (6, 6, 3))
     for shape in ((6, 6), (6, 6, 0), (6, 6, 3, 1)):
-        with pytest.raises(ValueError, match=r"input_shape must be \(height, width, channels\), all positive, got \(6"):
+        with pytest.raises(
+            ValueError, match=r"input_shape must be \(height, width, channels\), all positive, of signals .* got \(6"
+        ):
             interop.from_module(Wrong(nn.Identity()), shape)
     for shape in (32, None, (6.0, 6, 3)):
         with pytest.raises(TypeError, match=r"input_shape must be \(height, width, channels\), such as \(224, .* got "):

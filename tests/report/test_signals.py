@@ -238,7 +238,7 @@ def test_pages_without_pictures_of_a_pixels_height(tmp_path):
     add_sanity(report, net, data, size=16, stride=8, progress=False)
     found = analysis.correspondence(net, inputs, boxes, random_draws=2)
     report.add(correspondence_section(found, images, boxes))
-    report.add(invariance_section(analysis.invariance(net, inputs, data.labels), inputs))
+    report.add(invariance_section(analysis.invariance(net, inputs, data.labels), inputs, (), net.preprocess))
     report.save(tmp_path)
     saved = {path.name: Image.open(path).size for path in tmp_path.glob("*.png")}
     assert {"filters.png", "top-pool1.png", "occlusion-01.png", "faithfulness-maps.png", "sanity-01.png"} <= set(saved)

@@ -94,7 +94,7 @@ def add_flip(parser: argparse.ArgumentParser) -> None:
         "--no-flip",
         dest="flip",
         action="store_false",
-        help="mirror no training images: where left and right tell classes apart (arrows, letters, signals in time)",
+        help="mirror no training images: where left and right tell classes apart (arrows, letters); signals never are",
     )
 
 

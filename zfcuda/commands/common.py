@@ -57,7 +57,9 @@ def add_command(commands: Commands, name: str, run: Any, summary: str, descripti
 
 
 def add_checkpoint(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", metavar="CHECKPOINT", help="a network that `zfcuda train` saved")
+    parser.add_argument(
+        "checkpoint", metavar="CHECKPOINT", help="a network that `zfcuda train` or `zfcuda import` saved"
+    )
 
 
 def add_data(parser: argparse.ArgumentParser, *, required: bool = False) -> None:

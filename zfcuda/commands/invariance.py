@@ -44,7 +44,8 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     chosen = common.labelled(net, common.open_half(arguments, net, arguments.images))
     check_same(ranks, [arguments.checkpoint], {"images": chosen})
     raw, labels = chosen.batch(range(len(chosen)))
-    images = np.asarray(preprocess_of(net)(raw))
+    preprocess = preprocess_of(net)
+    images = np.asarray(preprocess(raw))
     amounts = amounts_for(net.input_shape, arguments.steps)
     directory = common.output(arguments, ranks)
     report = Report(
@@ -64,5 +65,5 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     )
     if result is not None:
         names = [f"{short(chosen.identifier(i))}: {chosen.classes[label]}" for i, label in enumerate(result.labels)]
-        report.add(invariance_section(result, images[: len(names)], names))
+        report.add(invariance_section(result, images[: len(names)], names, preprocess))
     return common.finish(report, directory, ranks)

@@ -27,9 +27,11 @@ class Augmentation:
 
     @classmethod
     def for_images(cls, preprocess: Preprocess, *, flip: bool = True) -> Augmentation:
-        """P2's crops where images are larger than the network's input, else shifts by up to a sixteenth of a side."""
+        """P2's crops where images are larger than the network's input, else shifts by up to a sixteenth of a side.
+        Signals, of one row, are never mirrored: time has a direction."""
         height, width, _ = preprocess.image_shape
-        return cls(min(height, width) // 16 if (height, width) == tuple(preprocess.crop) else None, flip)
+        padding = min(height, width) // 16 if (height, width) == tuple(preprocess.crop) else None
+        return cls(padding, flip and height > 1)
 
     def __str__(self) -> str:
         where = "crops of the corners and the centre"

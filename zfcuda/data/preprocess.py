@@ -89,7 +89,10 @@ class Preprocess(Brief):
         means, deviations = (np.asarray(one, np.float64) for one in (mean, std))
         for name, one in (("mean", means), ("std", deviations)):
             if one.shape not in ((), (1,), (channels,)) or not np.isfinite(one).all():
-                raise ValueError(f"{name} must be one finite number, or one for each of {channels} channels, got {one}")
+                raise ValueError(
+                    f"{name} must be one finite number, or one for each of {channels} channels (channels={channels}), "
+                    f"got {one}"
+                )
         if not (deviations > 0).all():
             raise ValueError(f"std must be positive, got {std}")
         shape = (round(height * resize / smaller), round(width * resize / smaller), channels)
@@ -112,6 +115,12 @@ class Preprocess(Brief):
     def __call__(self, images: Array) -> Array:
         """The centre crops: float32 (N,h,w,C)."""
         return self.crops(images, np.broadcast_to(self._centre, (len(images), 2)), np.zeros(len(images), np.uint8))
+
+    def images_of(self, inputs: np.ndarray) -> np.ndarray:
+        """The images of which float32 inputs (N,h,w,C) are centre crops: uint8 (N,h,w,C), as near as there are."""
+        (top, left), (height, width) = self._centre, self.crop
+        mean = self.mean[top : top + height, left : left + width]
+        return np.clip(np.rint(inputs / np.asarray(self.scale, np.float32) + mean), 0, 255).astype(np.uint8)
 
     def crops(self, images: Array | StoredImages, corners: Array, flips: Array) -> Array:
         """One crop per image: corners int (N,2) of (top, left), flips (N,) true for mirrored -> float32 (N,h,w,C).

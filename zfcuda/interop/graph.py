@@ -111,10 +111,13 @@ def check_image_shape(input_shape: Any) -> tuple[int, int, int]:
         shape = tuple(operator.index(size) for size in input_shape)
     except TypeError:
         raise TypeError(
-            f"input_shape must be (height, width, channels), such as (224, 224, 3), got {input_shape!r}"
+            "input_shape must be (height, width, channels), such as (224, 224, 3), of signals (1, W, C), "
+            f"got {input_shape!r}"
         ) from None
     if len(shape) != 3 or min(shape) < 1:
-        raise ValueError(f"input_shape must be (height, width, channels), all positive, got {input_shape!r}")
+        raise ValueError(
+            f"input_shape must be (height, width, channels), all positive, of signals (1, W, C), got {input_shape!r}"
+        )
     height, width, channels = shape
     return height, width, channels
 

@@ -49,7 +49,7 @@ def evaluate(
     batch_size = check_at_least("batch_size", batch_size, 1)
     check_weights(net)
     augmentation = augmentation_of(net.origin)
-    mirrored = augmentation is None or augmentation.flip
+    mirrored = augmentation.flip if augmentation else preprocess.image_shape[0] > 1  # signals have a direction
     xp = array_module(next(iter(net.parameters().values())))
     batches = np.split(np.arange(len(dataset)), range(batch_size, len(dataset), batch_size))
     places, losses = [], []
