@@ -117,6 +117,25 @@ OPERATIONS = {
             **{"pads2": ints(0, 0, 1, 1, 0, 0, 1, 1), "zero": np.float32(0)},
         },
     ),
+    "padding apart, then same": (
+        "p = Pad (x, pads)\n"
+        'c = Conv <auto_pad="SAME_UPPER", strides=[2, 2]> (p, w)\nr = Relu (c)\nq = Pad (r, pads2)\n'
+        'm = MaxPool <auto_pad="SAME_LOWER", kernel_shape=[2, 3], strides=[2, 2]> (q)\nt = Pad (m, pads3)\n'
+        'y = AveragePool <auto_pad="SAME_UPPER", kernel_shape=[2, 2], strides=[2, 2], count_include_pad=1> (t)',
+        {
+            **{"pads": ints(0, 0, 1, 0, 0, 0, 0, 0), "w": w(4, 3, 3, 4)},
+            **{"pads2": ints(0, 0, 0, 1, 0, 0, 0, 0), "pads3": ints(0, 0, 1, 0, 0, 0, 0, 0)},
+        },
+    ),
+    "padding apart, then windows that overhang": (
+        "c = Conv (x, w)\nr = Relu (c)\np = Pad (r, pads)\n"
+        "y = MaxPool <kernel_shape=[3, 3], strides=[2, 2], ceil_mode=1> (p)",
+        {"w": w(4, 3, 3, 3), "pads": ints(0, 0, 0, 1, 0, 0, 1, 0)},
+    ),
+    "an average larger than the maps": (
+        "c = Conv <strides=[1, 5]> (x, w)\ny = AveragePool <kernel_shape=[3, 3], strides=[3, 3], ceil_mode=1> (c)",
+        {"w": w(4, 3, 3, 3)},
+    ),
     "global average": (
         "c = Conv (x, w)\ng = GlobalAveragePool (c)\nf = Flatten (g)\n" + FC,
         {"w": w(4, 3, 3, 3), "fc": w(5, 4)},

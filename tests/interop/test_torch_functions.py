@@ -91,6 +91,23 @@ READ = {
     "constants of integers": lambda x, y, fc: (
         y * torch.tensor([1, 2, 3, 4, -5]).to(torch.float32)[:, None, None]
     ).mean((2, 3)),
+    "padding before a maximum whose windows overhang": lambda x, y, fc: F.max_pool2d(
+        F.pad(y, (1, 0, 0, 1), value=-torch.inf), 3, 2, ceil_mode=True
+    ).mean((2, 3)),
+    "padding before a padded maximum whose windows overhang": lambda x, y, fc: F.max_pool2d(
+        F.pad(y, (0, 1, 0, 1), value=-torch.inf), (3, 4), (3, 2), (1, 0), ceil_mode=True
+    ).mean((2, 3)),
+    "padding before a maximum whose last windows are left out": lambda x, y, fc: F.max_pool2d(
+        F.pad(y, (1, 0, 0, 1), value=-torch.inf), (2, 3), (5, 3), (1, 1), ceil_mode=True
+    ).mean((2, 3)),
+    "an average larger than the maps": lambda x, y, fc: F.avg_pool2d(y[..., ::3], 3, 3, ceil_mode=True).mean((2, 3)),
+    "a padded average larger than the maps": lambda x, y, fc: F.avg_pool2d(
+        y[..., ::5], (3, 5), 3, 1, ceil_mode=True
+    ).mean((2, 3)),
+    "an average larger than the maps that counts no padding": lambda x, y, fc: F.avg_pool2d(
+        y[:, :, ::3, ::5], (6, 5), 3, (1, 1), ceil_mode=True, count_include_pad=False
+    ).mean((2, 3)),
+    "a maximum larger than the maps": lambda x, y, fc: F.max_pool2d(y[..., ::3], 3, 3, ceil_mode=True).mean((2, 3)),
     "feature alpha dropout": lambda x, y, fc: F.feature_alpha_dropout(x, training=False).mean((2, 3)),
     "bounds that are tensors": lambda x, y, fc: torch.clamp(y, torch.tensor(-0.25), torch.tensor([0.5])).mean((2, 3)),
     "in place": in_place(lambda x: x.mul_(-0.5)),
@@ -272,3 +289,13 @@ def test_numbers_that_would_be_rounded(kind, dtype, tmp_path):
         interop.from_module(module, SHAPE)
     with pytest.raises(ValueError, match=message):
         pt2.load(as_file(module, tmp_path))
+
+
+def test_windows_of_padding_alone():
+    """Of zeros in PyTorch, which no window of the maps makes."""
+    with pytest.raises(
+        ValueError, match=r"padding, with that around the maps, must be smaller than its window \(3, 3\)"
+    ):
+        interop.from_module(
+            made(lambda x, y, fc: F.max_pool2d(F.pad(x, (0, 0, 0, 2)), 3, 4, ceil_mode=True)), (8, 8, 3)
+        )

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..nn.layers import AvgPoolSpec, BatchNormSpec, ClipSpec, ConcatSpec, ConvSpec, LayerSpec, MaxPoolSpec
+from ..nn.span import Span
 from .builder import Builder
 from .graph import Node, Unsupported
 from .rearranging import floats, integers, known, reduced_axes, tensor_of
@@ -72,8 +73,22 @@ def _maxpool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
             raise Unsupported(
                 f"in front of a max pool maps are padded with -inf, or behind a ReLU with zeros; not {x.fill:g}"
             )
+        if node.attributes.get("ceil_mode"):
+            padding = _behind_for_ceil(x, window, stride, padding)
+            node = dataclasses.replace(node, attributes={**node.attributes, "ceil_mode": False})
         padding = _both(padding, x.padding)
     return _pooled(builder, MaxPoolSpec, node, x, window, stride, padding, signal)
+
+
+def _behind_for_ceil(x: Tensor, window: tuple[int, int], stride: tuple[int, int], padding: Sides) -> Sides:
+    """A pool's padding with which it makes without ceil_mode the windows that it makes with it of maps with padding
+    around them: the last of them starts before the end of these maps with their own padding."""
+    sides = []
+    befores, afters = (padding[0], padding[2]), (padding[1], padding[3])
+    for size, cells, step, before, after in zip(_padded_size(x), window, stride, befores, afters, strict=True):
+        span = Span(size, cells, step, before, after=after, ceil=True)
+        sides += [before, max(0, span.start(span.outputs - 1) + cells - size)]
+    return tuple(sides)  # type: ignore[return-value]
 
 
 def _avgpool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
@@ -108,7 +123,13 @@ def _pooled(
     **fields: Any,
 ) -> Tensor:
     if max(padding[:2]) >= window[0] or max(padding[2:]) >= window[1]:
-        raise Unsupported(f"a pool's padding must be smaller than its window {window}, got {padding}")
+        raise Unsupported(
+            f"a pool's padding, with that around the maps, must be smaller than its window {window}; got {padding}"
+        )
+    if node.attributes.get("ceil_mode"):  # the only window of maps that are smaller ends with their padding
+        padded = x.shape[0] + sum(padding[:2]), x.shape[1] + sum(padding[2:])
+        both = zip(window, padded, stride, strict=True)
+        window = tuple(have if have < cells < have + step else cells for cells, have, step in both)  # type: ignore[assignment]
     fields |= {"window": _short(window), "stride": _short(stride), "padding": _short_padding(padding)}
     made = builder.add(kind, node.name, [x], ceil_mode=bool(node.attributes.get("ceil_mode", False)), **fields)
     return as_it_was(made, signal)
@@ -290,7 +311,7 @@ def _padding(
     value = node.attributes.get("padding", 0)
     if value in ("same_upper", "same_lower"):
         sides = []
-        for size, cells, step, apart in zip(x.shape[:2], kernel, stride, dilation, strict=True):
+        for size, cells, step, apart in zip(_padded_size(x), kernel, stride, dilation, strict=True):
             total = max(0, (-(-size // step) - 1) * step + (cells - 1) * apart + 1 - size)
             sides += [total // 2, total - total // 2] if value == "same_upper" else [total - total // 2, total // 2]
         return tuple(sides)  # type: ignore[return-value]
@@ -303,6 +324,12 @@ def _padding(
         return values[0], values[2], values[1], values[3]
     height, width = _two(values, signal)
     return height, height, width, width
+
+
+def _padded_size(x: Tensor) -> tuple[int, int]:
+    """(height, width) of the maps in the model, with what is around them."""
+    top, bottom, left, right = x.padding
+    return x.shape[0] + top + bottom, x.shape[1] + left + right
 
 
 def _both(one: Sides, other: Sides) -> Sides:

@@ -102,7 +102,7 @@ def window_spans(
                 f"{cells, step, apart, (before, after)}"
             )
         span = Span(size, cells, step, before, False, after, apart, ceil_mode)
-        if span.outputs < 1:
+        if span.extent > span.padded:
             raise ValueError(
                 f"{name}: its window of {span.extent} is larger than its padded input, {size} + {before} + {after}; "
                 "the network needs a larger image"
