@@ -94,16 +94,6 @@ class Graph(Brief):
                 return False
         return turned
 
-    def with_norms(self) -> Graph:
-        """With a node for each local response normalisation that is written out as x / (k + alpha * mean(x * x)) **
-        beta, the mean being over neighbouring channels (as PyTorch does)."""
-        makers = {name: node for node in self.nodes for name in node.outputs}
-        nodes = [_as_norm(node, makers, self.constants) or node for node in self.nodes]
-        return replace(self, nodes=nodes).computing(self.outputs[0])
-
-
-_REARRANGING = ("identity", "reshape", "squeeze", "unsqueeze", "pad")
-
 
 def check_image_shape(input_shape: Any) -> tuple[int, int, int]:
     """(H, W, C) as ints, from what a user gives for it."""
@@ -120,43 +110,3 @@ def check_image_shape(input_shape: Any) -> tuple[int, int, int]:
         )
     height, width, channels = shape
     return height, width, channels
-
-
-def _as_norm(node: Node, makers: Mapping[str, Node], constants: Mapping[str, np.ndarray]) -> Node | None:
-    if node.op != "div":
-        return None
-    x, divisor = node.inputs
-    numbers = []
-    for op in ("pow", "add", "mul"):
-        maker = makers.get(divisor)
-        if maker is None or maker.op != op:
-            return None
-        scalars = [name for name in maker.inputs if name in constants and constants[name].size == 1]
-        others = [name for name in maker.inputs if name not in scalars]
-        if len(scalars) != 1 or len(others) != 1:
-            return None
-        numbers.append(float(constants[scalars[0]].reshape(())))
-        divisor = others[0]
-    beta, k, alpha = numbers
-    average = _behind(divisor, makers)
-    if average is None or average.op != "avgpool":
-        return None
-    window = tuple(average.attributes["window"])
-    if len(window) < 2 or set(window[1:]) != {1}:
-        return None
-    square = _behind(average.inputs[0], makers)
-    if square is None or not (
-        (square.op == "mul" and square.inputs == (x, x)) or (square.op == "pow" and square.inputs[0] == x)
-    ):
-        return None
-    name = f"{node.name[:-3]}norm" if node.name.split(".")[-1] == "div" else node.name
-    attributes = {"size": window[0], "alpha": alpha / window[0], "beta": beta, "k": k}
-    return Node("lrn", node.kind, name, (x,), node.outputs, attributes)
-
-
-def _behind(name: str, makers: Mapping[str, Node]) -> Node | None:
-    """The node that made a tensor, before what only arranges it differently."""
-    node = makers.get(name)
-    while node is not None and node.op in _REARRANGING:
-        node = makers.get(node.inputs[0])
-    return node

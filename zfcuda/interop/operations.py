@@ -23,13 +23,13 @@ from ..nn.layers import (
     FullyConnectedSpec,
     LayerSpec,
     LeakyReLUSpec,
-    NormSpec,
     PReLUSpec,
     ReLUSpec,
 )
 from .builder import Builder
 from .folding import computed
 from .graph import Node, Unsupported
+from .norms import NORMS
 from .rearranging import REARRANGING, floats, known, tensor_of
 from .tensors import Tensor
 from .windows import WINDOWS, as_it_was
@@ -99,16 +99,6 @@ def _affine(builder: Builder, name: str, x: Tensor, scale: Any, shift: Any) -> T
     arrays = {"weight": vectors[0], "bias": vectors[1]}
     arrays |= {"running_mean": np.zeros_like(vectors[0]), "running_var": np.ones_like(vectors[0])}
     return x.like(builder.add(BatchNormSpec, name, [x], arrays, eps=0.0, frozen=True).layer)
-
-
-def _lrn(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
-    x = builder.maps(tensor_of(operands[0]), node.name)
-    size = node.attributes["size"]
-    if size % 2 == 0 and node.attributes.get("reaches_forward"):
-        raise Unsupported("the number of channels of a local response normalisation must be odd")
-    return builder.add(
-        NormSpec, node.name, [x], **{name: node.attributes[name] for name in ("size", "alpha", "beta", "k")}
-    )
 
 
 # ---- One number at a time ----------------------------------------------------------------------------------------
@@ -282,9 +272,9 @@ def _sigmoid(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
 OPERATIONS: dict[str, Callable[[Any, Node, Sequence[Any]], Any]] = {
     **REARRANGING,
     **WINDOWS,
+    **NORMS,
     "linear": _linear,
     "batchnorm": _batchnorm,
-    "lrn": _lrn,
     "relu": _relu,
     "leaky_relu": _leaky_relu,
     "prelu": _prelu,

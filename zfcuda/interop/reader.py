@@ -18,6 +18,7 @@ from ..nn.checkpoint import check_head
 from .builder import Builder
 from .folding import FOLDING
 from .graph import MALFORMED, Graph, Node, Unsupported
+from .norms import with_norms
 from .operations import OPERATIONS
 from .tensors import LARGEST, NO_PADDING, Tensor
 from .windows import PADDED
@@ -68,7 +69,7 @@ def read(
 
 def _built(graph: Graph, output: str | None, bgr: bool) -> tuple[Builder, Tensor]:
     """The layers that one of the graph's outputs needs, and that output."""
-    reader = _Reader(graph.computing(output).with_norms(), bgr)
+    reader = _Reader(with_norms(graph.computing(output)), bgr)
     last = reader.run()
     reader.builder.keep_only(last.layer)
     return reader.builder, last

@@ -19,7 +19,7 @@ from .graph import Node, Unsupported
 from .rearranging import floats, integers, known, reduced_axes, tensor_of
 from .tensors import NO_PADDING, Tensor
 
-__all__ = ["PADDED", "WINDOWS", "as_it_was"]
+__all__ = ["PADDED", "WINDOWS", "as_it_was", "padded_sides"]
 
 PADDED = ("conv", "maxpool", "avgpool", "pad", "identity")  # which take maps with padding around them
 
@@ -232,16 +232,11 @@ def _pad(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     x, pads, *rest = operands
     x = tensor_of(x)
     rank = len(x.dims) + 1
-    numbers = integers(pads, "the padding")
-    fill = float(known(rest[0], "what is padded with").reshape(())) if rest and rest[0] is not None else 0.0
-    axes = integers(rest[1], "the axes") if len(rest) > 1 and rest[1] is not None else list(range(rank))
-    if node.attributes.get("mode", "constant") != "constant":
-        raise Unsupported(f"padding must be by a constant, not {node.attributes['mode']}")
-    sides = {axis: (0, 0) for axis in range(rank)}
-    sides |= {axis % rank: (numbers[i], numbers[i + len(axes)]) for i, axis in enumerate(axes)}
+    sides, fill = padded_sides(node, rank, [pads, *rest])
+    numbers = [number for side in sides for number in side]
     if rank == 4 and any(sides[1]) and not any(any(sides[axis]) for axis in (0, 2, 3)) and min(numbers) >= 0:
         return _channels_around(builder, node, x, sides[1], fill)
-    if rank not in (3, 4) or any(any(sides[axis]) for axis in (0, 1)) or min(numbers) < 0:
+    if rank not in (3, 4) or any(any(side) for side in sides[:2]) or min(numbers) < 0:
         raise Unsupported("padding must be of the height and width of maps, or of their channels, not negative")
     if not any(numbers):
         return x
@@ -250,6 +245,21 @@ def _pad(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     around = sides[rank - 2] if rank == 4 else (0, 0)
     padding = _both(x.padding, (*around, *sides[rank - 1]))
     return dataclasses.replace(x, padding=padding, fill=fill)
+
+
+def padded_sides(node: Node, rank: int, given: Sequence[Any]) -> tuple[list[tuple[int, int]], float]:
+    """Of a pad the cells (before, behind) of each axis of the tensor, and the number in them. given: its operands but
+    the tensor."""
+    pads, value, axes = [*given, None, None][:3]
+    if node.attributes.get("mode", "constant") != "constant":
+        raise Unsupported(f"padding must be by a constant, not {node.attributes['mode']}")
+    numbers = integers(pads, "the padding")
+    fill = float(known(value, "what is padded with").reshape(())) if value is not None else 0.0
+    chosen = list(range(rank)) if axes is None else integers(axes, "the axes")
+    sides = [(0, 0)] * rank
+    for i, axis in enumerate(chosen):
+        sides[axis % rank] = numbers[i], numbers[i + len(chosen)]
+    return sides, fill
 
 
 def _channels_around(builder: Builder, node: Node, x: Tensor, counts: tuple[int, int], fill: float) -> Tensor:
