@@ -91,10 +91,7 @@ class Builder:
             order = tensor.places[:, 0, 0]
             tensor = dataclasses.replace(tensor, layer=sampled.layer, shape=sampled.shape, table=sampled.places[order])
         if order is None:
-            raise Unsupported(
-                f"a tensor of {('N', *tensor.dims)} must be maps (N, C, H, W), channels of what a layer makes, whole "
-                f"or at every so manyth row and column"
-            )
+            raise _no_maps(tensor)
         made = self._some_of(tensor, order, name)
         return dataclasses.replace(made, padding=tensor.padding, fill=tensor.fill, head=tensor.head)
 
@@ -107,10 +104,44 @@ class Builder:
         return tensor if tensor.is_whole else self.in_order(tensor, name)
 
     def whole(self, tensor: Tensor, name: str) -> Tensor:
-        """The tensor as all of what a layer makes, in any order."""
+        """The tensor, of the same dimensions, as all of what a layer makes, in any order."""
         if tensor.is_whole:
             return tensor
-        return self.flat(tensor, name) if len(tensor.dims) == 1 else self.maps(tensor.as_maps(), name)
+        if len(tensor.shape) == 1 or len(tensor.dims) == 1:
+            row = self.flat(tensor.rearranged(tensor.places.reshape(-1)), name)
+            return row.rearranged(row.places.reshape(tensor.dims))
+        grid = tensor.as_grid()
+        if grid is None:
+            raise _no_maps(tensor)
+        made = self.maps(grid, name)
+        now = np.empty(math.prod(tensor.shape), np.int32)
+        now[grid.places] = made.places
+        return made.rearranged(now[tensor.places])
+
+    def channels(self, tensor: Tensor, name: str = "") -> Tensor:
+        """A tensor (C, ...) as maps (C, H, W) that are all of what a layer makes, in its order, whatever dimensions
+        the pixels have in the model: one for a signal or the mean of columns."""
+        tensor = self.whole(tensor, name)
+        height, width = tensor.shape[:2] if len(tensor.shape) == 3 else (0, 0)
+        if tensor.dims and tensor.dims[0] * height * width == math.prod(tensor.shape):
+            tensor = tensor.rearranged(tensor.places.reshape(-1, height, width))
+        return self.maps(tensor, name)
+
+    def alike(self, tensors: Sequence[Tensor], name: str) -> list[Tensor]:
+        """Tensors of the same dimensions, each as all of what a layer makes, and all in the same order."""
+        dims = tensors[0].dims
+        tensors = [self.whole(one, name) for one in tensors]
+        first = next((one for one in tensors if one.table is None), tensors[0])
+        if all(one.shape == first.shape and _stand_alike(one, first) for one in tensors):
+            return tensors
+        if len(dims) == 1 or any(len(one.shape) == 1 for one in tensors):
+            rows = [self.flat(one.rearranged(one.places.reshape(-1)), name) for one in tensors]
+            ordered = [self.in_order(row, name) for row in rows]
+            return [row.rearranged(row.places.reshape(dims)) for row in ordered]
+        order = np.argsort(first.places.reshape(-1))
+        standing = [one.places.reshape(-1)[order].reshape(first.shape).transpose(2, 0, 1) for one in tensors]
+        maps = [self.maps(one.rearranged(places), name) for one, places in zip(tensors, standing, strict=True)]
+        return [one.rearranged(first.places) for one in maps]
 
     def by_channel(self, tensor: Tensor, name: str) -> Tensor:
         """The same, where a number for each channel of the tensor is one for each channel of the layer."""
@@ -214,6 +245,17 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
     if np.array_equal(one, other):
         return True
     return one.shape == other.shape and float(np.abs(one - other).max()) <= _ROUNDING * float(np.abs(one).max())
+
+
+def _stand_alike(one: Tensor, other: Tensor) -> bool:
+    return one.table is other.table or np.array_equal(one.places, other.places)
+
+
+def _no_maps(tensor: Tensor) -> Unsupported:
+    return Unsupported(
+        f"a tensor of {('N', *tensor.dims)} must be maps (N, C, H, W) or a signal (N, C, W), channels of what a layer "
+        f"makes, whole or at every so manyth row and column"
+    )
 
 
 def _is_fixed(spec: LayerSpec) -> bool:

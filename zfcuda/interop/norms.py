@@ -21,7 +21,7 @@ from .builder import Builder
 from .graph import Graph, Node, Unsupported
 from .rearranging import REARRANGING, tensor_of
 from .tensors import Tensor
-from .windows import as_it_was, padded_sides
+from .windows import padded_sides
 
 __all__ = ["NORMS", "with_norms"]
 
@@ -102,8 +102,8 @@ def _lrn(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
         raise Unsupported("the number of channels of a local response normalisation must be odd")
     x = tensor_of(operands[0])
     fields = {name: node.attributes[name] for name in ("size", "alpha", "beta", "k")}
-    made = builder.add(NormSpec, node.name, [builder.maps(x.as_maps(), node.name)], **fields)
-    return as_it_was(made, len(x.dims) == 2)
+    made = builder.add(NormSpec, node.name, [builder.channels(x, node.name)], **fields)
+    return made.rearranged(made.places.reshape(x.dims))
 
 
 def _written_norm(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:

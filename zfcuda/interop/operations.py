@@ -32,7 +32,7 @@ from .graph import Node, Unsupported
 from .norms import NORMS
 from .rearranging import REARRANGING, floats, known, tensor_of
 from .tensors import Tensor
-from .windows import WINDOWS, as_it_was
+from .windows import WINDOWS
 
 __all__ = ["OPERATIONS"]
 
@@ -166,7 +166,10 @@ def _sum(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     if not constants:
         return total
     shift = computed(builder, lambda: sum(constants[1:], start=constants[0]), constants)
-    return _affine(builder, node.name, total, 1.0, floats(shift, "a constant")) if np.any(shift) else total
+    if np.any(shift):
+        return _affine(builder, node.name, total, 1.0, floats(shift, "a constant"))
+    total.check_keeps_rank(np.asarray(shift))
+    return total
 
 
 def _joined(builder: Builder, node: Node, tensors: Sequence[Tensor]) -> Tensor:
@@ -174,14 +177,8 @@ def _joined(builder: Builder, node: Node, tensors: Sequence[Tensor]) -> Tensor:
     if any(one.dims != first.dims for one in tensors):
         shapes = " and ".join(str(("N", *one.dims)) for one in tensors)
         raise Unsupported(f"sums are read of tensors of one shape, got {shapes}")
-    alike = all(one.is_whole and one.shape == first.shape for one in tensors)
-    if not (alike and all(np.array_equal(one.places, first.places) for one in tensors if one.table is not first.table)):
-        if len(first.dims) == 1:
-            tensors = [builder.in_order(builder.flat(one, node.name), node.name) for one in tensors]
-        else:
-            tensors = [builder.maps(one, node.name) for one in tensors]
-        first = tensors[0]
-    return first.like(builder.add(AddSpec, node.name, tensors).layer)
+    tensors = builder.alike(tensors, node.name)
+    return tensors[0].like(builder.add(AddSpec, node.name, tensors).layer)
 
 
 def _scaled(builder: Builder, node: Node, operands: Sequence[Any]) -> Sequence[Any]:
@@ -242,15 +239,14 @@ def _concat(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
         starts = np.cumsum([0, *(one.shape[0] for one in rows)])
         table = np.concatenate([one.places + start for one, start in zip(rows, starts, strict=False)])
         return builder.add(ConcatSpec, node.name, rows).rearranged(table.astype(np.int32))
-    if rank == 3:
-        if axis != 0:
-            raise Unsupported("signals are joined along their channels")
-        maps = [builder.maps(one.as_maps(), node.name) for one in tensors]
-        return as_it_was(builder.add(ConcatSpec, node.name, maps), True)
     # Channels come first, wherever they are in the model.
-    maps = [builder.maps(one.rearranged(np.moveaxis(one.places, axis, 0)), node.name) for one in tensors]
-    made = builder.add(ConcatSpec, node.name, maps)
-    return made if axis == 0 else made.rearranged(np.moveaxis(made.places, 0, axis))
+    turned = [one.rearranged(np.moveaxis(one.places, axis, 0)) for one in tensors]
+    if any(one.dims[1:] != turned[0].dims[1:] for one in turned):
+        shapes = " and ".join(str(("N", *one.dims)) for one in tensors)
+        raise Unsupported(f"tensors are joined that differ along one axis only, got {shapes}")
+    made = builder.add(ConcatSpec, node.name, [builder.channels(one, node.name) for one in turned])
+    places = made.places.reshape(-1, *turned[0].dims[1:])
+    return made.rearranged(np.moveaxis(places, 0, axis))
 
 
 # ---- The end -------------------------------------------------------------------------------------------------------

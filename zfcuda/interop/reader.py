@@ -162,7 +162,7 @@ class _Reader:
                 row = last.rearranged(last.places.reshape(-1))
                 last = self.builder.in_order(self.builder.flat(row, ""))
             else:
-                last = self.builder.maps(last)
+                last = self.builder.channels(last)
         except Unsupported as problem:
             raise ValueError(f"the output of the model cannot be read: {problem}") from None
         if last.padding != NO_PADDING:

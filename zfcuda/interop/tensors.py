@@ -84,6 +84,22 @@ class Tensor(Brief):
         """A signal's (C, W) as maps (C, 1, W)."""
         return self.rearranged(self.places[:, None]) if len(self.dims) == 2 else self
 
+    def as_grid(self) -> Tensor | None:
+        """The same numbers as maps (K, P, Q), whatever the tensor's dimensions are: some of the layer's channels, in
+        the order in which they come, at some rows and columns; None if they are no such block of maps."""
+        if len(self.shape) != 3:
+            return None
+        if self.channel_order() is not None or self.steps() is not None:
+            return self
+        _, width, channels = self.shape
+        places = self.places.reshape(-1)
+        pixels = np.unique(places // channels)
+        rows, columns = np.unique(pixels // width), np.unique(pixels % width)
+        found, first = np.unique(places % channels, return_index=True)
+        order = found[np.argsort(first)]
+        grid = (rows[:, None] * width + columns) * channels + order[:, None, None]
+        return self.rearranged(grid.astype(np.int32)) if grid.size == places.size else None
+
     def channel_order(self) -> np.ndarray | None:
         """Of maps (K, H, W): which channels of the layer they are; None if they are none of its channels."""
         if self.table is None:
@@ -113,10 +129,16 @@ class Tensor(Brief):
             return None
         return (down, across) if np.array_equal(self.table, order + pixels[:, ::down, ::across]) else None
 
+    def check_keeps_rank(self, numbers: np.ndarray) -> None:
+        """Unsupported for numbers of more axes than the tensor: combined with them it would have as many."""
+        if numbers.ndim > len(self.dims) + 1:
+            raise Unsupported(f"constants of shape {numbers.shape} have more axes than {('N', *self.dims)}")
+
     def per_channel(self, numbers: np.ndarray, batch: int) -> np.ndarray:
         """Numbers that the model combines with the tensor by its rules of broadcasting, as one for each channel (or
         unit) of the layer. float32 (C,)."""
         channels = self.shape[-1]
+        self.check_keeps_rank(numbers)
         if numbers.size == 1:
             return np.full(channels, numbers.reshape(()), np.float32)
         if numbers.ndim > len(self.dims) and not (numbers == numbers[:1]).all():

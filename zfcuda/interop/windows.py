@@ -19,7 +19,7 @@ from .graph import Node, Unsupported
 from .rearranging import floats, integers, known, reduced_axes, tensor_of
 from .tensors import NO_PADDING, Tensor
 
-__all__ = ["PADDED", "WINDOWS", "as_it_was", "padded_sides"]
+__all__ = ["PADDED", "WINDOWS", "padded_sides"]
 
 PADDED = ("conv", "maxpool", "avgpool", "pad", "identity")  # which take maps with padding around them
 
@@ -49,7 +49,7 @@ def _conv(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
     fields |= {"padding": _short_padding(padding), "groups": node.attributes.get("groups", 1)}
     arrays = {"weight": weight.transpose(0, 2, 3, 1)} | ({} if bias is None else {"bias": bias})
     made = builder.add(ConvSpec, node.name, [x], arrays, maps=len(weight), bias=bias is not None, **fields)
-    return as_it_was(made, signal)
+    return _as_it_was(made, signal)
 
 
 def _of_image(x: Tensor, weight: np.ndarray) -> tuple[Tensor, np.ndarray]:
@@ -105,7 +105,7 @@ def _avgpool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
             raise Unsupported("in front of an average pool maps are padded with zeros that count, without ceil_mode")
         padding, counts = _both(padding, x.padding), True
     if window == stride == (1, 1) and not any(padding):
-        return as_it_was(x, signal)
+        return _as_it_was(x, signal)
     if not any(padding):
         counts = True
     return _pooled(builder, AvgPoolSpec, node, x, window, stride, padding, signal, count_include_pad=counts)
@@ -132,7 +132,7 @@ def _pooled(
         window = tuple(have if have < cells < have + step else cells for cells, have, step in both)  # type: ignore[assignment]
     fields |= {"window": _short(window), "stride": _short(stride), "padding": _short_padding(padding)}
     made = builder.add(kind, node.name, [x], ceil_mode=bool(node.attributes.get("ceil_mode", False)), **fields)
-    return as_it_was(made, signal)
+    return _as_it_was(made, signal)
 
 
 def _adaptive_pool(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
@@ -146,14 +146,14 @@ def _adaptive_pool(builder: Builder, node: Node, operands: Sequence[Any]) -> Ten
         raise Unsupported(f"an adaptive pool's size must divide that of the maps; {size} does not divide {x.shape[:2]}")
     window = (x.shape[0] // size[0], x.shape[1] // size[1])
     if window == (1, 1):
-        return as_it_was(x, signal)
+        return _as_it_was(x, signal)
     if not node.attributes["mean"]:
         made = _largest_of(builder, node, x, window)
     elif size == (1, 1):
         made = builder.add(AvgPoolSpec, node.name, [x])
     else:
         made = builder.add(AvgPoolSpec, node.name, [x], window=_short(window))
-    return as_it_was(made, signal)
+    return _as_it_was(made, signal)
 
 
 def _mean(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
@@ -356,7 +356,7 @@ def _short_padding(padding: Sequence[int]) -> Any:
     return _short((top, left)) if (top, left) == (bottom, right) else (top, bottom, left, right)
 
 
-def as_it_was(made: Tensor, signal: bool) -> Tensor:
+def _as_it_was(made: Tensor, signal: bool) -> Tensor:
     return made.rearranged(made.places[:, 0]) if signal else made
 
 
