@@ -45,8 +45,8 @@ def branches_net(shape=(19, 17, 3)):
 def full_evaluation(net, image, label, size, stride, filled, layer, feature_map):
     """Oracle: every occluded image goes through the whole net."""
     height, width = image.shape[:2]
-    rows = -(-(height - size[0]) // stride[0]) + 1
-    columns = -(-(width - size[1]) // stride[1]) + 1
+    rows = min(-(-(height - size[0]) // stride[0]) + 1, -(-height // stride[0]))
+    columns = min(-(-(width - size[1]) // stride[1]) + 1, -(-width // stride[1]))
     batch = np.repeat(image[None], rows * columns, axis=0)
     for row in range(rows):
         for column in range(columns):
@@ -260,6 +260,33 @@ def test_corners_stand_at_multiples_of_the_stride_and_the_last_is_clipped():
     result = occlusion(net, with_pattern(0, 4, 4), 0, size=5, stride=4)
     assert result.probability.shape == (4, 4)  # ceil((16 - 5) / 4) + 1
     assert result.window(3, 1) == (12, 4, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "grid"),
+    [
+        (4, 99, (1, 1)),
+        (4, (24, 32), (1, 1)),
+        (4, (12, 31), (2, 2)),
+        ((4, 5), (6, 9), (4, 4)),
+        (4, 5, (5, 7)),
+        ((20, 30), 4, (2, 2)),
+        ((24, 32), 9, (1, 1)),
+    ],
+)
+def test_every_square_covers_a_pixel(size, stride, grid):
+    net = flat_net((24, 32, 1))
+    result = occlusion(net, noise(net.input_shape), 0, size=size, stride=stride)
+    assert result.probability.shape == grid
+    windows = [result.window(row, column) for row in range(grid[0]) for column in range(grid[1])]
+    for top, left, height, width in windows:
+        assert height >= 1
+        assert width >= 1
+        assert top + height <= 24
+        assert left + width <= 32
+    for position in ((grid[0], 0), (0, grid[1]), (-1, 0)):
+        with pytest.raises(IndexError, match=f"{grid[0]} x {grid[1]} positions"):
+            result.window(*position)
 
 
 def test_a_chosen_map_and_layer():

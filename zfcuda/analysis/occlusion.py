@@ -61,7 +61,11 @@ class Occlusion(OfClass):
     fill: Fill
 
     def window(self, row: int, column: int) -> Window:
-        """The pixels that the square of one position covers: top, left, height, width."""
+        """The pixels that the square of one position covers: top, left, height, width, each side at least 1.
+        IndexError where there is no such position."""
+        rows, columns = self.probability.shape
+        if not (0 <= row < rows and 0 <= column < columns):
+            raise IndexError(f"the square has {rows} x {columns} positions, got ({row}, {column})")
         return _window(row, column, self.size, self.stride, self.image.shape)
 
     def lowest(self) -> tuple[int, int]:
@@ -185,12 +189,13 @@ def occlusion(
     and their classes (N,) -> `Occlusions`, what each image gives alone. size, stride: of the square in pixels, an int
     or (height, width). An int is cut to the image's shorter side: 16 is 1 x 16 of a signal, an image of H = 1. The
     corner stands at multiples of `stride` from 0, ceil((H - size) / stride) + 1 of them down, the last one clipped by
-    the edge. fill: what the square is painted with: a number (0 is the mean of images whose mean is subtracted),
-    "mean" (of the image, by channel), "blur" (the image, blurred) or "noise" (Gaussian, with the image's mean and
-    standard deviation by channel), which `seed` fixes, so that it lies still as the square moves. layer: whose map is
-    summed, by default the last one with maps ("layer 5"); feature_map: which one, by default the one whose sum is
-    largest without a square. batch_size: how many positions are evaluated at a time, at most: they are cut into batches
-    of one size, as few as there can be. ranks: of processes that share the images, if these are several.
+    the edge; of a stride longer than the square ceil(H / stride), so that each covers a pixel at least. fill: what the
+    square is painted with: a number (0 is the mean of images whose mean is subtracted), "mean" (of the image, by
+    channel), "blur" (the image, blurred) or "noise" (Gaussian, with the image's mean and standard deviation by
+    channel), which `seed` fixes, so that it lies still as the square moves. layer: whose map is summed, by default the
+    last one with maps ("layer 5"); feature_map: which one, by default the one whose sum is largest without a square.
+    batch_size: how many positions are evaluated at a time, at most: they are cut into batches of one size, as few as
+    there can be. ranks: of processes that share the images, if these are several.
 
     Only the parts of the feature maps that the square changes are computed anew (`incremental`); the result is that of
     a full forward pass per position. ValueError, TypeError for what does not fit. `Interrupted` by Ctrl-C, with the
@@ -279,15 +284,16 @@ def _of_images(
 
 
 def grid_of(shape: tuple[int, ...], size: tuple[int, int], stride: tuple[int, int]) -> tuple[int, int]:
-    """How many positions the square has down and across images of this shape."""
-    rows, columns = (-(-(n - s) // d) + 1 for n, s, d in zip(shape[:2], size, stride, strict=True))
+    """How many positions the square has down and across images of this shape: up to the first that reaches the edge,
+    or, where steps are longer than the square, all that begin inside the image."""
+    rows, columns = (-(-(n - max(0, s - d)) // d) for n, s, d in zip(shape[:2], size, stride, strict=True))
     return rows, columns
 
 
 def _window(row: int, column: int, size: tuple[int, int], stride: tuple[int, int], shape: tuple[int, ...]) -> Window:
     """The pixels of an image of this shape that the square of one position covers, clipped by the edge."""
     top, left = row * stride[0], column * stride[1]
-    return Window(top, left, max(0, min(size[0], shape[0] - top)), max(0, min(size[1], shape[1] - left)))
+    return Window(top, left, min(size[0], shape[0] - top), min(size[1], shape[1] - left))
 
 
 def square_of(net: Network, size: IntPair | None = None, stride: IntPair | None = None) -> Square:

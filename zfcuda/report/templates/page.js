@@ -168,15 +168,15 @@
       const bottom = Math.min(o.image_size[0], top + o.size[0]), right = Math.min(o.image_size[1], left + o.size[1]);
       square.style.top = percentOf(top, o.image_size[0]);
       square.style.left = percentOf(left, o.image_size[1]);
-      square.style.height = percentOf(Math.max(0, bottom - top), o.image_size[0]);
-      square.style.width = percentOf(Math.max(0, right - left), o.image_size[1]);
+      square.style.height = percentOf(bottom - top, o.image_size[0]);
+      square.style.width = percentOf(right - left, o.image_size[1]);
       for (const cell of all(root, ".cell")) {
         cell.style.top = percentOf(at[0], rows);
         cell.style.left = percentOf(at[1], columns);
         cell.style.height = percentOf(1, rows);
         cell.style.width = percentOf(1, columns);
       }
-      const covered = bottom > top && right > left ? "square on rows " + top + "–" + (bottom - 1) + ", columns " + left + "–" + (right - 1) : "square beyond the edge";
+      const covered = "square on rows " + top + "–" + (bottom - 1) + ", columns " + left + "–" + (right - 1);
       readout.textContent = covered + ": " + o.label + " has " + o.followed + " " + shown(o.probability[at[0]][at[1]]) + " (" + shown(o.baseline) +
         " without the square); most probable: " + o.classes[o.prediction[at[0]][at[1]]];
       root.classList.add("live");
