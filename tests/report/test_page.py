@@ -76,6 +76,19 @@ def test_outputs_that_are_no_probabilities_have_no_percents():
         assert f"Without it the {result.followed} of class 1 is" in occlusion_section(result).blurb
 
 
+@pytest.mark.parametrize(("head", "followed"), [("sigmoid", "probability"), ("none", "output")])
+def test_one_output_is_of_no_class(head, followed):
+    result = dataclasses.replace(make_occlusion(), head=head, one_output=True, label=0)
+    shown = Explorer("one", "One", result, make_shown(1)[0].picture, ("output",)).shown()
+    assert (shown["data"]["what"], shown["data"]["classes"]) == (followed, None)
+    assert [panel["legend"] for panel in shown["panels"]] == [[], [], []]
+    assert f"Without it the {followed} is 0.900" in occlusion_section(result).blurb
+    titles = [axis.get_title() for axis in result.plot().axes[:2]]
+    assert titles == [followed, "sum of pool1 map 2"]
+    named = Explorer("one", "One", result, make_shown(1)[0].picture, ("cat",)).shown()["data"]
+    assert named["what"] == f"{followed} of cat"
+
+
 def charts_of_a_class(head):
     """Sections that follow class 1 of one image, and their charts: its output is -12, and -4 without the bright box."""
     net, images = box_net((4, 4, 8, 8)), np.ones((1, 16, 16, 1), np.float32)
@@ -95,7 +108,9 @@ def charts_of_a_class(head):
 )
 def test_what_is_followed_is_called_what_it_is(head, followed):
     sections, (faithful, moved, pointed) = charts_of_a_class(head)
-    for section, words in zip(sections, ("class's {}", "{} of the true class", "true class's {}"), strict=True):
+    for section, words in zip(
+        sections, ("{} of the class", "{} of the true class", "{} of the true class"), strict=True
+    ):
         assert words.format(followed) in section.blurb
         assert ("no probability" in section.blurb) == (followed == "output")
         assert section.numbers.get("map", section.numbers)["head"] == head

@@ -113,7 +113,7 @@ def plot_curves(results: Mapping[str, Faithfulness]) -> Figure:
             axis.fill_between(changed, random.min(axis=0), random.max(axis=0), color="#7a7a7a", alpha=0.15, lw=0)
         axis.set_title(mode, fontsize=9)
         axis.set_xlabel("patches painted over, %" if mode == "deletion" else "patches brought back, %")
-        axis.set_ylabel(f"{first.followed} of the class")
+        axis.set_ylabel(first.followed_of("the class"))
         if first.followed == "probability":
             axis.set_ylim(bottom=0)
         axis.legend(frameon=False, fontsize=8)
@@ -189,6 +189,7 @@ def faithfulness(
             grid=grid,
             fill=fill,
             head=net.head,
+            one_output=net.num_classes == 1,
         )
     )
 

@@ -69,6 +69,7 @@ class Invariance(OfClass):
             "layers": self.layers,
             "labels": self.labels,
             "head": self.head,
+            "one_output": self.one_output,
             "curves": self.curves,
             "steadiness": {
                 name: {layer: one.steadiness(layer) for layer in self.layers} for name, one in self.curves.items()
@@ -87,7 +88,7 @@ class Invariance(OfClass):
                 _lines(axis, curves.amounts, curves.distances[layer])
                 axis.set_ylabel(f"distance in {layer}")
             _lines(row[-1], curves.amounts, curves.probability)
-            row[-1].set_ylabel(f"{self.followed} of the true class")
+            row[-1].set_ylabel(self.followed_of("the true class"))
             if self.followed == "probability":
                 row[-1].set_ylim(-0.02, 1.02)
             for axis in row:
@@ -220,7 +221,7 @@ def invariance(
             np.stack([probability for _, _, probability in of_images]),
         )
     done = tuple(wanted[: len(per_image)].tolist())
-    return steps.finish(Invariance(curves, layers, done, head=net.head))
+    return steps.finish(Invariance(curves, layers, done, head=net.head, one_output=net.num_classes == 1))
 
 
 def first_and_last_hidden(net: Network) -> tuple[str, ...]:

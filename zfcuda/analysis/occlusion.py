@@ -88,7 +88,7 @@ class Occlusion(OfClass):
         return {name: value for name, value in vars(self).items() if name not in ("projection", "image")}
 
     def plot(self) -> Figure:
-        """Probability, prediction and activation by the square's position."""
+        """Probability, prediction (if there are classes) and activation by the square's position."""
         return _plotted([self])
 
 
@@ -118,13 +118,15 @@ class Occlusions(Result, Sequence[Occlusion]):
 
 
 def _plotted(results: Sequence[Occlusion]) -> Figure:
-    figure, axes = new_figure(columns=3, rows=len(results), width=9.6, height=3.2 * len(results))
+    columns = 2 if results[0].one_output else 3
+    figure, axes = new_figure(columns=columns, rows=len(results), width=3.2 * columns, height=3.2 * len(results))
     for row, one in zip(axes, results, strict=True):
-        panels = (
-            (f"{one.followed} of class {one.label}", one.probability),
-            ("most probable class", one.prediction),
+        panels = [
+            (one.followed_of(f"class {one.label}"), one.probability),
             (f"sum of {plain(one.layer)} map {one.feature_map}", one.activation),
-        )
+        ]
+        if not one.one_output:
+            panels.insert(1, ("most probable class", one.prediction))
         for axis, (title, values) in zip(row, panels, strict=True):
             # One row, as of a signal, would be a line in the middle.
             shown = axis.imshow(values, aspect="equal" if len(values) > 1 else "auto")
@@ -259,6 +261,7 @@ def occlusion(
         stride=step,
         fill=fill,
         head=net.head,
+        one_output=net.num_classes == 1,
     )
 
 

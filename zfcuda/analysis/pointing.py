@@ -111,7 +111,8 @@ class Pointing(OfClass):
     def plot(self) -> Figure:
         """How often the square points into the box, and how far the probability falls inside and outside of it."""
         figure, axes = new_figure(columns=2, width=9.0, height=3.2)
-        rates = {"the net": self.rate, "where it is right": self.rate_of_right, "by chance": self.chance}
+        right = {} if self.one_output else {"where it is right": self.rate_of_right}
+        rates = {"the net": self.rate, **right, "by chance": self.chance}
         axes[0, 0].bar(list(rates), [100 * rate for rate in rates.values()])
         axes[0, 0].set_xlabel("pointing into the box")
         axes[0, 0].set_ylabel("images, %")
@@ -182,7 +183,9 @@ def pointing(
         for _, one in steps.map(point):
             found.append(one)
     hits, right, inside, outside, chances = (np.array(column) for column in zip(*found, strict=True))
-    return steps.finish(Pointing(hits, right, inside, outside, float(chances.mean()), head=net.head))
+    return steps.finish(
+        Pointing(hits, right, inside, outside, float(chances.mean()), head=net.head, one_output=net.num_classes == 1)
+    )
 
 
 def too_small(boxes: np.ndarray, shape: tuple[int, ...], square: Square) -> np.ndarray:

@@ -42,14 +42,20 @@ class Result(Brief):
 @dataclass(frozen=True, repr=False)
 class OfClass(Result):
     """A result that follows what the net says of a class. head: the net's; where it is "none", what is called a
-    probability is the class's output as it is, a logit perhaps."""
+    probability is the class's output as it is, a logit perhaps. one_output: whether it is all that the net says, which
+    then tells no classes apart (a yes or no, a regression)."""
 
     head: str = field(default="softmax", kw_only=True)
+    one_output: bool = field(default=False, kw_only=True)
 
     @property
     def followed(self) -> str:
         """What is followed: "probability" or "output"."""
         return "output" if self.head == "none" else "probability"
+
+    def followed_of(self, whose: str) -> str:
+        """What is followed, and of which class, in words; of a net with one output alone, as there is no class."""
+        return self.followed if self.one_output else f"{self.followed} of {whose}"
 
 
 def to_plain(value: Any) -> Any:

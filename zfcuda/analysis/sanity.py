@@ -39,7 +39,7 @@ from .figures import new_figure, plain
 from .geometry import Window, field_of
 from .occlusion import Square, occlusion, square_of
 from .progress import Steps
-from .results import Result
+from .results import OfClass
 from .similarity import correlation_of_ranks, structural_similarity
 from .similarity import ranks as ranks_of
 from .source import Images, as_source, check_image, to_device
@@ -93,7 +93,7 @@ def _mean(values: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, repr=False)
-class Sanity(Result):
+class Sanity(OfClass):
     """How the maps of each method change as a net's layers become random, from the top down. N images, L layers.
 
     layer: whose unit is projected; units int32 (N, 3): its map, row and column; windows int32 (N, 4): top, left, height
@@ -235,6 +235,8 @@ def sanity(
             seed=seed,
             likeness={m: Likeness(*np.stack([one.likeness[m] for one in found], axis=1)) for m in methods},
             maps={m: [np.stack(one.maps[m]) for one in found if one.maps] for m in methods},
+            head=net.head,
+            one_output=net.num_classes == 1,
         )
     )
 

@@ -21,6 +21,7 @@ from ..errors import BackendError, CheckpointError, DataError
 from ..nn import Network, load
 from ..pairs import check_part
 from ..report import Report
+from ..report.shown import class_names
 from ..training import Ranks
 from .numbers import CANVAS, COUNT, FILL, SIDE, SIDES
 
@@ -306,7 +307,7 @@ def labelled(net: Network, dataset: Dataset) -> Dataset:
     """The data set with labels that count in the network's classes, which are matched by name. Of a network with one
     output (a regression, a yes or no), that is what is followed for every image."""
     if net.num_classes == 1:
-        return data.of_one_class(dataset, net.classes[0] if net.classes else "output")
+        return data.of_one_class(dataset, *class_names(net))
     return data.relabelled(dataset, net.classes, net.num_classes)
 
 

@@ -64,6 +64,8 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
         ranks=ranks,
     )
     if result is not None:
-        names = [f"{short(chosen.identifier(i))}: {chosen.classes[label]}" for i, label in enumerate(result.labels)]
+        names = [short(chosen.identifier(i)) for i in range(len(result.labels))]
+        if not result.one_output:
+            names = [f"{name}: {chosen.classes[label]}" for name, label in zip(names, result.labels, strict=True)]
         report.add(invariance_section(result, images[: len(names)], names, preprocess))
     return common.finish(report, directory, ranks)

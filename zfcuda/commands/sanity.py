@@ -25,7 +25,9 @@ def add_parser(commands: Commands) -> None:
     common.add_data(parser)
     common.add_split(parser, images=10)
     parser.add_argument(
-        "--layer", help="whose strongest unit is projected (default: the last, so the class that the network names)"
+        "--layer",
+        help="whose strongest unit is projected (default: the last, so the class that the network names, "
+        "or its one output)",
     )
     common.add_square(parser)
     parser.add_argument("--seed", type=SEED, default=0, help="of the random weights (default: 0)")

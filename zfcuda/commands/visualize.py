@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     if arguments.image and arguments.data is not None:
         raise ValueError("--image and --data exclude each other: either files or a data set are looked at")
     if arguments.image:
-        dataset: Dataset = image_files(net, arguments.image, class_names(net))
+        classes = ("",) if net.num_classes == 1 else class_names(net)  # one output calls an image nothing
+        dataset: Dataset = image_files(net, arguments.image, classes)
         looked_at = f"{len(dataset):,} image file{'s' if len(dataset) > 1 else ''}"
     else:
         dataset = common.open_half(arguments, net, arguments.images)

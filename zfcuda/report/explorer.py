@@ -14,6 +14,7 @@ from ..analysis.occlusion import Occlusion
 from ..brief import Brief
 from . import pictures
 from .parts import Part
+from .shown import ONE_OUTPUT
 
 
 @dataclass(frozen=True, repr=False)
@@ -39,16 +40,24 @@ class Explorer(Brief, Part):
         factor, unit = (1, "") if o.followed == "output" else (100, " %")
         low, high = factor * float(o.probability.min()), factor * float(o.probability.max())
         scale = f"{low:.3g}{unit} (dark) to {high:.3g}{unit}"
-        shown.append((pictures.heat(o.probability), f"(d) {o.followed} of {self.classes[o.label]}, {scale}", True))
-        shown.append((pictures.from_classes(o.prediction), "(e) most probable class", True))
+        shown.append((pictures.heat(o.probability), f"(d) {self._followed}, {scale}", True))
+        if not o.one_output:
+            shown.append((pictures.from_classes(o.prediction), "(e) most probable class", True))
         return shown
+
+    @property
+    def _followed(self) -> str:
+        """What is followed, and what the network calls it."""
+        o, name = self.occlusion, self.classes[self.occlusion.label]
+        return o.followed_of(name) if name == ONE_OUTPUT else f"{o.followed} of {name}"
 
     def shown(self) -> dict[str, Any]:
         panels = [
             {"picture": pictures.data_uri(picture), "caption": caption, "map": is_map, "legend": []}
             for picture, caption, is_map in self._pictures
         ]
-        panels[-1]["legend"] = self._legend()
+        if not self.occlusion.one_output:
+            panels[-1]["legend"] = self._legend()
         return {
             "kind": "explorer",
             "title": self.title,
@@ -77,9 +86,13 @@ class Explorer(Brief, Part):
             "size": list(o.size),
             "stride": list(o.stride),
             "image_size": list(o.image.shape[:2]),
-            "label": self.classes[o.label],
-            "classes": {str(label): self.classes[label] for label in np.unique(o.prediction).tolist()},
+            "what": self._followed,
+            "classes": None if o.one_output else self._predicted(),
         }
+
+    def _predicted(self) -> dict[str, str]:
+        """The names of the classes that are predicted somewhere, by their numbers."""
+        return {str(label): self.classes[label] for label in np.unique(self.occlusion.prediction).tolist()}
 
     def save(self, directory: Path) -> list[str]:
         shown = [self.picture, *(picture for picture, _, _ in self._pictures)]

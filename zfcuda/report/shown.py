@@ -20,6 +20,9 @@ _FILLS = {
 }
 
 
+ONE_OUTPUT = "output"  # what a network with one output says, if it does not name it
+
+
 class Shown(NamedTuple):
     """An image that people see: uint8 (H,W,C), or float32 of any range; where it came from, and its class."""
 
@@ -57,9 +60,15 @@ def short(name: str) -> str:
 
 
 def class_names(net: Network, dataset: Dataset | None = None) -> tuple[str, ...]:
-    """The names of the network's classes, from the network or the data set."""
-    names = net.classes or (dataset.classes if dataset is not None else ())
-    return tuple(names) if names else tuple(f"class {label}" for label in range(net.num_classes))
+    """The names of the network's classes, from the network or a data set that has as many. One output, as of a yes or
+    no, is none of the data set's classes."""
+    if net.classes:
+        return tuple(net.classes)
+    if net.num_classes == 1:
+        return (ONE_OUTPUT,)
+    if dataset is not None and len(dataset.classes) == net.num_classes:
+        return tuple(dataset.classes)
+    return tuple(f"class {label}" for label in range(net.num_classes))
 
 
 def fill_name(fill: Fill) -> str:
@@ -70,10 +79,13 @@ def fill_name(fill: Fill) -> str:
 
 
 def outputs_only(result: OfClass) -> str:
-    """A sentence where what is followed is no probability."""
+    """A sentence where what is followed is no probability, or of no class."""
+    if result.one_output:
+        logit = ", no probability (`zfcuda import --head sigmoid` makes one of a logit)"
+        return f" The network has one output and no classes: that is followed{logit if result.head == 'none' else ''}."
     if result.followed == "probability":
         return ""
     return (
         " The network ends without a softmax: what is followed is its output, no probability (`zfcuda import --head "
-        "softmax` makes probabilities of logits, `--head sigmoid` one of a single logit)."
+        "softmax` makes probabilities of logits)."
     )

@@ -103,8 +103,8 @@ def faithfulness_section(results: Mapping[str, Faithfulness], images: Sequence[n
     blurb = (
         f"{len(first.labels)} images in {down} x {across} patches of {height} x {width} pixels. Deletion paints them "
         f"over with {fill_name(first.fill)}, the most relevant first: the smaller the area under the curve of the "
-        f"class's {first.followed}, the better the map. Insertion brings them back: the larger the better. Random "
-        f"orders are what a map that knows nothing gets.{outputs_only(first)}"
+        f"{first.followed_of('the class')}, the better the map. Insertion brings them back: the larger the better. "
+        f"Random orders are what a map that knows nothing gets.{outputs_only(first)}"
     )
     parts: list[Part] = [Chart("faithfulness", plot_curves(results)), Table(columns, rows, decimals=3)]
     if images:

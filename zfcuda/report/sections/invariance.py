@@ -32,7 +32,7 @@ def invariance_section(
         parts += [_transformed(name, curves.amounts, images, preprocess) for name, curves in result.curves.items()]
     blurb = (
         "Left, the Euclidean distance between the features of the image as it is and transformed, in each layer; "
-        f"right, the {result.followed} of the true class.{outputs_only(result)}"
+        f"right, the {result.followed_of('the true class')}.{outputs_only(result)}"
     )
     return Section("Invariance", parts, blurb, result.numbers())
 

@@ -17,7 +17,7 @@ from ...training import Ranks
 from .. import Explorer, Report, Section, Table
 from ..parts import Part
 from ..pictures import from_projection, from_range, tile
-from ..shown import Shown, class_names, fill_name, outputs_only, show
+from ..shown import ONE_OUTPUT, Shown, class_names, fill_name, outputs_only, show
 
 _SHOWN = 8  # of several images in a notebook
 _SQUARE = ("square there, at row", "column")
@@ -77,7 +77,7 @@ def occlusion_section(result: Occlusion) -> Section:
     """The explorer of one image, of classes that have no names."""
     classes = _numbered([result])
     blurb = (
-        f"{_square(result)}. Without it the {result.followed} of class {result.label} is {result.baseline:.3f}, at "
+        f"{_square(result)}. Without it the {result.followed_of(f'class {result.label}')} is {result.baseline:.3f}, at "
         f"least {float(result.probability.min()):.3f} with it."
     )
     explorer = Explorer("occlusion", classes[result.label], result, from_range(result.image), classes)
@@ -97,12 +97,10 @@ def _parts(
     results: Sequence[Occlusion], shown: Sequence[Shown], classes: Sequence[str], tops: Sequence[np.ndarray] = ()
 ) -> list[Part]:
     """A table of the images, and an explorer of each."""
-    rows = [_row(one.name, classes, result) for one, result in zip(shown, results, strict=True)]
-    columns = ("image", "class", "predicted", results[0].followed, "lowest", *_SQUARE, "another class, % of places")
-    parts: list[Part] = [Table(columns, rows, decimals=3)]
+    parts: list[Part] = [_table(results, shown, classes)]
     for index, (one, result) in enumerate(zip(shown, results, strict=True)):
         elsewhere = tops[index] if index < len(tops) else None
-        heading = f"{one.name}: {one.label}"
+        heading = one.name if result.one_output else f"{one.name}: {one.label}"
         parts.append(Explorer(f"occlusion-{index + 1:02d}", heading, result, one.picture, classes, elsewhere))
     return parts
 
@@ -116,6 +114,8 @@ def _square(result: Occlusion) -> str:
 
 def _numbered(results: Sequence[Occlusion]) -> list[str]:
     """Names of the classes that have none."""
+    if results[0].one_output:
+        return [ONE_OUTPUT]
     largest = max(max(int(one.prediction.max()), one.label, one.baseline_prediction) for one in results)
     return [f"class {label}" for label in range(1 + largest)]
 
@@ -137,16 +137,20 @@ def _tops(
     return steps.finish(tiles)
 
 
-def _row(name: str, classes: Sequence[str], result: Occlusion) -> list:
-    row, column = result.lowest()
-    top, left, _, _ = result.window(row, column)
-    return [
-        name,
-        classes[result.label],
-        classes[result.baseline_prediction],
-        result.baseline,
-        float(result.probability.min()),
-        top,
-        left,
-        round(100 * float((result.prediction != result.baseline_prediction).mean())),
-    ]
+def _table(results: Sequence[Occlusion], shown: Sequence[Shown], classes: Sequence[str]) -> Table:
+    """A row for each image; with its class and what it is taken for, if the network tells classes apart."""
+    followed = (results[0].followed, "lowest", *_SQUARE)
+    rows = []
+    for one, result in zip(shown, results, strict=True):
+        row, column = result.lowest()
+        top, left, _, _ = result.window(row, column)
+        of_square = [result.baseline, float(result.probability.min()), top, left]
+        if result.one_output:
+            rows.append([one.name, *of_square])
+        else:
+            another = round(100 * float((result.prediction != result.baseline_prediction).mean()))
+            named = [classes[result.label], classes[result.baseline_prediction]]
+            rows.append([one.name, *named, *of_square, another])
+    if results[0].one_output:
+        return Table(("image", *followed), rows, decimals=3)
+    return Table(("image", "class", "predicted", *followed, "another class, % of places"), rows, decimals=3)

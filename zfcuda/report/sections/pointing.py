@@ -15,14 +15,16 @@ def pointing_section(result: Pointing) -> Section:
     rest = result.outside[np.isfinite(result.outside)]
     facts = [
         ("points into the object", f"{100 * result.rate:.1f} %"),
-        ("of images it gets right", f"{100 * result.rate_of_right:.1f} %"),
         ("a blind net would", f"{100 * result.chance:.1f} %"),
         ("mean fall, object covered", f"{scale * result.inside.mean():.{decimals}f}{unit}"),
         ("mean fall, rest covered", f"{scale * rest.mean():.{decimals}f}{unit}" if len(rest) else "-"),
-        ("images", f"{len(result.hits)}, {int(result.right.sum())} right"),
+        ("images", f"{len(result.hits)}"),
     ]
+    if not result.one_output:
+        facts.insert(1, ("of images it gets right", f"{100 * result.rate_of_right:.1f} %"))
+        facts[-1] = ("images", f"{len(result.hits)}, {int(result.right.sum())} right")
     blurb = (
-        f"Whether the square that lowers the true class's {result.followed} most has its centre in the object's box."
-        f"{outputs_only(result)}"
+        f"Whether the square that lowers the {result.followed_of('the true class')} most has its centre in the "
+        f"object's box.{outputs_only(result)}"
     )
     return Section("Pointing", [Facts(facts), Chart("pointing", result.plot())], blurb, result.numbers())

@@ -62,8 +62,9 @@ def add_sanity(
     )
     if result is not None:
         shown = show(dataset, range(min(pictures, len(result.units))), preprocess_of(net))
-        last = result.layer == next(reversed(net.layers))
-        projected = "the class that the net names" if last else f"the strongest unit of {result.layer}"
+        last = "the net's one output" if result.one_output else "the class that the net names"
+        is_last = result.layer == next(reversed(net.layers))
+        projected = last if is_last else f"the strongest unit of {result.layer}"
         report.add(sanity_section(result, projected, shown, class_names(net, dataset)))
     return stopped
 
@@ -84,10 +85,12 @@ def sanity_section(
     parts += [Chart("sanity", result.plot()), _table(result)]
     for index in range(min(len(maps) for maps in result.maps.values())):
         image, label = (shown or {}).get(index), result.labels[index]
+        name = image.name if image else f"Image {index}"
+        if not result.one_output:
+            name += f", which the net calls {classes[label] if classes else f'class {label}'}"
         caption = (
-            f"{image.name if image else f'Image {index}'}, which the net calls "
-            f"{classes[label] if classes else f'class {label}'}: on the left what it shows as it is, "
-            "to the right the same with random weights in this layer and those above, each map on its own scale"
+            f"{name}: on the left what it shows as it is, to the right the same with random weights in this layer and "
+            "those above, each map on its own scale"
         )
         parts.append(Chart(f"sanity-{index + 1:02d}", _grid(result, index, image), caption))
     blurb = (
