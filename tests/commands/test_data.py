@@ -102,7 +102,7 @@ class TestWhereThereAreNone:
 def test_images_of_another_shape(command, fruit_net, tmp_path, capsys):
     assert run(command, fruit_net, "--data", "fashion-mnist", "--quiet", "--out", tmp_path / "out") == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert "--data fashion-mnist has images of 28 x 28 x 1, but the network was trained on 28 x 28 x 3" in line
+    assert "--data fashion-mnist has images of 28 x 28 x 1, but the network takes 28 x 28 x 3" in line
     assert not (tmp_path / "out").exists()
 
 
@@ -131,6 +131,22 @@ def test_what_was_looked_at(words, said, fruit, fruit_net, tmp_path):
     assert run("visualize", fruit_net, *words, "--out", tmp_path) == 0
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert f"What was looked at: {said.format(fruit)}; the strongest 2" in page
+
+
+@pytest.mark.parametrize(
+    "command", [("occlude", "--size", 14, "--stride", 14), ("faithfulness", "--methods", "gradient", "--patch", 14)]
+)
+def test_what_few_images_were_looked_at(command, fruit, fruit_net, tmp_path):
+    command, *words = command
+    files = [fruit / "test" / "apple" / f"{i}.png" for i in range(2)]
+    for more, said in (
+        (("--data", fruit, "--images", 4), f"4 of 24 test images of {fruit}. "),
+        (("--data", fruit, "--split", "all", "--images", 3), f"3 of 120 images of {fruit}. "),
+        (("--image", *files), "2 image files. "),
+        (("--image", files[0], "--data", fruit), "1 image file. "),
+    ):
+        assert run(command, fruit_net, *words, *more, "--quiet", "--out", tmp_path) == 0
+        assert f"What was looked at: {said}" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_of_data_without_a_test_half_all_or_what_training_left(fruit, fruit_net, tmp_path):

@@ -147,7 +147,7 @@ def test_other_data_sets(waves, wave_net, tmp_path, capsys):
     np.savez(tmp_path / "set.npz", images=arrays[:, 0], **named)
     capsys.readouterr()
     assert run("occlude", wave_net, *words) == 2
-    message = "has images of 64 x 2 x 1, but the network was trained on 1 x 64 x 2; signals are arrays (1, W, C)"
+    message = "has images of 64 x 2 x 1, but the network takes 1 x 64 x 2; signals are arrays (1, W, C)"
     assert message in capsys.readouterr().err
 
 

@@ -45,16 +45,25 @@ def add_image(parser: argparse.ArgumentParser) -> None:
 
 
 def open_chosen(arguments: argparse.Namespace, net: Network) -> Chosen:
-    """What the options name."""
+    """What the options name; `arguments.looked_at` says for a report what the images are."""
     if arguments.label is not None and not arguments.image:
         raise ValueError("--label needs --image: images of a data set have labels of their own")
+    if arguments.image:
+        arguments.looked_at = number_of_files(arguments.image)
     if arguments.image and arguments.data is None:
         return Chosen(image_files(net, arguments.image, class_names(net), arguments.label), None, None)
-    half = common.open_half(arguments, net)
-    labelled = common.labelled(net, half)
+    part = common.open_part(arguments, net)
+    half, labelled = part.dataset, common.labelled(net, part.dataset)
     if arguments.image:
         return Chosen(image_files(net, arguments.image, class_names(net, labelled), arguments.label), half, labelled)
-    return Chosen(sample(labelled, arguments.images), half, labelled)
+    images = sample(labelled, arguments.images)
+    arguments.looked_at = part.looked_at(len(images))
+    return Chosen(images, half, labelled)
+
+
+def number_of_files(paths: Sequence[str]) -> str:
+    """How many image files were looked at, for a report."""
+    return f"{len(paths):,} image file{'s' if len(paths) > 1 else ''}"
 
 
 def image_files(net: Network, paths: Sequence[str], classes: tuple[str, ...], label: str | None = None) -> ArrayDataset:

@@ -9,7 +9,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from .. import backends, data
 from ..analysis import Cluttered
@@ -258,9 +258,28 @@ def _cluttered(arguments: argparse.Namespace, dataset: Dataset, seed: int) -> Da
     return Cluttered(dataset, arguments.clutter, seed)
 
 
+class Part(NamedTuple):
+    """A part of --data, and what a report calls it: "test images of fruit"."""
+
+    dataset: Dataset
+    words: str
+
+    def looked_at(self, count: int) -> str:
+        """What was looked at, for a report, where that are so many of its images."""
+        total = len(self.dataset)
+        return f"{f'all {total:,}' if count == total else f'{count:,} of {total:,}'} {self.words}"
+
+
 def open_half(arguments: argparse.Namespace, net: Network, images: int | None = None) -> Dataset:
-    """The part of --data that --split names, in the size that the network was trained on; at most so many images, of
-    which `arguments.looked_at` says for a report what they are."""
+    """The `open_part`; at most so many images, of which `arguments.looked_at` says for a report what they are."""
+    part = open_part(arguments, net)
+    chosen = data.sample(part.dataset, images) if images else part.dataset
+    arguments.looked_at = part.looked_at(len(chosen))
+    return chosen
+
+
+def open_part(arguments: argparse.Namespace, net: Network) -> Part:
+    """The part of --data that --split names, in the size that the network takes."""
     choose_data(arguments, net)
     preprocess = preprocess_of(net)
     # One look at one half: what is not looked at need not be decoded. A canvas looks at ten images and more.
@@ -279,10 +298,8 @@ def open_half(arguments: argparse.Namespace, net: Network, images: int | None = 
     if dataset.image_shape != preprocess.image_shape:
         has, takes = (" x ".join(map(str, shape)) for shape in (dataset.image_shape, preprocess.image_shape))
         hint = "; signals are arrays (1, W, C)" if preprocess.image_shape[0] == 1 else ""
-        raise ValueError(f"--data {arguments.data} has images of {has}, but the network was trained on {takes}{hint}")
-    chosen = data.sample(dataset, images) if images else dataset
-    arguments.looked_at = _looked_at(arguments, split, part, len(chosen), len(dataset))
-    return chosen
+        raise ValueError(f"--data {arguments.data} has images of {has}, but the network takes {takes}{hint}")
+    return Part(dataset, _in_words(arguments, split, part))
 
 
 def _default_part(arguments: argparse.Namespace, net: Network, split: data.Split) -> str:
@@ -292,11 +309,10 @@ def _default_part(arguments: argparse.Namespace, net: Network, split: data.Split
     return "all" if isinstance(split, data.HeldOut) and not learned else "test"
 
 
-def _looked_at(arguments: argparse.Namespace, split: data.Split | None, part: str, count: int, of: int) -> str:
-    """How many images of how many, and of which part of the data."""
+def _in_words(arguments: argparse.Namespace, split: data.Split | None, part: str) -> str:
+    """Which part of the data it is."""
     kind = {"train": "training images", "test": "test images", "all": "images"}[part]
-    number = f"all {of:,}" if count == of else f"{count:,} of {of:,}"
-    words = f"{number} {kind} of {arguments.data}"
+    words = f"{kind} of {arguments.data}"
     if part == "all" or not isinstance(split, data.HeldOut):
         return words
     total = len(split.train) + len(split.test)

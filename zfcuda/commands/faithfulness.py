@@ -58,6 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     directory = common.output(arguments)
     report = Report(
         "Do maps show what the network needs?",
+        f"What was looked at: {arguments.looked_at}. "
         "Images are painted over patch by patch, in the order in which a map calls them relevant.",
         common.command_line(arguments),
     )

@@ -55,11 +55,12 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     chosen, dataset, known = open_chosen(arguments, net)
     if arguments.pointing and not isinstance(dataset, Cluttered):
         raise ValueError(clutter_needed)
-    looked_at = {"images": chosen, "data": dataset}
-    check_same(ranks, [arguments.checkpoint], {name: one for name, one in looked_at.items() if one is not None})
+    read = {"images": chosen, "data": dataset}
+    check_same(ranks, [arguments.checkpoint], {name: one for name, one in read.items() if one is not None})
     directory = common.output(arguments, ranks)
     report = Report(
         "Where the network looks",
+        f"What was looked at: {arguments.looked_at}. "
         "A square slides over each image; what the network says is drawn at the square's place.",
         common.command_line(arguments),
     )

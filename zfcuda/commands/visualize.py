@@ -12,7 +12,7 @@ from ..report.sections.visualization import add_visualization
 from ..report.shown import class_names
 from ..training import Ranks
 from . import common
-from .chosen import add_image, image_files
+from .chosen import add_image, image_files, number_of_files
 from .common import Commands
 from .numbers import BATCH, MANY
 from .ranks import check_same, over_ranks
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     if arguments.image:
         classes = ("",) if net.num_classes == 1 else class_names(net)  # one output calls an image nothing
         dataset: Dataset = image_files(net, arguments.image, classes)
-        looked_at = f"{len(dataset):,} image file{'s' if len(dataset) > 1 else ''}"
+        looked_at = number_of_files(arguments.image)
     else:
         dataset = common.open_half(arguments, net, arguments.images)
         looked_at = arguments.looked_at
