@@ -81,7 +81,7 @@ def test_arguments():
 
 def test_a_box_in_which_no_square_has_its_centre_is_no_miss():
     net, images = box_net((5, 9, 4, 3)), np.ones((2, 16, 16, 1), np.float32)
-    with pytest.raises(ValueError, match=r"box 1 is so small that no square of 4 x 4 pixels .*\(3, 3, 2, 9\)"):
+    with pytest.raises(ValueError, match=r"box 1 is so small that no rectangle of 4 x 4 pixels .*\(3, 3, 2, 9\)"):
         pointing(net, images, [1, 1], [(5, 9, 4, 3), (3, 3, 2, 9)], size=4, stride=4)
     boxes = np.array([(5, 9, 4, 3), (3, 3, 2, 9), (2, 2, 1, 1), (2, 2, 0, 0)])
     assert too_small(boxes, (16, 16, 1), ((4, 4), (4, 4))).tolist() == [False, True, False, True]

@@ -72,7 +72,7 @@ def pictures(directory):
 )
 def test_occlude(words, square, wave_net, tmp_path):
     assert run("occlude", wave_net, "--images", 2, *words, "--quiet", "--out", tmp_path) == 0
-    assert f"A square of {square}, painted" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert f"A rectangle of {square}, painted" in (tmp_path / "report.html").read_text(encoding="utf-8")
     pictures(tmp_path)
 
 

@@ -176,7 +176,7 @@ class TestExplorer:
         add_occlusion(report, self.net, self.data, None, square=((1, 8), (1, 4)), progress=False)
         _, *explorers = report.sections[0].parts
         assert len(explorers) == 2
-        assert "A square of 1 x 8 pixels at steps of 1 and 4" in report.sections[0].blurb
+        assert "A rectangle of 1 x 8 pixels at steps of 1 and 4" in report.sections[0].blurb
         for explorer in explorers:
             assert isinstance(explorer, Explorer)
             shown = explorer.shown()

@@ -159,8 +159,8 @@ def pointing(
         index = int(missed.argmax())
         (height, width), (down, across) = square
         raise ValueError(
-            f"box {index} is so small that no square of {height} x {width} pixels at steps of {down} and {across} has "
-            f"its centre in it, got {tuple(windows[index])}; make the steps smaller"
+            f"box {index} is so small that no rectangle of {height} x {width} pixels at steps of {down} and {across} "
+            f"has its centre in it, got {tuple(windows[index])}; make the steps smaller"
         )
 
     def point(step: range) -> tuple[bool, bool, float, float, float]:

@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
     report = Report(
         "Where the network looks",
         f"What was looked at: {arguments.looked_at}. "
-        "A square slides over each image; what the network says is drawn at the square's place.",
+        "A part of each image is covered, place by place; what the network says is drawn at that place.",
         common.command_line(arguments),
     )
     stopped = add_occlusion(

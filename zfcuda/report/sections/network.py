@@ -6,12 +6,17 @@ import math
 from typing import Any
 
 from ...analysis.geometry import field_of
-from ...data import Augmentation
+from ...data import Augmentation, Preprocess
 from ...data.names import listed
 from ...nn import Network
 from ...nn.finite import check_weights
 from .. import Facts, Section, Table
 
+_HEADS = {
+    "softmax": "softmax: probabilities",
+    "sigmoid": "sigmoid: a probability of each output",
+    "none": "none: the outputs as they are",
+}
 _COLUMNS = ("layer", "kind", "output", "parameters", "sees")
 
 
@@ -47,6 +52,7 @@ def describe(net: Network) -> dict[str, Any]:
         "parameters": sum(layer["parameters"] for layer in layers),
         "num_classes": net.num_classes,
         "classes": net.classes,
+        "head": net.head,
         "blocks": net.blocks,
         "preprocess": preprocess
         and {"image_shape": preprocess.image_shape, "crop": preprocess.crop, "scale": preprocess.scale},
@@ -60,13 +66,11 @@ def _facts(net: Network, numbers: dict[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("input", _by(numbers["input_shape"])),
         ("parameters", f"{numbers['parameters']:,}"),
-        (f"{net.num_classes:,} classes", classes),
+        ("1 output" if net.num_classes == 1 else f"{net.num_classes:,} classes", classes),
+        ("head", _HEADS[net.head]),
     ]
     if net.preprocess is not None:
-        scale = net.preprocess.scale
-        times = ", ".join(f"{factor:.4g}" for factor in (scale if isinstance(scale, tuple) else (scale,)))
-        made = f"crops of {_by(net.preprocess.image_shape)}, less the mean image, times {times}"
-        facts.append(("preprocessing", made))
+        facts.append(("preprocessing", _made(net.preprocess)))
     try:
         check_weights(net)
     except ValueError as error:
@@ -75,6 +79,16 @@ def _facts(net: Network, numbers: dict[str, Any]) -> list[tuple[str, str]]:
         return facts + _history(net.origin)
     except (TypeError, ValueError) as error:
         return [*facts, ("trained on", f"cannot be read: {error}")]
+
+
+def _made(preprocess: Preprocess) -> str:
+    """How images become inputs."""
+    scale, means = preprocess.scale, preprocess.mean.reshape(-1, preprocess.image_shape[2])
+    less = ", less the mean image"
+    if (means == means[0]).all():  # a number for each channel, as other libraries have
+        less = f", less {', '.join(f'{mean:.4g}' for mean in means[0])}" if means.any() else ""
+    times = ", ".join(f"{factor:.4g}" for factor in (scale if isinstance(scale, tuple) else (scale,)))
+    return f"crops of {_by(preprocess.image_shape)}{less}, times {times}"
 
 
 def _history(origin: dict[str, Any]) -> list[tuple[str, str]]:

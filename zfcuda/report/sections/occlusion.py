@@ -20,7 +20,6 @@ from ..pictures import from_projection, from_range, tile
 from ..shown import ONE_OUTPUT, Shown, class_names, fill_name, outputs_only, show
 
 _SHOWN = 8  # of several images in a notebook
-_SQUARE = ("square there, at row", "column")
 
 
 def add_occlusion(
@@ -67,7 +66,7 @@ def add_occlusion(
     parts = _parts(results, [shown[index] for index in range(len(results))], classes, tops)
     blurb = (
         f"{_square(results[0])}. Where the {results[0].followed} falls, the network needs what is covered. Move over a "
-        f"map or an image to see the square there.{outputs_only(results[0])}"
+        f"map or an image to see the {_shape(results[0])} there.{outputs_only(results[0])}"
     )
     report.add(Section("Occlusion", parts, blurb, [result.numbers() for result in results]))
     return stopped
@@ -105,11 +104,15 @@ def _parts(
     return parts
 
 
+def _shape(result: Occlusion) -> str:
+    """What slides over the image."""
+    return "square" if result.size[0] == result.size[1] else "rectangle"
+
+
 def _square(result: Occlusion) -> str:
     (height, width), (down, across) = result.size, result.stride
-    return (
-        f"A square of {height} x {width} pixels at steps of {down} and {across}, painted with {fill_name(result.fill)}"
-    )
+    size = f"{height} x {width} pixels at steps of {down} and {across}"
+    return f"A {_shape(result)} of {size}, painted with {fill_name(result.fill)}"
 
 
 def _numbered(results: Sequence[Occlusion]) -> list[str]:
@@ -139,7 +142,7 @@ def _tops(
 
 def _table(results: Sequence[Occlusion], shown: Sequence[Shown], classes: Sequence[str]) -> Table:
     """A row for each image; with its class and what it is taken for, if the network tells classes apart."""
-    followed = (results[0].followed, "lowest", *_SQUARE)
+    followed = (results[0].followed, "lowest", f"{_shape(results[0])} there, at row", "column")
     rows = []
     for one, result in zip(shown, results, strict=True):
         row, column = result.lowest()

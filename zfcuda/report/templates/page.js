@@ -176,9 +176,9 @@
         cell.style.height = percentOf(1, rows);
         cell.style.width = percentOf(1, columns);
       }
-      const covered = "square on rows " + top + "–" + (bottom - 1) + ", columns " + left + "–" + (right - 1);
+      const covered = "covered rows " + top + "–" + (bottom - 1) + ", columns " + left + "–" + (right - 1);
       readout.textContent = covered + ": " + o.what + " " + shown(o.probability[at[0]][at[1]]) + " (" + shown(o.baseline) +
-        " without the square)" + (o.classes ? "; most probable: " + o.classes[o.prediction[at[0]][at[1]]] : "");
+        " with nothing covered)" + (o.classes ? "; most probable: " + o.classes[o.prediction[at[0]][at[1]]] : "");
       root.classList.add("live");
     };
     for (const panel of all(root, "[data-panel]")) {
