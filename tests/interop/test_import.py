@@ -57,14 +57,58 @@ def test_a_net_and_its_preprocessing(tmp_path, capsys):
     np.testing.assert_array_equal(net.predict(net.preprocess(image)), interop.load(path).predict(net.preprocess(image)))
 
 
-def test_imagenet_and_what_overrides_it(tmp_path):
+def test_imagenet(tmp_path):
     path, out = write(tmp_path / "model.onnx"), tmp_path / "net.safetensors"
     assert run(path, "--out", out, "--imagenet") == 0
     preprocess = load(out).preprocess
     assert preprocess.image_shape == (14, 14, 3)
     np.testing.assert_allclose(preprocess.mean[0, 0], np.array([0.485, 0.456, 0.406]) * 255, rtol=1e-6)
-    assert run(path, "--out", out, "--imagenet", "--scale", 1, "--std", 1, "--resize", 12) == 0
-    assert load(out).preprocess.scale == (1.0, 1.0, 1.0)
+    assert run(path, "--out", out, "--imagenet", "--resize", 12) == 0
+    assert load(out).preprocess.image_shape == (12, 12, 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "input_of"),
+    [
+        ((), "crops of 12 x 12 x 3, times 0.003922, 0.003922, 0.003922"),
+        (("--mean", 0.5, "--scale", 1), "crops of 12 x 12 x 3, less 0.5, 0.5, 0.5, times 1, 1, 1"),
+        (("--imagenet",), "crops of 14 x 14 x 3, less 123.7, 116.3, 103.5, times 0.01712, 0.01751, 0.01743"),
+    ],
+)
+def test_info_says_what_is_made_of_images(tmp_path, options, input_of, capsys):
+    out = tmp_path / "net.safetensors"
+    assert run(write(tmp_path / "model.onnx"), "--out", out, *options) == 0
+    capsys.readouterr()
+    assert main(["info", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"preprocessing  {input_of}" in lines
+    assert "head           softmax: probabilities" in lines
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [((), "none: the outputs as they are"), (("--head", "sigmoid"), "sigmoid: a probability")]
+)
+def test_info_shows_the_head_of_one_output(tmp_path, options, said, capsys):
+    out = tmp_path / "net.safetensors"
+    assert run(write_one_output(tmp_path / "model.onnx", "y = Identity (l)"), "--out", out, *options) == 0
+    capsys.readouterr()
+    assert main(["info", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"head           {said}" in printed
+    assert "1 output       without names" in printed
+    assert "1 classes" not in printed
+
+
+def test_signals_are_never_scaled(tmp_path, capsys):
+    weights = {"w": RNG.standard_normal((4, 2, 1, 3)).astype(np.float32)}
+    nodes = "c = Conv (x, w)\nr = Relu (c)\ng = GlobalAveragePool (r)\ny = Flatten (g)\n"
+    onnx.save(model(nodes, weights, ("N", 2, 1, 64)), tmp_path / "model.onnx")
+    out = tmp_path / "net.safetensors"
+    assert run(tmp_path / "model.onnx", "--out", out, "--resize", 20) == 2
+    assert "--resize is for images: signals, as of 1 x 64 x 2, are never scaled" in capsys.readouterr().err
+    assert not out.exists()
+    assert run(tmp_path / "model.onnx", "--out", out) == 0
+    assert load(out).preprocess.image_shape == (1, 64, 2)
 
 
 def test_blue_green_red(tmp_path):
@@ -150,6 +194,9 @@ def test_sizes_left_open(tmp_path, capsys):
         (["--resize", 8], "resize must be at least the crop's smaller side, 12, got 8"),
         (["--mean", 1, 2], "--mean must be 1 or 3 numbers, as the net takes channels; got 2"),
         (["--output", "z"], "output must be one of y; got 'z'"),
+        (["--imagenet", "--mean", 1], "--imagenet and --mean exclude each other"),
+        (["--imagenet", "--std", 1, 1, 1], "--imagenet and --std exclude each other"),
+        (["--imagenet", "--scale", 1], "--imagenet and --scale exclude each other"),
     ],
 )
 def test_options_that_do_not_fit(tmp_path, capsys, options, message):
@@ -167,6 +214,7 @@ def test_nothing_is_written_where_something_is_wrong(tmp_path, capsys):
         assert "pickled modules and weights are not read" in said
         assert "torch.export.save(" in said
     (tmp_path / "few.txt").write_text("one\n", encoding="utf-8")
+    (tmp_path / "twice.txt").write_text("cat\ndog\n cat \n", encoding="utf-8")
     (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\xfa")
     cases = [
         ([tmp_path / "model.h5", "--out", out], "MODEL must be a .onnx or .pt2 file"),
@@ -177,6 +225,7 @@ def test_nothing_is_written_where_something_is_wrong(tmp_path, capsys):
             [path, "--out", out, "--classes", tmp_path / "few.txt"],
             "classes must be 3 names, one for each output",
         ),
+        ([path, "--out", out, "--classes", tmp_path / "twice.txt"], "has more than one line that says cat: classes of"),
         ([path, "--out", out, "--classes", tmp_path / "bytes.txt"], "cannot be read as text in UTF-8"),
         ([tmp_path / "model.pt2", "--out", out, "--input-shape", 1, 2, 3], "--input-shape is for ONNX files"),
         ([tmp_path / "model.pt2", "--out", out], "no exported program at "),

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data import IMAGENET, Preprocess, printable
+from ..analysis.figures import is_signal
+from ..data import IMAGENET, Preprocess, listed, printable
 from ..files import read_text
 from ..nn import Network
 from ..nn.checkpoint import HEADS
@@ -54,7 +55,9 @@ def add_parser(commands: Commands) -> None:
         parser.add_argument(f"--{name}", type=number, nargs="+", metavar="X", help=words)
     parser.add_argument("--scale", type=_FACTOR, metavar="S", help="a factor for pixels 0..255 (default: 1/255)")
     parser.add_argument(
-        "--imagenet", action="store_true", help="mean and std of ImageNet, and a resize of 256 for a crop of 224"
+        "--imagenet",
+        action="store_true",
+        help="mean, std and scale of ImageNet; and, without --resize, one of 256 for a crop of 224",
     )
     parser.add_argument("--bgr", action="store_true", help="the model takes its channels as blue, green, red")
     parser.add_argument("--classes", metavar="FILE", help="the names of the outputs, a line each")
@@ -93,7 +96,13 @@ def _names(path: Path) -> list[str]:
         lines = read_text(path).splitlines()
     except ValueError as error:
         raise ValueError(f"--classes {printable(str(path))} cannot be read as text in UTF-8: {error}") from error
-    return [line.strip() for line in lines if line.strip()]
+    names = [line.strip() for line in lines if line.strip()]
+    if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
+        raise ValueError(
+            f"--classes {printable(str(path))} has more than one line that says {listed(twice)}: classes of data are "
+            "matched by name, so each output needs a name of its own"
+        )
+    return names
 
 
 def _load(arguments: argparse.Namespace, classes: list[str] | None) -> Network:
@@ -126,6 +135,11 @@ def _preprocess(arguments: argparse.Namespace, net: Network) -> Preprocess:
     height, width, channels = net.input_shape
     if arguments.crop not in (None, height) or (arguments.crop is not None and height != width):
         raise ValueError(f"--crop must be the net's input, {height} x {width}; got {arguments.crop}")
+    if arguments.resize is not None and is_signal(height, width):
+        raise ValueError(f"--resize is for images: signals, as of {height} x {width} x {channels}, are never scaled")
+    for name in IMAGENET:
+        if arguments.imagenet and getattr(arguments, name) is not None:
+            raise ValueError(f"--imagenet and --{name} exclude each other: the first has a mean, a std and a scale")
     given: dict[str, Any] = dict(IMAGENET) if arguments.imagenet else {}
     resize = round(min(height, width) * 256 / 224) if arguments.imagenet else None
     given |= {name: value for name in ("mean", "std", "scale") if (value := getattr(arguments, name)) is not None}

@@ -128,8 +128,7 @@ class Preprocess(Brief):
         Of images that have not been read, only what the crops need is; `DataError` where that cannot be."""
         if tuple(images.shape[1:]) != self.image_shape:
             raise ValueError(
-                f"images must be {_form(self.image_shape)}, as is the mean of those that the network was trained on, "
-                f"got {_form(images.shape[1:])}"
+                f"images must be {_form(self.image_shape)}, as the network takes them, got {_form(images.shape[1:])}"
             )
         stored = isinstance(images, StoredImages)
         crop = images.crops if stored else functools.partial(ops.crop_images, images)
