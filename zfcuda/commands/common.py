@@ -98,8 +98,8 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
         type=FILL,
         default=0.0,
         metavar="FILL",
-        help="what is painted over: a number (0 is the data's mean image), mean (of the image), blur (the image, "
-        "blurred) or noise (with the image's mean and deviation) (default: 0)",
+        help="what is painted over: a number (0 is the mean image, where it is subtracted), mean (of the "
+        "image), blur (the image, blurred) or noise (with the image's mean and deviation) (default: 0)",
     )
 
 

@@ -57,10 +57,10 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--imagenet",
         action="store_true",
-        help="mean, std and scale of ImageNet; and, without --resize, one of 256 for a crop of 224",
+        help="mean, std and scale of ImageNet, and, without --resize, a resize of 256 for a crop of 224",
     )
     parser.add_argument("--bgr", action="store_true", help="the model takes its channels as blue, green, red")
-    parser.add_argument("--classes", metavar="FILE", help="the names of the outputs, a line each")
+    parser.add_argument("--classes", metavar="FILE", help="the names of the outputs, a line each, all different")
     parser.add_argument("--output", metavar="NAME", help="which of several outputs (default: the first)")
     parser.add_argument(
         "--head",
