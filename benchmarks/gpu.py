@@ -45,11 +45,12 @@ import harness
 import record
 from gpu_plan import PRECISIONS, Schedule
 from harness import Row
-from processes import OUT_OF_TIME, Send, StoppedError, messages
+from processes import OUT_OF_TIME, LateError, Send, StoppedError, messages
 
 PARTS = ("smoke", *gpu_plan.PARTS)
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
-_SMOKE_SECONDS, _CEILINGS_SECONDS = 60.0, 60.0  # of a process
+_SMOKE_SECONDS, _OPERATION_SECONDS, _CEILINGS_SECONDS = 60.0, 10.0, 60.0
+_LATE = f"{harness.NOT_MEASURED}: {OUT_OF_TIME}"
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -94,26 +95,32 @@ class Run:
         self.record.add(row)
         self.seen.add(row.name)
         tried = row.error is not None and not row.note
-        self.right = self.right and (row.ours_ms is not None or tried or OUT_OF_TIME in row.note)
+        self.right = self.right and (row.ours_ms is not None or tried or row.note == _LATE)
         print(record.table([row]).splitlines()[-1], flush=True)
 
-    def messages(self, work: Callable[[Send], None], seconds: float) -> Iterator[Any]:
+    def messages(
+        self, work: Callable[[Send], None], seconds: float, each: Callable[[], float] | None = None
+    ) -> Iterator[Any]:
         """Of a process; a rehearsal, whose machine may be slow, waits for it."""
-        return messages(work, None if self.options.rehearse else seconds)
+        return messages(work) if self.options.rehearse else messages(work, seconds, each)
 
     def smoke(self) -> None:
-        """Where an operation kills its process, another process goes on behind it."""
+        """Where an operation hangs or kills its process, another process goes on behind it."""
         left = gpu_smoke.checks()
+        end = min(time.monotonic() + _SMOKE_SECONDS, self.started + 60 * self.options.minutes)
         while left:
             work = functools.partial(gpu_worker.smoke, self.device, left)
             try:
-                for row in self.messages(work, _SMOKE_SECONDS):
+                for row in self.messages(work, max(0.0, end - time.monotonic()), lambda: _OPERATION_SECONDS):
                     self.add(row)
                     left = left[1:]
+            except LateError:
+                for name, precision in left:
+                    self.add(Row("smoke", name, "smoke", precision, note=_LATE))
+                return
             except StoppedError as why:
-                if not left:
-                    break
-                (name, precision), *left = left
+                name, precision = left[0] if left else ("the end of the process", "all")
+                left = left[1:]
                 self.add(Row("smoke", name, "smoke", precision, note=f"failed: {why}"))
 
     def ceilings(self) -> None:
@@ -150,12 +157,18 @@ class Run:
                 fixed = self.limits(), options.tune
                 work = functools.partial(gpu_worker.measure, self.device, together, schedule, *fixed)
             before = len(self.seen)
+            uncompiling = set(together)
+
+            def patience(jobs: Sequence[gpu_plan.Job] = together, left: set[gpu_plan.Job] = uncompiling) -> float:
+                return schedule.patience(jobs, compiling=not left)
+
             try:
-                for message in self.messages(work, schedule.limit(together)):
+                for message in self.messages(work, schedule.limit(), patience):
                     if isinstance(message, Row):
                         self.add(message)
                     elif isinstance(message, gpu_worker.Took):
                         schedule.took(*message)
+                        uncompiling.discard(message.job)
                     else:
                         uncompiled.append(f"{message.job} ({message.modes})")
             except StoppedError as why:

@@ -51,7 +51,7 @@ PARTS = tuple(part for part in _PARTS if part != "tune")
 _LAST_SECONDS = 5.0  # to write the results
 _START_SECONDS = 4.0  # of a process: the GPU's context and the libraries' kernels
 _SAMPLING = (0.25, 2.5)  # seconds of timing a problem, at least and at most
-_PATIENCE = 4.0, 30.0  # a process may take so many times its estimate, and so many seconds more
+_PATIENCE = 4.0, 30.0  # a problem may take so many times its estimate, and so many seconds more
 
 
 @dataclass(frozen=True)
@@ -147,10 +147,13 @@ class Schedule:
         """For one more problem of the job."""
         return self.left >= self.cost(job)
 
-    def limit(self, jobs: Sequence[Job]) -> float:
-        """Seconds after which the process of these jobs hangs, or the time is over."""
-        expected = self.estimate(jobs) + self.compiling(jobs)
-        return max(0.0, min(self.left + _LAST_SECONDS / 2, _PATIENCE[0] * expected + _PATIENCE[1]))
+    def limit(self) -> float:
+        """Seconds after which the time of a process is over."""
+        return max(0.0, self.left + _LAST_SECONDS / 2)
+
+    def patience(self, jobs: Sequence[Job], *, compiling: bool) -> float:
+        """Seconds after which a problem of these jobs hangs, with all modes of torch.compile or with none."""
+        return _PATIENCE[0] * max(self.cost(job, job.modes if compiling else 0) for job in jobs) + _PATIENCE[1]
 
     def has_time_to_compile(self, job: Job, modes: int, last: Job) -> bool:
         """With so many modes: only where everything of this family after the `last` job of this process, in which all

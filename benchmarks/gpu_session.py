@@ -93,7 +93,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     counters += tuple(part for section in _SECTIONS for part in ("--section", section))
     tuned = ("bf16",) if options.rehearse else ("bf16", "tf32", "fp32")
     return [
-        Stage("smoke", 30, measured("smoke")),
+        Stage("smoke", 45, measured("smoke")),
         Stage("tests", 85, tests(options.rehearse)),
         Stage("layers", 55, measured("conv", *zfnet)),
         Stage("blocks and memory", 60, measured("block", "pool", "norm", "optimizer", *zfnet)),

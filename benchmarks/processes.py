@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
+from enum import Enum
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,12 +20,22 @@ class StoppedError(RuntimeError):
     """The work did not come to its end; the message says why."""
 
 
+class LateError(StoppedError):
+    """The time for all of the work was over, which is no fault of the work."""
+
+    def __init__(self) -> None:
+        super().__init__(OUT_OF_TIME)
+
+
 class _Failure(str):
     """The first line of an exception of the work."""
 
 
-def messages(work: Callable[[Send], None], seconds: float | None = None) -> Iterator[Any]:
-    """What `work` sends. `StoppedError` where it raises, kills its process, or takes longer than `seconds`."""
+def messages(
+    work: Callable[[Send], None], seconds: float | None = None, each: Callable[[], float] | None = None
+) -> Iterator[Any]:
+    """What `work` sends. `LateError` where that takes longer than `seconds`, `StoppedError` where the work raises, its
+    process ends before it, or a message takes longer than the seconds of `each()`: it hangs."""
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
 
@@ -32,6 +43,7 @@ def messages(work: Callable[[Send], None], seconds: float | None = None) -> Iter
         receiver.close()
         try:
             work(sender.send)
+            sender.send(_End.DONE)
         except Exception as failure:
             sender.send(_Failure(first_line(failure)))
 
@@ -40,12 +52,12 @@ def messages(work: Callable[[Send], None], seconds: float | None = None) -> Iter
     sender.close()
     end = None if seconds is None else time.monotonic() + seconds
     try:
-        while (message := _next(receiver, end)) is not _END:
+        while not isinstance(message := _next(receiver, end, each() if each else None), _End):
             if isinstance(message, _Failure):
                 raise StoppedError(str(message))
             yield message
         process.join(30)
-        if process.exitcode:
+        if process.exitcode or message is _End.GONE:
             raise StoppedError(f"its process ended with {process.exitcode}")
     finally:
         receiver.close()
@@ -53,13 +65,20 @@ def messages(work: Callable[[Send], None], seconds: float | None = None) -> Iter
         process.join(30)
 
 
-_END = object()
+class _End(Enum):
+    """Of the messages: all are there, or the process sends no more."""
+
+    DONE, GONE = range(2)
 
 
-def _next(receiver: Connection, end: float | None) -> Any:
-    if end is not None and not receiver.poll(max(0.0, end - time.monotonic())):
-        raise StoppedError(OUT_OF_TIME)
+def _next(receiver: Connection, end: float | None, patience: float | None) -> Any:
+    left = None if end is None else max(0.0, end - time.monotonic())
+    waits = [one for one in (left, patience) if one is not None]
+    if waits and not receiver.poll(min(waits)):
+        if patience is not None and patience == min(waits):
+            raise StoppedError(f"it hangs: nothing for {patience:.0f} s")
+        raise LateError
     try:
         return receiver.recv()
     except EOFError:
-        return _END
+        return _End.GONE

@@ -1,7 +1,10 @@
-"""The kernels of the record of machine code (benchmarks/results/gpu-static-sm_90a.json), for the tests of the model."""
+"""What several tests of benchmarks use: the kernels of the record of machine code
+(benchmarks/results/gpu-static-sm_90a.json), for those of the model, and a run of gpu.py."""
 
 import json
+import time
 
+import gpu
 import gpu_model
 import gpu_sass
 import gpu_static
@@ -36,3 +39,20 @@ def recorded(record):
 def untuned(recorded):
     """Those that are taken without a tuned plan."""
     return [kernel for kernel in recorded if not kernel.tile.is_wgmma]
+
+
+class ToyDevice:
+    """All but the GPU."""
+
+    @staticmethod
+    def state():
+        return "warm"
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run of two parts of ZFNet in float32."""
+    options = gpu.parse(["conv", "optimizer", "--families", "zfnet", "--precisions", "fp32", "--out", str(tmp_path)])
+    run = gpu.Run(options, ToyDevice, time.monotonic())
+    run.record.note({"name": "NVIDIA Toy 9000", "copy, GB/s": 1000.0, "float32, TFLOP/s": 50.0})
+    return run

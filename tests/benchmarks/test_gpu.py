@@ -244,23 +244,6 @@ def test_an_element_in_bfloat16_is_judged_by_its_size_and_the_rms():
 # ---- What a run leaves, whatever happens -----------------------------------------------------------------------
 
 
-class ToyDevice:
-    """All but the GPU."""
-
-    @staticmethod
-    def state():
-        return "warm"
-
-
-@pytest.fixture
-def run(tmp_path):
-    """A run of two parts of ZFNet in float32."""
-    options = gpu.parse(["conv", "optimizer", "--families", "zfnet", "--precisions", "fp32", "--out", str(tmp_path)])
-    run = gpu.Run(options, ToyDevice, time.monotonic())
-    run.record.note({"name": "NVIDIA Toy 9000", "copy, GB/s": 1000.0, "float32, TFLOP/s": 50.0})
-    return run
-
-
 def measure(device, jobs, schedule, limits, tuned, send):
     for job in jobs:
         for problem in job.problems:
@@ -311,8 +294,19 @@ def test_a_part_that_crashes_spoils_no_other(run, monkeypatch, then, note):
     assert run.record.rows()[1].note == f"not measured: {note}"
 
 
-def test_a_part_that_hangs_is_not_measured_and_no_failure(run, monkeypatch):
-    monkeypatch.setattr(gpu_plan.Schedule, "limit", lambda self, jobs: 1.0 if jobs[0].part == "conv" else 3600)
+def test_a_problem_that_hangs_is_a_failure(run, monkeypatch):
+    monkeypatch.setattr(gpu_plan, "_PATIENCE", (0.0, 3.0))
+    spoil(monkeypatch, "conv", lambda: time.sleep(1000))
+    run.jobs()
+    assert not run.right
+    *_, hung, last = run.record.rows()
+    assert (hung.problem, hung.note) == ("14 of 15 problems", "not measured: it hangs: nothing for 3 s")
+    assert (last.problem, last.ours_ms) == ("parameters", 2.0)
+
+
+def test_a_part_whose_time_is_over_is_not_measured_and_no_failure(run, monkeypatch):
+    limits = iter([1.0, 3600.0])
+    monkeypatch.setattr(gpu_plan.Schedule, "limit", lambda self: next(limits))
     spoil(monkeypatch, "conv", lambda: time.sleep(1000))
     run.jobs()
     assert run.right
@@ -349,54 +343,6 @@ def test_rows_without_torch_compile_outlive_it(run, monkeypatch):
     run.jobs()
     assert [row.ours_ms for row in run.record.rows()] == [2.0] * 6 + [None]
     assert run.record.rows()[-1].problem == "with torch.compile"
-
-
-def test_an_operation_that_kills_its_process_is_one_row(run, monkeypatch):
-    monkeypatch.setattr(gpu_smoke, "checks", lambda: [("relu", "fp32"), ("add", "fp32"), ("clip", "fp32")])
-
-    def work(device, checks, send):
-        for name, precision in checks:
-            if name == "add":
-                os.kill(os.getpid(), 9)
-            send(harness.Row("smoke", name, "smoke", precision, error=0.0))
-
-    monkeypatch.setattr(gpu_worker, "smoke", work)
-    run.smoke()
-    assert not run.right
-    assert [row.note for row in run.record.rows()] == ["", "failed: its process ended with -9", ""]
-
-
-def test_an_operation_that_is_wrong_or_fails_is_not_right(run, monkeypatch):
-    """And those behind it are tried."""
-
-    def call_of(name, precision, place):
-        return lambda: {}["no kernel"] if name == "add" else [name]
-
-    monkeypatch.setattr(gpu_smoke, "checks", lambda: [("relu", "fp32"), ("add", "fp32"), ("clip", "fp32")])
-    monkeypatch.setattr(gpu_smoke, "call_of", call_of)
-    monkeypatch.setattr(gpu_smoke, "error", lambda name, precision, results: 0.0 if name == "relu" else float("nan"))
-    run.device = gpu_rehearsal
-    run.smoke()
-    assert not run.right
-    assert [row.note for row in run.record.rows()] == ["", "fails: KeyError: 'no kernel'", "wrong: error nan"]
-
-
-# ---- Every operation once --------------------------------------------------------------------------------
-
-
-def test_the_smoke_test_has_every_operation():
-    assert sorted(gpu_smoke.OPERATIONS) == sorted(ops.__all__)
-    assert {name for name, _ in gpu_smoke.checks()} == set(ops.__all__)
-
-
-def test_the_smoke_test_passes_and_can_fail():
-    if reason := backends.status()["emulated"]:
-        pytest.skip(f"emulated: {reason}")
-    with gpu_rehearsal.active() as place:
-        assert list(gpu_smoke.wrong(place)) == []
-        results = gpu_smoke.call_of("relu", "bf16", place)()
-    results[1][0, 0, 0, 0] += 1
-    assert gpu_smoke.error("relu", "bf16", results) > gpu_smoke.tolerance("relu", "bf16")
 
 
 # ---- CUDA graphs, on a model of CuPy -----------------------------------------------------------------------

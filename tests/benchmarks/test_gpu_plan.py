@@ -144,10 +144,14 @@ def test_fewer_rounds_when_late():
     assert 0.25 < alone.sampling(jobs[1], 5) < 2.5
 
 
-def test_a_process_that_hangs_has_a_limit():
+def test_a_process_and_a_problem_that_hangs_have_a_limit():
     clock = Clock()
-    jobs = plan(["optimizer"])
+    jobs = plan(["optimizer", "pool"])
     schedule = gpu_plan.Schedule(jobs, 480, clock)
-    assert schedule.limit(jobs) == 4 * (1 + 4) + 30
+    assert schedule.limit() == 477.5
+    assert schedule.patience(jobs, compiling=False) == 4 * 1 + 30
+    assert schedule.patience(jobs, compiling=True) == 4 * (1 + 3 + 5) + 30
     clock.now += 470
-    assert schedule.limit(jobs) == 7.5
+    assert schedule.limit() == 7.5
+    clock.now += 20
+    assert schedule.limit() == 0

@@ -5,7 +5,7 @@ import os
 import time
 
 import pytest
-from processes import StoppedError, messages
+from processes import LateError, StoppedError, messages
 
 
 def test_messages_come_in_order():
@@ -35,12 +35,28 @@ def stopped(then):
 def test_why_it_stopped():
     assert stopped(lambda: os.kill(os.getpid(), 9)) == "its process ended with -9"
     assert stopped(lambda: os._exit(3)) == "its process ended with 3"
+    assert stopped(lambda: os._exit(0)) == "its process ended with 0"  # before its work did
     assert stopped(lambda: int("x\ny")) == "ValueError: invalid literal for int() with base 10: 'x\\ny'"
 
 
 def test_what_takes_too_long_is_ended():
-    with pytest.raises(StoppedError, match="out of time"):
-        list(messages(lambda send: time.sleep(1000), 1.0))
+    with pytest.raises(LateError, match=r"^out of time$"):
+        list(messages(lambda send: time.sleep(1000), 1.0, lambda: 60.0))
+    assert not multiprocessing.active_children()
+
+
+def test_what_hangs_is_ended_and_not_late():
+    def work(send):
+        for _ in range(3):
+            time.sleep(0.5)
+            send("here")
+        time.sleep(1000)
+
+    found = messages(work, 600.0, lambda: 3.0)
+    assert [next(found) for _ in range(3)] == ["here"] * 3
+    with pytest.raises(StoppedError, match=r"^it hangs: nothing for 3 s$") as why:
+        next(found)
+    assert not isinstance(why.value, LateError)
     assert not multiprocessing.active_children()
 
 
