@@ -265,18 +265,15 @@ def test_too_little_memory_is_no_verdict(backend, spoil):
         raise MemoryError("no room")
 
     spoil(fail)
-    with pytest.raises(MemoryError, match="no room"):
-        kernel_checks.faulty(backend, GPU, [KERNEL])
+    write(backend, PLAN)
+    message = (
+        r"^kernel wgmma 128x128 of conv2d in bf16: could not be checked on emulator and not used: "
+        r"MemoryError: no room; the next process checks again$"
+    )
+    with pytest.warns(RuntimeWarning, match=message):
+        plans.load(backend)
     assert not kernel_checks.cache_path(GPU).exists()
-
-
-def test_an_error_of_the_reference_is_not_the_kernels(backend, monkeypatch):
-    def fail(*arguments):
-        raise RuntimeError("the GPU is gone")
-
-    monkeypatch.setattr(backend.module.bf16, "conv2d", fail)
-    with pytest.raises(RuntimeError, match="the GPU is gone"):
-        kernel_checks.faulty(backend, GPU, [KERNEL])
+    assert "WgmmaTile" not in held(backend)
 
 
 def test_the_tuner_leaves_it_out(backend, spoil, monkeypatch):

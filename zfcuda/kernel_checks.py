@@ -75,7 +75,8 @@ def faulty(backend: Backend, gpu: str, kernels: Iterable[Kernel]) -> set[Kernel]
 
     With ZFCUDA_KERNELS=wgmma in the environment every kernel that needs a check has it, and the warnings, but is used
     all the same; with ZFCUDA_KERNELS=mma none is used anyway. While CuPy's current stream is captured nothing can be
-    checked: what has no verdict then is not used by this process.
+    checked, and a check may itself fail, as where there is no memory or an earlier kernel broke the GPU's context: what
+    has no verdict then is not used by this process.
     """
     use = backend.module.wgmma_use() if backend.module.can_run_wgmma() else "never"
     wanted = {kernel for kernel in kernels if kernel.is_checked} if use == "if planned" else set()
@@ -83,21 +84,31 @@ def faulty(backend: Backend, gpu: str, kernels: Iterable[Kernel]) -> set[Kernel]
         wanted = set(checkable(backend))
     if not wanted:
         return set()
-    verdicts = _verdicts(backend, gpu, wanted)
+    verdicts, failures = _verdicts(backend, gpu, wanted)
+    all_the_same = "but used, as ZFCUDA_KERNELS asks" if use == "always" else "and not used"
     for kernel, verdict in sorted(verdicts.items(), key=lambda item: str(item[0])):
         if verdict:
-            all_the_same = "but used, as ZFCUDA_KERNELS asks" if use == "always" else "and not used"
             message = f"{kernel} is wrong on {gpu} {all_the_same}: {verdict}; please report it"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
+    for reason in dict.fromkeys(failures.values()):
+        message = (
+            f"{_listed(kernel for kernel in failures if failures[kernel] == reason)}: could not be checked on {gpu} "
+            f"{all_the_same}: {reason}; the next process checks again"
+        )
+        warnings.warn(message, RuntimeWarning, stacklevel=3)
     unchecked = wanted - verdicts.keys()
-    if unchecked and use != "always":
+    if (waiting := unchecked - failures.keys()) and use != "always":
         warnings.warn(
-            f"{', '.join(sorted(map(str, unchecked)))}: not used by this process, for a first use is checked, and "
-            "nothing can be while a stream is captured; call an operation on the GPU before the capture",
+            f"{_listed(waiting)}: not used by this process, for a first use is checked, and nothing can be while a "
+            "stream is captured; call an operation on the GPU before the capture",
             RuntimeWarning,
             stacklevel=3,
         )
     return set() if use == "always" else unchecked | {kernel for kernel, verdict in verdicts.items() if verdict}
+
+
+def _listed(kernels: Iterable[Kernel]) -> str:
+    return ", ".join(sorted(map(str, kernels)))
 
 
 def checkable(backend: Backend) -> list[Kernel]:
@@ -115,8 +126,9 @@ def checkable(backend: Backend) -> list[Kernel]:
 # ---- Verdicts: what is wrong with a kernel, "" where nothing is ---------------------------------------------
 
 
-def _verdicts(backend: Backend, gpu: str, wanted: set[Kernel]) -> dict[Kernel, str]:
-    """Of the wanted kernels, from the file or by a check, but for those that cannot be checked now."""
+def _verdicts(backend: Backend, gpu: str, wanted: set[Kernel]) -> tuple[dict[Kernel, str], dict[Kernel, str]]:
+    """Of the wanted kernels, from the file or by a check, each kept before the next begins; and why checks failed.
+    Those that cannot be checked now are in neither."""
     built = os.stat(str(backend.module.__file__))
     of = {
         "gpu": gpu,
@@ -126,10 +138,14 @@ def _verdicts(backend: Backend, gpu: str, wanted: set[Kernel]) -> dict[Kernel, s
     }
     known = _read(gpu, of)
     unknown = sorted(wanted - known.keys(), key=str)
-    if unknown and not _is_capturing(backend):
-        known |= {kernel: fault(backend, kernel) for kernel in unknown}
-        _write(gpu, of, known)
-    return {kernel: verdict for kernel, verdict in known.items() if kernel in wanted}
+    failures = {}
+    for kernel in unknown if not _is_capturing(backend) else ():
+        try:
+            known[kernel] = fault(backend, kernel)
+            _write(gpu, of, known)
+        except Exception as reason:
+            failures[kernel] = f"{type(reason).__name__}: {reason}"
+    return {kernel: verdict for kernel, verdict in known.items() if kernel in wanted}, failures
 
 
 def _read(gpu: str, of: dict[str, str]) -> dict[Kernel, str]:
