@@ -41,6 +41,28 @@ def test_names():
     assert all(reason == "" or len(reason) > 20 for reason in backends.status().values())
 
 
+def test_a_wrong_choice_of_kernels_is_a_reason_against_cuda_alone(monkeypatch):
+    """Where the kernels of wgmma could run, what the environment asks for is read at the first use."""
+
+    def wgmma_use():
+        raise ValueError("ZFCUDA_KERNELS must be mma or wgmma, got 'foo'")
+
+    there = {"unavailable_reason": lambda: "", "gpu_names": lambda: ["no GPU of that name"]}
+    cuda = types.SimpleNamespace(**there, can_run_wgmma=lambda: True, wgmma_use=wgmma_use)
+    load = backends._load
+    monkeypatch.setattr(backends, "_load", lambda module, name: cuda if name == "cuda" else load(module, name))
+    monkeypatch.setattr(backends, "_used_cuda", set())
+    monkeypatch.setitem(sys.modules, "cupy", types.SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "cupyx", types.SimpleNamespace(empty_pinned=np.empty))
+    backends.get.cache_clear()
+    reason = "the CUDA backend cannot run: ZFCUDA_KERNELS must be mma or wgmma, got 'foo'"
+    assert backends.status()["cuda"] == reason
+    assert "cuda" not in backends.available()
+    assert "cpu" in backends.available()
+    with pytest.raises(zfcuda.BackendError, match=f"^{reason}$"):
+        backends.get("cuda")
+
+
 def test_use_is_undone_also_after_an_error():
     if "emulated" not in backends.available():
         pytest.skip(backends.status()["emulated"])

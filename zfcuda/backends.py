@@ -61,7 +61,10 @@ def get(name: str) -> Backend:
                 f"the CUDA backend needs CuPy ({error}): pip install 'zfcuda[cuda12]' or 'zfcuda[cuda13]'"
             ) from error
         backend = CudaBackend(module, cupy)
-        plans.load(backend)
+        try:
+            plans.load(backend)
+        except ValueError as error:  # of ZFCUDA_KERNELS
+            raise BackendError(f"the CUDA backend cannot run: {error}") from error
         return backend
     raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {name!r}")
 
