@@ -28,6 +28,7 @@ import contextlib
 import functools
 import importlib
 import os
+import re
 import sys
 import tempfile
 import time
@@ -90,12 +91,20 @@ class Run:
         self.record = record.Record(options.out)
         self.right = True
         self.seen: set[harness.Name] = set()
+        self.measured: set[harness.Name] = set()
+        self.left = 0  # problems that there was no time for
 
     def add(self, row: Row) -> None:
         self.record.add(row)
         self.seen.add(row.name)
         tried = row.error is not None and not row.note
-        self.right = self.right and (row.ours_ms is not None or tried or row.note == _LATE)
+        if row.ours_ms is not None or tried:
+            self.measured.add(row.name)
+        elif row.note == _LATE:
+            several = re.match(r"(\d+) of \d+ problems$", row.problem)
+            self.left += int(several[1]) if several else 1
+        else:
+            self.right = False
         print(record.table([row]).splitlines()[-1], flush=True)
 
     def messages(
@@ -220,6 +229,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 os.environ["XDG_CACHE_HOME"] = cache
             run.jobs()
     run.note()
+    print(f"measured: {len(run.measured)} of {len(run.measured) + run.left} problems that could be")
     print(f"written: {run.record.folder / 'table.md'}")
     return 0 if run.right else 1
 

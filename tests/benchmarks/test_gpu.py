@@ -310,6 +310,7 @@ def test_a_part_whose_time_is_over_is_not_measured_and_no_failure(run, monkeypat
     spoil(monkeypatch, "conv", lambda: time.sleep(1000))
     run.jobs()
     assert run.right
+    assert (len(run.measured), run.left) == (2, 14)
     *_, late, last = run.record.rows()
     assert (late.direction, late.note) == ("conv", "not measured: out of time")
     assert (last.problem, last.ours_ms) == ("parameters", 2.0)

@@ -95,6 +95,24 @@ def test_a_stage_without_its_tool_or_without_time_is_not_measured(session):
     session._end = time.monotonic() + 3
     assert session.run([shell("late", "true")])
     assert session.record.facts()["stage late"] == "not measured: out of time"
+    assert not session.whole
+
+
+@pytest.mark.parametrize(
+    ("measured", "whole", "said"),
+    [("25 of 25", True, "done in 0 s: 25 of 25"), ("0 of 25", False, "not measured in full, in 0 s: 0 of 25")],
+)
+def test_how_many_problems_a_stage_measured(session, measured, whole, said):
+    assert session.run([shell("blocks", f"echo 'measured: {measured} problems that could be'")])
+    assert session.whole is whole
+    assert session.record.facts()["stage blocks"] == f"{said} problems"
+
+
+def test_a_session_that_measured_nothing_says_so_by_its_exit_status(tmp_path):
+    command = [sys.executable, SCRIPT, "--rehearse", "--out", tmp_path / "results", "--seconds", "0.001"]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert run.returncode == 4, run.stderr
+    assert run.stdout.count("not measured: out of time") == len(FIRST)
 
 
 LOG = """
