@@ -10,11 +10,12 @@ further figures. Products, forward pass and training step run in every precision
 bound by memory in float32 and bfloat16.
 
 Every part of a family of cases.py has a process of its own: one that crashes or hangs is a row that says so. Rows go
-one by one into rows.jsonl in the folder of --out, to which other runs may add; table.md there is made of them. Without
-a usable GPU it says why and measures nothing. It keeps to --minutes by itself: the most important parts come first,
-one family after the other; when it is late it times fewer rounds and leaves out torch.compile, and what it does not
-reach is written down as not measured. Plans of `zfcuda tune` are not used; --tune tunes the convolutions first and
-goes by the plans that it found.
+one by one into rows.jsonl in the folder of --out, to which other runs may add; table.md there is made of them. A part
+that is measured again replaces what was there of it; results of another GPU or commit are set aside, in files that end
+in .old. Without a usable GPU it says why and measures nothing. It keeps to --minutes by itself: the most important
+parts come first, one family after the other; when it is late it times fewer rounds and leaves out torch.compile, and
+what it does not reach is written down as not measured. Plans of `zfcuda tune` are not used; --tune tunes the
+convolutions first and goes by the plans that it found.
 
 The tests, and all else that makes evidence of a GPU, are in gpu_session.py.
 
@@ -116,6 +117,7 @@ class Run:
     def smoke(self) -> None:
         """Where an operation hangs or kills its process, another process goes on behind it."""
         left = gpu_smoke.checks()
+        self.record.drop(lambda row: row.direction == "smoke")
         end = min(time.monotonic() + _SMOKE_SECONDS, self.started + 60 * self.options.minutes)
         while left:
             work = functools.partial(gpu_worker.smoke, self.device, left)
@@ -165,6 +167,7 @@ class Run:
             else:
                 fixed = self.limits(), options.tune
                 work = functools.partial(gpu_worker.measure, self.device, together, schedule, *fixed)
+            self._forget(together)
             before = len(self.seen)
             uncompiling = set(together)
 
@@ -184,15 +187,20 @@ class Run:
                 self._stopped(together, str(why), len(self.seen) - before)
             self.note(uncompiled)
 
+    def _forget(self, jobs: Sequence[gpu_plan.Job]) -> None:
+        """What earlier runs left of these jobs."""
+        self.record.drop(lambda row: any(gpu_worker.is_of(job, row, self.options.tune) for job in jobs))
+
     def _stopped(self, jobs: Sequence[gpu_plan.Job], why: str, seen: int) -> None:
         for job in jobs:
             done = min(seen, len(job.problems))
             seen -= done
             if done < len(job.problems):
-                self.add(gpu_worker.left_out(job, done, why))
+                self.add(gpu_worker.left_out(job, done, why, self.options.tune))
             elif job.modes and not seen:
                 note = f"{harness.NOT_MEASURED}: {why}"
-                self.add(Row(job.family, "with torch.compile", job.part, job.precision, note=note))
+                setting = gpu_worker.setting_of(job, self.options.tune)
+                self.add(Row(job.family, "with torch.compile", job.part, setting, note=note))
 
     def note(self, uncompiled: Sequence[str] = ()) -> None:
         facts = {"afterwards": self.device.state()}
@@ -219,7 +227,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"Nothing was measured: {str(error).removeprefix('NoGpuError: ')}", file=sys.stderr)
         return 3
     run = Run(options, device, started)
-    run.record.note(facts)
+    run.record.begin(facts)
     if "smoke" in options.parts:
         run.smoke()
     if options.parts != ["smoke"]:

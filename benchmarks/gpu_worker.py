@@ -34,16 +34,29 @@ class Uncompiled(NamedTuple):
     modes: int
 
 
+def setting_of(job: Job, tuned: bool) -> str:
+    return f"{job.precision}, tuned" if tuned and job.part != "tune" else job.precision
+
+
 def name_of(job: Job, problem: Any, tuned: bool) -> Name:
-    setting = f"{job.precision}, tuned" if tuned else job.precision
     if job.part == "tune":
         return Name(job.family, str(problem), job.part, job.precision)
-    return Name(job.family, problem.case.label, problem.direction, setting)
+    return Name(job.family, problem.case.label, problem.direction, setting_of(job, tuned))
 
 
-def left_out(job: Job, done: int, why: str) -> Row:
+def is_of(job: Job, row: Row, tuned: bool) -> bool:
+    """Whether it is a row of this job, or says what of it was not measured."""
+    about = row.ours_ms is None and (row.family, row.direction, row.setting) == (
+        job.family,
+        job.part,
+        setting_of(job, tuned),
+    )
+    return about or row.name in {name_of(job, problem, tuned) for problem in job.problems}
+
+
+def left_out(job: Job, done: int, why: str, tuned: bool) -> Row:
     what = f"{len(job.problems) - done} of {len(job.problems)} problems"
-    return Row(job.family, what, job.part, job.precision, note=f"{harness.NOT_MEASURED}: {why}")
+    return Row(job.family, what, job.part, setting_of(job, tuned), note=f"{harness.NOT_MEASURED}: {why}")
 
 
 def make(problem: cases.Problem, setting: Any) -> harness.Calls:
@@ -94,7 +107,7 @@ def measure(
     earlier ones."""
     if not any(schedule.has_time_for(job) for job in jobs):
         for job in jobs:
-            send(left_out(job, 0, OUT_OF_TIME))
+            send(left_out(job, 0, OUT_OF_TIME, tuned))
         return
     device.require(tuned)
 
@@ -112,7 +125,7 @@ def measure(
         started, done = schedule.used, 0
         for problem in job.problems:
             if not modes and not schedule.has_time_for(job):
-                send(left_out(job, done, OUT_OF_TIME))
+                send(left_out(job, done, OUT_OF_TIME, tuned))
                 break
             send(row(job, problem, done, modes))
             device.clear()
@@ -149,7 +162,7 @@ def tune(device: Any, jobs: Sequence[Job], schedule: Schedule, batch: int, send:
             problems = tuning.problems(network, batch)
             for problem in problems:
                 if not schedule.has_time_for(job):
-                    send(left_out(job, len(found), OUT_OF_TIME))
+                    send(left_out(job, len(found), OUT_OF_TIME, tuned=False))
                     break
                 (plan,) = tuning.tune([problem], device=device.BACKEND)
                 found.append(plan)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
@@ -154,6 +154,18 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if isinstance(value, float) else value
 
 
+def _line(row: Row) -> str:
+    return json.dumps(_rounded(asdict(row))) + "\n"
+
+
+def _row(line: str) -> Row | None:
+    """None where it is no row."""
+    try:
+        return Row(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
 class Record:
     """A folder with the results of one GPU, to which one process after the other may add."""
 
@@ -161,10 +173,46 @@ class Record:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self._rows, self._facts = folder / "rows.jsonl", folder / "facts.json"
+        self._repair()
+
+    def _repair(self) -> None:
+        """Drops what a run that was killed left half written, and says so."""
+        lines = self._rows.read_text(errors="replace").splitlines() if self._rows.exists() else []
+        whole = [line for line in lines if _row(line)]
+        if len(whole) < len(lines):
+            print(f"{self._rows}: {len(lines) - len(whole)} of {len(lines)} rows cannot be read and are dropped")
+            write_whole(self._rows, "".join(f"{line}\n" for line in whole))
+        try:
+            if not isinstance(self.facts(), dict):
+                raise ValueError("it is no object")
+        except ValueError as error:
+            print(f"{self._facts} cannot be read and is dropped: {error}")
+            self._facts.unlink()
+
+    def begin(self, facts: Mapping[str, Any]) -> None:
+        """Notes the facts of a run that adds to this folder. What is there of another GPU or commit goes out of its
+        way: into files that end in .old."""
+        before = self.facts()
+        is_used = bool(self.rows()) or "name" in before
+        changed = [name for name in ("name", "commit") if before.get(name) != facts.get(name)]
+        if is_used and changed:
+            told = ", ".join(f"{name} {before.get(name)}, not {facts.get(name)}" for name in changed)
+            print(f"{self.folder} has results of {told}: they are kept in files that end in .old")
+            for path in (self._rows, self._facts):
+                if path.exists():
+                    os.replace(path, path.with_name(f"{path.name}.old"))
+        self.note(facts)
+
+    def drop(self, is_old: Callable[[Row], bool]) -> None:
+        """Forgets these rows, which are measured again."""
+        rows = self.rows()
+        kept = [row for row in rows if not is_old(row)]
+        if len(kept) < len(rows):
+            write_whole(self._rows, "".join(map(_line, kept)))
 
     def add(self, row: Row) -> None:
         with self._rows.open("a") as file:
-            file.write(json.dumps(_rounded(asdict(row))) + "\n")
+            file.write(_line(row))
 
     def note(self, facts: Mapping[str, Any]) -> None:
         write_whole(self._facts, json.dumps(self.facts() | dict(facts), indent=1) + "\n")
@@ -176,8 +224,8 @@ class Record:
         """The last of each name, in the order in which the names came first."""
         found: dict[Name, Row] = {}
         for line in self._rows.read_text().splitlines() if self._rows.exists() else []:
-            row = Row(**json.loads(line))
-            found[row.name] = row
+            if row := _row(line):
+                found[row.name] = row
         return list(found.values())
 
     def write(self, title: str) -> Path:

@@ -316,6 +316,21 @@ def test_a_part_whose_time_is_over_is_not_measured_and_no_failure(run, monkeypat
     assert (last.problem, last.ours_ms) == ("parameters", 2.0)
 
 
+def test_a_part_that_is_measured_again_replaces_its_rows(run, monkeypatch):
+    """Those that it does not reach this time, too; rows of tuned plans are others."""
+    tuned = harness.Row("zfnet", "3 of 15 problems", "conv", "fp32, tuned", note="not measured: out of time")
+    run.record.add(tuned)
+    monkeypatch.setattr(gpu_worker, "measure", measure)
+    run.jobs()
+    spoil(monkeypatch, "conv", lambda: os.kill(os.getpid(), 9))
+    gpu.Run(run.options, run.device, time.monotonic()).jobs()
+    rows = [(row.problem, row.ours_ms) for row in run.record.rows()]
+    assert rows == [(tuned.problem, None), ("conv1, batch 128", 2.0), ("14 of 15 problems", None), ("parameters", 2.0)]
+    monkeypatch.setattr(gpu_worker, "measure", measure)
+    run.jobs()
+    assert [row for row in run.record.rows() if row.ours_ms is None] == [tuned]
+
+
 def test_ceilings_are_measured_once_and_may_fail(run, monkeypatch):
     def fails(device, send):
         raise MemoryError("no room")

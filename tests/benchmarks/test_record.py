@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import harness
+import pytest
 import record
 
 import zfcuda
@@ -75,3 +76,41 @@ def test_facts_of_several_processes_add_up(tmp_path):
     text = record.Record(tmp_path).write("A title").read_text()
     assert text.startswith("# A title\n\n- name: a GPU\n- before: warm\n\nTimes as fast")
     assert "| zfnet pool1 | pool | fp32 | 2 | 4 (eager) | 2.00 |" in text
+
+
+def test_what_a_killed_run_left_half_written_is_dropped(tmp_path, capsys):
+    record.Record(tmp_path).add(row(ours_ms=2.0))
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"family": "zfnet", "problem": "conv1, ba')
+    (tmp_path / "facts.json").write_text("")
+    results = record.Record(tmp_path)
+    said = capsys.readouterr().out
+    assert "rows.jsonl: 1 of 2 rows cannot be read and are dropped\n" in said
+    assert "facts.json cannot be read and is dropped: " in said
+    results.add(row(problem="pool2"))
+    assert results.rows() == [row(ours_ms=2.0), row(problem="pool2")]
+    assert results.facts() == {}
+    record.Record(tmp_path)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("changed", ["name", "commit"])
+def test_results_of_another_gpu_or_commit_are_set_aside(tmp_path, capsys, changed):
+    facts = {"name": "a GPU", "commit": "abc", "copy, GB/s": 1.0}
+    record.Record(tmp_path).begin(facts)
+    record.Record(tmp_path).add(row(ours_ms=2.0))
+    record.Record(tmp_path).begin({"name": "a GPU", "commit": "abc"})
+    assert record.Record(tmp_path).facts() == facts
+    assert capsys.readouterr().out == ""
+    other = {"name": "a GPU", "commit": "abc", changed: "other"}
+    record.Record(tmp_path).begin(other)
+    assert record.Record(tmp_path).facts() == other
+    assert record.Record(tmp_path).rows() == []
+    assert f"has results of {changed} {facts[changed]}, not other: they are kept in" in capsys.readouterr().out
+    assert json.loads((tmp_path / "rows.jsonl.old").read_text())["ours_ms"] == 2.0
+
+
+def test_rows_of_unknown_origin_are_set_aside(tmp_path):
+    record.Record(tmp_path).add(row(ours_ms=2.0))
+    record.Record(tmp_path).begin({"name": "a GPU"})
+    assert record.Record(tmp_path).rows() == []
