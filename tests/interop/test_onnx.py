@@ -250,6 +250,28 @@ def test_sizes_left_open(tmp_path):
         read(proto, tmp_path, input_shape=12)
 
 
+def test_input_shape_of_channels_last(tmp_path):
+    weights = {"w": w(4, 3, 3, 3)}
+    nodes = "t = Transpose <perm=[0, 3, 1, 2]> (x)\nc = Conv (t, w)\ny = Relu (c)"
+    for shape in (("N", "H", "W", 3), ("N", "H", "W", "C"), ("N", 12, 10, 3)):
+        assert read(model(nodes, weights, shape), tmp_path, input_shape=(12, 10, 3)).input_shape == (12, 10, 3)
+
+
+def test_input_shape_of_an_image_that_is_transposed(tmp_path):
+    """Of sizes that are not (H, W, C)."""
+    nodes = "t = Transpose <perm=[0, 3, 1, 2]> (x)\nc = Conv (t, w)\ny = Relu (c)"
+    proto = model(nodes, {"w": w(4, 10, 3, 3)}, ("N", 3, 12, 10))
+    assert read(proto, tmp_path).input_shape == (3, 12, 10)
+    with pytest.raises(CheckpointError, match="must be maps"):
+        read(proto, tmp_path, input_shape=(12, 10, 3))
+
+
+def test_input_shape_of_an_image_that_is_not_transposed(tmp_path):
+    proto = model("y = Conv (x, w)", {"w": w(4, 12, 3, 3)}, ("N", 12, 10, 3))
+    with pytest.raises(CheckpointError, match=r"input_shape \(12, 10, 3\) does not fit its input x"):
+        read(proto, tmp_path, input_shape=(12, 10, 3))
+
+
 def test_on_the_emulated_backend(tmp_path):
     for what in ("batchnorm", "shuffle", "split and join"):
         proto = model(*OPERATIONS[what], ("N", 3, 12, 10))

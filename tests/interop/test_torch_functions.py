@@ -299,3 +299,21 @@ def test_windows_of_padding_alone():
         interop.from_module(
             made(lambda x, y, fc: F.max_pool2d(F.pad(x, (0, 0, 0, 2)), 3, 4, ceil_mode=True)), (8, 8, 3)
         )
+
+
+class Transposing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(7, 4, 3, padding=1)
+
+    def forward(self, x):
+        return self.conv(x.permute(0, 3, 1, 2)).relu()
+
+
+def test_an_image_that_is_transposed_has_the_shape_that_was_given(tmp_path):
+    """A file does not say which of its sizes are which; `input_shape` does."""
+    with pytest.raises(ValueError, match="must be maps"):
+        interop.from_module(Transposing().eval(), (6, 7, 3))
+    program = torch.export.export(Transposing().eval(), (torch.zeros(2, 3, 6, 7),), strict=False)
+    torch.export.save(program, tmp_path / "model.pt2")
+    assert pt2.load(tmp_path / "model.pt2").input_shape == (3, 6, 7)

@@ -133,8 +133,8 @@ def _program(exported: torch.export.ExportedProgram, known: dict[str, np.ndarray
             renamed[node.name] = f"{source.name}.{index}"
         elif node.op == "call_function":
             calls.append(_call(node, renamed))
-    outputs = [output for output in signature.user_outputs if isinstance(output, str)]
-    return Program(inputs, constants, calls, tuple(renamed.get(output, output) for output in outputs))
+    outputs = tuple(renamed.get(one, one) for one in signature.user_outputs if isinstance(one, str))
+    return Program(inputs, constants, calls, outputs, channels_first=True)
 
 
 def _call(node: torch.fx.Node, renamed: dict[str, str]) -> Call:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ..brief import Brief
 
-__all__ = ["MALFORMED", "Graph", "Node", "Unsupported", "check_image_shape"]
+__all__ = ["MALFORMED", "Graph", "Node", "Unsupported", "check_image_shape", "transposes"]
 
 
 class Unsupported(Exception):
@@ -51,6 +51,7 @@ class Graph(Brief):
     constants: weights, and whatever else is known before there is an image
     kinds: what the model's operations are called that are read
     other: the same model for another number of images, where that is open: both must be the same network
+    channels_first: whether the image is (C, H, W) whatever the nodes do with it, as its shape was given so
     """
 
     input: str
@@ -61,6 +62,7 @@ class Graph(Brief):
     outputs: tuple[str, ...]
     kinds: tuple[str, ...]
     other: Graph | None = None
+    channels_first: bool = False
 
     def computing(self, output: str | None) -> Graph:
         """What is needed for one of the outputs, by default the first. ValueError if there is none of this name."""
@@ -79,20 +81,23 @@ class Graph(Brief):
 
     def is_channels_last(self) -> bool:
         """Whether the image is (H, W, C) in the model: everything that reads it transposes it first."""
-        if len(self.dims) != 3:
+        return len(self.dims) == 3 and not self.channels_first and transposes(self.nodes, self.input)
+
+
+def transposes(nodes: Sequence[Node], image: str) -> bool:
+    """Whether all that reads the image first transposes it as one that is (H, W, C)."""
+    following = {image}
+    turned = False
+    for node in nodes:
+        if not following.intersection(node.inputs) or node.op == "shape":
+            continue
+        if node.op == "transpose" and tuple(node.attributes["order"] or ()) == (0, 3, 1, 2):
+            turned = True
+        elif node.op in ("identity", "add", "sub", "mul", "div"):
+            following.update(node.outputs)
+        else:
             return False
-        following = {self.input}
-        turned = False
-        for node in self.nodes:
-            if not following.intersection(node.inputs):
-                continue
-            if node.op == "transpose" and tuple(node.attributes["order"] or ()) == (0, 3, 1, 2):
-                turned = True
-            elif node.op in ("identity", "add", "sub", "mul", "div"):
-                following.update(node.outputs)
-            else:
-                return False
-        return turned
+    return turned
 
 
 def check_image_shape(input_shape: Any) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ from google.protobuf.message import DecodeError
 
 from ..errors import CheckpointError
 from ..nn import Network
-from .graph import Graph, check_image_shape
+from .graph import Graph, check_image_shape, transposes
 from .onnx_nodes import NODES, Translation, containers
 from .onnx_squeeze import squeeze_of
 from .onnx_tensors import array, constant
@@ -142,7 +142,6 @@ def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, in
     if len(inputs) != 1:
         names = ", ".join(one.name for one in inputs) or "none"
         raise ValueError(f"a model with one input is read; this one has {names}")
-    batch, dims = _sizes(inputs[0], input_shape)
     version = max(one.version for one in model.opset_import if one.domain in ("", "ai.onnx"))
     modules = {above for node in model.graph.node for above in containers(node.name)}
     makers = {name: node for node in model.graph.node for name in node.output}
@@ -154,14 +153,19 @@ def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, in
             Translation(node, version, folder, constants, modules).node(squeeze_of(node, makers, constants, folder))
         )
     outputs = tuple(one.name for one in model.graph.output)
-    graph = Graph(inputs[0].name, dims, batch or 1, nodes, constants, outputs, tuple(NODES))
+    batch, dims, channels_first = _sizes(inputs[0], input_shape, transposes(nodes, inputs[0].name))
+    kinds = tuple(NODES)
+    graph = Graph(inputs[0].name, dims, batch or 1, nodes, constants, outputs, kinds, channels_first=channels_first)
     if batch or not any(node.op == "shape" for node in nodes):  # by which alone the batch becomes a number
         return graph
     return dataclasses.replace(graph, other=dataclasses.replace(graph, batch=_ANOTHER))
 
 
-def _sizes(value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None) -> tuple[int, tuple[int, ...]]:
-    """(images of a batch, 0 where that is open; the other dimensions) of the model's input."""
+def _sizes(
+    value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None, transposed: bool
+) -> tuple[int, tuple[int, ...], bool]:
+    """(images of a batch, 0 where that is open; the other dimensions; whether input_shape says that channels are the
+    first of them) of the model's input. transposed: whether the model takes it for (H, W, C)."""
     if not value.type.HasField("tensor_type") or not value.type.tensor_type.HasField("shape"):
         raise ValueError(f"its input {value.name} must be a tensor of a known number of dimensions")
     floating = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE, onnx.TensorProto.BFLOAT16)
@@ -173,14 +177,15 @@ def _sizes(value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None)
     if len(found) not in (2, 3, 4):
         raise ValueError(f"its input {value.name} must be (N, C, H, W), (N, C, W) or (N, units), got ({shown})")
     batch, *dims = found
+    channels_first = input_shape is not None
     if input_shape is not None:
         height, width, channels = input_shape
-        # As they may stand in the model: channels first, or last where those are given so.
-        last = len(dims) == 3 and dims[2] == channels and dims[0] != channels
-        wanted: tuple[int, ...] = (height, width, channels) if last else (channels, height, width)
+        wanted: tuple[int, ...] = (channels, height, width)
+        if transposed and len(dims) == 3 and _fits(dims, input_shape):
+            wanted, channels_first = input_shape, False
         if len(dims) < 3:
             wanted = (channels, width) if len(dims) == 2 else (height * width * channels,)
-        if any(size > 0 and size != want for size, want in zip(dims, wanted, strict=True)):
+        if not _fits(dims, wanted):
             raise ValueError(f"input_shape {input_shape} does not fit its input {value.name} ({shown})")
         dims = list(wanted)
     if min(dims) < 1:
@@ -190,4 +195,9 @@ def _sizes(value: onnx.ValueInfoProto, input_shape: tuple[int, int, int] | None)
         )
     if max(dims) >= 2**24 or math.prod(dims) >= 2**31:
         raise ValueError(f"its input {value.name} ({shown}) is too large")
-    return max(batch, 0), tuple(dims)
+    return max(batch, 0), tuple(dims), channels_first
+
+
+def _fits(dims: Sequence[int], wanted: Sequence[int]) -> bool:
+    """Whether all sizes that are not open are those."""
+    return all(size < 1 or size == want for size, want in zip(dims, wanted, strict=True))

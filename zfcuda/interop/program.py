@@ -40,13 +40,15 @@ def layer_name(path: str, own: bool, operation: str) -> str:
 @dataclass(frozen=True, repr=False)
 class Program(Brief):
     """inputs: name and dimensions of each tensor that the module is given; constants: parameters and buffers by the
-    names under which calls read them; other: the same program for another number of images, where that is open."""
+    names under which calls read them; other: the same program for another number of images, where that is open;
+    channels_first: as of a `Graph`."""
 
     inputs: Sequence[tuple[str, tuple[int, ...]]]
     constants: Mapping[str, np.ndarray]
     calls: Sequence[Call]
     outputs: tuple[str, ...]
     other: Program | None = None
+    channels_first: bool = False
 
 
 def translate(program: Program) -> Graph:
@@ -62,7 +64,8 @@ def translate(program: Program) -> Graph:
         translation.add(call)
     outputs = tuple(translation.output(output) for output in program.outputs)
     other = None if program.other is None else translate(program.other)
-    return Graph(name, tuple(dims), batch, translation.nodes, translation.constants, outputs, tuple(CALLS), other)
+    nodes, constants, kinds = translation.nodes, translation.constants, tuple(CALLS)
+    return Graph(name, tuple(dims), batch, nodes, constants, outputs, kinds, other, program.channels_first)
 
 
 class _Translation:
