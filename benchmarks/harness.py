@@ -62,6 +62,9 @@ class Calls:
 
     `captured`: the calls can be CUDA graphs, as those that wait for the GPU cannot. `own_graph`: ours where it makes
     its graph itself (in its second call); `ours` then is the same without.
+
+    `alike`: how far a peer's result is from ours, where the two can be compared; a peer that is further off than
+    `peers_may` takes no part.
     """
 
     ours: Call
@@ -74,6 +77,8 @@ class Calls:
     prepare: Call = lambda: None
     captured: bool = True
     own_graph: Call | None = None
+    alike: Callable[[Any, Any], float] | None = None
+    peers_may: float = 0.0
 
 
 class Name(NamedTuple):
@@ -103,6 +108,7 @@ class Row:
     floor_ms: float | None = None
     plain_ms: dict[str, float] = field(default_factory=dict)
     host_us: dict[str, float] = field(default_factory=dict)
+    uncompared: list[str] = field(default_factory=list)  # peers whose result was timed but not compared with ours
     note: str = ""
 
     @property
@@ -150,7 +156,8 @@ def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None, g
             launched = _ours(calls, graphs, notes)
             row["error"] = _error(calls, launched)
             if row["error"] <= calls.tolerance:
-                timed = {"ours": launched, **_peers(calls, graphs, notes)}
+                timed = {"ours": launched, **_peers(calls, launched, graphs, notes)}
+                row["uncompared"] = [] if calls.alike else [peer for peer in timed if peer != "ours"]
                 row |= _times(calls, timer(timed))
                 if graphs:
                     row |= _plain(calls, {peer for peer in timed if peer != "ours"}, timer, graphs)
@@ -194,14 +201,18 @@ def _as_graph(capture: Callable[[Call], Call], call: Call, whose: str, notes: li
         return call
 
 
-def _peers(calls: Calls, graphs: Graphs | None, notes: list[str]) -> dict[str, Call]:
-    """Those that do not fail."""
+def _peers(calls: Calls, ours: Call, graphs: Graphs | None, notes: list[str]) -> dict[str, Call]:
+    """Those that do not fail and are not wrong."""
     found = {}
     for peer, call in calls.peers.items():
         launched = _as_graph(graphs.peer, call, f"{peer}: ", notes) if graphs and calls.captured else call
         try:
-            launched()
-            found[peer] = launched
+            result = launched()
+            error = calls.alike(result, ours()) if calls.alike else 0.0
+            if error <= calls.peers_may:
+                found[peer] = launched
+            else:
+                notes.append(f"{peer} is wrong: {error:.1e} from ours")
         except Exception as failure:
             notes.append(f"{peer} fails: {first_line(failure)}")
     if calls.peer_share != 1:

@@ -75,7 +75,9 @@ def _cells(row: Row, of_gpu: bool) -> list[str]:
     ]
     if of_gpu:
         cells += [_both(row.plain_ms), _cell(row.plain_ratio, "{:.2f}"), _both(row.host_us)]
-    return [*cells, _cell(row.error, "{:.0e}"), row.note.replace("|", "/")]
+    uncompared = f"result not compared: {', '.join(row.uncompared)}" if row.uncompared else ""
+    note = "; ".join(filter(None, [row.note, uncompared]))
+    return [*cells, _cell(row.error, "{:.0e}"), note.replace("|", "/")]
 
 
 def _both(times: Mapping[str, float]) -> str:

@@ -127,7 +127,9 @@ def check(calls):
     calls.prepare()
     assert calls.error(calls.ours()) <= calls.tolerance
     for peer in calls.peers.values():
-        peer()
+        result = peer()
+        if calls.alike:
+            assert calls.alike(result, calls.ours()) <= calls.peers_may / 5
 
 
 def problems(*parts):

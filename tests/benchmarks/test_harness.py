@@ -71,6 +71,26 @@ def test_failing_peer_takes_no_part():
     assert row.share is None
 
 
+def test_a_peer_with_another_result_takes_no_part():
+    peers = {"eager": lambda: 2.0 + 5e-5, "compiled": lambda: 3.0}
+    compared = {"ours": lambda: 2.0, "alike": lambda theirs, ours: abs(theirs - ours), "peers_may": 1e-4}
+    row = measure(timer, **compared, peers=peers)
+    assert row.peers_ms == {"eager": 6.0, "compiled": None}
+    assert row.note == "compiled is wrong: 1.0e+00 from ours"
+    assert row.uncompared == []
+    nothing = measure(timer, **compared)
+    assert nothing.best_peer is None
+    assert nothing.note.startswith("eager fails: TypeError")
+    row = measure(timer, **compared, peers={"eager": lambda: float("nan")})
+    assert row.note == "eager is wrong: nan from ours"
+
+
+def test_a_row_names_the_peers_that_were_not_compared():
+    row = measure(timer)
+    assert row.uncompared == ["eager", "compiled"]
+    assert "| result not compared: eager, compiled |" in record.table([row])
+
+
 def test_our_own_failure_is_reported():
     def fails():
         raise ValueError("bad shape")
