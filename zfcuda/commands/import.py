@@ -6,6 +6,7 @@ import argparse
 import collections
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,9 +99,11 @@ def _names(path: Path) -> list[str]:
         raise ValueError(f"--classes {printable(str(path))} cannot be read as text in UTF-8: {error}") from error
     names = [line.strip() for line in lines if line.strip()]
     if twice := [name for name, count in collections.Counter(names).items() if count > 1]:
-        raise ValueError(
-            f"--classes {printable(str(path))} has more than one line that says {listed(twice)}: classes of data are "
-            "matched by name, so each output needs a name of its own"
+        # As the labels of ImageNet that go around do.
+        print(
+            f"--classes {printable(str(path))} has more than one line that says {listed(twice)}: data with such "
+            "classes cannot be matched with outputs by name",
+            file=sys.stderr,
         )
     return names
 
