@@ -129,7 +129,7 @@ def check(calls):
     for peer in calls.peers.values():
         result = peer()
         if calls.alike:
-            assert calls.alike(result, calls.ours()) <= calls.peers_may / 5
+            assert calls.alike(result, calls.ours()) <= calls.peers_may / 2
 
 
 def problems(*parts):

@@ -107,5 +107,5 @@ def test_what_is_wrong_is_said_at_its_batch(packed, tmp_path, load):
 
 def test_images_of_another_shape_are_refused(packed):
     other = Preprocess(np.zeros((5, 5, 3), np.float32), (3, 2))
-    with pytest.raises(ValueError, match=r"images must be 5 x 5 x 3, as is the mean .*, got 5 x 4 x 3"):
+    with pytest.raises(ValueError, match=r"images must be 5 x 5 x 3, as the network takes them, got 5 x 4 x 3"):
         next(load_crops(packed, other, drawn()))
