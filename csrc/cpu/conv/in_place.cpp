@@ -1,4 +1,4 @@
-// Convolutions whose windows are read in place.
+// Convolutions whose windows are read in place: forward of images with few channels.
 //
 // Gathering such windows costs as much as a seventh of the arithmetic, since each is many short
 // runs. But windows that are neighbours in a line lie stride * channels floats apart, so that a
@@ -134,6 +134,8 @@ void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int cou
 // as many as hide the latency of one.
 bool wgrad_applies(const ConvShape& s) {
     if (!s.is_dense() || s.r * s.s == 1 || s.q() < kTileRows / 2) return false;
+    // Lines and pixels that no window sees would be copied, too.
+    if (s.stride_h > s.r || s.stride_w > s.s) return false;
     const Plan plan(s);
     if (plan.sum_floats * kLeastWgradChunks > kWgradSumFloats) return false;
     constexpr int kLatency = 8, kRun = 16, kVector = 4;
