@@ -159,6 +159,7 @@ def test_more_tiles_than_multiprocessors(kernels, force_plan, multiprocessors, o
 
 @pytest.mark.parametrize(("vectors", "r", "s"), [(5, 2, 2), (12, 3, 1)])  # the second fills half a k-tile up
 @pytest.mark.parametrize("tile", TILES)
+@pytest.mark.parametrize("mma", [TF32, BF16], ids=["tf32", "bf16"])
 def test_what_no_window_reaches_does_not_count(kernels, force_plan, mma, tile, vectors, r, s):
     """Pixels between windows."""
     can_run(kernels)
