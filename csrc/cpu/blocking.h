@@ -42,6 +42,9 @@ constexpr std::int64_t kFarBytes = 20 << 20;
 
 constexpr int kLineFloats = 16;  // of a cache line
 
+// How far ahead windows are fetched that are gathered: 4 KB take as long to copy as to arrive.
+constexpr int kFetchedFloats = 1024;
+
 // A page of memory. The processor foresees one stream in each: what is read from it should be read
 // in order.
 constexpr int kPageFloats = 1024;

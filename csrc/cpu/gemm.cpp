@@ -91,6 +91,7 @@ void make_tiles(const Tiles& tiles) {
     const Epilogue& epilogue = *tiles.epilogue;
     const int a_step = operands.a_step, b_stride = operands.b_stride;
     const Column<RowStride> column(operands.row_stride);
+    const int interval = operands.fetch ? operands.fetch->interval() : operands.depth;
     for (int tile = 0; tile < tiles.count; ++tile) {
         const float* first = tiles.a + std::int64_t{tile} * Rows * operands.row_stride;
         float* const* rows = tiles.rows + tile * Rows;
@@ -105,28 +106,35 @@ void make_tiles(const Tiles& tiles) {
         const int next = (tile + 1) * Rows;
         for (int i = next; i < std::min(next + Rows, tiles.fetched_c); ++i)
             for_lines(tiles.rows[i], [](const float* to) { __builtin_prefetch(to, 1, 3); });
-        for (int i = next; i < std::min(next + Rows, tiles.fetched_a); ++i)
-            for (int d = 0; d < operands.depth; d += kLineFloats)
-                __builtin_prefetch(tiles.a + std::int64_t{i} * operands.row_stride + d, 0, 3);
+        const bool fetches = next < tiles.fetched_a;
         for (int panel = 0; panel < tiles.panels; ++panel) {
             Vec acc[Rows][Vectors] = {};
             const float* b = tiles.b + panel * operands.panel_distance;
+            const float* next_a = first + Rows * operands.row_stride;
             for (int run = 0; run < operands.runs; ++run) {
                 const float* a = first + panel * operands.a_distance + run * operands.run_distance;
-                for (int d = 0; d < operands.depth; ++d) {
-                    Vec bd[Vectors];
-#pragma GCC unroll 2
-                    for (int j = 0; j < Vectors; ++j)
-                        bd[j] = simd::load(b + j * kLanes);
-#pragma GCC unroll 16
-                    for (int i = 0; i < Rows; ++i) {
-                        const Vec ai = simd::broadcast(column(a, i));
+                for (int d = 0; d < operands.depth;) {
+                    const int stop = operands.depth - d > interval ? d + interval : operands.depth;
+                    for (; d < stop; ++d) {
+                        if (RowStride == kAnyStride && fetches) {
+                            __builtin_prefetch(next_a);
+                            next_a += kLineFloats;
+                        }
+                        Vec bd[Vectors];
 #pragma GCC unroll 2
                         for (int j = 0; j < Vectors; ++j)
-                            acc[i][j] += ai * bd[j];
+                            bd[j] = simd::load(b + j * kLanes);
+#pragma GCC unroll 16
+                        for (int i = 0; i < Rows; ++i) {
+                            const Vec ai = simd::broadcast(column(a, i));
+#pragma GCC unroll 2
+                            for (int j = 0; j < Vectors; ++j)
+                                acc[i][j] += ai * bd[j];
+                        }
+                        a += a_step;
+                        b += b_stride;
                     }
-                    a += a_step;
-                    b += b_stride;
+                    if (operands.fetch) operands.fetch->step();
                 }
             }
             write<Rows, Vectors>(tiles, rows, tiles.offset + panel * tiles.offset_step,

@@ -18,6 +18,7 @@
 #include <cstdint>
 
 #include "blocking.h"
+#include "fetch.h"
 #include "simd.h"
 
 namespace zfcuda::gemm {
@@ -53,8 +54,12 @@ struct Operands {
     std::int64_t run_distance = 0;
     std::int64_t panel_distance = 0;  // of B, where C has more columns than a panel
 
-    // Of A: those of the next tile that are among them are fetched meanwhile. Of one run.
+    // Of A: those of the next tile that are among them are fetched meanwhile, a line at each step.
+    // Of one run of rows without gaps.
     int fetched_rows = 0;
+
+    // If not null, what it fetches meanwhile; a tile makes `runs` x `depth` steps.
+    FetchRows* fetch = nullptr;
 
     // Several products of the same size, of one panel each. From one to the next are a_distance,
     // panel_distance and, in C, c_distance.

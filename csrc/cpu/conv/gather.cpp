@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "../blocking.h"
 #include "../simd.h"
 
 namespace zfcuda::conv {
@@ -16,6 +17,10 @@ void Gather::pack(std::int64_t m0, int count, int d0, int d1, float* out, int st
     // The first and the last run may be cut by [d0, d1).
     const int first_begin = d0 - r0 * run, last_end = d1 - (r1 - 1) * run;
     const std::int64_t line_size = static_cast<std::int64_t>(w) * c;
+    // Of a run, what the window before does not read, which the processor does not foresee where
+    // there are gaps or many rows.
+    const std::int64_t fresh = std::int64_t{step_w} * c;
+    const std::int64_t ahead = std::max<std::int64_t>(1, kFetchedFloats / fresh) * fresh;
 
     for_rows(m0, count, [&](int row, std::int64_t image, int i, int j) {
         const int top = i * step_h - pad_top, left = j * step_w - pad_left;
@@ -31,6 +36,9 @@ void Gather::pack(std::int64_t m0, int count, int d0, int d1, float* out, int st
             const std::int64_t from =
                 (image * h + y) * line_size + static_cast<std::int64_t>(left) * c;
             if (inside) {
+                for (std::int64_t d = std::max<std::int64_t>(begin, end - fresh); d < end;
+                     d += kLineFloats)
+                    __builtin_prefetch(x + from + d + ahead);
                 simd::copy_spilling(to, x + from + begin, end - begin);
             } else if (y < 0 || y >= h) {
                 simd::clear_spilling(to, end - begin);

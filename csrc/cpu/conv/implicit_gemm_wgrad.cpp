@@ -57,31 +57,38 @@ struct Plan {
     }
 };
 
-// Pixels from one on, and how far the next ones lie behind it.
+// Pixels from one on, how far each lies behind the one before, and how many of those that come next
+// are fetched.
 struct Pixels {
     const float* first;
-    int distance;
+    int distance, next;
 };
 
 // Adds the products of `count` pixels to columns [d0, d1) of dw: `dy` with all filters of the group,
-// `x` with these columns.
+// `x` with these columns. Meanwhile fetches the pixels that come next.
 void multiply(const Plan& plan, int d0, int d1, int count, const Pixels& dy, const Pixels& x,
               float* dw, const Epilogue& epilogue) {
+    FetchRows fetch;
+    fetch.add(dy.first + std::int64_t{count} * dy.distance, dy.next, dy.distance, plan.filters);
+    fetch.add(x.first + std::int64_t{count} * x.distance, x.next, x.distance, d1 - d0);
+    fetch.spread(std::int64_t{ceil_div(d1 - d0, kPanel)} * ceil_div(plan.filters, kTileRows) *
+                 count);
     for (int d = d0; d < d1; d += kPanel) {
         Operands operands{dy.first, 1, x.first + d - d0, count, dy.distance};
         operands.b_stride = x.distance;
+        operands.fetch = &fetch;
         gemm::multiply(plan.filters, operands, dw + d, plan.depth, d1 - d, epilogue);
     }
 }
 
 // Columns [d0, d1) of `count` pixels from m on. They are read once for each tile of filters: for a
 // few tiles x stays where it is, if the products, which read whole vectors, do not end behind it.
-Pixels read(const Gather& gather, std::int64_t m, int count, int d0, int d1, const Plan& plan,
-            float* scratch) {
+Pixels read(const Gather& gather, std::int64_t m, int count, int next, int d0, int d1,
+            const Plan& plan, float* scratch) {
     if (gather.is_matrix() && plan.filters <= kWgradFewFilters && plan.depth % simd::kLanes == 0)
-        return {gather.x + m * gather.pitch + d0, gather.pitch};
+        return {gather.x + m * gather.pitch + d0, gather.pitch, next};
     gather.pack(m, count, d0, d1, scratch, plan.x_distance());
-    return {scratch, plan.x_distance()};
+    return {scratch, plan.x_distance(), 0};
 }
 
 std::int64_t workspace(const ConvShape& s, const PoolShape*) {
@@ -94,6 +101,8 @@ void run(const Call& call) {
     const Plan plan(s);
     const std::int64_t size = plan.size() * s.groups;  // of dw
     const std::int64_t pixels = static_cast<std::int64_t>(call.images) * s.p() * s.q();
+    const std::int64_t x_floats = std::int64_t{call.images} * s.h * s.w * s.c;
+    const bool far = (x_floats + pixels * s.k) * 4 > kFarBytes;
     float* partials = plan.chunks > 1 ? call.workspace : call.out;
     float* scratch = call.workspace + plan.partial_floats(s);
 
@@ -118,9 +127,11 @@ void run(const Call& call) {
             // zero.
             do {
                 const int count = static_cast<int>(std::min<std::int64_t>(kWgradPixels, end - m));
-                const Pixels dy{call.y + m * s.k + group * plan.filters, s.k};
-                multiply(plan, d0, d1, count, dy, read(gather, m, count, d0, d1, plan, mine),
-                         partial, epilogue);
+                const int next = static_cast<int>(
+                    far ? std::min<std::int64_t>(kWgradPixels, end - m - count) : 0);
+                const Pixels dy{call.y + m * s.k + group * plan.filters, s.k, next};
+                const Pixels x = read(gather, m, count, next, d0, d1, plan, mine);
+                multiply(plan, d0, d1, count, dy, x, partial, epilogue);
                 epilogue.accumulate = true;
                 m += count;
             } while (m < end);

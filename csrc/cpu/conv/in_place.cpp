@@ -112,17 +112,18 @@ void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int cou
                const float* map, const Epilogue& epilogue, float* sums, const float* next,
                std::int64_t next_floats) {
     const int size = line_floats(s), run = s.s * s.c;
-    const int steps = ceil_div(s.k, kPanel) * s.r;
-    for (int step = 0; step < steps; ++step) {
-        const int column = step / s.r * kPanel, r = step % s.r;
-        for (std::int64_t i = part_begin(next_floats, steps, step);
-             i < part_begin(next_floats, steps, step + 1); i += 16)
-            __builtin_prefetch(next + i, 0, 2);
+    const int products = ceil_div(s.k, kPanel) * s.r;
+    FetchRows fetch;
+    fetch.add(next, 1, 0, next_floats);
+    fetch.spread(std::int64_t{products} * ceil_div(run, kTileRows) * count * s.q());
+    for (int product = 0; product < products; ++product) {
+        const int column = product / s.r * kPanel, r = product % s.r;
         Operands operands{lines + r * size, 1, map + column, s.q()};
         operands.a_step = s.stride_w * s.c;
         operands.b_stride = s.k;
         operands.runs = count;
         operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
+        operands.fetch = &fetch;
         gemm::multiply(run, operands,
                        sums + static_cast<std::int64_t>(r * run) * plan.row_stride + column,
                        plan.row_stride, plan.row_stride - column, epilogue);
