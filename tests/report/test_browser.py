@@ -1,6 +1,7 @@
 """The page in a real browser: what opens, sorts, filters and follows the pointer. Needs Selenium and Chromium."""
 
 import os
+import re
 import shutil
 import time
 
@@ -81,6 +82,7 @@ def test_click_on_a_tile_opens_that_winner(page):
     eventually(page, dialog.is_displayed)
     assert "place 8 of 9" in dialog.text  # bottom row, middle
     assert "activation" in dialog.text
+    assert re.search(r"projection drawn to ±\d", dialog.text)
     box = one(page, "dialog .canvas.image i")
     assert box.is_displayed()
     assert box.size["width"] > 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zfcuda.analysis.figures import full_swing
 from zfcuda.analysis.results import to_plain
 from zfcuda.report import Gallery, Report, Section, Shown, weight_tiles
 
@@ -25,6 +26,15 @@ def test_patches_are_what_the_frames_cut_out():
     top, left, height, width = view.frames[1, rank]
     image = np.pad(shown[int(view.indices[1, rank])].picture, ((8, 8), (8, 8), (0, 0)), constant_values=128)
     assert (tile == image[top + 8 : top + 8 + height, left + 8 : left + 8 + width]).all()
+
+
+def test_winners_say_what_their_projection_is_drawn_to():
+    view, shown = make_visualization(), make_shown()
+    gallery = Gallery(view, shown)
+    gallery.add(Gallery(dataclasses.replace(view, projections=1000 * view.projections), shown))
+    maps = gallery.shown()["data"]["maps"]
+    for of_map, projections in zip(maps, [*view.projections, *(1000 * view.projections)], strict=True):
+        assert [one["swing"] for one in of_map["winners"]] == [full_swing(one) for one in projections]
 
 
 def test_cards_count_classes_and_can_be_found():

@@ -76,6 +76,41 @@ def test_outputs_that_are_no_probabilities_have_no_percents():
         assert f"Without it the {result.followed} of class 1 is" in occlusion_section(result).blurb
 
 
+@pytest.mark.parametrize(
+    ("head", "values", "words", "contrast"),
+    [
+        ("softmax", (0.2, 0.7), "20 % (dark) to 70 %", True),
+        ("none", (-3.0, 5.0), "-3 (dark) to 5", True),
+        ("softmax", (0.5, 0.51), "50 % (dark) to 51 %", True),
+        (
+            "softmax",
+            (0.500001, 0.500002),
+            "hardly changes, 50.0001 % to 50.0002 %; colours 49.75 % (dark) to 50.25 %",
+            False,
+        ),
+        ("softmax", (1e-7, 2e-7), "hardly changes, 1e-05 % to 2e-05 %; colours 0 % (dark) to 0.05 %", False),
+        ("none", (1e-7, 2e-7), "1e-07 (dark) to 2e-07", True),
+        ("none", (-12.0001, -12.0), "hardly changes, -12.0001 to -12; colours -12.06 (dark) to -11.94", False),
+        ("softmax", (0.25, 0.25), "hardly changes, 25 % everywhere; colours 24.875 % (dark) to 25.125 %", False),
+        ("none", (0.0, 0.0), "the same everywhere, 0", False),
+    ],
+)
+def test_colours_of_a_map_say_what_they_stand_for(head, values, words, contrast):
+    """A net that hardly reacts has maps without contrast, in words, on the page and in the figure."""
+    grid = np.linspace(*values, 16, dtype=np.float64).reshape(4, 4)
+    result = dataclasses.replace(make_occlusion(), head=head, probability=grid, activation=3 * grid)
+    explorer = Explorer("one", "One", result, make_shown(1)[0].picture, CLASSES)
+    captions = [panel["caption"] for panel in explorer.shown()["panels"]]
+    assert captions[2] == f"(d) {result.followed} of {CLASSES[1]}: {words}"
+    seen = np.ptp(explorer._pictures[2][0].astype(int).sum(axis=2))
+    assert seen >= 350 if contrast else seen <= 2
+    assert captions[0].startswith("(b) sum of pool1 map 2, by the square's place: ")
+    swing = np.quantile(np.abs(result.projection), 0.995, method="higher")
+    assert captions[1] == f"(c) what map 2 sees in this image, ±{swing:.2g}"
+    image = result.plot().axes[0].get_images()[0]
+    assert image.get_clim()[1] - image.get_clim()[0] >= 0.0099 * abs(grid).max()
+
+
 @pytest.mark.parametrize(("head", "followed"), [("sigmoid", "probability"), ("none", "output")])
 def test_one_output_is_of_no_class(head, followed):
     result = dataclasses.replace(make_occlusion(), head=head, one_output=True, label=0)

@@ -78,6 +78,15 @@ def test_heat_of_a_flat_or_empty_map():
     assert (pictures.heat(np.full((2, 2), np.nan)) == 128).all()
 
 
+def test_heat_of_what_hardly_changes_has_no_contrast():
+    """Rounding, at full contrast, would look like a finding; a hundredth of the magnitude is one."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (9, 9))
+    faint, clear = (pictures.heat(0.5 + amount * noise).astype(int) for amount in (1e-6, 0.01))
+    assert np.ptp(faint, axis=(0, 1)).max() <= 1
+    assert np.ptp(clear.sum(axis=2)) > 350
+    assert np.ptp(pictures.heat(1e-9 * (2 + noise)).astype(int).sum(axis=2)) > 350  # small, but not for its size
+
+
 def test_classes_have_colours_that_differ():
     colors = pictures.from_classes(np.arange(10)[None])[0]
     assert len({tuple(c) for c in colors.tolist()}) == 10

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 # Colours that read on white and on black.
 COLORS = ("#3b7dd8", "#d9822b", "#2a9d6f", "#c2455b", "#8466c9", "#7a7a7a", "#b09f28", "#26a6b7", "#ce79b2", "#8b5e3c")
 
+_FLAT = 0.01  # of its largest magnitude: by how much a map changes at least that is drawn at full contrast
+
 
 def new_figure(columns: int = 1, rows: int = 1, width: float = 6.4, height: float = 3.6) -> tuple[Figure, Any]:
     """A figure of rows x columns axes without frames, `width` x `height` inches, and its axes (always 2-D)."""
@@ -46,6 +48,20 @@ def draw_tiles(axis: Any, tiles: np.ndarray) -> None:
 def plain(text: str) -> str:
     """Text that Matplotlib shows as it is: a dollar sign would start a formula."""
     return text.replace("$", r"\$")
+
+
+def color_range(values: np.ndarray, least: float = 0.0) -> tuple[float, float]:
+    """(low, high): what the ends of a colour scale stand for, of a map of numbers, some of them NaN perhaps.
+
+    They are the map's least and largest, at least a hundredth of its largest magnitude, and `least`, apart: what hardly
+    changes from place to place is rounding, or as good as that, and would look like a finding at full contrast.
+    """
+    finite = values[np.isfinite(values)].astype(np.float64)
+    if not finite.size:
+        return 0.0, 0.0
+    low, high = float(finite.min()), float(finite.max())
+    wider = max(_FLAT * max(abs(low), abs(high)), least) - (high - low)
+    return (low - wider / 2, high + wider / 2) if wider > 0 else (low, high)
 
 
 def full_swing(projection: np.ndarray) -> float:

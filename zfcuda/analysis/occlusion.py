@@ -15,7 +15,7 @@ from ..numbers import check_at_least
 from ..pairs import IntPair, check_part, check_steps
 from ..training import Ranks
 from .deconvnet import block_layers
-from .figures import new_figure, plain
+from .figures import color_range, new_figure, plain
 from .fills import Fill, check_fill, filled
 from .geometry import Window, shorter_side
 from .incremental import PatchedForward
@@ -129,7 +129,8 @@ def _plotted(results: Sequence[Occlusion]) -> Figure:
             panels.insert(1, ("most probable class", one.prediction))
         for axis, (title, values) in zip(row, panels, strict=True):
             # One row, as of a signal, would be a line in the middle.
-            shown = axis.imshow(values, aspect="equal" if len(values) > 1 else "auto")
+            low, high = color_range(values)
+            shown = axis.imshow(values, aspect="equal" if len(values) > 1 else "auto", vmin=low, vmax=high)
             figure.colorbar(shown, ax=axis, shrink=0.8)
             axis.set_title(title, fontsize=9)
             axis.set_xlabel("column of the square")

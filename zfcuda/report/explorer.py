@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from ..analysis.figures import color_range, full_swing
 from ..analysis.occlusion import Occlusion
 from ..brief import Brief
 from . import pictures
 from .parts import Part
-from .shown import ONE_OUTPUT
+from .shown import ONE_OUTPUT, colour_words
+
+_LEAST = 1e-3  # what a map's colours span at least, of a probability
 
 
 @dataclass(frozen=True, repr=False)
@@ -31,16 +34,22 @@ class Explorer(Brief, Part):
     @functools.cached_property
     def _pictures(self) -> list[tuple[np.ndarray, str, bool]]:
         o = self.occlusion
+        of_map, swing = f"map {o.feature_map}", full_swing(o.projection)
+        activation, colours = pictures.heat(o.activation), colour_words(o.activation, color_range(o.activation))
         shown = [
-            (pictures.heat(o.activation), f"(b) sum of {o.layer} map {o.feature_map}, by the square's place", True),
-            (pictures.from_projection(o.projection), f"(c) what map {o.feature_map} sees in this image", False),
+            (activation, f"(b) sum of {o.layer} {of_map}, by the square's place: {colours}", True),
+            (pictures.from_projection(o.projection), f"(c) what {of_map} sees in this image, ±{swing:.2g}", False),
         ]
         if self.tops is not None:
-            shown.append((self.tops, f"(c) map {o.feature_map} in the images that excite it most", False))
-        factor, unit = (1, "") if o.followed == "output" else (100, " %")
-        low, high = factor * float(o.probability.min()), factor * float(o.probability.max())
-        scale = f"{low:.3g}{unit} (dark) to {high:.3g}{unit}"
-        shown.append((pictures.heat(o.probability), f"(d) {self._followed}, {scale}", True))
+            tops = f"(c) {of_map} in the images that excite it most, each on its own scale"
+            shown.append((self.tops, tops, False))
+        factor, unit = 1, ""
+        low, high = color_range(o.probability)
+        if o.followed == "probability":
+            factor, unit = 100, " %"
+            low, high = np.clip(color_range(o.probability, _LEAST), 0, 1).tolist()
+        colours = colour_words(factor * o.probability, (factor * low, factor * high), unit)
+        shown.append((pictures.heat(o.probability, low, high), f"(d) {self._followed}: {colours}", True))
         if not o.one_output:
             shown.append((pictures.from_classes(o.prediction), "(e) most probable class", True))
         return shown

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..analysis.deconvnet import Visualization, cut
+from ..analysis.figures import full_swing
 from . import pictures
 from .parts import Part, file_name
 from .shown import Shown
@@ -50,6 +51,7 @@ class Gallery(Part):
         self._numbers: list[dict[str, Any]] = [visualization.numbers()]
         self._tiles: list[tuple[np.ndarray, np.ndarray]] = []  # of each map: projections, patches
         self._about: list[tuple[str, str]] = []
+        self._swings = [[full_swing(one) for one in of_map] for of_map in visualization.projections]
         self._images: dict[int, _Image] = {}
         for row in range(len(visualization.maps)):
             labels = [images[int(index)].label for index in visualization.indices[row]]
@@ -75,6 +77,7 @@ class Gallery(Part):
         self._numbers += more._numbers
         self._tiles += more._tiles
         self._about += more._about
+        self._swings += more._swings
         self._images |= {index: image for index, image in more._images.items() if index not in self._images}
 
     def numbers(self) -> dict[str, Any]:
@@ -119,10 +122,11 @@ class Gallery(Part):
         keys = ("values", "indices", "positions", "windows")
         height, width = self._tile
         maps = []
-        for number, *of_map in zip(numbers["maps"].tolist(), *(numbers[key].tolist() for key in keys), strict=True):
+        found = (numbers[key].tolist() for key in keys)
+        for number, swings, *of_map in zip(numbers["maps"].tolist(), self._swings, *found, strict=True):
             winners = [
-                {"value": value, "image": str(index), "position": position, "window": window}
-                for value, index, position, window in zip(*of_map, strict=True)
+                {"value": value, "image": str(index), "position": position, "window": window, "swing": swing}
+                for value, index, position, window, swing in zip(*of_map, swings, strict=True)
             ]
             rows = -(-len(winners) // self._columns)
             size = [rows * (height + _GAP) - _GAP, self._columns * (width + _GAP) - _GAP]

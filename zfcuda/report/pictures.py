@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..analysis.figures import COLORS, full_swing, is_signal
+from ..analysis.figures import COLORS, color_range, full_swing, is_signal
 from ..files import write_atomically
 
 if TYPE_CHECKING:
@@ -120,14 +120,14 @@ def from_filters(weight: np.ndarray) -> list[np.ndarray]:
 
 
 def heat(values: np.ndarray, low: float | None = None, high: float | None = None) -> np.ndarray:
-    """Map (rows, columns) -> uint8 (rows, columns, 3), dark violet at `low`, yellow at `high`; NaN is mid grey. One row
-    is a strip, half as high as it is long."""
+    """Map (rows, columns) -> uint8 (rows, columns, 3), dark violet at `low`, yellow at `high` (by default the map's
+    `color_range`); NaN is mid grey. One row is a strip, half as high as it is long."""
     values = np.asarray(values, np.float64)
     if values.ndim != 2:
         raise ValueError(f"a heat map has shape (rows, columns), got {values.shape}")
-    finite = values[np.isfinite(values)]
-    low = float(finite.min(initial=np.inf)) if low is None else low
-    high = float(finite.max(initial=-np.inf)) if high is None else high
+    least, largest = color_range(values)
+    low = least if low is None else low
+    high = largest if high is None else high
     span = high - low
     unit = (values - low) / span if span > 0 else np.full_like(values, 0.5)
     picture = _colormap("viridis")(unit, bytes=True)[..., :3]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -76,6 +77,24 @@ def fill_name(fill: Fill) -> str:
     if isinstance(fill, str):
         return _FILLS[fill]
     return f"{fill:g}" if fill else "0 (the mean image, where it is subtracted)"
+
+
+def colour_words(values: np.ndarray, colours: tuple[float, float], unit: str = "") -> str:
+    """What the colours of a heat map of these values stand for, from `colours`, those at the dark and the bright end;
+    and that they hardly differ, where they span more than the values do."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    ends = "{} (dark) to {}".format(*told_apart(*colours, unit))
+    if high - low >= 0.99 * (colours[1] - colours[0]):
+        return ends if high > low else f"the same everywhere, {low:.3g}{unit}"
+    found = "{} to {}".format(*told_apart(low, high, unit)) if high > low else f"{low:.3g}{unit} everywhere"
+    return f"hardly changes, {found}; colours {ends}"
+
+
+def told_apart(low: float, high: float, unit: str = "") -> tuple[str, str]:
+    """Two numbers in words, with as many digits as tell them apart."""
+    span, largest = high - low, max(abs(low), abs(high))
+    digits = 3 if span <= 0 else max(3, 2 + math.ceil(math.log10(largest / span)))
+    return f"{low:.{digits}g}{unit}", f"{high:.{digits}g}{unit}"
 
 
 def outputs_only(result: OfClass) -> str:

@@ -44,8 +44,9 @@ def evolution_section(evolution: Evolution) -> Section:
         caption = f"{name}: rows are maps {_listed(layer.maps)}, columns are epochs {_listed(layer.epochs)}"
         parts.append(Picture(f"evolution-{file_name(name)}-grid", _grid(layer, side), caption))
     blurb = (
-        "For each map, its strongest activation over the images, projected to pixels after chosen epochs. A red frame "
-        "marks that another image took the top. A layer has settled when its projections stay like the last ones."
+        "For each map, its strongest activation over the images, projected to pixels after chosen epochs, each on a "
+        "scale of its own about zero. A red frame marks that another image took the top. A layer has settled when its "
+        "projections stay like the last ones."
     )
     return Section("Evolution", parts, blurb, evolution.numbers())
 

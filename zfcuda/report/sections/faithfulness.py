@@ -113,7 +113,8 @@ def faithfulness_section(results: Mapping[str, Faithfulness], images: Sequence[n
         for index, image in enumerate(images):
             row = [image, *(heat(result.ranks()[index]) for result in results.values())]
             tiles += [resized(one, height, width) for one in row]
-        caption = f"Each image, and its patches by {', '.join(results)}: yellow is painted over first"
+        methods = ", ".join(results)
+        caption = f"Each image, and its patches ranked by {methods}: yellow is painted over first, by however little"
         parts.append(Picture("faithfulness-maps", tile(tiles, 1 + len(results), gap=2), caption))
     return Section("Faithfulness", parts, blurb, {name: result.numbers() for name, result in results.items()})
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from ...analysis.figures import full_swing
 from ...backends import to_host
 from ...nn import Network
 from ...nn.layers import Conv
@@ -17,5 +20,15 @@ def filters(net: Network, suffix: str = "") -> list[Picture]:
         return []
     weight = to_host(first.weight)
     count, height, width, _ = weight.shape
-    caption = f"The {count} filters of {first.name}, {height} x {width}, strongest first"
+    caption = (
+        f"The {count} filters of {first.name}, {height} x {width}, strongest first, each on a scale of its own, "
+        f"{_largest(weight)}"
+    )
     return [Picture(f"filters{suffix}", weight_tiles(weight), caption, least=480)]
+
+
+def _largest(weight: np.ndarray) -> str:
+    """The ends of the filters' scales: that of the weakest and the strongest."""
+    swings = [full_swing(one) for one in weight]
+    weakest, strongest = (f"±{swing:.2g}" for swing in (min(swings), max(swings)))
+    return strongest if weakest == strongest else f"{weakest} to {strongest}"

@@ -121,7 +121,10 @@ def winners_section(result: Visualization) -> Section:
         patches = [at_most(from_range(one, low, high), _TILE) for one in result.patches[row]]
         pairs.append(beside(tile(projections, columns), tile(patches, columns)))
     numbers = ", ".join(str(result.maps[row]) for row in shown)
-    caption = f"Maps {numbers}: on the left projections, on the right what the map sees, the strongest first"
+    caption = (
+        f"Maps {numbers}: on the left projections, each on a scale of its own about zero, on the right what the map "
+        "sees, from its least to its largest number, the strongest first"
+    )
     picture = tile(pairs, max(1, round(math.sqrt(len(pairs) / 2))), gap=8)
     rows = [[int(result.maps[row]), float(result.values[row, 0]), float(result.values[row, -1])] for row in shown]
     table = Table(("map", "strongest activation", f"of the {result.values.shape[1]} shown the weakest"), rows)
@@ -181,5 +184,6 @@ def _blurb(net: Network, top: TopActivations) -> str:
     _, _, height, width = field_of(net, top.layer).frame(0, 0)
     return (
         f"For each map of {top.layer}, left: what the strongest activation in each of {top.values.shape[1]} images "
-        f"projects to; right: the {height} x {width} pixels that it sees. Click one to open it."
+        f"projects to, each on a scale of its own about zero; right: the {height} x {width} pixels that it sees. Click "
+        "one to open it, with its scale."
     )
