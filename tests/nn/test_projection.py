@@ -111,7 +111,7 @@ def test_bad_arguments(network, images):
     signal = trace["pool4"]
     with pytest.raises(ValueError, match="rule must be one of deconvnet, gradient, guided; got 'lrp'"):
         network.project(trace, "pool4", signal, "lrp")
-    with pytest.raises(ValueError, match=r"layer must be one of conv1, .*; got 'pool9'"):
+    with pytest.raises(ValueError, match=r"layer must be one of conv1, .*; got 'pool9', which is like 'pool"):
         network.project(trace, "pool9", signal)
     with pytest.raises(ValueError, match="layer must be one of"):
         trace["input"]

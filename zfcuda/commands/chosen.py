@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ from ..analysis.source import preprocess_of, to_device
 from ..data import ArrayDataset, Dataset, listed, printable, read_image, sample
 from ..nn import Network
 from ..report.shown import class_names
+from ..wording import like
 from . import common
 
 
@@ -71,9 +71,7 @@ def image_files(net: Network, paths: Sequence[str], classes: tuple[str, ...], la
     preprocess = preprocess_of(net)
     label = label if label is None or label in classes else printable(label)  # as the names of classes are shown
     if label is not None and label not in classes:
-        like = listed(difflib.get_close_matches(label, classes))
-        hint = f", which is like {like}" if like else ""
-        raise ValueError(f"--label must be one of {listed(classes, most=100)}; got {label!r}{hint}")
+        raise ValueError(f"--label must be one of {listed(classes, most=100)}; got {label!r}{like(label, classes)}")
     images = np.stack([read_image(Path(path), preprocess.image_shape) for path in paths])
     if label is not None:
         labels = np.full(len(images), classes.index(label), np.int32)

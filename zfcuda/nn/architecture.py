@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,8 +16,9 @@ import numpy as np
 
 from ..backends import Array
 from ..brief import Brief
+from ..wording import check_none, like
+from .description import check_keys, read_layers
 from .layers import (
-    KINDS,
     AddSpec,
     AvgPoolSpec,
     BatchNormSpec,
@@ -86,36 +86,37 @@ class Architecture(Brief):
         names = [layer.name for layer in self.layers]
         if not names or len(set(names)) != len(names):
             raise ValueError(f"layers must have different names, and be one or more; got {names!s:.200}")
+        check_none(itertools.chain(self._faults_of_layers(), self._faults_of_graph()))
+
+    def _faults_of_layers(self) -> Iterator[str]:
         for layer in self.layers:
             if not _is_path(layer.name):
-                raise ValueError(
+                yield (
                     'a layer\'s name must be parts with dots between them, without slashes, such as "conv1" or '
                     f'"layer1.0.conv1", and not "input", which is the image; got {layer.name!r}'
                 )
             if layer.block is not None and (type(layer.block) is not int or layer.block < 0):
-                raise ValueError(f"{layer.name}: block must be a number, 0 or more, or None; got {layer.block!r}")
-        self._check_graph()
+                yield f"{layer.name}: block must be a number, 0 or more, or None; got {layer.block!r}"
 
-    def _check_graph(self) -> None:
+    def _faults_of_graph(self) -> Iterator[str]:
         before = {"input"}
         unread: dict[str, None] = {}
         for layer, inputs in zip(self.layers, self.inputs(), strict=True):
             for name in inputs:
                 if name not in before:
-                    raise ValueError(f'{layer.name}: inputs must be "input" or layers before it, got {name!r}')
+                    near = like(name, before)
+                    yield f'{layer.name}: inputs must be "input" or layers before it, got {name!r}{near}'
                 unread.pop(name, None)
             if (len(inputs) > 1) != layer.joins:
                 expected = "two inputs or more" if layer.joins else "one input"
-                raise ValueError(f"{layer.name}: a layer of kind {layer.kind} reads {expected}, got {inputs}")
+                yield f"{layer.name}: a layer of kind {layer.kind} reads {expected}, got {inputs}"
             before.add(layer.name)
             unread[layer.name] = None
         if self.layers[0].joins:
-            raise ValueError(f"{self.layers[0].name}: the first layer must read the image alone")
+            yield f"{self.layers[0].name}: the first layer must read the image alone"
         if len(unread) > 1:
             *others, _ = unread
-            raise ValueError(
-                f"nothing reads the output of {', '.join(others):.200}; only the last layer's is the network's"
-            )
+            yield f"nothing reads the output of {', '.join(others):.200}; only the last layer's is the network's"
 
     def inputs(self) -> list[tuple[str, ...]]:
         """The names of what each layer reads."""
@@ -142,10 +143,16 @@ class Architecture(Brief):
         return {number: name for number, name in ends if number is not None}
 
     def shapes(self) -> list[Shape]:
-        """The output shape of each layer, without the batch. ValueError, naming the layer, where one cannot be."""
+        """The output shape of each layer, without the batch. ValueError, naming the layers, where one cannot be."""
         found: dict[str, Shape] = {"input": self.input_shape}
+        faults: list[str] = []
         for layer, inputs in zip(self.layers, self.inputs(), strict=True):
-            found[layer.name] = layer.joined_shape([found[name] for name in inputs])
+            if all(name in found for name in inputs):
+                try:
+                    found[layer.name] = layer.joined_shape([found[name] for name in inputs])
+                except ValueError as error:
+                    faults.append(str(error))
+        check_none(faults)
         if not any(layer.weighted for layer in self.layers):
             raise ValueError(
                 f"a network needs a conv or fc layer, got {', '.join(layer.name for layer in self.layers)!s:.200}"
@@ -193,18 +200,16 @@ class Architecture(Brief):
 
     @classmethod
     def from_dict(cls, description: dict[str, Any]) -> Architecture:
-        """The inverse of `to_dict`, also after JSON. ValueError if it does not describe a network that can be built.
+        """The inverse of `to_dict`, also after JSON. ValueError if it does not describe a network that can be built; of
+        layers it tells at once all whose description cannot be read, that read what there is not, or have no output.
 
         Where no layer has the key "block", as in descriptions from before there was one, the numbers that the names of
         conv and fc layers end with are taken, if each has one and they ascend.
         """
-        if missing := [repr(key) for key in ("input_shape", "initial", "layers") if key not in description]:
-            raise ValueError(f"not the description of a network: it has no {', '.join(missing)}")
+        check_keys(description)
         try:
-            layers = [_layer(layer) for layer in description["layers"]]
-            if not any("block" in layer for layer in description["layers"]):
-                layers = _numbered_by_name(layers)
-            architecture = cls(tuple(description["input_shape"]), tuple(layers), description["initial"])
+            layers = read_layers(description["layers"])
+            architecture = cls(tuple(description["input_shape"]), layers, description["initial"])
             architecture.shapes()
         except TypeError as error:
             raise ValueError(f"not the description of a network: {error!r}") from error
@@ -214,33 +219,3 @@ class Architecture(Brief):
 def _is_path(name: Any) -> bool:
     """A slash parts what a checkpoint holds besides the network."""
     return isinstance(name, str) and name.isprintable() and all(name.split(".")) and "/" not in name and name != "input"
-
-
-def _layer(description: Any) -> LayerSpec:
-    if not isinstance(description, dict):
-        raise ValueError(f"a layer must be described by its kind, name and what else it has, got {description!r}")
-    fields = {field: value for field, value in description.items() if field != "kind"}
-    kind, name = description.get("kind"), description.get("name")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"layer {name!r} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    spec: Any = KINDS[kind].spec_type
-    known = {field.name: field for field in dataclasses.fields(spec) if field.init}
-    needed = [field for field in known if known[field].default is known[field].default_factory is dataclasses.MISSING]
-    if not set(needed) <= fields.keys() <= known.keys():
-        raise ValueError(
-            f"layer {name!r} ({kind}) needs {', '.join(needed)}, and may have {', '.join(known)}; "
-            f"got {', '.join(map(str, fields))}"
-        )
-    return spec(**{field: tuple(v) if isinstance(v, list) else v for field, v in fields.items()})
-
-
-def _numbered_by_name(layers: list[LayerSpec]) -> list[LayerSpec]:
-    found = [re.findall("[0-9]+$", layer.name) for layer in layers if layer.weighted]
-    numbers = [int(digits[0]) for digits in found if digits]
-    if len(numbers) < len(found) or any(second <= first for first, second in itertools.pairwise(numbers)):
-        return layers
-    following, number, numbered = iter(numbers), None, []
-    for layer in layers:
-        number = next(following) if layer.weighted else number
-        numbered.append(dataclasses.replace(layer, block=number))
-    return numbered

@@ -13,6 +13,7 @@ import numpy as np
 
 from .. import backends, ops
 from ..backends import Array
+from ..wording import like
 from . import window
 from .architecture import Architecture
 from .capture import Captured, identity
@@ -207,7 +208,10 @@ class Network:
         try:
             return self._places[layer]
         except KeyError:
-            raise ValueError(f"layer must be one of {', '.join(self.layers)}; got {layer!r}") from None
+            names = list(self.layers)
+            raise ValueError(
+                f"layer must be one of {', '.join(names)}; got {layer!r}{like(str(layer), names)}"
+            ) from None
 
     # ---- Forward -----------------------------------------------------------------------------------------------
 

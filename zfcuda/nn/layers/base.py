@@ -63,12 +63,15 @@ class LayerSpec:
     block: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        """ValueError, naming layer and field, where one is of another type: descriptions are written by hand, too."""
+        """ValueError, naming layer and fields, where one is of another type: descriptions are written by hand, too."""
+        faults: list[str] = []
         for one in dataclasses.fields(self):
             is_allowed, words = _ALLOWED.get(str(one.type), (None, ""))
             value = getattr(self, one.name)
             if is_allowed is not None and not is_allowed(value):
-                raise ValueError(f"{self.name}: {one.name} must be {words}, got {value!r}")
+                faults.append(f"{one.name} must be {words}, got {value!r}")
+        if faults:
+            raise ValueError(f"{self.name}: {'; '.join(faults)}")
 
     def joined_shape(self, shapes: Sequence[Shape]) -> Shape:
         """As `output_shape`, from the shapes of all inputs."""

@@ -1,0 +1,25 @@
+"""What messages say of names that there are not, and of several faults."""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+from collections.abc import Iterable
+
+_MOST = 20  # faults that are told
+
+
+def like(name: str, known: Iterable[str]) -> str:
+    """What is spelled nearly so among the names that there are, three at most, as in ", which is like 'conv1'"."""
+    near = difflib.get_close_matches(name, list(known))
+    return f", which is like {' or '.join(map(repr, near))}" if near else ""
+
+
+def check_none(faults: Iterable[str]) -> None:
+    """ValueError where there are faults: one as it is, several as a list of lines, of more than twenty the first."""
+    found = list(itertools.islice(faults, _MOST + 1))
+    if len(found) == 1:
+        raise ValueError(found[0])
+    if found:
+        head = f"{len(found)} faults:" if len(found) <= _MOST else f"more than {_MOST} faults, the first of them:"
+        raise ValueError("\n  ".join([head, *found[:_MOST]]))
