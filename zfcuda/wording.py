@@ -1,12 +1,18 @@
-"""What messages say of names that there are not, and of several faults."""
+"""What messages say of many names, of one that there is not, and of several faults."""
 
 from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 _MOST = 20  # faults that are told
+
+
+def listed(names: Sequence[str], most: int = 30) -> str:
+    """Names in a message, separated by commas: all of them, or the first and how many more there are."""
+    shown = ", ".join(names[:most])
+    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def like(name: str, known: Iterable[str]) -> str:

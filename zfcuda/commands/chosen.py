@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 
 from ..analysis.source import preprocess_of, to_device
-from ..data import ArrayDataset, Dataset, listed, printable, read_image, sample
+from ..data import ArrayDataset, Dataset, printable, read_image, sample
 from ..nn import Network
 from ..report.shown import class_names
-from ..wording import like
+from ..wording import like, listed
 from . import common
 
 

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..analysis.figures import is_signal
-from ..data import IMAGENET, Preprocess, listed, printable
+from ..data import IMAGENET, Preprocess, printable
 from ..files import read_text
 from ..nn import Network
 from ..nn.checkpoint import HEADS
 from ..nn.finite import is_finite
+from ..wording import listed
 from .common import Commands
 from .numbers import SIDE, Real
 from .ranks import alone

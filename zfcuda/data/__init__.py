@@ -21,7 +21,7 @@ from .images import image_size, read_image
 from .labels import of_one_class, relabelled
 from .layout import NoClassFolders
 from .loading import Drawn, load_batches, load_crops, shuffled
-from .names import listed, printable
+from .names import printable
 from .packed import PackedDataset, open_packed, pack
 from .preprocess import IMAGENET, Preprocess, Scale, mean_image, unit_scale
 from .sequence import SequenceDataset
@@ -51,7 +51,6 @@ __all__ = [
     "digest",
     "image_size",
     "is_there",
-    "listed",
     "load_batches",
     "load_crops",
     "mean_image",

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from ..errors import DataError
-from .names import listed, printable
+from ..wording import listed
+from .names import printable
 
 _LISTED = 5  # files in a message
 _SHOWN = 10  # classes of a data set

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import DataError
+from ..wording import listed
 from .dataset import Dataset, Described, Skipped
 from .loading import shuffled, unread
-from .names import listed
 from .stored import StoredImages
 
 

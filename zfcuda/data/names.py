@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from ..errors import DataError
@@ -33,12 +33,6 @@ def printable(name: str) -> str:
 def escaped(name: str) -> str:
     """As `printable`, but bytes that are not UTF-8 become their numbers, which tell such a name from others."""
     return printable("".join(f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in name))
-
-
-def listed(names: Sequence[str], most: int = 30) -> str:
-    """Names in a message, separated by commas: all of them, or the first and how many more there are."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
 
 
 def hidden(name: str) -> bool:

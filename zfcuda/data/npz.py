@@ -10,10 +10,11 @@ import sys
 import numpy as np
 
 from ..errors import DataError
+from ..wording import listed
 from .arrays import is_channels_first, read_header
 from .dataset import ArrayDataset, Split, check_numbers, held_out
 from .files import Files
-from .names import listed, printable
+from .names import printable
 
 # Names of images and labels to train on, and of those to test on: our own, and those of MedMNIST and Keras.
 _NAMES = (

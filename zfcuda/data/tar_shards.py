@@ -21,12 +21,13 @@ import numpy as np
 
 from ..errors import DataError
 from ..files import parse_json
+from ..wording import listed
 from .dataset import Split, check_numbers
 from .files import Files, check_file
 from .folders import Listed, Reading, read_halves
 from .layout import PICTURES, TEST, TRAIN, role
 from .limits import FILE_LIMIT, check_size
-from .names import hidden, listed, printable, relative
+from .names import hidden, printable, relative
 from .tar import Stream, members, sparse_map
 
 _BRACES = re.compile(r"\{(?:(\d{1,9})\.\.(\d{1,9})|([^{},]*(?:,[^{},]*)+))\}")

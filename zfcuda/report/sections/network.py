@@ -7,9 +7,9 @@ from typing import Any
 
 from ...analysis.geometry import field_of
 from ...data import Augmentation, Preprocess
-from ...data.names import listed
 from ...nn import Network
 from ...nn.finite import check_weights
+from ...wording import listed
 from .. import Facts, Section, Table
 
 _HEADS = {
