@@ -49,7 +49,7 @@ class Graph(Brief):
 
     dims: of its input without the batch: (C, H, W), a signal's (C, W), or (units,); batch: how many images it works on
     constants: weights, and whatever else is known before there is an image
-    kinds: what the model's operations are called that are read
+    kinds: what the model's operations are called that are read; kinds_in: where they are listed
     other: the same model for another number of images, where that is open: both must be the same network
     channels_first: whether the image is (C, H, W) whatever the nodes do with it, as its shape was given so
     """
@@ -61,6 +61,7 @@ class Graph(Brief):
     constants: dict[str, np.ndarray]
     outputs: tuple[str, ...]
     kinds: tuple[str, ...]
+    kinds_in: str
     other: Graph | None = None
     channels_first: bool = False
 

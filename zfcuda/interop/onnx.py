@@ -154,8 +154,8 @@ def _graph(model: onnx.ModelProto, folder: Path, input_shape: tuple[int, int, in
         )
     outputs = tuple(one.name for one in model.graph.output)
     batch, dims, channels_first = _sizes(inputs[0], input_shape, transposes(nodes, inputs[0].name))
-    kinds = tuple(NODES)
-    graph = Graph(inputs[0].name, dims, batch or 1, nodes, constants, outputs, kinds, channels_first=channels_first)
+    kinds = tuple(NODES), "zfcuda.interop.onnx_nodes.NODES"
+    graph = Graph(inputs[0].name, dims, batch or 1, nodes, constants, outputs, *kinds, channels_first=channels_first)
     if batch or not any(node.op == "shape" for node in nodes):  # by which alone the batch becomes a number
         return graph
     return dataclasses.replace(graph, other=dataclasses.replace(graph, batch=_ANOTHER))

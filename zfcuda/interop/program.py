@@ -64,8 +64,8 @@ def translate(program: Program) -> Graph:
         translation.add(call)
     outputs = tuple(translation.output(output) for output in program.outputs)
     other = None if program.other is None else translate(program.other)
-    nodes, constants, kinds = translation.nodes, translation.constants, tuple(CALLS)
-    return Graph(name, tuple(dims), batch, nodes, constants, outputs, kinds, other, program.channels_first)
+    nodes, constants, kinds = translation.nodes, translation.constants, (tuple(CALLS), "zfcuda.interop.aten.CALLS")
+    return Graph(name, tuple(dims), batch, nodes, constants, outputs, *kinds, other, program.channels_first)
 
 
 class _Translation:

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..nn import Network
 from ..nn.checkpoint import check_head
+from ..wording import like
 from .builder import Builder
 from .folding import FOLDING
 from .graph import MALFORMED, Graph, Node, Unsupported
@@ -187,12 +188,25 @@ _NO_GATES = (
     "products are read of a tensor and constants, not of two tensors, as of gates (squeeze and excitation, swish) and "
     "attention"
 )
+_FEW = 3  # kinds of which an error says what is called nearly so
 _BEHIND_THE_HEAD = ("identity", "reshape", "flatten", "squeeze", "unsqueeze")
 
 
 def _message(problems: Sequence[tuple[Node, str]], graph: Graph) -> str:
     lines = [f"{len(problems)} of the model's {len(graph.nodes)} nodes cannot be read:"]
     lines += [f"  {node.name} ({node.kind}): {problem}" for node, problem in problems]
-    if any(node.op is None for node, _ in problems):
-        lines.append(f"operations that are read: {', '.join(sorted(graph.kinds))}")
+    names = [_plain(node.kind) for node, _ in problems if node.op is None]
+    unknown = [name for name in dict.fromkeys(names) if name not in graph.kinds]
+    if unknown:
+        near = "".join(f"; {name}{alike}" for name in unknown[:_FEW] if (alike := like(name, graph.kinds)))
+        lines.append(
+            f"{len(graph.kinds)} operations are read{near}. README.md says which (Your own network), and "
+            f"{graph.kinds_in} lists their names"
+        )
     return "\n".join(lines)
+
+
+def _plain(kind: str) -> str:
+    """The name of a kind without what it belongs to: "gelu" of "aten.gelu.default"."""
+    parts = kind.split(".")
+    return parts[1] if parts[0] == "aten" and len(parts) > 1 else parts[-1]

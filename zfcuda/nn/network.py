@@ -13,7 +13,7 @@ import numpy as np
 
 from .. import backends, ops
 from ..backends import Array
-from ..wording import like
+from ..wording import like, listed
 from . import window
 from .architecture import Architecture
 from .capture import Captured, identity
@@ -209,9 +209,7 @@ class Network:
             return self._places[layer]
         except KeyError:
             names = list(self.layers)
-            raise ValueError(
-                f"layer must be one of {', '.join(names)}; got {layer!r}{like(str(layer), names)}"
-            ) from None
+            raise ValueError(f"layer must be one of {listed(names)}; got {layer!r}{like(str(layer), names)}") from None
 
     # ---- Forward -----------------------------------------------------------------------------------------------
 
