@@ -3,6 +3,7 @@
 import ast
 import collections
 import graphlib
+import re
 from pathlib import Path
 
 import pytest
@@ -123,3 +124,12 @@ def test_files_are_short(folder):
     paths = [path for path in (ROOT / folder).rglob("*") if path.suffix in {".h", ".cuh", ".cpp", ".cu", ".py"}]
     lines = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
     assert [f"{path.relative_to(ROOT)}: {count} lines" for path, count in lines.items() if count > 450] == []
+
+
+def test_extras_are_installed_in_one_way():
+    """What errors say is what README says: `pip install 'zfcuda[onnx]'`, of an extra that there is."""
+    hint = re.compile(r"""['"](?:zfcuda|\.)\[[a-z0-9,]+\]['"]""")
+    readme = set(hint.findall((ROOT / "README.md").read_text(encoding="utf-8")))
+    hints = {one for path in MODULES.values() for one in hint.findall(path.read_text(encoding="utf-8"))}
+    assert "'zfcuda[sklearn]'" in hints
+    assert hints - readme == set()
