@@ -77,6 +77,37 @@ def test_imagenet(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("shape", "image"),
+    [
+        ((224, 224), (256, 256)),
+        ((299, 299), (342, 342)),  # as torchvision's Inception v3
+        ((32, 32), (37, 37)),
+        ((224, 448), (256, 512)),
+    ],
+)
+def test_imagenet_of_other_sizes(shape, image, tmp_path):
+    path, out = tmp_path / "model.onnx", tmp_path / "net.safetensors"
+    weights = {"w": RNG.standard_normal((3, 3)).astype(np.float32)}
+    onnx.save(model("g = GlobalAveragePool (x)\nf = Flatten (g)\ny = MatMul (f, w)", weights, ("N", 3, *shape)), path)
+    assert run(path, "--out", out, "--imagenet") == 0
+    preprocess = load(out).preprocess
+    assert (preprocess.image_shape, preprocess.crop) == ((*image, 3), shape)
+
+
+@pytest.mark.parametrize("shape", [(4, 12, 12), (3, 1, 12)])
+def test_imagenet_of_what_are_no_coloured_images(shape, tmp_path, capsys):
+    path = tmp_path / "model.onnx"
+    weights = {"w": RNG.standard_normal((shape[0], 3)).astype(np.float32)}
+    onnx.save(model("g = GlobalAveragePool (x)\nf = Flatten (g)\ny = MatMul (f, w)", weights, ("N", *shape)), path)
+    assert run(path, "--out", tmp_path / "net.safetensors", "--imagenet") == 2
+    takes = f"{shape[1]} x {shape[2]} x {shape[0]}"
+    assert (
+        f"--imagenet is for nets that take images of 3 channels, but this one takes {takes}" in capsys.readouterr().err
+    )
+    assert not (tmp_path / "net.safetensors").exists()
+
+
+@pytest.mark.parametrize(
     ("options", "input_of"),
     [
         ((), "crops of 12 x 12 x 3, times 0.003922, 0.003922, 0.003922"),

@@ -25,6 +25,7 @@ from .ranks import alone
 
 _PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".tar")
 _NUMBER = Real(-1e9, 1e9)
+_RESIZED = 256 / 224  # of ImageNet's images, the smaller side by the crop's
 _FACTOR = Real(0, 1e9, excluded=True)
 
 
@@ -59,7 +60,8 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--imagenet",
         action="store_true",
-        help="mean, std and scale of ImageNet, and, without --resize, a resize of 256 for a crop of 224",
+        help="mean, std and scale of ImageNet, and, without --resize, a resize of 256 for a crop of 224, in the same "
+        "proportion for others (342 for 299), as of torchvision's first weights",
     )
     parser.add_argument("--bgr", action="store_true", help="the model takes its channels as blue, green, red")
     parser.add_argument("--classes", metavar="FILE", help="the names of the outputs, a line each, all different")
@@ -144,8 +146,11 @@ def _preprocess(arguments: argparse.Namespace, net: Network) -> Preprocess:
     for name in IMAGENET:
         if arguments.imagenet and getattr(arguments, name) is not None:
             raise ValueError(f"--imagenet and --{name} exclude each other: the first has a mean, a std and a scale")
+    if arguments.imagenet and (channels != 3 or is_signal(height, width)):
+        takes = f"{height} x {width} x {channels}"
+        raise ValueError(f"--imagenet is for nets that take images of 3 channels, but this one takes {takes}")
     given: dict[str, Any] = dict(IMAGENET) if arguments.imagenet else {}
-    resize = round(min(height, width) * 256 / 224) if arguments.imagenet else None
+    resize = round(min(height, width) * _RESIZED) if arguments.imagenet else None
     given |= {name: value for name in ("mean", "std", "scale") if (value := getattr(arguments, name)) is not None}
     for name in ("mean", "std"):
         if name in given and len(given[name]) not in (1, channels):
