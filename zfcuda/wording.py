@@ -1,4 +1,4 @@
-"""What messages say of many names, of one that there is not, and of several faults."""
+"""What messages and reports say of many names, of a layer, of one that there is not, and of several faults."""
 
 from __future__ import annotations
 
@@ -13,6 +13,11 @@ def listed(names: Sequence[str], most: int = 30) -> str:
     """Names in a message, separated by commas: all of them, or the first and how many more there are."""
     shown = ", ".join(names[:most])
     return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+
+
+def layer_words(name: str) -> str:
+    """A layer's name where it stands in words or alone: of one without letters, as "8" of a `Sequential`, "layer 8"."""
+    return name if any(letter.isalpha() for letter in name) else f"layer {name}"
 
 
 def like(name: str, known: Iterable[str]) -> str:

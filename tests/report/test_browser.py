@@ -7,9 +7,11 @@ import time
 
 import pytest
 
+from zfcuda.report import Drawing, Report, Section, Table
 from zfcuda.report.study import join
 
 from .fakes import make_report
+from .test_drawing import residual_net
 from .test_signals import signal_report
 
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -168,6 +170,29 @@ def test_the_slider_shows_one_epoch(page):
     slider.send_keys(Keys.ARROW_LEFT)
     assert [f.is_displayed() for f in frames] == [False, True, False]
     assert one(page, ".slider output").text == "epoch 2"
+
+
+def test_texts_of_the_drawing_stay_in_their_boxes(browser, tmp_path):
+    name = "".join(f"W{i}W" for i in range(30))
+    report = Report("Wide", sections=[Section("The network", [Drawing(residual_net(name), [])])])
+    browser.get(report.save(tmp_path).as_uri())
+    for box in every(browser, ".drawing g"):
+        frame, inside = box.find_element(By.TAG_NAME, "rect").rect, box.find_element(By.TAG_NAME, "svg")
+        width = float(inside.get_attribute("x")) + float(inside.get_attribute("width"))
+        assert width <= frame["width"] - 8 + 1
+        assert browser.execute_script("return getComputedStyle(arguments[0]).overflow", inside) == "hidden"
+
+
+def test_words_in_tables_are_not_broken_while_there_is_room(browser, tmp_path):
+    rows = [["automobile/0280.jpg", "automobile", 0.5], ["x" * 300, "truck", 0.25]]
+    for table, least in ((rows[:1], 1), (rows, 2)):
+        report = Report("Words", sections=[Section("Table", [Table(("image", "class", "probability"), table)])])
+        browser.get(report.save(tmp_path).as_uri())
+        heights = [row.size["height"] for row in every(browser, "tbody tr")]
+        assert heights[0] < 45
+        assert (len(heights) == 1) or heights[1] > 60  # what is longer than its column is broken
+        assert every(browser, "table")[0].size["width"] <= 1200
+        assert len(heights) == least
 
 
 def test_light_and_dark(page):

@@ -32,6 +32,25 @@ def test_boxes_and_lines():
     assert len({(box["x"], box["y"]) for box in boxes.values()}) == len(boxes)
 
 
+def test_layers_without_letters_are_called_layers():
+    for name, words in (("8", "layer 8"), ("0.1", "layer 0.1"), ("layer1.0", "layer1.0")):
+        boxes = Drawing(residual_net(name), [name]).shown()["boxes"]
+        (box,) = (box for box in boxes if box["layer"] == name)
+        assert (box["title"], box["name"]) == (words, words)
+
+
+def test_long_names_are_cut_in_their_middle():
+    name = "encoder.stages.0." + "block." * 9 + "conv2"
+    shown = Drawing(residual_net(name), []).shown()
+    (box,) = (box for box in shown["boxes"] if box["title"] == name)
+    assert box["name"].startswith("encoder.stages.0.b")
+    assert box["name"].endswith(".conv2")
+    assert len(box["name"]) * 7 <= shown["box"][0] - 16 < 340
+    narrow = Drawing(residual_net(), []).shown()
+    assert narrow["box"][0] < shown["box"][0]
+    assert all(box["x"] + narrow["box"][0] < narrow["size"][0] for box in narrow["boxes"])
+
+
 def test_on_the_page():
     hostile = HOSTILE.replace("/", "").replace(".", "")
     page = Report("a net")

@@ -16,6 +16,7 @@ import numpy as np
 from ..backends import to_host
 from ..nn.finite import check_activations
 from ..numbers import check_at_least
+from ..wording import layer_words
 from .figures import new_figure, plain
 from .fills import Fill, check_fill, filled
 from .geometry import Window, check_box
@@ -82,7 +83,7 @@ class Correspondence(Result):
                 [plain(c.part) for c in cells], [c.mean for c in cells], xerr=[c.deviation for c in cells], color=colors
             )
             axis.invert_yaxis()
-            axis.set_xlabel(f"inconsistency in {layer}")
+            axis.set_xlabel(f"inconsistency in {plain(layer_words(layer))}")
             axis.set_ylabel("masked")
         return figure
 

@@ -20,6 +20,7 @@ from ..errors import Interrupted
 from ..nn.finite import check_activations
 from ..numbers import check_at_least
 from ..training import Ranks
+from ..wording import layer_words
 from .figures import draw_tiles, full_swing, new_figure, plain
 from .geometry import field_of
 from .progress import Steps
@@ -56,7 +57,7 @@ class TopActivations(Result):
         figure, axes = new_figure()
         order = np.argsort(-self.values[:, 0], kind="stable")
         axes[0, 0].plot(np.arange(len(order)), self.values[order], linewidth=1)
-        axes[0, 0].set_xlabel(f"maps of {plain(self.layer)}, strongest first")
+        axes[0, 0].set_xlabel(f"maps of {plain(layer_words(self.layer))}, strongest first")
         axes[0, 0].set_ylabel(f"activation in its {self.values.shape[1]} best images")
         return figure
 
@@ -101,7 +102,7 @@ class Visualization(Result):
                 axis.set_xticks([])
                 axis.set_yticks([])
             left.set_ylabel(f"map {self.maps[index]}")
-        axes[-1, 0].set_xlabel(f"projections from {plain(self.layer)}")
+        axes[-1, 0].set_xlabel(f"projections from {plain(layer_words(self.layer))}")
         axes[-1, 1].set_xlabel("patches that the map sees")
         return figure
 
@@ -258,8 +259,10 @@ def visualize(
         projected = [cut(one, frame) for one, frame in zip(pixels, frames[at], strict=True)]
         return np.stack(projected), np.stack([cut(i, frame) for i, frame in zip(batch[which], frames[at], strict=True)])
 
-    label = f"projecting {top.layer}" if progress else ""
-    with Steps(len(order), batch_size, unit=f"winners of {top.layer} projected", label=label, ranks=ranks) as steps:
+    label = f"projecting {layer_words(top.layer)}" if progress else ""
+    with Steps(
+        len(order), batch_size, unit=f"winners of {layer_words(top.layer)} projected", label=label, ranks=ranks
+    ) as steps:
         for step, found in steps.map(project):
             at = np.unravel_index(order[step], indices.shape)
             projections[at], patches[at] = found

@@ -24,8 +24,9 @@ from ..errors import DataError
 from ..files import write_atomically
 from ..nn.finite import is_finite
 from ..training import Trainer
+from ..wording import layer_words
 from .deconvnet import block_layers, rank_layers, visualize
-from .figures import new_figure
+from .figures import new_figure, plain
 from .results import Result
 from .source import Images, check_layers
 
@@ -108,7 +109,7 @@ class Evolution(Result):
         """Per layer: likeness of the projections to the last ones, and the share of maps whose top image changed."""
         figure, axes = new_figure(columns=2, width=9.0, height=3.2)
         for name, layer in self.layers.items():
-            axes[0, 0].plot(layer.epochs, layer.likeness, marker="o", markersize=3, label=name)
+            axes[0, 0].plot(layer.epochs, layer.likeness, marker="o", markersize=3, label=plain(layer_words(name)))
             axes[0, 1].plot(layer.epochs[1:], 100 * layer.changed[:, 1:].mean(axis=0), marker="o", markersize=3)
         axes[0, 0].set_ylabel("likeness to the last epoch")
         axes[0, 1].set_ylabel("maps with another top image, %")

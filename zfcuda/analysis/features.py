@@ -20,9 +20,10 @@ from ..nn.architecture import Architecture, FullyConnectedSpec
 from ..nn.finite import check_activations
 from ..numbers import check_at_least
 from ..training import Ranks, Trainer, evaluate
+from ..wording import layer_words
 from . import classifier
 from .ablation import Budget
-from .figures import new_figure
+from .figures import new_figure, plain
 from .progress import Steps
 from .results import Result
 from .source import as_source, batches, check_layers
@@ -81,7 +82,7 @@ class FeatureAnalysis(Result):
                 marker="o",
                 markersize=3,
                 linestyle="--" if layer == SCRATCH else "-",
-                label=layer,
+                label=plain(layer_words(layer)),
             )
         axes[0, 0].set_xscale("log")
         axes[0, 0].set_xticks(self.counts, [str(count) for count in self.counts])
@@ -90,7 +91,7 @@ class FeatureAnalysis(Result):
         axes[0, 0].set_ylabel("test accuracy, %")
         axes[0, 0].legend(frameon=False, fontsize=7)
         most = [self.score(layer, self.counts[-1]).accuracy for layer in self.layers]
-        axes[0, 1].bar(self.layers, most)
+        axes[0, 1].bar([plain(layer_words(layer)) for layer in self.layers], most)
         axes[0, 1].set_ylabel(f"test accuracy, %, {self.counts[-1]} per class")
         axes[0, 1].set_xlabel("features of")
         axes[0, 1].tick_params(axis="x", labelrotation=45)

@@ -15,6 +15,7 @@ from ..brief import Brief
 from ..nn.finite import check_activations
 from ..numbers import check_at_least
 from ..training import Ranks
+from ..wording import layer_words
 from .figures import COLORS, is_signal, new_figure, plain
 from .progress import Steps
 from .results import OfClass
@@ -86,7 +87,7 @@ class Invariance(OfClass):
         for row, curves in zip(axes, self.curves.values(), strict=True):
             for axis, layer in zip(row, self.layers, strict=False):
                 _lines(axis, curves.amounts, curves.distances[layer])
-                axis.set_ylabel(f"distance in {layer}")
+                axis.set_ylabel(f"distance in {plain(layer_words(layer))}")
             _lines(row[-1], curves.amounts, curves.probability)
             row[-1].set_ylabel(self.followed_of("the true class"))
             if self.followed == "probability":

@@ -14,6 +14,7 @@ from ..nn.finite import check_activations, check_weights, is_finite
 from ..numbers import check_at_least
 from ..pairs import IntPair, check_part, check_steps
 from ..training import Ranks
+from ..wording import layer_words
 from .deconvnet import block_layers
 from .figures import color_range, new_figure, plain
 from .fills import Fill, check_fill, filled
@@ -123,7 +124,7 @@ def _plotted(results: Sequence[Occlusion]) -> Figure:
     for row, one in zip(axes, results, strict=True):
         panels = [
             (one.followed_of(f"class {one.label}"), one.probability),
-            (f"sum of {plain(one.layer)} map {one.feature_map}", one.activation),
+            (f"sum of {plain(layer_words(one.layer))} map {one.feature_map}", one.activation),
         ]
         if not one.one_output:
             panels.insert(1, ("most probable class", one.prediction))

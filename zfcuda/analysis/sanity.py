@@ -34,6 +34,7 @@ from ..nn.network import Network
 from ..numbers import check_at_least
 from ..pairs import IntPair
 from ..training import Ranks
+from ..wording import layer_words
 from .deconvnet import cut, one_hot
 from .figures import new_figure, plain
 from .geometry import Window, field_of
@@ -131,7 +132,7 @@ class Sanity(OfClass):
     def sentence(self, method: str) -> str:
         """What the check says of a method, in plain words."""
         name = "Occlusion maps" if method == "occlusion" else f'Projections by the rule "{method}"'
-        random = f"with random weights in {', '.join(self.randomised[: self.half])}"
+        random = f"with random weights in {', '.join(map(layer_words, self.randomised[: self.half]))}"
         if not (verdict := self.verdict(method)):
             return f"{name} cannot be judged: as they are or {random}, they are constant."
         _, judged, left = VERDICTS[verdict]
@@ -156,7 +157,7 @@ class Sanity(OfClass):
     def plot(self) -> Figure:
         """A panel per measure, a line per method: the mean over the images, in a band of their standard deviation."""
         steps = np.arange(len(self.randomised) + 1)
-        names = ["nothing", *(plain(name) for name in self.randomised)]
+        names = ["nothing", *(plain(layer_words(name)) for name in self.randomised)]
         every = -(-len(names) // _TICKS)
         height = 3 + 0.07 * max(map(len, names))  # with what the names take that stand below
         figure, axes = new_figure(columns=len(MEASURES), width=10.5, height=height)

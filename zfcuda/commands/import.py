@@ -18,7 +18,7 @@ from ..files import read_text
 from ..nn import Network
 from ..nn.checkpoint import HEADS
 from ..nn.finite import is_finite
-from ..wording import listed
+from ..wording import layer_words, listed
 from .common import Commands
 from .numbers import SIDE, Real
 from .ranks import alone
@@ -169,7 +169,7 @@ def _summary(arguments: argparse.Namespace, net: Network) -> str:
         f"{printable(arguments.model)}: {len(net.layers)} layers, {parameters:,} parameters",
         f"  input    {by(map(str, net.input_shape))}, of images of {by(map(str, net.preprocess.image_shape))}",
         f"  layers   {', '.join(f'{count} {kind}' for kind, count in kinds.most_common())}",
-        f"  blocks   {', '.join(f'{number}: {name}' for number, name in net.blocks.items())}",
+        f"  blocks   {', '.join(f'{number}: {layer_words(name)}' for number, name in net.blocks.items())}",
         f"  outputs  {net.num_classes:,}, {_outputs(net)}",
     ]
     out = printable(arguments.out)

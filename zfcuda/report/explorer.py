@@ -13,6 +13,7 @@ import numpy as np
 from ..analysis.figures import color_range, full_swing
 from ..analysis.occlusion import Occlusion
 from ..brief import Brief
+from ..wording import layer_words
 from . import pictures
 from .parts import Part
 from .shown import ONE_OUTPUT, colour_words
@@ -37,7 +38,7 @@ class Explorer(Brief, Part):
         of_map, swing = f"map {o.feature_map}", full_swing(o.projection)
         activation, colours = pictures.heat(o.activation), colour_words(o.activation, color_range(o.activation))
         shown = [
-            (activation, f"(b) sum of {o.layer} {of_map}, by the square's place: {colours}", True),
+            (activation, f"(b) sum of {layer_words(o.layer)} {of_map}, by the square's place: {colours}", True),
             (pictures.from_projection(o.projection), f"(c) what {of_map} sees in this image, ±{swing:.2g}", False),
         ]
         if self.tops is not None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..analysis.deconvnet import Visualization, cut
 from ..analysis.figures import full_swing
+from ..wording import layer_words
 from . import pictures
 from .parts import Part, file_name
 from .shown import Shown
@@ -20,7 +21,7 @@ _LARGEST_TILE, _LARGEST_IMAGE = 112, 128  # sides that larger ones are reduced t
 # What a page shows of a gallery stays below 15 MB however many maps it has: that is what these many pixels of tiles and
 # of images take if all is noise, tiles as JPEG. Only small ones are PNG.
 _EXACT_TILE, _EXACT_PIXELS = 32, 2e6
-_TILE_PIXELS, _IMAGE_PIXELS = 9e6, 10e6
+_TILE_PIXELS, _IMAGE_PIXELS = 9e6, 9.3e6
 _GAP = 1
 _FILTER = 96  # pixels that the longer side of a first-layer filter has at most
 
@@ -51,7 +52,7 @@ class Gallery(Part):
         self._numbers: list[dict[str, Any]] = [visualization.numbers()]
         self._tiles: list[tuple[np.ndarray, np.ndarray]] = []  # of each map: projections, patches
         self._about: list[tuple[str, str]] = []
-        self._swings = [[full_swing(one) for one in of_map] for of_map in visualization.projections]
+        self._swings = [[float(f"{full_swing(one):.2g}") for one in of_map] for of_map in visualization.projections]
         self._images: dict[int, _Image] = {}
         for row in range(len(visualization.maps)):
             labels = [images[int(index)].label for index in visualization.indices[row]]
@@ -110,6 +111,7 @@ class Gallery(Part):
         return {
             "kind": "gallery",
             "layer": self.layer,
+            "title": layer_words(self.layer),
             "caption": self.caption,
             "pixels": self.pixels,
             "maps": maps,
@@ -125,12 +127,14 @@ class Gallery(Part):
         found = (numbers[key].tolist() for key in keys)
         for number, swings, *of_map in zip(numbers["maps"].tolist(), self._swings, *found, strict=True):
             winners = [
-                {"value": value, "image": str(index), "position": position, "window": window, "swing": swing}
-                for value, index, position, window, swing in zip(*of_map, swings, strict=True)
+                {"value": value, "image": str(index), "position": position, "window": window}
+                for value, index, position, window in zip(*of_map, strict=True)
             ]
             rows = -(-len(winners) // self._columns)
             size = [rows * (height + _GAP) - _GAP, self._columns * (width + _GAP) - _GAP]
-            maps.append({"number": number, "columns": self._columns, "size": size, "winners": winners})
+            maps.append(
+                {"number": number, "columns": self._columns, "size": size, "winners": winners, "swings": swings}
+            )
         longest = int(math.sqrt(_IMAGE_PIXELS / len(self._images)))
         images = {
             str(index): {
@@ -143,7 +147,7 @@ class Gallery(Part):
             for index, image in self._images.items()
         }
         return {
-            "layer": self.layer,
+            "layer": layer_words(self.layer),
             "tile": [height, width],
             "gap": _GAP,
             "pixels": self.pixels,

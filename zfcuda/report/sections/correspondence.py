@@ -8,6 +8,7 @@ import numpy as np
 
 from ...analysis import Correspondence
 from ...analysis.geometry import Window
+from ...wording import layer_words
 from .. import Chart, Picture, Section, Table
 from ..parts import Part
 from ..pictures import enlarge, from_range, tile
@@ -31,7 +32,9 @@ def correspondence_section(
     ]
     shown: list[Part] = [
         Table(
-            ("masked", *result.layers), rows, "Mean normalised Hamming distance ± its deviation over pairs of images."
+            ("masked", *map(layer_words, result.layers)),
+            rows,
+            "Mean normalised Hamming distance ± its deviation over pairs of images.",
         ),
         Chart("correspondence", result.plot()),
     ]

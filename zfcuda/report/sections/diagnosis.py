@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from ...analysis import Diagnosis
 from ...nn import Network
+from ...wording import layer_words
 from .. import Chart, Note, Section, Table
 from ..parts import Part
 from .filters import filters
@@ -15,7 +16,7 @@ def diagnosis_section(net: Network | None, result: Diagnosis, name: str = "", nu
     """A verdict per layer, the measures behind it, and, if there is a network, the pictures a person would look at."""
     rows = [
         [
-            layer.layer,
+            layer_words(layer.layer),
             f"{layer.kernel[0]} x {layer.kernel[1]}, stride {layer.stride[0]}",
             len(layer.dead),
             int(layer.dead.sum()),
@@ -28,7 +29,7 @@ def diagnosis_section(net: Network | None, result: Diagnosis, name: str = "", nu
         for layer in result.layers
     ]
     columns = ("layer", "filters", "maps", "dead", "firing %", "high frequency %", "aliased %", "outliers", "verdict")
-    unusual = [f"{layer.layer}: {layer.verdict}" for layer in result.layers if layer.problems]
+    unusual = [f"{layer_words(layer.layer)}: {layer.verdict}" for layer in result.layers if layer.problems]
     note = Note("; ".join(unusual), "warning") if unusual else Note("Nothing unusual in any layer.", "good")
     suffix = f"-{number}" if number > 1 else ""
     parts: list[Part] = [note, Table(columns, rows, decimals=1), Chart(f"diagnosis{suffix}", result.plot())]

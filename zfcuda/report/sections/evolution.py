@@ -8,6 +8,7 @@ import numpy as np
 
 from ...analysis import Evolution
 from ...analysis.evolution import LayerEvolution
+from ...wording import layer_words
 from .. import Chart, Picture, Section, Slider, Table
 from ..parts import Part, file_name
 from ..pictures import GAP_COLOR, at_most, enlarge, from_projection, tile
@@ -21,7 +22,7 @@ def evolution_section(evolution: Evolution) -> Section:
     """A chart, a table and, per layer, a slider over the epochs and the grid of Fig. 4."""
     rows = [
         [
-            name,
+            layer_words(name),
             layer.settled if layer.settled is not None else "not yet",
             100 * float(layer.likeness[:-1].mean()) if len(layer.epochs) > 1 else None,
             100 * float(layer.changed[:, 1:].mean()) if len(layer.epochs) > 1 else None,
@@ -40,8 +41,10 @@ def evolution_section(evolution: Evolution) -> Section:
     for name, layer in evolution.layers.items():
         labels = [f"epoch {epoch}" for epoch in layer.epochs]
         frames = [_maps_at(layer, column, side) for column in range(len(labels))]
-        parts.append(Slider(f"evolution-{file_name(name)}", f"{name}, by epoch", frames, labels))
-        caption = f"{name}: rows are maps {_listed(layer.maps)}, columns are epochs {_listed(layer.epochs)}"
+        parts.append(Slider(f"evolution-{file_name(name)}", f"{layer_words(name)}, by epoch", frames, labels))
+        caption = (
+            f"{layer_words(name)}: rows are maps {_listed(layer.maps)}, columns are epochs {_listed(layer.epochs)}"
+        )
         parts.append(Picture(f"evolution-{file_name(name)}-grid", _grid(layer, side), caption))
     blurb = (
         "For each map, its strongest activation over the images, projected to pixels after chosen epochs, each on a "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ...analysis import FeatureAnalysis
 from ...analysis.features import SCRATCH
+from ...wording import layer_words
 from .. import Chart, Section, Table
 
 _KIND_NAMES = {"softmax": "softmax", "svm": "linear SVM"}
@@ -11,7 +12,10 @@ _KIND_NAMES = {"softmax": "softmax", "svm": "linear SVM"}
 
 def features_section(result: FeatureAnalysis) -> Section:
     """Table 7's form: a row per layer, a column per number of images."""
-    rows = [[layer, *(result.score(layer, count).accuracy for count in result.counts)] for layer in result.layers]
+    rows = [
+        [layer_words(layer), *(result.score(layer, count).accuracy for count in result.counts)]
+        for layer in result.layers
+    ]
     columns = ("features of", *(f"{count} per class, %" for count in result.counts))
     most = result.counts[-1]
     frozen = [layer for layer in result.layers if layer != SCRATCH]

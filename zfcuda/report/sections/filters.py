@@ -8,6 +8,7 @@ from ...analysis.figures import full_swing
 from ...backends import to_host
 from ...nn import Network
 from ...nn.layers import Conv
+from ...wording import layer_words
 from .. import Picture, weight_tiles
 from ..pictures import shows_filters
 
@@ -21,8 +22,8 @@ def filters(net: Network, suffix: str = "") -> list[Picture]:
     weight = to_host(first.weight)
     count, height, width, _ = weight.shape
     caption = (
-        f"The {count} filters of {first.name}, {height} x {width}, strongest first, each on a scale of its own, "
-        f"{_largest(weight)}"
+        f"The {count} filters of {layer_words(first.name)}, {height} x {width}, strongest first, each on a scale of "
+        f"its own, {_largest(weight)}"
     )
     return [Picture(f"filters{suffix}", weight_tiles(weight), caption, least=480)]
 

@@ -9,6 +9,7 @@ import numpy as np
 from ...analysis import Invariance
 from ...analysis.invariance import transformed
 from ...data import Preprocess
+from ...wording import layer_words
 from .. import Chart, Picture, Section, Table
 from ..pictures import enlarge, from_range, tile
 from ..shown import outputs_only
@@ -25,7 +26,7 @@ def invariance_section(
     """The curves of Fig. 5, how steady each layer is, and, if there are inputs float32 (N,H,W,C), these transformed:
     as the images that `preprocess` made them of."""
     rows = [[name, *(curves.steadiness(layer) for layer in result.layers)] for name, curves in result.curves.items()]
-    columns = ("transform", *(f"relative distance in {layer}" for layer in result.layers))
+    columns = ("transform", *(f"relative distance in {layer_words(layer)}" for layer in result.layers))
     parts: list = [Table(columns, rows, "Mean over images and amounts; 0: the features do not move.", decimals=3)]
     parts.append(Chart("invariance", result.plot(names)))
     if images is not None:

@@ -16,6 +16,7 @@ from ...nn import Network
 from ...nn.layers import RULES
 from ...pairs import IntPair
 from ...training import Ranks
+from ...wording import layer_words
 from .. import Chart, Note, Report, Section, Shown, Table
 from ..parts import Part
 from ..pictures import from_projection, from_range, heat, resized, size_of, tile
@@ -64,7 +65,7 @@ def add_sanity(
         shown = show(dataset, range(min(pictures, len(result.units))), preprocess_of(net))
         last = "the net's one output" if result.one_output else "the class that the net names"
         is_last = result.layer == next(reversed(net.layers))
-        projected = last if is_last else f"the strongest unit of {result.layer}"
+        projected = last if is_last else f"the strongest unit of {layer_words(result.layer)}"
         report.add(sanity_section(result, projected, shown, class_names(net, dataset)))
     return stopped
 
@@ -93,11 +94,11 @@ def sanity_section(
             "those above, each map on its own scale"
         )
         parts.append(Chart(f"sanity-{index + 1:02d}", _grid(result, index, image), caption))
+    projected = projected or f"the strongest unit of {layer_words(result.layer)}"
     blurb = (
         "The net's weights are replaced by random ones, from the top down, one layer more each time, and what it shows "
         f"of {len(result.units)} images is compared with what it showed before. What stays the same was never about "
-        f"what the net has learned. Projected is {projected or f'the strongest unit of {result.layer}'}; numbers are "
-        "means over the images."
+        f"what the net has learned. Projected is {projected}; numbers are means over the images."
     )
     return Section("How far to trust such pictures", parts, blurb, result.numbers())
 
@@ -105,7 +106,9 @@ def sanity_section(
 def _table(result: Sanity) -> Table:
     """What is left without the upper half of what was learned, and without all of it."""
     at = sorted({result.half, len(result.randomised)})
-    columns = [f"{words}, random to {result.randomised[step - 1]}" for step in at for words in MEASURES.values()]
+    columns = [
+        f"{words}, random to {layer_words(result.randomised[step - 1])}" for step in at for words in MEASURES.values()
+    ]
     rows = [
         [
             method,
@@ -128,7 +131,7 @@ def _grid(result: Sanity, index: int, image: Shown | None) -> Figure:
     for maps in result.maps.values():
         pictures = [from_projection(one) if one.ndim == 3 else heat(one) for one in maps[index]]
         tiles += [resized(picture, rows, columns) for picture in (*patch, *pictures)]
-    names = [*(["image"] if image else []), "as learned", *(plain(name) for name in result.randomised)]
+    names = [*(["image"] if image else []), "as learned", *(plain(layer_words(name)) for name in result.randomised)]
     grid = tile(tiles, len(names), _GAP)
     inches = 0.9 * len(names)
     longest = max(map(len, names))

@@ -14,6 +14,7 @@ from ...analysis.source import check_layers, preprocess_of
 from ...data import Dataset
 from ...nn import Network
 from ...training import Ranks
+from ...wording import layer_words
 from .. import Chart, Drawing, Gallery, Note, Picture, Report, Section, Table
 from ..parts import Part
 from ..pictures import at_most, beside, from_projection, from_range, tile
@@ -63,7 +64,9 @@ def add_visualization(
         if layer == layers[0]:
             parts += filters(net)
         if not chosen:
-            report.add(Section(_title(net, layer), parts, f"No map of {layer} fires for any of these images."))
+            report.add(
+                Section(_title(net, layer), parts, f"No map of {layer_words(layer)} fires for any of these images.")
+            )
             continue
         gallery = None
         if not stopped:
@@ -104,9 +107,12 @@ def top_section(result: TopActivations) -> Section:
     ]
     columns = ("map", "strongest activation", "in image", "at row", "column")
     fires = int((result.values[:, 0] > 0).sum())
-    blurb = f"{fires} of {len(result.values)} maps of {result.layer} fire for some image. Listed are at most {_LISTED}."
+    layer = layer_words(result.layer)
+    blurb = f"{fires} of {len(result.values)} maps of {layer} fire for some image. Listed are at most {_LISTED}."
     return Section(
-        f"Strongest activations of {result.layer}", [Chart("top", result.plot()), Table(columns, rows)], blurb
+        f"Strongest activations of {layer}",
+        [Chart("top", result.plot()), Table(columns, rows)],
+        blurb,
     )
 
 
@@ -128,8 +134,8 @@ def winners_section(result: Visualization) -> Section:
     picture = tile(pairs, max(1, round(math.sqrt(len(pairs) / 2))), gap=8)
     rows = [[int(result.maps[row]), float(result.values[row, 0]), float(result.values[row, -1])] for row in shown]
     table = Table(("map", "strongest activation", f"of the {result.values.shape[1]} shown the weakest"), rows)
-    blurb = f"{len(result.maps)} maps of {result.layer}, of which at most {_LISTED} are shown."
-    return Section(f"Maps of {result.layer}", [Picture("maps", picture, caption, least=800), table], blurb)
+    blurb = f"{len(result.maps)} maps of {layer_words(result.layer)}, of which at most {_LISTED} are shown."
+    return Section(f"Maps of {layer_words(result.layer)}", [Picture("maps", picture, caption, least=800), table], blurb)
 
 
 def _gallery(
@@ -154,8 +160,10 @@ def _gallery(
 
     gallery: Gallery | None = None
     at_a_time = max(1, batch_size // top.values.shape[1])
-    label = f"projecting {top.layer}" if progress else ""
-    with Steps(len(maps), at_a_time, unit=f"maps of {top.layer} projected", label=label, ranks=ranks) as steps:
+    label = f"projecting {layer_words(top.layer)}" if progress else ""
+    with Steps(
+        len(maps), at_a_time, unit=f"maps of {layer_words(top.layer)} projected", label=label, ranks=ranks
+    ) as steps:
         for _, more in steps.map(gallery_of):
             if gallery is None:
                 gallery = more
@@ -177,13 +185,14 @@ def pooled_below(net: Network, layer: str) -> bool:
 def _title(net: Network, layer: str) -> str:
     """ "Block 2" for the layer that ends it, else the layer's own name."""
     numbers = {name: number for number, name in net.blocks.items()}
-    return f"Block {numbers[layer]}" if layer in numbers else layer
+    return f"Block {numbers[layer]}" if layer in numbers else layer_words(layer)
 
 
 def _blurb(net: Network, top: TopActivations) -> str:
     _, _, height, width = field_of(net, top.layer).frame(0, 0)
+    layer = layer_words(top.layer)
     return (
-        f"For each map of {top.layer}, left: what the strongest activation in each of {top.values.shape[1]} images "
+        f"For each map of {layer}, left: what the strongest activation in each of {top.values.shape[1]} images "
         f"projects to, each on a scale of its own about zero; right: the {height} x {width} pixels that it sees. Click "
         "one to open it, with its scale."
     )

@@ -117,7 +117,7 @@
     place(dialog.querySelector(".canvas.patch"), open.figure.querySelector('[data-side="patch"] img').src, gallery.pixels, tileView, map.size);
     place(dialog.querySelector(".canvas.projection"), open.figure.querySelector('[data-side="projection"] img').src, gallery.pixels, tileView, map.size);
     dialog.querySelector(".facts").textContent = "activation " + winner.value.toPrecision(4) + " at row " + winner.position[0] + ", column " + winner.position[1] +
-      " of the map · " + (winner.swing === undefined ? "" : "projection drawn to ±" + winner.swing.toPrecision(2) + " · ") + image.name + (image.label ? " · " + image.label : "") + " · pixels " + top + "–" + (top + boxHeight - 1) + " down, " + left + "–" + (left + boxWidth - 1) + " across";
+      " of the map · " + (map.swings === undefined ? "" : "projection drawn to ±" + map.swings[rank].toPrecision(2) + " · ") + image.name + (image.label ? " · " + image.label : "") + " · pixels " + top + "–" + (top + boxHeight - 1) + " down, " + left + "–" + (left + boxWidth - 1) + " across";
   };
   const step = (by) => {
     open.rank = (open.rank + by + open.map.winners.length) % open.map.winners.length;
