@@ -171,6 +171,7 @@ def test_nets_that_do_not_fit_the_data(fruit, tmp_path, capsys):
         ("large", (40, 40, 3), 4, "takes images of 40 x 40 x 3 or larger"),
         ("grey", (28, 28, 1), 4, "takes images of 28 x 28 x 1 or larger, but the data set's are 28 x 28 x 3"),
         ("many", (28, 28, 3), 5, "has 5 outputs, but the data set has 4 classes"),
+        ("one", (28, 28, 3), 1, "has 1 output, but the data set has 4 classes; a yes or no has two classes, and an"),
     ):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(Architecture(shape, (FullyConnectedSpec("fc", classes),)).to_dict()))

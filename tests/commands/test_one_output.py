@@ -59,13 +59,13 @@ def test_sanity(head, folder, tmp_path):
 def test_occlude(head, followed, folder, tmp_path):
     words = ("--data", folder, "--images", 2, "--size", 6)
     page = page_of(tmp_path, "occlude", save(tmp_path, head), *words)
-    assert f"(d) {followed}, " in page
+    assert f"(d) {followed}: " in page
     for absent in ("most probable class", "predicted", "another class", f"{followed} of", ".png: "):
         assert absent not in page
     assert "The network has one output and no classes: that is followed" in page
     assert ("no probability" in page) == (head == "none")
     page = page_of(tmp_path / "named", "occlude", save(tmp_path, head, ("cat",)), *words)
-    assert f"(d) {followed} of cat, " in page
+    assert f"(d) {followed} of cat: " in page
     assert "most probable class" not in page
 
 
@@ -108,4 +108,4 @@ def test_image_files_have_no_class(folder, tmp_path):
     assert "bee/0.png: on the left" in page
     page = page_of(tmp_path, "occlude", net, "--image", image, "--size", 6)
     assert "class 0" not in page
-    assert "(d) probability, " in page
+    assert "(d) probability: " in page

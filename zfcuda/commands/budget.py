@@ -157,7 +157,9 @@ def _check_fit(model: str, architecture: Architecture, classes: int, image: tupl
         raise ValueError(f"--model {model} takes images of {expected} or larger, but the data set's are {found}{hint}")
     outputs = math.prod(architecture.shapes()[-1])
     if outputs != classes:
-        raise ValueError(f"--model {model} has {outputs} outputs, but the data set has {classes} classes")
+        counted = f"{outputs} output{'s' if outputs > 1 else ''}"
+        hint = "; a yes or no has two classes, and an output for each" if outputs == 1 else ""
+        raise ValueError(f"--model {model} has {counted}, but the data set has {classes} classes{hint}")
 
 
 def input_scale(architecture: Architecture, split: Split, mean: Any) -> float:

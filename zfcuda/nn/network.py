@@ -40,18 +40,19 @@ class Network:
     preprocess  how images become inputs, as the training set it; None for a network that was not trained
     classes     the names of the classes, likewise
     origin      what it was trained on and how, likewise: values that JSON knows, see `zfcuda.training.Trainer.fit`
-    head        what `predict` makes of the last layer's output: "softmax", "sigmoid", or "none", the output itself
+    head        what `predict` makes of the last layer's output: "softmax", "sigmoid", or "none", the output itself;
+                at first "softmax", of one output "sigmoid"
     """
 
     def __init__(self, architecture: Architecture, *, seed: int = 0, parameters: dict[str, Array] | None = None):
         self.architecture = architecture
-        self._head = "softmax"
         read = zip(architecture.layers, architecture.inputs(), architecture.input_shapes(), strict=True)
         self.layers: dict[str, Layer] = {
             spec.name: KINDS[spec.kind](dataclasses.replace(spec, inputs=inputs), shapes, index)
             for index, (spec, inputs, shapes) in enumerate(read)
         }
         self.stages = build_stages(list(self.layers.values()))
+        self._head = "sigmoid" if self.num_classes == 1 else "softmax"
         self._precision = "fp32"
         self._places = {
             layer.name: (i, position)
@@ -417,5 +418,5 @@ def load(path: PathLike) -> Network:
     saved = read_checkpoint(path, others=False)
     network = Network(saved.architecture, parameters=saved.parameters)
     network.preprocess, network.classes = saved.preprocess, saved.classes
-    network.origin, network.head = saved.origin, saved.head
+    network.origin, network._head = saved.origin, saved.head
     return network

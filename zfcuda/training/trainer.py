@@ -107,6 +107,10 @@ class Trainer:
             raise ValueError(f"lr must be positive and finite, got {lr}")
         if not 0 <= seed < 2**63:
             raise ValueError(f"seed must be in [0, 2^63), got {seed}")
+        if net.num_classes == 1:
+            raise ValueError(
+                "net must have an output for each class to be trained by cross-entropy, two or more; got 1"
+            )
         if net.head != "softmax":
             raise ValueError(
                 f"net must end with a softmax to be trained by cross-entropy, but its head is {net.head!r}"
