@@ -67,6 +67,12 @@ def test_results_are_saved(tmp_path):
     assert json.loads((tmp_path / "p.json").read_text())["rate"] == result.rate
 
 
+def test_signals_have_no_canvas():
+    signals = ArrayDataset(np.zeros((2, 1, 40, 3), np.uint8), np.zeros(2, np.int32), ("a", "b"))
+    with pytest.raises(ValueError, match="cluttered canvas is for images, not for signals of 1 x 40 x 3"):
+        Cluttered(signals, 64)
+
+
 def test_arguments():
     with pytest.raises(ValueError, match="canvas must be larger"):
         Cluttered(dataset(), 6)

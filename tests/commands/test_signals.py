@@ -87,6 +87,16 @@ def test_visualize(wave_net, tmp_path):
     assert {"filters.png", "sanity-01.png"} < set(pictures(tmp_path))
 
 
+def test_clutter_is_for_images(waves, wave_net, tmp_path, capsys):
+    for words in (("occlude", wave_net), ("train", "--data", waves)):
+        assert run(*words, "--clutter", 128, "--quiet", "--out", tmp_path / "out") == 2
+        assert "--clutter is for images: signals, as of 1 x 64 x 2, have no canvas" in capsys.readouterr().err
+
+
+def test_training_shifts_signals_in_time(wave_net):
+    assert load(wave_net).origin["augmentation"] == {"padding": [0, 4], "flip": False}
+
+
 def test_a_file(waves, wave_net, tmp_path):
     signal = waves / "test" / "fast" / "0.npy"
     for command in ("occlude", "visualize"):

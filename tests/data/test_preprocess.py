@@ -149,6 +149,11 @@ def test_an_augmentation_says_what_it_does():
     assert str(data.Augmentation(1, flip=False)) == "shifts by up to 1 pixel, none mirrored"
     assert str(data.Augmentation(2)) == "shifts by up to 2 pixels, every other image mirrored"
     assert str(data.Augmentation(0, flip=False)) == "no shifts, none mirrored"
+    assert str(data.Augmentation((0, 11), flip=False)) == "shifts by up to 11 across, none mirrored"
+    assert str(data.Augmentation((3, 11))) == "shifts by up to 3 down and 11 across, every other image mirrored"
+    assert str(data.Augmentation((2, 2), flip=False)) == "shifts by up to 2 pixels, none mirrored"
+    assert str(data.Augmentation((0, 0), flip=False)) == "no shifts, none mirrored"
+    assert data.Augmentation([0, 11]) == data.Augmentation((0, 11))  # as JSON has it
 
 
 @pytest.mark.parametrize(("crop", "padding"), [((32, 48), 2), ((28, 28), None)])
@@ -162,9 +167,27 @@ def test_images_are_mirrored_only_where_left_and_right_mean_nothing(crop, paddin
         assert corners.shape == (400, 2)
 
 
-def test_signals_are_not_mirrored():
+@pytest.mark.parametrize(("padding", "error"), [(-1, ValueError), ((0, -1), ValueError), ((1, 2, 3), TypeError)])
+def test_paddings_that_are_none(padding, error):
+    with pytest.raises(error, match="padding must"):
+        data.Augmentation(padding)
+
+
+def test_signals_are_shifted_in_time_and_not_mirrored():
     preprocess = data.Preprocess.by_channel((1, 40), channels=2)
-    assert not data.Augmentation.for_images(preprocess).flip
+    augmentation = data.Augmentation.for_images(preprocess)
+    assert augmentation == data.Augmentation((0, 2), flip=False)
+    corners, flips = augmentation.draw(np.random.default_rng(0), 400, preprocess)
+    assert not flips.any()
+    assert not corners[:, 0].any()
+    assert set(corners[:, 1].tolist()) == {-2, -1, 0, 1, 2}
+    signals = np.random.default_rng(1).integers(0, 256, (400, 1, 40, 2), np.uint8)
+    x = preprocess.crops(signals, corners, flips)
+    for one, signal, (_, shift) in zip(x[:9], signals, corners, strict=False):
+        padded = np.pad(signal[0] / 255, ((2, 2), (0, 0)))
+        np.testing.assert_allclose(one[0], padded[2 + shift : 42 + shift], atol=1e-6)
+    shorter = data.Preprocess(np.zeros((1, 48, 2), np.float32), (1, 40))
+    assert data.Augmentation.for_images(shorter) == data.Augmentation(None, flip=False)
     assert data.Augmentation.for_images(data.Preprocess.by_channel((2, 40), channels=2)).flip
 
 

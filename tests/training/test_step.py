@@ -132,11 +132,11 @@ def test_bad_settings_are_refused(arguments, message):
 
 def test_nets_that_cross_entropy_cannot_train_are_refused():
     one = Network(Architecture((2, 2, 1), (FullyConnectedSpec("fc", 1),)))
-    with pytest.raises(ValueError, match="net must have an output for each class .* two or more; got 1"):
+    with pytest.raises(ValueError, match=r"net must have an output for each class .* two or more; got 1"):
         Trainer(one)
     two = Network(Architecture((2, 2, 1), (FullyConnectedSpec("fc", 2),)))
     two.head = "none"
-    with pytest.raises(ValueError, match="net must end with a softmax .* its head is 'none'"):
+    with pytest.raises(ValueError, match=r"net must end with a softmax .* its head is 'none'"):
         Trainer(two)
 
 

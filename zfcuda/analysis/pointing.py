@@ -15,7 +15,7 @@ import numpy as np
 from ..data import Dataset
 from ..pairs import IntPair
 from ..training import Ranks
-from .figures import new_figure
+from .figures import is_signal, new_figure
 from .fills import Fill
 from .geometry import Window, check_box
 from .occlusion import Square, grid_of, occlusion, square_of
@@ -41,6 +41,8 @@ class Cluttered:
 
     def __init__(self, dataset: Dataset, canvas: int, seed: int = 0):
         height, width, channels = dataset.image_shape
+        if is_signal(height, width):
+            raise ValueError(f"a cluttered canvas is for images, not for signals of {height} x {width} x {channels}")
         if canvas <= max(height, width):
             raise ValueError(f"canvas must be larger than the images of {height} x {width}, got {canvas}")
         self._dataset = dataset

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from .. import backends, data
 from ..analysis import Cluttered
+from ..analysis.figures import is_signal
 from ..analysis.occlusion import Square
 from ..analysis.occlusion import square_of as default_square
 from ..analysis.source import preprocess_of
@@ -252,7 +253,9 @@ def _tell(arguments: argparse.Namespace, left_out: Sequence[data.Skipped]) -> No
 def _cluttered(arguments: argparse.Namespace, dataset: Dataset, seed: int) -> Dataset:
     if not arguments.clutter:
         return dataset
-    height, width, _ = dataset.image_shape
+    height, width, channels = dataset.image_shape
+    if is_signal(height, width):
+        raise ValueError(f"--clutter is for images: signals, as of {height} x {width} x {channels}, have no canvas")
     if arguments.clutter <= max(height, width):
         raise ValueError(f"--clutter must be larger than the images of {height} x {width}, got {arguments.clutter}")
     return Cluttered(dataset, arguments.clutter, seed)
