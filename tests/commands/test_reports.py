@@ -111,12 +111,16 @@ def save(directory, *layers):
     return directory / "net.safetensors"
 
 
-def test_where_there_are_no_switches_the_page_says_so(folder, tmp_path):
+def test_where_there_are_no_switches_the_page_says_so(folder, tmp_path, capsys):
     net = save(tmp_path, *FIRST, MaxPoolSpec("pool1", 2), ConvSpec("conv2", 2, 3), FullyConnectedSpec("fc3", 2))
     words = ("--data", folder, "--maps", 1, "--top", 2, "--no-sanity", "--quiet", "--out", tmp_path / "out")
     for layers, rule, told in (("conv1", "deconvnet", 1), ("conv1", "gradient", 0), ("conv2", "deconvnet", 0)):
         assert run("visualize", net, *words, "--layers", layers, "--rule", rule) == 0
         assert report(tmp_path / "out")[0].count("no max pooling below this layer") == told
+        hinted = "no max pooling, so no switches: the deconvnet's pictures show" in capsys.readouterr().err
+        assert hinted == bool(told)
+    assert run("visualize", net, *words) == 0  # of two blocks one has switches: the page says of which there are none
+    assert "no max pooling" not in capsys.readouterr().err
 
 
 def test_faithfulness_of_maps(folder, tmp_path):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from ..data import Dataset
 from ..nn.layers import RULES
 from ..report import Report
 from ..report.sections.sanity import add_sanity_of_rules
-from ..report.sections.visualization import add_visualization
+from ..report.sections.visualization import add_visualization, without_switches
 from ..report.shown import class_names
 from ..training import Ranks
 from . import common
@@ -57,6 +58,8 @@ def run(arguments: argparse.Namespace, ranks: Ranks) -> int:
         looked_at = arguments.looked_at
     check_same(ranks, [arguments.checkpoint], {"images": dataset})
     directory = common.output(arguments, ranks)
+    if arguments.rule == "deconvnet" and not ranks.rank and (hint := without_switches(net, arguments.layers)):
+        print(hint, file=sys.stderr)
     report = Report(
         "What excites each map",
         f"What was looked at: {looked_at}; the strongest {arguments.top} for each map, projected with the "

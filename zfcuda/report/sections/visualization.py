@@ -24,8 +24,9 @@ from .filters import filters
 _LISTED = 24  # maps of a result without its images
 _TILE = 64  # pixels that the longer side of its tiles has at most
 _NO_SWITCHES = (
-    "There is no max pooling below this layer, and so no switch: what the deconvnet finds does not depend on the image "
-    "but by its strength. The rules gradient and guided look at the image's ReLUs (--rule)."
+    "There is no max pooling below this layer, and so no switch that remembers where: what the deconvnet projects is "
+    "what the map looks for, the same for each image but for its strength, and not where in its patch it found it. "
+    "--rule guided (or gradient) follows the image's ReLUs, and depends on it."
 )
 
 
@@ -91,6 +92,17 @@ def add_visualization(
                 parts.append(Note(_NO_SWITCHES, "warning"))
             report.add(Section(_title(net, layer), [*parts, gallery], _blurb(net, top), gallery.numbers()))
     return partly_ranked or stopped
+
+
+def without_switches(net: Network, layers: Sequence[str] | None) -> str:
+    """A line for who looks with the rule deconvnet at these layers, or those of all blocks, where there is no max
+    pooling below any of them; else nothing."""
+    if any(pooled_below(net, layer) for layer in layers or block_layers(net)):
+        return ""
+    return (
+        "no max pooling, so no switches: the deconvnet's pictures show what maps look for, not where in their patches "
+        "they found it; --rule guided depends on the image"
+    )
 
 
 def top_section(result: TopActivations) -> Section:
