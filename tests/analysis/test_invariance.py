@@ -157,7 +157,7 @@ def test_of_signals_the_defaults_are_shifts_and_scales():
     assert result.curves["shift"].amounts[[0, -1]].tolist() == [-17, 17]
     moved = np.stack([transformed(image, "shift", 17) for image in images])
     np.testing.assert_allclose(result.curves["shift"].probability[:, -1], net.predict(moved)[[0, 1], [0, 1]], rtol=1e-5)
-    assert "shift, pixels to the right" in {axis.get_xlabel() for axis in result.plot().axes}
+    assert "shift, pixels or samples to the right" in {axis.get_xlabel() for axis in result.plot().axes}
 
 
 def test_results_are_saved(tmp_path):

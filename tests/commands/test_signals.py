@@ -63,11 +63,11 @@ def pictures(directory):
 @pytest.mark.parametrize(
     ("words", "square"),
     [
-        ((), "1 x 16 pixels at steps of 1 and 4"),
-        (("--size", 16), "1 x 16 pixels at steps of 1 and 4"),
-        (("--size", 8, "--stride", 3), "1 x 8 pixels at steps of 1 and 3"),
-        (("--size", "1x9", "--stride", "1x5"), "1 x 9 pixels at steps of 1 and 5"),
-        (("--size", 64), "1 x 64 pixels at steps of 1 and 16"),
+        ((), "16 samples at steps of 4"),
+        (("--size", 16), "16 samples at steps of 4"),
+        (("--size", 8, "--stride", 3), "8 samples at steps of 3"),
+        (("--size", "1x9", "--stride", "1x5"), "9 samples at steps of 5"),
+        (("--size", 64), "64 samples at steps of 16"),
     ],
 )
 def test_occlude(words, square, wave_net, tmp_path):
@@ -124,10 +124,10 @@ def test_other_commands(words, wave_net, tmp_path):
 
 
 def test_patches(wave_net, tmp_path, capsys):
-    for words, grid in (((), "1 x 16 patches of 1 x 4"), (("--patch", "1x32"), "1 x 2 patches of 1 x 32")):
+    for words, grid in (((), "1 x 16 patches of 4"), (("--patch", "1x32"), "1 x 2 patches of 32")):
         words += ("--images", 1, "--methods", "gradient", "--quiet", "--out", tmp_path)
         assert run("faithfulness", wave_net, *words) == 0
-        assert f"{grid} pixels" in (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert f"{grid} samples" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert run("faithfulness", wave_net, "--patch", "2x4", "--quiet", "--out", tmp_path) == 2
     assert "--patch must be at most the image's 1 x 64, got 2 x 4" in capsys.readouterr().err
 

@@ -150,7 +150,7 @@ def test_signals_can_be_seen_and_followed(browser, tmp_path):
         assert image.size["height"] > 25
     panel = every(browser, ".explorer [data-panel='map']")[1]
     at(browser, panel.find_element(By.CSS_SELECTOR, ".stage"), 0.95, 0.5).perform()  # the last of 8 columns
-    eventually(browser, lambda: "columns 56\u201363" in one(browser, ".explorer .readout").text)
+    eventually(browser, lambda: "covered samples 56\u201363: " in one(browser, ".explorer .readout").text)
     square, image = one(browser, ".explorer .square").rect, one(browser, ".explorer [data-panel='image'] img").rect
     assert square["height"] == pytest.approx(image["height"], abs=2)
     assert square["x"] == pytest.approx(image["x"] + image["width"] * 56 / 64, abs=2)
@@ -159,6 +159,7 @@ def test_signals_can_be_seen_and_followed(browser, tmp_path):
     canvas, box = one(browser, "dialog .canvas.image").rect, one(browser, "dialog .canvas.image i").rect
     assert canvas["height"] == pytest.approx(canvas["width"] / 2, abs=2)
     assert box["height"] == pytest.approx(canvas["height"], abs=2)
+    assert re.search(r"at place \d+ of the map .* samples \d+\S\d+ of 64", one(browser, "dialog .facts").text)
     one(browser, "dialog .close").click()
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
 

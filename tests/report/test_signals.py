@@ -21,7 +21,9 @@ from zfcuda.report.sections.invariance import invariance_section
 from zfcuda.report.sections.occlusion import add_occlusion
 from zfcuda.report.sections.sanity import _grid, add_sanity
 from zfcuda.report.sections.visualization import add_visualization
-from zfcuda.report.shown import Shown, show
+from zfcuda.report.shown import Shown, channel_words, show
+
+from .fakes import CLASSES, make_occlusion
 
 SHAPE = (112, 224, 3)
 LEAST = 20  # rows in which a picture can be read
@@ -133,7 +135,7 @@ def test_filters(channels):
     assert weight_tiles(weight, columns=5).shape == (48, 5 * 97 - 1, 3)
     (part,) = filters(signal_net(channels=channels))
     assert isinstance(part, Picture)
-    assert "1 x 7, strongest first" in part.caption
+    assert "filters of conv1, 7 samples, strongest first" in part.caption
 
 
 class TestGallery:
@@ -176,7 +178,7 @@ class TestExplorer:
         add_occlusion(report, self.net, self.data, None, square=((1, 8), (1, 4)), progress=False)
         _, *explorers = report.sections[0].parts
         assert len(explorers) == 2
-        assert "A rectangle of 1 x 8 pixels at steps of 1 and 4" in report.sections[0].blurb
+        assert "A rectangle of 8 samples at steps of 4, " in report.sections[0].blurb
         for explorer in explorers:
             assert isinstance(explorer, Explorer)
             shown = explorer.shown()
@@ -186,7 +188,59 @@ class TestExplorer:
                 height, width, _ = decoded(uri).shape
                 assert height >= width // 2
             (name,) = explorer.save(tmp_path)
-            assert Image.open(tmp_path / name).height == 112
+            assert Image.open(tmp_path / name).height == 112 + 30  # an axis, and a line for the legend
+
+    def test_axes_count_samples(self):
+        report = Report("Signals")
+        add_occlusion(report, self.net, self.data, self.data, square=((1, 8), (1, 5)), progress=False)
+        table, explorer = report.sections[0].parts[:2]
+        assert "rectangle there, at sample" in table.columns
+        result = explorer.occlusion
+        assert table.rows[0][table.columns.index("rectangle there, at sample")] == result.lowest()[1] * 5
+        shown = explorer.shown()
+        assert shown["axis"] == ["0", "32", "63"]
+        assert [entry["label"] for entry in shown["legend"]] == ["channel 0", "channel 1"]
+        assert shown["legend"][1]["color"] == [0xD9, 0x82, 0x2B]
+        last = (result.probability.shape[1] - 1) * 5
+        assert 0 <= 64 - 8 - last < 5 or last + 8 >= 64
+        axes = [panel["axis"] for panel in shown["panels"]]
+        middle = str(result.probability.shape[1] // 2 * 5)
+        of_map = ["0", middle, str(last)]
+        assert axes == [of_map, ["0", "32", "63"], [], of_map, of_map]  # the third are tops, of patches
+        assert all("image" not in panel["caption"] for panel in shown["panels"])
+        axis = result.plot().axes[0]
+        assert axis.get_xlabel() == "first sample that is covered"
+        assert axis.get_xlim() == (-2.5, last + 2.5)
+
+    def test_images_have_no_axis(self):
+        shown = Explorer("one", "One", make_occlusion(), np.zeros((16, 16, 3), np.uint8), CLASSES).shown()
+        assert (shown["axis"], shown["legend"], shown["seen"]) == ([], [], "(a) the image and the square")
+        assert [panel["axis"] for panel in shown["panels"]] == [[]] * 4
+
+
+def test_an_axis_has_marks_and_a_legend():
+    picture = np.zeros((*SHAPE[:2], 3), np.uint8)
+    drawn = pictures.with_axis(picture, ["0", "93", "186"], ["channel 0", "channel 1"])
+    assert drawn.shape == (112 + 30, 224, 3)
+    assert (drawn[:112] == 0).all()
+    marks = np.flatnonzero((drawn[112] < 128).all(axis=1))
+    assert marks.tolist() == [0, 112, 223]
+    assert (drawn[112 + 15 + 6, 2] == (0x3B, 0x7D, 0xD8)).all()
+    assert pictures.with_axis(picture, []).shape == (112 + 15, 224, 3)
+
+
+@pytest.mark.parametrize(
+    ("channels", "words"),
+    [
+        (1, "one channel"),
+        (3, "lines: channel 0 blue, 1 orange, 2 green"),
+        (7, "bands: channel 0 at the top, 6 at the bottom, dark is low"),
+    ],
+)
+def test_words_for_lines(channels, words):
+    assert channel_words(channels) == words
+    (part,) = filters(signal_net(channels=channels))
+    assert part.caption.endswith(words)
 
 
 def test_the_grid_of_the_randomisation_check():

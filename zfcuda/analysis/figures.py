@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 # Colours that read on white and on black.
 COLORS = ("#3b7dd8", "#d9822b", "#2a9d6f", "#c2455b", "#8466c9", "#7a7a7a", "#b09f28", "#26a6b7", "#ce79b2", "#8b5e3c")
+COLOR_NAMES = ("blue", "orange", "green", "red", "violet", "grey")  # of the first, those of a signal's channels
 
 _FLAT = 0.01  # of its largest magnitude: by how much a map changes at least that is drawn at full contrast
 

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
     from ..nn import Network
 
 TRANSFORMS = ("translation", "scale", "rotation")  # of Fig. 5
-_UNITS = {"translation": "pixels down", "shift": "pixels to the right", "scale": "times", "rotation": "degrees"}
+_UNITS = {
+    "translation": "pixels down",
+    "shift": "pixels or samples to the right",
+    "scale": "times",
+    "rotation": "degrees",
+}
 _TOLD_APART = 10  # lines in a chart
 _PAPER_SHIFT = 60 / 224  # the largest translation, as a share of the image's side
 

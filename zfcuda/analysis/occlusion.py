@@ -16,7 +16,7 @@ from ..pairs import IntPair, check_part, check_steps
 from ..training import Ranks
 from ..wording import layer_words
 from .deconvnet import block_layers
-from .figures import color_range, new_figure, plain
+from .figures import color_range, is_signal, new_figure, plain
 from .fills import Fill, check_fill, filled
 from .geometry import Window, shorter_side
 from .incremental import PatchedForward
@@ -129,16 +129,25 @@ def _plotted(results: Sequence[Occlusion]) -> Figure:
         if not one.one_output:
             panels.insert(1, ("most probable class", one.prediction))
         for axis, (title, values) in zip(row, panels, strict=True):
-            # One row, as of a signal, would be a line in the middle.
             low, high = color_range(values)
-            shown = axis.imshow(values, aspect="equal" if len(values) > 1 else "auto", vmin=low, vmax=high)
+            ends = _samples(one) if is_signal(*one.image.shape[:2]) else None
+            # One row, as of a signal, would be a line in the middle.
+            aspect = "equal" if len(values) > 1 else "auto"
+            shown = axis.imshow(values, aspect=aspect, extent=ends, vmin=low, vmax=high)
             figure.colorbar(shown, ax=axis, shrink=0.8)
             axis.set_title(title, fontsize=9)
-            axis.set_xlabel("column of the square")
-            axis.set_ylabel("row")
+            axis.set_xlabel("column of the square" if ends is None else "first sample that is covered")
+            if ends is None:
+                axis.set_ylabel("row")
             if len(values) == 1:
-                axis.set_yticks([0])
+                axis.set_yticks([0] if ends is None else [])
     return figure
+
+
+def _samples(result: Occlusion) -> tuple[float, float, float, float]:
+    """Where a signal's map begins and ends (left, right, bottom, top), in samples."""
+    step = result.stride[1]
+    return (-step / 2, (result.probability.shape[1] - 0.5) * step, 0.5, -0.5)
 
 
 @overload

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..analysis.figures import is_signal
 from ..nn import Network
 from ..wording import layer_words
 from .parts import Part
@@ -30,7 +31,8 @@ class Drawing(Part):
     def shown(self) -> dict[str, Any]:
         stages = self.network.stages
         places = _places([(stage.name, stage.inputs) for stage in stages])
-        texts = {"input": ("image", _size(self.network.input_shape))}
+        shape = self.network.input_shape
+        texts = {"input": ("signal" if is_signal(*shape[:2]) else "image", _size(shape))}
         links = {"input": ""}
         for stage in stages:
             kinds = " + ".join(layer.kind for layer in stage.layers)

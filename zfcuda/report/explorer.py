@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import ImageColor
 
-from ..analysis.figures import color_range, full_swing
+from ..analysis.figures import COLOR_NAMES, COLORS, color_range, full_swing, is_signal
 from ..analysis.occlusion import Occlusion
 from ..brief import Brief
 from ..wording import layer_words
@@ -34,15 +35,15 @@ class Explorer(Brief, Part):
 
     @functools.cached_property
     def _pictures(self) -> list[tuple[np.ndarray, str, bool]]:
-        o = self.occlusion
+        o, (noun, cover) = self.occlusion, self._nouns
         of_map, swing = f"map {o.feature_map}", full_swing(o.projection)
         activation, colours = pictures.heat(o.activation), colour_words(o.activation, color_range(o.activation))
         shown = [
-            (activation, f"(b) sum of {layer_words(o.layer)} {of_map}, by the square's place: {colours}", True),
-            (pictures.from_projection(o.projection), f"(c) what {of_map} sees in this image, ±{swing:.2g}", False),
+            (activation, f"(b) sum of {layer_words(o.layer)} {of_map}, by the {cover}'s place: {colours}", True),
+            (pictures.from_projection(o.projection), f"(c) what {of_map} sees in this {noun}, ±{swing:.2g}", False),
         ]
         if self.tops is not None:
-            tops = f"(c) {of_map} in the images that excite it most, each on its own scale"
+            tops = f"(c) {of_map} in the {noun}s that excite it most, each on its own scale"
             shown.append((self.tops, tops, False))
         factor, unit = 1, ""
         low, high = color_range(o.probability)
@@ -56,6 +57,36 @@ class Explorer(Brief, Part):
         return shown
 
     @property
+    def _signal(self) -> bool:
+        return is_signal(*self.occlusion.image.shape[:2])
+
+    @property
+    def _nouns(self) -> tuple[str, str]:
+        """What is looked at, and what covers a part of it."""
+        height, width = self.occlusion.size
+        return "signal" if self._signal else "image", "square" if height == width else "rectangle"
+
+    def _axis(self, is_map: bool) -> list[str]:
+        """Of a signal, the samples at the ends and in the middle of a picture; of a map's, those where the first cover
+        begins, one in the middle and the last. Of an image none."""
+        if not self._signal:
+            return []
+        count, step = (self.occlusion.probability.shape[1], self.occlusion.stride[1])
+        last, middle = ((count - 1) * step, count // 2 * step) if is_map else (self._length - 1, self._length // 2)
+        return [str(sample) for sample in dict.fromkeys((0, middle, last))]
+
+    @property
+    def _length(self) -> int:
+        return self.occlusion.image.shape[1]
+
+    @property
+    def _channels(self) -> list[str]:
+        """The legend of a signal's lines, where there are several."""
+        channels = self.occlusion.image.shape[2]
+        told_apart = self._signal and 1 < channels <= len(COLOR_NAMES)
+        return [f"channel {number}" for number in range(channels)] if told_apart else []
+
+    @property
     def _followed(self) -> str:
         """What is followed, and what the network calls it."""
         o, name = self.occlusion, self.classes[self.occlusion.label]
@@ -63,15 +94,26 @@ class Explorer(Brief, Part):
 
     def shown(self) -> dict[str, Any]:
         panels = [
-            {"picture": pictures.data_uri(picture), "caption": caption, "map": is_map, "legend": []}
+            {
+                "picture": pictures.data_uri(picture),
+                "caption": caption,
+                "map": is_map,
+                "axis": [] if picture is self.tops else self._axis(is_map),
+                "legend": [],
+            }
             for picture, caption, is_map in self._pictures
         ]
+        noun, cover = self._nouns
+        colors = [list(ImageColor.getrgb(color)) for color in COLORS]
         if not self.occlusion.one_output:
             panels[-1]["legend"] = self._legend()
         return {
             "kind": "explorer",
             "title": self.title,
             "image": pictures.data_uri(self.picture, photo=True),
+            "seen": f"(a) the {noun} and the {cover}" + (", by samples" if self._signal else ""),
+            "axis": self._axis(False),
+            "legend": [{"label": name, "color": color} for name, color in zip(self._channels, colors, strict=False)],
             "pixels": max(self.picture.shape[:2]) <= 112,
             "panels": panels,
             "data": self._data(),
@@ -105,8 +147,13 @@ class Explorer(Brief, Part):
         return {str(label): self.classes[label] for label in np.unique(self.occlusion.prediction).tolist()}
 
     def save(self, directory: Path) -> list[str]:
-        shown = [self.picture, *(picture for picture, _, _ in self._pictures)]
         height, width = pictures.enlarge(self.picture, 224).shape[:2]
-        tiles = [pictures.resized(picture, height, width) for picture in shown]
+        shown = [(self.picture, False), *((picture, is_map) for picture, _, is_map in self._pictures)]
+        tiles = [pictures.resized(picture, height, width) for picture, _ in shown]
+        if self._signal:
+            for index, (picture, is_map) in enumerate(shown):
+                if picture is not self.tops:
+                    legend = [] if index else self._channels
+                    tiles[index] = pictures.with_axis(tiles[index], self._axis(is_map), legend)
         pictures.save_png(directory / f"{self.name}.png", pictures.tile(tiles, len(tiles), gap=8))
         return [f"{self.name}.png"]

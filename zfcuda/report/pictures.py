@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
-from ..analysis.figures import COLORS, color_range, full_swing, is_signal
+from ..analysis.figures import COLOR_NAMES, COLORS, color_range, full_swing, is_signal
 from ..files import write_atomically
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ MID_GREY = 128
 _SIGNAL = (112, 224)  # rows and columns of a signal's picture
 _PAPER, _ZERO = (243, 243, 243), (190, 190, 190)  # colours behind a signal, and of the line at zero
 _LINE, _FRAME, _MARGIN = 3, 3, 5  # pixels: a line's width, that of the gap around it, and how near to the edge it comes
-_LINES = 6  # channels that are told apart as lines; more become bands
+_AXIS, _INK = 15, (90, 90, 90)  # rows of an axis below a signal's picture, and its colour
 _FINE = 4  # dots of a drawing along a pixel
 
 
@@ -50,7 +50,7 @@ def _signal(unit: np.ndarray, zero: float | None = None) -> np.ndarray:
     channels are bands instead, from black to white."""
     (height, width), (samples, channels) = _SIGNAL, unit.shape
     unit = np.clip(unit, 0, 1)
-    if channels > _LINES:
+    if channels > len(COLOR_NAMES):
         bands = Image.fromarray(np.rint(255 * unit.T).astype(np.uint8))
         return _as_rgb(np.asarray(bands.resize((width, height), Image.Resampling.BOX))[..., None])
     height, width = _FINE * height, _FINE * width
@@ -101,6 +101,25 @@ def from_range(values: np.ndarray, low: float | None = None, high: float | None 
     span = high - low
     unit = (values - low) / span if span > 0 else np.full_like(values, 0.5)
     return _signal(unit[0]) if signal else _as_rgb(np.clip(np.rint(unit * 255), 0, 255).astype(np.uint8))
+
+
+def with_axis(picture: np.ndarray, labels: Sequence[str], legend: Sequence[str] = ()) -> np.ndarray:
+    """A picture (H,W,3) of a signal or along one, above an axis: a mark at its left end, between and at its right end
+    for each label, as many as there are; and what the first colours of lines stand for, if there is a legend."""
+    width = picture.shape[1]
+    below = Image.new("RGB", (width, _AXIS * (2 if legend else 1)), GAP_COLOR)
+    draw, font = ImageDraw.Draw(below), ImageFont.load_default()
+    for index, label in enumerate(labels):
+        share = index / max(1, len(labels) - 1)
+        at = round(share * (width - 1))
+        draw.line([at, 0, at, 3], fill=_INK)
+        draw.text((at - round(share * draw.textlength(label, font=font)), 3), label, fill=_INK, font=font)
+    left = 0
+    for label, color in zip(legend, COLORS, strict=False):
+        draw.rectangle([left, _AXIS + 4, left + 7, _AXIS + 11], fill=color)
+        draw.text((left + 11, _AXIS + 2), label, fill=_INK, font=font)
+        left += 19 + round(draw.textlength(label, font=font))
+    return np.concatenate([picture, np.asarray(below)])
 
 
 def shows_filters(shape: tuple[int, ...]) -> bool:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ..analysis.figures import COLOR_NAMES
 from ..analysis.fills import Fill
 from ..analysis.results import OfClass
 from ..data import Dataset, Preprocess
@@ -77,6 +78,21 @@ def fill_name(fill: Fill) -> str:
     if isinstance(fill, str):
         return _FILLS[fill]
     return f"{fill:g}" if fill else "0 (the mean image, where it is subtracted)"
+
+
+def extent_words(height: int, width: int, of_signal: bool) -> str:
+    """The size of a part of an image, in pixels, or of a signal in samples."""
+    return f"{width} sample{'s' * (width != 1)}" if of_signal else f"{height} x {width} pixels"
+
+
+def channel_words(channels: int) -> str:
+    """What the lines of a signal's picture are, or its bands."""
+    if channels > len(COLOR_NAMES):
+        return f"bands: channel 0 at the top, {channels - 1} at the bottom, dark is low"
+    if channels == 1:
+        return "one channel"
+    named = ", ".join(f"{number} {color}" for number, color in enumerate(COLOR_NAMES[:channels]))
+    return f"lines: channel {named}"
 
 
 def colour_words(values: np.ndarray, colours: tuple[float, float], unit: str = "") -> str:

@@ -47,7 +47,7 @@ def evolution_section(evolution: Evolution) -> Section:
         )
         parts.append(Picture(f"evolution-{file_name(name)}-grid", _grid(layer, side), caption))
     blurb = (
-        "For each map, its strongest activation over the images, projected to pixels after chosen epochs, each on a "
+        "For each map, its strongest activation over the images, projected to the input after chosen epochs, each on a "
         "scale of its own about zero. A red frame marks that another image took the top. A layer has settled when its "
         "projections stay like the last ones."
     )

@@ -20,7 +20,7 @@ from ...pairs import IntPair
 from .. import Chart, Picture, Report, Section, Table
 from ..parts import Part
 from ..pictures import enlarge, heat, resized, tile
-from ..shown import fill_name, outputs_only, show
+from ..shown import extent_words, fill_name, outputs_only, show
 
 _SHOWN, _TILE = 8, 112  # images in the picture, and pixels that each of its tiles has at least
 
@@ -100,8 +100,9 @@ def faithfulness_section(results: Mapping[str, Faithfulness], images: Sequence[n
         columns += [f"{mode}: area", "random orders", "better by", "better, % of images"]
     rows = [[name, *(cell for mode in one.curves for cell in _cells(one, mode))] for name, one in results.items()]
     (height, width), (down, across) = first.patch, first.grid
+    patch = extent_words(height, width, height == down == 1)  # one row of patches of one row: signals
     blurb = (
-        f"{len(first.labels)} images in {down} x {across} patches of {height} x {width} pixels. Deletion paints them "
+        f"{len(first.labels)} images in {down} x {across} patches of {patch}. Deletion paints them "
         f"over with {fill_name(first.fill)}, the most relevant first: the smaller the area under the curve of the "
         f"{first.followed_of('the class')}, the better the map. Insertion brings them back: the larger the better. "
         f"Random orders are what a map that knows nothing gets.{outputs_only(first)}"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...analysis.figures import full_swing
+from ...analysis.figures import full_swing, is_signal
 from ...backends import to_host
 from ...nn import Network
 from ...nn.layers import Conv
 from ...wording import layer_words
 from .. import Picture, weight_tiles
 from ..pictures import shows_filters
+from ..shown import channel_words, extent_words
 
 
 def filters(net: Network, suffix: str = "") -> list[Picture]:
@@ -20,10 +21,13 @@ def filters(net: Network, suffix: str = "") -> list[Picture]:
     if first is None or not shows_filters(first.weight.shape):
         return []
     weight = to_host(first.weight)
-    count, height, width, _ = weight.shape
+    count, height, width, channels = weight.shape
+    of_signal = is_signal(*net.input_shape[:2])
+    size = extent_words(height, width, True) if of_signal else f"{height} x {width}"
+    lines = f"; {channel_words(channels)}" if of_signal else ""
     caption = (
-        f"The {count} filters of {layer_words(first.name)}, {height} x {width}, strongest first, each on a scale of "
-        f"its own, {_largest(weight)}"
+        f"The {count} filters of {layer_words(first.name)}, {size}, strongest first, each on a scale of "
+        f"its own, {_largest(weight)}{lines}"
     )
     return [Picture(f"filters{suffix}", weight_tiles(weight), caption, least=480)]
 

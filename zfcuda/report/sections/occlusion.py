@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...analysis import Occlusion, Occlusions, TopActivations, occlusion, top_activations, visualize
+from ...analysis.figures import is_signal
 from ...analysis.fills import Fill
 from ...analysis.occlusion import Square
 from ...analysis.progress import Steps
@@ -17,7 +18,7 @@ from ...training import Ranks
 from .. import Explorer, Report, Section, Table
 from ..parts import Part
 from ..pictures import from_projection, from_range, tile
-from ..shown import ONE_OUTPUT, Shown, class_names, fill_name, outputs_only, show
+from ..shown import ONE_OUTPUT, Shown, class_names, extent_words, fill_name, outputs_only, show
 
 _SHOWN = 8  # of several images in a notebook
 
@@ -64,9 +65,10 @@ def add_occlusion(
             tops, stopped = found or [], stopped or cut_short
     shown = show(chosen, range(len(results)), preprocess)
     parts = _parts(results, [shown[index] for index in range(len(results))], classes, tops)
+    noun = "a signal" if is_signal(*net.input_shape[:2]) else "an image"
     blurb = (
         f"{_square(results[0])}. Where the {results[0].followed} falls, the network needs what is covered. Move over a "
-        f"map or an image to see the {_shape(results[0])} there.{outputs_only(results[0])}"
+        f"map or {noun} to see the {_shape(results[0])} there.{outputs_only(results[0])}"
     )
     report.add(Section("Occlusion", parts, blurb, [result.numbers() for result in results]))
     return stopped
@@ -111,7 +113,9 @@ def _shape(result: Occlusion) -> str:
 
 def _square(result: Occlusion) -> str:
     (height, width), (down, across) = result.size, result.stride
-    size = f"{height} x {width} pixels at steps of {down} and {across}"
+    of_signal = is_signal(*result.image.shape[:2])
+    steps = f"{across}" if of_signal else f"{down} and {across}"
+    size = f"{extent_words(height, width, of_signal)} at steps of {steps}"
     return f"A {_shape(result)} of {size}, painted with {fill_name(result.fill)}"
 
 
@@ -142,12 +146,14 @@ def _tops(
 
 def _table(results: Sequence[Occlusion], shown: Sequence[Shown], classes: Sequence[str]) -> Table:
     """A row for each image; with its class and what it is taken for, if the network tells classes apart."""
-    followed = (results[0].followed, "lowest", f"{_shape(results[0])} there, at row", "column")
+    of_signal = is_signal(*results[0].image.shape[:2])
+    where = ("at sample",) if of_signal else ("at row", "column")
+    followed = (results[0].followed, "lowest", f"{_shape(results[0])} there, {where[0]}", *where[1:])
     rows = []
     for one, result in zip(shown, results, strict=True):
         row, column = result.lowest()
         top, left, _, _ = result.window(row, column)
-        of_square = [result.baseline, float(result.probability.min()), top, left]
+        of_square = [result.baseline, float(result.probability.min()), *([left] if of_signal else [top, left])]
         if result.one_output:
             rows.append([one.name, *of_square])
         else:

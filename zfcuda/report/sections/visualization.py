@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ...analysis import TopActivations, Visualization, block_layers, rank_layers, strongest_maps, visualize
+from ...analysis.figures import is_signal
 from ...analysis.geometry import field_of
 from ...analysis.progress import Steps
 from ...analysis.source import check_layers, preprocess_of
@@ -18,7 +19,7 @@ from ...wording import layer_words
 from .. import Chart, Drawing, Gallery, Note, Picture, Report, Section, Table
 from ..parts import Part
 from ..pictures import at_most, beside, from_projection, from_range, tile
-from ..shown import show
+from ..shown import channel_words, extent_words, show
 from .filters import filters
 
 _LISTED = 24  # maps of a result without its images
@@ -202,9 +203,11 @@ def _title(net: Network, layer: str) -> str:
 
 def _blurb(net: Network, top: TopActivations) -> str:
     _, _, height, width = field_of(net, top.layer).frame(0, 0)
-    layer = layer_words(top.layer)
+    layer, of_signal = layer_words(top.layer), is_signal(*net.input_shape[:2])
+    lines = f" ({channel_words(net.input_shape[2])})" if of_signal else ""
+    seen = extent_words(height, width, of_signal)
     return (
         f"For each map of {layer}, left: what the strongest activation in each of {top.values.shape[1]} images "
-        f"projects to, each on a scale of its own about zero; right: the {height} x {width} pixels that it sees. Click "
-        "one to open it, with its scale."
+        f"projects to, each on a scale of its own about zero; right: the {seen} that it sees{lines}. "
+        "Click one to open it, with its scale."
     )

@@ -2,6 +2,7 @@
 (() => {
   const all = (root, selector) => Array.from(root.querySelectorAll(selector));
   const data = (root) => JSON.parse(root.querySelector('script[type="application/json"]').textContent);
+  const signal = (size) => size[0] === 1 && size[1] > 1; // counted in samples
   const percent = (value) => (100 * value).toFixed(1) + " %";
 
   // ---- Light and dark
@@ -116,8 +117,10 @@
     canvas.append(box);
     place(dialog.querySelector(".canvas.patch"), open.figure.querySelector('[data-side="patch"] img').src, gallery.pixels, tileView, map.size);
     place(dialog.querySelector(".canvas.projection"), open.figure.querySelector('[data-side="projection"] img').src, gallery.pixels, tileView, map.size);
-    dialog.querySelector(".facts").textContent = "activation " + winner.value.toPrecision(4) + " at row " + winner.position[0] + ", column " + winner.position[1] +
-      " of the map · " + (map.swings === undefined ? "" : "projection drawn to ±" + map.swings[rank].toPrecision(2) + " · ") + image.name + (image.label ? " · " + image.label : "") + " · pixels " + top + "–" + (top + boxHeight - 1) + " down, " + left + "–" + (left + boxWidth - 1) + " across";
+    dialog.querySelector(".facts").textContent = "activation " + winner.value.toPrecision(4) + " at " + (signal(image.size) ? "place " : "row " + winner.position[0] + ", column ") + winner.position[1] +
+      " of the map · " + (map.swings === undefined ? "" : "projection drawn to ±" + map.swings[rank].toPrecision(2) + " · ") + image.name + (image.label ? " · " + image.label : "") + " · " +
+      (signal(image.size) ? "samples " + left + "–" + (left + boxWidth - 1) + " of " + image.size[1]
+        : "pixels " + top + "–" + (top + boxHeight - 1) + " down, " + left + "–" + (left + boxWidth - 1) + " across");
   };
   const step = (by) => {
     open.rank = (open.rank + by + open.map.winners.length) % open.map.winners.length;
@@ -176,7 +179,8 @@
         cell.style.height = percentOf(1, rows);
         cell.style.width = percentOf(1, columns);
       }
-      const covered = "covered rows " + top + "–" + (bottom - 1) + ", columns " + left + "–" + (right - 1);
+      const rowsCovered = signal(o.image_size) ? "samples " : "rows " + top + "–" + (bottom - 1) + ", columns ";
+      const covered = "covered " + rowsCovered + left + "–" + (right - 1);
       readout.textContent = covered + ": " + o.what + " " + shown(o.probability[at[0]][at[1]]) + " (" + shown(o.baseline) +
         " with nothing covered)" + (o.classes ? "; most probable: " + o.classes[o.prediction[at[0]][at[1]]] : "");
       root.classList.add("live");
