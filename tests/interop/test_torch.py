@@ -287,6 +287,14 @@ def through_a_view(x):
             r"silu \(aten.silu.default\): is no operation that is read\n\d\d operations are read\. "
             r"README.md says which \(Your own network\), and zfcuda.interop.aten.CALLS lists their names$",
         ),
+        (lambda x: torch.cat([x, x.relu()], 2), r"axis 2 of \('N', 4, 4, 4\) is their height or width, along which no"),
+        (lambda x: torch.cat([x, x.relu()], 3), r"axis 3 of \('N', 4, 4, 4\) is their height or width, along which no"),
+        (lambda x: torch.cat([x.mean(2), x.amax(2)], 2), r"axis 2 of \('N', 4, 4\) is their height or width, along"),
+        (
+            lambda x: F.conv1d(x.mean(3), torch.ones(3, 4, 3)),
+            r"lie along the width of what a layer makes, .* this one, of \('N', 4, 4\), lies along the height",
+        ),
+        (lambda x: F.max_pool1d(x.mean(3), 2), "a signal must lie along the width of what a layer makes"),
         (nn.functional.gelu, r"\d\d operations are read; gelu, which is like 'relu'"),
         (lambda x: x.sigmoid().relu(), r"relu \(aten.relu.default\): sigmoid is read at the end of a model only"),
         (

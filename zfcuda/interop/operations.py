@@ -239,6 +239,11 @@ def _concat(builder: Builder, node: Node, operands: Sequence[Any]) -> Tensor:
         starts = np.cumsum([0, *(one.shape[0] for one in rows)])
         table = np.concatenate([one.places + start for one, start in zip(rows, starts, strict=False)])
         return builder.add(ConcatSpec, node.name, rows).rearranged(table.astype(np.int32))
+    if any(one.is_spatial(axis) for one in tensors):
+        raise Unsupported(
+            f"tensors are joined along their channels or units; axis {axis + 1} of {('N', *tensors[0].dims)} is their "
+            "height or width, along which no layer joins them"
+        )
     # Channels come first, wherever they are in the model.
     turned = [one.rearranged(np.moveaxis(one.places, axis, 0)) for one in tensors]
     if any(one.dims[1:] != turned[0].dims[1:] for one in turned):

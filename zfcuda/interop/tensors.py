@@ -81,7 +81,12 @@ class Tensor(Brief):
         return replace(self, layer=layer)
 
     def as_maps(self) -> Tensor:
-        """A signal's (C, W) as maps (C, 1, W)."""
+        """A signal's (C, W) as maps (C, 1, W). Unsupported where it lies along the height of its layer's maps."""
+        if len(self.dims) == 2 and len(self.shape) == 3 and self.shape[0] > 1 == self.shape[1] and self.is_whole:
+            raise Unsupported(
+                "a signal must lie along the width of what a layer makes, as a mean over the height leaves it; this "
+                f"one, of {('N', *self.dims)}, lies along the height: transpose height and width before"
+            )
         return self.rearranged(self.places[:, None]) if len(self.dims) == 2 else self
 
     def as_grid(self) -> Tensor | None:
@@ -128,6 +133,11 @@ class Tensor(Brief):
         if down < 1 or across < 1 or order.max() >= channels:
             return None
         return (down, across) if np.array_equal(self.table, order + pixels[:, ::down, ::across]) else None
+
+    def is_spatial(self, axis: int) -> bool:
+        """Whether along this axis its numbers lie at other pixels of one channel of its layer."""
+        channels = self.places % self.shape[-1]
+        return len(self.shape) == 3 and self.dims[axis] > 1 and bool((channels == channels.take([0], axis)).all())
 
     def check_keeps_rank(self, numbers: np.ndarray) -> None:
         """Unsupported for numbers of more axes than the tensor: combined with them it would have as many."""
