@@ -118,7 +118,7 @@
     place(dialog.querySelector(".canvas.patch"), open.figure.querySelector('[data-side="patch"] img').src, gallery.pixels, tileView, map.size);
     place(dialog.querySelector(".canvas.projection"), open.figure.querySelector('[data-side="projection"] img').src, gallery.pixels, tileView, map.size);
     dialog.querySelector(".facts").textContent = "activation " + winner.value.toPrecision(4) + " at " + (signal(image.size) ? "place " : "row " + winner.position[0] + ", column ") + winner.position[1] +
-      " of the map · " + (map.swings === undefined ? "" : "projection drawn to ±" + map.swings[rank].toPrecision(2) + " · ") + image.name + (image.label ? " · " + image.label : "") + " · " +
+      " of the map · projection drawn to ±" + map.swings[rank].toPrecision(2) + " · " + image.name + (image.label ? " · " + image.label : "") + " · " +
       (signal(image.size) ? "samples " + left + "–" + (left + boxWidth - 1) + " of " + image.size[1]
         : "pixels " + top + "–" + (top + boxHeight - 1) + " down, " + left + "–" + (left + boxWidth - 1) + " across");
   };
