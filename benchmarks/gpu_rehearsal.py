@@ -58,7 +58,8 @@ def shrink() -> None:
 
 @contextlib.contextmanager
 def active() -> Iterator[Callable[[np.ndarray], Any]]:
-    """Within it the emulated kernels serve NumPy arrays, which lie as arrays on a GPU do; gives what makes them."""
+    """Within it the emulated kernels serve NumPy arrays, which lie as arrays on a GPU do; gives what makes them. The
+    device has few multiprocessors: checks of kernels fill them."""
     empty = backends.HostBackend.empty
 
     def aligned_empty(self: Any, shape: Any, dtype: Any = np.float32) -> np.ndarray:
@@ -75,7 +76,13 @@ def active() -> Iterator[Callable[[np.ndarray], Any]]:
     backends.HostBackend.empty = aligned_empty  # type: ignore[method-assign]
     try:
         with backends.use("emulated"):
-            yield aligned
+            debug = backends.get("emulated").module.debug
+            before = debug.configuration()
+            debug.configure(multiprocessors=2)
+            try:
+                yield aligned
+            finally:
+                debug.configure(**before)
     finally:
         backends.HostBackend.empty = empty  # type: ignore[method-assign]
 

@@ -139,6 +139,45 @@ def backend(tmp_path, monkeypatch):
     backend.module.clear_plans()
 
 
+@pytest.fixture
+def few_multiprocessors():
+    """Of the emulated device: a check has soon filled them."""
+    if backends.status()["emulated"]:
+        yield
+        return
+    debug = backends.get("emulated").module.debug
+    before = debug.configuration()
+    debug.configure(multiprocessors=1)
+    yield
+    debug.configure(**before)
+
+
+@pytest.fixture
+def spoil(backend, monkeypatch):
+    """Call it with a kernel of conv2d and what is done in its place: instead(conv2d, its arguments)."""
+    set_plan = backend.module.set_plan
+    current = []
+
+    def set_and_note(*plan):
+        set_plan(*plan)
+        current[:] = plan[-2:]
+
+    def break_it(kernel, instead):
+        of = getattr(backend.module, kernel.precision)
+        conv2d = of.conv2d
+
+        def broken(*arguments):
+            if current[:1] == [kernel.name]:
+                instead(conv2d, arguments)
+            else:
+                conv2d(*arguments)
+
+        monkeypatch.setattr(of, "conv2d", broken)
+        monkeypatch.setattr(backend.module, "set_plan", set_and_note)
+
+    return break_it
+
+
 _GUARD = 256  # bytes on either side; keeps the alignment that real arrays have
 
 

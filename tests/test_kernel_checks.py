@@ -21,6 +21,9 @@ KERNEL = PLAN.checked_kernel
 OTHER = replace(KERNEL, name="wgmma 128x256")
 
 
+pytestmark = pytest.mark.usefixtures("few_multiprocessors")
+
+
 @pytest.fixture
 def checked(monkeypatch):
     """The kernels that are checked, in turn; each still is."""
@@ -29,29 +32,6 @@ def checked(monkeypatch):
         kernel_checks, "fault", lambda backend, kernel: kernels.append(kernel) or check(backend, kernel)
     )
     return kernels
-
-
-@pytest.fixture
-def spoil(backend, monkeypatch):
-    """Call it with a function that does what kernel 128x128 of wgmma should: instead(conv2d, its arguments)."""
-    conv2d, set_plan = backend.module.bf16.conv2d, backend.module.set_plan
-    current = []
-
-    def set_and_note(*plan):
-        set_plan(*plan)
-        current[:] = plan[-2:]
-
-    def break_it(instead):
-        def broken(*arguments):
-            if current[:1] == [KERNEL.name]:
-                instead(conv2d, arguments)
-            else:
-                conv2d(*arguments)
-
-        monkeypatch.setattr(backend.module.bf16, "conv2d", broken)
-        monkeypatch.setattr(backend.module, "set_plan", set_and_note)
-
-    return break_it
 
 
 def scaled(by):
@@ -108,40 +88,6 @@ def test_every_kernel_that_needs_one_has_one(backend):
             assert {kernel for kernel in kernels if kernel.is_checked} <= allowed
 
 
-@pytest.mark.parametrize("name", ["emulated", pytest.param("cuda", marks=pytest.mark.gpu)])
-def test_kernels_are_right(backend, name):
-    there = backends.get(name)
-    if not there.module.can_run_wgmma():
-        pytest.skip(f"{name}: needs compute capability 9.0 and code for sm_90a")
-    assert {kernel: kernel_checks.fault(there, kernel) for kernel in kernel_checks.checkable(there)} == dict.fromkeys(
-        kernel_checks.checkable(there), ""
-    )
-
-
-@pytest.mark.parametrize(
-    ("operation", "precision"),
-    [
-        ("conv2d", "bf16"),
-        ("conv_transpose2d", "bf16"),
-        ("conv2d_weight_grad", "bf16"),
-        ("conv2d", "tf32"),
-        ("conv_transpose2d", "tf32"),
-    ],
-)
-def test_both_lengths_of_lines_are_checked(backend, operation, precision):
-    """Of what the tensor memory accelerator copies: kernels of their own, of which a shape has the one or the other."""
-    before = backend.module.debug.variants()
-    assert kernel_checks.fault(backend, Kernel(operation, precision, "tma 128x128")) == ""
-    ran = [name for name, n in backend.module.debug.variants().items() if n > before.get(name, 0) and "Tma" in name]
-    assert len(ran) == 2
-
-
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
-@pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad"])
-def test_kernels_of_mma_agree_with_each_other(backend, operation, precision):
-    assert kernel_checks.fault(backend, Kernel(operation, precision, "mma 64x64")) == ""
-
-
 def test_a_check_leaves_no_plan(backend):
     shape = backend.module.ConvShape(*kernel_checks._PROBLEMS[0])
     before = backend.module.bf16.conv2d_workspace(shape)
@@ -178,7 +124,9 @@ def test_what_plans_do_not_name_is_not_run(backend, checked):
 @pytest.mark.parametrize("use", ["never", "always"])
 def test_the_environment_has_the_last_word(backend, checked, spoil, monkeypatch, use):
     write(backend, PLAN)
-    spoil(scaled(np.nan))
+    spoil(KERNEL, scaled(np.nan))
+    monkeypatch.setattr(kernel_checks, "_PROBLEMS", kernel_checks._PROBLEMS[:1])
+    monkeypatch.setattr(kernel_checks, "_long_problems", lambda kernel, multiprocessors: [])
     monkeypatch.setattr(backend.module, "wgmma_use", lambda: use)
     if use == "never":
         plans.load(backend)
@@ -200,8 +148,6 @@ def test_a_gpu_without_such_kernels(backend, checked, monkeypatch):
 
 # ---- Kernels that are wrong --------------------------------------------------------------------------------
 
-NUMBER = r"(\d[\d.e+]*|inf)"
-
 
 @pytest.mark.parametrize(
     "instead",
@@ -209,11 +155,12 @@ NUMBER = r"(\d[\d.e+]*|inf)"
     ids=["scaled", "nan", "negative", "infinite", "nothing written"],
 )
 def test_a_wrong_kernel_is_not_used(backend, spoil, checked, instead):
-    spoil(instead)
+    spoil(KERNEL, instead)
     write(backend, PLAN)
     message = (
         "kernel wgmma 128x128 of conv2d in bf16 is wrong on emulator and not used: "
-        rf"its result is {NUMBER} times as far from that of mma.sync as rounding explains; please report it"
+        r"\d+ of 113256 values of its result for x \(3, 12, 11, 264\) and w \(264, 2, 3, 264\) are not those of "
+        "mma.sync; please report it"
     )
     for _ in range(2):  # the second by the file
         with pytest.warns(RuntimeWarning, match=f"^{message}$") as caught:
@@ -224,7 +171,7 @@ def test_a_wrong_kernel_is_not_used(backend, spoil, checked, instead):
 
 
 def test_other_plans_hold(backend, spoil, monkeypatch):
-    spoil(scaled(2))
+    spoil(KERNEL, scaled(2))
     right = replace(PLAN, problem=replace(CONV, operation="conv_transpose2d"))
     problem = replace(CONV, x=(1, 7, 7, 8))
     write(backend, PLAN, right, replace(PLAN, problem=problem, kernel="mma 64x64"))
@@ -236,22 +183,11 @@ def test_other_plans_hold(backend, spoil, monkeypatch):
     assert held_plans[-2:] == [("wgmma 128x128", 1), ("mma 64x64", 1)]
 
 
-def test_rounding_is_allowed(backend, spoil):
-    """The next number in bfloat16."""
-
-    def instead(conv2d, arguments):
-        conv2d(*arguments)
-        arguments[8].view(np.uint16)[1, 2, 3, 4] += 1
-
-    spoil(instead)
-    assert kernel_checks.fault(backend, KERNEL) == ""
-
-
 def test_a_kernel_that_cannot_run_is_not_used(backend, spoil):
     def fail(conv2d, arguments):
         raise RuntimeError("an illegal instruction was encountered")
 
-    spoil(fail)
+    spoil(KERNEL, fail)
     write(backend, PLAN)
     with pytest.warns(
         RuntimeWarning, match="and not used: RuntimeError: an illegal instruction was encountered; please report it$"
@@ -264,7 +200,7 @@ def test_too_little_memory_is_no_verdict(backend, spoil):
     def fail(conv2d, arguments):
         raise MemoryError("no room")
 
-    spoil(fail)
+    spoil(KERNEL, fail)
     write(backend, PLAN)
     message = (
         r"^kernel wgmma 128x128 of conv2d in bf16: could not be checked on emulator and not used: "
@@ -277,7 +213,7 @@ def test_too_little_memory_is_no_verdict(backend, spoil):
 
 
 def test_the_tuner_leaves_it_out(backend, spoil, monkeypatch):
-    spoil(scaled(3))
+    spoil(KERNEL, scaled(3))
     monkeypatch.setattr(tuning, "_elapsed", lambda backend, call, repeats: 1.0)
     timed = []
     first_round = tuning._first_round

@@ -1,16 +1,17 @@
 """Kernels that not every GPU can run are checked on the GPU at hand before they are used.
 
 Those of compute capability 9.0 (csrc/kernels/conv/wgmma.cuh, tma.cuh) stand on what only such a GPU can confirm. So the
-first process that is to use one of them has it compute small random problems, in milliseconds: the results must be
-those of mma.sync but for rounding. Verdicts are kept beside the tuned plans, in $XDG_CACHE_HOME/zfcuda
-(~/.cache/zfcuda), and hold for the GPU's name, the driver and the build of zfcuda. Where they cannot be read, kernels
-are checked again.
+first process that is to use one of them has it compute random problems, in a fraction of a second, of which nothing is
+rounded: the results must be those of mma.sync, each to the bit. Verdicts are kept beside the tuned plans, in
+$XDG_CACHE_HOME/zfcuda (~/.cache/zfcuda), and hold for the GPU's name, the driver and the build of zfcuda. Where they
+cannot be read, kernels are checked again.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import warnings
 from collections.abc import Callable, Iterable
@@ -31,6 +32,7 @@ __all__ = ["Kernel", "cache_path", "checkable", "fault", "faulty"]
 _EVERYWHERE = ("ffma", "mma", "patch", "composed")
 
 _OPERATIONS = ("conv2d", "conv_transpose2d", "conv2d_weight_grad")
+_PRECISIONS = ("tf32", "bf16")
 
 # Problems of several tiles of any kernel, each direction's last ones ragged, and of more k-tiles than stages: x, w,
 # stride and padding. A tap's channels are filled up to a multiple of 64 bytes in the first and of 128 in the second:
@@ -43,9 +45,10 @@ _PROBLEMS: tuple[_Problem, ...] = (
 )
 _SPLITS = (1, 2)
 
-# How far a result may be from the exact one: in bfloat16 an element, of its size and of the RMS; in float32 relatively.
-_ROUNDING, _OF_RMS = 2.0**-8, 1e-3
-_RELATIVE = {"tf32": 2e-3, "bf16": 1e-4}
+# Factors are whole numbers up to this in size: float32 holds every sum of their products over a depth of up to 4227,
+# in whatever order they are added. In tf32 they have low bits, too, which rounding drops.
+_LARGEST = 63
+_LOW_BITS = 2.0**-13
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def checkable(backend: Backend) -> list[Kernel]:
     return [
         kernel
         for operation in _OPERATIONS
-        for precision in _RELATIVE
+        for precision in _PRECISIONS
         for name in dict(backend.module.plan_candidates(operation, precision, shape, None))
         if (kernel := Kernel(operation, precision, name)).is_checked
     ]
@@ -190,9 +193,29 @@ def _is_capturing(backend: Backend) -> bool:
 
 
 def fault(backend: Backend, kernel: Kernel) -> str:
-    """What is wrong with a kernel on the current GPU: how far its result of a random problem is from that of mma.sync,
-    or why it cannot run; "" where rounding explains all of it."""
-    return next((found for problem in _PROBLEMS if (found := _fault_of(backend, kernel, problem))), "")
+    """What is wrong with a kernel on the current GPU: how many values of its result of a random problem are not those
+    of mma.sync, or why it cannot run; "" where all are."""
+    problems = (*_PROBLEMS, *_long_problems(kernel, backend.module.multiprocessors()))
+    return next((found for problem in problems if (found := _fault_of(backend, kernel, problem))), "")
+
+
+def _long_problems(kernel: Kernel, multiprocessors: int) -> list[_Problem]:
+    """Of more than two tiles for each multiprocessor: some kernels' blocks compute one after the other, and what is
+    left of one may spoil the next. As in _PROBLEMS of both lengths of lines, and ragged; of few k-tiles."""
+    tile_rows, tile_cols = (int(side) for side in kernel.name.split()[1].split("x"))
+    tiles = 2 * multiprocessors + 1
+    tiles_m = math.isqrt(tiles - 1) + 1
+    rows, cols = tiles_m * tile_rows - 8, -(-tiles // tiles_m) * tile_cols
+
+    def problem(more: int) -> _Problem:
+        if kernel.operation == "conv2d":
+            return (1, rows, 1, 64 + more), (cols - 8, 7, 1, 64 + more), (1, 1), (3, 0)
+        if kernel.operation == "conv_transpose2d":
+            return (1, rows, 1, cols - 8), (64 + more, 7, 1, cols - 8), (1, 1), (3, 0)
+        channels = -(-cols // (3 * 64)) * 64 + more
+        return (1, 443, 1, channels), (rows, 3, 1, channels), (1, 1), (1, 0)
+
+    return [problem(more) for more in (8, -8)]
 
 
 def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem) -> str:
@@ -209,34 +232,38 @@ def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem) -> str:
     try:
         expected = compute(next(name for name, _ in choices if name.startswith("mma ")), 1)
         try:
-            error = max(_error(compute(kernel.name, splits), expected, kernel.precision) for splits in _SPLITS)
+            wrong = max(np.count_nonzero(compute(kernel.name, splits) != expected) for splits in _SPLITS)
         except RuntimeError as reason:
             return f"{type(reason).__name__}: {reason}"
     finally:
         backend.module.set_plan(*key, *choices[0])
-    return "" if error <= 1 else f"its result is {error:.3g} times as far from that of mma.sync as rounding explains"
+    of = f"x {problem[0]} and w {problem[1]}"
+    return f"{wrong} of {expected.size} values of its result for {of} are not those of mma.sync" if wrong else ""
 
 
-def _launcher(backend: Backend, kernel: Kernel, shape: Any, x_shape: _Four, w_shape: _Four) -> Callable[[], np.ndarray]:
-    """A call of the operation by the plan that holds. What it does not write is NaN, in its workspace too."""
+def _launcher(backend: Backend, kernel: Kernel, shape: Any, x: _Four, w: _Four) -> Callable[[], np.ndarray]:
+    """A call of the operation by the plan that holds; gives its result in float32. What it does not write is NaN, in
+    its workspace too."""
     rng = np.random.default_rng(0)
     kernels = {"tf32": backend.module.tf32, "bf16": backend.module.bf16}[kernel.precision]
     dtype = {"tf32": FLOAT32, "bf16": BFLOAT16}[kernel.precision]
 
-    def normal(sizes: tuple[int, ...]) -> Array:
-        values = rng.standard_normal(sizes, dtype=np.float32).astype(dtype)
-        return backend.xp.asarray(values.view(np.uint8)).view(dtype)  # CuPy takes no bfloat16 from the host
+    def factors(sizes: tuple[int, ...]) -> Array:
+        values = rng.integers(-_LARGEST, _LARGEST, sizes, np.int8, endpoint=True).astype(np.float32)
+        if kernel.precision == "tf32":
+            values *= 1 + _LOW_BITS * rng.random(sizes, np.float32)
+        return backend.xp.asarray(values.astype(dtype).view(np.uint8)).view(dtype)  # CuPy takes no bfloat16 from hosts
 
-    x, w, y = normal(x_shape), normal(w_shape), normal(shape.output)
-    of_conv2d = x, w, None, None, None, False, w_shape[0]
-    conv2d = kernels.conv2d, kernels.conv2d_workspace, of_conv2d, shape.output, dtype
-    transpose = kernels.conv_transpose2d, kernels.conv_transpose2d_workspace, (y, w), x_shape, dtype
-    weight_grad = kernels.conv2d_weight_grad, kernels.conv2d_weight_grad_workspace, (x, y), w_shape, FLOAT32
-    operation, workspace, inputs, sizes, made = {
+    y = tuple(shape.output)
+    conv2d = kernels.conv2d, kernels.conv2d_workspace, (x, w), (None, None, None, False, w[0]), y, dtype
+    transpose = kernels.conv_transpose2d, kernels.conv_transpose2d_workspace, (y, w), (), x, dtype
+    weight_grad = kernels.conv2d_weight_grad, kernels.conv2d_weight_grad_workspace, (x, y), (), w, FLOAT32
+    operation, workspace, inputs, options, sizes, made = {
         "conv2d": conv2d,
         "conv_transpose2d": transpose,
         "conv2d_weight_grad": weight_grad,
     }[kernel.operation]
+    arrays = [factors(one) for one in inputs]
 
     def launch() -> np.ndarray:
         size = workspace(shape)
@@ -245,18 +272,7 @@ def _launcher(backend: Backend, kernel: Kernel, shape: Any, x_shape: _Four, w_sh
         for array in (scratch, result):
             if array is not None:
                 array.view(np.uint8).fill(0xFF)
-        backend.run(operation, (shape, *inputs, result, scratch), ())
-        return backend.read_later(result.view(np.uint8))().view(made)
+        backend.run(operation, (shape, *arrays, *options, result, scratch), ())
+        return backend.read_later(result.view(np.uint8))().view(made).astype(np.float32)
 
     return launch
-
-
-def _error(actual: np.ndarray, expected: np.ndarray, precision: str) -> float:
-    """How far two results are apart, where 1 is as far as two may be that differ by rounding."""
-    actual, expected, is_bfloat16 = actual.astype(np.float64), expected.astype(np.float64), actual.dtype == BFLOAT16
-    difference = np.abs(actual - expected)
-    if is_bfloat16:
-        error = (difference / (_ROUNDING * np.abs(expected) + _OF_RMS * np.sqrt(np.mean(expected**2)))).max()
-    else:
-        error = np.linalg.norm(difference) / np.linalg.norm(expected) / _RELATIVE[precision]
-    return float("inf") if np.isnan(error) else float(error) / 2  # each of the two may be off

@@ -122,4 +122,8 @@ std::string driver_version() {
 
 #endif
 
+int multiprocessors() {
+    return simt::multiprocessors();
+}
+
 }  // namespace zfcuda

@@ -18,6 +18,9 @@ namespace zfcuda {
 // The newest CUDA that the GPUs' driver supports: "13.0"; "" of the emulator. Defined in backend.cu.
 std::string driver_version();
 
+// Of the current device. Defined in backend.cu.
+int multiprocessors();
+
 namespace conv {
 
 inline std::size_t index_of(const char* what, const std::vector<std::string>& names,
@@ -121,6 +124,7 @@ inline void bind_plans(pybind11::module_& m) {
         "When kernels of compute capability 9.0 are used on the current device: \"never\", \"if "
         "planned\" or \"always\". ValueError or RuntimeError if ZFCUDA_KERNELS cannot be "
         "followed.");
+    m.def("multiprocessors", &multiprocessors, "Of the current device: plans go by them.");
     m.def("gpu_names", &gpu_names, "Of every GPU that can be seen, in the order of their numbers.");
     m.def("driver_version", &driver_version,
           "The newest CUDA that the driver supports, as a text; of the emulator, an empty one.");

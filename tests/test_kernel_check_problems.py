@@ -1,0 +1,120 @@
+"""The problems that kernels are checked by (zfcuda/kernel_checks.py): what they reach, and what they find."""
+
+import numpy as np
+import pytest
+
+from tests.conftest import parameter
+from tests.test_kernel_checks import KERNEL
+from zfcuda import backends, kernel_checks
+from zfcuda.kernel_checks import Kernel
+
+pytestmark = pytest.mark.usefixtures("few_multiprocessors")
+
+
+@pytest.mark.parametrize("name", [parameter("emulated"), parameter("cuda")])
+def test_kernels_are_right(name):
+    """On a GPU also where the emulated backend is not built."""
+    if reason := backends.status()[name]:
+        pytest.skip(f"{name}: {reason}")
+    there = backends.get(name)
+    if not there.module.can_run_wgmma():
+        pytest.skip(f"{name}: needs compute capability 9.0 and code for sm_90a")
+    assert {kernel: kernel_checks.fault(there, kernel) for kernel in kernel_checks.checkable(there)} == dict.fromkeys(
+        kernel_checks.checkable(there), ""
+    )
+
+
+@pytest.mark.parametrize(
+    ("operation", "precision"),
+    [
+        ("conv2d", "bf16"),
+        ("conv_transpose2d", "bf16"),
+        ("conv2d_weight_grad", "bf16"),
+        ("conv2d", "tf32"),
+        ("conv_transpose2d", "tf32"),
+    ],
+)
+def test_both_lengths_of_lines_are_checked(backend, operation, precision):
+    """Of what the tensor memory accelerator copies: kernels of their own, of which a shape has the one or the other."""
+    before = backend.module.debug.variants()
+    assert kernel_checks.fault(backend, Kernel(operation, precision, "tma 128x128")) == ""
+    ran = [name for name, n in backend.module.debug.variants().items() if n > before.get(name, 0) and "Tma" in name]
+    assert len(ran) == 2
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad"])
+def test_kernels_of_mma_agree_with_each_other(backend, operation, precision):
+    assert kernel_checks.fault(backend, Kernel(operation, precision, "mma 64x64")) == ""
+
+
+@pytest.mark.parametrize(
+    ("operation", "precision"),
+    [
+        ("conv2d", "bf16"),
+        ("conv_transpose2d", "bf16"),
+        ("conv2d_weight_grad", "bf16"),
+        ("conv2d", "tf32"),
+        ("conv_transpose2d", "tf32"),
+    ],
+)
+def test_tile_after_tile_is_checked_with_both_lengths_of_lines(backend, monkeypatch, operation, precision):
+    monkeypatch.setattr(kernel_checks, "_PROBLEMS", ())
+    before = backend.module.debug.variants()
+    assert kernel_checks.fault(backend, Kernel(operation, precision, "tma 192x256")) == ""
+    ran = [name for name, n in backend.module.debug.variants().items() if n > before.get(name, 0) and "Tma" in name]
+    assert len(ran) == 2
+
+
+@pytest.mark.parametrize("multiprocessors", [1, 3, 78, 132])
+def test_every_block_has_a_second_tile(backend, multiprocessors):
+    for kernel in kernel_checks.checkable(backend):
+        tile_rows, tile_cols = (int(side) for side in kernel.name.split()[1].split("x"))
+        for problem in kernel_checks._long_problems(kernel, multiprocessors):
+            x, w, y = *problem[:2], backend.module.ConvShape(*problem).output
+            result = {"conv2d": y, "conv_transpose2d": x, "conv2d_weight_grad": (w[0], w[1] * w[2] * w[3])}
+            *pixels, cols = result[kernel.operation]
+            tiles = -(-np.prod(pixels) // tile_rows) * -(-cols // tile_cols)
+            assert 2 * multiprocessors < tiles <= 3 * multiprocessors + 5, (kernel, problem)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+@pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad"])
+def test_nothing_is_rounded_in_a_check_but_a_result_in_bfloat16(backend, operation, precision):
+    """Whatever low bits factors in tf32 have, sums of products are whole numbers that float32 holds."""
+    problem = kernel_checks._PROBLEMS[0]
+    shape = backend.module.ConvShape(*problem)
+    result = kernel_checks._launcher(backend, Kernel(operation, precision, "mma 64x64"), shape, *problem[:2])()
+    assert np.array_equal(result, np.rint(result))
+    assert np.abs(result).max() > 2**16
+    depth = {"conv2d": 2 * 3 * 264, "conv_transpose2d": 2 * 3 * 264, "conv2d_weight_grad": 3 * 13 * 11}[operation]
+    assert depth * kernel_checks._LARGEST**2 < 2**24
+
+
+@pytest.mark.parametrize("kernel", [KERNEL, Kernel("conv2d", "tf32", "tma 128x128")], ids=str)
+def test_the_last_bit_of_one_value_counts(backend, spoil, kernel):
+    def instead(conv2d, arguments):
+        conv2d(*arguments)
+        y = arguments[8]
+        if y.shape[:3] == (3, 13, 11):
+            y.view(np.uint16 if kernel.precision == "bf16" else np.uint32)[1, 2, 3, 4] += 1
+
+    spoil(kernel, instead)
+    assert kernel_checks.fault(backend, kernel).startswith("1 of 113256 values of its result for x (3, 12, 11, 264)")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_what_is_wrong_in_a_second_tile_alone_is_found(backend, spoil, precision):
+    """Of a block: other problems have no more tiles than there are multiprocessors."""
+    kernel, multiprocessors = Kernel("conv2d", precision, "tma 128x128"), 13
+
+    def instead(conv2d, arguments):
+        conv2d(*arguments)
+        y = arguments[8].reshape(-1, arguments[8].shape[-1])
+        tiles_n = -(-y.shape[1] // 128)
+        for tile in range(multiprocessors, -(-y.shape[0] // 128) * tiles_n):
+            y[tile // tiles_n * 128, tile % tiles_n * 128] = 0
+
+    backend.module.debug.configure(multiprocessors=multiprocessors)
+    spoil(kernel, instead)
+    assert " values of its result for x (1, 760, 1, 72) " in kernel_checks.fault(backend, kernel)
