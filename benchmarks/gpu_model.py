@@ -195,7 +195,7 @@ class Kernel:
         """A warp's instructions for one k-tile. ValueError where those of the loop cannot be one."""
         loop = self.code.loop
         assert loop is not None
-        per_warp = self.multiply_adds // self.tile.warps
+        per_warp = self.multiply_adds // self.tile.rows * self.tile.multiplied_rows // self.tile.warps
         counts = loop.once
         if again := loop.repeated.multiply_adds:
             counts = counts.plus(loop.repeated, round(per_warp / again))

@@ -34,8 +34,8 @@ class Tile:
 
     @classmethod
     def parse(cls, text: str) -> Tile | None:
-        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "WgmmaTile<Bf16, 2, 256, 4, 1>", "TmaTile<Bf16, 3, 1, 2, 128, 4>",
-        "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>", "PatchTile<Bf16, 16, 4>",
+        """Of "MmaTile<Bf16, 2, 2, 64, 64, 4, 2>", "WgmmaTile<Bf16, 2, 256, 4, 1>",
+        "TmaTile<Bf16, 3, 1, 2, 128, 4, 192>", "FfmaTile<2, 4, 8, 4, 8, 8, 3, 2>", "PatchTile<Bf16, 16, 4>",
         "ImageTile<Bf16, 2, 2, 64, 48, 3, 3>", "WgradImageTile<Bf16, 2, 2, 48, 56, 3, 3>",
         "FfmaImageTile<2, 3, 3, 3, 2>", "FfmaWgradImageTile<4, 6, 7, 3, 3, 2>"."""
         if found := re.match(r"MmaTile<(\w+), ([\d, ]+)>", text):
@@ -53,8 +53,8 @@ class Tile:
             size = rows, cols, 4 * groups
             return cls(PRECISIONS[found[1]], *size, stages, blocks, efficiency, more, is_wgmma=True)
         if found := re.match(r"TmaTile<(\w+), ([\d, ]+)>", text):
-            groups, row_blocks, col_blocks, block_cols, stages = map(int, found[2].split(", "))
-            rows, cols = 64 * groups * row_blocks, col_blocks * block_cols
+            groups, row_blocks, col_blocks, block_cols, stages, rows = map(int, found[2].split(", "))
+            cols = col_blocks * block_cols
             efficiency = 2 * rows * cols / (rows + cols) / 128
             more = row_blocks * col_blocks * (64 + block_cols) // 4  # as above, for each instruction
             size = rows, cols, 4 * groups
@@ -121,6 +121,11 @@ class Tile:
     def multiply_adds(self) -> int:
         """Of a k-tile."""
         return self.rows * self.cols * self.depth
+
+    @property
+    def multiplied_rows(self) -> int:
+        """With those whose results are not stored: warpgroups multiply 64 at a time."""
+        return -(-self.rows // 64) * 64 if self.is_tma else self.rows
 
     def k_major(self, rows: int) -> int:
         """Bytes of a k-tile of an operand."""

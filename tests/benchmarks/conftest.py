@@ -27,7 +27,8 @@ def recorded(record):
         turns = max(1, tile.tap_rows)
         pipes = {pipe: one["pipes"].get(pipe, 0) // turns for pipe in gpu_sass.PIPES}
         nothing = gpu_sass.Counts(dict.fromkeys(gpu_sass.PIPES, 0))
-        turn = gpu_sass.Counts(pipes, 0, turns * tile.multiply_adds // tile.warps)
+        issued = tile.multiply_adds // tile.rows * tile.multiplied_rows
+        turn = gpu_sass.Counts(pipes, 0, turns * issued // tile.warps)
         loop = gpu_sass.MainLoop(nothing, turn, (nothing,) * 2 if tile.tap_rows else ())
         codes.append(gpu_sass.Code(one["name"], one["registers"], 0, 0, 0, loop, nothing))
     kernels = gpu_model.kernels(codes, [template + "(" for template in templates])

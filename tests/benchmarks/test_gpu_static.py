@@ -120,7 +120,7 @@ def test_a_kernel_of_tensor_cores():
 
 def test_kernels_fed_by_the_tensor_memory_accelerator():
     """Their loop has the products alone, and what comes from L2 comes while a tile is stored, too."""
-    template = "void conv_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4>, {}, FpropFilters>(TensorMap)"
+    template = "void conv_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4, 192>, {}, FpropFilters>(TensorMap)"
     names = [template.format(line) for line in (64, 128)]
     long, short = gpu_model.kernels([code(["HGMMA.64x128x16.F32.BF16"] * 8 + ["LOP3.LUT"] * 60)] * 2, names)
     assert long.name == "fprop bf16 tma 192x256, lines of 128 B"
@@ -134,9 +134,20 @@ def test_kernels_fed_by_the_tensor_memory_accelerator():
         assert long.serves(1, 9 * channels, channels) == (expected[0] <= expected[1])
 
 
+def test_a_tile_of_fewer_rows_than_are_multiplied():
+    """Tensor cores take as long as for 192."""
+    name = "void conv_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4, 168>, 128, FpropFilters>(TensorMap)"
+    (kernel,) = gpu_model.kernels([code(["HGMMA.64x128x16.F32.BF16"] * 8)], [name])
+    assert kernel.name == "fprop bf16 tma 168x256, lines of 128 B"
+    assert kernel.dynamic_shared == 4 * (424 * 128 + 16)
+    cycles = kernel.cycles(H200)
+    assert (cycles["tensor"], round(cycles["L2"])) == (1536, 1938)
+    assert kernel.share(H200) == pytest.approx(168 * 256 * 64 / 2048 / (424 * 128 / 28))
+
+
 def test_a_kernel_of_both_directions():
     """In tf32: of the data gradient filters are turned first."""
-    name = "void conv_tma_kernel<TmaTile<Tf32, 2, 1, 1, 256, 4>, 128, FpropFilters>(TensorMap)"
+    name = "void conv_tma_kernel<TmaTile<Tf32, 2, 1, 1, 256, 4, 128>, 128, FpropFilters>(TensorMap)"
     backward, forward = gpu_model.kernels([code(["HGMMA.64x256x8.F32.TF32"] * 4)], [name])
     assert backward.name == "dgrad tf32 tma 128x256, lines of 128 B"
     assert forward.name == "fprop tf32 tma 128x256, lines of 128 B"
@@ -150,7 +161,7 @@ def test_a_kernel_of_both_directions():
 
 def test_a_weight_gradient_fed_by_the_tensor_memory_accelerator():
     """Its columns are lines of one tap each, its depth pixels."""
-    names = [f"void wgrad_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4>, {line}>(TensorMap)" for line in (64, 128)]
+    names = [f"void wgrad_tma_kernel<TmaTile<Bf16, 3, 1, 2, 128, 4, 192>, {line}>(TensorMap)" for line in (64, 128)]
     long, short = gpu_model.kernels([code(["HGMMA.64x128x16.F32.BF16"] * 8)] * 2, names)
     assert (long.name, long.operation) == ("wgrad bf16 tma 192x256, lines of 128 B", "wgrad")
     assert long.dynamic_shared == 4 * (448 * 128 + 16)

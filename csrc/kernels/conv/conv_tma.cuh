@@ -143,7 +143,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
         [&](const TileIndex& index, int tile_m, int tile_n, auto& acc) {
             const auto offset = [&](int i) {
                 const int row = tile_m * Tile::kRows + i;
-                return row < rows ? static_cast<std::uint32_t>(row) * epilogue.pitch : kNoRow;
+                const bool exists = i < Tile::kRows && row < rows;
+                return exists ? static_cast<std::uint32_t>(row) * epilogue.pitch : kNoRow;
             };
             store_part<Tile, TmaRing<Tile, Copies>>(work, index, acc, offset, tile_n * Tile::kCols,
                                                     cols, epilogue, y);

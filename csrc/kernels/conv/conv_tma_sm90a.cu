@@ -8,6 +8,8 @@ template void launch_fprop_tma<Tma192x256<Bf16>>(const ConvShape&, const BFloat1
                                                  const Launch<BFloat16>&);
 template void launch_fprop_tma<Tma256x192<Bf16>>(const ConvShape&, const BFloat16*, const BFloat16*,
                                                  const Launch<BFloat16>&);
+template void launch_fprop_tma<Tma168x256<Bf16>>(const ConvShape&, const BFloat16*, const BFloat16*,
+                                                 const Launch<BFloat16>&);
 template void launch_fprop_tma<Tma128x256<Bf16>>(const ConvShape&, const BFloat16*, const BFloat16*,
                                                  const Launch<BFloat16>&);
 template void launch_fprop_tma<Tma256x128<Bf16>>(const ConvShape&, const BFloat16*, const BFloat16*,
@@ -17,6 +19,8 @@ template void launch_fprop_tma<Tma128x128<Bf16>>(const ConvShape&, const BFloat1
 template void launch_dgrad_tma<Tma192x256<Bf16>>(const ConvShape&, const BFloat16*, const BFloat16*,
                                                  BFloat16*, const Launch<BFloat16>&);
 template void launch_dgrad_tma<Tma256x192<Bf16>>(const ConvShape&, const BFloat16*, const BFloat16*,
+                                                 BFloat16*, const Launch<BFloat16>&);
+template void launch_dgrad_tma<Tma168x256<Bf16>>(const ConvShape&, const BFloat16*, const BFloat16*,
                                                  BFloat16*, const Launch<BFloat16>&);
 template void launch_dgrad_tma<Tma128x256<Bf16>>(const ConvShape&, const BFloat16*, const BFloat16*,
                                                  BFloat16*, const Launch<BFloat16>&);

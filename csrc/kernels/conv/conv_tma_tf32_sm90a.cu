@@ -7,6 +7,8 @@ template void launch_fprop_tma<Tma192x256<Tf32>>(const ConvShape&, const float*,
                                                  const Launch<float>&);
 template void launch_fprop_tma<Tma256x192<Tf32>>(const ConvShape&, const float*, const float*,
                                                  const Launch<float>&);
+template void launch_fprop_tma<Tma168x256<Tf32>>(const ConvShape&, const float*, const float*,
+                                                 const Launch<float>&);
 template void launch_fprop_tma<Tma128x256<Tf32>>(const ConvShape&, const float*, const float*,
                                                  const Launch<float>&);
 template void launch_fprop_tma<Tma256x128<Tf32>>(const ConvShape&, const float*, const float*,
@@ -16,6 +18,8 @@ template void launch_fprop_tma<Tma128x128<Tf32>>(const ConvShape&, const float*,
 template void launch_dgrad_tma<Tma192x256<Tf32>>(const ConvShape&, const float*, const float*,
                                                  float*, const Launch<float>&);
 template void launch_dgrad_tma<Tma256x192<Tf32>>(const ConvShape&, const float*, const float*,
+                                                 float*, const Launch<float>&);
+template void launch_dgrad_tma<Tma168x256<Tf32>>(const ConvShape&, const float*, const float*,
                                                  float*, const Launch<float>&);
 template void launch_dgrad_tma<Tma128x256<Tf32>>(const ConvShape&, const float*, const float*,
                                                  float*, const Launch<float>&);

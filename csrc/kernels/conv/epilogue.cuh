@@ -118,6 +118,7 @@ __device__ inline void store_part(const TiledWork& work, const TileIndex& index,
         const int count = min(Tile::kCols, cols - first_col);
 #pragma unroll
         for (int i = 0; i < Loop::Multiplier::kRows; ++i) {
+            if (mine.row(i) >= Tile::kRows) continue;
             const std::uint32_t row = offset(mine.row(i));
             rows[mine.row(i)] = {row + first_col, row == kNoRow ? 0 : count};
         }

@@ -81,12 +81,16 @@ using Wgmma128x256 = WgmmaTile<Math, 2, 256, 4, 1>;
 template <class Math>
 using Wgmma128x128 = WgmmaTile<Math, 2, 128, 3, 2>;
 
-// Warpgroups that multiply, blocks of 64 rows and of columns of each, columns of a block, stages.
-// Where three multiply, all 256 columns at once would need more registers than a launch gives.
+// Warpgroups that multiply, blocks of 64 rows and of columns of each, columns of a block, stages,
+// rows. Where three multiply, all 256 columns at once would need more registers than a launch gives.
 template <class Math>
 using Tma192x256 = TmaTile<Math, 3, 1, 2, 128, 4>;
 template <class Math>
 using Tma256x192 = TmaTile<Math, 2, 2, 1, 192, 4>;
+// Windows alone are copied in as many rows. 128 images of 13 x 13 have 129 such tiles, of 192 rows 113:
+// of 132 SMs more have one, and each copies less.
+template <class Math>
+using Tma168x256 = TmaTile<Math, 3, 1, 2, 128, 4, 168>;
 template <class Math>
 using Tma128x256 = TmaTile<Math, 2, 1, 1, 256, 4>;
 template <class Math>
@@ -109,16 +113,18 @@ using WithWgmma =
 template <class Math, class Lists>
 using WithTma = typename WithTiles<Lists, Tma192x256<Math>, Tma256x192<Math>, Tma128x256<Math>,
                                    Tma256x128<Math>, Tma128x128<Math>>::type;
+template <class Math, class Lists>
+using WithTmaOfWindows = typename WithTiles<WithTma<Math, Lists>, Tma168x256<Math>>::type;
 
 template <>
 struct Tiles<Tf32> : TensorTiles<Tf32> {
-    using Fprop = WithTma<Tf32, TensorTiles::Fprop>;
-    using Dgrad = WithTma<Tf32, TensorTiles::Dgrad>;
+    using Fprop = WithTmaOfWindows<Tf32, TensorTiles::Fprop>;
+    using Dgrad = WithTmaOfWindows<Tf32, TensorTiles::Dgrad>;
 };
 template <>
 struct Tiles<Bf16> : TensorTiles<Bf16> {
-    using Fprop = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Fprop>>;
-    using Dgrad = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Dgrad>>;
+    using Fprop = WithWgmma<Bf16, WithTmaOfWindows<Bf16, TensorTiles::Fprop>>;
+    using Dgrad = WithWgmma<Bf16, WithTmaOfWindows<Bf16, TensorTiles::Dgrad>>;
     using Wgrad = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Wgrad>>;
 };
 
