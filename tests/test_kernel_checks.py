@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.cupy_model import Cupy
-from zfcuda import backends, kernel_checks, plans, tuning
+from zfcuda import backends, kernel_checks, kernel_trials, plans, tuning
 from zfcuda.kernel_checks import Kernel
 from zfcuda.plans import Plan, Problem
 
@@ -321,7 +321,9 @@ def test_where_nothing_can_be_kept_each_process_checks(backend, checked, monkeyp
 def cuda(backend, monkeypatch):
     """A CUDA backend on a model of CuPy, with the emulated kernels."""
     monkeypatch.setitem(sys.modules, "cupyx", types.SimpleNamespace(empty_pinned=np.empty))
-    return backends.CudaBackend(backend.module, Cupy())
+    cuda = backends.CudaBackend(backend.module, Cupy())
+    monkeypatch.setattr(kernel_trials.Trials, "fault", lambda self, kernel: kernel_checks.fault(cuda, Kernel(**kernel)))
+    return cuda
 
 
 def test_arrays_are_those_of_the_gpu(cuda):

@@ -25,6 +25,7 @@ from . import _version
 from ._cache import gpu_file
 from ._devices import BFLOAT16, FLOAT32, Array, Backend
 from .files import read_json, write_atomically
+from .kernel_trials import Trials
 
 __all__ = ["Kernel", "cache_path", "checkable", "fault", "faulty"]
 
@@ -142,12 +143,13 @@ def _verdicts(backend: Backend, gpu: str, wanted: set[Kernel]) -> tuple[dict[Ker
     known = _read(gpu, of)
     unknown = sorted(wanted - known.keys(), key=str)
     failures = {}
-    for kernel in unknown if not _is_capturing(backend) else ():
-        try:
-            known[kernel] = fault(backend, kernel)
-            _write(gpu, of, known)
-        except Exception as reason:
-            failures[kernel] = f"{type(reason).__name__}: {reason}"
+    with Trials(backend) as trials:
+        for kernel in unknown if not _is_capturing(backend) else ():
+            try:
+                known[kernel] = fault(backend, kernel) if backend.on_host else trials.fault(asdict(kernel))
+                _write(gpu, of, known)
+            except Exception as reason:
+                failures[kernel] = f"{type(reason).__name__}: {reason}"
     return {kernel: verdict for kernel, verdict in known.items() if kernel in wanted}, failures
 
 
