@@ -10,6 +10,18 @@ from zfcuda.kernel_checks import Kernel
 
 pytestmark = pytest.mark.usefixtures("few_multiprocessors")
 
+# What the tensor memory accelerator copies for: kernels of their own for either length of lines.
+of_tma = pytest.mark.parametrize(
+    ("operation", "precision"),
+    [
+        ("conv2d", "bf16"),
+        ("conv_transpose2d", "bf16"),
+        ("conv2d_weight_grad", "bf16"),
+        ("conv2d", "tf32"),
+        ("conv_transpose2d", "tf32"),
+    ],
+)
+
 
 @pytest.mark.parametrize("name", [parameter("emulated"), parameter("cuda")])
 def test_kernels_are_right(name):
@@ -24,18 +36,8 @@ def test_kernels_are_right(name):
     )
 
 
-@pytest.mark.parametrize(
-    ("operation", "precision"),
-    [
-        ("conv2d", "bf16"),
-        ("conv_transpose2d", "bf16"),
-        ("conv2d_weight_grad", "bf16"),
-        ("conv2d", "tf32"),
-        ("conv_transpose2d", "tf32"),
-    ],
-)
+@of_tma
 def test_both_lengths_of_lines_are_checked(backend, operation, precision):
-    """Of what the tensor memory accelerator copies: kernels of their own, of which a shape has the one or the other."""
     before = backend.module.debug.variants()
     assert kernel_checks.fault(backend, Kernel(operation, precision, "tma 128x128")) == ""
     ran = [name for name, n in backend.module.debug.variants().items() if n > before.get(name, 0) and "Tma" in name]
@@ -48,16 +50,7 @@ def test_kernels_of_mma_agree_with_each_other(backend, operation, precision):
     assert kernel_checks.fault(backend, Kernel(operation, precision, "mma 64x64")) == ""
 
 
-@pytest.mark.parametrize(
-    ("operation", "precision"),
-    [
-        ("conv2d", "bf16"),
-        ("conv_transpose2d", "bf16"),
-        ("conv2d_weight_grad", "bf16"),
-        ("conv2d", "tf32"),
-        ("conv_transpose2d", "tf32"),
-    ],
-)
+@of_tma
 def test_tile_after_tile_is_checked_with_both_lengths_of_lines(backend, monkeypatch, operation, precision):
     monkeypatch.setattr(kernel_checks, "_PROBLEMS", ())
     before = backend.module.debug.variants()
