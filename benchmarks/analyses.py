@@ -15,7 +15,7 @@ import peers
 import reference
 import torch
 from harness import Calls, relative_error
-from setting import Call, Setting, compare, host, ours
+from setting import PEERS_MAY, Call, Setting, compare, distance, host, ours
 from torch import nn
 
 from zfcuda import analysis
@@ -70,10 +70,26 @@ def projection(setting: Setting, case: cases.Projection, *, batch: int = 32) -> 
             errors += [relative_error(mine, cut(other, frame)) for mine, other, frame in pairs]
         return float(np.quantile(errors, 0.9))
 
+    def apart(projections: np.ndarray, found: analysis.Visualization) -> float:
+        """Of nine in ten, as above."""
+        rows = [spread.index(m) for m in some]
+        mine = [pair for row in rows for pair in zip(found.projections[row], found.frames[row], strict=True)]
+        errors = [relative_error(cut(one, frame), its) for one, (its, frame) in zip(projections, mine, strict=True)]
+        return float(np.quantile(errors, 0.9))
+
     calls = {name: functools.partial(theirs, deconvnet, name, some) for name, deconvnet in hooked.items()}
     flops = 2 * networks.forward_flops(network, per_map * case.maps, until=case.layer)
-    share = len(some) / case.maps
-    return Calls(lambda: call(spread), calls, error, 2 * setting.tolerance, flops, peer_share=share, captured=False)
+    return Calls(
+        lambda: call(spread),
+        calls,
+        error,
+        tolerance=2 * setting.tolerance,
+        alike=apart,
+        peers_may=PEERS_MAY * 2 * setting.tolerance,
+        flops=flops,
+        peer_share=len(some) / case.maps,
+        captured=False,
+    )
 
 
 def occlusion(setting: Setting, case: cases.Occlusion, *, peer_batch: int = 36) -> Calls:
@@ -108,7 +124,7 @@ def occlusion(setting: Setting, case: cases.Occlusion, *, peer_batch: int = 36) 
 
     # Of a probability, the error of its logit, which is some tens.
     tolerance, flops = 10 * setting.tolerance, networks.forward_flops(network, len(steps) ** 2)
-    return Calls(call, calls, compare(expected), tolerance, flops, captured=False)
+    return Calls(call, calls, compare(expected), tolerance, distance, PEERS_MAY * tolerance, flops, captured=False)
 
 
 def curves(setting: Setting, case: cases.Curves, *, batch: int = 32) -> Calls:
@@ -153,17 +169,29 @@ def curves(setting: Setting, case: cases.Curves, *, batch: int = 32) -> Calls:
             errors.append(relative_error(values[0, 1 : 1 + len(order)], expected))
         return max(errors)
 
+    def apart(probability: torch.Tensor, found: analysis.Faithfulness) -> float:
+        return relative_error(found.curves["deletion"][0, 1 : 1 + len(probability)], host(probability))
+
     modules = networks.modules_of(dataclasses.replace(setting, compiled=0), network)
-    numbers = list(range(case.peer_steps))
+    patches = call().orders[0]
+    numbers = patches[: case.peer_steps].tolist()
     calls: dict[str, Call] = {
         name: functools.partial(stepwise, probabilities(module.eval()), networks.formatted(name, x), numbers, False)
         for name, module in modules.items()
     }
     calls["zfcuda, steps whole"] = functools.partial(stepwise, by_us, networks.formatted("", x), numbers, False)
-    steps = 2 * (1 + orders) * len(call().orders[0])
-    flops = networks.forward_flops(network, steps)
-    share = len(numbers) / steps
-    return Calls(call, calls, error, 10 * setting.tolerance, flops, peer_share=share, captured=False)
+    steps = 2 * (1 + orders) * len(patches)
+    return Calls(
+        call,
+        calls,
+        error,
+        tolerance=10 * setting.tolerance,
+        alike=apart,
+        peers_may=PEERS_MAY * 10 * setting.tolerance,
+        flops=networks.forward_flops(network, steps),
+        peer_share=len(numbers) / steps,
+        captured=False,
+    )
 
 
 MAKERS = {"projection": projection, "occlusion": occlusion, "curves": curves}

@@ -16,6 +16,7 @@ import torch
 from cpu_device import describe, time_alternating
 from harness import Calls, Name, Row, Timer, measure, relative_error
 from record import environment, table
+from setting import distance
 from torch.nn import functional
 
 from zfcuda import interop, nn, ops
@@ -95,6 +96,8 @@ def compare(timer: Timer) -> list[Row]:
                 peers={"torch": theirs},
                 error=lambda result, reference=reference: relative_error(result, reference),
                 tolerance=1e-5,
+                alike=distance,
+                peers_may=1e-5,
             )
             rows.append(measure(Name("calls", name, "a call", "CPU"), calls, timer, None))
     return rows

@@ -51,6 +51,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options.problems = cases.select(cases.problems(chosen), options.only)
     if not options.problems:
         parser.error("no problem has these words in its name; --list has the names")
+    record.refuse_unwritable(parser, options.out and options.out.parent)
     return options
 
 

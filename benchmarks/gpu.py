@@ -52,6 +52,7 @@ from processes import OUT_OF_TIME, LateError, Send, StoppedError, messages
 PARTS = ("smoke", *gpu_plan.PARTS)
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
 _SMOKE_SECONDS, _OPERATION_SECONDS, _CEILINGS_SECONDS = 60.0, 10.0, 60.0
+_EARLY = "its process ended before it was done"
 _LATE = f"{harness.NOT_MEASURED}: {OUT_OF_TIME}"
 
 
@@ -80,8 +81,15 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--batch must be at least 1, got {options.batch}")
     if not options.minutes > 0:
         parser.error(f"--minutes must be positive, got {options.minutes}")
+    record.refuse_unwritable(parser, options.out)
     options.parts = options.parts or list(PARTS)
     return options
+
+
+def _problems(row: Row) -> int:
+    """For how many it stands: one that says what was left out may be of several."""
+    several = re.match(r"(\d+) of \d+ problems$", row.problem)
+    return int(several[1]) if several else 1
 
 
 class Run:
@@ -91,19 +99,16 @@ class Run:
         self.options, self.device, self.started = options, device, started
         self.record = record.Record(options.out)
         self.right = True
-        self.seen: set[harness.Name] = set()
         self.measured: set[harness.Name] = set()
         self.left = 0  # problems that there was no time for
 
     def add(self, row: Row) -> None:
         self.record.add(row)
-        self.seen.add(row.name)
         tried = row.error is not None and not row.note
         if row.ours_ms is not None or tried:
             self.measured.add(row.name)
         elif row.note == _LATE:
-            several = re.match(r"(\d+) of \d+ problems$", row.problem)
-            self.left += int(several[1]) if several else 1
+            self.left += _problems(row)
         else:
             self.right = False
         print(record.table([row]).splitlines()[-1], flush=True)
@@ -125,6 +130,8 @@ class Run:
                 for row in self.messages(work, max(0.0, end - time.monotonic()), lambda: _OPERATION_SECONDS):
                     self.add(row)
                     left = left[1:]
+                if left:
+                    raise StoppedError(_EARLY)
             except LateError:
                 for name, precision in left:
                     self.add(Row("smoke", name, "smoke", precision, note=_LATE))
@@ -168,7 +175,7 @@ class Run:
                 fixed = self.limits(), options.tune
                 work = functools.partial(gpu_worker.measure, self.device, together, schedule, *fixed)
             self._forget(together)
-            before = len(self.seen)
+            seen: dict[harness.Name, int] = {}  # problems
             uncompiling = set(together)
 
             def patience(jobs: Sequence[gpu_plan.Job] = together, left: set[gpu_plan.Job] = uncompiling) -> float:
@@ -178,13 +185,17 @@ class Run:
                 for message in self.messages(work, schedule.limit(), patience):
                     if isinstance(message, Row):
                         self.add(message)
+                        seen[message.name] = _problems(message)
                     elif isinstance(message, gpu_worker.Took):
                         schedule.took(*message)
                         uncompiling.discard(message.job)
                     else:
                         uncompiled.append(f"{message.job} ({message.modes})")
+                # `tune` has a row for each of its plans instead.
+                if sum(seen.values()) < sum(len(job.problems) for job in together if job.part != "tune"):
+                    raise StoppedError(_EARLY)
             except StoppedError as why:
-                self._stopped(together, str(why), len(self.seen) - before)
+                self._stopped(together, str(why), sum(seen.values()))
             self.note(uncompiled)
 
     def _forget(self, jobs: Sequence[gpu_plan.Job]) -> None:

@@ -412,8 +412,8 @@ class ImageKernel(Kernel):
 
 
 def plain(name: str) -> str:
-    """A demangled name without the project's namespaces."""
-    return re.sub(r"\b(?:zfcuda|conv)::", "", name)
+    """A demangled name without the project's namespaces, and those of files."""
+    return re.sub(r"\b(?:zfcuda|conv)::|\(anonymous namespace\)::", "", name)
 
 
 def kernels(codes: Sequence[gpu_sass.Code], names: Sequence[str]) -> list[Kernel]:

@@ -41,7 +41,7 @@ from pathlib import Path
 
 import harness
 from processes import OUT_OF_TIME
-from record import Record
+from record import Record, refuse_unwritable
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED = ("benchmarks", "tests", "pyproject.toml")
@@ -237,6 +237,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     if not options.seconds > 0:
         parser.error(f"--seconds must be positive, got {options.seconds}")
     options.out = options.out.resolve()
+    refuse_unwritable(parser, options.out)
     return options
 
 

@@ -184,11 +184,14 @@ def _distance(actual: np.ndarray, expected: np.ndarray) -> float:
     return float(np.linalg.norm(a - b) / max(float(np.linalg.norm(b)), 1e-300))
 
 
-def wrong(place: Callable[[np.ndarray], Any]) -> Iterator[str]:
+def tried(place: Callable[[np.ndarray], Any]) -> Iterator[bool]:
+    """Whether it was right, of one operation after the other. A line for each says so, before the next begins."""
     for name, precision in checks():
+        print(f"{name} {precision}: ", end="", flush=True)
         found = error(name, precision, call_of(name, precision, place)())
-        if not found <= tolerance(name, precision):
-            yield f"{name} {precision}: error {found:.1e}"
+        right = found <= tolerance(name, precision)
+        print(f"error {found:.1e}{'' if right else ', wrong'}", flush=True)
+        yield right
 
 
 def main() -> int:
@@ -199,9 +202,9 @@ def main() -> int:
 
     device: Any = gpu_rehearsal if parser.parse_args().rehearse else gpu_device
     with device.active() as place:
-        found = list(wrong(place))
-    print("\n".join(found) or f"all {len(checks())} right")
-    return 1 if found else 0
+        right = list(tried(place))
+    print(f"{sum(right)} of {len(right)} right")
+    return 0 if all(right) else 1
 
 
 if __name__ == "__main__":

@@ -65,6 +65,12 @@ def installed_module() -> Path:
     return Path(spec.origin)
 
 
+def installed_build() -> dict[str, str]:
+    from zfcuda._build_info import BUILD
+
+    return {"commit": BUILD["commit"]}
+
+
 def analyse(paths: Sequence[Path], architecture: str) -> tuple[list[gpu_model.Kernel], list[tuple[str, gpu_sass.Code]]]:
     """The products in these files, and every other kernel by its name. Raises what `gpu_sass.read` does."""
     codes = {code.name: code for path in paths for code in gpu_sass.read(path, architecture)}
@@ -210,7 +216,7 @@ def write(path: Path, architecture: str, contents: dict[str, Any]) -> None:
     text = [
         f"# What the machine code for {architecture} allows: {NOTICE}",
         "Counted in the disassembly by `python benchmarks/gpu_static.py`; nothing has run on a GPU. True times are "
-        f"longer. Compiler: {facts['compiler']}.",
+        f"longer. {'; '.join(f'{what}: {facts[what]}' for what in ('commit', 'files', 'compiler') if what in facts)}.",
         "Assumed:\n" + "\n".join(f"- {assumption}" for assumption in ASSUMPTIONS),
         "## Kernels\n\nA warp's instructions for a k-tile by pipe; the cycles that the k-tile of one block takes of "
         f"each resource of an SM; the largest of these, and the share of the peak that it leaves ({gpus[0]}). KB: "
@@ -246,19 +252,20 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     if options.batch < 1:
         parser.error(f"--batch must be at least 1, got {options.batch}")
+    record.refuse_unwritable(parser, options.out)
     return options
 
 
-def write_record(files: Sequence[Path], architecture: str, batch: int, out: Path) -> None:
+def write_record(files: Sequence[Path], architecture: str, facts: dict[str, Any], out: Path) -> None:
     """Analyses, writes and prints what it wrote. Raises what `gpu_sass.read` does."""
     gpus = [gpu for gpu in gpu_model.GPUS if gpu.architecture == architecture]
     kernels, others = analyse(files, architecture)
     contents = {
-        "facts": {"compiler": gpu_sass.compiler(files[0]), "batch": batch},
+        "facts": {"compiler": gpu_sass.compiler(files[0]), **facts},
         "kernels": [_kernel_record(kernel, gpus[0]) for kernel in kernels],
         "memory": [_memory_record(kernel, gpus) for kernel in gpu_memory.kernels(others)],
         "others": [_other_record(*other) for other in others],
-        "layers": _layer_records(kernels, gpus, batch),
+        "layers": _layer_records(kernels, gpus, facts["batch"]),
     }
     path = out / f"gpu-static-{architecture}"
     write(path, architecture, contents)
@@ -268,11 +275,12 @@ def write_record(files: Sequence[Path], architecture: str, batch: int, out: Path
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parse(arguments)
     try:
+        source = {"files": ", ".join(path.name for path in options.files)} if options.files else installed_build()
         files = options.files or [installed_module()]
         has = {architecture for path in files for architecture in gpu_sass.architectures(path)}
         chosen = [options.architecture] if options.architecture else [one for one in ARCHITECTURES if one in has]
         for architecture in chosen or ARCHITECTURES[:1]:
-            write_record(files, architecture, options.batch, options.out)
+            write_record(files, architecture, source | {"batch": options.batch}, options.out)
     except (OSError, ValueError, gpu_sass.NoToolError) as error:
         print(f"Nothing was analysed: {error}", file=sys.stderr)
         return 3

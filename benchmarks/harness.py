@@ -55,30 +55,28 @@ class Ceilings:
 class Calls:
     """Ours and the peers' way to solve a problem.
 
-    `error` is that of a result of ours, relative to a reference; `prepare` puts the arrays that a call changes back to
-    what they were, for the call whose result is to be judged. `flops` are what the plain algorithm needs, `moved` the
+    `error` is that of a result of ours, relative to a reference, and `alike` how far a peer's result is from ours: a
+    peer that is further off than `peers_may` takes no part. `prepare` puts the arrays that calls change back to what
+    they were, for the calls whose results are to be judged. `flops` are what the plain algorithm needs, `moved` the
     bytes of every input read once and every output written once. `peer_share`: the peers solve this part of the
     problem, and their times are scaled.
 
     `captured`: the calls can be CUDA graphs, as those that wait for the GPU cannot. `own_graph`: ours where it makes
     its graph itself (in its second call); `ours` then is the same without.
-
-    `alike`: how far a peer's result is from ours, where the two can be compared; a peer that is further off than
-    `peers_may` takes no part.
     """
 
     ours: Call
     peers: Mapping[str, Call]
     error: Callable[[Any], float]
     tolerance: float
+    alike: Callable[[Any, Any], float]
+    peers_may: float
     flops: float = 0.0
     moved: float = 0.0
     peer_share: float = 1.0
     prepare: Call = lambda: None
     captured: bool = True
     own_graph: Call | None = None
-    alike: Callable[[Any, Any], float] | None = None
-    peers_may: float = 0.0
 
 
 class Name(NamedTuple):
@@ -108,7 +106,6 @@ class Row:
     floor_ms: float | None = None
     plain_ms: dict[str, float] = field(default_factory=dict)
     host_us: dict[str, float] = field(default_factory=dict)
-    uncompared: list[str] = field(default_factory=list)  # peers whose result was timed but not compared with ours
     note: str = ""
 
     @property
@@ -157,7 +154,6 @@ def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None, g
             row["error"] = _error(calls, launched)
             if row["error"] <= calls.tolerance:
                 timed = {"ours": launched, **_peers(calls, launched, graphs, notes)}
-                row["uncompared"] = [] if calls.alike else [peer for peer in timed if peer != "ours"]
                 row |= _times(calls, timer(timed))
                 if graphs:
                     row |= _plain(calls, {peer for peer in timed if peer != "ours"}, timer, graphs)
@@ -207,8 +203,8 @@ def _peers(calls: Calls, ours: Call, graphs: Graphs | None, notes: list[str]) ->
     for peer, call in calls.peers.items():
         launched = _as_graph(graphs.peer, call, f"{peer}: ", notes) if graphs and calls.captured else call
         try:
-            result = launched()
-            error = calls.alike(result, ours()) if calls.alike else 0.0
+            calls.prepare()
+            error = calls.alike(launched(), ours())
             if error <= calls.peers_may:
                 found[peer] = launched
             else:

@@ -20,7 +20,7 @@ import argparse
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,7 @@ import torch
 from cpu_device import time_alternating
 from harness import Call, Calls, Name, Row, first_line, measure
 from PIL import Image, ImageOps
-from record import environment, table, write_results
+from record import environment, refuse_unwritable, table, write_results
 from torch.utils import data as torch_data
 
 from zfcuda import data
@@ -189,6 +189,8 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> tuple[lis
                 largest_difference(epoch.read(dataset), pictures.read(loader)) for pictures, loader in peers.values()
             ),
             tolerance=0.0,
+            alike=lambda theirs, mine: abs(theirs - mine),  # how many; their pixels are compared above
+            peers_may=0.0,
         )
         rows.append(measure(Name("loader", name, "epoch", f"{workers} workers"), calls, timer, None))
         if (row := rows[-1]).ours_ms is not None and row.best_peer is not None:
@@ -199,16 +201,17 @@ def compare(folder: Path, work: Path, *, workers: int, rounds: int) -> tuple[lis
     return rows, rates
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="a folder of class folders (default: made pictures)")
     parser.add_argument("--images", type=int, default=2000, help="how many pictures are made (default: 2000)")
     parser.add_argument("--rounds", type=int, default=7, help="epochs of each contestant (default: 7)")
     parser.add_argument("--workers", type=int, default=os.cpu_count(), help="of the DataLoader (default: one a core)")
     parser.add_argument("--out", type=Path, metavar="PATH", help="writes PATH.json and PATH.md")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     if arguments.rounds < 2:
         parser.error(f"--rounds must be at least 2, got {arguments.rounds}")
+    refuse_unwritable(parser, arguments.out and arguments.out.parent)
     policy = os.environ.get("OMP_WAIT_POLICY", "not set")
     facts = {**environment(), "pillow": Image.__version__, "OMP_WAIT_POLICY": policy}
     with tempfile.TemporaryDirectory() as work:

@@ -13,7 +13,19 @@ import peers
 import reference
 import torch
 from harness import Calls
-from setting import FORMATS, ROUNDING, Call, Setting, compare, ours, tensor
+from setting import (
+    FORMATS,
+    GRADIENTS_MAY,
+    PEERS_MAY,
+    ROUNDING,
+    Call,
+    Setting,
+    compare,
+    distance,
+    ours,
+    tensor,
+    whole_distance,
+)
 from torch import nn
 
 from zfcuda import backends, models, ops, training
@@ -114,7 +126,8 @@ def forward(setting: Setting, case: cases.Net) -> Calls:
         for name, module in _in_place(modules_of(setting, network)).items()
     }
     flops, tolerance = forward_flops(network, case.n), _tolerance(setting, network)
-    return Calls(lambda: network.predict(images), calls, compare(expected), tolerance, flops)
+    may = PEERS_MAY * tolerance
+    return Calls(lambda: network.predict(images), calls, compare(expected), tolerance, distance, may, flops)
 
 
 def _tolerance(setting: Setting, network: Network) -> float:
@@ -133,19 +146,29 @@ def step(setting: Setting, case: cases.Net) -> Calls:
     labels = torch.arange(case.n, device=setting.device) % network.num_classes
     our_images, our_labels = ours(x), ours(labels.int())
 
+    def velocities(trainer: training.Trainer, gradients: nn.Module) -> dict[str, torch.Tensor]:
+        """Flat, those that the trainer should have left, by gradients that lie in the place of parameters."""
+        found = build(setting, case.family)
+        interop.load_weights(found, gradients)
+        decay = trainer.optimizer.weight_decay
+        return {
+            name: -trainer.lr * (tensor(array) + (array.ndim > 1) * decay * tensor(initial[name])).flatten()
+            for name, array in found.parameters().items()
+        }
+
+    def left(trainer: training.Trainer, name: str) -> torch.Tensor:
+        return tensor(trainer.optimizer.velocities[name]).flatten()
+
     def error(trainer: training.Trainer) -> float:
         start = _without_dropout(build(setting, case.family))
         start.set_parameters({name: array.copy() for name, array in initial.items()})
         records = start._forward(our_images, Training(0, 0, {}))
-        expected = build(setting, case.family)
-        interop.load_weights(expected, reference.gradients(start, records, x, labels))
-        errors = []
-        for name, array in expected.parameters().items():
-            decay = 0 if array.ndim == 1 else trainer.optimizer.weight_decay
-            change = -trainer.lr * (tensor(array) + decay * tensor(initial[name]))
-            found = tensor(trainer.optimizer.velocities[name])
-            errors.append(float(torch.linalg.vector_norm(found - change) / torch.linalg.vector_norm(change)))
-        return float(np.max(errors))
+        expected = velocities(trainer, reference.gradients(start, records, x, labels))
+        return float(np.max([whole_distance(left(trainer, name), change) for name, change in expected.items()]))
+
+    def apart(theirs: list[torch.Tensor], trainer: training.Trainer) -> float:
+        expected = velocities(trainer, reference.in_place_of_parameters(network, theirs))
+        return whole_distance(torch.cat(list(expected.values())), torch.cat([left(trainer, name) for name in expected]))
 
     def of(trainer: training.Trainer) -> Call:
         """As `fit` goes through its batches: the loss is on its way, but nobody waits for it. Nor does the peer."""
@@ -173,7 +196,8 @@ def step(setting: Setting, case: cases.Net) -> Calls:
     # On the way down signals are rounded too, and batch normalisation makes more of it: of ResNet-50 at batch 16 ours
     # is 2e-4 away from float64, PyTorch's float32 9e-4 (Zen 5, AVX-512, one thread).
     tolerance = max(setting.weight_grad_tolerance, 2 * _tolerance(setting, network), 1e-3)
-    return Calls(of(launched), calls, error, tolerance, flops, prepare=prepare, own_graph=of(captured))
+    may = GRADIENTS_MAY[setting.precision]
+    return Calls(of(launched), calls, error, tolerance, apart, may, flops, prepare=prepare, own_graph=of(captured))
 
 
 def _without_dropout(network: Network) -> Network:
@@ -194,20 +218,35 @@ def sgd(setting: Setting, case: cases.Update) -> Calls:
         ops.sgd_step(weight, gradients, velocity, **options)
         return weight
 
+    optimizers = {
+        name: torch.optim.SGD([nn.Parameter(w.clone())], **options, **{name: True}) for name in ("foreach", "fused")
+    }
+
     def prepare() -> None:
         weight[...] = ours(w)
         velocity[...] = 0
+        for optimizer in optimizers.values():
+            (parameter,) = optimizer.param_groups[0]["params"]
+            parameter.data.copy_(w)
+            for state in optimizer.state.values():
+                state["momentum_buffer"].zero_()
 
-    def peer(**implementation: bool) -> Call:
-        parameter = nn.Parameter(w.clone())
+    def peer(optimizer: torch.optim.SGD) -> Call:
+        (parameter,) = optimizer.param_groups[0]["params"]
         parameter.grad = g
-        return torch.optim.SGD([parameter], **options, **implementation).step
+
+        def update() -> torch.Tensor:
+            optimizer.step()
+            return parameter
+
+        return update
 
     def first_step() -> torch.Tensor:
         return w - options["lr"] * (g.double() + options["weight_decay"] * w.double())
 
-    calls = {"foreach": peer(foreach=True), "fused": peer(fused=True)}
-    return Calls(call, calls, compare(first_step), setting.tolerance, moved=5.0 * w.nbytes, prepare=prepare)
+    calls = {name: peer(optimizer) for name, optimizer in optimizers.items()}
+    error, tolerance, moved = compare(first_step), setting.tolerance, 5.0 * w.nbytes
+    return Calls(call, calls, error, tolerance, distance, tolerance, moved=moved, prepare=prepare)
 
 
 MAKERS = {"forward": forward, "step": step, "sgd": sgd}

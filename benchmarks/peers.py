@@ -73,17 +73,18 @@ def precision(name: str, device: str) -> Iterator[None]:
 
 def training_step(
     module: nn.Module, images: torch.Tensor, labels: torch.Tensor, name: str, lr: float
-) -> Callable[[], torch.Tensor]:
-    """One step of SGD with momentum and weight decay on these images (P2), in a precision; returns the loss."""
+) -> Callable[[], list[torch.Tensor]]:
+    """One step of SGD with momentum and weight decay on these images (P2), in a precision; returns the gradients of
+    the parameters."""
     optimizer = torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9, weight_decay=5e-4, foreach=True)
     module.train()
 
-    def step() -> torch.Tensor:
+    def step() -> list[torch.Tensor]:
         optimizer.zero_grad(set_to_none=True)
         with precision(name, images.device.type):
             loss = nn.functional.cross_entropy(module(images), labels)
             loss.backward()
         optimizer.step()
-        return loss.detach()
+        return [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
 
     return step

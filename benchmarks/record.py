@@ -6,9 +6,11 @@ A GPU's run goes into a folder (`Record`): `rows.jsonl`, a row a line, written o
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -75,9 +77,7 @@ def _cells(row: Row, of_gpu: bool) -> list[str]:
     ]
     if of_gpu:
         cells += [_both(row.plain_ms), _cell(row.plain_ratio, "{:.2f}"), _both(row.host_us)]
-    uncompared = f"result not compared: {', '.join(row.uncompared)}" if row.uncompared else ""
-    note = "; ".join(filter(None, [row.note, uncompared]))
-    return [*cells, _cell(row.error, "{:.0e}"), note.replace("|", "/")]
+    return [*cells, _cell(row.error, "{:.0e}"), row.note.replace("|", "/")]
 
 
 def _both(times: Mapping[str, float]) -> str:
@@ -121,6 +121,17 @@ def _mean_and_lowest(rows: Sequence[Row]) -> str:
 
 
 # ---- Files -----------------------------------------------------------------------------------------------------------
+
+
+def refuse_unwritable(parser: argparse.ArgumentParser, folder: Path | None) -> None:
+    """A wrong argument, before anything is measured that could not be written there."""
+    if folder is None:
+        return
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        tempfile.TemporaryFile(dir=there).close()
+    except OSError as error:
+        parser.error(f"--out: nothing can be written to {folder}: {error.strerror}")
 
 
 def write_results(path: Path, title: str, facts: Mapping[str, Any], rows: Sequence[Row]) -> None:

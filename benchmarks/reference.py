@@ -60,8 +60,13 @@ def gradients(network: Network, records: Sequence[Any], x: torch.Tensor, labels:
     device: batch normalisation magnifies rounding, and PyTorch's own float32 is further from the truth than ours."""
     followed = follow(network, records, torch.float64, masks=True).train()
     nn.functional.cross_entropy(followed(x.double()), labels).backward()
+    return in_place_of_parameters(network, [parameter.grad for parameter in followed.parameters()])
+
+
+def in_place_of_parameters(network: Network, tensors: Sequence[torch.Tensor]) -> nn.Module:
+    """PyTorch's module of the network with these, one for each of its parameters."""
     module = interop.to_module(network)
     with torch.no_grad():
-        for parameter, like in zip(module.parameters(), followed.parameters(), strict=True):
-            parameter.copy_(like.grad)
+        for parameter, like in zip(module.parameters(), tensors, strict=True):
+            parameter.copy_(like)
     return module

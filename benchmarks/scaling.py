@@ -85,6 +85,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--batches must be at least 1, got {min(options.batches)}")
     if options.processes:
         _check_processes(parser, options)
+    record.refuse_unwritable(parser, options.out and options.out.parent)
     options.batches = sorted(set(options.batches))
     options.rounds = 3 if options.quick else options.rounds
     return options

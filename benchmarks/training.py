@@ -51,7 +51,9 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--lr", type=float, default=0.1, help="the highest (default: 0.1)")
     parser.add_argument("--out", type=Path, metavar="PATH", help="write PATH, JSON, after every epoch")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    record.refuse_unwritable(parser, options.out and options.out.parent)
+    return options
 
 
 def rate(step: int, steps: int, highest: float) -> float:

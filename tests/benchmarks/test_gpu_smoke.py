@@ -20,8 +20,9 @@ from zfcuda import backends, ops
         (lambda: os.kill(os.getpid(), 9), "failed: its process ended with -9"),
         (lambda: os._exit(0), "failed: its process ended with 0"),
         (lambda: time.sleep(1000), "failed: it hangs: nothing for 3 s"),
+        (lambda: "return", "failed: its process ended before it was done"),
     ],
-    ids=["killed", "ended", "hangs"],
+    ids=["killed", "ended", "hangs", "returns"],
 )
 @pytest.mark.parametrize("which", ["relu", "add", "clip"])
 def test_an_operation_that_does_not_come_back_is_one_row(run, monkeypatch, which, then, note):
@@ -31,8 +32,8 @@ def test_an_operation_that_does_not_come_back_is_one_row(run, monkeypatch, which
 
     def work(device, checks, send):
         for name, precision in checks:
-            if name == which:
-                then()
+            if name == which and then() == "return":
+                return
             send(harness.Row("smoke", name, "smoke", precision, error=0.0))
 
     monkeypatch.setattr(gpu_worker, "smoke", work)
@@ -97,11 +98,22 @@ def test_the_smoke_test_has_every_operation():
     assert {name for name, _ in gpu_smoke.checks()} == set(ops.__all__)
 
 
+def test_every_operation_is_said_before_the_next_begins(monkeypatch, capfd):
+    monkeypatch.setattr(gpu_smoke, "checks", lambda: [("relu", "fp32"), ("add", "tf32")])
+    monkeypatch.setattr(gpu_smoke, "call_of", lambda name, precision, place: lambda: [name])
+    monkeypatch.setattr(gpu_smoke, "error", lambda name, precision, results: 0.0 if name == "relu" else float("nan"))
+    trial = gpu_smoke.tried(None)
+    assert next(trial) is True
+    assert capfd.readouterr().out == "relu fp32: error 0.0e+00\n"
+    assert list(trial) == [False]
+    assert capfd.readouterr().out == "add tf32: error nan, wrong\n"
+
+
 def test_the_smoke_test_passes_and_can_fail():
     if reason := backends.status()["emulated"]:
         pytest.skip(f"emulated: {reason}")
     with gpu_rehearsal.active() as place:
-        assert list(gpu_smoke.wrong(place)) == []
+        assert all(gpu_smoke.tried(place))
         results = gpu_smoke.call_of("relu", "bf16", place)()
     results[1][0, 0, 0, 0] += 1
     assert gpu_smoke.error("relu", "bf16", results) > gpu_smoke.tolerance("relu", "bf16")

@@ -340,7 +340,9 @@ def test_an_object_file(cuobjdump, tmp_path, monkeypatch, capsys):
     assert gpu_static.main([str(module), "--out", str(tmp_path / "results")]) == 0
     assert "1 products, 2 other kernels; a bound from the machine code, not a measurement\n" in capsys.readouterr().out
     found = json.loads((tmp_path / "results" / "gpu-static-sm_90a.json").read_text())
-    assert found["facts"] == {"compiler": "CUDA 13.0, V13.0.88", "batch": 128}
+    assert found["facts"] == {"compiler": "CUDA 13.0, V13.0.88", "files": "module.so", "batch": 128}
+    text = (tmp_path / "results" / "gpu-static-sm_90a.md").read_text()
+    assert "longer. files: module.so; compiler: CUDA 13.0, V13.0.88.\n" in text
     assert [(one["name"], one["instructions"]) for one in found["kernels"]] == [("fprop bf16 mma 128x128, 16/16 B", 66)]
     assert [one["name"] for one in found["others"]] == ["pool", "relu_kernel<float, true>"]
     assert [(one["name"], one["instructions"], one["share"]["H200"]) for one in found["memory"]] == [

@@ -18,6 +18,8 @@ def calls(**changes):
         "peers": {"eager": lambda: None, "compiled": lambda: None},
         "error": lambda result: 1e-7,
         "tolerance": 1e-5,
+        "alike": lambda theirs, ours: 0.0,
+        "peers_may": 1e-4,
     }
     return harness.Calls(**{**defaults, **changes})
 
@@ -73,22 +75,15 @@ def test_failing_peer_takes_no_part():
 
 def test_a_peer_with_another_result_takes_no_part():
     peers = {"eager": lambda: 2.0 + 5e-5, "compiled": lambda: 3.0}
-    compared = {"ours": lambda: 2.0, "alike": lambda theirs, ours: abs(theirs - ours), "peers_may": 1e-4}
+    compared = {"ours": lambda: 2.0, "alike": lambda theirs, ours: abs(theirs - ours)}
     row = measure(timer, **compared, peers=peers)
     assert row.peers_ms == {"eager": 6.0, "compiled": None}
     assert row.note == "compiled is wrong: 1.0e+00 from ours"
-    assert row.uncompared == []
     nothing = measure(timer, **compared)
     assert nothing.best_peer is None
     assert nothing.note.startswith("eager fails: TypeError")
     row = measure(timer, **compared, peers={"eager": lambda: float("nan")})
     assert row.note == "eager is wrong: nan from ours"
-
-
-def test_a_row_names_the_peers_that_were_not_compared():
-    row = measure(timer)
-    assert row.uncompared == ["eager", "compiled"]
-    assert "| result not compared: eager, compiled |" in record.table([row])
 
 
 def test_our_own_failure_is_reported():
@@ -196,9 +191,11 @@ def test_arrays_are_put_back_before_a_result_is_judged():
         graphs=Graphs(),
         prepare=lambda: done.append("prepared"),
         error=lambda result: done.append("judged") or 0.0,
+        alike=lambda theirs, ours: done.append("compared") or 0.0,
         **OF_NUMBERS,
     )
-    assert done == ["prepared", "judged"] * 2
+    ours, peer = ["prepared", "judged"], ["prepared", "compared"]
+    assert done == ours + 2 * peer + ours
 
 
 def test_relative_error_of_nan_is_no_success():

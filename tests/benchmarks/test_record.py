@@ -47,6 +47,30 @@ def test_results_are_written_whole(tmp_path):
     assert sorted(path.name for path in (tmp_path / "results").iterdir()) == ["gpu.json", "gpu.md"]
 
 
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("cpu", ["--quick"]),
+        ("gpu", ["--rehearse"]),
+        ("gpu_session", ["--rehearse"]),
+        ("gpu_static", []),
+        ("loader", []),
+        ("scaling", ["--processes"]),
+        ("training", ["nothing"]),
+    ],
+)
+def test_results_that_could_not_be_written_are_not_measured(script, words, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    main = pytest.importorskip(script, reason="needs PyTorch").main
+    with pytest.raises(SystemExit) as exit_:
+        main([*words, "--out", str(tmp_path / "file" / "folder" / "found")])
+    assert exit_.value.code == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert f"--out: nothing can be written to {tmp_path / 'file' / 'folder'}" in said.err
+    assert said.err.endswith("Not a directory\n")
+
+
 def test_environment_names_the_commit_and_the_versions():
     found = record.environment()
     assert found["commit"]
