@@ -69,7 +69,7 @@ class Plan:
 
 
 def phases(conv: Conv) -> list[tuple[int, int]]:
-    """Pixels of an image and taps of each phase of the transposed convolution (conv_phases.h)."""
+    """Pixels of an image and taps of each phase of the transposed convolution (conv_phases.h), in its order."""
 
     def axis(size: int, window: int, stride: int, pad: int) -> list[tuple[int, int]]:
         found = []
@@ -115,8 +115,7 @@ def candidates(every: Iterable[Kernel], wanted: Product) -> list[Kernel]:
     vector = 8 if wanted.precision == "bf16" else 4
     a = vector if wanted.vector_a else 1
     b = vector if wanted.vector_a and wanted.vector_b else 1
-    sizes = wanted.batches, wanted.window, wanted.channels
-    found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b) and k.serves(*sizes)]
+    found = [k for k in of_operation if (k.width_a, k.width_b) == (a, b) and k.serves(wanted.window, wanted.channels)]
     return sorted(found, key=lambda k: (-k.tile.rows * k.tile.cols, -k.tile.rows))
 
 
@@ -168,7 +167,7 @@ def plan_splits(kernel: Kernel, wanted: Product, splits: int, gpu: Gpu) -> Plan:
 def plan_tile(kernel: Kernel, wanted: Product, gpu: Gpu) -> Plan:
     tiles = _tiles(kernel, wanted)
     rest = tiles % gpu.sms
-    if not rest:
+    if not rest or (kernel.tile.is_tma and wanted.batches > 1 and rest < tiles):
         return plan_splits(kernel, wanted, 1, gpu)
     most = kernel.k_tiles(wanted.depth, wanted.channels) // _MIN_K_TILES_PER_SPLIT
     least = 1 if rest < tiles else min(_on_sm(kernel, gpu) * gpu.sms // rest, most)

@@ -131,9 +131,8 @@ class Kernel:
         widths = f"{self.width_a * self.tile.element}/{self.width_b * self.tile.element} B"
         return f"{self.operation} {self.tile.precision} {self.tile.name}, {widths}{'' if self.dense else ', taps'}"
 
-    def serves(self, phases: int, window: int, channels: int) -> bool:
-        """Whether it can do so many products of windows, which are taps of so many channels, and is the one that does
-        of those with its tile."""
+    def serves(self, window: int, channels: int) -> bool:
+        """Whether it is the one that does, of those with its tile, a product of windows, taps of so many channels."""
         return True
 
     def k_tiles(self, depth: int, channels: int) -> int:
@@ -276,11 +275,11 @@ class TmaKernel(Kernel):
         lines = window // channels * -(-channels * self.tile.element // self.line)
         return -(-lines * self.line // of)
 
-    def serves(self, phases: int, window: int, channels: int) -> bool:
+    def serves(self, window: int, channels: int) -> bool:
         """Short lines, where they make fewer k-tiles of windows (tma_windows.h)."""
         kernels = (dataclasses.replace(self, line=line) for line in (128, 64))
         long, short = (kernel._lines(window, channels, self.tile.line) for kernel in kernels)
-        return phases == 1 and self.line == (64 if short < long else 128)
+        return self.line == (64 if short < long else 128)
 
     def k_tiles(self, depth: int, channels: int) -> int:
         if self.operation == "wgrad":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from case_kinds import Block, Case, Conv, Dense
 from gpu_choice import Plan, Product, array_sizes, block_plan, conv_plan, phases, product, unpool_wgrad_plan
-from gpu_model import Gpu, Kernel, PatchKernel, TmaKernel
+from gpu_model import Gpu, Kernel, PatchKernel
 
 PROLOGUE = 2500  # cycles of a block before and after its k-tiles, which other blocks of its SM hide: a guess
 
@@ -74,7 +74,7 @@ def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None =
     w_bytes = w * (4 if operation.endswith("wgrad") else tile.element)
     moved = (x * tile.element + (y * tile.element if y_bytes is None else y_bytes) + w_bytes) / gpu.copy
     filled = _filled(plan.kernel, product(conv, operation, tile.precision))
-    work = _work(plan, conv, operation)
+    work = _work(plan, conv, operation, gpu)
     waves = [math.ceil(blocks / gpu.sms) for blocks, _ in work]
     k_tiles = sum(count * each for count, (_, each) in zip(waves, work, strict=True)) / sum(waves)
     prologue = PROLOGUE / min(sum(waves), plan.kernel.resident(gpu))
@@ -92,12 +92,14 @@ def _filled(kernel: Kernel, wanted: Product) -> tuple[float, float]:
     return wanted.rows / math.ceil(wanted.rows / kernel.tile.rows), wanted.cols / across
 
 
-def _work(plan: Plan, conv: Conv, operation: str) -> list[tuple[int, float]]:
+def _work(plan: Plan, conv: Conv, operation: str, gpu: Gpu) -> list[tuple[int, float]]:
     """Blocks that have work, and how many k-tiles each has on average: of whole tiles, and of splits."""
-    if operation != "dgrad" or isinstance(plan.kernel, PatchKernel | TmaKernel):
-        return list(zip(plan.blocks, plan.k_tiles, strict=True))
-    tile, found = plan.kernel.tile, [(0, 0.0), (0, 0.0)]
     every = phases(conv)
+    if operation != "dgrad" or isinstance(plan.kernel, PatchKernel) or (plan.kernel.tile.is_tma and len(every) == 1):
+        return list(zip(plan.blocks, plan.k_tiles, strict=True))
+    if plan.kernel.tile.is_tma:
+        return [_parts_of_phases(plan, conv, gpu)]
+    tile, found = plan.kernel.tile, [(0, 0.0), (0, 0.0)]
     for number, (pixels, taps) in enumerate(every):  # the fastest index of tiles
         tiles = math.ceil(conv.n * pixels / tile.rows) * math.ceil(conv.channels / tile.cols)
         whole = min(tiles, math.ceil((plan.whole - number) / len(every)))
@@ -108,6 +110,22 @@ def _work(plan: Plan, conv: Conv, operation: str) -> list[tuple[int, float]]:
             (n + more, turns + more * each) for (n, turns), more, each in zip(found, blocks, of_blocks, strict=True)
         ]
     return [(blocks, turns / max(1, blocks)) for blocks, turns in found]
+
+
+def _parts_of_phases(plan: Plan, conv: Conv, gpu: Gpu) -> tuple[int, float]:
+    """Parts of a transposed convolution whose k-tiles the tensor memory accelerator copies, and k-tiles of each on the
+    SM that has the most: SMs take parts in turns to and fro, the deepest phases first (tma_phases.cuh)."""
+    depths = sorted((plan.kernel.k_tiles(taps * conv.maps, conv.maps) for _, taps in phases(conv)), reverse=True)
+    tiles = [depth for depth in depths for _ in range(plan.tiles // len(depths))]
+    most = int(plan.k_tiles[1])  # of a split
+    starts = range(0, plan.splits * most, most) if plan.whole < plan.tiles else ()
+    parts = tiles[: plan.whole]
+    parts += [min(most, max(0, depth - start)) for start in starts for depth in tiles[plan.whole :]]
+    loads = [0] * gpu.sms
+    for turn, first in enumerate(range(0, len(parts), gpu.sms)):
+        for place, depth in enumerate(parts[first : first + gpu.sms]):
+            loads[-1 - place if turn % 2 else place] += depth
+    return len(parts), max(loads) / math.ceil(len(parts) / gpu.sms)
 
 
 def _block(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> list[Step]:

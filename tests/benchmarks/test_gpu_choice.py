@@ -12,6 +12,16 @@ H200, _, _, A10 = gpu_model.GPUS
 
 CONVS = [one for one in cases.CASES if isinstance(one, cases.Conv | cases.Dense)]
 BLOCKS = [one for one in cases.CASES if isinstance(one, cases.Block)]
+STRIDED = [  # of fewer tiles than an H200 has SMs, and of more
+    cases.Conv(layer="conv", size=size, channels=c, maps=maps, kernel=kernel, stride=stride, padding=kernel // 2, n=n)
+    for n, size, c, maps, kernel, stride in (
+        (1, 14, 512, 512, 3, 2),
+        (2, 28, 512, 1024, 1, 2),
+        (4, 27, 96, 256, 5, 3),
+        (16, 56, 128, 128, 3, 2),
+        (128, 14, 1024, 2048, 1, 2),
+    )
+]
 MIRRORS = "benchmarks/gpu_choice.py has the choice of csrc/kernels/conv/ (plan.h, tiles.cuh, block_*.cuh) once more"
 
 
@@ -53,8 +63,7 @@ def test_plans_are_those_of_the_kernels(emulated, gpu, untuned, precision, batch
 )
 def test_splits_of_tma_are_those_of_the_kernels(emulated, recorded, operation, of, precision):
     kernels = [kernel for kernel in recorded if kernel.tile.is_tma]
-    for case in CONVS:
-        conv = case.with_batch(128).as_conv()
+    for conv in [*(case.with_batch(128).as_conv() for case in CONVS), *STRIDED]:
         wanted, expected = gpu_choice.product(conv, operation, precision), {}
         for name, splits in emulated.plan_candidates(of, precision, shape_of(emulated, conv), None):
             if name.startswith("tma"):

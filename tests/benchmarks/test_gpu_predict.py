@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import cases
+import gpu_choice
 import gpu_model
 import gpu_predict
 import gpu_static
@@ -56,3 +57,28 @@ def test_filters_that_are_turned_first(recorded):
         backward = gpu_predict.predict(tma, conv, "dgrad", precision, H200)
         forward = gpu_predict.predict(tma, mirrored, "fprop", precision, H200)
         assert backward.ms - forward.ms == pytest.approx(more, abs=1e-9)
+
+
+def test_phases_of_different_depths(recorded):
+    """ResNet's 3 x 3 at stride 2, of 14 x 14 pixels: two tiles for each SM, 32 and 8 or 16 and 16 k-tiles."""
+    kernels = [kernel for kernel in recorded if kernel.tile.name == "tma 192x256"]
+    conv = cases.Conv(layer="conv", size=14, channels=512, maps=512, kernel=3, stride=2, padding=1, n=128)
+    for precision, k_tiles in (("bf16", 40), ("tf32", 80)):
+        plan = gpu_choice.conv_plan(kernels, conv, "dgrad", precision, H200)
+        assert gpu_predict._parts_of_phases(plan, conv, H200) == (264, k_tiles / 2)
+        found = gpu_predict.predict(kernels, conv, "dgrad", precision, H200)
+        of_windows = 128 * 7 * 7 / math.ceil(128 * 7 * 7 / 192)
+        cycles = k_tiles * 128 * (of_windows + 256) / H200.l2 + gpu_predict.PROLOGUE
+        turned = 2 * 4 * 512 * 9 * 512 / H200.copy if precision == "tf32" else 0
+        assert found.ms == pytest.approx(1e3 * (cycles / H200.hertz + turned))
+
+
+def test_splits_of_phases_have_no_more_than_there_is(recorded):
+    """Phases of 32, 16, 16 and 8 k-tiles in splits of 11: the second and third of the shallower ones have less."""
+    (kernel,) = (one for one in recorded if one.name == "dgrad bf16 tma 128x128, lines of 128 B")
+    conv = cases.Conv(layer="conv", size=14, channels=512, maps=512, kernel=3, stride=2, padding=1, n=1)
+    plan = gpu_choice.plan_splits(kernel, gpu_choice.product(conv, "dgrad", "bf16"), 3, H200)
+    assert (plan.tiles, plan.whole, plan.splits, plan.k_tiles) == (16, 0, 3, (32, 11))
+    two = dataclasses.replace(H200, sms=2)
+    depths = [4 * [11] + 4 * [11] + 4 * [11] + 4 * [8], 4 * [11] + 8 * [5] + 4 * [0], 4 * [10] + 12 * [0]]
+    assert gpu_predict._parts_of_phases(plan, conv, two) == (48, sum(map(sum, depths)) / 2 / 24)

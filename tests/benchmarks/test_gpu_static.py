@@ -131,7 +131,7 @@ def test_kernels_fed_by_the_tensor_memory_accelerator():
     assert long.work(H200, 3, 1, 2500, (192, 256)) == 3 * (1536 + 2500)
     for channels, expected in ((8, (9, 5)), (64, (9, 9)), (96, (18, 14)), (128, (18, 18))):
         assert tuple(one.k_tiles(9 * channels, channels) for one in (long, short)) == expected
-        assert long.serves(1, 9 * channels, channels) == (expected[0] <= expected[1])
+        assert long.serves(9 * channels, channels) == (expected[0] <= expected[1])
 
 
 def test_a_tile_of_fewer_rows_than_are_multiplied():
@@ -168,8 +168,8 @@ def test_a_weight_gradient_fed_by_the_tensor_memory_accelerator():
     for channels, expected in ((8, (3, 2)), (64, (3, 3)), (96, (5, 4)), (128, (5, 5))):
         assert tuple(one.tiles_across(9 * channels, channels) for one in (long, short)) == expected
         assert tuple(one.k_tiles(1000, channels) for one in (long, short)) == (16, 16)
-        assert long.serves(1, 9 * channels, channels) == (channels % 64 == 0)
-        assert short.serves(1, 9 * channels, channels) == (channels % 64 > 0)
+        assert long.serves(9 * channels, channels) == (channels % 64 == 0)
+        assert short.serves(9 * channels, channels) == (channels % 64 > 0)
 
 
 def test_a_kernel_of_fmas():

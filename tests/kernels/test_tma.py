@@ -76,9 +76,7 @@ def whole_vectors(rng, w_shape, arithmetic):
 
 
 def transposed(to, rng, x_shape, w_shape, geometry, arithmetic):
-    """At stride 1."""
-    w_shape, geometry = whole_vectors(rng, w_shape, arithmetic), geometry | {"stride": (1, 1)}
-    size = x_shape[1:3]
+    w_shape, size = whole_vectors(rng, w_shape, arithmetic), x_shape[1:3]
     y = arithmetic.normal(rng, (x_shape[0], *oracles.output_size(size, w_shape[1:3], **geometry), w_shape[0]))
     w = arithmetic.normal(rng, w_shape)
     x = ops.conv_transpose2d(to(y), to(w), **geometry, output_size=size, **arithmetic.options)
@@ -309,6 +307,10 @@ def test_they_are_candidates():
     assert candidates("conv_transpose2d", "tf32") >= set(TILES_OF_WINDOWS)
     assert candidates("conv_transpose2d", "tf32", x=(2, 30, 30, 68), w=(4, 3, 3, 68)) >= set(TILES_OF_WINDOWS)
     assert candidates("conv_transpose2d", w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES_OF_WINDOWS)
+    assert candidates("conv_transpose2d", stride=(2, 9)) >= set(TILES_OF_WINDOWS)
+    assert candidates("conv_transpose2d", "tf32", stride=(300, 1)) >= set(TILES_OF_WINDOWS)
+    assert candidates("conv_transpose2d", padding=(256, 0), stride=(2, 1)) >= set(TILES_OF_WINDOWS)
+    assert candidates("conv_transpose2d", w=(64, 255, 1, 64), padding=(127, 0), stride=(2, 1)) >= set(TILES_OF_WINDOWS)
     assert candidates("conv2d_weight_grad") >= set(TILES)
     assert candidates("conv2d_weight_grad", stride=(8, 8)) >= set(TILES)
     assert candidates("conv2d_weight_grad", w=(64, 129, 129, 64), padding=(0, 0)) >= set(TILES)
@@ -338,9 +340,10 @@ def test_they_are_candidates():
         {"padding": (0, 128), "w": (64, 1, 256, 64)},
         {"dilation": (2, 1)},
         {"groups": 2, "w": (64, 3, 3, 32)},
-        {"operation": "conv_transpose2d", "stride": (2, 1)},
-        {"operation": "conv_transpose2d", "stride": (1, 2)},
-        {"operation": "conv_transpose2d", "precision": "tf32", "stride": (2, 1)},
+        {"operation": "conv_transpose2d", "precision": "fp32", "stride": (2, 1)},
+        {"operation": "conv_transpose2d", "stride": (2, 2), "dilation": (2, 1)},
+        {"operation": "conv_transpose2d", "stride": (2, 2), "padding": (257, 0)},
+        {"operation": "conv_transpose2d", "stride": (1, 2), "w": (64, 3, 256, 64)},
         {"operation": "conv_transpose2d", "precision": "tf32", "w": (66, 3, 3, 64)},
         {"operation": "conv_transpose2d", "precision": "tf32", "x": (2, 30, 30, 66), "w": (64, 3, 3, 66)},
         {"operation": "conv_transpose2d", "w": (68, 3, 3, 64)},

@@ -1,10 +1,10 @@
-// Convolution, forward as in fprop.cuh and, at stride 1, transposed as in dgrad.cuh, on Hopper's own
-// main loop (tma.cuh): the product of windows (rows) with filters over the depth R*S*C or R*S*K; of
-// dense filters; of channels in multiples of 8, transposed also of filters, in bfloat16, and of 4 in
-// tf32.
+// Convolution, forward as in fprop.cuh and transposed as in dgrad.cuh, on Hopper's own main loop
+// (tma.cuh): the product of windows (rows) with filters over the depth R*S*C or, phase by phase
+// (tma_phases.cuh), taps*K; of dense filters; of channels in multiples of 8, transposed also of filters,
+// in bfloat16, and of 4 in tf32.
 //
 //   forward      windows of x, filters w[k, r, s, c]: one a column
-//   transposed   windows of y, (h + pad - (R - 1)) ..., w[k, R - 1 - r, S - 1 - s, c]: one c a column
+//   transposed   windows of y, filters w[k, r, s, c] of the phase's taps, the last first: one c a column
 //
 // In tf32 tensor cores want operands K-major, which filters are forward alone. Transposed, a kernel
 // turns them first, and the product is then one with filters as they lie: that of the forward kernels.
@@ -19,6 +19,7 @@
 #include "conv_tma.h"
 #include "epilogue.cuh"
 #include "tiles.cuh"
+#include "tma_phases.cuh"
 #include "tma_windows.cuh"
 
 namespace zfcuda::conv {
@@ -89,14 +90,18 @@ class ConvCopies {
     using LayoutB = typename Filters<Tile, Line>::Layout;
     static constexpr int kChannels = LayoutA::kLine;
 
-    // From window `window`, column `column` and k-tile `k_tile` on.
+    static constexpr int kColumns = Tile::kDepth / kChannels;  // of lines
+
+    // Of a phase, from window `window`, column `column` and k-tile `k_tile` on.
     __device__ ConvCopies(const simt::TensorMap& image, const simt::TensorMap& filters,
-                          const TmaWindows& windows, int window, int column, int k_tile)
+                          const TmaWindows& windows, const TmaResult& result, const TmaPhase& phase,
+                          int window, int column, int k_tile)
         : image_(image),
           filters_(filters),
-          taps_(windows.taps()),
+          taps_(phase.taps(result)),
+          filter_taps_(result.taps()),
           column_(column),
-          line_(windows, k_tile * kColumns) {
+          line_(windows.channels, phase.h.taps, phase.w.taps, k_tile * kColumns) {
         const WindowPlace place(windows, window);
         n_ = place.n;
         h_ = place.h(windows);
@@ -107,65 +112,94 @@ class ConvCopies {
 #pragma unroll
         for (int column = 0; column < kColumns; ++column) {
             simt::tensor_load_im2col(a + column * LayoutA::kColumn, image_, full, line_.c, w_, h_,
-                                     n_, line_.s, line_.r);
-            Filters<Tile, Line>::load(b, column, filters_, full, column_, taps_, line_.tap,
-                                      line_.c);
+                                     n_, taps_.s + line_.s, taps_.r + line_.r);
+            Filters<Tile, Line>::load(b, column, filters_, full, column_, filter_taps_,
+                                      taps_.filter_tap(line_.r, line_.s), line_.c);
             line_.advance();
         }
     }
 
   private:
-    static constexpr int kColumns = Tile::kDepth / kChannels;  // of lines
-
     const simt::TensorMap &image_, &filters_;
-    int taps_, column_;
+    TmaTaps taps_;
+    int filter_taps_, column_;
     WindowLine<kChannels> line_;
     int n_, h_, w_;  // where the first window begins
 };
 
 // ---- The kernel ---------------------------------------------------------------------------------
 
-// The result has a row of `cols` for each window.
+// Of the rows that a thread stores, of(row), computed once: the function that knows it of each.
+template <class Multiplier, class Of>
+__device__ inline auto offsets_of_rows(Of of) {
+    struct Offsets {
+        std::uint32_t of_rows[Multiplier::kRows];
+        __device__ std::uint32_t operator()(int row) const {
+            const Multiplier mine;
+            std::uint32_t found = kNoRow;
+#pragma unroll
+            for (int i = 0; i < Multiplier::kRows; ++i)
+                if (row == mine.row(i)) found = of_rows[i];
+            return found;
+        }
+    };
+    const Multiplier mine;
+    Offsets offsets;
+#pragma unroll
+    for (int i = 0; i < Multiplier::kRows; ++i)
+        offsets.of_rows[i] = of(mine.row(i));
+    return offsets;
+}
+
+// The result has `cols` channels.
 template <class Tile, int Line, template <class, int> class Filters>
 __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     conv_tma_kernel(const __grid_constant__ simt::TensorMap image,
                     const __grid_constant__ simt::TensorMap filters, TmaWindows windows,
-                    int k_tiles, int cols, TiledWork work,
+                    TmaResult result, int cols, TiledWork work,
                     Epilogue<typename Tile::Element> epilogue, typename Tile::Element* y) {
     using Copies = ConvCopies<Tile, Line, Filters>;
-    const int rows = windows.count();
     multiply_tiles<Tile, Copies>(
-        k_tiles, divide_up(cols, Tile::kCols), work,
+        [&](int tile_m) {
+            const TmaPhase phase(result, tile_m);
+            const int lines =
+                phase.h.taps * phase.w.taps * divide_up(windows.channels, Copies::kChannels);
+            return divide_up(lines, Copies::kColumns);
+        },
+        divide_up(cols, Tile::kCols), work,
         [&](int tile_m, int tile_n, int k_tile) {
-            return Copies(image, filters, windows, tile_m * Tile::kRows, tile_n * Tile::kCols,
-                          k_tile);
+            const TmaPhase phase(result, tile_m);
+            return Copies(image, filters, windows, result, phase, phase.tile_m * Tile::kRows,
+                          tile_n * Tile::kCols, k_tile);
         },
         [&](const TileIndex& index, int tile_m, int tile_n, auto& acc) {
-            const auto offset = [&](int i) {
-                const int row = tile_m * Tile::kRows + i;
-                const bool exists = i < Tile::kRows && row < rows;
-                return exists ? static_cast<std::uint32_t>(row) * epilogue.pitch : kNoRow;
-            };
+            const TmaPhase phase(result, tile_m);
+            const auto offset =
+                offsets_of_rows<typename TmaRing<Tile, Copies>::Multiplier>([&](int i) {
+                    const int window = phase.tile_m * Tile::kRows + i;
+                    return i < Tile::kRows ? phase.offset(result, window, epilogue.pitch) : kNoRow;
+                });
             store_part<Tile, TmaRing<Tile, Copies>>(work, index, acc, offset, tile_n * Tile::kCols,
                                                     cols, epilogue, y);
         });
 }
 
 template <template <class, int> class Filters, class Tile, class T>
-void launch_conv_tma(const TmaWindows& windows, const FilterSizes& sizes, int cols, const T* image,
-                     const T* w, const Launch<T>& launch) {
+void launch_conv_tma(const TmaWindows& windows, const TmaResult& result, const FilterSizes& sizes,
+                     int cols, const T* image, const T* w, const Launch<T>& launch) {
     launch_tiles(windows, launch, [&](auto line, dim3 blocks, const TiledWork& work) {
         simt::launch<conv_tma_kernel<Tile, line, Filters>>(
             blocks, dim3(Tile::kThreads), TmaRing<Tile, ConvCopies<Tile, line, Filters>>::kBytes,
             launch.stream, window_map(windows, image, line, Tile::kRows),
-            Filters<Tile, line>::map(sizes, w), windows, windows.k_tiles(), cols, work,
-            launch.epilogue, launch.y);
+            Filters<Tile, line>::map(sizes, w), windows, result, cols, work, launch.epilogue,
+            launch.y);
     });
 }
 
 template <class Tile, class T>
 void launch_fprop_tma(const ConvShape& shape, const T* x, const T* w, const Launch<T>& launch) {
-    launch_conv_tma<FpropFilters, Tile>(fprop_windows(shape, Tile::kDepth),
+    const TmaWindows windows = fprop_windows(shape, Tile::kDepth);
+    launch_conv_tma<FpropFilters, Tile>(windows, fprop_result(shape, windows, Tile::kRows),
                                         {shape.k, shape.r * shape.s, shape.c}, shape.k, x, w,
                                         launch);
 }
@@ -215,13 +249,14 @@ template <class Tile, class T>
 void launch_dgrad_tma(const ConvShape& shape, const T* y, const T* w, T* turned,
                       const Launch<T>& launch) {
     const TmaWindows windows = dgrad_windows(shape, Tile::kDepth);
+    const TmaResult result = dgrad_result(shape, windows, Tile::kRows);
     const FilterSizes sizes{shape.k, shape.r * shape.s, shape.c};
     if constexpr (std::is_same_v<T, float>) {
         turn_filters(sizes, w, turned, launch.stream);
-        launch_conv_tma<FpropFilters, Tile, T>(windows, {sizes.c, sizes.taps, sizes.k}, shape.c, y,
-                                               turned, launch);
+        launch_conv_tma<FpropFilters, Tile, T>(windows, result, {sizes.c, sizes.taps, sizes.k},
+                                               shape.c, y, turned, launch);
     } else {
-        launch_conv_tma<DgradFilters, Tile>(windows, sizes, shape.c, y, w, launch);
+        launch_conv_tma<DgradFilters, Tile>(windows, result, sizes, shape.c, y, w, launch);
     }
 }
 

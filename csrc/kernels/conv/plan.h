@@ -220,11 +220,13 @@ Plan plan_splits(const Product& product, int splits) {
 
 // The plan with a tile, and as many splits of those beyond full waves as fill the GPU: where there is
 // no full wave its SMs with the blocks that they hold at once or, where more waves of blocks leave
-// fewer SMs idle at the end, with those; else with what is cheapest.
+// fewer SMs idle at the end, with those; else with what is cheapest. Beyond full waves of kTma tiles are
+// those of the shallowest phases (tma_phases.cuh), which stay whole.
 template <class Tile>
 Plan plan_tile(const Product& product) {
     const int tiles = count_tiles<Tile>(product), whole = tiles_of_full_waves(tiles);
-    if (whole == tiles) return plan_splits<Tile>(product, 1);
+    const bool shallow = Tile::kMainLoop == MainLoop::kTma && product.batches > 1 && whole > 0;
+    if (whole == tiles || shallow) return plan_splits<Tile>(product, 1);
     const int sms = simt::multiprocessors(), k_tiles = count_k_tiles<Tile>(product);
     const auto filling = [&](int waves) {
         return std::min(waves * sms / (tiles - whole), k_tiles / kMinKTilesPerSplit);

@@ -154,11 +154,29 @@ class TmaRing {
 
 // ---- The roles ----------------------------------------------------------------------------------
 
-// What every thread of a block does, of a result of tiles `k_tiles` deep, `tiles_n` side by side.
-// begin(tile_m, tile_n, k_tile): the copies for a tile from a k-tile on, of the producer;
-// store(index, tile_m, tile_n, acc): what becomes of a tile, of the consumers.
-template <class Tile, class Copies, class Begin, class Store>
-__device__ __forceinline__ void multiply_tiles(int k_tiles, int tiles_n, const TiledWork& work,
+// The parts of a product that a block computes, one after the other. Blocks take them in turns, in
+// every other turn the last block first: of tiles that become shallower each has about the same depth.
+class PartsOfBlock {
+  public:
+    __device__ explicit PartsOfBlock(const TiledWork& work)
+        : count_(work.count()), part_(blockIdx.x), step_(2 * (gridDim.x - blockIdx.x) - 1) {}
+
+    __device__ bool has_more() const { return part_ < count_; }
+    __device__ unsigned part() const { return part_; }
+    __device__ void advance() {
+        part_ += step_;
+        step_ = 2 * gridDim.x - step_;
+    }
+
+  private:
+    unsigned count_, part_, step_;
+};
+
+// What every thread of a block does, of a result of tiles `tiles_n` side by side. k_tiles(tile_m): how
+// deep those of a row are; begin(tile_m, tile_n, k_tile): the copies for a tile from a k-tile on, of the
+// producer; store(index, tile_m, tile_n, acc): what becomes of a tile, of the consumers.
+template <class Tile, class Copies, class KTiles, class Begin, class Store>
+__device__ __forceinline__ void multiply_tiles(KTiles k_tiles, int tiles_n, const TiledWork& work,
                                                Begin begin, Store store) {
     using Ring = TmaRing<Tile, Copies>;
     Ring ring(simt::dynamic_shared<unsigned char>());
@@ -167,10 +185,10 @@ __device__ __forceinline__ void multiply_tiles(int k_tiles, int tiles_n, const T
     if (threadIdx.x >= Tile::kConsumers) {
         simt::lower_registers<Tile::kProducerRegisters>();
         if (threadIdx.x > Tile::kConsumers) return;
-        for (unsigned i = blockIdx.x; i < work.count(); i += gridDim.x) {
-            const TileIndex index = work.at(i);
+        for (PartsOfBlock parts(work); parts.has_more(); parts.advance()) {
+            const TileIndex index = work.at(parts.part());
             const int tile_m = index.tile / tiles_n, tile_n = index.tile - tile_m * tiles_n;
-            const DepthRange range(index, k_tiles, 1, work.k_tiles_per_split);
+            const DepthRange range(index, k_tiles(tile_m), 1, work.k_tiles_per_split);
             Copies copies = begin(tile_m, tile_n, range.first);
             ring.produce(copies, range.k_tiles);
         }
@@ -179,10 +197,11 @@ __device__ __forceinline__ void multiply_tiles(int k_tiles, int tiles_n, const T
 
     simt::raise_registers<Tile::kConsumerRegisters>();
     typename Ring::Accumulators acc;
-    for (unsigned i = blockIdx.x; i < work.count(); i += gridDim.x) {
-        const TileIndex index = work.at(i);
+    for (PartsOfBlock parts(work); parts.has_more(); parts.advance()) {
+        const TileIndex index = work.at(parts.part());
         const int tile_m = index.tile / tiles_n, tile_n = index.tile - tile_m * tiles_n;
-        ring.consume(DepthRange(index, k_tiles, 1, work.k_tiles_per_split).k_tiles, acc);
+        const DepthRange range(index, k_tiles(tile_m), 1, work.k_tiles_per_split);
+        ring.consume(range.k_tiles, acc);
         store(index, tile_m, tile_n, acc);
     }
 }

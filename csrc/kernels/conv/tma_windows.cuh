@@ -53,12 +53,13 @@ class WindowLine {
   public:
     int tap, r, s, c;  // `c`: the first of its channels
 
-    __device__ WindowLine(const TmaWindows& windows, int line)
-        : channels_(windows.channels), taps_w_(windows.taps_w), taps_(windows.taps()) {
+    // Of taps_h x taps_w taps, or none, of so many channels.
+    __device__ WindowLine(int channels, int taps_h, int taps_w, int line)
+        : channels_(channels), taps_w_(taps_w), taps_(taps_h * taps_w) {
         const int lines = divide_up(channels_, Channels);
         tap = line / lines;
         c = (line - tap * lines) * Channels;
-        r = tap / taps_w_;
+        r = tap / max(taps_w_, 1);
         s = tap - r * taps_w_;
     }
 

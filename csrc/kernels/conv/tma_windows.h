@@ -47,10 +47,23 @@ inline TmaWindows fprop_windows(const ConvShape& s, int depth) {
             s.stride_w, -s.pad_top, -s.pad_left, s.r, s.s,   depth};
 }
 
-// Of y in the transposed direction at stride 1.
+// Of y in the transposed direction: those of every phase (conv_phases.h), as many and with as many taps
+// as the largest has, from the first position on where one of any begins.
 inline TmaWindows dgrad_windows(const ConvShape& s, int depth) {
-    return {s.n, s.p(), s.q(), s.k, s.h, s.w, 1, 1, s.pad_top - (s.r - 1), s.pad_left - (s.s - 1),
-            s.r, s.s,   depth};
+    const int taps_h = divide_up(s.r, s.stride_h), taps_w = divide_up(s.s, s.stride_w);
+    return {s.n,
+            s.p(),
+            s.q(),
+            s.k,
+            divide_up(s.h, s.stride_h),
+            divide_up(s.w, s.stride_w),
+            1,
+            1,
+            s.pad_top / s.stride_h - (taps_h - 1),
+            s.pad_left / s.stride_w - (taps_w - 1),
+            taps_h,
+            taps_w,
+            depth};
 }
 
 inline TmaWindows tma_windows(const Problem& problem) {
@@ -76,10 +89,9 @@ inline bool can_use_tma(const Problem& problem) {
     if (!is_bf16 && !is_tf32) return false;
     const int vector = is_bf16 ? 8 : 4;
     if (!s.is_dense() || s.c % vector != 0 || (!is_fprop && s.k % vector != 0)) return false;
-    if (is_dgrad && (s.stride_h != 1 || s.stride_w != 1)) return false;
     const TmaWindows windows = tma_windows(problem);
     const auto is_bound = [](int bound) { return bound >= -128 && bound <= 127; };
-    return s.stride_h <= 8 && s.stride_w <= 8 && s.r <= 255 && s.s <= 255 &&
+    return windows.stride_h <= 8 && windows.stride_w <= 8 && s.r <= 255 && s.s <= 255 &&
            is_bound(windows.first_h) && is_bound(windows.first_w) && is_bound(windows.last_h()) &&
            is_bound(windows.last_w());
 }

@@ -32,7 +32,7 @@ class WgradCopies {
           windows_(windows),
           filter_(filter),
           pixel_(k_tile * Tile::kDepth),
-          line_(windows, line),
+          line_(windows.channels, windows.taps_h, windows.taps_w, line),
           place_(windows, pixel_),
           step_(windows, Tile::kDepth) {}
 
@@ -100,7 +100,8 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     const int cols = windows.taps() * windows.channels;
     const int lines = windows.taps() * divide_up(windows.channels, kChannels);
     multiply_tiles<Tile, Copies>(
-        divide_up(windows.count(), Tile::kDepth), divide_up(lines, kLines), work,
+        [&](int) { return divide_up(windows.count(), Tile::kDepth); }, divide_up(lines, kLines),
+        work,
         [&](int tile_m, int tile_n, int k_tile) {
             return Copies(image, dy, windows, tile_m * Tile::kRows, tile_n * kLines, k_tile);
         },
