@@ -37,12 +37,14 @@ _PRECISIONS = ("tf32", "bf16")
 
 # Problems of several tiles of any kernel, each direction's last ones ragged, and of more k-tiles than stages: x, w,
 # stride and padding. A tap's channels are filled up to a multiple of 64 bytes in the first and of 128 in the second:
-# copies by the tensor memory accelerator have lines of as many (csrc/kernels/conv/tma_windows.h).
+# copies by the tensor memory accelerator have lines of as many (csrc/kernels/conv/tma_windows.h). In the third a
+# transposed convolution has phases of two taps, of one and of none (csrc/conv_phases.h).
 _Four = tuple[int, int, int, int]
 _Problem = tuple[_Four, _Four, tuple[int, int], tuple[int, int]]
 _PROBLEMS: tuple[_Problem, ...] = (
     ((3, 12, 11, 264), (264, 2, 3, 264), (1, 1), (1, 1)),
     ((3, 12, 11, 248), (248, 2, 3, 248), (1, 1), (1, 1)),
+    ((3, 15, 19, 264), (264, 3, 2, 264), (2, 3), (1, 1)),
 )
 _SPLITS = (1, 2)
 
@@ -203,7 +205,8 @@ def fault(backend: Backend, kernel: Kernel) -> str:
 
 def _long_problems(kernel: Kernel, multiprocessors: int) -> list[_Problem]:
     """Of more than two tiles for each multiprocessor: some kernels' blocks compute one after the other, and what is
-    left of one may spoil the next. As in _PROBLEMS of both lengths of lines, and ragged; of few k-tiles."""
+    left of one may spoil the next. As in _PROBLEMS of both lengths of lines, and ragged; of few k-tiles, and where it
+    is transposed of more and fewer."""
     tile_rows, tile_cols = (int(side) for side in kernel.name.split()[1].split("x"))
     tiles = 2 * multiprocessors + 1
     tiles_m = math.isqrt(tiles - 1) + 1
@@ -213,7 +216,7 @@ def _long_problems(kernel: Kernel, multiprocessors: int) -> list[_Problem]:
         if kernel.operation == "conv2d":
             return (1, rows, 1, 64 + more), (cols - 8, 7, 1, 64 + more), (1, 1), (3, 0)
         if kernel.operation == "conv_transpose2d":
-            return (1, rows, 1, cols - 8), (64 + more, 7, 1, cols - 8), (1, 1), (3, 0)
+            return (1, rows, 1, cols - 8), (64 + more, 7, 1, cols - 8), (2, 1), (3, 0)
         channels = -(-cols // (3 * 64)) * 64 + more
         return (1, 443, 1, channels), (rows, 3, 1, channels), (1, 1), (1, 0)
 
