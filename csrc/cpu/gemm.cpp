@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <iterator>
 #include <limits>
 #include <utility>
@@ -49,12 +50,12 @@ template <int Rows, int Vectors>
         const auto rectified = [&](Vec v) { return v < floor ? floor : v; };  // NaN stays
         const std::int64_t offset = row_offset + at;
         if (whole && !epilogue.add && !epilogue.accumulate && !epilogue.stream) {
-#pragma GCC unroll 16
+#pragma GCC unroll 32
             for (int i = 0; i < Rows; ++i)
                 simd::store(rows[i] + offset, rectified(acc[i][j] * scale + bias));
             continue;
         }
-#pragma GCC unroll 16
+#pragma GCC unroll 32
         for (int i = 0; i < Rows; ++i) {
             float* to = rows[i] + offset;
             Vec v = acc[i][j];
@@ -72,17 +73,49 @@ template <int Rows, int Vectors>
 
 // The elements of a column of A, whose rows lie a compile-time distance apart, or a given one where
 // that is kAnyStride.
-template <int RowStride>
-struct Column {
-    explicit Column(int) {}
-    float operator()(const float* a, int i) const { return a[i * RowStride]; }
+template <int Rows, int RowStride>
+class Column {
+  public:
+    Column(const float* first, int) : first_(first) {}
+
+    void advance(int floats) { first_ += floats; }
+    float operator[](int row) const { return first_[row * RowStride]; }
+
+  private:
+    const float* first_;
 };
 
-template <>
-struct Column<kAnyStride> {
-    std::ptrdiff_t stride;
-    explicit Column(int stride) : stride(stride) {}
-    float operator()(const float* a, int i) const { return a[i * stride]; }
+// Nine rows from one pointer: 1, 2, 4 and 8 times a register are address modes of x86.
+template <int Rows>
+class Column<Rows, kAnyStride> {
+  public:
+    Column(const float* first, int stride)
+        : once_(stride * std::ptrdiff_t{sizeof(float)}),
+          thrice_(3 * once_),
+          five_(5 * once_),
+          seven_(7 * once_) {
+        for (int i = 0; i < kPointers; ++i)
+            first_[i] = first + kReach * i * std::ptrdiff_t{stride};
+    }
+
+    void advance(int floats) {
+        for (int i = 0; i < kPointers; ++i)
+            first_[i] += floats;
+        // Else compilers keep every multiple, in memory.
+        asm("" : "+r"(once_), "+r"(thrice_), "+r"(five_), "+r"(seven_));
+    }
+
+    float operator[](int row) const {
+        const std::ptrdiff_t bytes[kReach] = {0,     once_,       2 * once_, thrice_,  4 * once_,
+                                              five_, 2 * thrice_, seven_,    8 * once_};
+        return *reinterpret_cast<const float*>(reinterpret_cast<const char*>(first_[row / kReach]) +
+                                               bytes[row % kReach]);
+    }
+
+  private:
+    static constexpr int kReach = 9, kPointers = (Rows + kReach - 1) / kReach;
+    const float* first_[kPointers];
+    std::ptrdiff_t once_, thrice_, five_, seven_;  // the stride in bytes
 };
 
 template <int Rows, int Vectors, int RowStride>
@@ -90,7 +123,6 @@ void make_tiles(const Tiles& tiles) {
     const Operands& operands = *tiles.operands;
     const Epilogue& epilogue = *tiles.epilogue;
     const int a_step = operands.a_step, b_stride = operands.b_stride;
-    const Column<RowStride> column(operands.row_stride);
     const int interval = operands.fetch ? operands.fetch->interval() : operands.depth;
     for (int tile = 0; tile < tiles.count; ++tile) {
         const float* first = tiles.a + std::int64_t{tile} * Rows * operands.row_stride;
@@ -112,26 +144,27 @@ void make_tiles(const Tiles& tiles) {
             const float* b = tiles.b + panel * operands.panel_distance;
             const float* next_a = first + Rows * operands.row_stride;
             for (int run = 0; run < operands.runs; ++run) {
-                const float* a = first + panel * operands.a_distance + run * operands.run_distance;
+                Column<Rows, RowStride> a(
+                    first + panel * operands.a_distance + run * operands.run_distance,
+                    operands.row_stride);
                 for (int d = 0; d < operands.depth;) {
                     const int stop = operands.depth - d > interval ? d + interval : operands.depth;
                     for (; d < stop; ++d) {
-                        if (RowStride == kAnyStride && fetches) {
-                            __builtin_prefetch(next_a);
-                            next_a += kLineFloats;
-                        }
+                        if (RowStride == kAnyStride && fetches)
+                            for (int i = 0; i < Rows; i += kLineFloats, next_a += kLineFloats)
+                                __builtin_prefetch(next_a);
                         Vec bd[Vectors];
 #pragma GCC unroll 2
                         for (int j = 0; j < Vectors; ++j)
                             bd[j] = simd::load(b + j * kLanes);
-#pragma GCC unroll 16
+#pragma GCC unroll 32
                         for (int i = 0; i < Rows; ++i) {
-                            const Vec ai = simd::broadcast(column(a, i));
+                            const Vec ai = simd::broadcast(a[i]);
 #pragma GCC unroll 2
                             for (int j = 0; j < Vectors; ++j)
                                 acc[i][j] += ai * bd[j];
                         }
-                        a += a_step;
+                        a.advance(a_step);
                         b += b_stride;
                     }
                     if (operands.fetch) operands.fetch->step();

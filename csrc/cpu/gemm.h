@@ -6,13 +6,15 @@
 // in registers (14 rows x 2 vectors of AVX-512, 6 x 2 of AVX2); each step of the depth loads two
 // vectors of B, broadcasts one float of A per row and does rows x 2 fused multiply-adds, so that
 // the multiply-adds are what bounds it (98 % of peak was measured with A and B in the second-level
-// cache). One call makes many tiles: a call for each took as long as 4 steps of the depth.
+// cache). A last panel of one vector has tiles of twice the rows, which loads bound: one for each
+// multiply-add and one of B (96 % of peak). One call makes many tiles: a call for each took as long
+// as 4 steps of the depth.
 //
 // The usual distances of the rows of A are compile-time constants, kRowStrides, so that every row's
 // address is a displacement: kRowStride, an odd number of cache lines, for rows that were gathered;
 // 1 for an A that lies depth by depth (weight gradients); and a few floats where neighbouring
 // windows of an image with few channels are read in place. Any other, of the pixels that a 1 x 1
-// convolution reads in place, takes registers.
+// convolution reads in place, takes eight registers for 28 rows.
 #pragma once
 
 #include <cstdint>
@@ -24,11 +26,10 @@
 namespace zfcuda::gemm {
 
 #if defined(__AVX512F__)
-constexpr int kTileRows = 14;
+constexpr int kTileRows = 14, kNarrowTileRows = 28;
 #else
-constexpr int kTileRows = 6;
+constexpr int kTileRows = 6, kNarrowTileRows = 14;
 #endif
-constexpr int kNarrowTileRows = 14;  // of one vector: fewer sums would not hide their latency
 constexpr int kPanelVectors = 2;
 constexpr int kPanel = kPanelVectors * simd::kLanes;
 constexpr int kRowStride = kMaxDepth + 16;
@@ -54,8 +55,8 @@ struct Operands {
     std::int64_t run_distance = 0;
     std::int64_t panel_distance = 0;  // of B, where C has more columns than a panel
 
-    // Of A: those of the next tile that are among them are fetched meanwhile, a line at each step.
-    // Of one run of rows without gaps.
+    // Of A: those of the next tile that are among them are fetched meanwhile, a line at each step (two
+    // where a step takes floats of more rows than a line has). Of one run of rows without gaps.
     int fetched_rows = 0;
 
     // If not null, what it fetches meanwhile; a tile makes `runs` x `depth` steps.

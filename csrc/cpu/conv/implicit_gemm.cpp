@@ -47,8 +47,8 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
     const int count = static_cast<int>(m1 - m0);
     // Those of the next tile, too, which are fetched.
     const int read =
-        static_cast<int>(std::min<std::int64_t>(count + kTileRows, gather.rows() - m0));
-    float* rows[kBlockRows + kTileRows];
+        static_cast<int>(std::min<std::int64_t>(count + kNarrowTileRows, gather.rows() - m0));
+    float* rows[kBlockRows + kNarrowTileRows];
     const bool dense = placement.line_stride == gather.grid_w * placement.pixel_stride &&
                        placement.image_stride == gather.grid_h * placement.line_stride;
     if (dense) {
