@@ -269,17 +269,16 @@ void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& posi
               first_w = first_output(s.stride_w, s.pad_left);
     for (int phase = 0; phase < s.stride_h * s.stride_w; ++phase) {
         float* to[M][M];
-        for (int i = 0; i < M; ++i)
-            for (int j = 0; j < M; ++j) {
-                const int n = position.output_image(i, j);
-                const int h =
-                    (position.rows.u[i] + first_h) * s.stride_h + phase / s.stride_w - s.pad_top;
-                const int v =
-                    (position.cols.u[j] + first_w) * s.stride_w + phase % s.stride_w - s.pad_left;
-                const bool inside = n >= 0 && h >= 0 && h < s.h && v >= 0 && v < s.w;
-                to[i][j] = inside ? x + ((static_cast<std::int64_t>(n) * s.h + h) * s.w + v) * s.c
-                                  : nullptr;
-            }
+        const auto along = [](const Axis& axis, int size, int first, int stride, int pad) {
+            return [=, &axis](int u) {
+                const int place = (u + first) * stride - pad;
+                return u < axis.outputs && place < size ? place : -1;
+            };
+        };
+        position.pixels<M, float>(
+            x, s.h, s.w, s.c, nullptr,
+            along(plan.grid.h, s.h, first_h, s.stride_h, s.pad_top - phase / s.stride_w),
+            along(plan.grid.w, s.w, first_w, s.stride_w, s.pad_left - phase % s.stride_w), to);
         for (int c = 0; c < s.c; c += kLanes) {
             Vec out[M][M];
             transform_products<M>(plan.product(row, phase * round_up(s.c, kLanes) + c),

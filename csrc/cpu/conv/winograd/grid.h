@@ -13,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 
 #include "../../blocking.h"
 #include "transform.h"
@@ -43,15 +44,18 @@ struct Axis {
 
 struct Grid {
     Axis h, w;
-    int images, columns;  // images in all, and side by side
+    int images, columns;                       // images in all, and side by side
+    int period_h, period_w, tiles_h, tiles_w;  // of the plane
 
-    Grid(const Axis& h, const Axis& w, int images) : h(h), w(w), images(images), columns(1) {
+    Grid(const Axis& h, const Axis& w, int images)
+        : h(h), w(w), images(images), columns(1), period_h(h.period()), period_w(w.period()) {
         for (int c = 2; c <= images; ++c)
             if (tiles_of(c) < tiles_of(columns)) columns = c;
+        tiles_h = h.tiles(ceil_div(images, columns));
+        tiles_w = w.tiles(columns);
     }
 
-    int tiles_w() const { return w.tiles(columns); }
-    int tiles() const { return static_cast<int>(tiles_of(columns)); }
+    int tiles() const { return tiles_h * tiles_w; }
 
   private:
     std::int64_t tiles_of(int c) const {
@@ -59,15 +63,34 @@ struct Grid {
     }
 };
 
-// The plane's coordinates from `tile` on, resolved: which image along the axis, and which u within.
+// The plane's coordinates from one on, resolved: which image along the axis, and which u within.
 struct TileAxis {
     int image[kPoints], u[kPoints];
 
-    TileAxis(const Axis& axis, int tile) {
-        const int period = axis.period(), size = tile_size(axis.taps);
+    TileAxis(int first, int period) {
+        int n = first / period, at = first % period;
         for (int i = 0; i < kPoints; ++i) {
-            image[i] = (tile * size + i) / period;
-            u[i] = (tile * size + i) % period;
+            image[i] = n;
+            u[i] = at;
+            if (++at < period) continue;
+            at = 0;
+            ++n;
+        }
+    }
+};
+
+// Of the pixels of a tile's cells, how far those of its rows (or columns) lie from the array's first.
+struct CellOffsets {
+    static constexpr std::int64_t kOutside = std::numeric_limits<std::int64_t>::min() / 4;
+    std::int64_t at[kPoints];
+
+    // index(u): the pixel's place in its image, or a negative number if it has none.
+    template <typename Index>
+    CellOffsets(const TileAxis& axis, std::int64_t image_distance, std::int64_t distance,
+                const Index& index) {
+        for (int i = 0; i < kPoints; ++i) {
+            const int place = index(axis.u[i]);
+            at[i] = place < 0 ? kOutside : axis.image[i] * image_distance + place * distance;
         }
     }
 };
@@ -77,29 +100,39 @@ struct TilePosition {
     TileAxis rows, cols;
 
     TilePosition(const Grid& grid, int tile)
-        : grid(grid), rows(grid.h, tile / grid.tiles_w()), cols(grid.w, tile % grid.tiles_w()) {}
+        : grid(grid),
+          rows(tile / grid.tiles_w * tile_size(grid.h.taps), grid.period_h),
+          cols(tile % grid.tiles_w * tile_size(grid.w.taps), grid.period_w) {}
 
-    // The image at the tile's cell (i, j), or -1 if there is none.
-    int image(int i, int j) const {
-        if (cols.image[j] >= grid.columns) return -1;
-        const int n = rows.image[i] * grid.columns + cols.image[j];
-        return n < grid.images ? n : -1;
+    // The pixels of an array (images, h, w, channels) that the tile's first Size x Size cells are;
+    // row(u) and column(u) are their places in an image, or negative; `absent` where there is none.
+    template <int Size, typename T, typename Row, typename Column>
+    void pixels(T* array, int h, int w, int channels, T* absent, const Row& row,
+                const Column& column, T* (&pixels)[Size][Size]) const {
+        const std::int64_t line = std::int64_t{w} * channels, image = h * line;
+        const CellOffsets down(rows, grid.columns * image, line, row);
+        const CellOffsets across(cols, image, channels, column);
+        for (int i = 0; i < Size; ++i) {
+            // The last row of images may be shorter.
+            const int end = std::min(grid.columns, grid.images - rows.image[i] * grid.columns);
+            for (int j = 0; j < Size; ++j) {
+                const std::int64_t at = down.at[i] + across.at[j];
+                pixels[i][j] = at >= 0 && cols.image[j] < end ? array + at : absent;
+            }
+        }
     }
 
-    // The source pixel of phase (eh, ew) at the tile's cell (i, j) of 6 x 6: its index (n, h, w),
-    // or -1 for a zero.
-    std::int64_t source(int i, int j, int eh, int ew) const {
-        const int n = image(i, j);
-        const int y = grid.h.step * rows.u[i] + eh + grid.h.offset;
-        const int x = grid.w.step * cols.u[j] + ew + grid.w.offset;
-        if (n < 0 || y < 0 || y >= grid.h.size || x < 0 || x >= grid.w.size) return -1;
-        return (static_cast<std::int64_t>(n) * grid.h.size + y) * grid.w.size + x;
-    }
-
-    // The image that the output at the tile's cell (i, j) belongs to, or -1 if it lies
-    // between images.
-    int output_image(int i, int j) const {
-        return rows.u[i] < grid.h.outputs && cols.u[j] < grid.w.outputs ? image(i, j) : -1;
+    // The source's of phase (eh, ew).
+    void source_pixels(const float* images, int channels, int eh, int ew, const float* zeros,
+                       const float* (&pixels)[kPoints][kPoints]) const {
+        const auto along = [](const Axis& axis, int phase) {
+            return [&axis, phase](int u) {
+                const int place = axis.step * u + phase + axis.offset;
+                return place < axis.size ? place : -1;
+            };
+        };
+        this->pixels(images, grid.h.size, grid.w.size, channels, zeros, along(grid.h, eh),
+                     along(grid.w, ew), pixels);
     }
 };
 

@@ -205,12 +205,8 @@ inline bool transform_source(const TileSource& source, const TilePosition& posit
     Vec zeros{};  // NaN after a value that is not finite
     for (int phase = 0; phase < source.phases_h * source.phases_w; ++phase) {
         const float* pixels[kPoints][kPoints];
-        for (int i = 0; i < kPoints; ++i)
-            for (int j = 0; j < kPoints; ++j) {
-                const std::int64_t at =
-                    position.source(i, j, phase / source.phases_w, phase % source.phases_w);
-                pixels[i][j] = at < 0 ? source.zeros : source.images + at * source.channels;
-            }
+        position.source_pixels(source.images, source.channels, phase / source.phases_w,
+                               phase % source.phases_w, source.zeros, pixels);
         for (int c = 0; c < source.channels; c += kLanes) {
             Vec x[kPoints][kPoints], v[kPoints][kPoints];
 #pragma GCC unroll 6
@@ -225,7 +221,10 @@ inline bool transform_source(const TileSource& source, const TilePosition& posit
             store_frequencies(v, to(phase * round_up(source.channels, kLanes) + c), stride);
         }
     }
-    return simd::sum(zeros) == 0.0f;
+    const Vec all[] = {zeros};
+    float sum;
+    simd::sums(all, &sum);
+    return sum == 0.0f;
 }
 
 // ---- Outputs ------------------------------------------------------------------------------------
@@ -235,13 +234,8 @@ inline bool transform_source(const TileSource& source, const TilePosition& posit
 template <int M, typename T>
 inline void output_pixels(const ConvShape& s, const TilePosition& position, T* map, int pitch,
                           T* absent, T* (&pixels)[M][M]) {
-    for (int i = 0; i < M; ++i)
-        for (int j = 0; j < M; ++j) {
-            const std::int64_t n = position.output_image(i, j);
-            const std::int64_t at =
-                ((n * s.p() + position.rows.u[i]) * s.q() + position.cols.u[j]) * pitch;
-            pixels[i][j] = n < 0 ? absent : map + at;
-        }
+    const auto along = [](int outputs) { return [=](int u) { return u < outputs ? u : -1; }; };
+    position.pixels(map, s.p(), s.q(), pitch, absent, along(s.p()), along(s.q()), pixels);
 }
 
 // out = A^T m A of a tile's products m, up to kLanes columns from `products` on.
