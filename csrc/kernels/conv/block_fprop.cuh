@@ -147,8 +147,9 @@ __global__ void __launch_bounds__(Tile::kThreads, kBlocksOnSm<Tile>)
     // Computed again, so that nothing of the region takes registers during the main loop.
     TileIndex index = TileIndex::of_block();
     asm volatile("" : "+r"(index.tile));
-    pool_region<Tile, Memory::kMapPitch>(pool, tiling, Region(pool, tiling, index), stages, y,
-                                         switches, vectorised);
+    const Region same(pool, tiling, index);
+    pool_region<Tile::kThreads, Tile::kCols, Memory::kMapPitch>(
+        pool, tiling, same, same.tile_n * Tile::kCols, stages, y, switches, vectorised);
 }
 
 template <class Tile, int V>

@@ -30,8 +30,9 @@ __global__ void __launch_bounds__(Tile::kThreads, Tile::kMinBlocks)
     // Computed again, so that nothing of the region takes registers during the main loop.
     TileIndex index = TileIndex::of_block();
     asm volatile("" : "+r"(index.tile));
-    pool_region<Tile, kMapPitch<Tile>>(pool, tiling, Region(pool, tiling, index), map, y, switches,
-                                       vectorised);
+    const Region same(pool, tiling, index);
+    pool_region<Tile::kThreads, Tile::kCols, kMapPitch<Tile>>(
+        pool, tiling, same, same.tile_n * Tile::kCols, map, y, switches, vectorised);
 }
 
 template <class Math>

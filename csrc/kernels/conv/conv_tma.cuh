@@ -108,6 +108,11 @@ class ConvCopies {
         w_ = place.w(windows);
     }
 
+    // Of a k-tile.
+    __device__ static constexpr unsigned bytes() {
+        return sizeof(Element) * (LayoutA::kSize + LayoutB::kSize);
+    }
+
     __device__ void load(Element* a, Element* b, simt::Mbarrier& full) {
 #pragma unroll
         for (int column = 0; column < kColumns; ++column) {

@@ -26,6 +26,19 @@ inline int region(int pooled, int window, int stride) {
     return (pooled - 1) * stride + window;
 }
 
+template <class Tile>
+PoolTiling cut(const PoolShape& pool, int height, int width) {
+    return {height,
+            width,
+            region(height, pool.window_h, pool.stride_h),
+            region(width, pool.window_w, pool.stride_w),
+            pool.p(),
+            pool.q(),
+            FastDivisor(divide_up(pool.c, Tile::kCols)),
+            FastDivisor(divide_up(pool.q(), width)),
+            FastDivisor(divide_up(pool.p(), height))};
+}
+
 // The tiling with the fewest tiles; none if not even one window fits. `filled`: lines of a region
 // are filled up to a multiple of this.
 template <class Tile>
@@ -40,15 +53,7 @@ std::optional<PoolTiling> make_tiling(const PoolShape& pool, int filled = 1) {
         const std::int64_t down = divide_up(pool.p(), height), across = divide_up(pool.q(), width);
         if (best && down * across >= fewest) continue;
         fewest = down * across;
-        best = PoolTiling{height,
-                          width,
-                          region_h,
-                          region(width, pool.window_w, pool.stride_w),
-                          pool.p(),
-                          pool.q(),
-                          FastDivisor(divide_up(pool.c, Tile::kCols)),
-                          FastDivisor(across),
-                          FastDivisor(down)};
+        best = cut<Tile>(pool, height, width);
     }
     return best;
 }
@@ -75,22 +80,19 @@ struct Region {
     }
 };
 
-// Pools the region in `map` (rows of kMapPitch) into y and switches: four channels of one pooled
-// pixel a turn for each thread.
-template <class Tile, int Pitch>
+// Pools the region in `map` (rows of Pitch, Cols channels from `first_channel` on) into y and switches:
+// four channels of one pooled pixel a turn for each of so many threads, the block's first ones.
+template <int Threads, int Cols, int Pitch, class T>
 __device__ inline void pool_region(const PoolShape& pool, const PoolTiling& tiling,
-                                   const Region& region, const typename Tile::Element* map,
-                                   typename Tile::Element* y, std::uint8_t* switches,
-                                   bool vectorised) {
-    using T = typename Tile::Element;
-    constexpr int kGroups = Tile::kCols / 4;
+                                   const Region& region, int first_channel, const T* map, T* y,
+                                   std::uint8_t* switches, bool vectorised) {
+    constexpr int kGroups = Cols / 4;
     const int height = tiling.pooled_h, width = tiling.pooled_w;
-    for (int item = threadIdx.x; item < tiling.height * tiling.width * kGroups;
-         item += Tile::kThreads) {
+    for (int item = threadIdx.x; item < tiling.height * tiling.width * kGroups; item += Threads) {
         const int pixel = item / kGroups, group = item % kGroups;
         const int di = pixel / tiling.width, dj = pixel - di * tiling.width;
         const int i = region.i0 + di, j = region.j0 + dj;
-        const int channel = region.tile_n * Tile::kCols + group * 4;
+        const int channel = first_channel + group * 4;
         if (i >= height || j >= width || channel >= pool.c) continue;
 
         auto best = Vector<float, 4>::filled(-INFINITY);

@@ -108,7 +108,7 @@ class TmaRing {
 #pragma unroll 1
         for (; k_tiles > 0; --k_tiles) {
             simt::mbarrier_wait(empty_[stage_], parity_ ^ 1);  // at once in the first round
-            simt::mbarrier_arrive_expect(full_[stage_], sizeof(Element) * kStage);
+            simt::mbarrier_arrive_expect(full_[stage_], copies.bytes());
             Element* const k_tile = stages_ + stage_ * kStage;
             copies.load(k_tile, k_tile + kB, full_[stage_]);
             advance();

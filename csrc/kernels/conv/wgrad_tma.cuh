@@ -36,6 +36,11 @@ class WgradCopies {
           place_(windows, pixel_),
           step_(windows, Tile::kDepth) {}
 
+    // Of a k-tile.
+    __device__ static constexpr unsigned bytes() {
+        return sizeof(Element) * (LayoutA::kSize + LayoutB::kSize);
+    }
+
     __device__ void load(Element* a, Element* b, simt::Mbarrier& full) {
 #pragma unroll
         for (int block = 0; block < LayoutA::kBlocks; ++block)
