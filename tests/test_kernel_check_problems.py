@@ -19,6 +19,8 @@ of_tma = pytest.mark.parametrize(
         ("conv2d_weight_grad", "bf16"),
         ("conv2d", "tf32"),
         ("conv_transpose2d", "tf32"),
+        ("conv2d_relu_pool", "bf16"),
+        ("conv2d_relu_pool", "tf32"),
     ],
 )
 
@@ -65,15 +67,16 @@ def test_every_block_has_a_second_tile(backend, multiprocessors):
         tile_rows, tile_cols = (int(side) for side in kernel.name.split()[1].split("x"))
         for problem in kernel_checks._long_problems(kernel, multiprocessors):
             x, w, y = *problem[:2], backend.module.ConvShape(*problem).output
-            result = {"conv2d": y, "conv_transpose2d": x, "conv2d_weight_grad": (w[0], w[1] * w[2] * w[3])}
-            *pixels, cols = result[kernel.operation]
+            result = {"conv_transpose2d": x, "conv2d_weight_grad": (w[0], w[1] * w[2] * w[3])}
+            *pixels, cols = result.get(kernel.operation, y)
+            # Regions of blocks share pixels, and a box of the accelerator has no more than 256 below each other.
             phases = 2 if kernel.operation == "conv_transpose2d" else 1
             tiles = phases * -(-np.prod(pixels) // (phases * tile_rows)) * -(-cols // tile_cols)
             assert 2 * multiprocessors < tiles <= 3 * multiprocessors + 5, (kernel, problem)
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
-@pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad"])
+@pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad", "conv2d_relu_pool"])
 def test_nothing_is_rounded_in_a_check_but_a_result_in_bfloat16(backend, operation, precision):
     """Whatever low bits factors in tf32 have, sums of products are whole numbers that float32 holds."""
     problem = kernel_checks._PROBLEMS[0]
@@ -81,7 +84,7 @@ def test_nothing_is_rounded_in_a_check_but_a_result_in_bfloat16(backend, operati
     result = kernel_checks._launcher(backend, Kernel(operation, precision, "mma 64x64"), shape, *problem[:2])()
     assert np.array_equal(result, np.rint(result))
     assert np.abs(result).max() > 2**16
-    depth = {"conv2d": 2 * 3 * 264, "conv_transpose2d": 2 * 3 * 264, "conv2d_weight_grad": 3 * 13 * 11}[operation]
+    depth = 3 * 13 * 11 if operation == "conv2d_weight_grad" else 2 * 3 * 264
     assert depth * kernel_checks._LARGEST**2 < 2**24
 
 
@@ -95,6 +98,25 @@ def test_the_last_bit_of_one_value_counts(backend, spoil, kernel):
 
     spoil(kernel, instead)
     assert kernel_checks.fault(backend, kernel).startswith("1 of 113256 values of its result for x (3, 12, 11, 264)")
+
+
+@pytest.mark.parametrize("what", ["a value", "a switch"])
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_one_value_or_switch_of_a_block_counts(backend, monkeypatch, precision, what):
+    kernel, of = Kernel("conv2d_relu_pool", precision, "tma 128x128"), getattr(backend.module, precision)
+    block, broken = of.conv2d_relu_pool, []
+
+    def instead(*arguments):
+        block(*arguments)
+        y, switches = arguments[5:7]
+        if broken and what == "a value":
+            y[1, 2, 3, 4] = 1
+        elif broken:
+            switches[1, 2, 3, 4] ^= 1
+        broken.append(True)
+
+    monkeypatch.setattr(of, "conv2d_relu_pool", instead)
+    assert kernel_checks.fault(backend, kernel).startswith("1 of 66528 values of its result for x (3, 12, 11, 264)")
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])

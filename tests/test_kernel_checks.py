@@ -65,7 +65,8 @@ def write(backend, *tuned):
 def test_which_kernels_need_one(backend):
     found = kernel_checks.checkable(backend)
     assert KERNEL in found
-    assert {kernel.operation for kernel in found} == {"conv2d", "conv_transpose2d", "conv2d_weight_grad"}
+    products = {"conv2d", "conv_transpose2d", "conv2d_weight_grad"}
+    assert {kernel.operation for kernel in found} == {*products, "conv2d_relu_pool"}
     assert len([kernel for kernel in found if kernel.name.startswith("wgmma")]) == 3 * 3
     names = ("ffma 64x32", "mma 64x64", "patch 256x96", "composed")
     assert not any(Kernel("conv2d", "bf16", name).is_checked for name in names)

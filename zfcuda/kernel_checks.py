@@ -32,7 +32,8 @@ __all__ = ["Kernel", "cache_path", "checkable", "fault", "faulty"]
 # What multiplies in the kernels that every GPU runs; "composed": such kernels one after the other.
 _EVERYWHERE = ("ffma", "mma", "patch", "composed")
 
-_OPERATIONS = ("conv2d", "conv_transpose2d", "conv2d_weight_grad")
+_BLOCK = "conv2d_relu_pool"
+_OPERATIONS = ("conv2d", "conv_transpose2d", "conv2d_weight_grad", _BLOCK)
 _PRECISIONS = ("tf32", "bf16")
 
 # Problems of several tiles of any kernel, each direction's last ones ragged, and of more k-tiles than stages: x, w,
@@ -124,7 +125,7 @@ def checkable(backend: Backend) -> list[Kernel]:
         kernel
         for operation in _OPERATIONS
         for precision in _PRECISIONS
-        for name in dict(backend.module.plan_candidates(operation, precision, shape, None))
+        for name in dict(backend.module.plan_candidates(operation, precision, shape, _pool(backend, operation, shape)))
         if (kernel := Kernel(operation, precision, name)).is_checked
     ]
 
@@ -193,6 +194,14 @@ def _is_capturing(backend: Backend) -> bool:
         return True
 
 
+def _pool(backend: Backend, operation: str, shape: Any) -> Any:
+    """The pool of a problem, of windows that overlap and hang over the edges; None of an operation that has none."""
+    if operation != _BLOCK:
+        return None
+    window, stride, padding = zip(*((3, 2, 1) if side > 1 else (1, 1, 0) for side in shape.output[1:3]), strict=True)
+    return backend.module.PoolShape(shape.output, window, stride, padding, False)
+
+
 # ---- One check ---------------------------------------------------------------------------------------------
 
 
@@ -213,7 +222,7 @@ def _long_problems(kernel: Kernel, multiprocessors: int) -> list[_Problem]:
     rows, cols = tiles_m * tile_rows - 8, -(-tiles // tiles_m) * tile_cols
 
     def problem(more: int) -> _Problem:
-        if kernel.operation == "conv2d":
+        if kernel.operation in ("conv2d", _BLOCK):
             return (1, rows, 1, 64 + more), (cols - 8, 7, 1, 64 + more), (1, 1), (3, 0)
         if kernel.operation == "conv_transpose2d":
             return (1, rows, 1, cols - 8), (64 + more, 7, 1, cols - 8), (2, 1), (3, 0)
@@ -226,9 +235,10 @@ def _long_problems(kernel: Kernel, multiprocessors: int) -> list[_Problem]:
 def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem) -> str:
     """The same of one problem."""
     shape = backend.module.ConvShape(*problem)
-    key = kernel.operation, kernel.precision, shape, None
+    key = kernel.operation, kernel.precision, shape, _pool(backend, kernel.operation, shape)
     choices = backend.module.plan_candidates(*key)
     launch = _launcher(backend, kernel, shape, *problem[:2])
+    all_splits = (1,) if kernel.operation == _BLOCK else _SPLITS
 
     def compute(name: str, splits: int) -> np.ndarray:
         backend.module.set_plan(*key, name, splits)
@@ -237,7 +247,7 @@ def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem) -> str:
     try:
         expected = compute(next(name for name, _ in choices if name.startswith("mma ")), 1)
         try:
-            wrong = max(np.count_nonzero(compute(kernel.name, splits) != expected) for splits in _SPLITS)
+            wrong = max(np.count_nonzero(compute(kernel.name, splits) != expected) for splits in all_splits)
         except RuntimeError as reason:
             return f"{type(reason).__name__}: {reason}"
     finally:
@@ -247,8 +257,8 @@ def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem) -> str:
 
 
 def _launcher(backend: Backend, kernel: Kernel, shape: Any, x: _Four, w: _Four) -> Callable[[], np.ndarray]:
-    """A call of the operation by the plan that holds; gives its result in float32. What it does not write is NaN, in
-    its workspace too."""
+    """A call of the operation by the plan that holds; gives its result in float32, of a block with the switches behind.
+    What it does not write is NaN, in its workspace too."""
     rng = np.random.default_rng(0)
     kernels = {"tf32": backend.module.tf32, "bf16": backend.module.bf16}[kernel.precision]
     dtype = {"tf32": FLOAT32, "bf16": BFLOAT16}[kernel.precision]
@@ -260,24 +270,34 @@ def _launcher(backend: Backend, kernel: Kernel, shape: Any, x: _Four, w: _Four) 
         return backend.xp.asarray(values.astype(dtype).view(np.uint8)).view(dtype)  # CuPy takes no bfloat16 from hosts
 
     y = tuple(shape.output)
-    conv2d = kernels.conv2d, kernels.conv2d_workspace, (x, w), (None, None, None, False, w[0]), y, dtype
-    transpose = kernels.conv_transpose2d, kernels.conv_transpose2d_workspace, (y, w), (), x, dtype
-    weight_grad = kernels.conv2d_weight_grad, kernels.conv2d_weight_grad_workspace, (x, y), (), w, FLOAT32
-    operation, workspace, inputs, options, sizes, made = {
+    pool = _pool(backend, kernel.operation, shape)
+    shapes = (shape, pool) if pool else (shape,)
+    pooled = tuple(pool.output) if pool else ()
+    conv2d = kernels.conv2d, kernels.conv2d_workspace, (x, w), (None, None, None, False, w[0]), ((y, dtype),)
+    transpose = kernels.conv_transpose2d, kernels.conv_transpose2d_workspace, (y, w), (), ((x, dtype),)
+    weight_grad = kernels.conv2d_weight_grad, kernels.conv2d_weight_grad_workspace, (x, y), (), ((w, FLOAT32),)
+    made = (pooled, dtype), (pooled, np.dtype(np.uint8))
+    block = kernels.conv2d_relu_pool, kernels.conv2d_relu_pool_workspace, (x, w), (None,), made
+    operation, workspace, inputs, options, results = {
         "conv2d": conv2d,
         "conv_transpose2d": transpose,
         "conv2d_weight_grad": weight_grad,
+        _BLOCK: block,
     }[kernel.operation]
     arrays = [factors(one) for one in inputs]
 
     def launch() -> np.ndarray:
-        size = workspace(shape)
+        size = workspace(*shapes)
         scratch = backend.scratch(size) if size else None
-        result = backend.empty(sizes, made)
-        for array in (scratch, result):
+        own = [backend.empty(*result) for result in results]
+        for array in (scratch, *own):
             if array is not None:
                 array.view(np.uint8).fill(0xFF)
-        backend.run(operation, (shape, *arrays, *options, result, scratch), ())
-        return backend.read_later(result.view(np.uint8))().view(made).astype(np.float32)
+        backend.run(operation, (*shapes, *arrays, *options, *own, scratch), ())
+        values = [
+            backend.read_later(array.view(np.uint8))().view(made).astype(np.float32)
+            for array, (_, made) in zip(own, results, strict=True)
+        ]
+        return values[0] if len(values) == 1 else np.concatenate([one.reshape(-1) for one in values])
 
     return launch

@@ -14,6 +14,7 @@ FAMILIES = (
     "avg_pool",
     "batch_norm",
     "block",
+    "block_tma",
     "channels",
     "conv",
     "conv_variants",

@@ -9,10 +9,12 @@
 // rarely fill the tile's rows exactly (15 x 17 = 255 pixels of a map yield 7 x 8 pooled ones of 3 x
 // 3 stride 2: of 256 rows, 224 count). Gain: the map, 8 bytes a value written and read again, never
 // exists. `plan_block` weighs the two; where fusing does not pay, a window does not fit into a tile, or
-// the convolution is not dense, the two operations follow each other through the workspace.
+// the convolution is not dense, the two operations follow each other through the workspace. What fuses
+// them for few channels and on Hopper stands in block_patch.cuh and block_tma.cuh.
 #pragma once
 
 #include "block_patch.cuh"
+#include "block_tma.h"
 #include "fprop.cuh"
 #include "fprop_patch.cuh"
 #include "pooled_regions.cuh"
@@ -34,23 +36,32 @@ struct BlockMemory {
         sizeof(WindowRow) * Tile::kRows + std::max(Loop::kBytes, kMap);
 };
 
-// Calls use(plan) for each tile of the fused kernels, this one and that of block_patch.cuh, that
-// windows fit into; both lists of this one have the same. (Devices of compute capability 8.6 and 8.9
-// have no room for the largest.)
+// Of a tile of this kernel or of block_tma.cuh; none if no window fits into it. (Devices of compute
+// capability 8.6 and 8.9 have no room for the largest.)
+template <class Math, class Tile>
+std::optional<Plan> plan_block_tile(const ConvShape& conv, const PoolShape& pool) {
+    if constexpr (Tile::kMainLoop == MainLoop::kTma) {
+        if (!serves<Tile>({Operation::kConv2dReluPool, kPrecision<Math>, conv, pool})) return {};
+        return plan_block_tma<Tile>(conv, pool);
+    } else {
+        const auto tiling = make_tiling<Tile>(pool);
+        if (!tiling || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return {};
+        const int k_tiles = divide_up(conv.r * conv.s * conv.c, Tile::kDepth);
+        const int blocks = count_regions(pool, *tiling);
+        const int on_sm = blocks_on_sm<Tile>(BlockMemory<Tile, 1>::kBytes);
+        const double cost = tile_cost<Tile>(blocks, k_tiles) + exposed_cost<Tile>(blocks, on_sm);
+        return Plan{kKernel<Tile>, blocks, blocks, 1, k_tiles, cost * copy_cost<Math>(conv)};
+    }
+}
+
+// Calls use(plan) for each tile of the fused kernels, this one and those of block_tma.cuh and
+// block_patch.cuh, that windows fit into. Both lists of this one have the same.
 template <class Math, class Use>
 void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) {
     if (!conv.is_dense()) return;
-    with_list(typename Tiles<Math>::Block{}, false, false, [&](auto tiles) {
+    with_list(typename Tiles<Math>::Block{}, true, true, [&](auto tiles) {
         for_each_tile(tiles, [&](auto tile) {
-            using Tile = decltype(tile);
-            const auto tiling = make_tiling<Tile>(pool);
-            if (!tiling || BlockMemory<Tile, 1>::kBytes > simt::max_shared_bytes()) return;
-            const int k_tiles = divide_up(conv.r * conv.s * conv.c, Tile::kDepth);
-            const int blocks = count_regions(pool, *tiling);
-            const int on_sm = blocks_on_sm<Tile>(BlockMemory<Tile, 1>::kBytes);
-            const double cost =
-                tile_cost<Tile>(blocks, k_tiles) + exposed_cost<Tile>(blocks, on_sm);
-            use(Plan{kKernel<Tile>, blocks, blocks, 1, k_tiles, cost * copy_cost<Math>(conv)});
+            if (const auto plan = plan_block_tile<Math, decltype(tile)>(conv, pool)) use(*plan);
         });
     });
     for_each_image_tile<Math>(conv, pool, [&](auto tile, const auto& tiling, const auto& patch) {
@@ -59,9 +70,15 @@ void for_each_block_plan(const ConvShape& conv, const PoolShape& pool, Use use) 
     });
 }
 
-// The cheapest plan of the fused kernel; none where composing is cheaper.
+inline bool is_tma(const Plan& plan) {
+    return plan.kernel.main_loop == MainLoop::kTma;
+}
+
+// The cheapest plan of the fused kernels; none where composing is cheaper. With a kernel of compute
+// capability 9.0 if those are asked for, there is one and arrays are `aligned` for it; else without.
 template <class Math>
-std::optional<Plan> cheapest_block_plan(const ConvShape& conv, const PoolShape& pool) {
+std::optional<Plan> cheapest_block_plan(const ConvShape& conv, const PoolShape& pool,
+                                        bool aligned) {
     if (!conv.is_dense()) return std::nullopt;
     double least = 0;
     if (const auto patch = cheapest_fprop_patch_plan<Math>(conv))
@@ -73,23 +90,28 @@ std::optional<Plan> cheapest_block_plan(const ConvShape& conv, const PoolShape& 
     // The map is written and read again.
     const double map = 1.0 * sizeof(Element<Math>) * conv.n * conv.p() * conv.q() * conv.k;
     least += 2 * map * fmas_per_byte(kPrecision<Math>) / simt::multiprocessors();
+    bool with_tma = false;
+    if (aligned && wgmma_use() == WgmmaUse::kAlways)
+        for_each_block_plan<Math>(conv, pool, [&](const Plan& plan) { with_tma |= is_tma(plan); });
     std::optional<Plan> best;
     for_each_block_plan<Math>(conv, pool, [&](const Plan& plan) {
-        if (plan.cost >= least) return;
+        if (is_tma(plan) != with_tma || plan.cost >= least) return;
         least = plan.cost;
         best = plan;
     });
     return best;
 }
 
-// The plan that holds: the tuned one, if there is one, else the cheapest.
+// The plan that holds: the tuned one, if there is one that may be used, else the cheapest. `aligned`:
+// x and w are, to 16 bytes.
 template <class Math>
-std::optional<Plan> plan_block(const ConvShape& conv, const PoolShape& pool) {
-    auto best = cheapest_block_plan<Math>(conv, pool);
+std::optional<Plan> plan_block(const ConvShape& conv, const PoolShape& pool, bool aligned) {
+    auto best = cheapest_block_plan<Math>(conv, pool, aligned);
     if (const auto choice =
             tuned_choice({Operation::kConv2dReluPool, kPrecision<Math>, conv, pool})) {
         if (!choice->kernel) best.reset();
         for_each_block_plan<Math>(conv, pool, [&](const Plan& plan) {
+            if (is_tma(plan) && (!aligned || wgmma_use() == WgmmaUse::kNever)) return;
             if (choice->kernel == plan.kernel) best = plan;
         });
     }

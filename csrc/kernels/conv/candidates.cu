@@ -102,11 +102,12 @@ std::vector<Choice> candidates(const Problem& problem) {
                 });
             break;
         case Operation::kConv2dReluPool:
-            if (const auto plan = cheapest_block_plan<Math>(shape, problem.pool))
+            if (const auto plan = cheapest_block_plan<Math>(shape, problem.pool, true))
                 found.add(Choice{plan->kernel});
             found.add(Choice{});
-            for_each_block_plan<Math>(shape, problem.pool,
-                                      [&](const Plan& plan) { found.add(Choice{plan.kernel}); });
+            for_each_block_plan<Math>(shape, problem.pool, [&](const Plan& plan) {
+                if (!is_tma(plan) || can_run_wgmma()) found.add(Choice{plan.kernel});
+            });
             break;
         case Operation::kUnpoolConv2dWeightGrad:
             with_list(typename Tiles<Math>::UnpoolWgrad{}, vector_k, vector_c, [&](auto tiles) {

@@ -98,6 +98,20 @@ using Tma256x128 = TmaTile<Math, 2, 2, 1, 128, 4>;
 template <class Math>
 using Tma128x128 = TmaTile<Math, 2, 1, 1, 128, 6>;
 
+// Of blocks, with fewer stages where the map would have no room beside more.
+template <class Math>
+using BlockTma192x256 = TmaTile<Math, 3, 1, 2, 128, 3>;
+template <class Math>
+using BlockTma256x192 = TmaTile<Math, 2, 2, 1, 192, 3>;
+template <class Math>
+using BlockTma128x256 = Tma128x256<Math>;
+template <class Math>
+using BlockTma256x128 = TmaTile<Math, 2, 2, 1, 128, 3>;
+template <class Math>
+using BlockTma128x128 = Tma128x128<Math>;
+template <class Math>
+using BlockTma384x64 = TmaTile<Math, 3, 2, 1, 64, 3>;  // 64 filters
+
 // A list with more tiles, where operands can be copied 16 bytes at a time.
 template <class Lists, class... More>
 struct WithTiles;
@@ -116,16 +130,25 @@ using WithTma = typename WithTiles<Lists, Tma192x256<Math>, Tma256x192<Math>, Tm
 template <class Math, class Lists>
 using WithTmaOfWindows = typename WithTiles<WithTma<Math, Lists>, Tma168x256<Math>>::type;
 
+template <class Math, class Lists>
+using WithTmaOfBlocks =
+    typename WithTiles<Lists, BlockTma192x256<Math>, BlockTma256x192<Math>, BlockTma128x256<Math>,
+                       BlockTma256x128<Math>, BlockTma128x128<Math>>::type;
+
 template <>
 struct Tiles<Tf32> : TensorTiles<Tf32> {
     using Fprop = WithTmaOfWindows<Tf32, TensorTiles::Fprop>;
     using Dgrad = WithTmaOfWindows<Tf32, TensorTiles::Dgrad>;
+    using Block = WithTmaOfBlocks<Tf32, TensorTiles::Block>;
 };
 template <>
 struct Tiles<Bf16> : TensorTiles<Bf16> {
     using Fprop = WithWgmma<Bf16, WithTmaOfWindows<Bf16, TensorTiles::Fprop>>;
     using Dgrad = WithWgmma<Bf16, WithTmaOfWindows<Bf16, TensorTiles::Dgrad>>;
     using Wgrad = WithWgmma<Bf16, WithTma<Bf16, TensorTiles::Wgrad>>;
+    // In tf32 the map of 384 pixels would have no room beside three stages.
+    using Block =
+        typename WithTiles<WithTmaOfBlocks<Bf16, TensorTiles::Block>, BlockTma384x64<Bf16>>::type;
 };
 
 // use(lists) with the tiles of the two directions that read windows.

@@ -77,11 +77,21 @@ inline bool windows_are_depth(const Problem& problem) {
     return problem.operation == Operation::kConv2dWeightGrad;
 }
 
+// Whether the accelerator can copy the pixels under any tap of successive windows, and under those so
+// many lines below it.
+inline bool can_gather(const TmaWindows& v, int lines_below = 0) {
+    const auto is_bound = [](int bound) { return bound >= -128 && bound <= 127; };
+    return v.stride_h <= 8 && v.stride_w <= 8 && v.taps_h + lines_below <= 255 && v.taps_w <= 255 &&
+           is_bound(v.first_h) && is_bound(v.first_w) && is_bound(v.last_h()) &&
+           is_bound(v.last_w());
+}
+
 // Whether a problem, whose arrays are aligned to 16 bytes, is within the limits of the accelerator
-// and of the kernels: conv_tma.cuh and, in bfloat16 alone, wgrad_tma.cuh.
+// and of the kernels: conv_tma.cuh, block_tma.cuh and, in bfloat16 alone, wgrad_tma.cuh.
 inline bool can_use_tma(const Problem& problem) {
     const ConvShape& s = problem.conv;
-    const bool is_fprop = problem.operation == Operation::kConv2d;
+    const bool is_block = problem.operation == Operation::kConv2dReluPool;
+    const bool is_fprop = problem.operation == Operation::kConv2d || is_block;
     const bool is_dgrad = problem.operation == Operation::kConvTranspose2d;
     const bool is_bf16 = problem.precision == Precision::kBf16;
     if (!is_fprop && !is_dgrad && problem.operation != Operation::kConv2dWeightGrad) return false;
@@ -89,11 +99,9 @@ inline bool can_use_tma(const Problem& problem) {
     if (!is_bf16 && !is_tf32) return false;
     const int vector = is_bf16 ? 8 : 4;
     if (!s.is_dense() || s.c % vector != 0 || (!is_fprop && s.k % vector != 0)) return false;
-    const TmaWindows windows = tma_windows(problem);
-    const auto is_bound = [](int bound) { return bound >= -128 && bound <= 127; };
-    return windows.stride_h <= 8 && windows.stride_w <= 8 && s.r <= 255 && s.s <= 255 &&
-           is_bound(windows.first_h) && is_bound(windows.first_w) && is_bound(windows.last_h()) &&
-           is_bound(windows.last_w());
+    // Boxes of regions begin anywhere; how large they are the cut says (block_tma.h).
+    if (is_block) return s.stride_h <= 8 && s.stride_w <= 8;
+    return can_gather(tma_windows(problem));
 }
 
 }  // namespace zfcuda::conv
