@@ -21,6 +21,9 @@ _ELEMENT_COPY_COST = {"fp32": 1.2, "tf32": 2, "bf16": 2}  # kElementCopyCost
 _ALONE_COST = 1.5  # kAloneCost (wgrad_patch.cuh) in float32
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # fmas_per_byte (plan.h), and what follows
 _MIN_K_TILES_PER_SPLIT, _BLOCK_K_TILES, _MOST_WAVES = 8, 4, 8
+_MAX_BOX = 256  # kMaxBox (block_tma.h)
+# Those of blocks, as tiles.cuh has them: of plans that cost the same the first is taken.
+_TMA_TILES = ("tma 192x256", "tma 256x192", "tma 128x256", "tma 256x128", "tma 128x128", "tma 384x64")
 
 
 class NoKernelError(ValueError):
@@ -56,6 +59,7 @@ class Plan:
     splits: int  # of each of the others
     k_tiles: tuple[float, float]  # of a whole tile, of a split: on average
     cost: float
+    rows: int | None = None  # of a tile that are copied, where a cut of the map says how many
 
     @property
     def share(self) -> float:
@@ -255,6 +259,64 @@ def tiling(conv: Conv, pool: Pool | None, rows: int, filled: int = 1) -> Tiling 
     return best
 
 
+def _rows_cost(tile: Tile, rows: int) -> float:
+    """rows_cost (block_tma.h)."""
+    return max(64 * (rows + tile.cols), tile.rows * tile.cols * 7 / 16) * tile.depth
+
+
+@dataclass(frozen=True)
+class MapCut:
+    """How a map is cut into tiles whose rows the tensor memory accelerator copies (block_tma.h)."""
+
+    tiles: int  # of all images
+    rows: int  # of each, that are copied
+
+
+def _cut_into_windows(block: Block, tile: Tile) -> MapCut | None:
+    conv, pool = block.conv, block.pool
+    (p, q), (down, across), window = pool.output, conv.output, pair(pool.window)
+    line = tile.rows // window[0] // 8 * 8
+    side_by_side = pair(pool.stride) == window and pair(pool.padding) == (0, 0)
+    if not side_by_side or p * window[0] > down or q * window[1] > across or line < window[1]:
+        return None
+    (stride_h, stride_w), (r, s) = pair(conv.stride), pair(conv.kernel)
+    if max(window[0] * stride_h, stride_w) > 8 or r + (window[0] - 1) * stride_h > 255 or s > 255:
+        return None
+    axes = zip(pair(conv.size), pair(conv.padding), (p, q * window[1]), (window[0] * stride_h, stride_w), strict=True)
+    corners = [corner for size, pad, n, step in axes for corner in (-pad, (n - 1) * step - pad - (size - 1))]
+    if min(corners) < -128 or max(corners) > 127:
+        return None
+    return MapCut(math.ceil(block.n * p * q / (line // window[1])), window[0] * line)
+
+
+def _cut_into_regions(block: Block, tile: Tile) -> MapCut | None:
+    (p, q), window, stride = block.pool.output, pair(block.pool.window), pair(block.pool.stride)
+    step_h, step_w = pair(block.conv.stride)
+    best, least = None, math.inf
+    for down in range(1, p + 1):
+        height = (down - 1) * stride[0] + window[0]
+        most = min(tile.rows // height, (_MAX_BOX - 1) // step_w + 1)
+        if most < window[1] or (height - 1) * step_h + 1 > _MAX_BOX:
+            break
+        across = math.ceil(q / ((most - window[1]) // stride[1] + 1))
+        cut = MapCut(math.ceil(p / down) * across, height * ((math.ceil(q / across) - 1) * stride[1] + window[1]))
+        if cut.tiles * _rows_cost(tile, cut.rows) < least:
+            best, least = cut, cut.tiles * _rows_cost(tile, cut.rows)
+    return best and dataclasses.replace(best, tiles=block.n * best.tiles)
+
+
+def _tma_block_plans(fitting: Sequence[Kernel], block: Block, wanted: Product, gpu: Gpu) -> list[Plan]:
+    """One for each kernel of block_tma.cuh that may run."""
+    plans = []
+    for kernel in (one for one in fitting if one.tile.is_tma):
+        if cut := _cut_into_windows(block, kernel.tile) or _cut_into_regions(block, kernel.tile):
+            tiles = cut.tiles * math.ceil(block.conv.maps / kernel.tile.cols)
+            k_tiles = kernel.k_tiles(wanted.depth, wanted.channels)
+            cost = math.ceil(tiles / gpu.sms) * _rows_cost(kernel.tile, cut.rows) * k_tiles
+            plans.append(Plan(kernel, tiles, tiles, 1, (k_tiles, k_tiles), cost, cut.rows))
+    return sorted(plans, key=lambda plan: _TMA_TILES.index(plan.kernel.tile.name))
+
+
 def image_plans(
     every: Iterable[Kernel], conv: Conv, pool: Pool | None, operation: str, precision: str, gpu: Gpu
 ) -> list[Plan]:
@@ -328,7 +390,8 @@ def conv_plan(every: Sequence[Kernel], conv: Conv, operation: str, precision: st
 
 
 def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) -> Plan | None:
-    """Of the fused kernel; None where two operations are cheaper."""
+    """Of the fused kernels; None where two operations are cheaper. If there are any with the tensor memory accelerator,
+    of those alone."""
     conv, copies = block.conv, _copy_cost(block.conv, precision)
     composed = conv_plan(every, conv, "fprop", precision, gpu)
     if isinstance(composed.kernel, ImageKernel):
@@ -339,13 +402,14 @@ def block_plan(every: Sequence[Kernel], block: Block, precision: str, gpu: Gpu) 
     written = (2 if precision == "bf16" else 4) * conv.n * math.prod(conv.output) * conv.maps
     least += 2 * written * _FMAS_PER_BYTE[precision] / gpu.sms
     wanted = product(conv, "block", precision)
-    plans = []
-    for kernel in candidates(every, wanted):
+    fitting, plans = candidates(every, wanted), []
+    for kernel in (one for one in fitting if not one.tile.is_tma):
         cut, k_tiles = tiling(conv, block.pool, kernel.tile.rows), math.ceil(wanted.depth / kernel.tile.depth)
         if cut and kernel.dynamic_shared <= gpu.shared - gpu_sass.RESERVED:
             plan = _whole(kernel, conv.n * cut.tiles * math.ceil(conv.maps / kernel.tile.cols), k_tiles, gpu)
             plans.append(dataclasses.replace(plan, cost=copies * plan.cost))
-    for plan in (*plans, *image_plans(every, conv, block.pool, "block", precision, gpu)):
+    plans += image_plans(every, conv, block.pool, "block", precision, gpu)
+    for plan in _tma_block_plans(fitting, block, wanted, gpu) or plans:
         if plan.cost < least:
             best, least = plan, plan.cost
     return best

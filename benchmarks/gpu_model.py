@@ -236,19 +236,19 @@ class Kernel:
 
 @dataclass(frozen=True)
 class TmaKernel(Kernel):
-    """A convolution whose k-tiles the tensor memory accelerator copies (conv_tma.cuh, wgrad_tma.cuh), of lines of
-    `line` bytes."""
+    """A convolution whose k-tiles the tensor memory accelerator copies (conv_tma.cuh, wgrad_tma.cuh, block_tma.cuh), of
+    lines of `line` bytes."""
 
     line: int
 
     @classmethod
     def parse(cls, code: gpu_sass.Code, name: str) -> TmaKernel | None:
-        pattern = r"(?:void )?((?:conv|wgrad)_tma_kernel<(.*?>), (\d+)(?:, (Fprop|Dgrad)Filters)?>)\("
+        pattern = r"(?:void )?((conv|wgrad|block)_tma_kernel<(.*?>), (\d+)(?:, (Fprop|Dgrad)Filters)?>)\("
         found = re.match(pattern, name.replace(" >", ">"))
-        if not found or code.loop is None or (tile := Tile.parse(found[2])) is None:
+        if not found or code.loop is None or (tile := Tile.parse(found[3])) is None:
             return None
         vector = 16 // tile.element
-        return cls(code, found[1], (found[4] or "wgrad").lower(), tile, vector, vector, True, int(found[3]))
+        return cls(code, found[1], (found[5] or found[2]).lower(), tile, vector, vector, True, int(found[4]))
 
     @property
     def name(self) -> str:
@@ -266,9 +266,10 @@ class TmaKernel(Kernel):
 
     @property
     def dynamic_shared(self) -> int:
-        """Two mbarriers a stage."""
+        """Two mbarriers a stage; of a block, a line of the map for each row, and what keeps them on different banks."""
         tile = self.tile
-        return tile.stages * (tile.line * (tile.rows + tile.cols) + 16)
+        of_map = tile.rows * (tile.line + 8 * tile.element) if self.operation == "block" else 0
+        return tile.stages * (tile.line * (tile.rows + tile.cols) + 16) + of_map
 
     def _lines(self, window: int, channels: int, of: int) -> int:
         """That hold a window, cut into lines of `line` bytes, each of one tap: so many lines `of` bytes."""

@@ -73,7 +73,7 @@ def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None =
     x, y, w = array_sizes(conv)
     w_bytes = w * (4 if operation.endswith("wgrad") else tile.element)
     moved = (x * tile.element + (y * tile.element if y_bytes is None else y_bytes) + w_bytes) / gpu.copy
-    filled = _filled(plan.kernel, product(conv, operation, tile.precision))
+    filled = _filled(plan, product(conv, operation, tile.precision))
     work = _work(plan, conv, operation, gpu)
     waves = [math.ceil(blocks / gpu.sms) for blocks, _ in work]
     k_tiles = sum(count * each for count, (_, each) in zip(waves, work, strict=True)) / sum(waves)
@@ -86,10 +86,11 @@ def _run(plan: Plan, conv: Conv, operation: str, gpu: Gpu, y_bytes: int | None =
     return Step(max(computed, moved) + summed + turned, bound, plan, sum(blocks for blocks, _ in work))
 
 
-def _filled(kernel: Kernel, wanted: Product) -> tuple[float, float]:
+def _filled(plan: Plan, wanted: Product) -> tuple[float, float]:
     """Rows and columns of a tile that exist, on average."""
+    kernel = plan.kernel
     across = kernel.tiles_across(wanted.cols, wanted.channels)
-    return wanted.rows / math.ceil(wanted.rows / kernel.tile.rows), wanted.cols / across
+    return plan.rows or wanted.rows / math.ceil(wanted.rows / kernel.tile.rows), wanted.cols / across
 
 
 def _work(plan: Plan, conv: Conv, operation: str, gpu: Gpu) -> list[tuple[int, float]]:

@@ -1,11 +1,16 @@
 """benchmarks/gpu_choice.py: the plans that it mirrors."""
 
 import dataclasses
+import json
 import math
+import os
+import subprocess
+import sys
 
 import cases
 import gpu_choice
 import gpu_model
+import gpu_sass
 import pytest
 
 H200, _, _, A10 = gpu_model.GPUS
@@ -116,6 +121,75 @@ def test_plans_of_blocks_are_those_of_the_kernels(emulated, gpu, untuned, precis
         gathered += plan is not None
     assert fused
     assert gathered
+
+
+# Those of tiles.cuh, with what stands for their machine code.
+TMA_BLOCKS = [
+    f"block_tma_kernel<TmaTile<{math}, {arguments}>, {line}>("
+    for math, tiles in (
+        ("Bf16", ("3, 1, 2, 128, 3, 192", "2, 2, 1, 192, 3, 256", "2, 1, 1, 256, 4, 128", "2, 2, 1, 128, 3, 256")),
+        ("Bf16", ("2, 1, 1, 128, 6, 128", "3, 2, 1, 64, 3, 384")),
+        ("Tf32", ("3, 1, 2, 128, 3, 192", "2, 2, 1, 192, 3, 256", "2, 1, 1, 256, 4, 128", "2, 2, 1, 128, 3, 256")),
+        ("Tf32", ("2, 1, 1, 128, 6, 128",)),
+    )
+    for arguments in tiles
+    for line in (64, 128)
+]
+NOTHING = gpu_sass.Counts(dict.fromkeys(gpu_sass.PIPES, 0))
+CODE = gpu_sass.Code("", 168, 0, 0, 0, gpu_sass.MainLoop(NOTHING, NOTHING, ()), NOTHING)
+
+WGMMA_CHOICES = """
+import json, sys
+from zfcuda import backends
+module, found = backends.get("emulated").module, []
+for precision, conv, pool in json.load(sys.stdin):
+    conv = module.ConvShape(*conv)
+    pool = module.PoolShape(tuple(conv.output), *pool, False)
+    found.append([name for name, _ in module.plan_candidates("conv2d_relu_pool", precision, conv, pool)])
+json.dump(found, sys.stdout)
+"""
+
+
+def blocks_of_many_channels():
+    """Of the benchmark, and with other pools and strides; those whose windows the accelerator copies."""
+    for case in BLOCKS:
+        if case.conv.channels % 8:
+            continue
+        yield case
+        for window, stride, padding in ((3, 3, 0), (2, 1, 0), (2, 2, 1), ((1, 4), (1, 4), 0)):
+            pool = dataclasses.replace(case.pool, window=window, stride=stride, padding=padding)
+            yield dataclasses.replace(case, pool=pool)
+        conv = dataclasses.replace(case.conv, stride=(1, 3))
+        p, q = conv.output
+        yield dataclasses.replace(case, conv=conv, pool=dataclasses.replace(case.pool, size=(p, q)))
+
+
+def test_blocks_of_tma_are_those_of_the_kernels(recorded):
+    """Where kernels of compute capability 9.0 are asked for: which there are, and which is taken."""
+    pytest.importorskip("zfcuda._emulated", reason="the emulated backend is not built", exc_type=ImportError)
+    kernels = [kernel for kernel in recorded if kernel.tile.is_wgmma and kernel.operation != "block"]
+    kernels += gpu_model.kernels([CODE] * len(TMA_BLOCKS), TMA_BLOCKS)
+    asked, wanted = [], []
+    for case in blocks_of_many_channels():
+        for batch, precision in ((1, "bf16"), (16, "bf16"), (128, "bf16"), (128, "tf32")):
+            block = case.with_batch(batch)
+            conv, pool = block.conv, block.pool
+            x, w = (batch, *cases.pair(conv.size), conv.channels), (conv.maps, *cases.pair(conv.kernel), conv.channels)
+            geometry = x, w, cases.pair(conv.stride), cases.pair(conv.padding)
+            asked.append((precision, geometry, [cases.pair(one) for one in (pool.window, pool.stride, pool.padding)]))
+            plan = gpu_choice.block_plan(kernels, block, precision, H200)
+            wanted.append((plan.kernel.tile.name if plan else "composed", block))
+    environment = os.environ | {"ZFCUDA_KERNELS": "wgmma"}
+    program = [sys.executable, "-c", WGMMA_CHOICES]
+    run = subprocess.run(
+        program, env=environment, input=json.dumps(asked), capture_output=True, text=True, check=True, timeout=120
+    )
+    found = json.loads(run.stdout)
+    for (name, block), (first, *_) in zip(wanted, found, strict=True):
+        assert name == first, (MIRRORS, block)
+    taken = {name for name, _ in wanted}
+    assert "composed" in taken
+    assert len(taken) >= 5
 
 
 def test_regions_of_a_weight_gradient_share_no_k_tile(untuned):

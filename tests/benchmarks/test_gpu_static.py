@@ -172,6 +172,22 @@ def test_a_weight_gradient_fed_by_the_tensor_memory_accelerator():
         assert short.serves(9 * channels, channels) == (channels % 64 > 0)
 
 
+def test_a_block_fed_by_the_tensor_memory_accelerator():
+    """Beside the ring lies the map of a tile, 128 bytes of channels, on a pitch of 8 elements more."""
+    names = ["void block_tma_kernel<TmaTile<Bf16, 3, 2, 1, 64, 3, 384>, 128>(TensorMap)"]
+    names += ["void block_tma_kernel<TmaTile<Tf32, 2, 1, 1, 128, 6, 128>, 64>(TensorMap)"]
+    codes = [code(["HGMMA.64x64x16.F32.BF16"] * 8), code(["HGMMA.64x128x8.F32.TF32"] * 4)]
+    narrow, small = gpu_model.kernels(codes, names)
+    assert (narrow.name, narrow.operation) == ("block bf16 tma 384x64, lines of 128 B", "block")
+    assert small.name == "block tf32 tma 128x128, lines of 64 B"
+    assert narrow.dynamic_shared == 3 * (448 * 128 + 16) + 384 * 144
+    assert small.dynamic_shared == 6 * (256 * 128 + 16) + 128 * 160
+    cycles = narrow.cycles(H200)
+    assert (cycles["tensor"], round(cycles["L2"])) == (768, 2048)
+    assert narrow.k_tiles(9 * 64, 64) == 9
+    assert narrow.transposed is None
+
+
 def test_a_kernel_of_fmas():
     """A fourth of the depth in the loop that repeats."""
     kernel = gpu_model.Kernel.parse(code(["IMAD.WIDE"] * 20, ["FFMA"] * 128 + ["LDS.128"] * 12), WGRAD)
