@@ -17,7 +17,7 @@ from gpu_tile import Tile
 _MAX_GATHERS = 7  # kMaxGathers (block_grad.cuh)
 _MAX_PATCH_CHANNELS, _MAX_PATCH_COLUMNS = 4, 64  # kMaxPatchChannels, kMaxPatchColumns (dgrad_patch.cuh)
 _MAX_IMAGE_CHANNELS = 4  # kMaxImageChannels (image_patch.cuh)
-_ELEMENT_COPY_COST = {"fp32": 1.2, "tf32": 2, "bf16": 2}  # kElementCopyCost
+_ELEMENT_COPY_COST = {"fp32": 1.2, "tf32": 2.3, "bf16": 3.5}  # kElementCopyCost
 _ALONE_COST = 1.5  # kAloneCost (wgrad_patch.cuh) in float32
 _FMAS_PER_BYTE = {"fp32": 7, "tf32": 35, "bf16": 70}  # fmas_per_byte (plan.h), and what follows
 _MIN_K_TILES_PER_SPLIT, _BLOCK_K_TILES, _MOST_WAVES = 8, 4, 8

@@ -238,7 +238,9 @@ Plan plan_image_tile(const PoolShape& pool, const PoolTiling& tiling,
 // Kernels that copy windows element by element are slower than their tiles let expect: by 1.2
 // (float32), 2.3 (tf32) and 3.5 (bfloat16), say the bounds of their machine code.
 template <class Math>
-constexpr double kElementCopyCost = std::is_same_v<Math, Fp32> ? 1.2 : 2;
+constexpr double kElementCopyCost = std::is_same_v<Math, Fp32>   ? 1.2
+                                    : std::is_same_v<Math, Tf32> ? 2.3
+                                                                 : 3.5;
 
 template <class Math>
 double copy_cost(const ConvShape& shape) {
