@@ -1,7 +1,13 @@
 // Max pooling and unpooling, one row at a time: the rows may be those of a whole map or of a tile.
+// And what both share: vectors of channels.
 #pragma once
 
+#include <cstdint>
+#include <type_traits>
+
 #include "../shapes.h"
+#include "blocking.h"
+#include "simd.h"
 
 namespace zfcuda {
 
@@ -16,5 +22,36 @@ void max_pool_row(const PoolShape& shape, const float* const* rows, int first_ro
 // (p, q, c).
 void max_unpool_row(const PoolShape& shape, int h, const float* y, const std::uint8_t* switches,
                     float* x, bool stream);
+
+namespace pool {
+
+// Calls body(V, number of vectors, channel) for as many vectors from `c` on as there are, at most
+// kVectors at a time; returns the channel after them.
+template <int kVectors, typename Body>
+inline int for_vectors(int c, int channels, const Body& body) {
+    for (; c + kVectors * simd::kLanes <= channels; c += kVectors * simd::kLanes)
+        body(simd::Vec{}, std::integral_constant<int, kVectors>{}, c);
+    if constexpr (kVectors > 1) c = for_vectors<kVectors / 2>(c, channels, body);
+    return c;
+}
+
+// The same until all channels are done. The last vector overlaps the one before where the channels
+// are no multiple of a vector; fewer than one vector go one by one.
+template <int kVectors, typename Body>
+inline void for_channels(int channels, const Body& body) {
+    int c = for_vectors<kVectors>(0, channels, body);
+    if (c < channels && channels >= simd::kLanes) {
+        body(simd::Vec{}, std::integral_constant<int, 1>{}, channels - simd::kLanes);
+        c = channels;
+    }
+    for (; c < channels; ++c)
+        body(float{}, std::integral_constant<int, 1>{}, c);
+}
+
+inline bool streams(std::int64_t floats, int channels, const float* result) {
+    return floats * 4 > kStreamBytes && channels % simd::kLanes == 0 && simd::is_aligned(result);
+}
+
+}  // namespace pool
 
 }  // namespace zfcuda
