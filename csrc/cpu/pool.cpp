@@ -10,6 +10,7 @@
 #include "pool.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "../ops.h"
 #include "blocking.h"
@@ -21,8 +22,6 @@ namespace zfcuda {
 namespace {
 
 using namespace pool;
-
-constexpr int kMaxCells = 256;  // of a window, by PoolShape::check
 
 // The cells of one window that lie in x: rows [first_row, end_row), columns [first, end), the first
 // of them at `x_column`.
@@ -113,6 +112,29 @@ inline void pool_channels(const PoolShape& sh, const float* const* rows, const C
         simd::store_bytes(switches + at, code);
     }
     if constexpr (!kNan) sum.add(read);
+}
+
+// Calls body(V, number of vectors, channel) for as many vectors from `c` on as there are, at most
+// kVectors at a time; returns the channel after them.
+template <int kVectors, typename Body>
+inline int for_vectors(int c, int channels, const Body& body) {
+    for (; c + kVectors * simd::kLanes <= channels; c += kVectors * simd::kLanes)
+        body(simd::Vec{}, std::integral_constant<int, kVectors>{}, c);
+    if constexpr (kVectors > 1) c = for_vectors<kVectors / 2>(c, channels, body);
+    return c;
+}
+
+// The same until all channels are done. The last vector overlaps the one before where the channels
+// are no multiple of a vector; fewer than one vector go one by one.
+template <int kVectors, typename Body>
+inline void for_channels(int channels, const Body& body) {
+    int c = for_vectors<kVectors>(0, channels, body);
+    if (c < channels && channels >= simd::kLanes) {
+        body(simd::Vec{}, std::integral_constant<int, 1>{}, channels - simd::kLanes);
+        c = channels;
+    }
+    for (; c < channels; ++c)
+        body(float{}, std::integral_constant<int, 1>{}, c);
 }
 
 // max_pool_row of pool.h. Where kNan is false: whether there certainly was no NaN.

@@ -1,9 +1,8 @@
-// Max pooling and unpooling, one row at a time: the rows may be those of a whole map or of a tile.
-// And what both share: vectors of channels.
+// Max pooling and unpooling of some rows: those of a whole map, or of a tile.
+// And what both share.
 #pragma once
 
 #include <cstdint>
-#include <type_traits>
 
 #include "../shapes.h"
 #include "blocking.h"
@@ -18,35 +17,14 @@ void max_pool_row(const PoolShape& shape, const float* const* rows, int first_ro
                   float* y, std::uint8_t* switches, bool stream, const float* next = nullptr,
                   std::int64_t next_floats = 0);
 
-// Row h of x (w, c), gathered from the windows of one image that cover it: y and switches are
-// (p, q, c).
-void max_unpool_row(const PoolShape& shape, int h, const float* y, const std::uint8_t* switches,
-                    float* x, bool stream);
+// Rows begin <= h < end of x (w, c), one image, from the windows that meet them: y and switches are
+// (p, q, c), and x begins with row `begin`. Past the caches if `stream`, as above.
+void max_unpool_rows(const PoolShape& shape, int begin, int end, const float* y,
+                     const std::uint8_t* switches, float* x, bool stream);
 
 namespace pool {
 
-// Calls body(V, number of vectors, channel) for as many vectors from `c` on as there are, at most
-// kVectors at a time; returns the channel after them.
-template <int kVectors, typename Body>
-inline int for_vectors(int c, int channels, const Body& body) {
-    for (; c + kVectors * simd::kLanes <= channels; c += kVectors * simd::kLanes)
-        body(simd::Vec{}, std::integral_constant<int, kVectors>{}, c);
-    if constexpr (kVectors > 1) c = for_vectors<kVectors / 2>(c, channels, body);
-    return c;
-}
-
-// The same until all channels are done. The last vector overlaps the one before where the channels
-// are no multiple of a vector; fewer than one vector go one by one.
-template <int kVectors, typename Body>
-inline void for_channels(int channels, const Body& body) {
-    int c = for_vectors<kVectors>(0, channels, body);
-    if (c < channels && channels >= simd::kLanes) {
-        body(simd::Vec{}, std::integral_constant<int, 1>{}, channels - simd::kLanes);
-        c = channels;
-    }
-    for (; c < channels; ++c)
-        body(float{}, std::integral_constant<int, 1>{}, c);
-}
+constexpr int kMaxCells = 256;  // of a window, by PoolShape::check
 
 inline bool streams(std::int64_t floats, int channels, const float* result) {
     return floats * 4 > kStreamBytes && channels % simd::kLanes == 0 && simd::is_aligned(result);

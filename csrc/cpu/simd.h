@@ -248,20 +248,37 @@ inline IntVec load_bytes(const std::uint8_t* p) {
 #endif
 }
 
-// sum + (byte == code ? v : 0).
-inline Vec add_where_byte(Vec sum, const std::uint8_t* bytes, std::uint8_t code, Vec v) {
+// The same as codes, and of the first `count` < kLanes lanes: nothing beyond them is read.
+inline CodeVec load_codes(const std::uint8_t* p) {
 #if defined(__AVX512F__)
-    const Mask mask =
-        _mm_cmpeq_epi8_mask(load_as<__m128i>(bytes), _mm_set1_epi8(static_cast<char>(code)));
+    return load_as<CodeVec>(p);
+#else
+    return load_bytes(p);
+#endif
+}
+inline CodeVec load_codes_partial(const std::uint8_t* p, int count) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<CodeVec>(
+        _mm_maskz_loadu_epi8(static_cast<__mmask16>((1u << count) - 1), p));
+#else
+    std::uint8_t bytes[kLanes] = {};
+    for (int i = 0; i < count; ++i)
+        bytes[i] = p[i];
+    return load_bytes(bytes);
+#endif
+}
+
+// sum + (codes == code ? v : 0).
+inline Vec add_where(Vec sum, CodeVec codes, std::uint8_t code, Vec v) {
+#if defined(__AVX512F__)
+    const Mask mask = _mm_cmpeq_epi8_mask(reinterpret_cast<__m128i>(codes),
+                                          _mm_set1_epi8(static_cast<char>(code)));
     const auto sum_ = reinterpret_cast<__m512>(sum);
     return reinterpret_cast<Vec>(_mm512_mask_add_ps(sum_, mask, sum_, reinterpret_cast<__m512>(v)));
 #else
-    const IntVec mask = load_bytes(bytes) == static_cast<std::int32_t>(code);
+    const IntVec mask = codes == static_cast<std::int32_t>(code);
     return sum + reinterpret_cast<Vec>(reinterpret_cast<IntVec>(v) & mask);
 #endif
-}
-inline float add_where_byte(float sum, const std::uint8_t* byte, std::uint8_t code, float v) {
-    return *byte == code ? sum + v : sum;
 }
 
 // Lanes of `a` and `b` by turns: of their lower halves, or of the upper ones.

@@ -93,6 +93,45 @@ def test_paper_windows_at_every_edge(device, padding, channels):
         np.testing.assert_array_equal(back, expected)
 
 
+@pytest.mark.parametrize(
+    ("window", "stride"), [(2, 1), (3, 1), (2, 2), (3, 2), (4, 2), (3, 3), (4, 4), (5, 1), (3, 4), (16, 5)]
+)
+@pytest.mark.parametrize("channels", [1, 7, 8, 15, 16, 19, 37])
+def test_any_switches_and_values(device, window, stride, channels):
+    """Windows that are compiled in and others, in vectors of channels and what is left of them; switches that name
+    cells outside x, or none; values that are not finite, and zeros of both signs."""
+    rng = np.random.default_rng(channels)
+    for low, high in [(0, 0), (window - 1, window // 2)]:
+        options = {"window": (window, window), "stride": (stride, stride), "padding": (low, high, high, low)}
+        size = (19, 17)
+        p, q = ((side + low + high - window) // stride + 1 for side in size)
+        switches = rng.integers(0, min(256, window * window + 2), (2, p, q, channels)).astype(np.uint8)
+        y = rng.integers(-3, 4, switches.shape) * rng.choice(np.array([1, -1], np.float32), switches.shape)
+        y = np.where(rng.random(y.shape) < 0.02, rng.choice([np.nan, np.inf, -np.inf], y.shape), y).astype(np.float32)
+        x = ops.max_unpool2d(device.array(y), device.array(switches), **options, output_size=size)
+        with np.errstate(invalid="ignore"):
+            expected = oracles.max_unpool2d(y, switches, **options, output_size=size)
+        assert_same(device.numpy(x), expected.astype(np.float32), str(options))
+
+
+@pytest.mark.parametrize(("window", "stride"), [(3, 2), (5, 2)])
+def test_rows_of_one_image_are_independent(device, window, stride):
+    """However threads share them: as in an image of those rows alone."""
+    rng = np.random.default_rng(window)
+    options = {"window": window, "stride": stride}
+    x = rng.standard_normal((1, 73, 41, 17), dtype=np.float32)
+    y, switches = ops.max_pool2d(device.array(x), **options)
+    whole = device.numpy(ops.max_unpool2d(y, switches, **options, output_size=(73, 41)))
+    y, switches = device.numpy(y), device.numpy(switches)
+    for row in range(0, y.shape[1] - 4, 5):
+        some = (device.array(np.ascontiguousarray(part[:, row : row + 4])) for part in (y, switches))
+        height = 3 * stride + window
+        rows = device.numpy(ops.max_unpool2d(*some, **options, output_size=(height, 41)))
+        edge = window - stride  # rows that other windows meet too
+        first = row * stride
+        np.testing.assert_array_equal(rows[:, edge : height - edge], whole[:, first + edge : first + height - edge])
+
+
 def test_windows_that_overlap_add_up(device):
     x = np.zeros((1, 3, 3, 1), np.float32)
     x[0, 1, 1, 0] = 5

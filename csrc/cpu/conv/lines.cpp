@@ -106,9 +106,7 @@ const float* read_lines(const Call& call, int n, int p, int count, float* buffer
     const PoolShape& pool = *call.pool;
     const std::int64_t image = static_cast<std::int64_t>(n) * pool.p() * pool.q() * pool.c;
     const std::int64_t floats = count * line_floats(s);
-    for (int i = 0; i < count; ++i)
-        max_unpool_row(pool, p + i, call.y + image, call.switches + image,
-                       buffer + i * line_floats(s), false);
+    max_unpool_rows(pool, p, p + count, call.y + image, call.switches + image, buffer, false);
     if (call.rectify)
         for (std::int64_t i = 0; i < floats; ++i)
             buffer[i] = buffer[i] < 0.0f ? 0.0f : buffer[i];
