@@ -136,16 +136,17 @@ void batch_norm(std::int64_t rows, int channels, int x_pitch, const T* x, const 
     std::vector<float> factor = scales(channels, variance, eps);
     for (int c = 0; c < channels; ++c)
         factor[c] *= weight[c];
-    const float* const factors = factor.data();
-    const auto normalised = [=](const auto& load, std::int64_t row, int c) {
-        return (load(x + row * x_pitch + c) - load(mean + c)) * load(factors + c) + load(bias + c);
+    const int merged = x_pitch == channels ? merged_rows(rows, channels) : 1;
+    const auto normalise = [&](const auto& activation) {
+        by_channel<3>(rows, channels, merged, y, false, {mean, factor.data(), bias},
+                      [=](const auto& load, std::int64_t row, int c, const Vec* of) {
+                          return activation((load(x + row * x_pitch + c) - of[0]) * of[1] + of[2]);
+                      });
     };
     if (relu)
-        by_channel(rows, channels, y, false, [=](const auto& load, std::int64_t row, int c) {
-            return simd::relu(normalised(load, row, c));
-        });
+        normalise([](Vec v) { return simd::relu(v); });
     else
-        by_channel(rows, channels, y, false, normalised);
+        normalise([](Vec v) { return v; });
 }
 
 std::size_t batch_norm_grad_workspace(std::int64_t rows, int channels) {
@@ -175,14 +176,13 @@ void batch_norm_grad(std::int64_t rows, int channels, const T* dy, const T* x, c
         level[c] = dbias[c] / static_cast<float>(rows);
         slope[c] = dweight[c] * scale[c] / static_cast<float>(rows);
     }
-    by_channel(rows, channels, dx, false,
-               [=, factor = factor.data(), level = level.data(), slope = slope.data()](
-                   const auto& load, std::int64_t row, int c) {
-                   const std::int64_t at = row * channels + c;
-                   const Vec deviation = load(x + at) - load(mean + c);
-                   return (load(dy + at) - load(level + c) - deviation * load(slope + c)) *
-                          load(factor + c);
-               });
+    by_channel<4>(rows, channels, merged_rows(rows, channels), dx, false,
+                  {mean, level.data(), slope.data(), factor.data()},
+                  [=](const auto& load, std::int64_t row, int c, const Vec* of) {
+                      const std::int64_t at = row * channels + c;
+                      const Vec deviation = load(x + at) - of[0];
+                      return (load(dy + at) - of[1] - deviation * of[2]) * of[3];
+                  });
 }
 
 template decltype(batch_norm<float>) batch_norm<float>;

@@ -172,6 +172,11 @@ constexpr int kGroupBytes = 4 << 20;
 constexpr int kSumRows = 256;
 constexpr int kSumParts = 64;
 
+// The most floats of rows that are taken as one where their channels fill no vectors (columns.h): 8 KB
+// for each parameter of the channels, which are repeated as often; and how often rows are at least.
+constexpr int kMergedFloats = 2 * 1024;
+constexpr int kLeastMerges = 16;
+
 // Floats of a block of rows that the statistics of batch_norm (batch_norm.cpp) go over twice: 64 KB,
 // in the second-level cache.
 constexpr int kMomentFloats = 16 * 1024;

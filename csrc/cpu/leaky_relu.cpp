@@ -30,10 +30,11 @@ void leaky_relu_grad(std::int64_t rows, int channels, const T* dy, const T* x, c
         });
         return;
     }
-    by_channel(rows, channels, dx, dy == dx, [=](const auto& load, std::int64_t row, int c) {
-        const std::int64_t at = row * channels + c;
-        return leak(load(x + at), load(dy + at), load(slopes + c));
-    });
+    by_channel<1>(rows, channels, merged_rows(rows, channels), dx, dy == dx, {slopes},
+                  [=](const auto& load, std::int64_t row, int c, const simd::Vec* of) {
+                      const std::int64_t at = row * channels + c;
+                      return leak(load(x + at), load(dy + at), of[0]);
+                  });
 }
 
 template <class T>
