@@ -2,8 +2,8 @@
 // each element of y where they are in the caches.
 //
 // A task is a row of the result, or two, of a block of channels, and keeps four neighbours of a row
-// in registers. 3 x 3 filters at stride 1 or 2 are compiled in, so that the neighbours of two rows
-// share what is loaded: 24 loads serve 72 multiplications at stride 1.
+// in registers (three, where there are 16). 3 x 3 filters at stride 1 or 2 are compiled in, so that
+// the neighbours of two rows share what is loaded: 24 loads serve 72 multiplications at stride 1.
 #include <algorithm>
 #include <type_traits>
 
@@ -22,8 +22,19 @@ using simd::Vec;
 // ---- Convolution --------------------------------------------------------------------------------
 
 // Neighbours of a row that are computed together; of maps with fewer, one at a time. Of two rows,
-// where the filter is compiled in: they share most of what is loaded.
-constexpr int kOutputs = 4;
+// where the filter is compiled in: they share most of what is loaded, and with 16 registers the sums
+// of three leave room for the 9 taps. The last ones are kFewer, so that none is computed twice; with
+// 32 registers code for both widths was slower than to repeat some.
+constexpr int kOutputs = kLanes == 16 ? 4 : 3;
+constexpr int kFewer = kLanes == 16 ? kOutputs : kOutputs - 1;
+
+// Of the compiler, with 16 registers: in one function with all others, a group took a fifth longer.
+// With 32 registers it is the other way round.
+#if defined(__AVX512F__)
+#define ZFCUDA_OWN_FUNCTION
+#else
+#define ZFCUDA_OWN_FUNCTION __attribute__((noinline))
+#endif
 
 // The stride of compiled filters, or of those that read the shape instead.
 constexpr int kAnyFilter = 0;
@@ -115,7 +126,8 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
         const int top = p * sh.stride_h - sh.top;
 
         const float* const zeros = kZeros - at.begin / sh.multiplier();
-        const auto outputs = [&](int q, auto rows, auto columns, const auto& add_taps) {
+        const auto outputs = [&](int q, auto rows, auto columns,
+                                 const auto& add_taps) ZFCUDA_OWN_FUNCTION {
             constexpr int kTogether = decltype(rows)::value, kColumns = decltype(columns)::value;
             for_channels(at.begin, at.end, sh.multiplier(), [&](const auto& load, int k, int some) {
                 Vec sum[kTogether][kColumns];
@@ -157,18 +169,21 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
                         image, sh.h, sh.w, sh.c, top, left, zeros));
             }
         };
-        // The last four may repeat some of those before them.
-        const auto all_outputs = [&](auto rows, auto columns) {
-            for (int q = 0; q < Q; q += columns) {
+        // `columns` at a time; the last ones may repeat some of those before them.
+        const auto outputs_up_to = [&](int begin, int end, auto rows, auto columns) {
+            for (int q = begin; q < end; q += columns) {
                 fetch.step();
-                outputs_from(std::min<int>(q, Q - columns), rows, columns);
+                outputs_from(std::min<int>(q, end - columns), rows, columns);
             }
         };
         const auto some_rows = [&](auto rows) {
-            if (Q >= kOutputs)
-                all_outputs(rows, std::integral_constant<int, kOutputs>());
-            else
-                all_outputs(rows, std::integral_constant<int, 1>());
+            if (Q < kFewer) return outputs_up_to(0, Q, rows, std::integral_constant<int, 1>());
+            int wide = Q;  // columns that are computed by kOutputs
+            if constexpr (kFewer < kOutputs) {
+                wide -= (ceil_div(Q, kOutputs) * kOutputs - Q) * kFewer;
+                outputs_up_to(wide, Q, rows, std::integral_constant<int, kFewer>());
+            }
+            outputs_up_to(0, wide, rows, std::integral_constant<int, kOutputs>());
         };
         if (p + kRows <= P)
             some_rows(std::integral_constant<int, kRows>());
