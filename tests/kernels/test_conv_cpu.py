@@ -19,14 +19,18 @@ WINOGRAD = [
     ((6, 9, 8, 64), (400, 3, 3), 1, 1),  # and backward
     ((17, 17, 18, 64), (64, 3, 3), 1, 1),  # several chunks of tiles
     ((8, 19, 18, 80), (64, 5, 5), 2, 0),  # four phases
-    ((8, 16, 11, 65), (70, 6, 5), 2, 2),
+    ((8, 16, 11, 75), (70, 6, 5), 2, 2),
     ((8, 10, 14, 64), (64, 5, 6), 2, (3, 1)),
-    ((8, 10, 8, 64), (64, 5, 5), 2, 5),
+    ((8, 16, 15, 64), (64, 5, 5), 2, 5),
     ((5, 12, 17, 32), (40, 5, 5), 1, 2),  # other numbers of taps
     ((4, 13, 15, 31), (33, 4, 4), 1, 1),
-    ((6, 15, 16, 32), (48, 2, 2), 1, 1),
+    ((6, 15, 16, 40), (56, 2, 2), 1, 1),
     ((3, 22, 23, 16), (35, 7, 8), 2, 3),
     ((6, 15, 20, 32), (48, 3, 5), (1, 2), (1, 2)),  # phases along one axis only
+]
+FEW_CHANNELS = [  # transforms of a vector that channels do not fill, forward and backward
+    ((3, 29, 31, 13), (29, 3, 3), 1, 1),
+    ((4, 33, 30, 14), (32, 4, 4), 1, (2, 1)),
 ]
 FIRST_LAYER = [  # forward by csrc/cpu/conv/winograd/lines.cpp
     ((2, 40, 37, 3), (96, 7, 7), 2, 1),
@@ -45,11 +49,11 @@ DIRECT = [  # no transforms
     ((2, 9, 11, 3), (40, 2, 3), (3, 5), 0),  # strides larger than the filter: phases without taps
     ((2, 12, 10, 40), (33, 1, 1), 1, 0),
     ((1, 12, 10, 40), (33, 1, 1), 2, 0),
-    ((2, 20, 9, 100), (15, 4, 4), 1, 2),  # depth in blocks
+    ((2, 20, 9, 100), (15, 5, 1), 1, (2, 0)),  # depth in blocks
     ((1, 6, 6, 20), (300, 3, 3), 1, 1),  # few rows: threads share the panels
 ]
 LINES = [  # by csrc/cpu/conv/window_lines.cpp where many columns do not forbid it
-    ((3, 29, 31, 13), (29, 3, 3), 1, 1),
+    ((3, 29, 31, 11), (7, 3, 3), 1, 1),
     ((5, 9, 45, 7), (13, 5, 5), 2, 2),  # odd counts and a stride
     ((16, 17, 18, 33), (29, 3, 3), 2, 1),  # transforms of padded channels would cost more
     ((1, 40, 16, 5), (130, 3, 4), (1, 2), (0, 4)),  # padding wider than the filter, too many columns forward
@@ -80,7 +84,7 @@ TAPS_IN_PLACE = [  # weight gradients whose windows are read in place, of more c
 ]
 LARGE = ((1, 450, 330, 3), (32, 3, 3), 1, 1)  # by lines, which go past the caches
 FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)
-ALL = [*WINOGRAD, *FIRST_LAYER, *DIRECT, *LINES, *PIXELS, *TAPS, *PARTS, *TAPS_IN_PLACE, FULLY_CONNECTED]
+ALL = [*WINOGRAD, *FEW_CHANNELS, *FIRST_LAYER, *DIRECT, *LINES, *PIXELS, *TAPS, *PARTS, *TAPS_IN_PLACE, FULLY_CONNECTED]
 
 
 def pair(value):
@@ -133,6 +137,8 @@ def method(layer, direction, in_block=False):
 def test_layers_take_their_methods():
     for layer in WINOGRAD:
         assert {method(layer, direction) for direction in ("fprop", "dgrad", "wgrad")} == {"winograd"}
+    for layer in FEW_CHANNELS:
+        assert method(layer, "fprop") == method(layer, "dgrad") == "winograd"
     for layer in FIRST_LAYER:
         assert method(layer, "fprop") == method(layer, "fprop", in_block=True) == "winograd by lines"
         assert method(layer, "wgrad") == "windows in place"

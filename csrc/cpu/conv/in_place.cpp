@@ -130,21 +130,28 @@ void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int cou
     }
 }
 
+// Multiply-adds for a pixel, in vectors: read in place, of tiles that have at least as many as hide the
+// latency of one; and gathered, with what the copies take.
+int in_place_cost(const ConvShape& s) {
+    constexpr int kLatency = 8;
+    return s.r * std::max(kLatency, s.s * s.c * ceil_div(s.k, simd::kLanes));
+}
+
+int gathered_cost(const ConvShape& s) {
+    constexpr int kRun = 16, kVector = 4;
+    return s.k * ceil_div(taps(s), simd::kLanes) +
+           s.r * (kRun + kVector * ceil_div(s.s * s.c, simd::kLanes));
+}
+
 // Where the sums of all chunks are few, and gathering windows would take longer than what is wasted
-// on filters that do not fill a vector. In vectors of multiply-adds for a pixel; a tile has at least
-// as many as hide the latency of one.
+// on filters that do not fill a vector.
 bool wgrad_applies(const ConvShape& s) {
     if (!s.is_dense() || s.r * s.s == 1 || s.q() < kTileRows / 2) return false;
     // Lines and pixels that no window sees would be copied, too.
     if (s.stride_h > s.r || s.stride_w > s.s) return false;
     const Plan plan(s);
-    if (plan.sum_floats * kLeastWgradChunks > kWgradSumFloats) return false;
-    constexpr int kLatency = 8, kRun = 16, kVector = 4;
-    const int run = s.s * s.c;
-    const int in_place = s.r * std::max(kLatency, run * ceil_div(s.k, simd::kLanes));
-    const int gathered = s.k * ceil_div(taps(s), simd::kLanes) +
-                         s.r * (kRun + kVector * ceil_div(run, simd::kLanes));
-    return in_place <= gathered;
+    return plan.sum_floats * kLeastWgradChunks <= kWgradSumFloats &&
+           in_place_cost(s) <= gathered_cost(s);
 }
 
 std::int64_t wgrad_workspace(const ConvShape& s, const PoolShape*) {
@@ -205,6 +212,10 @@ void wgrad(const Call& call) {
 }
 
 }  // namespace
+
+int windows_wgrad_cost(const ConvShape& s) {
+    return wgrad_applies(s) ? in_place_cost(s) : gathered_cost(s);
+}
 
 const Method in_place_fprop = by_lines<kLines>("windows in place", has_near_windows, pack);
 const Method in_place_wgrad{"windows in place", Direction::kWgrad, Fusion::kLines, wgrad_applies,

@@ -15,6 +15,10 @@ namespace zfcuda::conv {
 // tile: then a line at a time is faster.
 bool has_near_windows(const ConvShape& shape);
 
+// Multiply-adds for a pixel of y, in vectors, in which a weight gradient costs what it does by the
+// products of windows, read in place or gathered. The windows are dense.
+int windows_wgrad_cost(const ConvShape& shape);
+
 // A fprop that makes lines of one image's map, by the calling thread.
 struct LineMaker {
     int (*step)(const ConvShape&);  // ranges begin, and but for the last end, at multiples of it

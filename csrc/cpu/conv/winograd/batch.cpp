@@ -309,33 +309,56 @@ void dgrad(const Call& call) {
 }  // namespace
 
 bool winograd::batch_applies(const ConvShape& s) {
-    return has_transforms(s) && s.stride_h <= 2 && s.stride_w <= 2 && s.c >= 16 && s.k >= 16 &&
+    return has_transforms(s) && s.stride_h <= 2 && s.stride_w <= 2 && s.c >= 8 && s.k >= 8 &&
            source_grid(s, s.n).tiles() >= 24;
 }
 
 namespace {
 
-// How much more the direct product has to take than products and transforms of all tiles, with
-// channels padded to whole vectors. Caches bound the transforms, so that they gain less from wider
-// vectors than the products (4 x 4 at stride 2, 66 -> 34 channels, Zen 5).
+// By how much the direct product has to cost more: filters and tiles in the caches take a larger
+// part of the time of wide products.
 #if defined(__AVX512F__)
-constexpr double kLeastGain = 1.75;
+constexpr double kLeastGain = 1.25;
 #else
-constexpr double kLeastGain = 1.5;
+constexpr double kLeastGain = 1.15;
 #endif
 
-bool applies(const ConvShape& s) {
+// Whether the direct product's multiply-adds, in vectors of columns, are more than products and
+// transforms of all tiles take. A transform waits for the caches, so that it costs what a few
+// hundred multiply-adds do, of vectors of any width; more where threads share a chunk, which lies in
+// the last-level cache. There lie the filters, too, that a thread reads for each chunk of its own,
+// unless its second-level cache holds them. (Measured on Zen 5, AVX-512 and AVX2.)
+bool pays(const ConvShape& s, const Plan& plan, int column_vectors, double direct) {
+    constexpr double kTransform = 500, kSharedTransform = 2500, kBackOutput = 27, kFilterLine = 2;
+    const int size = tile_size(phase_taps(s));
+    double tile = static_cast<double>(kFrequencies) * plan.depth * column_vectors +
+                  kBackOutput * size * size * column_vectors +
+                  (plan.own_chunks ? kTransform : kSharedTransform) * (plan.depth / kLanes);
+    const std::int64_t filters = kFrequencies * panels_size(plan.depth, plan.columns);
+    if (plan.own_chunks && filters * 4 > kSecondCacheBytes)
+        tile += kFilterLine * filters / kLineFloats / plan.chunks.tiles;
+    return direct > kLeastGain * tile * plan.grid.tiles();
+}
+
+bool fprop_applies(const ConvShape& s) {
     if (!winograd::batch_applies(s)) return false;
-    const int depth = s.stride_h * s.stride_w * round_up(s.c, kLanes);
-    const double direct = static_cast<double>(s.n) * s.p() * s.q() * s.r * s.s * s.c;
-    return direct > kLeastGain * source_grid(s, s.n).tiles() * tile_cost(depth, depth, s.k);
+    const int vectors = ceil_div(s.k, kLanes);
+    return pays(s, fprop_plan(s, s.n, nullptr), vectors,
+                static_cast<double>(s.n) * s.p() * s.q() * s.r * s.s * s.c * vectors);
+}
+
+bool dgrad_applies(const ConvShape& s) {
+    if (!winograd::batch_applies(s)) return false;
+    const int phases = s.stride_h * s.stride_w, vectors = ceil_div(s.c, kLanes);
+    return pays(s, dgrad_plan(s, s.n, nullptr), phases * vectors,
+                static_cast<double>(s.n) * s.h * s.w / phases * s.r * s.s * s.k * vectors);
 }
 
 }  // namespace
 
-const Method winograd_fprop{"winograd",      Direction::kFprop, Fusion::kImages, applies,
+const Method winograd_fprop{"winograd",      Direction::kFprop, Fusion::kImages, fprop_applies,
                             fprop_workspace, pack_fprop,        fprop,           nullptr};
-const Method winograd_dgrad{"winograd",      Direction::kDgrad, Fusion::kImages, applies,
+const Method winograd_dgrad{"winograd",      Direction::kDgrad, Fusion::kImages, dgrad_applies,
                             dgrad_workspace, pack_dgrad,        dgrad,           nullptr};
 
 }  // namespace zfcuda::conv

@@ -157,6 +157,13 @@ void make_tiles(const Call& call, const Plan& plan, const float* pixels, int lin
     }
 }
 
+// Multiply-adds of a tile for a vector of columns, with what its transforms cost in their measure.
+double tile_cost(int depth, int padded_depth, int columns) {
+    constexpr double kTransformBack = 140, kTransform = 300;
+    return kFrequencies * depth + kTransformBack +
+           kTransform * (padded_depth / kLanes) / ceil_div(columns, kLanes);
+}
+
 bool lines_apply(const ConvShape& s) {
     if (!has_near_windows(s) || !has_transforms(s)) return false;
     const Plan plan(s);

@@ -68,13 +68,6 @@ struct Tap {
 // Whether tiles of a batch can compute it, and enough of them share the transformed filters.
 bool batch_applies(const ConvShape& shape);
 
-// Multiply-adds of a tile for a vector of columns, with what its transforms cost in their measure.
-inline double tile_cost(int depth, int padded_depth, int columns) {
-    constexpr double kTransformBack = 140, kTransform = 300;
-    return kFrequencies * depth + kTransformBack +
-           kTransform * (padded_depth / kLanes) / ceil_div(columns, kLanes);
-}
-
 // ---- Vectors of all frequencies -----------------------------------------------------------------
 
 inline void load_frequencies(const float* from, std::int64_t stride, int count,

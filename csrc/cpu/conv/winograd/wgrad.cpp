@@ -9,6 +9,7 @@
 // with sums of their own, in a way that depends on the shape alone, and a thread makes the chunks of
 // a part by itself: what one thread writes and another one reads may come from a distant cache (twice
 // as long for 24 channels and filters, Zen 5, on two processors that share no cache).
+#include "../lines.h"
 #include "tiles.h"
 
 namespace zfcuda::conv {
@@ -207,16 +208,17 @@ void finish(const Call& call) {
             with_taps(s, [&](auto taps) { write_taps<taps>(s, plan, k, phase, call.out); });
 }
 
-// Where products and transforms of all tiles take two thirds of the direct product's multiply-adds.
+// Where the products of the windows take longer than products and transforms of all tiles, whose
+// cost was measured (Zen 5, AVX-512 and AVX2).
 bool applies(const ConvShape& s) {
     if (!batch_applies(s)) return false;
-    constexpr double kTransform = 350;  // of a vector, in vectors of multiply-adds
+    // Of a vector of x, and of each gradient of a tile, in vectors of multiply-adds.
+    constexpr double kTransform = 350, kGradient = 46, kLeastGain = 1.35;
     const int vectors = s.stride_h * s.stride_w * ceil_div(s.c, kLanes);
-    const double tile = static_cast<double>(kFrequencies) * s.k * vectors +
-                        kTransform * (vectors + ceil_div(s.k, kTileRows));
-    const double direct =
-        static_cast<double>(s.n) * s.p() * s.q() * s.k * ceil_div(s.r * s.s * s.c, kLanes);
-    return direct >= 1.5 * tile * source_grid(s, s.n).tiles();
+    const double tile = static_cast<double>(kFrequencies) * s.k * vectors + kTransform * vectors +
+                        kGradient * kTileRows * ceil_div(s.k, kTileRows);
+    const double direct = static_cast<double>(s.n) * s.p() * s.q() * windows_wgrad_cost(s);
+    return direct > kLeastGain * tile * source_grid(s, s.n).tiles();
 }
 
 }  // namespace
