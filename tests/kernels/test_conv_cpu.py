@@ -68,8 +68,8 @@ PIXELS = [  # whose tiles meet all panels of filters one after the other
 ]
 TAPS = [  # the gradient of many pixels from few windows
     ((3, 12, 12, 20), (50, 5, 5), 1, 0),
-    ((2, 7, 19, 17), (3, 6, 9), (1, 2), 0),
-    ((1, 9, 8, 33), (7, 5, 4), (2, 1), 0),
+    ((2, 7, 19, 17), (9, 6, 9), (1, 2), 0),
+    ((1, 9, 8, 33), (43, 5, 4), (2, 1), 0),
 ]
 PARTS = [  # weight gradients by transforms whose tiles are cut into parts
     ((12, 30, 31, 24), (24, 3, 3), 1, 1),

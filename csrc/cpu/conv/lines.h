@@ -19,6 +19,9 @@ bool has_near_windows(const ConvShape& shape);
 // products of windows, read in place or gathered. The windows are dense.
 int windows_wgrad_cost(const ConvShape& shape);
 
+// The same for a whole data gradient, by products with taps as columns or of windows.
+double direct_dgrad_cost(const ConvShape& shape);
+
 // A fprop that makes lines of one image's map, by the calling thread.
 struct LineMaker {
     int (*step)(const ConvShape&);  // ranges begin, and but for the last end, at multiples of it

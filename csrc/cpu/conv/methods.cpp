@@ -16,8 +16,8 @@ const std::vector<const Method*>& methods() {
         &implicit_gemm_fprop,
         // dgrad
         &dense_dgrad,
-        &tap_columns_dgrad,
         &winograd_dgrad,
+        &tap_columns_dgrad,
         &implicit_gemm_dgrad,
         // wgrad
         &dense_wgrad,

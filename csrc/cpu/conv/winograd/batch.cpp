@@ -13,6 +13,7 @@
 // again, image by image.
 #include <atomic>
 
+#include "../lines.h"
 #include "tiles.h"
 
 namespace zfcuda::conv {
@@ -348,10 +349,9 @@ bool fprop_applies(const ConvShape& s) {
 }
 
 bool dgrad_applies(const ConvShape& s) {
-    if (!winograd::batch_applies(s)) return false;
-    const int phases = s.stride_h * s.stride_w, vectors = ceil_div(s.c, kLanes);
-    return pays(s, dgrad_plan(s, s.n, nullptr), phases * vectors,
-                static_cast<double>(s.n) * s.h * s.w / phases * s.r * s.s * s.k * vectors);
+    return winograd::batch_applies(s) &&
+           pays(s, dgrad_plan(s, s.n, nullptr), s.stride_h * s.stride_w * ceil_div(s.c, kLanes),
+                direct_dgrad_cost(s));
 }
 
 }  // namespace
