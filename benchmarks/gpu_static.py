@@ -4,8 +4,8 @@
     python benchmarks/gpu_static.py FILE ...    modules, object files, cubins
 
 Disassembles a build (with cuobjdump), counts the main loops of the convolution kernels by pipe, and bounds the share of
-peak that each allows and the time of every convolution, fully connected layer and block of ZFNet, AlexNet and VGG-16;
-of kernels that memory should bound, the share of a copy's speed.
+peak that each allows and the time of every convolution, fully connected layer and block of ZFNet, AlexNet, VGG-16 and
+ResNet-50; of kernels that memory should bound, the share of a copy's speed.
 Writes gpu-static-ARCHITECTURE.md and .json to benchmarks/results/, the record against which
 tests/benchmarks/test_gpu_static.py holds later builds. No figure is a measurement. The disassembly is read in
 gpu_sass.py, the bounds of a k-tile stand in gpu_model.py, which kernel serves a layer in gpu_choice.py, the bounds of
@@ -35,7 +35,7 @@ import gpu_tile
 import record
 
 RESULTS = Path(__file__).resolve().parent / "results"
-FAMILIES = ("zfnet", "alexnet", "vgg16")
+FAMILIES = ("zfnet", "alexnet", "vgg16", "resnet50")
 NOTICE = "a bound from the machine code, not a measurement"
 ARCHITECTURES = tuple(dict.fromkeys(gpu.architecture for gpu in gpu_model.GPUS))
 GROWTH = 1.1  # of a main loop, or of a way, which `changes` lets pass
