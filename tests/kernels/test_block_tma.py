@@ -149,15 +149,22 @@ def test_windows_side_by_side(kernels, force_plan, mma, tile, window):
         ((2, 5, 9), (130, 1), {"padding": (129, 0, 0, 0)}),
         ((2, 9, 5), (1, 130), {"padding": (0, 0, 129, 0)}),
         ((1, 9, 7), (3, 1), {"padding": (1, 0), "window": (1, 2), "ceil": True}),
+        ((1, 12, 10), (1, 1), {"padding": (0, 0), "pool_padding": (1, 0, 0, 0)}),
+        ((1, 12, 10), (1, 1), {"padding": (0, 0), "pool_padding": (0, 0, 1, 0)}),
+        ((1, 11, 9), (1, 1), {"padding": (0, 0), "pool_padding": (0, 1, 0, 1)}),
+        ((1, 12, 10), (1, 1), {"padding": (0, 0), "pool_stride": (2, 3)}),
+        ((1, 12, 10), (1, 1), {"padding": (0, 0), "pool_stride": (3, 2)}),
+        ((1, 12, 10), (1, 1), {"padding": (0, 0), "pool_stride": (2, 1)}),
+        ((1, 12, 10), (1, 1), {"padding": (0, 0), "pool_stride": (1, 2)}),
     ],
 )
 @of_every_kernel
-def test_windows_side_by_side_that_are_not_gathered(kernels, force_plan, mma, tile, x, w, options):
-    """They are beyond what the accelerator can address, or one hangs over the edge."""
+def test_windows_that_are_not_quite_side_by_side(kernels, force_plan, mma, tile, x, w, options):
+    """Or beyond what the accelerator can address."""
     can_run(kernels)
     force_plan(with_tile(tile))
     c, options = vector(mma), {"window": (2, 2)} | options
-    problem = block((*x, c), (8, *w, c), **options, pool_stride=options["window"])
+    problem = block((*x, c), (8, *w, c), **{"pool_stride": options["window"]} | options)
     check_exactly(kernels, np.random.default_rng(0), *problem, mma)
 
 
@@ -165,12 +172,12 @@ def test_windows_side_by_side_that_are_not_gathered(kernels, force_plan, mma, ti
 @pytest.mark.parametrize("window", [1, 2, 3])
 @of_every_kernel
 def test_more_tiles_than_multiprocessors(kernels, force_plan, multiprocessors, mma, tile, window, vectors):
-    """A block of threads that computes one after the other."""
+    """A block of threads that computes one after the other, each of more k-tiles than stages."""
     can_run(kernels)
     force_plan(with_tile(tile))
     c, rows, cols = vectors * vector(mma), *(int(side) for side in tile.split()[1].split("x"))
     wide = -(-(3 * multiprocessors // 2 + 1) // 2) * (rows // 11)
-    conv, pool = block((2, 11, wide, c), (cols + 8, 1, 3, c), padding=(0, 1), window=(window, window))
+    conv, pool = block((2, 11, wide, c), (cols + 8, 1, 7, c), padding=(0, 3), window=(window, window))
     check_exactly(kernels, np.random.default_rng(0), conv, pool, mma)
 
 
