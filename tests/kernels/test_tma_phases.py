@@ -96,14 +96,15 @@ def test_a_long_depth(kernels, force_plan, mma, tile, vectors):
 @pytest.mark.parametrize("splits", [1, 2])
 @of_every_kernel
 def test_blocks_that_take_tiles_of_several_phases(kernels, force_plan, multiprocessors, mma, tile, splits):
-    """Of more k-tiles than stages, of fewer and of none, in tiles of which the last have few rows and columns."""
+    """Of more k-tiles than stages, of fewer and of none, also before others, in tiles of which the last have few rows
+    and columns."""
     can_run(kernels)
     rows, cols = (int(side) for side in tile.split()[1].split("x"))
     force_plan(lambda found: next(((name, splits) for name, _ in found if name == tile), None))
-    for kernel, stride in ((7, 2), (2, 3)):
-        windows = max(rows + 3, rows * (multiprocessors // (2 * stride)) + 3)
-        geometry = {"stride": (stride, 1), "padding": (kernel // 2, kernel // 2, 0, 0)}
-        sizes = (stride * windows - 1, 1), cols + vector(mma), 16 * vector(mma), (kernel, 1)
+    for taps, stride in ((7, (2, 1)), (2, (3, 1)), (7, (2, 2))):
+        windows = max(rows + 3, rows * (multiprocessors // (2 * stride[0])) + 3)
+        geometry = {"stride": stride, "padding": (taps // 2, taps // 2, 0, 0)}
+        sizes = (stride[0] * windows - 1, stride[1]), cols + vector(mma), 16 * vector(mma), (taps, 1)
         check(kernels.array, np.random.default_rng(splits), mma, *sizes, **geometry)
 
 
