@@ -118,8 +118,21 @@ class Column<Rows, kAnyStride> {
     std::ptrdiff_t once_, thrice_, five_, seven_;  // the stride in bytes
 };
 
+// Sums that the steps of the depth add to in turn, so that multiply-adds of a low tile need not wait
+// for each other: where they lie depth by depth, which is where the height of a tile depends on
+// the shape alone. (Others' depends on the threads, and then so would their last bits.)
+template <int Rows, int Vectors, int RowStride>
+constexpr int sums() {
+    constexpr int kLatency = 8;  // in multiply-adds
+    int count = 1;
+    while (RowStride == 1 && count * Rows * Vectors < kLatency)
+        count *= 2;
+    return count;
+}
+
 template <int Rows, int Vectors, int RowStride>
 void make_tiles(const Tiles& tiles) {
+    constexpr int kSums = sums<Rows, Vectors, RowStride>();
     const Operands& operands = *tiles.operands;
     const Epilogue& epilogue = *tiles.epilogue;
     const int a_step = operands.a_step, b_stride = operands.b_stride;
@@ -140,38 +153,50 @@ void make_tiles(const Tiles& tiles) {
             for_lines(tiles.rows[i], [](const float* to) { __builtin_prefetch(to, 1, 3); });
         const bool fetches = next < tiles.fetched_a;
         for (int panel = 0; panel < tiles.panels; ++panel) {
-            Vec acc[Rows][Vectors] = {};
+            Vec acc[kSums][Rows][Vectors] = {};
             const float* b = tiles.b + panel * operands.panel_distance;
             const float* next_a = first + Rows * operands.row_stride;
             for (int run = 0; run < operands.runs; ++run) {
                 Column<Rows, RowStride> a(
                     first + panel * operands.a_distance + run * operands.run_distance,
                     operands.row_stride);
-                for (int d = 0; d < operands.depth;) {
-                    const int stop = operands.depth - d > interval ? d + interval : operands.depth;
-                    for (; d < stop; ++d) {
-                        if (RowStride == kAnyStride && fetches)
-                            for (int i = 0; i < Rows; i += kLineFloats, next_a += kLineFloats)
-                                __builtin_prefetch(next_a);
-                        Vec bd[Vectors];
+                const auto step = [&](Vec(&sum)[Rows][Vectors]) __attribute__((always_inline)) {
+                    if (RowStride == kAnyStride && fetches)
+                        for (int i = 0; i < Rows; i += kLineFloats, next_a += kLineFloats)
+                            __builtin_prefetch(next_a);
+                    Vec bd[Vectors];
+#pragma GCC unroll 2
+                    for (int j = 0; j < Vectors; ++j)
+                        bd[j] = simd::load(b + j * kLanes);
+#pragma GCC unroll 32
+                    for (int i = 0; i < Rows; ++i) {
+                        const Vec ai = simd::broadcast(a[i]);
 #pragma GCC unroll 2
                         for (int j = 0; j < Vectors; ++j)
-                            bd[j] = simd::load(b + j * kLanes);
-#pragma GCC unroll 32
-                        for (int i = 0; i < Rows; ++i) {
-                            const Vec ai = simd::broadcast(a[i]);
-#pragma GCC unroll 2
-                            for (int j = 0; j < Vectors; ++j)
-                                acc[i][j] += ai * bd[j];
-                        }
-                        a.advance(a_step);
-                        b += b_stride;
+                            sum[i][j] += ai * bd[j];
                     }
+                    a.advance(a_step);
+                    b += b_stride;
+                };
+                for (int d = 0; d < operands.depth;) {
+                    const int stop = operands.depth - d > interval ? d + interval : operands.depth;
+                    if constexpr (kSums > 1)
+                        for (; d + kSums <= stop; d += kSums) {
+#pragma GCC unroll 8
+                            for (int i = 0; i < kSums; ++i)
+                                step(acc[i]);
+                        }
+                    for (; d < stop; ++d)
+                        step(acc[0]);
                     if (operands.fetch) operands.fetch->step();
                 }
             }
+            for (int sum = 1; sum < kSums; ++sum)
+                for (int i = 0; i < Rows; ++i)
+                    for (int j = 0; j < Vectors; ++j)
+                        acc[0][i][j] += acc[sum][i][j];
             write<Rows, Vectors>(tiles, rows, tiles.offset + panel * tiles.offset_step,
-                                 tiles.column + panel * tiles.column_step, acc);
+                                 tiles.column + panel * tiles.column_step, acc[0]);
         }
     }
 }
