@@ -84,6 +84,10 @@ constexpr int kWgradPanels = 6;
 // Filters up to which a weight gradient reads the pixels of 1 x 1 windows in place.
 constexpr int kWgradFewFilters = 128;
 
+// Most channels of such pixels that one task takes where it can take them all: 256 pixels are 256 KB,
+// dw of 128 filters 128 KB.
+constexpr int kWgradRow = 256;
+
 // Tasks that a weight gradient is cut into at least, in chunks of pixels where its panels are few:
 // two for each of 8 threads.
 constexpr int kWgradTasks = 16;

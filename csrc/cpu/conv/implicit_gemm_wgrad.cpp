@@ -22,6 +22,18 @@ namespace {
 
 using namespace gemm;
 
+// Whether pixels of x are read where they are. They are read once for each tile of filters: for a few
+// tiles x stays there, if the products, which read whole vectors, do not end behind it.
+bool reads_in_place(const Gather& gather, int filters) {
+    return gather.is_matrix() && filters <= kWgradFewFilters && gather.c % simd::kLanes == 0;
+}
+
+// Whether x and dy do not stay in the last-level cache.
+bool is_far(const ConvShape& s) {
+    const std::int64_t x = std::int64_t{s.n} * s.h * s.w * s.c;
+    return (x + std::int64_t{s.n} * s.p() * s.q() * s.k) * 4 > kFarBytes;
+}
+
 // Sizes; but for the chunks, of one group of the convolution.
 struct Plan {
     int filters, depth;
@@ -33,6 +45,10 @@ struct Plan {
         const std::int64_t pixels = static_cast<std::int64_t>(shape.n) * shape.p() * shape.q();
         panels = ceil_div(depth, kPanel);
         shares = ceil_div(panels, kWgradPanels);
+        // Parts of pixels that are read in place come slower from memory than whole ones.
+        if (is_far(shape) && depth <= kWgradRow &&
+            reads_in_place(windows(shape, shape.n, nullptr, 0), filters))
+            shares = 1;
         if (shares > 2) shares = ceil_div(shares, 4) * 4;
         shares = std::min(shares, panels);
         const std::int64_t tasks = static_cast<std::int64_t>(shares) * shape.groups;
@@ -81,11 +97,10 @@ void multiply(const Plan& plan, int d0, int d1, int count, const Pixels& dy, con
     }
 }
 
-// Columns [d0, d1) of `count` pixels from m on. They are read once for each tile of filters: for a
-// few tiles x stays where it is, if the products, which read whole vectors, do not end behind it.
+// Columns [d0, d1) of `count` pixels from m on.
 Pixels read(const Gather& gather, std::int64_t m, int count, int next, int d0, int d1,
             const Plan& plan, float* scratch) {
-    if (gather.is_matrix() && plan.filters <= kWgradFewFilters && plan.depth % simd::kLanes == 0)
+    if (reads_in_place(gather, plan.filters))
         return {gather.x + m * gather.pitch + d0, gather.pitch, next};
     gather.pack(m, count, d0, d1, scratch, plan.x_distance());
     return {scratch, plan.x_distance(), 0};
@@ -101,8 +116,7 @@ void run(const Call& call) {
     const Plan plan(s);
     const std::int64_t size = plan.size() * s.groups;  // of dw
     const std::int64_t pixels = static_cast<std::int64_t>(call.images) * s.p() * s.q();
-    const std::int64_t x_floats = std::int64_t{call.images} * s.h * s.w * s.c;
-    const bool far = (x_floats + pixels * s.k) * 4 > kFarBytes;
+    const bool far = is_far(s);
     float* partials = plan.chunks > 1 ? call.workspace : call.out;
     float* scratch = call.workspace + plan.partial_floats(s);
 
