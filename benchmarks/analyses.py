@@ -110,8 +110,8 @@ def occlusion(setting: Setting, case: cases.Occlusion, *, peer_batch: int = 36) 
     calls = {name: theirs(name, module) for name, module in modules.items()}
     steps = range(-(-(network.input_shape[0] - case.square) // case.stride) + 1)
 
-    def expected() -> torch.Tensor:
-        """Rows of the map, each a batch; a square ends at the image's edge."""
+    def expected() -> np.ndarray:
+        """Rows of the map, each a batch; a square ends at the image's edge. On the host, as ours is."""
         module, exact, rows = interop.to_module(network).eval().to(setting.reference), x.to(setting.reference), []
         for i in steps:
             images = exact.repeat(len(steps), 1, 1, 1)
@@ -120,7 +120,7 @@ def occlusion(setting: Setting, case: cases.Occlusion, *, peer_batch: int = 36) 
                 images[j, :, top : top + case.square, left : left + case.square] = 0
             with torch.inference_mode():
                 rows.append(module(images).softmax(1)[:, label])
-        return torch.stack(rows)
+        return host(torch.stack(rows))
 
     # Of a probability, the error of its logit, which is some tens.
     tolerance, flops = 10 * setting.tolerance, networks.forward_flops(network, len(steps) ** 2)
@@ -167,10 +167,10 @@ def curves(setting: Setting, case: cases.Curves, *, batch: int = 32) -> Calls:
         for mode, values in found.curves.items():
             expected = host(stepwise(module, exact, order, mode == "insertion"))
             errors.append(relative_error(values[0, 1 : 1 + len(order)], expected))
-        return max(errors)
+        return float(np.max(errors))
 
     def apart(probability: torch.Tensor, found: analysis.Faithfulness) -> float:
-        return relative_error(found.curves["deletion"][0, 1 : 1 + len(probability)], host(probability))
+        return relative_error(host(probability), found.curves["deletion"][0, 1 : 1 + len(numbers)])
 
     modules = networks.modules_of(dataclasses.replace(setting, compiled=0), network)
     patches = call().orders[0]

@@ -128,6 +128,11 @@ class Graphs:
 
     peer = ours
 
+    def spoil(self, results: Any) -> None:
+        from setting import spoil
+
+        spoil(results)
+
     def host_us(self, call: Call) -> float:
         return 0.0
 

@@ -34,6 +34,10 @@ class Graphs(Protocol):
 
     def peer(self, call: Call) -> Call: ...
 
+    def spoil(self, results: Any) -> None:
+        """Overwrites the arrays of a result."""
+        ...
+
     def host_us(self, call: Call) -> float:
         """Microseconds of the host for a call, which it does not wait for."""
         ...
@@ -134,16 +138,23 @@ class Row:
         return self.floor_ms / self.ours_ms if self.ours_ms and self.floor_ms else None
 
 
+def check_shapes(result: Sequence[int], expected: Sequence[int]) -> None:
+    """ValueError where they differ: a difference of the two would be of another shape, or of nothing."""
+    if tuple(result) != tuple(expected):
+        raise ValueError(f"a result of shape {tuple(result)}, not {tuple(expected)}")
+
+
 def relative_error(result: np.ndarray, expected: np.ndarray) -> float:
-    """norm(a - b) / norm(b) in float64; NaN where either is not finite."""
+    """norm(a - b) / norm(b) in float64; NaN where either is not finite. ValueError where shapes differ."""
     expected = np.asarray(expected, np.float64)
+    check_shapes(np.shape(result), expected.shape)
     difference = np.linalg.norm(np.asarray(result, np.float64) - expected)
     return float(difference / max(float(np.linalg.norm(expected)), 1e-300))
 
 
 def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None, graphs: Graphs | None = None) -> Row:
     """Verifies, then times what was verified: a wrong result gets no time, and a peer that fails takes no part. With
-    `graphs` the launched graph is verified, before and after it was timed."""
+    `graphs` the launched graph is verified, before and after it was timed: not by what an earlier launch has left."""
     row: dict[str, Any] = {**name._asdict(), "flops": calls.flops, "moved": calls.moved}
     row["peers_ms"] = dict.fromkeys(calls.peers)
     notes: list[str] = []
@@ -151,13 +162,14 @@ def measure(name: Name, calls: Calls, timer: Timer, ceilings: Ceilings | None, g
         warnings.filterwarnings("always", message=NO_GRAPH)
         try:
             launched = _ours(calls, graphs, notes)
-            row["error"] = _error(calls, launched)
+            row["error"] = calls.error(_judged(calls, launched, graphs))
             if row["error"] <= calls.tolerance:
                 timed = {"ours": launched, **_peers(calls, launched, graphs, notes)}
                 row |= _times(calls, timer(timed))
                 if graphs:
                     row |= _plain(calls, {peer for peer in timed if peer != "ours"}, timer, graphs)
-                    row["error"] = max(row["error"], _error(calls, launched), key=_badness)
+                    again = calls.error(_judged(calls, launched, graphs))
+                    row["error"] = max(row["error"], again, key=_badness)
         except Exception as failure:
             return Row(**{**row, "ours_ms": None}, note=f"ours fails: {first_line(failure)}")
     if not row["error"] <= calls.tolerance:
@@ -173,9 +185,13 @@ def _badness(error: float) -> float:
     return math.inf if math.isnan(error) else error
 
 
-def _error(calls: Calls, launched: Call) -> float:
+def _judged(calls: Calls, launched: Call, graphs: Graphs | None) -> Any:
+    """What a call computes now. A graph's results lie where those of its last launch lay: one that does nothing, since
+    the work ran beside the capture, would return them."""
+    if graphs and calls.captured:
+        graphs.spoil(launched())
     calls.prepare()
-    return calls.error(launched())
+    return launched()
 
 
 def _ours(calls: Calls, graphs: Graphs | None, notes: list[str]) -> Call:
@@ -203,8 +219,7 @@ def _peers(calls: Calls, ours: Call, graphs: Graphs | None, notes: list[str]) ->
     for peer, call in calls.peers.items():
         launched = _as_graph(graphs.peer, call, f"{peer}: ", notes) if graphs and calls.captured else call
         try:
-            calls.prepare()
-            error = calls.alike(launched(), ours())
+            error = calls.alike(_judged(calls, launched, graphs), ours())
             if error <= calls.peers_may:
                 found[peer] = launched
             else:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import peers
 import torch
+from harness import check_shapes
 
 from zfcuda.interop import torch as interop
 
@@ -163,6 +164,15 @@ def ours(tensor: torch.Tensor) -> Any:
     return interop.images_from_torch(tensor) if tensor.ndim == 4 else interop.from_torch(tensor)
 
 
+def spoil(results: Any) -> None:
+    """Overwrites arrays of either library, one or several; what else a call returns stays what it is."""
+    for one in _listed(results):
+        if isinstance(one, torch.Tensor | np.ndarray) or hasattr(one, "__cuda_array_interface__"):
+            memory = one.detach() if isinstance(one, torch.Tensor) else interop.to_torch(one)
+            with torch.inference_mode():  # some results are of that mode
+                memory.fill_(torch.nan if memory.is_floating_point() else torch.iinfo(memory.dtype).max)
+
+
 def compare(reference: Call, tolerances: Sequence[float] = (1.0,)) -> Callable[[Any], float]:
     """The error of a result, or of a list of results the greatest, each weighed by its tolerance (so that the greatest
     of `tolerances` is that of all); NaN where one has a NaN. In float64, where the results lie: a copy of the greatest
@@ -193,19 +203,25 @@ def _listed(results: Any) -> list[Any]:
 
 def distance(result: Any, expected: Any) -> float:
     """norm(a - b) / norm(b). Of a bfloat16 result: the greatest |a - b| / (|b| + rms(b) OF_RMS / ROUNDING), so that
-    ROUNDING is how much it may be."""
+    ROUNDING is how much it may be. ValueError where shapes differ."""
     if not _is_bfloat16(result):
         return whole_distance(result, expected)
-    actual, wanted = tensor(result), tensor(expected)
+    actual, wanted = _alike_in_shape(result, expected)
     rms = wanted.square().mean().sqrt()
     return float(((actual - wanted).abs() / (wanted.abs() + rms * OF_RMS / ROUNDING).clamp(min=1e-300)).max())
 
 
 def whole_distance(result: Any, expected: Any) -> float:
-    """norm(a - b) / norm(b), of whatever type."""
-    wanted = tensor(expected)
-    difference = torch.linalg.vector_norm(tensor(result) - wanted)
+    """norm(a - b) / norm(b), of whatever type. ValueError where shapes differ."""
+    actual, wanted = _alike_in_shape(result, expected)
+    difference = torch.linalg.vector_norm(actual - wanted)
     return float(difference / torch.linalg.vector_norm(wanted).clamp(min=1e-300))
+
+
+def _alike_in_shape(result: Any, expected: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    actual, wanted = tensor(result), tensor(expected)
+    check_shapes(actual.shape, wanted.shape)
+    return actual, wanted
 
 
 def _is_bfloat16(result: Any) -> bool:

@@ -190,10 +190,14 @@ def test_projections_agree(setting):
     assert calls.peer_share == 0.5
 
 
-def test_occlusion_agrees(setting):
+def test_occlusion_agrees(setting, monkeypatch):
     import analyses
+    from setting import compare
 
+    references = []
+    monkeypatch.setattr(analyses, "compare", lambda reference: references.append(reference) or compare(reference))
     calls = analyses.occlusion(setting, cases.Occlusion(family="zfnet", square=20, stride=12))
+    assert isinstance(references[0](), np.ndarray)  # on the host, where ours is
     assert calls.error(calls.ours()) <= calls.tolerance
     pytest.importorskip("captum", reason="needs Captum, the peer: pip install 'zfcuda[parity]'")
     check(calls)
@@ -205,6 +209,12 @@ def test_curves_agree(setting):
     calls = analyses.curves(setting, cases.Curves(family="zfnet", patch=24, peer_steps=6))
     check(calls)
     assert calls.peer_share == 6 / (2 * 4 * 9)
+    found, theirs = calls.ours(), calls.peers["channels_last"]()
+    for shorter in (theirs[:0], theirs[:1]):
+        with pytest.raises(ValueError, match=r"a result of shape \([01],\), not \(6,\)"):
+            calls.alike(shorter, found)
+    found.curves["insertion"][:] = np.nan
+    assert not calls.error(found) <= calls.tolerance
 
 
 def test_work_counted(setting):
@@ -240,6 +250,43 @@ def test_an_element_in_bfloat16_is_judged_by_its_size_and_the_rms():
     off[7] += 0.05
     assert distance(off, wanted) > ROUNDING  # where the norm would say 2e-3
     assert distance(off.double(), wanted) < 4e-3
+
+
+def test_results_of_another_shape_are_not_compared():
+    torch = pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
+    from setting import distance
+
+    for dtype in (torch.float32, torch.bfloat16):
+        for shape in ((0, 1), (1, 3), (3,)):
+            with pytest.raises(ValueError, match=r"a result of shape \(.*\), not \(2, 3\)"):
+                distance(torch.ones(shape, dtype=dtype), torch.ones(2, 3))
+
+
+def test_spoiled_results_of_either_library(setting):
+    import torch
+    from setting import spoil
+
+    with torch.inference_mode():
+        of_inference = torch.ones(2)
+    wanted = torch.nn.Parameter(torch.ones(2))
+    bfloat16 = np.ones(2, backends.BFLOAT16)
+    switches, other = np.ones(2, np.uint8), object()
+    spoil([of_inference, wanted, torch.ones(2).bfloat16()])
+    spoil((bfloat16, switches, other))
+    spoil(other)
+    assert of_inference.isnan().all()
+    assert wanted.isnan().all()
+    assert np.isnan(bfloat16.astype(np.float32)).all()
+    assert (switches == 255).all()
+
+
+def test_a_concatenation_that_copies_nothing_is_wrong(setting, monkeypatch):
+    import graph_layers
+
+    case = next(one for one in gpu_rehearsal.LAYERS if isinstance(one, cases.Joint))
+    calls = graph_layers.concat(setting, case)
+    monkeypatch.setattr(ops, "copy_channels", lambda source, out, **_: out)
+    assert calls.error(calls.ours()) == 1
 
 
 # ---- What a run leaves, whatever happens -----------------------------------------------------------------------

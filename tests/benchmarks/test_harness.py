@@ -105,6 +105,9 @@ class Graphs:
     def peer(self, call):
         return lambda: call() + 100
 
+    def spoil(self, results):
+        pass
+
     def host_us(self, call):
         return 7.0
 
@@ -146,6 +149,51 @@ def test_the_graph_that_is_timed_is_the_one_that_is_verified_before_and_after():
     assert row.plain_ratio == 2
     assert row.host_us == {"ours": 7.0, "eager": 7.0, "compiled": 7.0}
     assert "| 1, 2 | 2.00 | 7, 7 | 1e-07 |" in record.table([row])
+
+
+class Static(Graphs):
+    """A graph's result lies in its own memory; one of `empty` is captured without its work, which ran beside it."""
+
+    def __init__(self, *empty):
+        self.empty = empty
+
+    def ours(self, call):
+        result = [call()]
+
+        def launch():
+            if call not in self.empty:
+                result[0] = call()
+            return result
+
+        return launch
+
+    peer = ours
+
+    def spoil(self, results):
+        results[0] = float("nan")
+
+
+def test_a_graph_that_does_nothing_is_not_judged_by_what_is_left_of_another_launch():
+    def ours():
+        return 1.0
+
+    def peer():
+        return 1.0
+
+    compared = {
+        "ours": ours,
+        "peers": {"eager": peer},
+        "error": lambda result: abs(result[0] - 1),
+        "alike": lambda theirs, ours: abs(theirs[0] - ours[0]),
+    }
+
+    def timed(calls):
+        return {name: [1.0] * 3 for name in calls}
+
+    assert measure(timed, graphs=Static(), **compared).ratio == 1
+    assert measure(timed, graphs=Static(ours), **compared).note.startswith("wrong: error nan")
+    row = measure(timed, graphs=Static(peer), **compared)
+    assert (row.best_peer, row.note) == (None, "eager is wrong: nan from ours")
 
 
 def test_what_is_wrong_after_it_was_timed_gets_no_time():
@@ -196,6 +244,12 @@ def test_arrays_are_put_back_before_a_result_is_judged():
     )
     ours, peer = ["prepared", "judged"], ["prepared", "compared"]
     assert done == ours + 2 * peer + ours
+
+
+def test_a_result_of_another_shape_is_no_success():
+    for result in (np.ones((0, 1)), np.ones((1, 3)), np.ones(3)):
+        with pytest.raises(ValueError, match=r"a result of shape \(.*\), not \(2, 3\)"):
+            harness.relative_error(result, np.ones((2, 3)))
 
 
 def test_relative_error_of_nan_is_no_success():
