@@ -47,7 +47,7 @@ import harness
 import record
 from gpu_plan import PRECISIONS, Schedule
 from harness import Row
-from processes import OUT_OF_TIME, LateError, Send, StoppedError, messages
+from processes import OUT_OF_TIME, LateError, Send, StoppedError, exit_on_sigterm, messages
 
 PARTS = ("smoke", *gpu_plan.PARTS)
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
@@ -111,6 +111,7 @@ class Run:
             self.left += _problems(row)
         else:
             self.right = False
+            print(f"wrong: {' '.join(row.name)}")
         print(record.table([row]).splitlines()[-1], flush=True)
 
     def messages(
@@ -213,8 +214,15 @@ class Run:
                 setting = gpu_worker.setting_of(job, self.options.tune)
                 self.add(Row(job.family, "with torch.compile", job.part, setting, note=note))
 
+    def _state(self) -> str:
+        """Also of a GPU that answers no more: what was measured before is written."""
+        try:
+            return str(self.device.state())
+        except gpu_device.NoGpuError as error:
+            return f"{harness.NOT_MEASURED}: {error}"
+
     def note(self, uncompiled: Sequence[str] = ()) -> None:
-        facts = {"afterwards": self.device.state()}
+        facts = {"afterwards": self._state()}
         if uncompiled:
             facts["no time for torch.compile (so many modes) in"] = ", ".join(uncompiled)
         self.record.note(facts)
@@ -239,19 +247,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 3
     run = Run(options, device, started)
     run.record.begin(facts)
-    if "smoke" in options.parts:
-        run.smoke()
-    if options.parts != ["smoke"]:
-        run.ceilings()
-        with tempfile.TemporaryDirectory() as cache:  # for the plans of this run alone
-            if options.tune:
-                os.environ["XDG_CACHE_HOME"] = cache
-            run.jobs()
-    run.note()
+    try:
+        if "smoke" in options.parts:
+            run.smoke()
+        if options.parts != ["smoke"]:
+            run.ceilings()
+            with tempfile.TemporaryDirectory() as cache:  # for the plans of this run alone
+                if options.tune:
+                    os.environ["XDG_CACHE_HOME"] = cache
+                run.jobs()
+    finally:
+        run.note()
     print(f"measured: {len(run.measured)} of {len(run.measured) + run.left} problems that could be")
     print(f"written: {run.record.folder / 'table.md'}")
     return 0 if run.right else 1
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     sys.exit(main())

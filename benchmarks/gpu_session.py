@@ -26,6 +26,7 @@ Exit status: 0, all stages came to their end and everything was right; 1, someth
 from __future__ import annotations
 
 import argparse
+import contextlib
 import glob
 import os
 import re
@@ -40,7 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from processes import OUT_OF_TIME
+from processes import OUT_OF_TIME, exit_on_sigterm
 from record import Record, refuse_unwritable
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -49,17 +50,22 @@ _GRACE = 5.0  # seconds, for what keeps to a time by itself
 _SHOWN = 15  # lines of what a stage printed
 _TOOLS = ("/usr/local/cuda/bin", "/opt/nvidia/nsight-compute/*", "/usr/local/cuda/compute-sanitizer")
 _PYTEST = ("-v", "--tb=short", "--dist=worksteal", "--continue-on-collection-errors")
+# What gpu.py and gpu_smoke.py print of a result that is not right, and a finding in a report of compute-sanitizer.
+_WRONG = re.compile(r"^wrong: |, wrong$|^={9} (?!COMPUTE-SANITIZER|\w+ SUMMARY: 0 )\S", re.M)
 _SECTIONS = ("SpeedOfLight", "ComputeWorkloadAnalysis", "MemoryWorkloadAnalysis", "LaunchStats", "Occupancy")
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A command with its share of the time. `tool`: the program without which it is not measured."""
+    """A command with its share of the time. `tool`: the program without which it is not measured; `report`: the file
+    that it writes, in the folder of the results, and `says`, what stands in one that is whole."""
 
     name: str
     seconds: float
     command: tuple[str, ...]
     tool: str = ""
+    report: str = ""
+    says: str = ""
 
 
 def python(script: str, *arguments: str) -> tuple[str, ...]:
@@ -72,25 +78,30 @@ def stages(options: argparse.Namespace) -> list[Stage]:
     def measured(*arguments: str) -> tuple[str, ...]:
         return python("gpu.py", *arguments, "--out", str(options.out), *rehearsed)
 
-    def with_tool(name: str, seconds: float, tool: Sequence[str], command: Sequence[str]) -> Stage:
+    def with_tool(
+        name: str, seconds: float, tool: Sequence[str], command: Sequence[str], report: str, says: str
+    ) -> Stage:
         """Without the tool in a rehearsal, where it has nothing to look at."""
-        return Stage(name, seconds, tuple(command) if options.rehearse else (*tool, *command), tool[0])
+        if options.rehearse:
+            return Stage(name, seconds, tuple(command))
+        return Stage(name, seconds, (*tool, "--log-file", str(options.out / report), *command), tool[0], report, says)
 
     zfnet, alexnet = ("--families", "zfnet"), ("--families", "alexnet")
     if options.second:
         found = []
         for check in ("memcheck", "racecheck"):
-            report = ("--log-file", str(options.out / f"{check}.log"), "--error-exitcode", "9")
-            tool = ("compute-sanitizer", "--tool", check, *report)
-            found.append(with_tool(check, 60, tool, python("gpu_smoke.py", *rehearsed)))
+            tool = ("compute-sanitizer", "--tool", check, "--error-exitcode", "9")
+            report = f"{check}.log", "SUMMARY: 0 "
+            found.append(with_tool(check, 60, tool, python("gpu_smoke.py", *rehearsed), *report))
         return [
             *found,
             Stage("analyses", 105, measured("projection", "occlusion", "curves", *zfnet)),
             Stage("AlexNet", 200, measured("conv", "block", "pool", "norm", "step", "forward", *alexnet)),
         ]
     counters: tuple[str, ...] = ("ncu", "--profile-from-start", "off", "--clock-control", "none")
-    counters += ("--csv", "--page", "details", "--log-file", str(options.out / "counters.csv"))
+    counters += ("--csv", "--page", "details")
     counters += tuple(part for section in _SECTIONS for part in ("--section", section))
+    profiled = python("gpu_counters.py", *rehearsed)
     tuned = ("bf16",) if options.rehearse else ("bf16", "tf32", "fp32")
     return [
         Stage("smoke", 45, measured("smoke")),
@@ -99,7 +110,7 @@ def stages(options: argparse.Namespace) -> list[Stage]:
         Stage("blocks and memory", 60, measured("block", "pool", "norm", "optimizer", *zfnet)),
         Stage("step and forward", 140, measured("step", "forward", *zfnet)),
         Stage("tuned plans", 45, measured("conv", "--tune", *zfnet, "--precisions", *tuned)),
-        with_tool("counters", 40, counters, python("gpu_counters.py", *rehearsed)),
+        with_tool("counters", 40, counters, profiled, "counters.csv", '"Kernel Name"'),
     ]
 
 
@@ -143,6 +154,9 @@ class Session:
     def run(self, planned: Sequence[Stage]) -> bool:
         """Whether all was right."""
         right = True
+        # What is said of them by an earlier session counts no more, also where this one is stopped.
+        outcomes = {f"stage {stage.name}": f"{harness.NOT_MEASURED}: the session was stopped" for stage in planned}
+        self.record.note(outcomes)
         for number, stage in enumerate(planned):
             seconds = self.left * stage.seconds / sum(one.seconds for one in planned[number:])
             self.say(f"== {stage.name}, at most {max(0, seconds):.0f} s")
@@ -150,14 +164,18 @@ class Session:
             right = right and passed
             self.whole = self.whole and harness.NOT_MEASURED not in outcome
             self.say(f"== {stage.name}: {outcome}")
-            self.record.note({f"stage {stage.name}": outcome})
+            outcomes[f"stage {stage.name}"] = outcome
+            self.record.note(outcomes)  # all: those of another GPU or commit are set aside with its facts
         self.record.write(f"zfcuda on {self.record.facts().get('name', 'a GPU')}")
         return right
 
     def _stage(self, stage: Stage, seconds: float) -> tuple[bool, str]:
+        report = self.record.folder / stage.report if stage.report else None
+        if report:  # of an earlier session
+            report.unlink(missing_ok=True)
         if seconds < _GRACE:
             return True, f"{harness.NOT_MEASURED}: {OUT_OF_TIME}"
-        if stage.tool in stage.command and not shutil.which(stage.tool, path=self.environment["PATH"]):
+        if stage.tool and not shutil.which(stage.tool, path=self.environment["PATH"]):
             return True, f"{harness.NOT_MEASURED}: {stage.tool} is not there"
         command = list(stage.command)
         if "benchmarks/gpu.py" in command:
@@ -169,19 +187,24 @@ class Session:
         if stage.name == "tests":
             passed, outcome = tests_outcome(output, status)
             return passed, f"{outcome}, in {took}"
+        written = report.read_text(errors="replace") if report and report.exists() else ""
         if status is None:
-            return True, f"{harness.NOT_MEASURED} in full: {OUT_OF_TIME}, after {took}"
+            outcome = f"{harness.NOT_MEASURED} in full: {OUT_OF_TIME}, after {took}"
+            is_wrong = bool(_WRONG.search(f"{output}\n{written}"))
+            return not is_wrong, f"not right, and {outcome}" if is_wrong else outcome
         found = re.findall(r"^measured: (\d+) of (\d+) problems", output, re.M)
         said = f": {found[-1][0]} of {found[-1][1]} problems" if found else ""
         if status:
             return False, f"not right: it ended with {status}, after {took}{said}"
+        if stage.says not in written:
+            return True, f"{harness.NOT_MEASURED}: {stage.report} does not say {stage.says}"
         if found and found[-1][0] != found[-1][1]:
             return True, f"{harness.NOT_MEASURED} in full, in {took}{said}"
         return True, f"done in {took}{said}"
 
     def _output(self, command: Sequence[str], seconds: float, path: Path) -> tuple[str, int | None]:
         """What the command printed, which is appended to the file as it comes, and its exit status: None where it was
-        killed, with its whole tree, because the time was over."""
+        killed because the time was over. Nothing of its tree outlives it, or this session where that is stopped."""
         with path.open("a") as file:
             before = file.tell()
             process = subprocess.Popen(
@@ -195,9 +218,11 @@ class Session:
             try:
                 status: int | None = process.wait(timeout=seconds)
             except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
                 status = None
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
         with path.open() as file:
             file.seek(before)
             output = file.read()
@@ -262,4 +287,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    exit_on_sigterm()
     sys.exit(main())

@@ -1,10 +1,13 @@
 """benchmarks/gpu_session.py: rehearsed as a whole, and what it says of stages that do not come to their end."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
 import zipfile
+from pathlib import Path
 
 import gpu_session
 import gpu_smoke
@@ -113,6 +116,104 @@ def test_a_session_that_measured_nothing_says_so_by_its_exit_status(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 4, run.stderr
     assert run.stdout.count("not measured: out of time") == len(FIRST)
+
+
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "wrong: zfnet conv1, batch 128 fprop fp32",
+        "conv2d fp32: error 1.0e+00, wrong",
+        "========= Invalid __global__ read of size 4 bytes",
+        "========= ERROR SUMMARY: 3 errors",
+    ],
+)
+def test_what_was_wrong_before_the_time_was_over_is_not_right(session, printed, monkeypatch):
+    monkeypatch.setattr(gpu_session, "_GRACE", 0.0)
+    session._end = time.monotonic() + 3600
+    assert not session.run([shell("slow", f"echo begun; echo '{printed}'; sleep 1000", 1.0), shell("", "true", 3599.0)])
+    assert session.record.facts()["stage slow"].startswith("not right, and not measured in full: out of time, after ")
+
+
+@pytest.mark.parametrize(
+    "printed", ["| zfnet conv1 | eager is wrong: 1.0 from ours |", "========= COMPUTE-SANITIZER", "error 1e-7"]
+)
+def test_what_was_not_wrong_before_the_time_was_over(printed):
+    assert not gpu_session._WRONG.search(f"begun\n{printed}\n========= ERROR SUMMARY: 0 errors\n")
+
+
+def test_a_report_is_of_this_session_and_whole(session, tmp_path):
+    """That of an earlier one goes, and a tool that may not read the counters writes none of theirs."""
+    report = tmp_path / "counters.csv"
+    report.write_text('"ID","Kernel Name"')
+    options = {"report": report.name, "says": '"Kernel Name"'}
+    assert session.run([shell("counters", f"echo ERR_NVGPUCTRPERM > {report}", **options)])
+    assert session.record.facts()["stage counters"] == 'not measured: counters.csv does not say "Kernel Name"'
+    assert not session.whole
+    assert session.run([shell("counters", f"echo '\"Kernel Name\"' > {report}", **options)])
+    assert session.record.facts()["stage counters"].startswith("done in ")
+    session._end = time.monotonic() + 3
+    assert session.run([shell("counters", "true", **options)])
+    assert not report.exists()
+
+
+def test_what_an_earlier_session_said_of_a_stage_counts_no_more(session):
+    session.record.note({"stage first": "done in 1 s", "stage second": "done in 1 s"})
+    session._output = lambda *_: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        session.run([shell("first", "true"), shell("second", "true")])
+    facts = session.record.facts()
+    assert {facts["stage first"], facts["stage second"]} == {"not measured: the session was stopped"}
+
+
+def test_stages_keep_what_is_said_of_them_where_facts_are_set_aside(session):
+    assert session.run([shell("first", "true"), shell("second", "rm facts.json")])
+    assert set(session.record.facts()) == {"stage first", "stage second"}
+
+
+def test_what_a_stage_leaves_running_is_ended(session, tmp_path):
+    session.run([shell("left", "sleep 1000 & echo $! > pid")])
+    assert ends(tmp_path / "pid")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_session_that_is_stopped_leaves_no_stage_running(number, tmp_path):
+    (tmp_path / "session.py").write_text(STOPPED.format(folder=str(tmp_path)))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), str(REPOSITORY)])}
+    with subprocess.Popen([sys.executable, tmp_path / "session.py"], env=environment) as process:
+        pid = tmp_path / "pid"
+        while not (pid.exists() and pid.read_text()):
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(number)
+    assert process.returncode
+    assert ends(pid)
+    assert record.Record(tmp_path).facts() == {"stage slow": "not measured: the session was stopped"}
+
+
+STOPPED = """
+import os, signal
+from pathlib import Path
+import gpu_session
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+gpu_session.exit_on_sigterm()
+command = "/bin/sh", "-c", "echo $$ > pid; sleep 1000"
+folder = Path({folder!r})
+gpu_session.Session(folder, folder, os.environ, 3600).run([gpu_session.Stage("slow", 1.0, command)])
+"""
+
+
+def ends(pid):
+    """Whether the process whose number is in this file does, soon."""
+    status = Path(f"/proc/{int(pid.read_text())}/stat")
+    for _ in range(100):
+        try:
+            if status.read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except OSError:
+            return True
+        time.sleep(0.1)
+    return False
 
 
 LOG = """
