@@ -33,7 +33,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ PARTS = ("smoke", *gpu_plan.PARTS)
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
 _SMOKE_SECONDS, _OPERATION_SECONDS, _CEILINGS_SECONDS = 60.0, 10.0, 60.0
 _EARLY = "its process ended before it was done"
+_COMPILED = "modes of torch.compile among the peers"
 _LATE = f"{harness.NOT_MEASURED}: {OUT_OF_TIME}"
 
 
@@ -168,7 +169,6 @@ class Run:
         )
         schedule = Schedule(jobs, 60 * options.minutes, started=self.started)
         print(f"planned: {schedule.describe()}", flush=True)
-        uncompiled: list[str] = []
         for together in schedule.processes():
             if together[0].part == "tune":
                 work = functools.partial(gpu_worker.tune, self.device, together, schedule, options.batch)
@@ -177,7 +177,7 @@ class Run:
                 work = functools.partial(gpu_worker.measure, self.device, together, schedule, *fixed)
             self._forget(together)
             seen: dict[harness.Name, int] = {}  # problems
-            uncompiling = set(together)
+            uncompiling, compiled, late = set(together), dict.fromkeys(together, 0), set[gpu_plan.Job]()
 
             def patience(jobs: Sequence[gpu_plan.Job] = together, left: set[gpu_plan.Job] = uncompiling) -> float:
                 return schedule.patience(jobs, compiling=not left)
@@ -190,29 +190,46 @@ class Run:
                     elif isinstance(message, gpu_worker.Took):
                         schedule.took(*message)
                         uncompiling.discard(message.job)
+                        compiled[message.job] = message.modes
                     else:
-                        uncompiled.append(f"{message.job} ({message.modes})")
+                        late.add(message.job)
                 # `tune` has a row for each of its plans instead.
                 if sum(seen.values()) < sum(len(job.problems) for job in together if job.part != "tune"):
                     raise StoppedError(_EARLY)
             except StoppedError as why:
-                self._stopped(together, str(why), sum(seen.values()))
-            self.note(uncompiled)
+                plain = self._stopped(together, str(why), sum(seen.values()))
+                for job in plain:
+                    if compiled[job] < job.modes and job not in late:
+                        self._uncompiled(job, str(why))
+            self.note(self._compiled(compiled))
 
     def _forget(self, jobs: Sequence[gpu_plan.Job]) -> None:
         """What earlier runs left of these jobs."""
         self.record.drop(lambda row: any(gpu_worker.is_of(job, row, self.options.tune) for job in jobs))
 
-    def _stopped(self, jobs: Sequence[gpu_plan.Job], why: str, seen: int) -> None:
+    def _stopped(self, jobs: Sequence[gpu_plan.Job], why: str, seen: int) -> list[gpu_plan.Job]:
+        """The jobs all of whose problems were seen; the others get a row."""
+        whole = []
         for job in jobs:
             done = min(seen, len(job.problems))
             seen -= done
             if done < len(job.problems):
                 self.add(gpu_worker.left_out(job, done, why, self.options.tune))
-            elif job.modes and not seen:
-                note = f"{harness.NOT_MEASURED}: {why}"
-                setting = gpu_worker.setting_of(job, self.options.tune)
-                self.add(Row(job.family, "with torch.compile", job.part, setting, note=note))
+            else:
+                whole.append(job)
+        return whole
+
+    def _uncompiled(self, job: gpu_plan.Job, why: str) -> None:
+        setting = gpu_worker.setting_of(job, self.options.tune)
+        self.add(Row(job.family, "with torch.compile", job.part, setting, note=f"{harness.NOT_MEASURED}: {why}"))
+
+    def _compiled(self, modes: Mapping[gpu_plan.Job, int]) -> dict[str, str]:
+        """What is said of these jobs, and of others before."""
+        found: dict[str, str] = self.record.facts().get(_COMPILED, {})
+        tuned = ", tuned" if self.options.tune else ""
+        return found | {
+            f"{job.name}{tuned}": f"{count} of {job.every_mode}" for job, count in modes.items() if job.every_mode
+        }
 
     def _state(self) -> str:
         """Also of a GPU that answers no more: what was measured before is written."""
@@ -221,10 +238,10 @@ class Run:
         except gpu_device.NoGpuError as error:
             return f"{harness.NOT_MEASURED}: {error}"
 
-    def note(self, uncompiled: Sequence[str] = ()) -> None:
-        facts = {"afterwards": self._state()}
-        if uncompiled:
-            facts["no time for torch.compile (so many modes) in"] = ", ".join(uncompiled)
+    def note(self, compiled: Mapping[str, str] | None = None) -> None:
+        facts: dict[str, Any] = {"afterwards": self._state()}
+        if compiled:
+            facts[_COMPILED] = compiled
         self.record.note(facts)
         self.record.write(f"zfcuda on {self.record.facts()['name']}")
 

@@ -69,9 +69,14 @@ class Job:
         return f"{self.family} {self.part} {self.precision}"
 
     @property
+    def every_mode(self) -> int:
+        """How many modes of torch.compile there are for it."""
+        return len(_PARTS[self.part].compiling)
+
+    @property
     def modes(self) -> int:
-        """How many modes of torch.compile can be peers."""
-        return len(_PARTS[self.part].compiling) if self.compiles else 0
+        """How many of them can be peers."""
+        return self.every_mode if self.compiles else 0
 
 
 def plan(

@@ -30,7 +30,7 @@ class Took(NamedTuple):
 class Uncompiled(NamedTuple):
     """There was no time for so many modes of torch.compile in this job."""
 
-    job: str
+    job: Job
     modes: int
 
 
@@ -143,7 +143,7 @@ def measure(
                 if schedule.has_time_to_compile(job, modes, jobs[-1]):
                     rows(job, modes)
                 else:
-                    send(Uncompiled(job.name, modes))
+                    send(Uncompiled(job, modes))
 
 
 def tune(device: Any, jobs: Sequence[Job], schedule: Schedule, batch: int, send: Send) -> None:

@@ -149,8 +149,12 @@ _JOIN = ",\n"
 
 
 def _page(title: str, facts: Mapping[str, Any], rows: Sequence[Row]) -> str:
-    listed = "\n".join(f"- {key}: {value}" for key, value in facts.items())
+    listed = "\n".join(f"- {key}: {_said(value)}" for key, value in facts.items())
     return f"# {title}\n\n{listed}\n\n{summary(rows)}\n{table(rows)}"
+
+
+def _said(value: Any) -> str:
+    return "; ".join(f"{key}: {one}" for key, one in value.items()) if isinstance(value, dict) else str(value)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -112,7 +112,7 @@ def test_a_fast_gpu_leaves_nothing_out(monkeypatch):
 
 def test_a_slow_gpu_leaves_compiling_out(monkeypatch):
     _, sent = Device(monkeypatch, 2.0).run(plan())
-    uncompiled = {message.job for message in sent if isinstance(message, gpu_worker.Uncompiled)}
+    uncompiled = {message.job.name for message in sent if isinstance(message, gpu_worker.Uncompiled)}
     assert uncompiled >= {"zfnet block fp32", "zfnet step fp32"}
 
 
@@ -128,7 +128,7 @@ def test_the_first_mode_comes_before_the_second(monkeypatch):
     _, sent = Device(monkeypatch, 1.0).run(jobs, seconds=140)
     notes = [(row.direction, row.note) for row in sent if isinstance(row, harness.Row)]
     assert notes[:7] == [("step", "0 compiled")] * 3 + [("step", "1 compiled")] * 3 + [("forward", "0 compiled")]
-    uncompiled = [tuple(message) for message in sent if isinstance(message, gpu_worker.Uncompiled)]
+    uncompiled = [(message.job.name, message.modes) for message in sent if isinstance(message, gpu_worker.Uncompiled)]
     assert uncompiled[:3] == [(f"zfnet step {precision}", 2) for precision in gpu_plan.PRECISIONS]
 
 

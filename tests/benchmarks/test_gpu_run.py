@@ -1,5 +1,7 @@
 """benchmarks/gpu.py: what a run says where it does not come to its end, or not everywhere."""
 
+import os
+
 import gpu
 import gpu_device
 import gpu_rehearsal
@@ -39,3 +41,64 @@ def test_what_is_not_right_is_printed_at_once(run, capsys):
     assert "wrong" not in capsys.readouterr().out
     run.add(harness.Row("zfnet", "conv1", "fprop", "fp32", error=1.0, note="wrong: error 1.0e+00"))
     assert capsys.readouterr().out.startswith("wrong: zfnet conv1 fprop fp32\n|")
+
+
+# ---- torch.compile among the peers ---------------------------------------------------------------------------------
+
+MODES = "modes of torch.compile among the peers"
+
+
+def compiling(until, then=lambda: None):
+    """Work of three precisions that goes so far: (precision, modes) is the last for which there is time."""
+
+    def work(device, jobs, schedule, limits, tuned, send):
+        measure(device, jobs, schedule, limits, tuned, send)
+        is_late = False
+        for modes in range(1 + jobs[0].modes):
+            for job in jobs:
+                if is_late:
+                    send(gpu_worker.Uncompiled(job, modes))
+                else:
+                    send(gpu_worker.Took(job, modes, 1.0, len(job.problems)))
+                if (job.precision, modes) == until:
+                    is_late = True
+                    then()
+
+    return work
+
+
+def said(run):
+    return run.record.facts()[MODES]
+
+
+def test_which_rows_have_torch_compile_among_their_peers(run, monkeypatch, tmp_path):
+    """Of the last run of each part; another part's says nothing of it."""
+    run.options.precisions = list(gpu.PRECISIONS)
+    run.options.parts = ["block"]
+    monkeypatch.setattr(gpu_worker, "measure", compiling(("fp32", 2)))
+    run.jobs()
+    found = {"zfnet block fp32": "2 of 2", "zfnet block tf32": "1 of 2", "zfnet block bf16": "1 of 2"}
+    assert said(run) == found
+    run.options.parts = ["forward"]
+    monkeypatch.setattr(gpu_worker, "measure", compiling(("bf16", 0)))
+    run.jobs()
+    found |= dict.fromkeys((f"zfnet forward {precision}" for precision in gpu.PRECISIONS), "0 of 2")
+    assert said(run) == found
+    assert f"- {MODES}: zfnet block fp32: 2 of 2; zfnet block tf32: 1 of 2; " in (tmp_path / "table.md").read_text()
+    assert run.right
+    run.options.no_compile = True
+    run.options.parts = ["block"]
+    monkeypatch.setattr(gpu_worker, "measure", compiling(("bf16", 0)))
+    run.jobs()
+    assert set(said(run).values()) == {"0 of 2"}
+
+
+def test_every_precision_that_a_compiler_that_crashes_leaves_out_has_a_row(run, monkeypatch):
+    run.options.precisions = list(gpu.PRECISIONS)
+    run.options.parts = ["block"]
+    monkeypatch.setattr(gpu_worker, "measure", compiling(("fp32", 2), lambda: os.kill(os.getpid(), 9)))
+    run.jobs()
+    assert not run.right
+    missing = [(row.setting, row.problem) for row in run.record.rows() if row.ours_ms is None]
+    assert missing == [("tf32", "with torch.compile"), ("bf16", "with torch.compile")]
+    assert said(run) == {"zfnet block fp32": "2 of 2", "zfnet block tf32": "1 of 2", "zfnet block bf16": "1 of 2"}
