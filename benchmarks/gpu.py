@@ -11,11 +11,11 @@ bound by memory in float32 and bfloat16.
 
 Every part of a family of cases.py has a process of its own: one that crashes or hangs is a row that says so. Rows go
 one by one into rows.jsonl in the folder of --out, to which other runs may add; table.md there is made of them. A part
-that is measured again replaces what was there of it; results of another GPU or commit are set aside, in files that end
-in .old. Without a usable GPU it says why and measures nothing. It keeps to --minutes by itself: the most important
-parts come first, one family after the other; when it is late it times fewer rounds and leaves out torch.compile, and
-what it does not reach is written down as not measured. Plans of `zfcuda tune` are not used; --tune tunes the
-convolutions first and goes by the plans that it found.
+that is measured again replaces what was there of it; results of another GPU, build or version of a peer are set aside,
+in files that end in .old. Without a usable GPU it says why and measures nothing. It keeps to --minutes by itself: the
+most important parts come first, one family after the other; when it is late it times fewer rounds and leaves out
+torch.compile, and what it does not reach is written down as not measured. Plans of `zfcuda tune` are not used; --tune
+tunes the convolutions first and goes by the plans that it found.
 
 The tests, and all else that makes evidence of a GPU, are in gpu_session.py.
 
@@ -124,7 +124,7 @@ class Run:
     def smoke(self) -> None:
         """Where an operation hangs or kills its process, another process goes on behind it."""
         left = gpu_smoke.checks()
-        self.record.drop(lambda row: row.direction == "smoke")
+        self.record.drop(lambda row: row.direction == harness.SMOKE)
         end = min(time.monotonic() + _SMOKE_SECONDS, self.started + 60 * self.options.minutes)
         while left:
             work = functools.partial(gpu_worker.smoke, self.device, left)
@@ -136,12 +136,12 @@ class Run:
                     raise StoppedError(_EARLY)
             except LateError:
                 for name, precision in left:
-                    self.add(Row("smoke", name, "smoke", precision, note=_LATE))
+                    self.add(Row("smoke", name, harness.SMOKE, precision, note=_LATE))
                 return
             except StoppedError as why:
                 name, precision = left[0] if left else ("the end of the process", "all")
                 left = left[1:]
-                self.add(Row("smoke", name, "smoke", precision, note=f"failed: {why}"))
+                self.add(Row("smoke", name, harness.SMOKE, precision, note=f"failed: {why}"))
 
     def ceilings(self) -> None:
         """Measured once for a folder."""

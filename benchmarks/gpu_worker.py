@@ -85,7 +85,7 @@ def smoke(device: Any, checks: Sequence[tuple[str, str]], send: Send) -> None:
     device.require(tuned=False)
     with device.active() as place:
         for name, precision in checks:
-            row = Row("smoke", name, "smoke", precision)
+            row = Row("smoke", name, harness.SMOKE, precision)
             try:
                 error = gpu_smoke.error(name, precision, gpu_smoke.call_of(name, precision, place)())
                 right = error <= gpu_smoke.tolerance(name, precision)

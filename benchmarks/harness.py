@@ -17,6 +17,9 @@ import numpy as np
 
 NOT_MEASURED = "not measured"
 
+# The direction of rows that say whether an operation works, and have no time.
+SMOKE = "smoke"
+
 # How the warnings of zfcuda.nn.capture begin.
 NO_GRAPH = "no CUDA graph"
 

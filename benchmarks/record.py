@@ -7,6 +7,7 @@ A GPU's run goes into a folder (`Record`): `rows.jsonl`, a row a line, written o
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import platform
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from harness import NOT_MEASURED, Name, Row, geometric_mean
+from harness import NOT_MEASURED, SMOKE, Name, Row, geometric_mean
 
 
 def environment() -> dict[str, str]:
@@ -92,7 +93,7 @@ def _cell(value: float | None, form: str) -> str:
 
 def summary(rows: Sequence[Row]) -> str:
     """Geometric mean and lowest ratio of each family and direction and of each direction, by setting; then every row
-    below 1."""
+    below 1, and how many have no ratio: not measured, or without a peer that is right."""
     settings = list(dict.fromkeys(row.setting for row in rows if row.ratio is not None))
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
@@ -103,12 +104,15 @@ def summary(rows: Sequence[Row]) -> str:
         [*group, *(_mean_and_lowest([r for r in members if r.setting == setting]) for setting in settings)]
         for group, members in sorted(groups.items(), key=lambda item: item[0][0] == "all")
     ]
+    timed = [row for row in rows if row.direction != SMOKE or row.note]
+    without = [" ".join((f"{row.family} {row.problem}", row.direction, row.setting)) for row in timed if not row.ratio]
     slower = sorted((row for row in rows if row.ratio is not None and row.ratio < 1), key=lambda row: row.ratio or 0)
     return (
         "Times as fast as the best peer: geometric mean, (lowest of) how many.\n\n"
         + markdown_table(["family", "direction", *settings], lines)
         + "\n"
         + (f"Below 1:\n\n{table(slower)}" if slower else "None below 1.\n")
+        + (f"\nWithout a ratio, of {len(timed)} rows: {'; '.join(without)}.\n" if without else "")
     )
 
 
@@ -183,6 +187,21 @@ def _row(line: str) -> Row | None:
         return None
 
 
+_TABLE = "table.md"
+
+
+def _with_ending(path: Path, ending: str) -> Path:
+    return path.with_name(path.name + ending)
+
+
+# The facts that all rows of a folder share: the GPU and what it may do, what was built of what, the peers, the host.
+_ORIGIN = (
+    *("name", "driver", "memory, MiB", "power limit, W", "processor", "processors"),
+    *("commit", "CUDA compiler, architectures, flags", "CUDA machine code"),
+    *("torch", "captum", "cupy"),
+)
+
+
 class Record:
     """A folder with the results of one GPU, to which one process after the other may add."""
 
@@ -194,10 +213,12 @@ class Record:
 
     def _repair(self) -> None:
         """Drops what a run that was killed left half written, and says so."""
-        lines = self._rows.read_text(errors="replace").splitlines() if self._rows.exists() else []
+        text = self._rows.read_text(errors="replace") if self._rows.exists() else ""
+        lines = text.splitlines()
         whole = [line for line in lines if _row(line)]
         if len(whole) < len(lines):
             print(f"{self._rows}: {len(lines) - len(whole)} of {len(lines)} rows cannot be read and are dropped")
+        if text != "".join(f"{line}\n" for line in whole):
             write_whole(self._rows, "".join(f"{line}\n" for line in whole))
         try:
             if not isinstance(self.facts(), dict):
@@ -207,17 +228,20 @@ class Record:
             self._facts.unlink()
 
     def begin(self, facts: Mapping[str, Any]) -> None:
-        """Notes the facts of a run that adds to this folder. What is there of another GPU or commit goes out of its
-        way: into files that end in .old."""
+        """Notes the facts of a run that adds to this folder. What is there of another GPU, build or peer (`_ORIGIN`)
+        goes out of its way: into files that end in .old, or .old1 and so on where there are such."""
         before = self.facts()
         is_used = bool(self.rows()) or "name" in before
-        changed = [name for name in ("name", "commit") if before.get(name) != facts.get(name)]
+        changed = [name for name in _ORIGIN if before.get(name) != facts.get(name)]
         if is_used and changed:
             told = ", ".join(f"{name} {before.get(name)}, not {facts.get(name)}" for name in changed)
-            print(f"{self.folder} has results of {told}: they are kept in files that end in .old")
-            for path in (self._rows, self._facts):
+            paths = self._rows, self._facts, self.folder / _TABLE
+            endings = (f".old{number or ''}" for number in itertools.count())
+            ending = next(one for one in endings if not any(_with_ending(path, one).exists() for path in paths))
+            print(f"{self.folder} has results of {told}: they are kept in files that end in {ending}")
+            for path in paths:
                 if path.exists():
-                    os.replace(path, path.with_name(f"{path.name}.old"))
+                    os.replace(path, _with_ending(path, ending))
         self.note(facts)
 
     def drop(self, is_old: Callable[[Row], bool]) -> None:
@@ -247,6 +271,6 @@ class Record:
 
     def write(self, title: str) -> Path:
         """The table of all that is there; returns its path."""
-        path = self.folder / "table.md"
+        path = self.folder / _TABLE
         write_whole(path, _page(title, self.facts(), self.rows()))
         return path

@@ -1,5 +1,6 @@
 """benchmarks/record.py: what was not measured says so, and what was is on disk before the next is."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -33,8 +34,21 @@ def test_summary_has_means_the_lowest_and_what_is_slower():
     assert "| zfnet | pool | 2.00 (1.00 of 2) | 4.00 |" in lines
     assert "| vgg16 | pool | 0.50 | not measured |" in lines
     assert "| all | pool | 1.26 (0.50 of 3) | 4.00 |" in lines
-    assert lines[-1].startswith("| vgg16 pool1 | pool | fp32 | 8 |")
+    assert lines[-3].startswith("| vgg16 pool1 | pool | fp32 | 8 |")
+    assert lines[-1] == "Without a ratio, of 5 rows: zfnet pool1 pool fp32."
     assert record.summary(rows[:3]).endswith("None below 1.\n")
+
+
+def test_summary_names_what_has_no_ratio():
+    """What failed and what no peer takes part in; of operations that were tried, those that failed."""
+    wrong, alone = (row(problem=problem, note=note) for problem, note in (("pool2", "wrong"), ("pool3", "")))
+    alone = dataclasses.replace(alone, ours_ms=1.0, peers_ms={"eager": None})
+    tried = [row(direction=harness.SMOKE, problem=name, error=1e-7) for name in ("relu", "add")]
+    tried[1] = dataclasses.replace(tried[1], note="failed: it hangs")
+    text = record.summary([row(ours_ms=1.0, peers_ms={"eager": 4.0}), wrong, alone, *tried])
+    assert text.endswith(
+        "Without a ratio, of 4 rows: zfnet pool2 pool fp32; zfnet pool3 pool fp32; zfnet add smoke fp32.\n"
+    )
 
 
 def test_results_are_written_whole(tmp_path):
@@ -114,24 +128,37 @@ def test_what_a_killed_run_left_half_written_is_dropped(tmp_path, capsys):
     results.add(row(problem="pool2"))
     assert results.rows() == [row(ours_ms=2.0), row(problem="pool2")]
     assert results.facts() == {}
+    text = (tmp_path / "rows.jsonl").read_text()
+    (tmp_path / "rows.jsonl").write_text(text[:-1])  # all but the end of the line
+    record.Record(tmp_path).add(row(problem="pool3"))
+    assert [one.problem for one in record.Record(tmp_path).rows()] == ["pool1", "pool2", "pool3"]
     record.Record(tmp_path)
     assert capsys.readouterr().out == ""
 
 
-@pytest.mark.parametrize("changed", ["name", "commit"])
-def test_results_of_another_gpu_or_commit_are_set_aside(tmp_path, capsys, changed):
-    facts = {"name": "a GPU", "commit": "abc", "copy, GB/s": 1.0}
+@pytest.mark.parametrize(
+    "changed", ["name", "driver", "power limit, W", "commit", "CUDA machine code", "torch", "captum", "cupy"]
+)
+def test_results_of_another_gpu_build_or_peer_are_set_aside(tmp_path, capsys, changed):
+    shared = {"name": "a GPU", "commit": "abc", changed: "this"}
+    facts = {**shared, "copy, GB/s": 1.0}
     record.Record(tmp_path).begin(facts)
     record.Record(tmp_path).add(row(ours_ms=2.0))
-    record.Record(tmp_path).begin({"name": "a GPU", "commit": "abc"})
+    record.Record(tmp_path).write("A title")
+    record.Record(tmp_path).begin(shared)
     assert record.Record(tmp_path).facts() == facts
     assert capsys.readouterr().out == ""
-    other = {"name": "a GPU", "commit": "abc", changed: "other"}
+    other = shared | {changed: "other"}
     record.Record(tmp_path).begin(other)
     assert record.Record(tmp_path).facts() == other
     assert record.Record(tmp_path).rows() == []
     assert f"has results of {changed} {facts[changed]}, not other: they are kept in" in capsys.readouterr().out
-    assert json.loads((tmp_path / "rows.jsonl.old").read_text())["ours_ms"] == 2.0
+    record.Record(tmp_path).add(row(ours_ms=3.0))
+    record.Record(tmp_path).begin(facts)
+    for ending, ms in (("old", 2.0), ("old1", 3.0)):
+        assert json.loads((tmp_path / f"rows.jsonl.{ending}").read_text())["ours_ms"] == ms
+    assert (tmp_path / "table.md.old").exists()
+    assert not (tmp_path / "table.md").exists()
 
 
 def test_rows_of_unknown_origin_are_set_aside(tmp_path):
