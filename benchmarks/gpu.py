@@ -197,31 +197,31 @@ class Run:
                 if sum(seen.values()) < sum(len(job.problems) for job in together if job.part != "tune"):
                     raise StoppedError(_EARLY)
             except StoppedError as why:
-                plain = self._stopped(together, str(why), sum(seen.values()))
-                for job in plain:
-                    if compiled[job] < job.modes and job not in late:
-                        self._uncompiled(job, str(why))
+                lacks_modes = [job for job in together if compiled[job] < job.modes and job not in late]
+                self._stopped(together, str(why), sum(seen.values()), lacks_modes)
             self.note(self._compiled(compiled))
 
     def _forget(self, jobs: Sequence[gpu_plan.Job]) -> None:
         """What earlier runs left of these jobs."""
         self.record.drop(lambda row: any(gpu_worker.is_of(job, row, self.options.tune) for job in jobs))
 
-    def _stopped(self, jobs: Sequence[gpu_plan.Job], why: str, seen: int) -> list[gpu_plan.Job]:
-        """The jobs all of whose problems were seen; the others get a row."""
-        whole = []
+    def _stopped(self, jobs: Sequence[gpu_plan.Job], why: str, seen: int, lacks_modes: Sequence[gpu_plan.Job]) -> None:
+        """A row for what is missing of each job, of torch.compile too; one in any case."""
+
+        def missing(job: gpu_plan.Job, what: str) -> Row:
+            setting = gpu_worker.setting_of(job, self.options.tune)
+            return Row(job.family, what, job.part, setting, note=f"{harness.NOT_MEASURED}: {why}")
+
+        rows = []
         for job in jobs:
             done = min(seen, len(job.problems))
             seen -= done
             if done < len(job.problems):
-                self.add(gpu_worker.left_out(job, done, why, self.options.tune))
-            else:
-                whole.append(job)
-        return whole
-
-    def _uncompiled(self, job: gpu_plan.Job, why: str) -> None:
-        setting = gpu_worker.setting_of(job, self.options.tune)
-        self.add(Row(job.family, "with torch.compile", job.part, setting, note=f"{harness.NOT_MEASURED}: {why}"))
+                rows.append(gpu_worker.left_out(job, done, why, self.options.tune))
+            elif job in lacks_modes:
+                rows.append(missing(job, "with torch.compile"))
+        for row in rows or [missing(jobs[-1], "the end of the process")]:
+            self.add(row)
 
     def _compiled(self, modes: Mapping[gpu_plan.Job, int]) -> dict[str, str]:
         """What is said of these jobs, and of others before."""

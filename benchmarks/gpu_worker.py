@@ -54,8 +54,10 @@ def is_of(job: Job, row: Row, tuned: bool) -> bool:
     return about or row.name in {name_of(job, problem, tuned) for problem in job.problems}
 
 
-def left_out(job: Job, done: int, why: str, tuned: bool) -> Row:
-    what = f"{len(job.problems) - done} of {len(job.problems)} problems"
+def left_out(job: Job, done: int, why: str, tuned: bool, *, of: int | None = None) -> Row:
+    """of: how many problems it has, where those are not its `problems`."""
+    every = len(job.problems) if of is None else of
+    what = f"{every - done} of {every} problems"
     return Row(job.family, what, job.part, setting_of(job, tuned), note=f"{harness.NOT_MEASURED}: {why}")
 
 
@@ -147,7 +149,7 @@ def measure(
 
 
 def tune(device: Any, jobs: Sequence[Job], schedule: Schedule, batch: int, send: Send) -> None:
-    """Tunes the convolutions of networks: a row for each, the untuned plan as its peer. The plans are saved."""
+    """Tunes the convolutions of networks: a row for each, the untuned plan as its peer. Each plan is saved at once."""
     import networks
     from setting import CPU
 
@@ -156,18 +158,18 @@ def tune(device: Any, jobs: Sequence[Job], schedule: Schedule, batch: int, send:
     device.require(tuned=False)
     with device.active():
         for job in jobs:
-            started, found = schedule.used, []
+            started, done = schedule.used, 0
             network = networks.build(CPU, job.family)  # only its shapes count
             network.precision = job.precision
             problems = tuning.problems(network, batch)
             for problem in problems:
                 if not schedule.has_time_for(job):
-                    send(left_out(job, len(found), OUT_OF_TIME, tuned=False))
+                    send(left_out(job, done, OUT_OF_TIME, tuned=False, of=len(problems)))
                     break
                 (plan,) = tuning.tune([problem], device=device.BACKEND)
-                found.append(plan)
+                tuning.save([plan], device=device.BACKEND)
                 peers, note = {"untuned": plan.untuned_ms}, f"{plan.kernel}, {plan.splits} splits"
                 send(Row(*name_of(job, problem, tuned=False), ours_ms=plan.ms, peers_ms=dict(peers), note=note))
-            if found:
-                tuning.save(found, device=device.BACKEND)
-                send(Took(job, 0, schedule.used - started, len(found)))
+                done += 1
+            if done:
+                send(Took(job, 0, schedule.used - started, done))

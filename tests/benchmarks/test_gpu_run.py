@@ -1,9 +1,13 @@
 """benchmarks/gpu.py: what a run says where it does not come to its end, or not everywhere."""
 
+import contextlib
+import itertools
 import os
+import types
 
 import gpu
 import gpu_device
+import gpu_plan
 import gpu_rehearsal
 import gpu_worker
 import harness
@@ -102,3 +106,73 @@ def test_every_precision_that_a_compiler_that_crashes_leaves_out_has_a_row(run, 
     missing = [(row.setting, row.problem) for row in run.record.rows() if row.ours_ms is None]
     assert missing == [("tf32", "with torch.compile"), ("bf16", "with torch.compile")]
     assert said(run) == {"zfnet block fp32": "2 of 2", "zfnet block tf32": "1 of 2", "zfnet block bf16": "1 of 2"}
+
+
+# ---- The end of a process ------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_fails_when_all_is_measured_is_not_right(run, monkeypatch):
+    """As where it crashes when it ends."""
+
+    def work(device, jobs, schedule, limits, tuned, send):
+        measure(device, jobs, schedule, limits, tuned, send)
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(gpu_worker, "measure", work)
+    run.options.parts = ["conv"]
+    run.jobs()
+    assert not run.right
+    last = run.record.rows()[-1]
+    assert (last.problem, last.note) == (
+        "the end of the process",
+        "not measured: OSError: no space left on device",
+    )
+
+
+class Tuning:
+    """Makes plans of problems, which it is told; the disk is full after so many."""
+
+    def __init__(self, monkeypatch, problems, disk):
+        self.saved, self.disk = [], disk
+        for name, value in {"problems": lambda *_: problems, "tune": self.tune, "save": self.save}.items():
+            monkeypatch.setattr("zfcuda.tuning." + name, value)
+
+    def tune(self, problems, device):
+        return [types.SimpleNamespace(problem=problems[0], ms=1.0, untuned_ms=2.0, kernel="a kernel", splits=1)]
+
+    def save(self, plans, device):
+        if len(self.saved) == self.disk:
+            raise OSError("no space left on device")
+        self.saved += [plan.problem for plan in plans]
+
+
+@pytest.fixture
+def tune(monkeypatch):
+    """What a process that tunes ZFNet sent, with a clock on which each problem takes the first estimate."""
+    pytest.importorskip("torch", reason="needs PyTorch: pip install 'zfcuda[parity]'")
+    import networks
+
+    monkeypatch.setitem(networks.ARCHITECTURES, "zfnet", gpu_rehearsal.architecture)
+    device = types.SimpleNamespace(require=lambda tuned: None, active=contextlib.nullcontext, BACKEND="toy")
+    jobs = gpu_plan.plan(["tune"], ["zfnet"], ["fp32"], 2)
+
+    def run(seconds=1e6):
+        schedule, sent = gpu_plan.Schedule(jobs, seconds, clock=itertools.count().__next__), []
+        with contextlib.suppress(OSError):
+            gpu_worker.tune(device, jobs, schedule, 2, sent.append)
+        return [message for message in sent if isinstance(message, harness.Row)]
+
+    return run
+
+
+def test_plans_are_saved_one_by_one(tune, monkeypatch):
+    tuning = Tuning(monkeypatch, ["a", "b", "c"], disk=2)
+    assert [row.problem for row in tune()] == tuning.saved == ["a", "b"]
+
+
+def test_what_is_not_tuned_is_counted_among_the_problems_of_the_network(tune, monkeypatch):
+    """Of which the cases may have fewer."""
+    Tuning(monkeypatch, [str(number) for number in range(100)], disk=100)
+    *tuned, late = tune(seconds=60)
+    assert late.problem == f"{100 - len(tuned)} of 100 problems"
+    assert late.note == "not measured: out of time"
