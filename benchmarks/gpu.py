@@ -19,7 +19,8 @@ tunes the convolutions first and goes by the plans that it found.
 
 The tests, and all else that makes evidence of a GPU, are in gpu_session.py.
 
-Exit status: 0, all results right, of those that there was time for; 1, not; 2, wrong arguments; 3, no usable GPU.
+Exit status: 0, all results right, of those that there was time for; 1, not; 2, wrong arguments; 3, no usable GPU, or
+another run in the folder.
 """
 
 from __future__ import annotations
@@ -246,6 +247,26 @@ class Run:
         self.record.write(f"zfcuda on {self.record.facts()['name']}")
 
 
+def measure(run: Run, facts: Mapping[str, Any]) -> int:
+    """All parts that were asked for; the exit status."""
+    parts = run.options.parts
+    run.record.begin(facts)
+    try:
+        if "smoke" in parts:
+            run.smoke()
+        if parts != ["smoke"]:
+            run.ceilings()
+            with tempfile.TemporaryDirectory() as cache:  # for the plans of this run alone
+                if run.options.tune:
+                    os.environ["XDG_CACHE_HOME"] = cache
+                run.jobs()
+    finally:
+        run.note()
+    print(f"measured: {len(run.measured)} of {len(run.measured) + run.left} problems that could be")
+    print(f"written: {run.record.folder / 'table.md'}")
+    return 0 if run.right else 1
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     started = time.monotonic()
     options = parse(arguments)
@@ -262,22 +283,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (gpu_device.NoGpuError, StoppedError) as error:
         print(f"Nothing was measured: {str(error).removeprefix('NoGpuError: ')}", file=sys.stderr)
         return 3
-    run = Run(options, device, started)
-    run.record.begin(facts)
     try:
-        if "smoke" in options.parts:
-            run.smoke()
-        if options.parts != ["smoke"]:
-            run.ceilings()
-            with tempfile.TemporaryDirectory() as cache:  # for the plans of this run alone
-                if options.tune:
-                    os.environ["XDG_CACHE_HOME"] = cache
-                run.jobs()
-    finally:
-        run.note()
-    print(f"measured: {len(run.measured)} of {len(run.measured) + run.left} problems that could be")
-    print(f"written: {run.record.folder / 'table.md'}")
-    return 0 if run.right else 1
+        with record.alone(options.out):
+            return measure(Run(options, device, started), facts)
+    except record.BusyError as error:
+        print(f"Nothing was measured: {error}", file=sys.stderr)
+        return 3
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ A GPU's run goes into a folder (`Record`): `rows.jsonl`, a row a line, written o
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
 from importlib import metadata
@@ -136,6 +137,27 @@ def refuse_unwritable(parser: argparse.ArgumentParser, folder: Path | None) -> N
         tempfile.TemporaryFile(dir=there).close()
     except OSError as error:
         parser.error(f"--out: nothing can be written to {folder}: {error.strerror}")
+
+
+class BusyError(RuntimeError):
+    """Another run adds to the folder; the message says so."""
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The only run that adds to this folder meanwhile, which is made: what two drop and add at once gets lost, and what
+    they time on one GPU is of both. Processes of this one count as part of it until they have ended."""
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another run, or a process that it has left, adds to {folder}") from None
+        except OSError as error:  # a file system without locks
+            print(f"{folder} cannot be locked: {error}")
+        yield
 
 
 def write_results(path: Path, title: str, facts: Mapping[str, Any], rows: Sequence[Row]) -> None:

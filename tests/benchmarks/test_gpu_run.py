@@ -12,6 +12,7 @@ import gpu_rehearsal
 import gpu_worker
 import harness
 import pytest
+import record
 
 from tests.benchmarks.test_gpu import measure
 
@@ -176,3 +177,12 @@ def test_what_is_not_tuned_is_counted_among_the_problems_of_the_network(tune, mo
     *tuned, late = tune(seconds=60)
     assert late.problem == f"{100 - len(tuned)} of 100 problems"
     assert late.note == "not measured: out of time"
+
+
+def test_a_second_run_in_the_folder_measures_nothing(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(gpu_rehearsal, "shrink", lambda: None)
+    with record.alone(tmp_path):
+        assert gpu.main(["conv", "--rehearse", "--out", str(tmp_path)]) == 3
+    said = capsys.readouterr().err
+    assert said == f"Nothing was measured: another run, or a process that it has left, adds to {tmp_path}\n"
+    assert not (tmp_path / "facts.json").exists()

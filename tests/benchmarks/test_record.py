@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import harness
 import pytest
 import record
+from processes import messages
 
 import zfcuda
 from tests.benchmarks.test_harness import CEILINGS, NAME, measure, no_timer, timer
@@ -159,6 +161,22 @@ def test_results_of_another_gpu_build_or_peer_are_set_aside(tmp_path, capsys, ch
         assert json.loads((tmp_path / f"rows.jsonl.{ending}").read_text())["ours_ms"] == ms
     assert (tmp_path / "table.md.old").exists()
     assert not (tmp_path / "table.md").exists()
+
+
+def test_two_runs_in_one_folder(tmp_path):
+    """The second is refused, also while a process of the first goes on."""
+    folder = tmp_path / "deep" / "results"
+    with record.alone(folder):
+        said = f"^another run, or a process that it has left, adds to {folder}$"
+        with pytest.raises(record.BusyError, match=said), record.alone(folder):
+            pass
+        left = messages(lambda send: [send("here"), time.sleep(1000)])
+        next(left)
+    with pytest.raises(record.BusyError), record.alone(folder):
+        pass
+    left.close()
+    with record.alone(folder):
+        pass
 
 
 def test_rows_of_unknown_origin_are_set_aside(tmp_path):
