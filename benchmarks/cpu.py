@@ -81,7 +81,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def measure(work: dict[str, Any]) -> Iterator[harness.Row]:
-    """The rows, as they come from a process in this allocator's environment. `work`: the fields of cpu_worker.Work."""
+    """A row for each problem, as they come from a process in this allocator's environment. `work`: the fields of
+    cpu_worker.Work."""
     command = [sys.executable, Path(__file__).with_name("cpu_worker.py")]
     environment = cpu_device.environment_for(work["allocator"])
     with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -89,9 +90,14 @@ def measure(work: dict[str, Any]) -> Iterator[harness.Row]:
         assert process.stdout is not None
         pickle.dump(work, process.stdin)
         process.stdin.close()
-        yield from (harness.Row(**json.loads(line)) for line in process.stdout)
-    if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, command)
+        done = 0
+        for line in process.stdout:
+            yield harness.Row(**json.loads(line))
+            done += 1
+    for problem in work["problems"][done:]:
+        name = problem.case.family, problem.case.label, problem.direction, work["allocator"]
+        note = f"{harness.NOT_MEASURED}: the process that measures ended with {process.returncode}"
+        yield harness.Row(*name, note=note)
 
 
 def default_path(facts: dict[str, Any]) -> Path:

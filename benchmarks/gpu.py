@@ -85,6 +85,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--minutes must be positive, got {options.minutes}")
     record.refuse_unwritable(parser, options.out)
     options.parts = options.parts or list(PARTS)
+    options.families, options.precisions = (list(dict.fromkeys(one)) for one in (options.families, options.precisions))
     return options
 
 
@@ -149,7 +150,7 @@ class Run:
         if "copy, GB/s" not in self.record.facts():
             try:
                 (found,) = self.messages(functools.partial(gpu_worker.ceilings, self.device), _CEILINGS_SECONDS)
-                self.record.note({name: round(value, 1) for name, value in found.items()})
+                self.record.note({name: round(value, 1) for name, value in found.items()} | {"ceilings": None})
             except StoppedError as why:
                 self.record.note({"ceilings": f"{harness.NOT_MEASURED}: {why}"})
 

@@ -278,7 +278,9 @@ class Record:
             file.write(_line(row))
 
     def note(self, facts: Mapping[str, Any]) -> None:
-        write_whole(self._facts, json.dumps(self.facts() | dict(facts), indent=1) + "\n")
+        """Adds facts, or puts them in the place of what was said; None: nothing is said any more."""
+        found = {name: value for name, value in (self.facts() | dict(facts)).items() if value is not None}
+        write_whole(self._facts, json.dumps(found, indent=1) + "\n")
 
     def facts(self) -> dict[str, Any]:
         return json.loads(self._facts.read_text()) if self._facts.exists() else {}

@@ -1,5 +1,6 @@
 """benchmarks/cpu.py: what it chooses, how it measures, and what it writes. Its problems are checked in test_gpu.py."""
 
+import dataclasses
 import json
 import os
 
@@ -74,6 +75,22 @@ def test_a_problem_that_kills_its_process_is_one_row(monkeypatch):
     monkeypatch.setitem(cpu_worker.MAKERS, "fprop", lambda *_: os.kill(os.getpid(), 9))
     row = cpu_worker.in_own_process(work, problem)
     assert row == harness.Row("zfnet", "conv1, batch 16", "fprop", "as installed", note="its process ended with -9")
+
+
+@pytest.mark.parametrize("status", [0, 9])
+def test_a_worker_that_ends_early_leaves_a_row_for_each_problem(status, monkeypatch, tmp_path):
+    problems = cases.problems(cases.CASES[:1])
+    first = harness.Row("zfnet", "conv1, batch 16", "fprop", "as installed", ours_ms=1.0)
+    worker = tmp_path / "cpu_worker.py"
+    worker.write_text(
+        f"import sys\nsys.stdin.buffer.read()\nprint({json.dumps(dataclasses.asdict(first))!r})\nsys.exit({status})"
+    )
+    monkeypatch.setattr(cpu, "__file__", str(tmp_path / "cpu.py"))
+    rows = list(cpu.measure({"problems": problems, "allocator": "as installed"}))
+    assert rows[0] == first
+    assert [row.direction for row in rows] == [problem.direction for problem in problems]
+    note = f"not measured: the process that measures ended with {status}"
+    assert {(row.ours_ms, row.note) for row in rows[1:]} == {(None, note)}
 
 
 def test_results_are_named_by_the_machine():

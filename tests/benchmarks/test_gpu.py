@@ -409,6 +409,7 @@ def test_ceilings_are_measured_once_and_may_fail(run, monkeypatch):
     monkeypatch.setattr(gpu_worker, "ceilings", fails)
     run.ceilings()
     assert run.record.facts()["copy, GB/s"] == 4321.1
+    assert "ceilings" not in run.record.facts()
 
 
 def test_rows_without_torch_compile_outlive_it(run, monkeypatch):

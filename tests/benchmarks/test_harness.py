@@ -93,6 +93,14 @@ def test_our_own_failure_is_reported():
     assert measure(no_timer, ours=fails).note == "ours fails: ValueError: bad shape"
 
 
+def test_a_failure_while_it_is_timed_may_be_a_peers():
+    def fails(calls):
+        raise MemoryError("no room")
+
+    row = measure(fails)
+    assert (row.ours_ms, row.note) == (None, "timing fails: MemoryError: no room")
+
+
 # ---- On a GPU ------------------------------------------------------------------------------------------------------
 
 
@@ -223,6 +231,16 @@ def test_a_graph_of_its_own_that_falls_back_says_so():
     row = measure(timer, graphs=Graphs(), own_graph=step, **OF_NUMBERS)
     assert timer.timed[0]["ours"] == 5
     assert row.note == "no CUDA graph, every operation is launched by itself: out of memory"
+
+
+def test_both_ways_of_a_graph_of_its_own_are_verified():
+    """The one without the graph has times of plain calls."""
+    ways = {"own_graph": lambda: 5, "ours": lambda: 6, "peers": {}}
+    for right in (5, 6):
+        row = measure(Timer(), graphs=Graphs(), error=lambda result, right=right: float(result != right), **ways)
+        assert row.note.startswith("wrong: error 1.0e+00")
+        assert row.plain_ms == {}
+    assert measure(Timer(), graphs=Graphs(), **ways).plain_ms == {"ours": 6}
 
 
 def test_what_waits_for_the_gpu_is_timed_as_it_is():
