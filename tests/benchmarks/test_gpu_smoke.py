@@ -109,6 +109,22 @@ def test_every_operation_is_said_before_the_next_begins(monkeypatch, capfd):
     assert capfd.readouterr().out == "add tf32: error nan, wrong\n"
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["batch_norm_grad", "batch_norm_statistics", "max_pool2d", "sgd_step", "softmax_cross_entropy", "spatial_max"],
+)
+def test_every_array_of_a_result_counts(name):
+    if reason := backends.status()["emulated"]:
+        pytest.skip(f"emulated: {reason}")
+    with gpu_rehearsal.active() as place:
+        results = gpu_smoke.call_of(name, "fp32", place)()
+    assert gpu_smoke.error(name, "fp32", results) <= gpu_smoke.tolerance(name, "fp32")
+    for array in results[1]:
+        array += 1
+        assert gpu_smoke.error(name, "fp32", results) > gpu_smoke.tolerance(name, "fp32")
+        array -= 1
+
+
 def test_the_smoke_test_passes_and_can_fail():
     if reason := backends.status()["emulated"]:
         pytest.skip(f"emulated: {reason}")
