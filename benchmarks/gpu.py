@@ -280,10 +280,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             gpu_rehearsal.shrink()
             options.families, options.batch, options.no_compile = ["zfnet"], 2, True
         # In a process of its own, as all that touches the GPU: this one never does.
-        list(messages(lambda send: device.require(tuned=False), 120))
+        (name,) = messages(functools.partial(gpu_worker.name, device), 120)
     except (gpu_device.NoGpuError, StoppedError) as error:
         print(f"Nothing was measured: {str(error).removeprefix('NoGpuError: ')}", file=sys.stderr)
         return 3
+    if not name.startswith(facts["name"]):  # followed by what of it is used, where it is shared
+        facts |= {"name": name, "clocks, temperature and power": f"of {facts['name']}, which nvidia-smi lists first"}
     try:
         with record.alone(options.out):
             return measure(Run(options, device, started), facts)

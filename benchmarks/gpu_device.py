@@ -42,6 +42,14 @@ def describe() -> dict[str, str]:
     return _ask(_IDENTITY)
 
 
+def measured() -> str:
+    """The name of the GPU that both libraries use, which nvidia-smi may not list first: CUDA sorts them otherwise, and
+    CUDA_VISIBLE_DEVICES chooses."""
+    import torch
+
+    return torch.cuda.get_device_name(torch.cuda.current_device())
+
+
 def state() -> str:
     """Its clocks, temperature and power at this moment, in words."""
     return ", ".join(f"{name} {value}" for name, value in _ask(_STATE).items())

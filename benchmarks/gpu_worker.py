@@ -75,6 +75,12 @@ def make(problem: cases.Problem, setting: Any) -> harness.Calls:
     return makers[problem.direction](setting, problem.case)
 
 
+def name(device: Any, send: Send) -> None:
+    """Of the GPU that is measured; raises where there is none."""
+    device.require(tuned=False)
+    send(device.measured())
+
+
 def ceilings(device: Any, send: Send) -> None:
     """What device.ceilings() finds."""
     device.require(tuned=False)

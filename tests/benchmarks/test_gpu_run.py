@@ -186,3 +186,21 @@ def test_a_second_run_in_the_folder_measures_nothing(monkeypatch, tmp_path, caps
     said = capsys.readouterr().err
     assert said == f"Nothing was measured: another run, or a process that it has left, adds to {tmp_path}\n"
     assert not (tmp_path / "facts.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("listed", "measured", "found"),
+    [
+        ("NVIDIA Toy", "NVIDIA Toy", ("NVIDIA Toy", None)),
+        ("NVIDIA Toy", "NVIDIA Toy MIG 1g.18gb", ("NVIDIA Toy", None)),
+        ("NVIDIA Toy", "NVIDIA Other", ("NVIDIA Other", "of NVIDIA Toy, which nvidia-smi lists first")),
+    ],
+)
+def test_results_have_the_name_of_the_gpu_that_is_measured(monkeypatch, tmp_path, listed, measured, found):
+    monkeypatch.setattr(gpu_rehearsal, "shrink", lambda: None)
+    monkeypatch.setattr(gpu_rehearsal, "describe", lambda: {"name": listed})
+    monkeypatch.setattr(gpu_rehearsal, "measured", lambda: measured)
+    monkeypatch.setattr(gpu.Run, "jobs", lambda run: None)
+    assert gpu.main(["conv", "--rehearse", "--out", str(tmp_path)]) == 0
+    facts = record.Record(tmp_path).facts()
+    assert (facts["name"], facts.get("clocks, temperature and power")) == found
