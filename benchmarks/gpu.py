@@ -48,7 +48,7 @@ import harness
 import record
 from gpu_plan import PRECISIONS, Schedule
 from harness import Row
-from processes import OUT_OF_TIME, LateError, Send, StoppedError, exit_on_sigterm, messages
+from processes import OUT_OF_TIME, LateError, Send, StoppedError, exit_when_stopped, messages
 
 PARTS = ("smoke", *gpu_plan.PARTS)
 _RATES = {"fp32": "float32, TFLOP/s", "tf32": "TF32, TFLOP/s", "bf16": "bfloat16, TFLOP/s"}
@@ -295,5 +295,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_on_sigterm()
+    exit_when_stopped()
     sys.exit(main())

@@ -41,7 +41,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import harness
-from processes import OUT_OF_TIME, exit_on_sigterm
+from processes import OUT_OF_TIME, exit_when_stopped
 from record import Record, refuse_unwritable
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -157,16 +157,18 @@ class Session:
         # What is said of them by an earlier session counts no more, also where this one is stopped.
         outcomes = {f"stage {stage.name}": f"{harness.NOT_MEASURED}: the session was stopped" for stage in planned}
         self.record.note(outcomes)
-        for number, stage in enumerate(planned):
-            seconds = self.left * stage.seconds / sum(one.seconds for one in planned[number:])
-            self.say(f"== {stage.name}, at most {max(0, seconds):.0f} s")
-            passed, outcome = self._stage(stage, seconds)
-            right = right and passed
-            self.whole = self.whole and harness.NOT_MEASURED not in outcome
-            self.say(f"== {stage.name}: {outcome}")
-            outcomes[f"stage {stage.name}"] = outcome
-            self.record.note(outcomes)  # all: those of another GPU or commit are set aside with its facts
-        self.record.write(f"zfcuda on {self.record.facts().get('name', 'a GPU')}")
+        try:
+            for number, stage in enumerate(planned):
+                seconds = self.left * stage.seconds / sum(one.seconds for one in planned[number:])
+                self.say(f"== {stage.name}, at most {max(0, seconds):.0f} s")
+                passed, outcome = self._stage(stage, seconds)
+                right = right and passed
+                self.whole = self.whole and harness.NOT_MEASURED not in outcome
+                self.say(f"== {stage.name}: {outcome}")
+                outcomes[f"stage {stage.name}"] = outcome
+                self.record.note(outcomes)  # all: those of another GPU or commit are set aside with its facts
+        finally:
+            self.record.write(f"zfcuda on {self.record.facts().get('name', 'a GPU')}")
         return right
 
     def _stage(self, stage: Stage, seconds: float) -> tuple[bool, str]:
@@ -287,5 +289,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    exit_on_sigterm()
+    exit_when_stopped()
     sys.exit(main())

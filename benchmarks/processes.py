@@ -33,9 +33,11 @@ class _Failure(str):
     """The first line of an exception of the work."""
 
 
-def exit_on_sigterm() -> None:
-    """So that this process ends as by Ctrl-C, and leaves none of its own behind."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+def exit_when_stopped() -> None:
+    """By SIGTERM, or SIGHUP where nobody ignores that: this process ends as by Ctrl-C, and leaves none of its own."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 def messages(

@@ -175,7 +175,7 @@ def test_what_a_stage_leaves_running_is_ended(session, tmp_path):
     assert ends(tmp_path / "pid")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_session_that_is_stopped_leaves_no_stage_running(number, tmp_path):
     (tmp_path / "session.py").write_text(STOPPED.format(folder=str(tmp_path)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(SCRIPT.parent), str(REPOSITORY)])}
@@ -188,6 +188,7 @@ def test_a_session_that_is_stopped_leaves_no_stage_running(number, tmp_path):
     assert process.returncode
     assert ends(pid)
     assert record.Record(tmp_path).facts() == {"stage slow": "not measured: the session was stopped"}
+    assert "- stage slow: not measured: the session was stopped\n" in (tmp_path / "table.md").read_text()
 
 
 STOPPED = """
@@ -196,7 +197,8 @@ from pathlib import Path
 import gpu_session
 
 signal.signal(signal.SIGINT, signal.default_int_handler)
-gpu_session.exit_on_sigterm()
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+gpu_session.exit_when_stopped()
 command = "/bin/sh", "-c", "echo $$ > pid; sleep 1000"
 folder = Path({folder!r})
 gpu_session.Session(folder, folder, os.environ, 3600).run([gpu_session.Stage("slow", 1.0, command)])
