@@ -259,8 +259,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rehearse", action="store_true", help="on a machine without a GPU")
     parser.add_argument("--seconds", type=float, default=465.0, help="for everything together (default 465)")
     options = parser.parse_args(arguments)
-    if options.wheels and not list(options.wheels.glob("zfcuda-*.whl")):
-        parser.error(f"--wheels must have the wheel of zfcuda in it, which {options.wheels} has not")
+    if options.wheels and (count := len(list(options.wheels.glob("zfcuda-*.whl")))) != 1:
+        parser.error(f"--wheels must have the wheel of zfcuda in it, of which {options.wheels} has {count}")
     if not options.seconds > 0:
         parser.error(f"--seconds must be positive, got {options.seconds}")
     options.out = options.out.resolve()

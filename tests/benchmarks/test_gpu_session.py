@@ -267,12 +267,16 @@ def test_a_wheel_is_found_before_the_checkout(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--wheels", "."], "--wheels must have the wheel of zfcuda in it, which . has not"),
+        (["--wheels", "."], "--wheels must have the wheel of zfcuda in it, of which . has 0"),
+        (["--wheels", "two"], "--wheels must have the wheel of zfcuda in it, of which two has 2"),
         (["--seconds", "0"], "--seconds must be positive, got 0.0"),
     ],
 )
 def test_wrong_arguments(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "two").mkdir()
+    for build in ("1", "2"):
+        (tmp_path / "two" / f"zfcuda-0.1.0-{build}-py3-none-any.whl").touch()
     with pytest.raises(SystemExit) as exit_:
         gpu_session.main(["--out", "results", *arguments])
     assert exit_.value.code == 2
