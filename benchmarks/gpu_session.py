@@ -247,7 +247,16 @@ def installed(wheels: Path | None, folder: Path) -> dict[str, str]:
 
 def whereabouts(folder: Path, environment: Mapping[str, str]) -> str:
     """Where the commands find zfcuda; "" if nowhere."""
-    command = [sys.executable, "-c", "import zfcuda; print(zfcuda.__file__)"]
+    return _answer("import zfcuda; print(zfcuda.__file__)", folder, environment)
+
+
+def commit_of(folder: Path, environment: Mapping[str, str]) -> str:
+    """Of what they find there."""
+    return _answer("from zfcuda._build_info import BUILD; print(BUILD['commit'])", folder, environment)
+
+
+def _answer(code: str, folder: Path, environment: Mapping[str, str]) -> str:
+    command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True).stdout.strip()
 
 
@@ -282,6 +291,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"There is no installed zfcuda to measure: {found or 'no module of that name'}", file=sys.stderr)
             return 3
         session = Session(options.out, folder, environment, options.seconds - (time.monotonic() - began))
+        # Also where no stage comes to measure anything, what is said of them is not of another build.
+        session.record.begin({"commit": commit_of(folder, environment)})
         session.say(f"zfcuda: {found}; set up in {time.monotonic() - began:.0f} s")
         if not session.run(stages(options)):
             return 1

@@ -252,10 +252,10 @@ class Record:
     def begin(self, facts: Mapping[str, Any]) -> None:
         """Notes the facts of a run that adds to this folder. What is there of another GPU, build or peer (`_ORIGIN`)
         goes out of its way: into files that end in .old, or .old1 and so on where there are such."""
-        before = self.facts()
-        is_used = bool(self.rows()) or "name" in before
-        changed = [name for name in _ORIGIN if before.get(name) != facts.get(name)]
-        if is_used and changed:
+        before, unknown = self.facts(), bool(self.rows())  # the origin of rows, where facts do not say it
+        given = [name for name in _ORIGIN if name in facts and (name in before or unknown)]
+        changed = [name for name in given if before.get(name) != facts[name]]
+        if changed:
             told = ", ".join(f"{name} {before.get(name)}, not {facts.get(name)}" for name in changed)
             paths = self._rows, self._facts, self.folder / _TABLE
             endings = (f".old{number or ''}" for number in itertools.count())

@@ -17,6 +17,7 @@ import record
 
 from tests.benchmarks.test_gpu import REPOSITORY
 from zfcuda import backends
+from zfcuda._build_info import BUILD
 
 SCRIPT = REPOSITORY / "benchmarks" / "gpu_session.py"
 FIRST = ["smoke", "tests", "layers", "blocks and memory", "step and forward", "tuned plans", "counters"]
@@ -116,6 +117,19 @@ def test_a_session_that_measured_nothing_says_so_by_its_exit_status(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert run.returncode == 4, run.stderr
     assert run.stdout.count("not measured: out of time") == len(FIRST)
+
+
+def test_a_session_that_measured_nothing_is_not_of_the_build_before(tmp_path):
+    earlier = record.Record(tmp_path)
+    earlier.note({"name": "a GPU", "commit": "abc", "stage memcheck": "done in 9 s"})
+    earlier.add(harness.Row("zfnet", "conv1", "fprop", "fp32", ours_ms=2.0))
+    command = [sys.executable, SCRIPT, "--rehearse", "--out", tmp_path, "--seconds", "0.001"]
+    assert subprocess.run(command, capture_output=True, cwd=tmp_path).returncode == 4
+    facts = record.Record(tmp_path).facts()
+    assert facts.pop("commit") == BUILD["commit"]
+    assert list(facts) == [f"stage {name}" for name in FIRST]
+    assert json.loads((tmp_path / "facts.json.old").read_text())["commit"] == "abc"
+    assert record.Record(tmp_path).rows() == []
 
 
 @pytest.mark.parametrize(

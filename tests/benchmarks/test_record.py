@@ -163,6 +163,16 @@ def test_results_of_another_gpu_build_or_peer_are_set_aside(tmp_path, capsys, ch
     assert not (tmp_path / "table.md").exists()
 
 
+def test_a_folder_without_rows_is_of_no_other_origin_but_what_it_says(tmp_path):
+    """As a session leaves it for the first run."""
+    record.Record(tmp_path).begin({"commit": "abc"})
+    record.Record(tmp_path).note({"stage smoke": "done"})
+    record.Record(tmp_path).begin({"commit": "abc", "name": "a GPU"})
+    assert record.Record(tmp_path).facts() == {"commit": "abc", "stage smoke": "done", "name": "a GPU"}
+    record.Record(tmp_path).begin({"commit": "other"})
+    assert record.Record(tmp_path).facts() == {"commit": "other"}
+
+
 def test_two_runs_in_one_folder(tmp_path):
     """The second is refused, also while a process of the first goes on."""
     folder = tmp_path / "deep" / "results"
