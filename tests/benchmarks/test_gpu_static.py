@@ -377,14 +377,19 @@ def test_an_unknown_compiler(cuobjdump):
 
 
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_90a"])
-def test_kernels_have_not_grown(architecture):
-    """Of the installed CUDA backend, against the record."""
+def test_the_record_is_of_these_kernels(architecture):
+    """Those of the installed CUDA backend: they have not grown, and layers are served as it says."""
     path = gpu_static.RESULTS / f"gpu-static-{architecture}.json"
     try:
         kernels, others = gpu_static.analyse([gpu_static.installed_module()], architecture)
     except (FileNotFoundError, gpu_sass.NoCodeError) as missing:
         pytest.skip(str(missing))
     recorded = json.loads(path.read_text())
+    gpus = [gpu for gpu in gpu_model.GPUS if gpu.architecture == architecture]
+    served = ("layer", "direction", "precision", "kernels", "splits")
+    predicted = json.loads(json.dumps(gpu_static._layer_records(kernels, gpus, recorded["facts"]["batch"])))
+    before, now = ([{what: one[what] for what in served} for one in every] for every in (recorded["layers"], predicted))
+    assert before == now
     changes = gpu_static.changes(recorded["kernels"], kernels)
     changes += gpu_static.changes(recorded["memory"], gpu_memory.kernels(others))
     assert changes == [], "python benchmarks/gpu_static.py writes a new record, and the commit says why"
