@@ -81,9 +81,11 @@ def test_nothing_is_rounded_in_a_check_but_a_result_in_bfloat16(backend, operati
     """Whatever low bits factors in tf32 have, sums of products are whole numbers that float32 holds."""
     problem = kernel_checks._PROBLEMS[0]
     shape = backend.module.ConvShape(*problem)
-    result = kernel_checks._launcher(backend, Kernel(operation, precision, "mma 64x64"), shape, *problem[:2])()
-    assert np.array_equal(result, np.rint(result))
-    assert np.abs(result).max() > 2**16
+    for pool in kernel_checks._pools(backend, operation, shape):
+        kernel = Kernel(operation, precision, "mma 64x64")
+        result = kernel_checks._launcher(backend, kernel, *problem[:2], shape, pool)()
+        assert np.array_equal(result, np.rint(result))
+        assert np.abs(result).max() > 2**16
     depth = 3 * 13 * 11 if operation == "conv2d_weight_grad" else 2 * 3 * 264
     assert depth * kernel_checks._LARGEST**2 < 2**24
 
@@ -100,23 +102,30 @@ def test_the_last_bit_of_one_value_counts(backend, spoil, kernel):
     assert kernel_checks.fault(backend, kernel).startswith("1 of 113256 values of its result for x (3, 12, 11, 264)")
 
 
+@pytest.mark.parametrize("pooled", [(3, 7, 6, 264), (3, 4, 3, 264)], ids=["overlapping", "side by side"])
 @pytest.mark.parametrize("what", ["a value", "a switch"])
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_one_value_or_switch_of_a_block_counts(backend, monkeypatch, precision, what):
+def test_one_value_or_switch_of_a_block_counts(backend, monkeypatch, precision, what, pooled):
+    """Whether its map is cut into regions or into windows side by side."""
     kernel, of = Kernel("conv2d_relu_pool", precision, "tma 128x128"), getattr(backend.module, precision)
     block, broken = of.conv2d_relu_pool, []
 
     def instead(*arguments):
         block(*arguments)
         y, switches = arguments[5:7]
+        if y.shape != pooled:
+            return
         if broken and what == "a value":
-            y[1, 2, 3, 4] = 1
+            y[1, 2, 2, 4] = 1
         elif broken:
-            switches[1, 2, 3, 4] ^= 1
+            switches[1, 2, 2, 4] ^= 1
         broken.append(True)
 
     monkeypatch.setattr(of, "conv2d_relu_pool", instead)
-    assert kernel_checks.fault(backend, kernel).startswith("1 of 66528 values of its result for x (3, 12, 11, 264)")
+    problem = f"x (3, 12, 11, 264) and w (264, 2, 3, 264), pooled to {pooled},"
+    assert kernel_checks.fault(backend, kernel).startswith(
+        f"1 of {2 * np.prod(pooled)} values of its result for {problem} are not those"
+    )
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])

@@ -125,7 +125,8 @@ def checkable(backend: Backend) -> list[Kernel]:
         kernel
         for operation in _OPERATIONS
         for precision in _PRECISIONS
-        for name in dict(backend.module.plan_candidates(operation, precision, shape, _pool(backend, operation, shape)))
+        for pool in _pools(backend, operation, shape)[:1]  # either has every kernel
+        for name in dict(backend.module.plan_candidates(operation, precision, shape, pool))
         if (kernel := Kernel(operation, precision, name)).is_checked
     ]
 
@@ -194,12 +195,19 @@ def _is_capturing(backend: Backend) -> bool:
         return True
 
 
-def _pool(backend: Backend, operation: str, shape: Any) -> Any:
-    """The pool of a problem, of windows that overlap and hang over the edges; None of an operation that has none."""
+def _pools(backend: Backend, operation: str, shape: Any) -> tuple[Any, ...]:
+    """The pools that a problem is checked with, None where an operation has none: of windows that overlap and hang over
+    the edges, and of such as lie side by side, for which the map is cut in another way (csrc/kernels/conv/block_tma.h)
+    and whose lines do not fill a tile."""
     if operation != _BLOCK:
-        return None
-    window, stride, padding = zip(*((3, 2, 1) if side > 1 else (1, 1, 0) for side in shape.output[1:3]), strict=True)
-    return backend.module.PoolShape(shape.output, window, stride, padding, False)
+        return (None,)
+    sides = shape.output[1:3]
+
+    def pool(window: int, stride: int, padding: int) -> Any:
+        own = zip(*((window, stride, padding) if side > 1 else (1, 1, 0) for side in sides), strict=True)
+        return backend.module.PoolShape(shape.output, *own, False)
+
+    return pool(3, 2, 1), pool(3, 3, 0)
 
 
 # ---- One check ---------------------------------------------------------------------------------------------
@@ -209,7 +217,13 @@ def fault(backend: Backend, kernel: Kernel) -> str:
     """What is wrong with a kernel on the current GPU: how many values of its result of a random problem are not those
     of mma.sync, or why it cannot run; "" where all are."""
     problems = (*_PROBLEMS, *_long_problems(kernel, backend.module.multiprocessors()))
-    return next((found for problem in problems if (found := _fault_of(backend, kernel, problem))), "")
+    faults = (
+        _fault_of(backend, kernel, problem, shape, pool)
+        for problem in problems
+        for shape in (backend.module.ConvShape(*problem),)
+        for pool in _pools(backend, kernel.operation, shape)
+    )
+    return next(filter(None, faults), "")
 
 
 def _long_problems(kernel: Kernel, multiprocessors: int) -> list[_Problem]:
@@ -232,12 +246,11 @@ def _long_problems(kernel: Kernel, multiprocessors: int) -> list[_Problem]:
     return [problem(more) for more in (8, -8)]
 
 
-def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem) -> str:
-    """The same of one problem."""
-    shape = backend.module.ConvShape(*problem)
-    key = kernel.operation, kernel.precision, shape, _pool(backend, kernel.operation, shape)
+def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem, shape: Any, pool: Any) -> str:
+    """The same of one problem, and one of its pools."""
+    key = kernel.operation, kernel.precision, shape, pool
     choices = backend.module.plan_candidates(*key)
-    launch = _launcher(backend, kernel, shape, *problem[:2])
+    launch = _launcher(backend, kernel, *problem[:2], shape, pool)
     all_splits = (1,) if kernel.operation == _BLOCK else _SPLITS
 
     def compute(name: str, splits: int) -> np.ndarray:
@@ -252,11 +265,11 @@ def _fault_of(backend: Backend, kernel: Kernel, problem: _Problem) -> str:
             return f"{type(reason).__name__}: {reason}"
     finally:
         backend.module.set_plan(*key, *choices[0])
-    of = f"x {problem[0]} and w {problem[1]}"
+    of = f"x {problem[0]} and w {problem[1]}" + (f", pooled to {tuple(pool.output)}," if pool else "")
     return f"{wrong} of {expected.size} values of its result for {of} are not those of mma.sync" if wrong else ""
 
 
-def _launcher(backend: Backend, kernel: Kernel, shape: Any, x: _Four, w: _Four) -> Callable[[], np.ndarray]:
+def _launcher(backend: Backend, kernel: Kernel, x: _Four, w: _Four, shape: Any, pool: Any) -> Callable[[], np.ndarray]:
     """A call of the operation by the plan that holds; gives its result in float32, of a block with the switches behind.
     What it does not write is NaN, in its workspace too."""
     rng = np.random.default_rng(0)
@@ -270,7 +283,6 @@ def _launcher(backend: Backend, kernel: Kernel, shape: Any, x: _Four, w: _Four) 
         return backend.xp.asarray(values.astype(dtype).view(np.uint8)).view(dtype)  # CuPy takes no bfloat16 from hosts
 
     y = tuple(shape.output)
-    pool = _pool(backend, kernel.operation, shape)
     shapes = (shape, pool) if pool else (shape,)
     pooled = tuple(pool.output) if pool else ()
     conv2d = kernels.conv2d, kernels.conv2d_workspace, (x, w), (None, None, None, False, w[0]), ((y, dtype),)
