@@ -108,6 +108,25 @@ def test_blocks_that_take_tiles_of_several_phases(kernels, force_plan, multiproc
         check(kernels.array, np.random.default_rng(splits), mma, *sizes, **geometry)
 
 
+@pytest.mark.parametrize(("taps", "stride"), [(255, 1), (509, 2), (510, 2), (765, 3)])
+@of_every_kernel
+def test_the_most_taps(kernels, force_plan, mma, tile, taps, stride):
+    """255 of a phase, the first of which begins a pixel further on, and a line beyond the last: a copy cannot have
+    larger offsets."""
+    can_run(kernels)
+    force_plan(with_tile(tile))
+    rng, sizes = np.random.default_rng(0), (vector(mma), 4 * vector(mma))
+    around = (127 * stride - 1,) * 2
+    for lines in (
+        {"size": (40, 2), "kernel": (taps, 1), "stride": (stride, 1), "padding": (*around, 0, 0)},
+        {"size": (2, 40), "kernel": (1, taps), "stride": (1, stride), "padding": (0, 0, *around)},
+    ):
+        before = sum(launches().values()) if kernels.name == "emulated" else 0
+        check(kernels.array, rng, mma, channels=sizes[0], filters=sizes[1], **lines)
+        if kernels.name == "emulated":
+            assert sum(launches().values()) == before + 1
+
+
 @pytest.mark.parametrize("vectors", [4, 5, 8])  # a line, half a line more than one, and two lines
 @of_every_kernel
 def test_what_no_tap_reaches_does_not_count(kernels, force_plan, mma, tile, vectors):

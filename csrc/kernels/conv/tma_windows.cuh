@@ -63,16 +63,16 @@ class WindowLine {
         s = tap - r * taps_w_;
     }
 
-    // Beyond the last tap there are zeros.
+    // Beyond the last tap there are zeros: channels that do not exist, under that tap, for no copy may
+    // have a larger offset.
     __device__ void advance() {
         c += Channels;
-        if (c < channels_ || tap == taps_) return;
-        ++tap;
+        if (c < channels_ || tap == taps_ || ++tap == taps_) return;
         if (++s == taps_w_) {
             s = 0;
             ++r;
         }
-        c = tap < taps_ ? 0 : channels_;
+        c = 0;
     }
 
   private:
