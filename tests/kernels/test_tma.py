@@ -343,7 +343,7 @@ def test_they_are_candidates():
         {"operation": "conv_transpose2d", "precision": "fp32", "stride": (2, 1)},
         {"operation": "conv_transpose2d", "stride": (2, 2), "dilation": (2, 1)},
         {"operation": "conv_transpose2d", "stride": (2, 2), "padding": (257, 0)},
-        {"operation": "conv_transpose2d", "stride": (1, 2), "w": (64, 3, 256, 64)},
+        {"operation": "conv_transpose2d", "stride": (1, 2), "padding": (1, 254), "w": (64, 3, 512, 64)},
         {"operation": "conv_transpose2d", "precision": "tf32", "w": (66, 3, 3, 64)},
         {"operation": "conv_transpose2d", "precision": "tf32", "x": (2, 30, 30, 66), "w": (64, 3, 3, 66)},
         {"operation": "conv_transpose2d", "w": (68, 3, 3, 64)},
