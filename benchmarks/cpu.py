@@ -44,7 +44,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="names the problems and measures nothing")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller batches: to see that all works")
     parser.add_argument("--allocator", choices=cpu_device.ALLOCATORS, help="this setting alone")
-    out = "writes PATH.json and PATH.md; where all is measured, into benchmarks/results/ without it"
+    out = "writes PATH.json and PATH.md, row by row; where all is measured, into benchmarks/results/ without it"
     parser.add_argument("--out", type=Path, metavar="PATH", help=out)
     options = parser.parse_args(arguments)
     chosen = [case.quick() for case in cases.CASES] if options.quick else cases.CASES
@@ -68,15 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work: dict[str, Any] = {"problems": options.problems, "ceilings": ceilings, "seconds": 3.0, "rounds": (3, 15)}
     if options.quick:
         work |= {"seconds": 0.5, "rounds": (3, 3)}
+    out = options.out if options.out or options.only or options.quick else default_path(facts)
     rows: list[harness.Row] = []
     for allocator in [options.allocator] if options.allocator else cpu_device.ALLOCATORS:
         for row in measure({**work, "allocator": allocator}):
             print("\n".join(record.table([row]).splitlines()[2 if rows else 0 :]), flush=True)
             rows.append(row)
+            if out:
+                record.write_results(out, "zfcuda on the CPU", facts, rows)
     print(f"\n{record.summary(rows)}")
-    out = options.out if options.out or options.only or options.quick else default_path(facts)
-    if out:
-        record.write_results(out, "zfcuda on the CPU", facts, rows)
     return 0 if all(row.ours_ms is not None for row in rows) else 1
 
 

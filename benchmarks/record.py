@@ -45,10 +45,12 @@ def environment() -> dict[str, str]:
 
 
 def _processor() -> str:
+    """Its name, and what tells generations apart that share one."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0].splitlines()
+        found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first)}
+        return f"{found['model name']}, family {found['cpu family']}, model {found['model']}"
+    except (OSError, KeyError):
         return platform.processor() or platform.machine()
 
 

@@ -93,6 +93,20 @@ def test_a_worker_that_ends_early_leaves_a_row_for_each_problem(status, monkeypa
     assert {(row.ours_ms, row.note) for row in rows[1:]} == {(None, note)}
 
 
+def test_results_are_there_when_a_run_is_interrupted(monkeypatch, tmp_path):
+    row = harness.Row("zfnet", "conv1, batch 16", "fprop", "as installed", ours_ms=1.0, peers_ms={"PyTorch": 2.0})
+
+    def measure(work):
+        yield row
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cpu, "measure", measure)
+    with pytest.raises(KeyboardInterrupt):
+        cpu.main(["--quick", "--only", "zfnet", "conv1", "--out", str(tmp_path / "results")])
+    (written,) = json.loads((tmp_path / "results.json").read_text())["rows"]
+    assert (written["problem"], written["ratio"]) == ("conv1, batch 16", 2.0)
+
+
 def test_results_are_named_by_the_machine():
-    facts = {"processor": "AMD EPYC (TM)", "cpu backend": "avx512, 2 threads", "torch threads": "2"}
-    assert cpu.default_path(facts).name == "cpu-amd-epyc-tm-avx512-2-cores"
+    facts = {"processor": "AMD EPYC (TM), family 26", "cpu backend": "avx512, 2 threads", "torch threads": "2"}
+    assert cpu.default_path(facts).name == "cpu-amd-epyc-tm-family-26-avx512-2-cores"
