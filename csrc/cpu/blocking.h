@@ -49,6 +49,10 @@ constexpr int kFetchedFloats = 1024;
 // in order.
 constexpr int kPageFloats = 1024;
 
+// Rows of a tile that lie a multiple of a page apart: they meet in one set of the first-level cache,
+// which has eight lines or more.
+constexpr int kPageTileRows = 7;
+
 // ---- Products (gemm.h) --------------------------------------------------------------------------
 
 // Depth of a block of gathered rows: its panel of filters, 32 x 384 floats or 48 KB, is read once

@@ -222,6 +222,11 @@ constexpr std::array<TileFunctions, sizeof...(I)> all_tile_functions(std::index_
         functions_of<1, kRowStrides[I]>(std::make_integer_sequence<int, kNarrowTileRows>())}...};
 }
 
+int most_rows(const Operands& operands) {
+    const bool meet = operands.row_stride > 0 && operands.row_stride % kPageFloats == 0;
+    return meet ? kPageTileRows : kNarrowTileRows;
+}
+
 constexpr auto kTileFunctions =
     all_tile_functions(std::make_index_sequence<std::size(kRowStrides)>());
 
@@ -244,7 +249,7 @@ void multiply(int count, const Operands& operands, float* const* rows, std::int6
                  column, first * kPanel, columns, operands.c_distance, column_step, fetched_a - row,
                  epilogue.fetched_rows - row, &operands, &epilogue});
         };
-        const int most = static_cast<int>(functions.size());
+        const int most = std::min(static_cast<int>(functions.size()), most_rows(operands));
         if (count <= most) return make(0, count, 1);
         // Tiles as even as possible: one with few rows takes as long as one of four.
         const int tiles = (count + most - 1) / most, height = count / tiles, higher = count % tiles;

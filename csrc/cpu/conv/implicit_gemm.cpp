@@ -63,20 +63,34 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
     const int depth = gather.depth();
     // A phase without taps (stride > filter) has no depth: one empty block writes its zeros.
     const int depth_blocks = std::max(1, ceil_div(depth, kMaxDepth));
+    const bool far = is_far(gather, columns);
     for (int block = 0; block < depth_blocks; ++block) {
         const int d0 = part_begin(depth, depth_blocks, block);
         const int d1 = part_begin(depth, depth_blocks, block + 1);
         const float* a = scratch;
         int row_stride = kRowStride;
+        const bool last = block == depth_blocks - 1;
         bool fetches = false;
-        if (gather.is_matrix() && reads_well_in_place(gather.pitch)) {
+        FetchRows next;
+        if (gather.is_matrix()) {
             a = gather.x + m0 * gather.pitch + d0;
             row_stride = gather.pitch;
-            fetches = depth_blocks == 1 && gather.pitch == depth && is_far(gather, columns);
+            fetches = depth_blocks == 1 && gather.pitch == depth && far;
+            if (depth_blocks > 1 && far) {
+                // The next block of the depth, or the first of the next rows.
+                const std::int64_t m = last ? m1 : m0;
+                const int begin = last ? 0 : d1;
+                const int end =
+                    static_cast<int>(part_begin(depth, depth_blocks, last ? 1 : block + 2));
+                next.add(gather.x + m * gather.pitch + begin,
+                         static_cast<int>(std::min<std::int64_t>(count, gather.rows() - m)),
+                         gather.pitch, end - begin);
+                next.spread(std::int64_t{ceil_div(count, kTileRows)} * (panel1 - panel0) *
+                            (d1 - d0));
+            }
         } else {
             gather.pack(m0, count, d0, d1, scratch, kRowStride);
         }
-        const bool last = block == depth_blocks - 1;
         Epilogue epilogue = last ? whole : Epilogue{};
         epilogue.accumulate = block > 0;
         epilogue.stream = whole.stream && depth_blocks == 1;
@@ -84,6 +98,7 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
             epilogue.fetched_rows = dense ? read : count;
         Operands operands{a, row_stride, nullptr, d1 - d0};
         operands.panel_distance = std::int64_t{depth} * kPanel;
+        operands.fetch = &next;
         const bool together = count <= kTileRows || has_few_panels(gather, columns);
         const int step = together && depth > 0 ? panel1 - panel0 : 1;
         for (int panel = panel0; panel < panel1; panel += step) {

@@ -24,11 +24,6 @@ struct RowPlacement {
     std::int64_t image_stride, line_stride, pixel_stride;
 };
 
-// Rows a multiple of half a page apart would meet in one or two sets of the first-level cache.
-inline bool reads_well_in_place(int pitch) {
-    return pitch % (kPageFloats / 2) != 0;
-}
-
 // The rows [m0, m1) of the result, at most kBlockRows, and of its columns those of the panels
 // [panel0, panel1), by the calling thread. `whole`: what becomes of the sums over the whole depth.
 void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, const float* panels,

@@ -50,13 +50,29 @@ void pad_lines(const Gather& gather, std::int64_t n, int i0, int i1, float* out)
     }
 }
 
+// Fetches what `lines` lines of the result from i1 on of image n read and those before do not, of the
+// next image where this one has no more, while `steps` are made.
+FetchRows fetch_lines(const Gather& gather, std::int64_t n, int i1, int lines, std::int64_t steps) {
+    const int begin = std::clamp(input_lines(gather, i1) - gather.pad_top, 0, gather.h);
+    const std::int64_t first = n * gather.h + begin;
+    const std::int64_t count = std::min<std::int64_t>(std::int64_t{lines} * gather.step_h,
+                                                      std::int64_t{gather.n} * gather.h - first);
+    const float* from = gather.x + first * gather.w * gather.pitch;
+    FetchRows next;
+    if (gather.pitch == gather.c)
+        next.add(from, 1, 0, count * gather.w * gather.c);
+    else
+        next.add(from, static_cast<int>(count * gather.w), gather.pitch, gather.c);
+    next.spread(steps);
+    return next;
+}
+
 }  // namespace
 
 bool reads_lines(const Gather& gather, int columns) {
     return gather.taps_h * gather.taps_w > 1 && gather.tap_step_w == 1 &&
            gather.grid_w >= kTileRows / 2 && ceil_div(columns, kPanel) <= kLinesPanels &&
-           gather.depth() <= kLinesDepth && reads_well_in_place(gather.step_w * gather.c) &&
-           strip_floats(gather, 1) <= kBlockScratch;
+           gather.depth() <= kLinesDepth && strip_floats(gather, 1) <= kBlockScratch;
 }
 
 void multiply_lines(const Gather& gather, const float* panels, int columns, const Epilogue& whole,
@@ -68,6 +84,12 @@ void multiply_lines(const Gather& gather, const float* panels, int columns, cons
     while (strip_floats(gather, lines) > kBlockScratch)
         --lines;
     const int strips = ceil_div(gather.grid_h, lines);
+    // Where a line of the result needs several of x that do not stay in the threads' own caches.
+    const bool fetches =
+        gather.step_h > 1 &&
+        std::int64_t{gather.n} * gather.h * gather.w * gather.pitch * 4 > kSecondCacheBytes * team;
+    const std::int64_t line_steps = std::int64_t{ceil_div(columns, kPanel)} *
+                                    ceil_div(gather.grid_w, kTileRows) * gather.depth();
 
     Tasks tasks(std::int64_t{gather.n} * strips);
 #pragma omp parallel num_threads(team)
@@ -79,6 +101,8 @@ void multiply_lines(const Gather& gather, const float* panels, int columns, cons
             const int i0 = part_begin(gather.grid_h, strips, strip);
             const int i1 = part_begin(gather.grid_h, strips, strip + 1);
             pad_lines(gather, n, i0, i1, mine);
+            FetchRows next;
+            if (fetches) next = fetch_lines(gather, n, i1, i1 - i0, line_steps * (i1 - i0));
             for (int column = 0; column < columns; column += kPanel)
                 for (int i = i0; i < i1; ++i) {
                     Operands operands{};
@@ -87,6 +111,7 @@ void multiply_lines(const Gather& gather, const float* panels, int columns, cons
                     operands.runs = gather.taps_h;
                     operands.run_distance = gather.tap_step_h * size;
                     operands.depth = gather.taps_w * gather.c;
+                    operands.fetch = fetches ? &next : nullptr;
                     operands.b = panels + std::int64_t{gather.depth()} * column;
                     float* first =
                         placement.out + n * placement.image_stride + i * placement.line_stride;
