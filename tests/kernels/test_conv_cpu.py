@@ -34,18 +34,18 @@ FEW_CHANNELS = [  # transforms of a vector that channels do not fill, forward an
 ]
 FIRST_LAYER = [  # forward by csrc/cpu/conv/winograd/lines.cpp
     ((2, 40, 37, 3), (96, 7, 7), 2, 1),
-    ((1, 31, 90, 3), (64, 7, 7), 2, 3),  # several groups of tiles across, the last line of tiles cut
+    ((1, 31, 90, 3), (96, 7, 7), 2, 3),  # several groups of tiles across, the last line of tiles cut
     ((2, 36, 50, 4), (37, 9, 9), 3, 0),  # a panel with few columns
     ((3, 26, 28, 1), (130, 9, 9), 3, (3, 5)),
     ((1, 62, 61, 3), (48, 11, 11), 4, 2),
     ((1, 65, 60, 2), (33, 9, 9), 3, 9),  # padding that covers whole tiles
-    ((1, 20, 45, 3), (128, 4, 8), (1, 2), 0),  # phases along one axis only
-    ((2, 38, 38, 3), (70, 9, 9), 2, 1),  # five taps a phase
+    ((1, 20, 85, 3), (128, 4, 16), (1, 4), 0),  # phases along one axis only
+    ((2, 50, 60, 2), (70, 15, 15), 3, 1),  # five taps a phase
     ((1, 11, 40, 3), (96, 7, 7), 2, 0),  # a single line of tiles
 ]
 DIRECT = [  # no transforms
     ((3, 28, 28, 1), (32, 5, 5), 1, 2),
-    ((1, 24, 31, 3), (48, 11, 11), 4, 2),
+    ((2, 64, 62, 3), (8, 5, 5), 2, 2),  # gathering for transforms takes longer than few filters
     ((2, 9, 11, 3), (40, 2, 3), (3, 5), 0),  # strides larger than the filter: phases without taps
     ((2, 12, 10, 40), (33, 1, 1), 1, 0),
     ((1, 12, 10, 40), (33, 1, 1), 2, 0),
