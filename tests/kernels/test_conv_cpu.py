@@ -50,6 +50,7 @@ DIRECT = [  # no transforms
     ((2, 12, 10, 40), (33, 1, 1), 1, 0),
     ((1, 12, 10, 40), (33, 1, 1), 2, 0),
     ((2, 20, 9, 100), (15, 5, 1), 1, (2, 0)),  # depth in blocks
+    ((70, 1, 1, 120), (84, 1, 1), 1, 0),  # a fully connected layer of many rows
     ((1, 6, 6, 20), (300, 3, 3), 1, 1),  # few rows: threads share the panels
 ]
 LINES = [  # by csrc/cpu/conv/window_lines.cpp where many columns do not forbid it
@@ -144,6 +145,7 @@ def test_layers_take_their_methods():
         assert method(layer, "wgrad") == "windows in place"
     for layer in [*DIRECT, *LINES, *PIXELS]:
         assert not any("winograd" in method(layer, direction) for direction in ("fprop", "dgrad", "wgrad"))
+    assert method(DIRECT[6], "fprop") == "implicit gemm" != method(FULLY_CONNECTED, "fprop")
     for layer in TAPS:
         assert method(layer, "dgrad") == "taps as columns"
     for layer in PARTS:
@@ -198,7 +200,7 @@ def test_pixels_of_groups():
 @pytest.mark.parametrize(
     "layer",
     [
-        *(WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[5]),
+        *(WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[7]),
         *(LINES[0], PIXELS[0], TAPS[0], PARTS[0], TAPS_IN_PLACE[0]),
     ],
     ids=str,
