@@ -28,14 +28,6 @@ using simd::Vec;
 constexpr int kOutputs = kLanes == 16 ? 4 : 3;
 constexpr int kFewer = kLanes == 16 ? kOutputs : kOutputs - 1;
 
-// Of the compiler, with 16 registers: in one function with all others, a group took a fifth longer.
-// With 32 registers it is the other way round.
-#if defined(__AVX512F__)
-#define ZFCUDA_OWN_FUNCTION
-#else
-#define ZFCUDA_OWN_FUNCTION __attribute__((noinline))
-#endif
-
 // The stride of compiled filters, or of those that read the shape instead.
 constexpr int kAnyFilter = 0;
 
@@ -109,12 +101,14 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
     const bool fetches = sh.n * x_image * 4 > kSecondCacheBytes;
     const auto what_comes_next = [&](const RowTasks::Task& at) {
         const std::int64_t floats = std::int64_t{kRows} * sh.stride_h * sh.w * sh.c / tasks.blocks;
-        const int row = std::max(0, at.row * kRows * sh.stride_h - sh.top + last_tap_down + 1 +
-                                        (kRows - 1) * sh.stride_h);
+        const int end = (at.row * kRows + kRows - 1) * sh.stride_h - sh.top + last_tap_down + 1;
+        const int row = std::clamp(end, 0, sh.h);
         const float* next = x + at.image * x_image + std::int64_t{row} * sh.w * sh.c +
                             at.begin / kDepthwiseChannels * floats;
         const std::int64_t left = std::max<std::int64_t>(0, x_end - next);
-        return Fetch<float>(next, fetches ? std::min(floats, left) : 0, ceil_div(Q, kOutputs));
+        // Spread evenly, so that what is computed never waits for many lines at once.
+        const int steps = ceil_div(Q, kOutputs) * ceil_div(at.end - at.begin, kLanes);
+        return Fetch<float>(next, fetches ? std::min(floats, left) : 0, steps);
     };
 #pragma omp for schedule(static) nowait
     for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
@@ -126,20 +120,33 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
         const int top = p * sh.stride_h - sh.top;
 
         const float* const zeros = kZeros - at.begin / sh.multiplier();
+        // In one function with all others, a group took a fifth longer with 16 registers.
         const auto outputs = [&](int q, auto rows, auto columns,
-                                 const auto& add_taps) ZFCUDA_OWN_FUNCTION {
+                                 const auto& add_taps) __attribute__((noinline)) {
             constexpr int kTogether = decltype(rows)::value, kColumns = decltype(columns)::value;
+            // Copies: to the compiler, a store of a vector may change what is captured.
+            float* const first = y_row + std::int64_t{q} * K;
+            const std::int64_t y_pixel = K, y_down = std::int64_t{Q} * K;
+            const float *const bias = b, *const filters = packed;
+            const bool rectify = relu, past_caches = stream;
             for_channels(at.begin, at.end, sh.multiplier(), [&](const auto& load, int k, int some) {
+                fetch.step();
                 Vec sum[kTogether][kColumns];
-                const Vec bias = b ? simd::load_up_to(b + k, some) : Vec{};
+                const Vec start = bias ? simd::load_up_to(bias + k, some) : Vec{};
                 for (int i = 0; i < kTogether; ++i)
                     for (int j = 0; j < kColumns; ++j)
-                        sum[i][j] = bias;
-                add_taps(load, packed + k, sum);
-                for (int i = 0; i < kTogether; ++i)
-                    for (int j = 0; j < kColumns; ++j)
-                        store(y_row + (std::int64_t{i} * Q + q + j) * K + k,
-                              relu ? simd::relu(sum[i][j]) : sum[i][j], some, stream);
+                        sum[i][j] = start;
+                add_taps(load, filters + k, sum);
+                const auto for_each = [&](const auto& body) {
+                    for (int i = 0; i < kTogether; ++i)
+                        for (int j = 0; j < kColumns; ++j)
+                            body(first + i * y_down + j * y_pixel + k, sum[i][j]);
+                };
+                if (rectify) for_each([](float*, Vec& v) { v = simd::relu(v); });
+                if (past_caches)
+                    for_each([](float* to, Vec v) { simd::stream(to, v); });
+                else
+                    for_each([&](float* to, Vec v) { simd::store_up_to(to, v, some); });
             });
         };
         const auto outputs_from = [&](int q, auto rows, auto columns) {
@@ -171,10 +178,8 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
         };
         // `columns` at a time; the last ones may repeat some of those before them.
         const auto outputs_up_to = [&](int begin, int end, auto rows, auto columns) {
-            for (int q = begin; q < end; q += columns) {
-                fetch.step();
+            for (int q = begin; q < end; q += columns)
                 outputs_from(std::min<int>(q, end - columns), rows, columns);
-            }
         };
         const auto some_rows = [&](auto rows) {
             if (Q < kFewer) return outputs_up_to(0, Q, rows, std::integral_constant<int, 1>());
