@@ -81,7 +81,7 @@ def test_shapes(device, name, multiplier, dtype):
 
 
 def test_results_that_go_past_the_caches(device):
-    """On the CPU: more than 16 MB."""
+    """On the CPU: more than 16 MB; and arguments that the last-level cache does not keep, more than 20 MB."""
     if device.name == "emulated":
         pytest.skip("a large map")
     rng = np.random.default_rng(0)
@@ -89,6 +89,9 @@ def test_results_that_go_past_the_caches(device):
         problem = Depthwise((1, 132, 130, 320), (320, 3, 3, 1), (stride,) * 2, (1,) * 4, (1, 1))
         check_forward(device, rng, problem, np.float32)
         check_data_grad(device, rng, problem, np.float32)
+        check_weight_grad(device, rng, problem, np.float32)
+        uneven = Depthwise((3, 91, 94, 201), (201, 3, 3, 1), (stride,) * 2, (1,) * 4, (1, 1))
+        check_weight_grad(device, rng, uneven, np.float32)
 
 
 def test_filters_never_meet_what_is_outside(device):

@@ -18,13 +18,15 @@ using simd::Vec;
 // ---- Channels -----------------------------------------------------------------------------------
 
 // How neighbouring channels are loaded from a pixel: a whole vector, the `count` that are left, or
-// one by one, where channels of x and y are not paired one to one.
+// one by one, where channels of x and y are not paired one to one. place() is where the first is.
 struct WholeChannels {
     int first;
+    const float* place(const float* pixel) const { return pixel + first; }
     Vec operator()(const float* pixel) const { return simd::load(pixel + first); }
 };
 struct RestOfChannels {
     int first, count;
+    const float* place(const float* pixel) const { return pixel + first; }
     Vec operator()(const float* pixel) const { return simd::load_partial(pixel + first, count); }
 };
 struct GatheredChannels {
@@ -36,6 +38,7 @@ struct GatheredChannels {
         for (int i = 0; i < count; ++i)
             channel[i] = of(i);
     }
+    const float* place(const float* pixel) const { return pixel + channel[0]; }
     Vec operator()(const float* pixel) const {
         Vec v{};
         for (int i = 0; i < count; ++i)
