@@ -44,14 +44,24 @@ void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed,
         const int p = down.first + at.row, h = down.pixel(p);
         const float* y_image = y + at.image * P * Q * C;
         float* x_image = x + at.image * H * W * C;
-        const auto tile = [&](int w, const auto& windows, auto clipped) {
+        const auto tile = [&](int w, const auto& windows, auto clipped) __attribute__((noinline)) {
+            // Copies: to the compiler, a store of a vector may change what is captured.
+            float* const to_image = x_image;
+            const std::int64_t first = (std::int64_t{h} * W + w) * C, x_pixel = C,
+                               x_down = std::int64_t{W} * C, tap_pitch = distance;
+            const float* const filters = packed;
+            const bool past_caches = stream;
+            bool exists[2][kColumns];
+            for (int a = 0; a < 2; ++a)
+                for (int b = 0; b < kColumns; ++b)
+                    exists[a][b] = has(H, h + a, 1) && has(W, w + b, 1);
             for_channels(at.begin, at.end, 1, [&](const auto& load, int c, int count) {
                 Vec tap[kWindow][kWindow], sum[2][kColumns] = {};
 #pragma GCC unroll 4
                 for (int r = 0; r < kWindow; ++r)
 #pragma GCC unroll 4
                     for (int s = 0; s < kWindow; ++s)
-                        tap[r][s] = simd::load(packed + (r * kWindow + s) * distance + c);
+                        tap[r][s] = simd::load(filters + (r * kWindow + s) * tap_pitch + c);
 #pragma GCC unroll 4
                 for (int i = 0; i < 2; ++i)
 #pragma GCC unroll 4
@@ -66,14 +76,18 @@ void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed,
                                     sum[a][b] += v * tap[r][s];
                             }
                     }
+                const auto for_each = [&](const auto& write) {
 #pragma GCC unroll 4
-                for (int a = 0; a < 2; ++a)
+                    for (int a = 0; a < 2; ++a)
 #pragma GCC unroll 4
-                    for (int b = 0; b < kColumns; ++b) {
-                        if (clipped && !(has(H, h + a, 1) && has(W, w + b, 1))) continue;
-                        float* pixel = x_image + (std::int64_t{h + a} * W + w + b) * C;
-                        store(pixel + c, sum[a][b], count, stream);
-                    }
+                        for (int b = 0; b < kColumns; ++b)
+                            if (!clipped || exists[a][b])
+                                write(to_image + (first + a * x_down + b * x_pixel + c), sum[a][b]);
+                };
+                if (past_caches)
+                    for_each([](float* to, Vec v) { simd::stream(to, v); });
+                else
+                    for_each([&](float* to, Vec v) { simd::store_up_to(to, v, count); });
             });
         };
         for (int j = 0; j < across.count; j += kColumns / 2) {
