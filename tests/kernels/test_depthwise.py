@@ -57,6 +57,7 @@ def test_depthwise_conv2d_weight_grad(case, dtype):
 SHAPES = {
     "strips": ((2, 9, 11, 24), 3, 1, 1, 1),
     "strips at stride 2": ((1, 9, 10, 80), 3, 2, 1, 1),
+    "rows of five": ((2, 4, 5, 40), 3, 1, 1, 1),
     "two blocks of channels": ((1, 7, 6, 150), 3, 1, 1, 1),
     "two blocks of channels at stride 2": ((2, 7, 6, 150), 3, 2, 0, 1),
     "a row and a column of padding alone": ((1, 6, 7, 20), 3, 2, 2, 1),

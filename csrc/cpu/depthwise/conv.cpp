@@ -23,10 +23,10 @@ using simd::Vec;
 
 // Neighbours of a row that are computed together; of maps with fewer, one at a time. Of two rows,
 // where the filter is compiled in: they share most of what is loaded, and with 16 registers the sums
-// of three leave room for the 9 taps. The last ones are kFewer, so that none is computed twice; with
-// 32 registers code for both widths was slower than to repeat some.
+// of three leave room for the 9 taps. The last ones are kFewer, so that none is computed twice, but in
+// rows of 5.
 constexpr int kOutputs = kLanes == 16 ? 4 : 3;
-constexpr int kFewer = kLanes == 16 ? kOutputs : kOutputs - 1;
+constexpr int kFewer = kOutputs - 1;
 
 // The stride of compiled filters, or of those that read the shape instead.
 constexpr int kAnyFilter = 0;
@@ -183,11 +183,10 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
         };
         const auto some_rows = [&](auto rows) {
             if (Q < kFewer) return outputs_up_to(0, Q, rows, std::integral_constant<int, 1>());
-            int wide = Q;  // columns that are computed by kOutputs
-            if constexpr (kFewer < kOutputs) {
-                wide -= (ceil_div(Q, kOutputs) * kOutputs - Q) * kFewer;
-                outputs_up_to(wide, Q, rows, std::integral_constant<int, kFewer>());
-            }
+            // Groups of kFewer, and the columns before them.
+            const int narrow = ceil_div(Q, kOutputs) * kOutputs - Q;
+            const int wide = std::max(0, Q - narrow * kFewer);
+            outputs_up_to(wide, Q, rows, std::integral_constant<int, kFewer>());
             outputs_up_to(0, wide, rows, std::integral_constant<int, kOutputs>());
         };
         if (p + kRows <= P)
