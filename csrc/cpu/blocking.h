@@ -116,6 +116,11 @@ constexpr int kMinStripLines = 16;  // of the map
 constexpr int kWgradChunks = 32;
 constexpr int kLeastWgradChunks = 8;
 
+// Pixels of such a part at least, beyond the fewest parts, and of its blocks at most: what is done once
+// for each takes 1 % of the products. The floats of a block's pixels and of what they see, 128 KB.
+constexpr int kWgradChunkPixels = 1024;
+constexpr int kWgradBlockFloats = 32 * 1024;
+
 // The most floats of such sums, 4 MB.
 constexpr std::int64_t kWgradSumFloats = 1 << 20;
 

@@ -82,6 +82,9 @@ TAPS_IN_PLACE = [  # weight gradients whose windows are read in place, of more c
     ((7, 14, 13, 5), (6, 2, 5), (1, 2), (1, 3)),  # the last filters of the last pixel end behind dy
     ((3, 29, 33, 33), (29, 3, 3), 2, 1),
     ((2, 9, 12, 5), (1, 3, 3), 1, 0),  # and those of several lines
+    ((20, 28, 28, 1), (6, 5, 5), 1, 2),  # neighbours are taken as one pixel where a vector has room
+    ((9, 33, 30, 3), (2, 3, 3), (2, 1), (0, 1)),
+    ((3, 20, 26, 2), (3, 4, 4), (3, 2), 1),
 ]
 LARGE = ((1, 450, 330, 3), (32, 3, 3), 1, 1)  # by lines, which go past the caches
 FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)
@@ -201,7 +204,7 @@ def test_pixels_of_groups():
     "layer",
     [
         *(WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[7]),
-        *(LINES[0], PIXELS[0], TAPS[0], PARTS[0], TAPS_IN_PLACE[0]),
+        *(LINES[0], PIXELS[0], TAPS[0], PARTS[0], TAPS_IN_PLACE[0], TAPS_IN_PLACE[4]),
     ],
     ids=str,
 )

@@ -85,19 +85,51 @@ constexpr LineMaker kLines{[](const ConvShape&) { return 1; },
 
 // ---- Wgrad --------------------------------------------------------------------------------------
 
+// Neighbours of a line of y taken as one pixel, so that few filters fill a vector: its columns are
+// the filters of each of them, its window all that they see. Of the sums, those of filter k and tap s
+// are in row s + i * stride_w and column i * k of the i-th pixel; the others nobody needs.
+struct Merged {
+    int pixels, columns;
+    int run;      // floats of a filter row of the window
+    double cost;  // multiply-adds for a pixel of y, in vectors: no fewer than hide their latency
+
+    Merged(const ConvShape& s, int pixels)
+        : pixels(pixels), columns(pixels * s.k), run((s.s + (pixels - 1) * s.stride_w) * s.c) {
+        constexpr int kLatency = 8;
+        const int step = std::max(kLatency, run * ceil_div(columns, simd::kLanes));
+        cost = static_cast<double>(s.r) * step / pixels;
+    }
+};
+
+// Of as many as a line has without a rest, those that cost least.
+Merged merge_pixels(const ConvShape& s) {
+    Merged best(s, 1);
+    for (int pixels = 2; pixels * s.k <= simd::kLanes; ++pixels) {
+        const Merged merged(s, pixels);
+        if (s.q() % pixels == 0 && merged.cost < best.cost) best = merged;
+    }
+    return best;
+}
+
 // Sizes. dw is summed up transposed, (r, s, c) x k.
 struct Plan {
+    Merged merged;
     int chunks, block_lines, row_stride;  // of dw transposed
     std::int64_t sum_floats, line_floats, map_floats;
 
-    explicit Plan(const ConvShape& s) {
-        block_lines = std::clamp(kWgradPixels / s.q(), 1, s.p());
-        row_stride = round_up(s.k, simd::kLanes);
-        sum_floats = static_cast<std::int64_t>(taps(s)) * row_stride;
+    explicit Plan(const ConvShape& s) : merged(merge_pixels(s)) {
+        const int block = std::clamp(kWgradBlockFloats / (s.stride_h * s.stride_w * s.c + s.k),
+                                     kWgradPixels, kWgradChunkPixels);
+        block_lines = std::clamp(block / s.q(), 1, s.p());
+        row_stride = round_up(merged.columns, simd::kLanes);
+        sum_floats = static_cast<std::int64_t>(s.r) * merged.run * row_stride;
+        const std::int64_t all_lines = std::int64_t{s.n} * s.p();
         const std::int64_t most =
             std::min<std::int64_t>(kWgradSumFloats / sum_floats, kWgradChunks);
-        chunks = static_cast<int>(std::clamp<std::int64_t>(std::int64_t{s.n} * s.p(), 1,
-                                                           std::max<std::int64_t>(most, 1)));
+        const int enough =
+            round_up(ceil_div(all_lines * s.q(), kWgradChunkPixels), kLeastWgradChunks);
+        chunks = static_cast<int>(std::clamp<std::int64_t>(
+            std::min<std::int64_t>(all_lines, enough), 1, std::max<std::int64_t>(most, 1)));
         line_floats = padded_floats(s, block_lines);
         map_floats = odd_lines(static_cast<std::int64_t>(block_lines) * s.q() * s.k + kPanel);
     }
@@ -111,16 +143,17 @@ struct Plan {
 void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int count,
                const float* map, const Epilogue& epilogue, float* sums, const float* next,
                std::int64_t next_floats) {
-    const int size = line_floats(s), run = s.s * s.c;
-    const int products = ceil_div(s.k, kPanel) * s.r;
+    const Merged& merged = plan.merged;
+    const int size = line_floats(s), run = merged.run;
+    const int products = ceil_div(merged.columns, kPanel) * s.r;
     FetchRows fetch;
     fetch.add(next, 1, 0, next_floats);
-    fetch.spread(std::int64_t{products} * ceil_div(run, kTileRows) * count * s.q());
+    fetch.spread(std::int64_t{products} * ceil_div(run, kTileRows) * count * s.q() / merged.pixels);
     for (int product = 0; product < products; ++product) {
         const int column = product / s.r * kPanel, r = product % s.r;
-        Operands operands{lines + r * size, 1, map + column, s.q()};
-        operands.a_step = s.stride_w * s.c;
-        operands.b_stride = s.k;
+        Operands operands{lines + r * size, 1, map + column, s.q() / merged.pixels};
+        operands.a_step = merged.pixels * s.stride_w * s.c;
+        operands.b_stride = merged.columns;
         operands.runs = count;
         operands.run_distance = static_cast<std::int64_t>(s.stride_h) * size;
         operands.fetch = &fetch;
@@ -130,13 +163,7 @@ void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int cou
     }
 }
 
-// Multiply-adds for a pixel, in vectors: read in place, of tiles that have at least as many as hide the
-// latency of one; and gathered, with what the copies take.
-int in_place_cost(const ConvShape& s) {
-    constexpr int kLatency = 8;
-    return s.r * std::max(kLatency, s.s * s.c * ceil_div(s.k, simd::kLanes));
-}
-
+// The same cost of windows that are gathered, with what the copies take.
 int gathered_cost(const ConvShape& s) {
     constexpr int kRun = 16, kVector = 4;
     return s.k * ceil_div(taps(s), simd::kLanes) +
@@ -151,12 +178,32 @@ bool wgrad_applies(const ConvShape& s) {
     if (s.stride_h > s.r || s.stride_w > s.s) return false;
     const Plan plan(s);
     return plan.sum_floats * kLeastWgradChunks <= kWgradSumFloats &&
-           in_place_cost(s) <= gathered_cost(s);
+           plan.merged.cost <= gathered_cost(s);
 }
 
 std::int64_t wgrad_workspace(const ConvShape& s, const PoolShape*) {
     const Plan plan(s);
-    return plan.chunks * plan.sum_floats + plan.thread_floats() * max_threads();
+    // The last vector of a pixel's sums may end behind them.
+    return plan.chunks * plan.sum_floats + simd::kLanes + plan.thread_floats() * max_threads();
+}
+
+// The sums of all chunks in their order, whichever thread made them, by all threads of the team.
+void add_sums(const ConvShape& s, const Plan& plan, const float* sums, float* dw) {
+    const int run = s.s * s.c;
+#pragma omp for
+    for (int d = 0; d < taps(s); ++d)
+        for (int k = 0; k < s.k; k += simd::kLanes) {
+            simd::Vec sum{};
+            for (int pixel = 0; pixel < plan.merged.pixels; ++pixel) {
+                const int row = d / run * plan.merged.run + d % run + pixel * s.stride_w * s.c;
+                const float* from =
+                    sums + static_cast<std::int64_t>(row) * plan.row_stride + pixel * s.k + k;
+                for (int chunk = 0; chunk < plan.chunks; ++chunk)
+                    sum += simd::load(from + chunk * plan.sum_floats);
+            }
+            for (int i = 0; i < std::min(simd::kLanes, s.k - k); ++i)
+                dw[static_cast<std::int64_t>(k + i) * taps(s) + d] = sum[i];
+        }
 }
 
 void wgrad(const Call& call) {
@@ -165,7 +212,7 @@ void wgrad(const Call& call) {
     const std::int64_t all_lines = static_cast<std::int64_t>(call.images) * s.p();
     const std::int64_t map_line = static_cast<std::int64_t>(s.q()) * s.k;
     float* sums = call.workspace;
-    float* scratch = sums + plan.chunks * plan.sum_floats;
+    float* scratch = sums + plan.chunks * plan.sum_floats + simd::kLanes;
     Tasks tasks(plan.chunks);
 #pragma omp parallel num_threads(threads())
     {
@@ -177,13 +224,14 @@ void wgrad(const Call& call) {
             Epilogue epilogue;
             while (line < end) {
                 const int n = static_cast<int>(line / s.p()), p = static_cast<int>(line % s.p());
-                const int count = static_cast<int>(
-                    std::min<std::int64_t>({plan.block_lines, end - line, s.p() - p}));
+                // Those of the chunk and of one image, in even blocks.
+                const int rest = static_cast<int>(std::min<std::int64_t>(end - line, s.p() - p));
+                const int count = ceil_div(rest, ceil_div(rest, plan.block_lines));
                 pad_lines(s, call.x, n, p, p + count, lines);
                 const float* map = read_lines(call, n, p, count, buffer);
                 // The last panel of the last pixels may end behind y.
                 const std::int64_t behind = (all_lines - line - count) * map_line;
-                if (map != buffer && behind < kPanel && plan.row_stride != s.k) {
+                if (map != buffer && behind < kPanel && plan.row_stride != plan.merged.columns) {
                     simd::copy(buffer, map, count * map_line);
                     map = buffer;
                 }
@@ -197,24 +245,14 @@ void wgrad(const Call& call) {
             }
         });
 #pragma omp barrier
-        // In the order of the chunks, whichever thread made them.
-#pragma omp for
-        for (int d = 0; d < taps(s); ++d)
-            for (int k = 0; k < s.k; k += simd::kLanes) {
-                const float* from = sums + static_cast<std::int64_t>(d) * plan.row_stride + k;
-                simd::Vec sum = simd::load(from);
-                for (int chunk = 1; chunk < plan.chunks; ++chunk)
-                    sum += simd::load(from + chunk * plan.sum_floats);
-                for (int i = 0; i < std::min(simd::kLanes, s.k - k); ++i)
-                    call.out[static_cast<std::int64_t>(k + i) * taps(s) + d] = sum[i];
-            }
+        add_sums(s, plan, sums, call.out);
     }
 }
 
 }  // namespace
 
-int windows_wgrad_cost(const ConvShape& s) {
-    return wgrad_applies(s) ? in_place_cost(s) : gathered_cost(s);
+double windows_wgrad_cost(const ConvShape& s) {
+    return wgrad_applies(s) ? merge_pixels(s).cost : gathered_cost(s);
 }
 
 const Method in_place_fprop = by_lines<kLines>("windows in place", has_near_windows, pack);

@@ -17,7 +17,7 @@ bool has_near_windows(const ConvShape& shape);
 
 // Multiply-adds for a pixel of y, in vectors, in which a weight gradient costs what it does by the
 // products of windows, read in place or gathered. The windows are dense.
-int windows_wgrad_cost(const ConvShape& shape);
+double windows_wgrad_cost(const ConvShape& shape);
 
 // The same for a whole data gradient, by products with taps as columns or of windows.
 double direct_dgrad_cost(const ConvShape& shape);
