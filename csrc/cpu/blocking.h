@@ -165,6 +165,13 @@ constexpr int kDenseFewColumns = 2048;
 // Floats of x that a thread packs for the weight gradient (128 KB).
 constexpr int kDenseGradFloats = 32 * 1024;
 
+// ---- Small groups (conv/small_groups.cpp) -------------------------------------------------------
+
+// Floats of the lines of a strip (256 KB, a part of the second-level cache), and the tasks that a
+// result is cut into at least where it has as many lines or blocks of lanes: two for each of 8 threads.
+constexpr int kGroupStripFloats = 64 * 1024;
+constexpr int kGroupTasks = 16;
+
 // ---- Depthwise convolution (depthwise/) -------------------------------------------------------
 
 // Channels of a task: eight cache lines of a pixel; their 3 x 3 filters take 4.6 KB of the

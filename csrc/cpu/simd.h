@@ -310,6 +310,22 @@ inline Vec interleave_upper(Vec a, Vec b) {
 #endif
 }
 
+// Lane i of the result is lane `from`[i] of v.
+inline Vec permute(Vec v, IntVec from) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vec>(
+        _mm512_permutexvar_ps(reinterpret_cast<__m512i>(from), reinterpret_cast<__m512>(v)));
+#elif defined(__AVX2__)
+    return reinterpret_cast<Vec>(
+        _mm256_permutevar8x32_ps(reinterpret_cast<__m256>(v), reinterpret_cast<__m256i>(from)));
+#else
+    Vec result{};
+    for (int i = 0; i < kLanes; ++i)
+        result[i] = v[from[i]];
+    return result;
+#endif
+}
+
 // As many rows as lanes: each pass interleaves the rows of the first half with those of the second.
 inline void transpose(Vec (&rows)[kLanes]) {
     constexpr int kHalf = kLanes / 2;

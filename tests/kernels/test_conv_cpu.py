@@ -132,9 +132,9 @@ def directions(x_shape, filters, stride, padding, seed=0):
 
 def method(layer, direction, in_block=False):
     """The name of the method that the CPU takes."""
-    x, filters, stride, padding = layer
+    x, filters, stride, padding, *groups = layer
     module = _cpu.load()
-    shape = module.ConvShape(x, (*filters, x[3]), pair(stride), pair(padding))
+    shape = module.ConvShape(x, (*filters, x[3] // (*groups, 1)[0]), pair(stride), pair(padding), (1, 1), *groups)
     return module.conv_method(shape, getattr(module.Direction, direction), in_block)
 
 
@@ -159,8 +159,9 @@ def test_layers_take_their_methods():
 
 def test_every_method_is_taken():
     layers = [*WINOGRAD, *FIRST_LAYER, *DIRECT, FULLY_CONNECTED]
+    groups = [((1, 5, 5, 8), (8, 3, 3), 1, 1, 4)]
     for direction, name in _cpu.load().conv_methods():
-        assert name in {method(layer, direction.name) for layer in layers}
+        assert name in {method(layer, direction.name) for layer in [*layers, *groups]}
     assert method(FULLY_CONNECTED, "fprop") == "dense" != method(FULLY_CONNECTED, "fprop", in_block=True)
 
 
@@ -197,6 +198,60 @@ def test_pixels_of_groups():
         assert_close(ops.conv2d(x, w, groups=3), oracles.conv2d(x, w, groups=3), FP32)
         dx = ops.conv_transpose2d(dy, w, groups=3, output_size=(61, 67))
     assert_close(dx, oracles.conv_transpose2d(dy, w, groups=3, output_size=(61, 67)), FP32)
+
+
+GROUPS = [  # (N, H, W, C), (R, S), stride, padding, dilation, groups, of as many filters as channels
+    ((2, 9, 31, 24), (3, 3), 1, 1, 1, 12),  # several groups in a vector, some of it empty
+    ((1, 13, 8, 40), (3, 2), (2, 3), (1, 0), (1, 2), 10),
+    ((3, 1, 1, 32), (3, 3), 1, 1, 1, 8),  # one pixel
+    ((2, 6, 5, 7), (5, 4), (3, 1), (4, 3), 1, 7),  # a channel each
+    ((1, 20, 17, 64), (1, 1), 2, 0, 1, 8),
+    ((2, 7, 15, 64), (3, 3), 1, 1, (2, 1), 4),  # groups as wide as vectors
+    ((2, 7, 6, 96), (3, 3), 2, 1, 1, 6),
+    ((3, 72, 72, 80), (3, 3), 2, 1, 1, 5),  # large images, one by one
+]
+
+
+@pytest.mark.parametrize("shape", GROUPS, ids=str)
+def test_groups(shape, set_threads):
+    """Right, and the same bits whatever the threads."""
+    x_shape, kernel, stride, padding, dilation, groups = shape
+    options = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation), "groups": groups}
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(x_shape, dtype=np.float32)
+    w = rng.standard_normal((x_shape[3], *kernel, x_shape[3] // groups), dtype=np.float32)
+    b = rng.standard_normal(x_shape[3], dtype=np.float32)
+    expected = oracles.conv2d(x, w, b, relu=True, **options)
+    dy = rng.standard_normal(expected.shape, dtype=np.float32)
+    sizes = {"output_size": x_shape[1:3]}
+    results = []
+    for threads in (1, 2, 5):
+        set_threads(threads)
+        with backends.use("cpu"):
+            y, dx = ops.conv2d(x, w, b, relu=True, **options), ops.conv_transpose2d(dy, w, **sizes, **options)
+            results.append((y, dx, ops.conv2d_weight_grad(x, dy, kernel_size=kernel, **options)))
+    assert_close(y, expected, FP32)
+    assert_close(dx, oracles.conv_transpose2d(dy, w, **sizes, **options), FP32)
+    assert_close(results[0][2], oracles.conv2d_weight_grad(x, dy, kernel_size=kernel, **options), WEIGHT_GRAD)
+    for other in results[1:]:
+        for one, same in zip(results[0], other, strict=True):
+            np.testing.assert_array_equal(one, same)
+
+
+def test_groups_do_not_touch():
+    x, dy = (np.ones((1, 6, 6, 16), np.float32) for _ in range(2))
+    w = np.ones((16, 3, 3, 2), np.float32)
+    x[..., 4], dy[..., 4] = np.nan, np.inf
+    with backends.use("cpu"):
+        y = ops.conv2d(x, w, padding=1, groups=8)
+        dx = ops.conv_transpose2d(dy, w, padding=1, groups=8, output_size=(6, 6))
+        dw = ops.conv2d_weight_grad(x, dy, kernel_size=3, padding=1, groups=8)
+    of_others = [channel for channel in range(16) if channel not in (4, 5)]
+    for grad, touched in ((y, y[..., 4:6]), (dx, dx[..., 4:6])):
+        assert np.isfinite(grad[..., of_others]).all()
+        assert not np.isfinite(touched).any()
+    assert np.isfinite(dw[of_others]).all()
+    assert not np.isfinite(dw[4]).any()
 
 
 @pytest.mark.parametrize("direction", ["forward", "transpose", "weight_grad"])

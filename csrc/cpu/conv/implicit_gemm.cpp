@@ -111,11 +111,11 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
     }
 }
 
-void pack_filters(const float* w, int filters, int depth, float* panels) {
+void pack_filters(const float* w, int filters, int depth, int team, float* panels) {
     using namespace gemm;
     using simd::kLanes;
     const int panel_count = ceil_div(filters, kPanel);
-#pragma omp parallel for collapse(2) num_threads(threads())
+#pragma omp parallel for collapse(2) num_threads(team)
     for (int panel = 0; panel < panel_count; ++panel)
         for (int d = 0; d < depth; d += kLanes) {
             const int count = std::min(kLanes, depth - d);
@@ -146,11 +146,41 @@ namespace {
 
 using namespace gemm;
 
-// The whole result, by all threads; `scratch` has kBlockScratch floats for each of max_threads().
-void multiply_all(const Gather& gather, const float* panels, int columns, Epilogue epilogue,
-                  const RowPlacement& placement, float* scratch) {
-    const std::int64_t rows = gather.rows();
+// Images [first, first + images) of one group, and the threads that it has for itself.
+struct GroupPart {
+    int group, first, images, team;
+};
+
+// Calls body(part, scratch of its threads) for parts of the batch, whose images have so many floats: of
+// few groups for one after the other, by all threads; of many by one thread each, which need not wake
+// the others, and for each large image, which it finds in its caches for the next group. `scratch` has
+// kBlockScratch floats for each of max_threads().
+template <typename Body>
+void for_groups(int groups, int images, std::int64_t image_floats, float* scratch,
+                const Body& body) {
     const int team = threads();
+    if (groups < 2 * team) {
+        for (int group = 0; group < groups; ++group)
+            body(GroupPart{group, 0, images, team}, scratch);
+        return;
+    }
+    const int parts = image_floats * 4 > kSecondCacheBytes ? images : 1;
+    Tasks tasks(std::int64_t{parts} * groups);
+#pragma omp parallel num_threads(team)
+    {
+        float* mine = scratch + thread_index() * kBlockScratch;
+        tasks.run([&](std::int64_t task) {
+            const int group = static_cast<int>(task % groups),
+                      first = static_cast<int>(task / groups);
+            body(GroupPart{group, first, images / parts, 1}, mine);
+        });
+    }
+}
+
+// The whole result, by `team` threads, each with kBlockScratch floats of `scratch`.
+void multiply_all(const Gather& gather, const float* panels, int columns, Epilogue epilogue,
+                  const RowPlacement& placement, int team, float* scratch) {
+    const std::int64_t rows = gather.rows();
     const int panel_count = ceil_div(columns, kPanel);
     // As many blocks of rows as a multiple of the threads, but none without a full tile; where the
     // rows are too few, the panels are shared out too.
@@ -162,7 +192,7 @@ void multiply_all(const Gather& gather, const float* panels, int columns, Epilog
                       simd::is_aligned(placement.out);
 
     if (reads_lines(gather, columns))
-        return multiply_lines(gather, panels, columns, epilogue, placement, scratch);
+        return multiply_lines(gather, panels, columns, epilogue, placement, team, scratch);
 
     Tasks tasks(static_cast<std::int64_t>(blocks) * groups);
 #pragma omp parallel num_threads(team)
@@ -195,6 +225,11 @@ int fprop_depth(const ConvShape& s) {
     return s.r * s.s * s.group_c();
 }
 
+// The larger of x and y.
+std::int64_t image_floats(const ConvShape& s) {
+    return std::max(std::int64_t{s.h} * s.w * s.c, std::int64_t{s.p()} * s.q() * s.k);
+}
+
 std::int64_t filter_floats(const ConvShape& s) {
     return panels_size(fprop_depth(s), s.group_k());
 }
@@ -205,9 +240,10 @@ std::int64_t fprop_workspace(const ConvShape& s, const PoolShape*) {
 
 void pack_fprop(const Call& call) {
     const ConvShape& s = call.shape;
-    for (int group = 0; group < s.groups; ++group)
-        pack_filters(call.w + static_cast<std::int64_t>(group) * s.group_k() * fprop_depth(s),
-                     s.group_k(), fprop_depth(s), call.workspace + group * filter_floats(s));
+    for_groups(s.groups, 1, 0, nullptr, [&](const GroupPart& part, float*) {
+        pack_filters(call.w + std::int64_t{part.group} * s.group_k() * fprop_depth(s), s.group_k(),
+                     fprop_depth(s), part.team, call.workspace + part.group * filter_floats(s));
+    });
 }
 
 void fprop(const Call& call) {
@@ -215,22 +251,28 @@ void fprop(const Call& call) {
     const std::int64_t line = static_cast<std::int64_t>(s.q()) * call.out_pitch;
     float* scratch = call.workspace + s.groups * filter_floats(s);
     const Epilogue epilogue{false, call.scale, call.bias, call.relu, false, call.add, call.out};
-    for (int group = 0; group < s.groups; ++group) {
-        const int first = group * s.group_k();
-        multiply_all(windows(s, call.images, call.x, group),
-                     call.workspace + group * filter_floats(s), s.group_k(), epilogue.from(first),
-                     {call.out + first, s.p() * line, line, call.out_pitch}, scratch);
-    }
+    for_groups(
+        s.groups, call.images, image_floats(s), scratch,
+        [&](const GroupPart& part, float* scratch) {
+            const int column = part.group * s.group_k();
+            multiply_all(
+                windows(s, part.images, call.x + std::int64_t{part.first} * s.h * s.w * s.c,
+                        part.group),
+                call.workspace + part.group * filter_floats(s), s.group_k(), epilogue.from(column),
+                {call.out + part.first * s.p() * line + column, s.p() * line, line, call.out_pitch},
+                part.team, scratch);
+        });
 }
 
 // ---- Dgrad --------------------------------------------------------------------------------------
 
 // Panels as a phase of dgrad needs them: depth (taps, k), columns c. `w`: the filters of a group.
-void pack_phase(const ConvShape& s, const float* w, const PhaseTaps& taps, float* panels) {
+void pack_phase(const ConvShape& s, const float* w, const PhaseTaps& taps, int team,
+                float* panels) {
     const int filters = s.group_k(), channels = s.group_c();
     const int panel_count = ceil_div(channels, kPanel);
     const int depth = taps.rows * taps.cols * filters;
-#pragma omp parallel for collapse(2) num_threads(threads())
+#pragma omp parallel for collapse(2) num_threads(team)
     for (int panel = 0; panel < panel_count; ++panel)
         for (int i = 0; i < taps.rows; ++i)
             for (int j = 0; j < taps.cols; ++j) {
@@ -244,8 +286,8 @@ void pack_phase(const ConvShape& s, const float* w, const PhaseTaps& taps, float
             }
 }
 
-// Calls body(group, rows, columns of the phase, floats of the panels before its own) for all phases
-// of all groups; returns the floats of all panels.
+// Calls body(rows, columns of the phase, floats of the panels before its own, of those of a group) for
+// all phases; returns the floats of all panels.
 template <typename Body>
 std::int64_t for_phases(const ConvShape& s, const Body& body) {
     std::int64_t panels = 0;
@@ -253,17 +295,16 @@ std::int64_t for_phases(const ConvShape& s, const Body& body) {
         for (int col = 0; col < phase_count(s.w, s.stride_w); ++col) {
             const PhaseAxis h(row, s.h, s.r, s.stride_h, s.pad_top, s.dilation_h);
             const PhaseAxis w(col, s.w, s.s, s.stride_w, s.pad_left, s.dilation_w);
-            for (int group = 0; group < s.groups; ++group) {
-                body(group, h, w, panels);
-                panels += panels_size(static_cast<std::int64_t>(h.taps) * w.taps * s.group_k(),
-                                      s.group_c());
-            }
+            const std::int64_t of_group =
+                panels_size(static_cast<std::int64_t>(h.taps) * w.taps * s.group_k(), s.group_c());
+            body(h, w, panels, of_group);
+            panels += s.groups * of_group;
         }
     return panels;
 }
 
 std::int64_t all_panels(const ConvShape& s) {
-    return for_phases(s, [](int, const PhaseAxis&, const PhaseAxis&, std::int64_t) {});
+    return for_phases(s, [](const PhaseAxis&, const PhaseAxis&, std::int64_t, std::int64_t) {});
 }
 
 std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
@@ -273,40 +314,48 @@ std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
 void pack_dgrad(const Call& call) {
     const ConvShape& s = call.shape;
     const std::int64_t filters = static_cast<std::int64_t>(s.group_k()) * fprop_depth(s);
-    for_phases(s, [&](int group, const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
-        pack_phase(s, call.w + group * filters,
-                   {h.tap0, h.tap_step, h.taps, w.tap0, w.tap_step, w.taps},
-                   call.workspace + before);
-    });
+    for_phases(
+        s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before, std::int64_t of_group) {
+            for_groups(s.groups, 1, 0, nullptr, [&](const GroupPart& part, float*) {
+                pack_phase(s, call.w + part.group * filters,
+                           {h.tap0, h.tap_step, h.taps, w.tap0, w.tap_step, w.taps}, part.team,
+                           call.workspace + before + part.group * of_group);
+            });
+        });
 }
 
 void dgrad(const Call& call) {
     const ConvShape& s = call.shape;
     float* scratch = call.workspace + all_panels(s);
     const std::int64_t line = static_cast<std::int64_t>(s.w) * s.c;
-    for_phases(s, [&](int group, const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
-        const Gather gather{call.y + group * s.group_k(),
-                            call.images,
-                            s.p(),
-                            s.q(),
-                            s.group_k(),
-                            h.pixels,
-                            w.pixels,
-                            h.taps,
-                            w.taps,
-                            1,
-                            1,
-                            -h.origin,
-                            -w.origin,
-                            h.step,
-                            w.step,
-                            s.k};
-        float* first = call.out + h.first * line + static_cast<std::int64_t>(w.first) * s.c +
-                       group * s.group_c();
-        multiply_all(
-            gather, call.workspace + before, s.group_c(), {},
-            {first, s.h * line, s.stride_h * line, static_cast<std::int64_t>(s.stride_w) * s.c},
-            scratch);
+    for_phases(s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before,
+                      std::int64_t of_group) {
+        for_groups(s.groups, call.images, image_floats(s), scratch,
+                   [&](const GroupPart& part, float* scratch) {
+                       const Gather gather{call.y + std::int64_t{part.first} * s.p() * s.q() * s.k +
+                                               part.group * s.group_k(),
+                                           part.images,
+                                           s.p(),
+                                           s.q(),
+                                           s.group_k(),
+                                           h.pixels,
+                                           w.pixels,
+                                           h.taps,
+                                           w.taps,
+                                           1,
+                                           1,
+                                           -h.origin,
+                                           -w.origin,
+                                           h.step,
+                                           w.step,
+                                           s.k};
+                       float* first = call.out + (std::int64_t{part.first} * s.h + h.first) * line +
+                                      std::int64_t{w.first} * s.c + part.group * s.group_c();
+                       multiply_all(
+                           gather, call.workspace + before + part.group * of_group, s.group_c(), {},
+                           {first, s.h * line, s.stride_h * line, std::int64_t{s.stride_w} * s.c},
+                           part.team, scratch);
+                   });
     });
 }
 

@@ -36,12 +36,13 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
 // be done for so many columns, and pays: the rows of a tile lie in one line.
 bool reads_lines(const Gather& gather, int columns);
 
-// The whole result that way, by all threads, each with kBlockScratch floats of `scratch`.
+// The whole result that way, by `team` threads, each with kBlockScratch floats of `scratch`.
 void multiply_lines(const Gather& gather, const float* panels, int columns,
-                    const gemm::Epilogue& whole, const RowPlacement& placement, float* scratch);
+                    const gemm::Epilogue& whole, const RowPlacement& placement, int team,
+                    float* scratch);
 
-// Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k.
-void pack_filters(const float* w, int filters, int depth, float* panels);
+// Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k; by `team` threads.
+void pack_filters(const float* w, int filters, int depth, int team, float* panels);
 
 // Panels of a matrix (depth, columns) as it lies.
 void pack_rows(const float* matrix, int depth, int columns, float* panels);

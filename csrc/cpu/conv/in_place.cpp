@@ -56,7 +56,7 @@ std::int64_t padded_floats(const ConvShape& s, int lines) {
 // ---- Fprop --------------------------------------------------------------------------------------
 
 void pack(const Call& call) {
-    pack_filters(call.w, call.shape.k, taps(call.shape), call.workspace);
+    pack_filters(call.w, call.shape.k, taps(call.shape), threads(), call.workspace);
 }
 
 void make_lines(const Call& call, int n, int p0, int p1, bool stream, float* out, float* scratch) {

@@ -10,17 +10,20 @@ const std::vector<const Method*>& methods() {
     static const std::vector<const Method*> table = {
         // fprop
         &dense_fprop,
+        &small_groups_fprop,
         &winograd_lines_fprop,
         &in_place_fprop,
         &winograd_fprop,
         &implicit_gemm_fprop,
         // dgrad
         &dense_dgrad,
+        &small_groups_dgrad,
         &winograd_dgrad,
         &tap_columns_dgrad,
         &implicit_gemm_dgrad,
         // wgrad
         &dense_wgrad,
+        &small_groups_wgrad,
         &winograd_wgrad,
         &in_place_wgrad,
         &implicit_gemm_wgrad,

@@ -69,6 +69,7 @@ const std::vector<const Method*>& methods();
 const Method& choose(const ConvShape& shape, Direction direction, bool in_block = false);
 
 extern const Method dense_fprop, dense_dgrad, dense_wgrad;
+extern const Method small_groups_fprop, small_groups_dgrad, small_groups_wgrad;
 extern const Method winograd_lines_fprop;
 extern const Method in_place_fprop, in_place_wgrad;
 extern const Method tap_columns_dgrad;

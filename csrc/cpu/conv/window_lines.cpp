@@ -76,8 +76,7 @@ bool reads_lines(const Gather& gather, int columns) {
 }
 
 void multiply_lines(const Gather& gather, const float* panels, int columns, const Epilogue& whole,
-                    const RowPlacement& placement, float* scratch) {
-    const int team = threads();
+                    const RowPlacement& placement, int team, float* scratch) {
     const std::int64_t size = line_floats(gather);
     int lines = std::clamp(static_cast<int>(std::int64_t{gather.n} * gather.grid_h / (4 * team)), 1,
                            std::min(kStripLines, gather.grid_h));
