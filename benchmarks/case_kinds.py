@@ -49,15 +49,15 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Conv(Case):
-    """x (n, *size, channels) * w (maps, *kernel, channels)."""
-
+class _Convolution(Case):
     size: Pair
     channels: int
     maps: int
     kernel: Pair
     stride: Pair
     padding: Pair
+    groups: ClassVar[int] = 1
+    dilation: ClassVar[Pair] = 1
 
     @property
     def directions(self) -> tuple[str, ...]:
@@ -66,28 +66,44 @@ class Conv(Case):
 
     @property
     def output(self) -> tuple[int, int]:
-        return _windows(self.size, self.kernel, self.stride, self.padding)
+        (r, s), (down, across) = pair(self.kernel), pair(self.dilation)
+        return _windows(self.size, ((r - 1) * down + 1, (s - 1) * across + 1), self.stride, self.padding)
 
     @property
     def flops(self) -> float:
-        return 2.0 * self.n * math.prod(self.output) * self.maps * math.prod(pair(self.kernel)) * self.channels
+        depth = math.prod(pair(self.kernel)) * (self.channels // self.groups)
+        return 2.0 * self.n * math.prod(self.output) * self.maps * depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conv(_Convolution):
+    """x (n, *size, channels) * w (maps, *kernel, channels)."""
 
     def as_conv(self) -> Conv:
         return self
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sparse(_Convolution):
+    """x (n, *size, channels) * w (maps, *kernel, channels / groups), whose taps may lie apart."""
+
+    groups: int = 1
+    dilation: Pair = 1
+
+
+@dataclass(frozen=True, kw_only=True)
 class Depthwise(Case):
-    """x (n, *size, channels) * w (channels, 3, 3, 1), padded by 1."""
+    """x (n, *size, channels) * w (channels, kernel, kernel, 1), padded by its half."""
 
     directions = ("depthwise fprop", "depthwise dgrad", "depthwise wgrad")
     size: int
     channels: int
     stride: int
+    kernel: int = 3
 
     @property
     def output(self) -> tuple[int, int]:
-        return _windows(self.size, 3, self.stride, 1)
+        return _windows(self.size, self.kernel, self.stride, self.kernel // 2)
 
 
 @dataclass(frozen=True, kw_only=True)

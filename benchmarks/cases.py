@@ -1,7 +1,7 @@
 """What is measured: layers of well-known networks, whole networks and analyses, one list for the CPU and the GPU.
 
 A family is a network, or what its shapes have in common: `small` (images of 28 to 64 pixels), `odd` (counts that no
-vector divides, maps that are not square), `single` (one image). Nothing here needs PyTorch.
+vector divides, maps that are not square), `single` (one image), `others` (a layer each). Nothing here needs PyTorch.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from case_kinds import (
     Pool,
     Projection,
     Residual,
+    Sparse,
     Update,
     _WithoutBatch,
     pair,
@@ -55,6 +56,7 @@ __all__ = [
     "Problem",
     "Projection",
     "Residual",
+    "Sparse",
     "Update",
     "_WithoutBatch",
     "pair",
@@ -239,6 +241,66 @@ CASES: list[Case] = [
         _conv("fire2.expand3", 55, 16, 64, 3, 1, 1),
         _conv("fire9.squeeze", 13, 512, 64, 1),
         _conv("fire9.expand3", 13, 64, 256, 3, 1, 1),
+    ),
+    *_family(
+        "resnext50",
+        8,
+        *(
+            Sparse(layer=f"layer{part}", size=size, channels=c, maps=c, kernel=3, stride=stride, padding=1, groups=32)
+            for part, size, c, stride in (
+                *(("1", 56, 128, 1), ("2.0", 56, 256, 2), ("2", 28, 256, 1)),
+                *(("3", 14, 512, 1), ("4", 7, 1024, 1)),
+            )
+        ),
+    ),
+    *_family(
+        "efficientnet",
+        8,
+        *(
+            Depthwise(layer=f"depthwise{size}.{kernel}.{stride}", size=size, channels=c, stride=stride, kernel=kernel)
+            for size, c, kernel, stride in (
+                *((112, 96, 3, 2), (56, 144, 5, 2), (28, 240, 5, 1)),
+                *((14, 480, 5, 1), (14, 672, 5, 2), (7, 1152, 5, 1)),
+            )
+        ),
+        _conv("expand56", 56, 24, 144, 1),
+        _conv("project14", 14, 672, 112, 1),
+        _conv("expand7", 7, 192, 1152, 1),
+    ),
+    *_family(
+        "convnext",
+        8,
+        *(
+            Depthwise(layer=f"depthwise{size}", size=size, channels=c, stride=1, kernel=7)
+            for size, c in ((56, 96), (28, 192), (14, 384), (7, 768))
+        ),
+        _conv("down2", 56, 96, 192, 2, 2),
+    ),
+    *_family(
+        "densenet",
+        8,
+        _conv("reduce28", 28, 320, 128, 1),
+        *(_conv(f"grow{size}", size, 128, 32, 3, 1, 1) for size in (56, 28, 14, 7)),
+    ),
+    *_family(
+        "inception",
+        8,
+        _conv("stem3", 147, 32, 64, 3, 1, 1),
+        _conv("mixed5", 35, 48, 64, 5, 1, 2),
+        _conv("row17", 17, 128, 128, (1, 7), 1, (0, 3)),
+        _conv("column17", 17, 192, 192, (7, 1), 1, (3, 0)),
+        _conv("reduce35", 35, 288, 384, 3, 2),
+    ),
+    *_family(
+        "others",
+        8,
+        Sparse(layer="dilated2", size=28, channels=256, maps=256, kernel=3, stride=1, padding=2, dilation=2),  # DeepLab
+        Sparse(layer="dilated12", size=28, channels=256, maps=256, kernel=3, stride=1, padding=12, dilation=12),
+        Sparse(layer="alexnet.conv2", size=27, channels=96, maps=256, kernel=5, stride=1, padding=2, groups=2),
+        _conv("dcgan", 16, 128, 256, 4, 2, 1),
+        _conv("unet", 16, 512, 1024, 3, 1, 1),
+        _conv("vit.patches", 224, 3, 768, 16, 16),
+        _conv("tiny", 2, 512, 512, 3, 1, 1),
     ),
     *_family(
         "lenet",

@@ -37,7 +37,7 @@ class _TheirConvolution:
     """A convolution as PyTorch computes it."""
 
     groups = 1
-    geometry: dict[str, Any]  # stride and padding
+    geometry: dict[str, Any]  # stride, padding and dilation
 
     def forward(self, x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return functional.conv2d(x, w, b, groups=self.groups, **self.geometry)
@@ -50,26 +50,27 @@ class _TheirConvolution:
 
     def _gradients(self, dy: torch.Tensor, x: torch.Tensor, w: torch.Tensor, wanted: list[bool]) -> list[torch.Tensor]:
         stride, padding = (pair(self.geometry[name]) for name in ("stride", "padding"))
-        geometry = None, stride, padding, [1, 1], False, [0, 0], self.groups
+        geometry = None, stride, padding, pair(self.geometry.get("dilation", 1)), False, [0, 0], self.groups
         return aten.convolution_backward.default(dy, x, w, *geometry, wanted)
 
 
 class Convolution(_TheirConvolution):
     """The arrays of a convolution, and what is counted."""
 
-    def __init__(self, setting: Setting, case: cases.Conv):
+    def __init__(self, setting: Setting, case: cases.Conv | cases.Sparse):
         (h, w), (r, s), (p, q) = pair(case.size), pair(case.kernel), case.output
         n, c, k = case.n, case.channels, case.maps
         self.kernel, self.size = (r, s), (h, w)
         self.x, self.dy = setting.normal(n, c, h, w), setting.normal(n, k, p, q)
-        self.w = setting.normal(k, c, r, s, scale=(r * s * c) ** -0.5)
+        self.groups = case.groups
+        self.w = setting.normal(k, c // self.groups, r, s, scale=(r * s * c / self.groups) ** -0.5)
         self.b = setting.normal(k)
-        self.geometry = {"stride": case.stride, "padding": case.padding}
-        self.options = self.geometry | setting.options
+        self.geometry = {"stride": case.stride, "padding": case.padding, "dilation": case.dilation}
+        self.options = self.geometry | {"groups": self.groups} | setting.options
         self.work = {"flops": case.flops, "moved": float(self.x.nbytes + self.w.nbytes + self.dy.nbytes)}
 
 
-def fprop(setting: Setting, case: cases.Conv) -> Calls:
+def fprop(setting: Setting, case: cases.Conv | cases.Sparse) -> Calls:
     of = Convolution(setting, case)
     x, w, b = ours(of.x), ours(of.w), ours(of.b.float())
 
@@ -79,7 +80,7 @@ def fprop(setting: Setting, case: cases.Conv) -> Calls:
     return against(setting, call, of.forward, of.x, of.w, of.b, tolerance=setting.tolerance, **of.work)
 
 
-def dgrad(setting: Setting, case: cases.Conv) -> Calls:
+def dgrad(setting: Setting, case: cases.Conv | cases.Sparse) -> Calls:
     """The deconvnet's filtering."""
     of = Convolution(setting, case)
     dy, w = ours(of.dy), ours(of.w)
@@ -90,7 +91,7 @@ def dgrad(setting: Setting, case: cases.Conv) -> Calls:
     return against(setting, call, of.dx, of.dy, of.x, of.w, tolerance=setting.tolerance, **of.work)
 
 
-def wgrad(setting: Setting, case: cases.Conv) -> Calls:
+def wgrad(setting: Setting, case: cases.Conv | cases.Sparse) -> Calls:
     of = Convolution(setting, case)
     x, dy = ours(of.x), ours(of.dy)
 
@@ -109,9 +110,10 @@ class _Depthwise(_TheirConvolution):
         self.groups = case.channels
         self.x = setting.normal(case.n, case.channels, case.size, case.size)
         self.dy = setting.normal(case.n, case.channels, *case.output)
-        self.w, self.b = setting.normal(case.channels, 1, 3, 3, scale=1 / 3), setting.normal(case.channels)
-        self.geometry = {"stride": case.stride, "padding": 1}
-        self.work = {"flops": 18.0 * self.dy.numel(), "moved": float(self.x.nbytes + self.dy.nbytes)}
+        size = case.kernel
+        self.w, self.b = setting.normal(case.channels, 1, size, size, scale=1 / size), setting.normal(case.channels)
+        self.geometry = {"stride": case.stride, "padding": size // 2}
+        self.work = {"flops": 2.0 * size**2 * self.dy.numel(), "moved": float(self.x.nbytes + self.dy.nbytes)}
 
 
 def depthwise_fprop(setting: Setting, case: cases.Depthwise) -> Calls:
@@ -139,7 +141,7 @@ def depthwise_wgrad(setting: Setting, case: cases.Depthwise) -> Calls:
     x, dy = ours(of.x), ours(of.dy)
 
     def call() -> Any:
-        return ops.depthwise_conv2d_weight_grad(x, dy, kernel_size=3, **of.geometry)
+        return ops.depthwise_conv2d_weight_grad(x, dy, kernel_size=case.kernel, **of.geometry)
 
     tolerance = setting.weight_grad_tolerance
     return against(setting, call, of.dw, of.dy, of.x, of.w, tolerance=tolerance, **of.work)
