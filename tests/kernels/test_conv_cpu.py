@@ -86,23 +86,46 @@ TAPS_IN_PLACE = [  # weight gradients whose windows are read in place, of more c
     ((9, 33, 30, 3), (2, 3, 3), (2, 1), (0, 1)),
     ((3, 20, 26, 2), (3, 4, 4), (3, 2), 1),
 ]
+REGIONS = [  # with a dilation: windows that see the same taps are multiplied by themselves
+    ((2, 15, 14, 130), (131, 3, 3), 1, 6, 6),
+    ((3, 13, 12, 64), (160, 3, 3), 1, (2, 3), (2, 3)),
+    ((2, 9, 9, 130), (40, 3, 3), 1, 7, 7),  # no window sees both edges
+    ((2, 5, 6, 70), (33, 3, 3), 1, 9, 9),  # nor any but the tap in the middle
+    ((1, 17, 330, 36), (150, 3, 2), 1, (8, 4), (8, 9)),  # lines longer than a block of a weight gradient
+    ((2, 20, 21, 136), (48, 4, 5), (2, 3), (9, 16), (5, 7)),
+    ((2, 3, 4, 96), (96, 1, 1), 1, 2, 1),  # windows that see padding alone
+    ((1, 2, 3, 64), (140, 5, 1), (5, 1), (20, 2), (7, 1)),  # taps that see padding alone
+    ((3, 7, 7, 160), (150, 1, 9), 1, (0, 4), 1),
+]
 LARGE = ((1, 450, 330, 3), (32, 3, 3), 1, 1)  # by lines, which go past the caches
 FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)
-ALL = [*WINOGRAD, *FEW_CHANNELS, *FIRST_LAYER, *DIRECT, *LINES, *PIXELS, *TAPS, *PARTS, *TAPS_IN_PLACE, FULLY_CONNECTED]
+ALL = [
+    *WINOGRAD,
+    *FEW_CHANNELS,
+    *FIRST_LAYER,
+    *DIRECT,
+    *LINES,
+    *PIXELS,
+    *TAPS,
+    *PARTS,
+    *TAPS_IN_PLACE,
+    *REGIONS,
+    FULLY_CONNECTED,
+]
 
 
 def pair(value):
     return value if isinstance(value, tuple) else (value, value)
 
 
-def directions(x_shape, filters, stride, padding, seed=0):
+def directions(x_shape, filters, stride, padding, dilation=1, seed=0):
     """Each direction's call, oracle and tolerance for one layer."""
     rng = np.random.default_rng(seed)
-    options = {"stride": pair(stride), "padding": pair(padding)}
+    options = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation)}
     x = rng.standard_normal(x_shape, dtype=np.float32)
     w = rng.standard_normal((*filters, x_shape[3]), dtype=np.float32)
     b = rng.standard_normal(filters[0], dtype=np.float32)
-    size = oracles.output_size(x_shape[1:3], filters[1:], options["stride"], options["padding"])
+    size = oracles.output_size(x_shape[1:3], filters[1:], *options.values())
     dy = rng.standard_normal((x_shape[0], *size, filters[0]), dtype=np.float32)
     sizes = {"output_size": x_shape[1:3]}
     kernel = {"kernel_size": filters[1:]}
@@ -132,9 +155,10 @@ def directions(x_shape, filters, stride, padding, seed=0):
 
 def method(layer, direction, in_block=False):
     """The name of the method that the CPU takes."""
-    x, filters, stride, padding, *groups = layer
+    x, filters, stride, padding, dilation, groups = (*layer, 1, 1)[:6]
     module = _cpu.load()
-    shape = module.ConvShape(x, (*filters, x[3] // (*groups, 1)[0]), pair(stride), pair(padding), (1, 1), *groups)
+    sizes = pair(stride), pair(padding), pair(dilation), groups
+    shape = module.ConvShape(x, (*filters, x[3] // groups), *sizes)
     return module.conv_method(shape, getattr(module.Direction, direction), in_block)
 
 
@@ -148,6 +172,8 @@ def test_layers_take_their_methods():
         assert method(layer, "wgrad") == "windows in place"
     for layer in [*DIRECT, *LINES, *PIXELS]:
         assert not any("winograd" in method(layer, direction) for direction in ("fprop", "dgrad", "wgrad"))
+    for layer in REGIONS:
+        assert {method(layer, direction) for direction in ("fprop", "dgrad", "wgrad")} == {"implicit gemm"}
     assert method(DIRECT[6], "fprop") == "implicit gemm" != method(FULLY_CONNECTED, "fprop")
     for layer in TAPS:
         assert method(layer, "dgrad") == "taps as columns"
@@ -159,7 +185,7 @@ def test_layers_take_their_methods():
 
 def test_every_method_is_taken():
     layers = [*WINOGRAD, *FIRST_LAYER, *DIRECT, FULLY_CONNECTED]
-    groups = [((1, 5, 5, 8), (8, 3, 3), 1, 1, 4)]
+    groups = [((1, 5, 5, 8), (8, 3, 3), 1, 1, 1, 4)]
     for direction, name in _cpu.load().conv_methods():
         assert name in {method(layer, direction.name) for layer in [*layers, *groups]}
     assert method(FULLY_CONNECTED, "fprop") == "dense" != method(FULLY_CONNECTED, "fprop", in_block=True)
@@ -259,7 +285,7 @@ def test_groups_do_not_touch():
     "layer",
     [
         *(WINOGRAD[1], WINOGRAD[8], FIRST_LAYER[0], DIRECT[0], DIRECT[7]),
-        *(LINES[0], PIXELS[0], TAPS[0], PARTS[0], TAPS_IN_PLACE[0], TAPS_IN_PLACE[4]),
+        *(LINES[0], PIXELS[0], TAPS[0], PARTS[0], TAPS_IN_PLACE[0], TAPS_IN_PLACE[4], REGIONS[0], REGIONS[5]),
     ],
     ids=str,
 )

@@ -8,6 +8,7 @@
 #include "../../conv_phases.h"
 #include "../parallel.h"
 #include "methods.h"
+#include "regions.h"
 
 namespace zfcuda::conv {
 namespace {
@@ -61,12 +62,21 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
         });
     }
     const int depth = gather.depth();
-    // A phase without taps (stride > filter) has no depth: one empty block writes its zeros.
-    const int depth_blocks = std::max(1, ceil_div(depth, kMaxDepth));
+    // The taps that are seen: whole filter rows are one run, parts of them a run each.
+    const Range seen_r = seen_rows(gather), seen_s = seen_cols(gather);
+    const bool whole_rows = seen_s.size() == gather.taps_w;
+    const int runs = whole_rows ? 1 : std::max(1, seen_r.size());
+    const int run_taps = whole_rows ? seen_r.size() * gather.taps_w : seen_s.size();
+    const int run_depth = seen_r.size() > 0 ? run_taps * gather.c : 0;
+    // Where none is seen, or a phase has none (stride > filter), one empty block writes the zeros.
+    const int run_blocks = std::max(1, ceil_div(run_depth, kMaxDepth));
+    const int depth_blocks = runs * run_blocks;
     const bool far = is_far(gather, columns);
     for (int block = 0; block < depth_blocks; ++block) {
-        const int d0 = part_begin(depth, depth_blocks, block);
-        const int d1 = part_begin(depth, depth_blocks, block + 1);
+        const int first_tap = (seen_r.begin + block / run_blocks) * gather.taps_w + seen_s.begin;
+        const int run = first_tap * gather.c;
+        const int d0 = run + part_begin(run_depth, run_blocks, block % run_blocks);
+        const int d1 = run + part_begin(run_depth, run_blocks, block % run_blocks + 1);
         const float* a = scratch;
         int row_stride = kRowStride;
         const bool last = block == depth_blocks - 1;
@@ -100,7 +110,7 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
         operands.panel_distance = std::int64_t{depth} * kPanel;
         operands.fetch = &next;
         const bool together = count <= kTileRows || has_few_panels(gather, columns);
-        const int step = together && depth > 0 ? panel1 - panel0 : 1;
+        const int step = together && d1 > d0 ? panel1 - panel0 : 1;
         for (int panel = panel0; panel < panel1; panel += step) {
             const int column = panel * kPanel;
             operands.b = panels + operands.panel_distance * panel + d0 * kPanel;
@@ -180,13 +190,7 @@ void for_groups(int groups, int images, std::int64_t image_floats, float* scratc
 // The whole result, by `team` threads, each with kBlockScratch floats of `scratch`.
 void multiply_all(const Gather& gather, const float* panels, int columns, Epilogue epilogue,
                   const RowPlacement& placement, int team, float* scratch) {
-    const std::int64_t rows = gather.rows();
     const int panel_count = ceil_div(columns, kPanel);
-    // As many blocks of rows as a multiple of the threads, but none without a full tile; where the
-    // rows are too few, the panels are shared out too.
-    int blocks = ceil_div(ceil_div(rows, kBlockRows), team) * team;
-    blocks = std::max(1, std::min(blocks, ceil_div(rows, kTileRows)));
-    const int groups = std::min(panel_count, ceil_div(team, blocks));
     epilogue.stream = is_large(gather, columns, placement) &&
                       !fetches_result(gather, columns, placement) && columns % simd::kLanes == 0 &&
                       simd::is_aligned(placement.out);
@@ -194,17 +198,49 @@ void multiply_all(const Gather& gather, const float* panels, int columns, Epilog
     if (reads_lines(gather, columns))
         return multiply_lines(gather, panels, columns, epilogue, placement, team, scratch);
 
-    Tasks tasks(static_cast<std::int64_t>(blocks) * groups);
+    // As many blocks of rows as a multiple of the threads, but none without a full tile; where the
+    // rows are too few, or blocks of regions not even, the panels are shared out too. Of more filters
+    // than rows each thread reads its own: what it packed, and half as much.
+    struct Part {
+        Gather gather;
+        RowPlacement placement;
+        int blocks;
+        std::int64_t end;  // of its tasks
+    };
+    const std::vector<Region> regions = cut_into_regions(gather);
+    const bool cut = regions.size() > 1, by_columns = !cut && columns > gather.rows();
+    const int unit = cut || by_columns ? 1 : team;
+    std::vector<Part> parts;
+    std::int64_t blocks = 0;
+    for (const Region& region : regions) {
+        Part part{part_of(gather, region), placement, 0, 0};
+        part.placement.out +=
+            region.i.begin * placement.line_stride + region.j.begin * placement.pixel_stride;
+        const std::int64_t rows = part.gather.rows();
+        part.blocks = ceil_div(ceil_div(rows, kBlockRows), unit) * unit;
+        part.blocks = std::max(1, std::min(part.blocks, ceil_div(rows, kTileRows)));
+        part.end = blocks += part.blocks;
+        parts.push_back(part);
+    }
+    const int groups = static_cast<int>(std::min<std::int64_t>(
+        panel_count, by_columns ? team : ceil_div(cut ? 4 * team : team, blocks)));
+
+    Tasks tasks(blocks * groups);
 #pragma omp parallel num_threads(team)
     {
         float* mine = scratch + thread_index() * kBlockScratch;
         tasks.run([&](std::int64_t task) {
-            const int block = static_cast<int>(task / groups),
-                      group = static_cast<int>(task % groups);
-            multiply_block(gather, part_begin(rows, blocks, block),
-                           part_begin(rows, blocks, block + 1), panels, columns,
+            const int group = static_cast<int>(task / blocks);
+            const Part& part = *std::find_if(parts.begin(), parts.end(), [&](const Part& part) {
+                return task % blocks < part.end;
+            });
+            const int block = static_cast<int>(task % blocks - (part.end - part.blocks));
+            const std::int64_t rows = part.gather.rows();
+            multiply_block(part.gather, part_begin(rows, part.blocks, block),
+                           part_begin(rows, part.blocks, block + 1), panels, columns,
                            part_begin(panel_count, groups, group),
-                           part_begin(panel_count, groups, group + 1), epilogue, placement, mine);
+                           part_begin(panel_count, groups, group + 1), epilogue, part.placement,
+                           mine);
         });
         if (epilogue.stream) simd::stream_fence();
     }

@@ -9,13 +9,16 @@
 // for all d of the share, pixel by pixel as they lie in memory, or leaves it there if it is a matrix
 // (few 1 x 1 filters), and multiplies panel by panel. dy is read in place: copying it costs more
 // than the lines that it shares with other tiles. dw of the share stays in the second-level cache.
-// Bounded by the multiply-adds.
+// Where many taps see many windows' padding only, a share has columns of one tap, and the lines of
+// those pixels whose windows see it. Bounded by the multiply-adds.
 #include <algorithm>
+#include <limits>
 
 #include "../gemm.h"
 #include "../parallel.h"
 #include "gather.h"
 #include "methods.h"
+#include "regions.h"
 
 namespace zfcuda::conv {
 namespace {
@@ -32,6 +35,35 @@ bool reads_in_place(const Gather& gather, int filters) {
 bool is_far(const ConvShape& s) {
     const std::int64_t x = std::int64_t{s.n} * s.h * s.w * s.c;
     return (x + std::int64_t{s.n} * s.p() * s.q() * s.k) * 4 > kFarBytes;
+}
+
+// Pixels that a region's products take the time of: in blocks of lines, which end with each image.
+double cost(const Region& region) {
+    constexpr double kBlock = 6;
+    const int width = region.j.size();
+    if (width > kWgradPixels) return std::numeric_limits<double>::infinity();
+    if (region.size() == 0) return 0;
+    return region.size() + kBlock * ceil_div(region.i.size(), kWgradPixels / width);
+}
+
+// The windows whose products the taps [tap0, tap1) need, or all where that is nearly as fast.
+Region needed_windows(const Gather& gather, int tap0, int tap1) {
+    constexpr double kLess = 0.97;
+    const Region all{{0, gather.grid_h}, {0, gather.grid_w}};
+    const Region region = windows_that_see(gather, tap0, tap1);
+    return cost(region) < kLess * all.size() ? region : all;
+}
+
+// Whether shares of one tap need far fewer products than those of all windows.
+bool sees_few_windows(const ConvShape& shape) {
+    constexpr double kLess = 0.95;
+    const Gather gather = windows(shape, shape.n, nullptr, 0);
+    const int taps = shape.r * shape.s;
+    const double all = static_cast<double>(shape.p()) * shape.q();
+    double seen = 0;
+    for (int tap = 0; tap < taps; ++tap)
+        seen += std::min(all, cost(needed_windows(gather, tap, tap + 1)));
+    return seen < kLess * taps * all;
 }
 
 // Sizes; but for the chunks, of one group of the convolution.
@@ -51,6 +83,8 @@ struct Plan {
             shares = 1;
         if (shares > 2) shares = ceil_div(shares, 4) * 4;
         shares = std::min(shares, panels);
+        if (shape.group_c() % kPanel == 0 && sees_few_windows(shape))
+            shares = shape.r * shape.s * ceil_div(shape.group_c() / kPanel, kWgradPanels);
         const std::int64_t tasks = static_cast<std::int64_t>(shares) * shape.groups;
         chunks = tasks >= kWgradTasks ? 1
                                       : std::clamp(ceil_div(pixels, 2 * kWgradPixels), 1,
@@ -74,10 +108,12 @@ struct Plan {
 };
 
 // Pixels from one on, how far each lies behind the one before, and how many of those that come next
-// are fetched.
+// are fetched. Lines of them may lie apart.
 struct Pixels {
     const float* first;
     int distance, next;
+    int lines = 1;
+    std::int64_t line_distance = 0;
 };
 
 // Adds the products of `count` pixels to columns [d0, d1) of dw: `dy` with all filters of the group,
@@ -90,7 +126,9 @@ void multiply(const Plan& plan, int d0, int d1, int count, const Pixels& dy, con
     fetch.spread(std::int64_t{ceil_div(d1 - d0, kPanel)} * ceil_div(plan.filters, kTileRows) *
                  count);
     for (int d = d0; d < d1; d += kPanel) {
-        Operands operands{dy.first, 1, x.first + d - d0, count, dy.distance};
+        Operands operands{dy.first, 1, x.first + d - d0, count / dy.lines, dy.distance};
+        operands.runs = dy.lines;
+        operands.run_distance = dy.line_distance;
         operands.b_stride = x.distance;
         operands.fetch = &fetch;
         gemm::multiply(plan.filters, operands, dw + d, plan.depth, d1 - d, epilogue);
@@ -133,22 +171,47 @@ void run(const Call& call) {
             const int d1 =
                 std::min<int>(kPanel * part_begin(plan.panels, plan.shares, share + 1), plan.depth);
             float* partial = partials + chunk * size + group * plan.size();
-            const std::int64_t end = part_begin(pixels, plan.chunks, chunk + 1);
-            std::int64_t m = part_begin(pixels, plan.chunks, chunk);
             Epilogue epilogue;
             epilogue.accumulate = call.accumulate;
-            // A chunk without pixels (fewer images than there is room for) adds a depth of
-            // zero.
-            do {
-                const int count = static_cast<int>(std::min<std::int64_t>(kWgradPixels, end - m));
-                const int next = static_cast<int>(
-                    far ? std::min<std::int64_t>(kWgradPixels, end - m - count) : 0);
-                const Pixels dy{call.y + m * s.k + group * plan.filters, s.k, next};
-                const Pixels x = read(gather, m, count, next, d0, d1, plan, mine);
+            const auto add = [&](const Pixels& dy, const Pixels& x, int count) {
                 multiply(plan, d0, d1, count, dy, x, partial, epilogue);
                 epilogue.accumulate = true;
-                m += count;
-            } while (m < end);
+            };
+            const Region region = needed_windows(gather, d0 / gather.c, ceil_div(d1, gather.c));
+            const int width = region.j.size(), height = region.i.size();
+            // A chunk without pixels (fewer images than there is room for, or no window that sees
+            // its taps) adds a depth of zero.
+            if (region.size() == 0) return add({call.y, s.k, 0}, {mine, plan.x_distance(), 0}, 0);
+            if (region.size() == std::int64_t{s.p()} * s.q()) {
+                const std::int64_t end = part_begin(pixels, plan.chunks, chunk + 1);
+                std::int64_t m = part_begin(pixels, plan.chunks, chunk);
+                do {
+                    const int count =
+                        static_cast<int>(std::min<std::int64_t>(kWgradPixels, end - m));
+                    const int next = static_cast<int>(
+                        far ? std::min<std::int64_t>(kWgradPixels, end - m - count) : 0);
+                    add({call.y + m * s.k + group * plan.filters, s.k, next},
+                        read(gather, m, count, next, d0, d1, plan, mine), count);
+                    m += count;
+                } while (m < end);
+                return;
+            }
+            const Gather seen = part_of(gather, region);
+            const std::int64_t lines = std::int64_t{call.images} * height;
+            const std::int64_t end = part_begin(lines, plan.chunks, chunk + 1);
+            std::int64_t line = part_begin(lines, plan.chunks, chunk);
+            do {
+                const int i = static_cast<int>(line % height);
+                const int block = static_cast<int>(std::min<std::int64_t>(
+                    {end - line, std::int64_t{height} - i, kWgradPixels / width}));
+                const std::int64_t first =
+                    (line / height * s.p() + region.i.begin + i) * s.q() + region.j.begin;
+                seen.pack(line * width, block * width, d0, d1, mine, plan.x_distance());
+                add({call.y + first * s.k + group * plan.filters, s.k, 0, std::max(1, block),
+                     std::int64_t{s.q()} * s.k},
+                    {mine, plan.x_distance(), 0}, block * width);
+                line += block;
+            } while (line < end);
         });
     }
 }
