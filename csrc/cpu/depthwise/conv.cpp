@@ -19,6 +19,35 @@ using namespace depthwise;
 using simd::kLanes;
 using simd::Vec;
 
+// ---- What comes next ----------------------------------------------------------------------------
+
+// Fetches the rows of x that the next rows of y read first, while a task makes `groups` groups of
+// neighbours of its `together` rows: a part for each block of channels.
+struct NextRows {
+    const DepthwiseShape& sh;
+    const float* x;
+    int together, groups;
+    const RowTasks& tasks;
+    bool fetches;
+
+    NextRows(const DepthwiseShape& sh, const float* x, int together, int groups,
+             const RowTasks& tasks, bool fetches)
+        : sh(sh), x(x), together(together), groups(groups), tasks(tasks), fetches(fetches) {}
+
+    Fetch<float> of(const RowTasks::Task& at) const {
+        const std::int64_t row = std::int64_t{sh.w} * sh.c;
+        const std::int64_t floats = together * sh.stride_h * row / tasks.blocks;
+        const int end = (at.row * together + together - 1) * sh.stride_h - sh.top +
+                        (sh.r - 1) * sh.dilation_h + 1;
+        const float* next = x + (at.image * sh.h + std::clamp(end, 0, sh.h)) * row +
+                            at.begin / kDepthwiseChannels * floats;
+        const std::int64_t left = std::max<std::int64_t>(0, x + sh.n * sh.h * row - next);
+        // Spread evenly, so that what is computed never waits for many lines at once.
+        const int steps = groups * ceil_div(at.end - at.begin, kLanes);
+        return Fetch<float>(next, fetches ? std::min(floats, left) : 0, steps);
+    }
+};
+
 // ---- Convolution --------------------------------------------------------------------------------
 
 // Neighbours of a row that are computed together; of maps with fewer, one at a time. Of two rows,
@@ -95,27 +124,14 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
     const std::int64_t distance = pitch(sh);
     const bool stream = streams(std::int64_t{sh.n} * P * Q * K, K, y);
     const RowTasks tasks(ceil_div(P, kRows), K);
-    const float* const x_end = x + sh.n * x_image;
-    // The rows of x that the next rows of y read first come from memory, or from the cache that all
-    // cores share: a part for each block of channels.
-    const bool fetches = sh.n * x_image * 4 > kSecondCacheBytes;
-    const auto what_comes_next = [&](const RowTasks::Task& at) {
-        const std::int64_t floats = std::int64_t{kRows} * sh.stride_h * sh.w * sh.c / tasks.blocks;
-        const int end = (at.row * kRows + kRows - 1) * sh.stride_h - sh.top + last_tap_down + 1;
-        const int row = std::clamp(end, 0, sh.h);
-        const float* next = x + at.image * x_image + std::int64_t{row} * sh.w * sh.c +
-                            at.begin / kDepthwiseChannels * floats;
-        const std::int64_t left = std::max<std::int64_t>(0, x_end - next);
-        // Spread evenly, so that what is computed never waits for many lines at once.
-        const int steps = ceil_div(Q, kOutputs) * ceil_div(at.end - at.begin, kLanes);
-        return Fetch<float>(next, fetches ? std::min(floats, left) : 0, steps);
-    };
+    const NextRows next(sh, x, kRows, ceil_div(Q, kOutputs), tasks,
+                        sh.n * x_image * 4 > kSecondCacheBytes);
 #pragma omp for schedule(static) nowait
     for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
         const RowTasks::Task at = tasks.at(i);
         const int p = at.row * kRows;
         const float* image = x + at.image * x_image;
-        Fetch<float> fetch = what_comes_next(at);
+        Fetch<float> fetch = next.of(at);
         float* y_row = y + (at.image * P + p) * Q * K;
         const int top = p * sh.stride_h - sh.top;
 
