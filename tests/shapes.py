@@ -181,10 +181,10 @@ class Depthwise:
 
 
 def random_depthwise(rng, max_work):
-    """Often the filters that are compiled in: 3 x 3 at stride 1 or 2."""
+    """Often the filters that are compiled in: 3 x 3, 5 x 5 and 7 x 7 at stride 1 or 2."""
     while True:
         compiled = rng.random() < 0.5
-        kernel = (3, 3) if compiled else tuple(int(v) for v in rng.integers(1, 8, 2))
+        kernel = (int(rng.choice((3, 5, 7))),) * 2 if compiled else tuple(int(v) for v in rng.integers(1, 8, 2))
         channels = int(rng.choice(CHANNELS))
         multiplier = 1 if rng.random() < 0.7 else int(rng.integers(2, 4))
         case = Depthwise(

@@ -55,7 +55,7 @@ def conv_transpose2d(calls):
 def depthwise(calls):
     """x, w, the options of a depthwise convolution, and its output's size (None: must be refused)."""
     n, h, w, c = calls.shape()
-    kernel = tuple(int(v) for v in calls.rng.integers(1, 5, 2))
+    kernel = tuple(int(v) for v in calls.rng.integers(1, 8, 2))
     options = {"stride": calls.pair(1, 4), "padding": tuple(calls.size(0, 2) for _ in range(4))}
     options["dilation"] = calls.pair(1, 3)
     filters = calls.normal(c * int(calls.rng.integers(1, 4)), *kernel, 1)

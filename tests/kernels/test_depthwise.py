@@ -66,6 +66,20 @@ SHAPES = {
     "stride beyond the filter": ((2, 13, 11, 8), 2, 5, 0, 1),
     "dilated": ((1, 11, 10, 8), 3, 1, 3, 3),
     "large filters": ((1, 12, 9, 8), 7, 1, 3, 1),
+    "five wide": ((2, 6, 17, 20), 5, 1, 2, 1),
+    "five wide at stride 2": ((1, 9, 18, 150), 5, 2, 2, 1),
+    "five wide, one pixel": ((2, 1, 1, 17), 5, 1, 2, 1),
+    "five wide at stride 2, one pixel": ((1, 1, 1, 16), 5, 2, 2, 1),
+    "five wide at stride 3": ((1, 8, 9, 24), 5, 3, 2, 1),
+    "five wide, dilated": ((1, 11, 10, 24), 5, 1, 4, 2),
+    "five wide, more padding than taps": ((1, 3, 4, 8), 5, 2, 7, 1),
+    "five wide without padding": ((1, 6, 33, 16), 5, 1, 0, 1),
+    "seven wide": ((1, 7, 7, 150), 7, 1, 3, 1),
+    "seven wide, two groups": ((1, 4, 15, 33), 7, 1, 3, 1),
+    "seven wide at stride 2": ((2, 10, 15, 40), 7, 2, 3, 1),
+    "seven wide at stride 2 from within": ((1, 9, 23, 24), 7, 2, 2, 1),
+    "seven wide at stride 3": ((1, 11, 13, 8), 7, 3, 3, 1),
+    "seven wide, dilated": ((1, 14, 13, 8), 7, 1, 6, 2),
     "a large map": ((1, 48, 33, 8), 3, 1, 1, 1),  # whose windows a weight gradient sums in several ranges
 }
 
@@ -81,12 +95,30 @@ def test_shapes(device, name, multiplier, dtype):
         check(device, np.random.default_rng(0), problem, dtype)
 
 
+@pytest.mark.parametrize("width", [5, 7])
+def test_filters_five_or_seven_wide_of_any_height(device, width):
+    rng = np.random.default_rng(0)
+    for height, stride, dilation, padding in (
+        (1, (1, 1), (1, 1), (0, 0, 3, 1)),
+        (3, (2, 1), (2, 1), (1, 2, 0, 4)),
+        (2, (3, 2), (2, 1), (2, 0, 1, 2)),
+        (4, (1, 2), (3, 1), (5, 6, 4, 3)),
+        (width, (2, 2), (1, 1), (9, 9, 0, 9)),
+    ):
+        problem = Depthwise((2, 8, 19, 21), (21, height, width, 1), stride, padding, dilation)
+        for check in CHECKS:
+            check(device, rng, problem, np.float32)
+
+
 def test_results_that_go_past_the_caches(device):
     """On the CPU: more than 16 MB; and arguments that the last-level cache does not keep, more than 20 MB."""
     if device.name == "emulated":
         pytest.skip("a large map")
     rng = np.random.default_rng(0)
     for stride in (1, 2):
+        problem = Depthwise((1, 132, 130, 320), (320, 1, 5, 1), (stride,) * 2, (0, 0, 2, 2), (1, 1))
+        check_forward(device, rng, problem, np.float32)
+        check_data_grad(device, rng, problem, np.float32)
         problem = Depthwise((1, 132, 130, 320), (320, 3, 3, 1), (stride,) * 2, (1,) * 4, (1, 1))
         check_forward(device, rng, problem, np.float32)
         check_data_grad(device, rng, problem, np.float32)
@@ -95,16 +127,37 @@ def test_results_that_go_past_the_caches(device):
         check_weight_grad(device, rng, uneven, np.float32)
 
 
-def test_filters_never_meet_what_is_outside(device):
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_filters_never_meet_what_is_outside(device, size):
     """Not even as zeros, which would make a NaN of an infinite tap."""
-    w = device.array(np.full((8, 3, 3, 1), np.inf, np.float32))
+    w = device.array(np.full((8, size, size, 1), np.inf, np.float32))
     x = device.array(np.ones((1, 4, 5, 8), np.float32))
     for stride in (1, 2):
-        y = ops.depthwise_conv2d(x, w, stride=stride, padding=1)
+        options = {"stride": stride, "padding": size // 2}
+        y = ops.depthwise_conv2d(x, w, **options)
         assert np.isposinf(device.numpy(y)).all()
         y = device.array(np.ones(y.shape, np.float32))
-        back = ops.depthwise_conv2d_data_grad(y, w, stride=stride, padding=1, output_size=(4, 5))
+        back = ops.depthwise_conv2d_data_grad(y, w, output_size=(4, 5), **options)
         assert np.isposinf(device.numpy(back)).all()
+
+
+@pytest.mark.parametrize("size", [3, 5, 7])
+def test_what_is_not_finite_reaches_its_windows_alone(device, size):
+    x = np.ones((1, 12, 20, 8), np.float32)
+    x[0, 6, 9, 3] = np.inf
+    w = device.array(np.ones((8, size, size, 1), np.float32))
+    for stride in (1, 2):
+        options = {"stride": stride, "padding": size // 2}
+        y = device.numpy(ops.depthwise_conv2d(device.array(x), w, **options))
+        rows, columns = (abs(stride * np.arange(n) - at) <= size // 2 for n, at in ((y.shape[1], 6), (y.shape[2], 9)))
+        np.testing.assert_array_equal(np.isposinf(y[0, :, :, 3]), np.outer(rows, columns))
+        assert np.isfinite(np.delete(y, 3, axis=3)).all()
+        dy = np.ones_like(y)
+        dy[0, 3, 4, 3] = np.inf
+        back = device.numpy(ops.depthwise_conv2d_data_grad(device.array(dy), w, output_size=(12, 20), **options))
+        rows, columns = (abs(np.arange(n) - stride * at) <= size // 2 for n, at in ((12, 3), (20, 4)))
+        np.testing.assert_array_equal(np.isposinf(back[0, :, :, 3]), np.outer(rows, columns))
+        assert np.isfinite(np.delete(back, 3, axis=3)).all()
 
 
 def test_what_is_not_finite_meets_no_taps_outside(device):

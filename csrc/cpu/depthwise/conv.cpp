@@ -1,9 +1,10 @@
-// Depthwise convolution on the CPU: bound by memory where maps are large, by 9 multiplications for
-// each element of y where they are in the caches.
+// Depthwise convolution on the CPU: bound by memory where maps are large, by a multiplication for
+// each tap and element of y where they are in the caches.
 //
-// A task is a row of the result, or two, of a block of channels, and keeps four neighbours of a row
-// in registers (three, where there are 16). 3 x 3 filters at stride 1 or 2 are compiled in, so that
-// the neighbours of two rows share what is loaded: 24 loads serve 72 multiplications at stride 1.
+// A task is a row of the result, or two, of a block of channels, and keeps neighbours of a row in
+// registers. 3 x 3 filters at stride 1 or 2 are compiled in, so that four neighbours (three, where
+// there are 16 registers) of two rows share what is loaded: 24 loads serve 72 multiplications at
+// stride 1. (Row by row, as window_rows.h takes those 5 or 7 wide, they were up to a third slower.)
 #include <algorithm>
 #include <type_traits>
 
@@ -11,6 +12,7 @@
 #include "../fetch.h"
 #include "../parallel.h"
 #include "channels.h"
+#include "window_rows.h"
 
 namespace zfcuda {
 namespace {
@@ -212,12 +214,58 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
     }
 }
 
+// ---- Filters 5 or 7 wide ------------------------------------------------------------------------
+
+template <int kWidth, int kStride>
+void convolve_rows(const DepthwiseShape& sh, const float* x, const float* packed, const float* b,
+                   bool relu, float* y) {
+    using Row = ConvolutionRow<kWidth, kStride>;
+    const int P = sh.p(), Q = sh.q(), C = sh.c;
+    const std::int64_t x_row = std::int64_t{sh.w} * C, distance = pitch(sh);
+    const bool stream = streams(std::int64_t{sh.n} * P * Q * C, C, y);
+    constexpr int kColumns = Row::kOutputs;
+    const RowTasks tasks(P, C);
+    const NextRows next(sh, x, 1, ceil_div(Q, kColumns), tasks, is_far(sh));
+#pragma omp for schedule(static) nowait
+    for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
+        const RowTasks::Task at = tasks.at(i);
+        const int top = at.row * sh.stride_h - sh.top;
+        const Taps taps(top, sh.r, sh.dilation_h, sh.h);
+        const float* first = x + (at.image * sh.h + top + taps.begin * sh.dilation_h) * x_row;
+        float* const y_row = y + (at.image * P + at.row) * Q * C;
+        Fetch<float> fetch = next.of(at);
+        for (int q = 0; q < Q; q += kColumns) {
+            const int left = q * kStride - sh.left, count = std::min(kColumns, Q - q);
+            const WindowRows rows{first + std::int64_t{left} * C,
+                                  sh.dilation_h * x_row,
+                                  packed + taps.begin * kWidth * distance,
+                                  kWidth * distance,
+                                  taps.end - taps.begin,
+                                  Range(sh.w, left, Row::covered(count))};
+            const Outputs to{y_row + std::int64_t{q} * C, Range(count, 0, count), b, relu, stream};
+            sum_rows<Row>(rows, to, at, C, distance, [&] { fetch.step(); });
+        }
+    }
+}
+
+template <int kWidth>
+void convolve_rows(const DepthwiseShape& sh, const float* x, const float* packed, const float* b,
+                   bool relu, float* y) {
+    if (sh.stride_w == 1)
+        convolve_rows<kWidth, 1>(sh, x, packed, b, relu, y);
+    else
+        convolve_rows<kWidth, 2>(sh, x, packed, b, relu, y);
+}
+
 }  // namespace
 
 void depthwise::convolve_packed(const DepthwiseShape& sh, bool in_tiles, const float* x,
                                 const float* packed, const float* b, bool relu, float* y) {
     const int compiled = in_tiles ? sh.stride_h : kAnyFilter;
-    if (compiled == 1)
+    if (has_window_rows(sh))
+        sh.s == 5 ? convolve_rows<5>(sh, x, packed, b, relu, y)
+                  : convolve_rows<7>(sh, x, packed, b, relu, y);
+    else if (compiled == 1)
         convolve<1>(sh, x, packed, b, relu, y);
     else if (compiled == 2)
         convolve<2>(sh, x, packed, b, relu, y);

@@ -1,8 +1,8 @@
 // The data gradient of depthwise convolution on the CPU, bound like the convolution itself.
 //
 // At stride 1 it is the convolution with mirrored filters. Of 3 x 3 filters at stride 2, a tile of 2
-// x 4 pixels has two windows down and three across: 6 loads of y serve 18 multiplications. At others
-// a pixel gathers from the windows that cover it.
+// x 4 pixels has two windows down and three across: 6 loads of y serve 18 multiplications. Filters 5
+// or 7 wide take rows of y, by window_rows.h. At others a pixel gathers from the windows that cover it.
 #include <algorithm>
 #include <numeric>
 #include <type_traits>
@@ -10,6 +10,7 @@
 #include "../../ops.h"
 #include "../parallel.h"
 #include "channels.h"
+#include "window_rows.h"
 
 namespace zfcuda {
 namespace {
@@ -101,7 +102,7 @@ void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed,
     }
 }
 
-// ---- Any filter ---------------------------------------------------------------------------------
+// ---- Windows that cover a pixel -----------------------------------------------------------------
 
 // The windows that cover a position of an axis: the first, its tap there, and how many.
 struct Windows {
@@ -128,6 +129,42 @@ struct Axis {
         return found;
     }
 };
+
+// ---- Filters 5 or 7 wide at stride 2 ------------------------------------------------------------
+
+template <int kWidth>
+void gather_rows(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
+    using Row = GradientRow<kWidth, 2>;
+    const int Q = sh.q(), W = sh.w, C = sh.c;
+    const std::int64_t y_row = std::int64_t{Q} * C, tap_row = kWidth * std::int64_t{pitch(sh)};
+    const Axis down{sh.top, sh.r, sh.stride_h, sh.dilation_h, sh.p()};
+    const bool stream = streams(std::int64_t{sh.n} * sh.h * W * C, C, x);
+    // The last window that begins so far left that it ends at the first pixel, or one before.
+    const int first_window = sh.left / 2 - kWidth / 2;
+    const RowTasks tasks(sh.h, C);
+#pragma omp for schedule(static) nowait
+    for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
+        const RowTasks::Task at = tasks.at(i);
+        const Windows windows = down.at(at.row);
+        const float* first = y + (at.image * sh.p() + windows.window) * y_row;
+        float* const x_row = x + (at.image * sh.h + at.row) * W * C;
+        for (int q = first_window;; q += Row::kOutputs / 2) {
+            const int w = 2 * q + kWidth - 1 - sh.left;
+            if (w >= W) break;
+            const WindowRows rows{first + std::int64_t{q} * C,
+                                  -down.window_step * y_row,
+                                  packed + windows.tap * tap_row,
+                                  down.tap_step * tap_row,
+                                  windows.count,
+                                  Range(Q, q, Row::covered(Row::kOutputs))};
+            const Outputs to{x_row + std::int64_t{w} * C, Range(W, w, Row::kOutputs), nullptr,
+                             false, stream};
+            sum_rows<Row>(rows, to, at, C, pitch(sh), [] {});
+        }
+    }
+}
+
+// ---- Any filter ---------------------------------------------------------------------------------
 
 // Each pixel of x from the windows that cover it; `packed` is (taps, multiplier, c).
 void gather(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
@@ -204,6 +241,8 @@ void depthwise_conv2d_data_grad(const DepthwiseShape& sh, const T* y, const T* w
             pack(sh, w, packed, [=](int k) { return k % multiplier * plane + k / multiplier; });
         if (mirrored)
             convolve_packed(sh.mirrored(), in_tiles, y, packed, nullptr, false, x);
+        else if (has_window_rows(sh) && sh.stride_w == 2)
+            sh.s == 5 ? gather_rows<5>(sh, y, packed, x) : gather_rows<7>(sh, y, packed, x);
         else if (multiplier == 1 && in_tiles)
             gather_pairs(sh, y, packed, x);
         else
