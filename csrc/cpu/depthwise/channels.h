@@ -1,5 +1,5 @@
 // What the depthwise convolution and its gradients share: vectors of channels, tasks, and filters
-// packed as (taps, channels).
+// packed as (vectors of channels, taps, lanes).
 #pragma once
 
 #include <algorithm>
@@ -111,13 +111,16 @@ inline bool is_far(const DepthwiseShape& sh) {
 
 // ---- Filters ------------------------------------------------------------------------------------
 
-// From one tap to the next: room for whole vectors, also of the channels k % multiplier == i.
-inline int pitch(const DepthwiseShape& sh) {
+// The taps of a vector of channels, whose first has place p, begin at p * taps, each kLanes floats: a
+// line behind the other, where taps a row of channels apart would compete for few lines of a cache.
+
+// Places for channels: room for whole vectors, also of the channels k % multiplier == i.
+inline int places(const DepthwiseShape& sh) {
     return round_up(sh.c, kLanes) * sh.multiplier();
 }
 
 inline std::size_t packed_bytes(const DepthwiseShape& sh) {
-    return sizeof(float) * sh.taps() * static_cast<std::size_t>(pitch(sh));
+    return sizeof(float) * sh.taps() * static_cast<std::size_t>(places(sh));
 }
 
 // visit(first channel, last + 1) for the blocks of the filters; by all threads of a parallel region.
@@ -128,18 +131,21 @@ void for_blocks(const DepthwiseShape& sh, const Visit& visit) {
         visit(block * kDepthwiseChannels, std::min(sh.k, (block + 1) * kDepthwiseChannels));
 }
 
-// packed[tap, place(k)] = w[k, tap].
+// Tap i of the lane of place(k) = w[k, i].
 template <typename Place>
 void pack(const DepthwiseShape& sh, const float* w, float* packed, const Place& place) {
-    const int taps = sh.taps();
+    const std::int64_t taps = sh.taps();
     for_blocks(sh, [&](int begin, int end) {
-        for (int tap = 0; tap < taps; ++tap)
-            for (int k = begin; k < end; ++k)
-                packed[std::int64_t{tap} * pitch(sh) + place(k)] = w[std::int64_t{k} * taps + tap];
+        for (int k = begin; k < end; ++k) {
+            const int lane = place(k) % kLanes;
+            float* const to = packed + (place(k) - lane) * taps + lane;
+            for (std::int64_t tap = 0; tap < taps; ++tap)
+                to[tap * kLanes] = w[k * taps + tap];
+        }
     });
 }
 
-// packed[tap, k] = w[k, tap], or w[k, taps - 1 - tap] if `mirrored`: a square of both at a time.
+// Tap i of channel k = w[k, i], or w[k, taps - 1 - i] if `mirrored`: a square of both at a time.
 inline void pack_in_order(const DepthwiseShape& sh, bool mirrored, const float* w, float* packed) {
     const int taps = sh.taps();
     for_blocks(sh, [&](int begin, int end) {
@@ -152,7 +158,8 @@ inline void pack_in_order(const DepthwiseShape& sh, bool mirrored, const float* 
                 simd::transpose(square);
                 for (int i = 0; i < count; ++i) {
                     const int to = mirrored ? taps - 1 - tap - i : tap + i;
-                    simd::store(packed + std::int64_t{to} * pitch(sh) + k, square[i]);
+                    simd::store(packed + std::int64_t{k} * taps + std::int64_t{to} * kLanes,
+                                square[i]);
                 }
             }
     });

@@ -71,14 +71,13 @@ constexpr int rows_together(int stride) {
 // `kClipped`: whether they meet cells outside x.
 template <int kColumns, bool kClipped, typename Load>
 inline void add_any_taps(const DepthwiseShape& sh, const float* image, int top, int left,
-                         const Load& load, const float* filter, std::int64_t pitch,
-                         Vec (&sum)[kColumns]) {
+                         const Load& load, const float* filter, Vec (&sum)[kColumns]) {
     const std::int64_t C = sh.c;
     for (int r = 0; r < sh.r; ++r) {
         const int h = top + r * sh.dilation_h;
         if (kClipped && (h < 0 || h >= sh.h)) continue;
-        const float* taps = filter + r * sh.s * pitch;
-        for (int s = 0; s < sh.s; ++s, taps += pitch) {
+        const float* taps = filter + std::int64_t{r} * sh.s * kLanes;
+        for (int s = 0; s < sh.s; ++s, taps += kLanes) {
             const Vec tap = simd::load(taps);
             for (int j = 0; j < kColumns; ++j) {
                 const int w = left + s * sh.dilation_w + j * sh.stride_w;
@@ -92,14 +91,14 @@ inline void add_any_taps(const DepthwiseShape& sh, const float* image, int top, 
 // sum += the taps of compiled filters on one vector of channels.
 template <int kStride, int kRows, int kColumns, typename Input, typename Load>
 inline void add_compiled_taps(const Input& pixels, const Load& load, const float* filter,
-                              std::int64_t pitch, Vec (&sum)[kRows][kColumns]) {
+                              Vec (&sum)[kRows][kColumns]) {
     constexpr int kDown = covered(kRows, kStride), kAcross = covered(kColumns, kStride);
     Vec tap[kWindow][kWindow];
 #pragma GCC unroll 4
     for (int r = 0; r < kWindow; ++r)
 #pragma GCC unroll 4
         for (int s = 0; s < kWindow; ++s)
-            tap[r][s] = simd::load(filter + (r * kWindow + s) * pitch);
+            tap[r][s] = simd::load(filter + (r * kWindow + s) * kLanes);
 #pragma GCC unroll 16
     for (int i = 0; i < kDown; ++i)
 #pragma GCC unroll 16
@@ -123,7 +122,6 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
     const int P = sh.p(), Q = sh.q(), K = sh.k;
     const int last_tap = (sh.s - 1) * sh.dilation_w, last_tap_down = (sh.r - 1) * sh.dilation_h;
     const std::int64_t x_image = std::int64_t{sh.h} * sh.w * sh.c;
-    const std::int64_t distance = pitch(sh);
     const bool stream = streams(std::int64_t{sh.n} * P * Q * K, K, y);
     const RowTasks tasks(ceil_div(P, kRows), K);
     const NextRows next(sh, x, kRows, ceil_div(Q, kOutputs), tasks,
@@ -147,6 +145,7 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
             const std::int64_t y_pixel = K, y_down = std::int64_t{Q} * K;
             const float *const bias = b, *const filters = packed;
             const bool rectify = relu, past_caches = stream;
+            const std::int64_t all_taps = sh.taps();
             for_channels(at.begin, at.end, sh.multiplier(), [&](const auto& load, int k, int some) {
                 fetch.step();
                 Vec sum[kTogether][kColumns];
@@ -154,7 +153,7 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
                 for (int i = 0; i < kTogether; ++i)
                     for (int j = 0; j < kColumns; ++j)
                         sum[i][j] = start;
-                add_taps(load, filters + k, sum);
+                add_taps(load, filters + k * all_taps, sum);
                 const auto for_each = [&](const auto& body) {
                     for (int i = 0; i < kTogether; ++i)
                         for (int j = 0; j < kColumns; ++j)
@@ -176,7 +175,7 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
                     outputs(q, rows, columns,
                             [&](const auto& load, const float* filter, auto& sum) {
                                 add_any_taps<columns, clipped>(sh, image, top, left, load, filter,
-                                                               distance, sum[0]);
+                                                               sum[0]);
                             });
                 };
                 inside ? with(std::false_type()) : with(std::true_type());
@@ -184,7 +183,7 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
                 const auto with = [&](const auto& pixels) {
                     outputs(q, rows, columns,
                             [&](const auto& load, const float* filter, auto& sum) {
-                                add_compiled_taps<kStride>(pixels, load, filter, distance, sum);
+                                add_compiled_taps<kStride>(pixels, load, filter, sum);
                             });
                 };
                 if (inside)
@@ -221,7 +220,8 @@ void convolve_rows(const DepthwiseShape& sh, const float* x, const float* packed
                    bool relu, float* y) {
     using Row = ConvolutionRow<kWidth, kStride>;
     const int P = sh.p(), Q = sh.q(), C = sh.c;
-    const std::int64_t x_row = std::int64_t{sh.w} * C, distance = pitch(sh);
+    const std::int64_t x_row = std::int64_t{sh.w} * C;
+    constexpr std::int64_t kRow = kWidth * kLanes;  // of taps
     const bool stream = streams(std::int64_t{sh.n} * P * Q * C, C, y);
     constexpr int kColumns = Row::kOutputs;
     const RowTasks tasks(P, C);
@@ -236,14 +236,12 @@ void convolve_rows(const DepthwiseShape& sh, const float* x, const float* packed
         Fetch<float> fetch = next.of(at);
         for (int q = 0; q < Q; q += kColumns) {
             const int left = q * kStride - sh.left, count = std::min(kColumns, Q - q);
-            const WindowRows rows{first + std::int64_t{left} * C,
-                                  sh.dilation_h * x_row,
-                                  packed + taps.begin * kWidth * distance,
-                                  kWidth * distance,
-                                  taps.end - taps.begin,
-                                  Range(sh.w, left, Row::covered(count))};
+            const WindowRows rows{
+                first + std::int64_t{left} * C, sh.dilation_h * x_row,
+                packed + taps.begin * kRow,     kRow,
+                taps.end - taps.begin,          Range(sh.w, left, Row::covered(count))};
             const Outputs to{y_row + std::int64_t{q} * C, Range(count, 0, count), b, relu, stream};
-            sum_rows<Row>(rows, to, at, C, distance, [&] { fetch.step(); });
+            sum_rows<Row>(rows, to, at, C, sh.taps(), [&] { fetch.step(); });
         }
     }
 }

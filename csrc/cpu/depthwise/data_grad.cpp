@@ -35,7 +35,6 @@ struct Pairs {
 void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
     constexpr int kColumns = 4, kWindows = kColumns / 2 + 1;
     const int P = sh.p(), Q = sh.q(), H = sh.h, W = sh.w, C = sh.c;
-    const std::int64_t distance = pitch(sh);
     const Pairs down(H, sh.top), across(W, sh.left);
     const bool stream = streams(std::int64_t{sh.n} * H * W * C, C, x);
     const RowTasks tasks(down.count, C);
@@ -49,7 +48,7 @@ void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed,
             // Copies: to the compiler, a store of a vector may change what is captured.
             float* const to_image = x_image;
             const std::int64_t first = (std::int64_t{h} * W + w) * C, x_pixel = C,
-                               x_down = std::int64_t{W} * C, tap_pitch = distance;
+                               x_down = std::int64_t{W} * C;
             const float* const filters = packed;
             const bool past_caches = stream;
             bool exists[2][kColumns];
@@ -57,12 +56,13 @@ void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed,
                 for (int b = 0; b < kColumns; ++b)
                     exists[a][b] = has(H, h + a, 1) && has(W, w + b, 1);
             for_channels(at.begin, at.end, 1, [&](const auto& load, int c, int count) {
+                const float* const of_channels = filters + std::int64_t{c} * kWindow * kWindow;
                 Vec tap[kWindow][kWindow], sum[2][kColumns] = {};
 #pragma GCC unroll 4
                 for (int r = 0; r < kWindow; ++r)
 #pragma GCC unroll 4
                     for (int s = 0; s < kWindow; ++s)
-                        tap[r][s] = simd::load(filters + (r * kWindow + s) * tap_pitch + c);
+                        tap[r][s] = simd::load(of_channels + (r * kWindow + s) * kLanes);
 #pragma GCC unroll 4
                 for (int i = 0; i < 2; ++i)
 #pragma GCC unroll 4
@@ -136,7 +136,8 @@ template <int kWidth>
 void gather_rows(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
     using Row = GradientRow<kWidth, 2>;
     const int Q = sh.q(), W = sh.w, C = sh.c;
-    const std::int64_t y_row = std::int64_t{Q} * C, tap_row = kWidth * std::int64_t{pitch(sh)};
+    const std::int64_t y_row = std::int64_t{Q} * C;
+    constexpr std::int64_t kRow = kWidth * kLanes;  // of taps
     const Axis down{sh.top, sh.r, sh.stride_h, sh.dilation_h, sh.p()};
     const bool stream = streams(std::int64_t{sh.n} * sh.h * W * C, C, x);
     // The last window that begins so far left that it ends at the first pixel, or one before.
@@ -153,24 +154,25 @@ void gather_rows(const DepthwiseShape& sh, const float* y, const float* packed, 
             if (w >= W) break;
             const WindowRows rows{first + std::int64_t{q} * C,
                                   -down.window_step * y_row,
-                                  packed + windows.tap * tap_row,
-                                  down.tap_step * tap_row,
+                                  packed + windows.tap * kRow,
+                                  down.tap_step * kRow,
                                   windows.count,
                                   Range(Q, q, Row::covered(Row::kOutputs))};
             const Outputs to{x_row + std::int64_t{w} * C, Range(W, w, Row::kOutputs), nullptr,
                              false, stream};
-            sum_rows<Row>(rows, to, at, C, pitch(sh), [] {});
+            sum_rows<Row>(rows, to, at, C, sh.taps(), [] {});
         }
     }
 }
 
 // ---- Any filter ---------------------------------------------------------------------------------
 
-// Each pixel of x from the windows that cover it; `packed` is (taps, multiplier, c).
+// Each pixel of x from the windows that cover it; places are (multiplier, c).
 void gather(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
     constexpr int kVectors = 4;  // of channels, in registers
     const int P = sh.p(), Q = sh.q(), K = sh.k, C = sh.c, multiplier = sh.multiplier();
-    const std::int64_t y_row = std::int64_t{Q} * K, distance = pitch(sh);
+    const std::int64_t y_row = std::int64_t{Q} * K,
+                       taps_of_vector = std::int64_t{sh.taps()} * kLanes;
     const int plane = round_up(C, kLanes);
     const Axis down{sh.top, sh.r, sh.stride_h, sh.dilation_h, P};
     const Axis across{sh.left, sh.s, sh.stride_w, sh.dilation_w, Q};
@@ -194,11 +196,13 @@ void gather(const DepthwiseShape& sh, const float* y, const float* packed, float
                             image + (rows.window - i * down.window_step) * y_row +
                             std::int64_t{columns.window - j * across.window_step} * K +
                             c * multiplier;
-                        const float* taps = packed + (r * sh.s + s) * distance + c;
-                        for (int m = 0; m < multiplier; ++m, taps += plane)
+                        const float* taps = packed + std::int64_t{c} * sh.taps() +
+                                            (std::int64_t{r} * sh.s + s) * kLanes;
+                        for (int m = 0; m < multiplier;
+                             ++m, taps += plane / kLanes * taps_of_vector)
                             for (int v = 0; v < vectors; ++v)
-                                sum[v] +=
-                                    load(from + v * kLanes + m) * simd::load(taps + v * kLanes);
+                                sum[v] += load(from + v * kLanes + m) *
+                                          simd::load(taps + v * taps_of_vector);
                     }
                 for (int v = 0; v < vectors; ++v)
                     store(row + std::int64_t{w} * C + c + v * kLanes, sum[v], count, stream);

@@ -67,12 +67,12 @@ struct Outputs {
 // sum += a row of pixels * a row of taps, for one vector of channels.
 template <typename Row, typename Load>
 inline void add_row(const float* pixel, std::int64_t channels, Range inside, const Load& load,
-                    const float* taps, std::int64_t pitch, Vec (&sum)[Row::kOutputs]) {
+                    const float* taps, Vec (&sum)[Row::kOutputs]) {
     constexpr int kPixels = Row::covered(Row::kOutputs);
     Vec tap[Row::kTaps];
 #pragma GCC unroll 8
     for (int s = 0; s < Row::kTaps; ++s)
-        tap[s] = simd::load(taps + s * pitch);
+        tap[s] = simd::load(taps + s * kLanes);
 #pragma GCC unroll 32
     for (int i = 0; i < kPixels; ++i, pixel += channels) {
         if (i < inside.begin) continue;
@@ -87,32 +87,33 @@ inline void add_row(const float* pixel, std::int64_t channels, Range inside, con
     }
 }
 
-// The outputs' sums of rows, for the channels of a task; step() is called for each vector of them.
+// The outputs' sums of rows, for the channels of a task, whose filters have `all_taps`; step() is called
+// for each vector of channels.
 template <typename Row, typename Step>
 [[gnu::noinline]] void sum_rows(const WindowRows& window_rows, const Outputs& outputs,
-                                const RowTasks::Task& at, std::int64_t channels, std::int64_t pitch,
+                                const RowTasks::Task& at, std::int64_t channels, int all_taps,
                                 const Step& step) {
     // Copies: to the compiler, a store of a vector may change what is referred to.
     const WindowRows rows = window_rows;
     const Outputs to = outputs;
-    for_channels(at.begin, at.end, 1,
-                 [=, &step](const auto& load, int c, int some) __attribute__((always_inline)) {
-                     step();
-                     Vec sum[Row::kOutputs];
-                     const Vec start = to.bias ? simd::load_up_to(to.bias + c, some) : Vec{};
+    for_channels(
+        at.begin, at.end, 1,
+        [=, &step](const auto& load, int c, int some) __attribute__((always_inline)) {
+            step();
+            Vec sum[Row::kOutputs];
+            const Vec start = to.bias ? simd::load_up_to(to.bias + c, some) : Vec{};
 #pragma GCC unroll 16
-                     for (int j = 0; j < Row::kOutputs; ++j)
-                         sum[j] = start;
-                     const float *pixels = rows.pixels, *taps = rows.taps + c;
-                     for (int r = 0; r < rows.count;
-                          ++r, pixels += rows.pixel_step, taps += rows.tap_step)
-                         add_row<Row>(pixels, channels, rows.inside, load, taps, pitch, sum);
+            for (int j = 0; j < Row::kOutputs; ++j)
+                sum[j] = start;
+            const float *pixels = rows.pixels, *taps = rows.taps + std::int64_t{c} * all_taps;
+            for (int r = 0; r < rows.count; ++r, pixels += rows.pixel_step, taps += rows.tap_step)
+                add_row<Row>(pixels, channels, rows.inside, load, taps, sum);
 #pragma GCC unroll 16
-                     for (int j = 0; j < Row::kOutputs; ++j)
-                         if (j >= to.wanted.begin && j < to.wanted.end)
-                             store(to.first + j * channels + c,
-                                   to.relu ? simd::relu(sum[j]) : sum[j], some, to.stream);
-                 });
+            for (int j = 0; j < Row::kOutputs; ++j)
+                if (j >= to.wanted.begin && j < to.wanted.end)
+                    store(to.first + j * channels + c, to.relu ? simd::relu(sum[j]) : sum[j], some,
+                          to.stream);
+        });
 }
 
 }  // namespace zfcuda::depthwise
