@@ -93,8 +93,9 @@ constexpr int kWgradFewFilters = 128;
 constexpr int kWgradRow = 256;
 
 // Tasks that a weight gradient is cut into at least, in chunks of pixels where its panels are few:
-// two for each of 8 threads.
+// two for each of 8 threads; and in parts of filters, too, where pixels are few: one for each.
 constexpr int kWgradTasks = 16;
+constexpr int kLeastWgradTasks = 8;
 
 // ---- Lines of images with few channels (conv/lines.h) -------------------------------------------
 

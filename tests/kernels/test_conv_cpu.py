@@ -84,6 +84,7 @@ TAPS_IN_PLACE = [  # weight gradients whose windows are read in place, of more c
     ((2, 9, 12, 5), (1, 3, 3), 1, 0),  # and those of several lines
     ((20, 28, 28, 1), (6, 5, 5), 1, 2),  # neighbours are taken as one pixel where a vector has room
     ((9, 33, 30, 3), (2, 3, 3), (2, 1), (0, 1)),
+    ((3, 30, 31, 17), (64, 1, 1), 1, 0),  # single pixels, whose channels fill their vectors worse than filters do
     ((3, 20, 26, 2), (3, 4, 4), (3, 2), 1),
 ]
 REGIONS = [  # with a dilation: windows that see the same taps are multiplied by themselves

@@ -71,6 +71,7 @@ struct Plan {
     int filters, depth;
     int panels, shares;  // of d, and how many take a share of them
     int chunks;          // of pixels
+    int parts;           // of filters
 
     Plan(const ConvShape& shape)
         : filters(shape.group_k()), depth(shape.r * shape.s * shape.group_c()) {
@@ -89,6 +90,9 @@ struct Plan {
         chunks = tasks >= kWgradTasks ? 1
                                       : std::clamp(ceil_div(pixels, 2 * kWgradPixels), 1,
                                                    ceil_div(kWgradTasks, static_cast<int>(tasks)));
+        // Of few pixels, filters are cut too; but each part gathers the windows again.
+        parts = std::clamp(ceil_div(filters, kWgradFewFilters), 1,
+                           ceil_div(kLeastWgradTasks, static_cast<int>(tasks) * chunks));
     }
 
     std::int64_t size() const { return static_cast<std::int64_t>(filters) * depth; }
@@ -116,22 +120,21 @@ struct Pixels {
     std::int64_t line_distance = 0;
 };
 
-// Adds the products of `count` pixels to columns [d0, d1) of dw: `dy` with all filters of the group,
-// `x` with these columns. Meanwhile fetches the pixels that come next.
-void multiply(const Plan& plan, int d0, int d1, int count, const Pixels& dy, const Pixels& x,
-              float* dw, const Epilogue& epilogue) {
+// Adds the products of `count` pixels to columns [d0, d1) of dw: `dy` with its `filters`, `x` with these
+// columns. Meanwhile fetches the pixels that come next.
+void multiply(const Plan& plan, int filters, int d0, int d1, int count, const Pixels& dy,
+              const Pixels& x, float* dw, const Epilogue& epilogue) {
     FetchRows fetch;
-    fetch.add(dy.first + std::int64_t{count} * dy.distance, dy.next, dy.distance, plan.filters);
+    fetch.add(dy.first + std::int64_t{count} * dy.distance, dy.next, dy.distance, filters);
     fetch.add(x.first + std::int64_t{count} * x.distance, x.next, x.distance, d1 - d0);
-    fetch.spread(std::int64_t{ceil_div(d1 - d0, kPanel)} * ceil_div(plan.filters, kTileRows) *
-                 count);
+    fetch.spread(std::int64_t{ceil_div(d1 - d0, kPanel)} * ceil_div(filters, kTileRows) * count);
     for (int d = d0; d < d1; d += kPanel) {
         Operands operands{dy.first, 1, x.first + d - d0, count / dy.lines, dy.distance};
         operands.runs = dy.lines;
         operands.run_distance = dy.line_distance;
         operands.b_stride = x.distance;
         operands.fetch = &fetch;
-        gemm::multiply(plan.filters, operands, dw + d, plan.depth, d1 - d, epilogue);
+        gemm::multiply(filters, operands, dw + d, plan.depth, d1 - d, epilogue);
     }
 }
 
@@ -158,23 +161,28 @@ void run(const Call& call) {
     float* partials = plan.chunks > 1 ? call.workspace : call.out;
     float* scratch = call.workspace + plan.partial_floats(s);
 
-    Tasks tasks(static_cast<std::int64_t>(plan.chunks) * s.groups * plan.shares);
+    Tasks tasks(static_cast<std::int64_t>(plan.chunks) * plan.parts * s.groups * plan.shares);
 #pragma omp parallel num_threads(threads())
     {
         float* mine = scratch + thread_index() * plan.thread_floats();
         tasks.run([&](std::int64_t task) {
             const int share = static_cast<int>(task % plan.shares);
             const int group = static_cast<int>(task / plan.shares % s.groups);
-            const int chunk = static_cast<int>(task / plan.shares / s.groups);
+            const int part = static_cast<int>(task / plan.shares / s.groups % plan.parts);
+            const int chunk = static_cast<int>(task / plan.shares / s.groups / plan.parts);
+            const int k0 = part_begin(plan.filters, plan.parts, part);
+            const int filters = part_begin(plan.filters, plan.parts, part + 1) - k0;
+            const float* all_dy = call.y + group * plan.filters + k0;
             const Gather gather = windows(s, call.images, call.x, group);
             const int d0 = kPanel * part_begin(plan.panels, plan.shares, share);
             const int d1 =
                 std::min<int>(kPanel * part_begin(plan.panels, plan.shares, share + 1), plan.depth);
-            float* partial = partials + chunk * size + group * plan.size();
+            float* partial =
+                partials + chunk * size + group * plan.size() + std::int64_t{k0} * plan.depth;
             Epilogue epilogue;
             epilogue.accumulate = call.accumulate;
             const auto add = [&](const Pixels& dy, const Pixels& x, int count) {
-                multiply(plan, d0, d1, count, dy, x, partial, epilogue);
+                multiply(plan, filters, d0, d1, count, dy, x, partial, epilogue);
                 epilogue.accumulate = true;
             };
             const Region region = needed_windows(gather, d0 / gather.c, ceil_div(d1, gather.c));
@@ -190,7 +198,7 @@ void run(const Call& call) {
                         static_cast<int>(std::min<std::int64_t>(kWgradPixels, end - m));
                     const int next = static_cast<int>(
                         far ? std::min<std::int64_t>(kWgradPixels, end - m - count) : 0);
-                    add({call.y + m * s.k + group * plan.filters, s.k, next},
+                    add({all_dy + m * s.k, s.k, next},
                         read(gather, m, count, next, d0, d1, plan, mine), count);
                     m += count;
                 } while (m < end);
@@ -207,8 +215,7 @@ void run(const Call& call) {
                 const std::int64_t first =
                     (line / height * s.p() + region.i.begin + i) * s.q() + region.j.begin;
                 seen.pack(line * width, block * width, d0, d1, mine, plan.x_distance());
-                add({call.y + first * s.k + group * plan.filters, s.k, 0, std::max(1, block),
-                     std::int64_t{s.q()} * s.k},
+                add({all_dy + first * s.k, s.k, 0, std::max(1, block), std::int64_t{s.q()} * s.k},
                     {mine, plan.x_distance(), 0}, block * width);
                 line += block;
             } while (line < end);

@@ -164,16 +164,18 @@ void add_lines(const ConvShape& s, const Plan& plan, const float* lines, int cou
 }
 
 // The same cost of windows that are gathered, with what the copies take.
-int gathered_cost(const ConvShape& s) {
+double gathered_cost(const ConvShape& s) {
     constexpr int kRun = 16, kVector = 4;
-    return s.k * ceil_div(taps(s), simd::kLanes) +
-           s.r * (kRun + kVector * ceil_div(s.s * s.c, simd::kLanes));
+    const int products = s.k * ceil_div(taps(s), simd::kLanes);
+    // Single pixels need not be gathered, but are copied here.
+    if (s.r * s.s == 1) return 0.95 * products;
+    return products + s.r * (kRun + kVector * ceil_div(s.s * s.c, simd::kLanes));
 }
 
 // Where the sums of all chunks are few, and gathering windows would take longer than what is wasted
 // on filters that do not fill a vector.
 bool wgrad_applies(const ConvShape& s) {
-    if (!s.is_dense() || s.r * s.s == 1 || s.q() < kTileRows / 2) return false;
+    if (!s.is_dense() || s.q() < kTileRows / 2) return false;
     // Lines and pixels that no window sees would be copied, too.
     if (s.stride_h > s.r || s.stride_w > s.s) return false;
     const Plan plan(s);
