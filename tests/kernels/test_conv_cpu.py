@@ -99,6 +99,7 @@ REGIONS = [  # with a dilation: windows that see the same taps are multiplied by
     ((3, 7, 7, 160), (150, 1, 9), 1, (0, 4), 1),
 ]
 LARGE = ((1, 450, 330, 3), (32, 3, 3), 1, 1)  # by lines, which go past the caches
+FAR = ((9, 7, 5, 230), (700, 7, 5), 1, 0)  # fully connected, whose filters do not stay in the caches
 FULLY_CONNECTED = ((4, 3, 5, 20), (33, 3, 5), 1, 0)
 ALL = [
     *WINOGRAD,
@@ -111,6 +112,7 @@ ALL = [
     *PARTS,
     *TAPS_IN_PLACE,
     *REGIONS,
+    FAR,
     FULLY_CONNECTED,
 ]
 

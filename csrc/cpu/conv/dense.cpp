@@ -285,20 +285,35 @@ void dgrad(const Call& call) {
         float* panels = scratch + thread_index() * (kMaxDepth * kDenseColumns);
 #pragma omp for
         for (int part = 0; part < parts; ++part) {
-            const std::int64_t c = part_begin(panel_count, parts, part) * kPanel;
-            const int columns = static_cast<int>(
-                std::min(part_begin(panel_count, parts, part + 1) * kPanel, depth) - c);
+            const auto first_column = [&](int part) {
+                return std::min(part_begin(panel_count, parts, part) * kPanel, depth);
+            };
+            const std::int64_t c = first_column(part);
+            const int columns = static_cast<int>(first_column(part + 1) - c);
             for (int block = 0; block < blocks; ++block) {
                 const int k0 = block * kMaxDepth, count = std::min(kMaxDepth, shape.k - k0);
                 pack_panels(call.w + k0 * depth + c, depth, count, columns, panels);
+                // The next block of a large w, short runs of memory, comes during the products.
+                const bool last = block == blocks - 1;
+                const int next_k0 = last ? 0 : k0 + kMaxDepth, next = last ? part + 1 : part;
+                FetchRows fetch;
+                if (next < parts && depth * shape.k * 4 > kFarBytes)
+                    fetch.add(call.w + next_k0 * depth + first_column(next),
+                              std::min(kMaxDepth, shape.k - next_k0), depth,
+                              first_column(next + 1) - first_column(next));
+                fetch.spread(std::int64_t{ceil_div(columns, kPanel)} *
+                             ceil_div(rows_of(shape), kTileRows) * count);
                 Epilogue epilogue;
                 epilogue.accumulate = block > 0;
-                const float* a =
-                    packed_y + static_cast<std::int64_t>(block) * rows_of(shape) * kRowStride;
-                for (int panel = 0; panel * kPanel < columns; ++panel)
-                    gemm::multiply(
-                        rows_of(shape), {a, kRowStride, panels + panel * kPanel * count, count},
-                        call.out + c + panel * kPanel, depth, columns - panel * kPanel, epilogue);
+                Operands operands{
+                    packed_y + static_cast<std::int64_t>(block) * rows_of(shape) * kRowStride,
+                    kRowStride, panels, count};
+                operands.fetch = &fetch;
+                for (int panel = 0; panel * kPanel < columns; ++panel) {
+                    gemm::multiply(rows_of(shape), operands, call.out + c + panel * kPanel, depth,
+                                   columns - panel * kPanel, epilogue);
+                    operands.b += count * kPanel;
+                }
             }
         }
     }
