@@ -102,11 +102,11 @@ inline std::int64_t work(const DepthwiseShape& sh) {
     return sh.n * std::max(std::int64_t{sh.h} * sh.w * sh.c, std::int64_t{sh.p()} * sh.q() * sh.k);
 }
 
-// Whether x and y together are not kept by the last-level cache.
-inline bool is_far(const DepthwiseShape& sh) {
+// Of x and y together.
+inline std::int64_t bytes(const DepthwiseShape& sh) {
     const std::int64_t x = std::int64_t{sh.h} * sh.w * sh.c,
                        y = std::int64_t{sh.p()} * sh.q() * sh.k;
-    return sh.n * (x + y) * 4 > kFarBytes;
+    return sh.n * (x + y) * 4;
 }
 
 // ---- Filters ------------------------------------------------------------------------------------

@@ -225,7 +225,8 @@ void convolve_rows(const DepthwiseShape& sh, const float* x, const float* packed
     const bool stream = streams(std::int64_t{sh.n} * P * Q * C, C, y);
     constexpr int kColumns = Row::kOutputs;
     const RowTasks tasks(P, C);
-    const NextRows next(sh, x, 1, ceil_div(Q, kColumns), tasks, is_far(sh));
+    // Where x and y fill half of the last-level cache, part of x has left it.
+    const NextRows next(sh, x, 1, ceil_div(Q, kColumns), tasks, bytes(sh) > kStreamBytes);
 #pragma omp for schedule(static) nowait
     for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
         const RowTasks::Task at = tasks.at(i);

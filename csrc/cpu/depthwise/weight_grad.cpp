@@ -191,7 +191,7 @@ void sum_products(const DepthwiseShape& sh, bool in_tiles, const float* x, const
     const int image_pairs = ceil_div(P, kRows);
     const std::int64_t distance = places(sh), pairs = std::int64_t{sh.n} * image_pairs;
     const RowTasks tasks(parts, K);
-    const bool fetches = is_far(sh);
+    const bool fetches = bytes(sh) > kFarBytes;
 #pragma omp parallel if (worth_threads(work(sh)))
     {
 #pragma omp for
