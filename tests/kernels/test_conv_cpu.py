@@ -97,6 +97,7 @@ REGIONS = [  # with a dilation: windows that see the same taps are multiplied by
     ((2, 3, 4, 96), (96, 1, 1), 1, 2, 1),  # windows that see padding alone
     ((1, 2, 3, 64), (140, 5, 1), (5, 1), (20, 2), (7, 1)),  # taps that see padding alone
     ((3, 7, 7, 160), (150, 1, 9), 1, (0, 4), 1),
+    ((5, 2, 2, 130), (140, 3, 3), 1, 1, 1),
 ]
 LARGE = ((1, 450, 330, 3), (32, 3, 3), 1, 1)  # by lines, which go past the caches
 FAR = ((9, 7, 5, 230), (700, 7, 5), 1, 0)  # fully connected, whose filters do not stay in the caches
@@ -177,6 +178,8 @@ def test_layers_take_their_methods():
         assert not any("winograd" in method(layer, direction) for direction in ("fprop", "dgrad", "wgrad"))
     for layer in REGIONS:
         assert {method(layer, direction) for direction in ("fprop", "dgrad", "wgrad")} == {"implicit gemm"}
+    tiny = ((64, 2, 2, 128), (128, 3, 3), 1, 1)  # whose windows see four of nine taps
+    assert method(tiny, "fprop") == method(tiny, "dgrad") == "implicit gemm"
     assert method(DIRECT[6], "fprop") == "implicit gemm" != method(FULLY_CONNECTED, "fprop")
     for layer in TAPS:
         assert method(layer, "dgrad") == "taps as columns"

@@ -121,6 +121,11 @@ void multiply_block(const Gather& gather, std::int64_t m0, std::int64_t m1, cons
     }
 }
 
+double made_part(const Gather& gather, int columns) {
+    constexpr double kSlower = 1.25;
+    return reads_lines(gather, columns) ? 1 : std::min(1.0, kSlower * needed_part(gather));
+}
+
 void pack_filters(const float* w, int filters, int depth, int team, float* panels) {
     using namespace gemm;
     using simd::kLanes;

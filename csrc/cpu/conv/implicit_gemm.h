@@ -41,6 +41,10 @@ void multiply_lines(const Gather& gather, const float* panels, int columns,
                     const gemm::Epilogue& whole, const RowPlacement& placement, int team,
                     float* scratch);
 
+// The time of the products, those of the regions of regions.h unless lines are read, in that of all.
+// Those of small regions take longer each, since every region reads the filters.
+double made_part(const Gather& gather, int columns);
+
 // Panels of filters w (K,R,S,C) as conv2d needs them: depth (r, s, c), columns k; by `team` threads.
 void pack_filters(const float* w, int filters, int depth, int team, float* panels);
 

@@ -74,6 +74,28 @@ double cost(const Gather& g, const std::vector<Range>& rows, const std::vector<R
     return sum;
 }
 
+// The ranges of a grid's axes whose pairs are its regions, and their cost in that of the whole.
+struct Cut {
+    std::vector<Range> rows, cols;
+    double part = 1;
+
+    explicit Cut(const Gather& gather) : rows{{0, gather.grid_h}}, cols{{0, gather.grid_w}} {
+        constexpr double kLess = 0.96;
+        if (gather.depth() == 0) return;
+        const std::array<std::vector<Range>, 2> row_cuts{rows, rows_of(gather).bands()};
+        const std::array<std::vector<Range>, 2> col_cuts{cols, cols_of(gather).bands()};
+        const double whole = cost(gather, rows, cols);
+        for (const std::vector<Range>& i : row_cuts)
+            for (const std::vector<Range>& j : col_cuts)
+                if (const double other = cost(gather, i, j) / whole;
+                    other < std::min(kLess, part)) {
+                    part = other;
+                    rows = i;
+                    cols = j;
+                }
+    }
+};
+
 }  // namespace
 
 Range seen_rows(const Gather& gather) {
@@ -94,25 +116,16 @@ Gather part_of(const Gather& gather, const Region& region) {
 }
 
 std::vector<Region> cut_into_regions(const Gather& gather) {
-    const std::vector<Range> all_rows{{0, gather.grid_h}}, all_cols{{0, gather.grid_w}};
-    if (gather.depth() == 0) return {{all_rows[0], all_cols[0]}};
-    const std::vector<Range> row_bands = rows_of(gather).bands(),
-                             col_bands = cols_of(gather).bands();
-    const std::vector<Range>*rows = &all_rows, *cols = &all_cols;
-    constexpr double kLess = 0.96;
-    double least = kLess * cost(gather, all_rows, all_cols);
-    for (const std::vector<Range>* i : {&all_rows, &row_bands})
-        for (const std::vector<Range>* j : {&all_cols, &col_bands})
-            if (const double other = cost(gather, *i, *j); other < least) {
-                least = other;
-                rows = i;
-                cols = j;
-            }
+    const Cut cut(gather);
     std::vector<Region> regions;
-    for (const Range& i : *rows)
-        for (const Range& j : *cols)
+    for (const Range& i : cut.rows)
+        for (const Range& j : cut.cols)
             regions.push_back({i, j});
     return regions;
+}
+
+double needed_part(const Gather& gather) {
+    return Cut(gather).part;
 }
 
 Region windows_that_see(const Gather& gather, int tap0, int tap1) {

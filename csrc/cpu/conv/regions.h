@@ -32,6 +32,9 @@ Gather part_of(const Gather& gather, const Region& region);
 // costs.
 std::vector<Region> cut_into_regions(const Gather& gather);
 
+// The cost of a grid's regions in that of the whole grid.
+double needed_part(const Gather& gather);
+
 // The region of the windows that see inside x a tap of those with the numbers [tap0, tap1), in the
 // order (r, s), or of more.
 Region windows_that_see(const Gather& gather, int tap0, int tap1);

@@ -137,7 +137,11 @@ double taps_cost(const ConvShape& s) {
 
 double windows_cost(const ConvShape& s) {
     constexpr int kPixel = 20;
-    const double taps = static_cast<double>(s.r) * s.s / (s.stride_h * s.stride_w);
+    double taps = static_cast<double>(s.r) * s.s / (s.stride_h * s.stride_w);
+    if (s.stride_h == 1 && s.stride_w == 1)
+        taps *= made_part({nullptr, s.n, s.p(), s.q(), s.k, s.h, s.w, s.r, s.s, 1, 1,
+                           s.r - 1 - s.pad_top, s.s - 1 - s.pad_left},
+                          s.c);
     return (taps * s.k * ceil_div(s.c, simd::kLanes) + kPixel) * s.n * s.h * s.w;
 }
 

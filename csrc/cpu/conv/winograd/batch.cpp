@@ -13,6 +13,7 @@
 // again, image by image.
 #include <atomic>
 
+#include "../implicit_gemm.h"
 #include "../lines.h"
 #include "tiles.h"
 
@@ -345,7 +346,8 @@ bool fprop_applies(const ConvShape& s) {
     if (!winograd::batch_applies(s)) return false;
     const int vectors = ceil_div(s.k, kLanes);
     return pays(s, fprop_plan(s, s.n, nullptr), vectors,
-                static_cast<double>(s.n) * s.p() * s.q() * s.r * s.s * s.c * vectors);
+                made_part(windows(s, s.n, nullptr, 0), s.k) * s.n * s.p() * s.q() * s.r * s.s *
+                    s.c * vectors);
 }
 
 bool dgrad_applies(const ConvShape& s) {
