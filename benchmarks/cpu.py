@@ -43,6 +43,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", action="append", default=[], metavar="WORD", help=only)
     parser.add_argument("--list", action="store_true", help="names the problems and measures nothing")
     parser.add_argument("--quick", action="store_true", help="fewer rounds, smaller batches: to see that all works")
+    seconds = "about so long for a problem, beside what three rounds take (default: %(default)s)"
+    parser.add_argument("--seconds", type=float, default=3.0, metavar="S", help=seconds)
     parser.add_argument("--allocator", choices=cpu_device.ALLOCATORS, help="this setting alone")
     out = "writes PATH.json and PATH.md, row by row; where all is measured, into benchmarks/results/ without it"
     parser.add_argument("--out", type=Path, metavar="PATH", help=out)
@@ -65,9 +67,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if ceilings:
         facts |= {"ceiling, GFLOP/s": round(ceilings.gflops), "ceiling of a copy, GB/s": round(ceilings.gbytes, 1)}
     print("\n".join(f"- {name}: {value}" for name, value in facts.items()), "\n", flush=True)
-    work: dict[str, Any] = {"problems": options.problems, "ceilings": ceilings, "seconds": 3.0, "rounds": (3, 15)}
-    if options.quick:
-        work |= {"seconds": 0.5, "rounds": (3, 3)}
+    work: dict[str, Any] = {"problems": options.problems, "ceilings": ceilings, "seconds": options.seconds}
+    work["rounds"] = (3, 3) if options.quick else (3, 15)
     out = options.out if options.out or options.only or options.quick else default_path(facts)
     rows: list[harness.Row] = []
     for allocator in [options.allocator] if options.allocator else cpu_device.ALLOCATORS:
