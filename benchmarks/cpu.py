@@ -1,6 +1,6 @@
 """zfcuda on the CPU against PyTorch and Captum: every case of cases.py.
 
-    python benchmarks/cpu.py                                all of it, into benchmarks/results/: about two hours
+    python benchmarks/cpu.py                                all of it, into benchmarks/results/: two hours and a half
     python benchmarks/cpu.py --only zfnet                   one family
     python benchmarks/cpu.py --only fprop                   one direction
     python benchmarks/cpu.py --only vgg16 wgrad --only zfnet conv1 fprop 16
