@@ -14,7 +14,8 @@
 // address is a displacement: kRowStride, an odd number of cache lines, for rows that were gathered;
 // 1 for an A that lies depth by depth (weight gradients); and a few floats where neighbouring
 // windows of an image with few channels are read in place. Any other, of the pixels that a 1 x 1
-// convolution reads in place, takes eight registers for 28 rows.
+// convolution reads in place, takes eight registers for 28 rows; those a multiple of a page apart have
+// tiles of kPageTileRows.
 #pragma once
 
 #include <cstdint>

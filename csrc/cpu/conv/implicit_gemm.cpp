@@ -169,7 +169,7 @@ struct GroupPart {
 // Calls body(part, scratch of its threads) for parts of the batch, whose images have so many floats: of
 // few groups for one after the other, by all threads; of many by one thread each, which need not wake
 // the others, and for each large image, which it finds in its caches for the next group. `scratch` has
-// kBlockScratch floats for each of max_threads().
+// kBlockScratch floats for each of max_threads(), or is null.
 template <typename Body>
 void for_groups(int groups, int images, std::int64_t image_floats, float* scratch,
                 const Body& body) {
@@ -183,7 +183,7 @@ void for_groups(int groups, int images, std::int64_t image_floats, float* scratc
     Tasks tasks(std::int64_t{parts} * groups);
 #pragma omp parallel num_threads(team)
     {
-        float* mine = scratch + thread_index() * kBlockScratch;
+        float* mine = scratch ? scratch + thread_index() * kBlockScratch : nullptr;
         tasks.run([&](std::int64_t task) {
             const int group = static_cast<int>(task % groups),
                       first = static_cast<int>(task / groups);
