@@ -6,10 +6,19 @@ import pytest
 from tests import oracles
 from tests.accuracy import assert_close
 from tests.conftest import Device
-from tests.kernels.test_conv_cpu import DIRECT, FIRST_LAYER, FULLY_CONNECTED, WINOGRAD, method, pair
+from tests.kernels.test_conv_cpu import DIRECT, FIRST_LAYER, FULLY_CONNECTED, REGIONS, WINOGRAD, method, pair
 from zfcuda import _cpu, backends, ops
 
-LAYERS = [((max(x[0], 3), *x[1:]), *rest) for x, *rest in [*WINOGRAD[1::2], *FIRST_LAYER[:3], *DIRECT, FULLY_CONNECTED]]
+# (N, H, W, C), (K, R, S), stride, padding, and optionally dilation, groups
+GROUPS = [
+    ((3, 9, 15, 24), (24, 3, 3), 1, 1, 1, 12),
+    ((3, 8, 9, 40), (40, 3, 2), 2, (1, 0), 1, 10),
+    ((3, 7, 9, 96), (96, 3, 3), 1, 1, 1, 3),
+]
+LAYERS = [
+    ((max(x[0], 3), *x[1:]), *rest)
+    for x, *rest in [*WINOGRAD[1::2], *FIRST_LAYER[:3], *DIRECT, *REGIONS[:4], *GROUPS, FULLY_CONNECTED]
+]
 SMALL = [  # for the emulator: images share the rows of a tile
     ((3, 5, 4, 8), (16, 3, 3), 1, 1),
     ((4, 7, 7, 3), (5, 5, 4), 2, (2, 0)),
@@ -53,12 +62,13 @@ def test_other_images_stay_as_they_are(device, layer):
 
 
 def check_other_images(device, layer):
-    x_shape, filters, stride, padding = layer
+    x_shape, filters, stride, padding, dilation, groups = (*layer, 1, 1)[:6]
     rng = np.random.default_rng(sum(x_shape))
-    conv = {"stride": pair(stride), "padding": pair(padding)}
+    conv = {"stride": pair(stride), "padding": pair(padding), "dilation": pair(dilation)}
     x = rng.standard_normal(x_shape, dtype=np.float32)
-    w = device.array(rng.standard_normal((*filters, x_shape[3]), dtype=np.float32))
-    size = oracles.output_size(x_shape[1:3], filters[1:], conv["stride"], conv["padding"])
+    w = device.array(rng.standard_normal((*filters, x_shape[3] // groups), dtype=np.float32))
+    size = oracles.output_size(x_shape[1:3], filters[1:], *conv.values())
+    conv["groups"] = groups
     y = rng.standard_normal((x_shape[0], *size, filters[0]), dtype=np.float32)
     check(device, lambda x: ops.conv2d(device.array(x), w, **conv), x, rng, "conv2d")
     added = device.array(y)
