@@ -67,11 +67,13 @@ std::int64_t packed_floats(const Lanes& lanes, std::int64_t taps) {
 
 // ---- Fprop and dgrad ----------------------------------------------------------------------------
 
+// Neighbours of a tile, the most: sums and pixels take 28 of 32 registers, or 12 of 16.
 #if defined(__AVX512F__)
-constexpr int kColumns = 14;  // of a tile: sums and pixels take 28 of 32 registers
+constexpr std::array kWidths = {4, 7, 10, 14};
 #else
-constexpr int kColumns = 6;
+constexpr std::array kWidths = {2, 4, 6};
 #endif
+constexpr int kColumns = kWidths.back();
 
 // A block of lanes of the result.
 struct Block {
@@ -81,7 +83,7 @@ struct Block {
 };
 
 // `kCount` neighbours of a line of the result, whose windows begin at (top, left) of `image`.
-// `kClipped`: whether they reach over the line's ends.
+// `kClipped`: whether they reach over the ends of a line of x, or past those of the result.
 template <int kCount, bool kClipped>
 void multiply(const Gather& in, const float* image, int top, int left, const Block& block,
               Vec* results) {
@@ -122,13 +124,13 @@ void multiply(const Gather& in, const float* image, int top, int left, const Blo
 
 using Multiply = void (*)(const Gather&, const float*, int, int, const Block&, Vec*);
 
-template <bool kClipped, int... I>
-constexpr std::array<Multiply, sizeof...(I)> functions(std::integer_sequence<int, I...>) {
-    return {multiply<I + 1, kClipped>...};
+template <bool kClipped, std::size_t... I>
+constexpr std::array<Multiply, sizeof...(I)> functions(std::index_sequence<I...>) {
+    return {multiply<kWidths[I], kClipped>...};
 }
 
-constexpr auto kInside = functions<false>(std::make_integer_sequence<int, kColumns>());
-constexpr auto kClipped = functions<true>(std::make_integer_sequence<int, kColumns>());
+constexpr auto kInside = functions<false>(std::make_index_sequence<kWidths.size()>());
+constexpr auto kClipped = functions<true>(std::make_index_sequence<kWidths.size()>());
 
 // Lines [i0, i1) of image n of the result, of one block of lanes.
 void convolve_lines(const Gather& in, std::int64_t n, int i0, int i1, const Block& block,
@@ -138,20 +140,23 @@ void convolve_lines(const Gather& in, std::int64_t n, int i0, int i1, const Bloc
     const Epilogue epilogue = whole.from(first);
     const Vec scale = whole.scale ? simd::load_up_to(epilogue.scale, count) : simd::broadcast(1);
     const Vec bias = whole.bias ? simd::load_up_to(epilogue.bias, count) : simd::broadcast(-0.0f);
-    const int tiles = ceil_div(in.grid_w, kColumns);
+    // Of the same width, the last of them over some of the one before, or past the line's end.
+    const int needed = ceil_div(in.grid_w, ceil_div(in.grid_w, kColumns));
+    const auto form = std::lower_bound(kWidths.begin(), kWidths.end(), needed) - kWidths.begin();
+    const int width = kWidths[form];
     for (int i = i0; i < i1; ++i)
-        for (int tile = 0; tile < tiles; ++tile) {
-            const int j0 = part_begin(in.grid_w, tiles, tile);
-            const int width = part_begin(in.grid_w, tiles, tile + 1) - j0;
+        for (int j = 0; j < in.grid_w; j += width) {
+            const int j0 = std::max(0, std::min(j, in.grid_w - width));
             const int left = j0 * in.step_w - in.pad_left;
             const int last = left + (width - 1) * in.step_w + (in.taps_w - 1) * in.tap_step_w;
             const auto& functions = left >= 0 && last < in.w ? kInside : kClipped;
             Vec results[kColumns];
-            functions[width - 1](in, image, i * in.step_h - in.pad_top, left, block, results);
+            functions[form](in, image, i * in.step_h - in.pad_top, left, block, results);
             float* to = placement.out + n * placement.image_stride + i * placement.line_stride +
-                        j0 * placement.pixel_stride + first;
-            for (int j = 0; j < width; ++j, to += placement.pixel_stride) {
-                Vec v = results[j] * scale + bias;
+                        j * placement.pixel_stride + first;
+            const int end = std::min(j + width, in.grid_w);
+            for (int k = j; k < end; ++k, to += placement.pixel_stride) {
+                Vec v = results[k - j0] * scale + bias;
                 if (epilogue.add) v += simd::load_up_to(epilogue.added(to), count);
                 simd::store_up_to(to, epilogue.relu ? simd::relu(v) : v, count);
             }
