@@ -313,8 +313,9 @@ inline Vec interleave_upper(Vec a, Vec b) {
 // Lane i of the result is lane `from`[i] of v.
 inline Vec permute(Vec v, IntVec from) {
 #if defined(__AVX512F__)
-    return reinterpret_cast<Vec>(
-        _mm512_permutexvar_ps(reinterpret_cast<__m512i>(from), reinterpret_cast<__m512>(v)));
+    // With a mask of all lanes, for GCC 12 warns of the other's undefined one.
+    return reinterpret_cast<Vec>(_mm512_maskz_permutexvar_ps(
+        0xffff, reinterpret_cast<__m512i>(from), reinterpret_cast<__m512>(v)));
 #elif defined(__AVX2__)
     return reinterpret_cast<Vec>(
         _mm256_permutevar8x32_ps(reinterpret_cast<__m256>(v), reinterpret_cast<__m256i>(from)));

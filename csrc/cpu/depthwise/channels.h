@@ -17,8 +17,9 @@ using simd::Vec;
 
 // ---- Channels -----------------------------------------------------------------------------------
 
-// How neighbouring channels are loaded from a pixel: a whole vector, the `count` that are left, or
-// one by one, where channels of x and y are not paired one to one. place() is where the first is.
+// How channels are loaded from a pixel for a vector of results: a whole vector, the `count` that are
+// left, or where a channel meets several filters, each for its filters or those of one filter of each.
+// place() is where the first is.
 struct WholeChannels {
     int first;
     const float* place(const float* pixel) const { return pixel + first; }
@@ -29,20 +30,28 @@ struct RestOfChannels {
     const float* place(const float* pixel) const { return pixel + first; }
     Vec operator()(const float* pixel) const { return simd::load_partial(pixel + first, count); }
 };
-struct GatheredChannels {
-    int count, channel[kLanes];
+struct RepeatedChannels {
+    int first, count;
+    simd::IntVec from;  // of those, for each lane
 
-    // `of`: the channel of a lane.
-    template <typename Channel>
-    GatheredChannels(int count, const Channel& of) : count(count) {
-        for (int i = 0; i < count; ++i)
-            channel[i] = of(i);
+    // Channel (k + i) / times for lane i of `lanes`.
+    RepeatedChannels(int k, int lanes, int times)
+        : first(k / times), count((k + lanes - 1) / times - first + 1), from{} {
+        for (int i = 0; i < lanes; ++i)
+            from[i] = (k + i) / times - first;
     }
-    const float* place(const float* pixel) const { return pixel + channel[0]; }
+    const float* place(const float* pixel) const { return pixel + first; }
+    Vec operator()(const float* pixel) const {
+        return simd::permute(simd::load_partial(pixel + first, count), from);
+    }
+};
+struct SteppedChannels {
+    int count, step;
+    const float* place(const float* pixel) const { return pixel; }
     Vec operator()(const float* pixel) const {
         Vec v{};
         for (int i = 0; i < count; ++i)
-            v[i] = pixel[channel[i]];
+            v[i] = pixel[i * step];
         return v;
     }
 };
@@ -59,9 +68,8 @@ void for_channels(int begin, int end, int divisor, const Body& body) {
         return;
     }
     for (; k < end; k += kLanes) {
-        const GatheredChannels load(std::min(kLanes, end - k),
-                                    [&](int i) { return (k + i) / divisor; });
-        body(load, k, load.count);
+        const int count = std::min(kLanes, end - k);
+        body(RepeatedChannels(k, count, divisor), k, count);
     }
 }
 

@@ -218,7 +218,7 @@ void gather(const DepthwiseShape& sh, const float* y, const float* packed, float
             }
             for (; multiplier > 1 && c < at.end; c += kLanes) {
                 const int count = std::min(kLanes, at.end - c);
-                add(GatheredChannels(count, [&](int i) { return i * multiplier; }), one, c, count);
+                add(SteppedChannels{count, multiplier}, one, c, count);
             }
         }
     }

@@ -30,20 +30,24 @@ int row_parts(const DepthwiseShape& sh) {
 }
 
 // Fetches what the same tile of the next rows reads first, as far behind this tile as those rows are;
-// beyond an image, from the next one, or nothing that exists.
+// beyond an image, from the next one, or nothing that exists. Where all of it is in the last-level
+// cache, the processor foresees enough.
 template <int kStride>
 struct FetchNextRows {
     std::int64_t x_distance, dy_distance;
+    bool fetches;
 
     FetchNextRows(const DepthwiseShape& sh)
         : x_distance(std::int64_t{kRows} * kStride * sh.w * sh.c),
-          dy_distance(std::int64_t{kRows} * sh.q() * sh.k) {}
+          dy_distance(std::int64_t{kRows} * sh.q() * sh.k),
+          fetches(bytes(sh) > kFarBytes) {}
 
     // Inline, for GCC removes calls of functions that only fetch.
     template <typename Input, typename Gradient, typename Load>
     [[gnu::always_inline]] void operator()(const Input& x, const Gradient& dy, const Load& load,
                                            int k) const {
         constexpr int kDown = covered(kRows, kStride), kAcross = covered(kColumns, kStride);
+        if (!fetches) return;
 #pragma GCC unroll 16
         for (int i = kDown - kRows * kStride; i < kDown; ++i)
 #pragma GCC unroll 16
@@ -55,12 +59,6 @@ struct FetchNextRows {
             for (int b = 0; b < kColumns; ++b)
                 __builtin_prefetch(dy(a, b) + k + dy_distance, 0, 3);
     }
-};
-
-// Where all of it is in the last-level cache, the processor foresees enough.
-struct FetchNothing {
-    template <typename Input, typename Gradient, typename Load>
-    void operator()(const Input&, const Gradient&, const Load&, int) const {}
 };
 
 // sums[tap] += x * dy of a tile, for one vector of channels, `load` of x and `count` from k on of dy.
@@ -101,10 +99,10 @@ inline void add_tile(const Input& x, const Gradient& dy, int count, int k, const
 }
 
 // The same for the rows of dy from p on and a block of channels.
-template <int kStride, typename FetchNext>
+template <int kStride>
 void add_tiles(const DepthwiseShape& sh, const float* image, const float* dy_image, int p,
-               const RowTasks::Task& at, const FetchNext& fetch_next, float* sums,
-               std::int64_t pitch) {
+               const RowTasks::Task& at, float* sums, std::int64_t pitch) {
+    const FetchNextRows<kStride> fetch_next(sh);
     constexpr int kDown = covered(kRows, kStride), kAcross = covered(kColumns, kStride);
     const int P = sh.p(), Q = sh.q(), top = p * kStride - sh.top;
     for (int q = 0; q < Q; q += kColumns) {
@@ -191,7 +189,6 @@ void sum_products(const DepthwiseShape& sh, bool in_tiles, const float* x, const
     const int image_pairs = ceil_div(P, kRows);
     const std::int64_t distance = places(sh), pairs = std::int64_t{sh.n} * image_pairs;
     const RowTasks tasks(parts, K);
-    const bool fetches = bytes(sh) > kFarBytes;
 #pragma omp parallel if (worth_threads(work(sh)))
     {
 #pragma omp for
@@ -207,17 +204,8 @@ void sum_products(const DepthwiseShape& sh, bool in_tiles, const float* x, const
                 const float* x_image = x + image * sh.h * sh.w * sh.c;
                 const float* dy_image = dy + image * P * Q * K;
                 if (in_tiles) {
-                    const auto add = [&](auto stride) {
-                        const auto with = [&](const auto& fetch_next) {
-                            add_tiles<stride>(sh, x_image, dy_image, p, at, fetch_next, sums,
-                                              distance);
-                        };
-                        fetches ? with(FetchNextRows<stride>(sh)) : with(FetchNothing());
-                    };
-                    if (sh.stride_h == 1)
-                        add(std::integral_constant<int, 1>());
-                    else
-                        add(std::integral_constant<int, 2>());
+                    sh.stride_h == 1 ? add_tiles<1>(sh, x_image, dy_image, p, at, sums, distance)
+                                     : add_tiles<2>(sh, x_image, dy_image, p, at, sums, distance);
                     continue;
                 }
                 for (int row = p; row < std::min(P, p + kRows); ++row)
