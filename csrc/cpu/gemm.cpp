@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <iterator>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 namespace zfcuda::gemm {
@@ -29,45 +30,86 @@ struct Tiles {
     const Epilogue* epilogue;
 };
 
-// Products of shallow depth are few beside what this does, so it has no branch for each vector: what
-// is not asked for is a scale of 1, a bias of -0, which changes nothing, and a floor of -infinity.
+// What becomes of a vector of columns, of all rows of a tile. What is not asked for is a scale of 1, a
+// bias of -0, which changes nothing, and a floor of -infinity.
+struct VectorEpilogue {
+    Vec scale, bias, floor;
+
+    VectorEpilogue(const Epilogue& epilogue, int at, int count)
+        : scale(epilogue.scale ? simd::load_up_to(epilogue.scale + at, count)
+                               : simd::broadcast(1.0f)),
+          bias(epilogue.bias ? simd::load_up_to(epilogue.bias + at, count)
+                             : simd::broadcast(-0.0f)),
+          floor(simd::broadcast(epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity())) {}
+
+    Vec scaled(Vec v) const { return v * scale + bias; }
+    Vec rectified(Vec v) const { return v < floor ? floor : v; }  // NaN stays
+};
+
+// A vector of columns of `count` rows, `pitch` vectors apart, with what was there or is to be added, or
+// of fewer columns. Not a template: in each of the kernels, it took most of their time to compile.
+[[gnu::noinline]] void write_more(const Epilogue& epilogue, float* const* rows, int count,
+                                  std::int64_t offset, int at, int columns, const Vec* sums,
+                                  int pitch) {
+    const VectorEpilogue end(epilogue, at, columns);
+    const auto for_rows = [&](auto whole, auto accumulate, auto add) {
+        for (int i = 0; i < count; ++i, sums += pitch) {
+            float* to = rows[i] + offset;
+            const int some = whole ? kLanes : columns;
+            Vec v = *sums;
+            if (accumulate) v += simd::load_up_to(to, some);
+            v = end.scaled(v);
+            if (add) v += simd::load_up_to(epilogue.added(to), some);
+            v = end.rectified(v);
+            if (epilogue.stream && whole)
+                simd::stream(to, v);
+            else
+                simd::store_up_to(to, v, some);
+        }
+    };
+    constexpr std::true_type yes;
+    constexpr std::false_type no;
+    if (columns < kLanes)
+        for_rows(no, epilogue.accumulate, epilogue.add != nullptr);
+    else if (epilogue.accumulate)
+        for_rows(yes, yes, epilogue.add != nullptr);
+    else
+        for_rows(yes, no, epilogue.add != nullptr);
+}
+
+// Products of shallow depth are few beside what this does, so most have no branch for each vector.
 template <int Rows, int Vectors>
 [[gnu::always_inline]] inline void write(const Tiles& tiles, float* const* rows,
                                          std::int64_t row_offset, int column,
                                          const Vec (&acc)[Rows][Vectors]) {
     const Epilogue& epilogue = *tiles.epilogue;
-    const Vec floor =
-        simd::broadcast(epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity());
+    if (tiles.columns - column >= Vectors * kLanes && !epilogue.add && !epilogue.accumulate) {
 #pragma GCC unroll 2
+        for (int j = 0; j < Vectors; ++j) {
+            const int at = column + j * kLanes;
+            const VectorEpilogue end(epilogue, at, kLanes);
+            const auto for_rows = [&](const auto& put) __attribute__((always_inline)) {
+#pragma GCC unroll 32
+                for (int i = 0; i < Rows; ++i)
+                    put(rows[i] + row_offset + at, end.rectified(end.scaled(acc[i][j])));
+            };
+            if (epilogue.stream)
+                for_rows([](float* to, Vec v) { simd::stream(to, v); });
+            else
+                for_rows([](float* to, Vec v) { simd::store(to, v); });
+        }
+        return;
+    }
+    Vec sums[Rows][Vectors];  // a copy: of `acc` itself an address is not taken
+#pragma GCC unroll 32
+    for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 2
+        for (int j = 0; j < Vectors; ++j)
+            sums[i][j] = acc[i][j];
     for (int j = 0; j < Vectors; ++j) {
         const int at = column + j * kLanes;
-        const int count = std::min(kLanes, tiles.columns - at);
-        const bool whole = count == kLanes;
-        const Vec scale =
-            epilogue.scale ? simd::load_up_to(epilogue.scale + at, count) : simd::broadcast(1.0f);
-        const Vec bias =
-            epilogue.bias ? simd::load_up_to(epilogue.bias + at, count) : simd::broadcast(-0.0f);
-        const auto rectified = [&](Vec v) { return v < floor ? floor : v; };  // NaN stays
-        const std::int64_t offset = row_offset + at;
-        if (whole && !epilogue.add && !epilogue.accumulate && !epilogue.stream) {
-#pragma GCC unroll 32
-            for (int i = 0; i < Rows; ++i)
-                simd::store(rows[i] + offset, rectified(acc[i][j] * scale + bias));
-            continue;
-        }
-#pragma GCC unroll 32
-        for (int i = 0; i < Rows; ++i) {
-            float* to = rows[i] + offset;
-            Vec v = acc[i][j];
-            if (epilogue.accumulate) v += simd::load_up_to(to, count);
-            v = v * scale + bias;
-            if (epilogue.add) v += simd::load_up_to(epilogue.added(to), count);
-            v = rectified(v);
-            if (epilogue.stream && whole)
-                simd::stream(to, v);
-            else
-                simd::store_up_to(to, v, count);
-        }
+        write_more(epilogue, rows, Rows, row_offset + at, at, std::min(kLanes, tiles.columns - at),
+                   &sums[0][j], Vectors);
     }
 }
 
