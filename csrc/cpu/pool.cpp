@@ -82,8 +82,8 @@ inline void pool_channels(const PoolShape& sh, const float* const* rows, const C
     };
     V read;
     for (int i = 0; i < kVectors; ++i) {
-        V best, read_here;
-        Code code;
+        V best{}, read_here{};
+        Code code{};
         for (int r = first_row; r < end_row; ++r) {
             const float* x = rows[r] + start + i * kLanes;
             V row_best = simd::load_as<V>(x), row_sum = row_best;
