@@ -1,6 +1,5 @@
-// The Python module of one backend: `_cpu_*`, `_cuda` or `_emulated`, by ZFCUDA_MODULE. What ops.h
-// declares as a template is in submodules, one for each precision that the backend has: `fp32`,
-// `tf32` and `bf16`.
+// What a backend's Python module holds. What ops.h declares as a template is in submodules, one for
+// each precision that the backend has: `fp32`, `tf32` and `bf16`.
 //
 // Arrays arrive as such or as addresses (binding.h). Everything about them (kind, dtype, shape,
 // layout) has been checked by zfcuda/ops, the only caller; the shape structs check the geometry
@@ -18,6 +17,7 @@
 #include <vector>
 
 #include "binding.h"
+#include "bindings.h"
 #include "host_pool.h"
 #include "ops.h"
 #if defined(ZFCUDA_KERNELS)
@@ -256,7 +256,7 @@ void bind_conv_methods(py::module_& m) {
 
 }  // namespace
 
-PYBIND11_MODULE(ZFCUDA_MODULE, m) {
+void zfcuda::bind_backend(py::module_& m) {
     m.def("unavailable_reason", &unavailable_reason);
     m.def("description", &description);
     bind_shapes(m);
