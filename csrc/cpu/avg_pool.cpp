@@ -11,6 +11,7 @@
 #include "columns.h"
 #include "parallel.h"
 #include "simd.h"
+#include "streams.h"
 
 namespace zfcuda {
 namespace {
@@ -60,10 +61,6 @@ void store_all(float* to, const Vec (&values)[kVectors], int last, bool stream) 
         else
             simd::store_up_to(to + i * kLanes, values[i], last);
     }
-}
-
-bool streams(std::int64_t floats, int channels, const float* result) {
-    return floats * 4 > kStreamBytes && channels % kLanes == 0 && simd::is_aligned(result);
 }
 
 // The windows that cover position `at` of an axis: first <= window < end.

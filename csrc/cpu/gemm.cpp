@@ -84,20 +84,21 @@ template <int Rows, int Vectors>
                                          const Vec (&acc)[Rows][Vectors]) {
     const Epilogue& epilogue = *tiles.epilogue;
     if (tiles.columns - column >= Vectors * kLanes && !epilogue.add && !epilogue.accumulate) {
-#pragma GCC unroll 2
-        for (int j = 0; j < Vectors; ++j) {
-            const int at = column + j * kLanes;
-            const VectorEpilogue end(epilogue, at, kLanes);
-            const auto for_rows = [&](const auto& put) __attribute__((always_inline)) {
+        // Row by row: past the caches, lines are written when they are whole, and few can wait for that.
+        const auto for_vectors = [&](const auto& put) __attribute__((always_inline)) {
+            const VectorEpilogue ends[] = {{epilogue, column, kLanes},
+                                           {epilogue, column + (Vectors - 1) * kLanes, kLanes}};
 #pragma GCC unroll 32
-                for (int i = 0; i < Rows; ++i)
-                    put(rows[i] + row_offset + at, end.rectified(end.scaled(acc[i][j])));
-            };
-            if (epilogue.stream)
-                for_rows([](float* to, Vec v) { simd::stream(to, v); });
-            else
-                for_rows([](float* to, Vec v) { simd::store(to, v); });
-        }
+            for (int i = 0; i < Rows; ++i)
+#pragma GCC unroll 2
+                for (int j = 0; j < Vectors; ++j)
+                    put(rows[i] + row_offset + column + j * kLanes,
+                        ends[j].rectified(ends[j].scaled(acc[i][j])));
+        };
+        if (epilogue.stream)
+            for_vectors([](float* to, Vec v) { simd::stream(to, v); });
+        else
+            for_vectors([](float* to, Vec v) { simd::store(to, v); });
         return;
     }
     Vec sums[Rows][Vectors];  // a copy: of `acc` itself an address is not taken

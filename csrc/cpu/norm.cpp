@@ -17,6 +17,7 @@
 #include "blocking.h"
 #include "parallel.h"
 #include "simd.h"
+#include "streams.h"
 
 namespace zfcuda {
 namespace {
@@ -93,8 +94,7 @@ struct Norm {
 
     int group() const { return std::max(1, kNormFloats / channels); }
     bool streams(const float* result) const {
-        return rows * channels * 4 > kStreamBytes && channels % kLanes == 0 &&
-               simd::is_aligned(result);
+        return zfcuda::streams(rows * channels, channels, result);
     }
 };
 

@@ -5,8 +5,7 @@
 #include <cstdint>
 
 #include "../shapes.h"
-#include "blocking.h"
-#include "simd.h"
+#include "streams.h"
 
 namespace zfcuda {
 
@@ -25,10 +24,6 @@ void max_unpool_rows(const PoolShape& shape, int begin, int end, const float* y,
 namespace pool {
 
 constexpr int kMaxCells = 256;  // of a window, by PoolShape::check
-
-inline bool streams(std::int64_t floats, int channels, const float* result) {
-    return floats * 4 > kStreamBytes && channels % simd::kLanes == 0 && simd::is_aligned(result);
-}
 
 }  // namespace pool
 

@@ -19,6 +19,7 @@
 #include "parallel.h"
 #include "pool.h"
 #include "simd.h"
+#include "streams.h"
 
 namespace zfcuda {
 namespace {
@@ -348,7 +349,7 @@ void max_unpool2d(const PoolShape& sh, const T* y, const std::uint8_t* switches,
     const std::int64_t x_row = std::int64_t{sh.w} * sh.c;
     const std::int64_t y_image = std::int64_t{sh.p()} * sh.q() * sh.c;
     const std::int64_t rows = std::int64_t{sh.n} * sh.h;
-    const bool stream = streams(x_row * rows, sh.c, x);
+    const bool stream = streams_to_rows(x_row * rows, sh.c, x, x_row);
     const int parts = worth_threads(x_row * rows) ? threads() : 1;
 #pragma omp parallel for num_threads(parts) if (parts > 1)
     for (int part = 0; part < parts; ++part) {

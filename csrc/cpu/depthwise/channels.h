@@ -9,6 +9,7 @@
 #include "../../shapes.h"
 #include "../blocking.h"
 #include "../simd.h"
+#include "../streams.h"
 
 namespace zfcuda::depthwise {
 
@@ -99,10 +100,6 @@ inline void store(float* to, Vec value, int count, bool stream) {
         simd::stream(to, value);
     else
         simd::store_up_to(to, value, count);
-}
-
-inline bool streams(std::int64_t floats, int channels, const float* result) {
-    return floats * 4 > kStreamBytes && channels % kLanes == 0 && simd::is_aligned(result);
 }
 
 // Floats of the larger of x and y.

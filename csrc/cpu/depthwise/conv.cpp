@@ -122,7 +122,7 @@ void convolve(const DepthwiseShape& sh, const float* x, const float* packed, con
     const int P = sh.p(), Q = sh.q(), K = sh.k;
     const int last_tap = (sh.s - 1) * sh.dilation_w, last_tap_down = (sh.r - 1) * sh.dilation_h;
     const std::int64_t x_image = std::int64_t{sh.h} * sh.w * sh.c;
-    const bool stream = streams(std::int64_t{sh.n} * P * Q * K, K, y);
+    const bool stream = streams_to_rows(std::int64_t{sh.n} * P * Q * K, K, y, std::int64_t{Q} * K);
     const RowTasks tasks(ceil_div(P, kRows), K);
     const NextRows next(sh, x, kRows, ceil_div(Q, kOutputs), tasks,
                         sh.n * x_image * 4 > kSecondCacheBytes);
@@ -222,8 +222,9 @@ void convolve_rows(const DepthwiseShape& sh, const float* x, const float* packed
     const int P = sh.p(), Q = sh.q(), C = sh.c;
     const std::int64_t x_row = std::int64_t{sh.w} * C;
     constexpr std::int64_t kRow = kWidth * kLanes;  // of taps
-    const bool stream = streams(std::int64_t{sh.n} * P * Q * C, C, y);
     constexpr int kColumns = Row::kOutputs;
+    const bool stream =
+        (kStreamsWholeLines || kColumns <= 6) && streams(std::int64_t{sh.n} * P * Q * C, C, y);
     const RowTasks tasks(P, C);
     // Where x and y fill half of the last-level cache, part of x has left it.
     const NextRows next(sh, x, 1, ceil_div(Q, kColumns), tasks, bytes(sh) > kStreamBytes);

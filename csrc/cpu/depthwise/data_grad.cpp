@@ -36,7 +36,7 @@ void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed,
     constexpr int kColumns = 4, kWindows = kColumns / 2 + 1;
     const int P = sh.p(), Q = sh.q(), H = sh.h, W = sh.w, C = sh.c;
     const Pairs down(H, sh.top), across(W, sh.left);
-    const bool stream = streams(std::int64_t{sh.n} * H * W * C, C, x);
+    const bool stream = streams_to_rows(std::int64_t{sh.n} * H * W * C, C, x, std::int64_t{W} * C);
     const RowTasks tasks(down.count, C);
 #pragma omp for schedule(static) nowait
     for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {

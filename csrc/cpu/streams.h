@@ -1,0 +1,28 @@
+// Which results are written past the caches: those so large that they would leave them before they
+// are read.
+#pragma once
+
+#include <cstdint>
+
+#include "blocking.h"
+#include "simd.h"
+
+namespace zfcuda {
+
+// `floats` of pixels with `channels` each, one pixel after the other.
+inline bool streams(std::int64_t floats, int channels, const float* result) {
+    return floats * 4 > kStreamBytes && channels % simd::kLanes == 0 && simd::is_aligned(result);
+}
+
+// Whether a store of one vector is a whole line of the caches. Parts of a line wait for the others,
+// and a processor lets few lines wait: on Zen 3, six.
+constexpr bool kStreamsWholeLines = simd::kLanes == kLineFloats;
+
+// The same where several rows of the result, `row` floats each, get a vector by turns: the lines of
+// rows that lie pages apart do not wait side by side (up to three times the time on Zen 3).
+inline bool streams_to_rows(std::int64_t floats, int channels, const float* result,
+                            std::int64_t row) {
+    return (kStreamsWholeLines || row % kPageFloats != 0) && streams(floats, channels, result);
+}
+
+}  // namespace zfcuda
