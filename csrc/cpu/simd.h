@@ -327,6 +327,16 @@ inline Vec permute(Vec v, IntVec from) {
 #endif
 }
 
+// The same where every lane takes one of its own half: in less time with AVX2.
+inline Vec permute_halves(Vec v, IntVec from) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+    return reinterpret_cast<Vec>(
+        _mm256_permutevar_ps(reinterpret_cast<__m256>(v), reinterpret_cast<__m256i>(from)));
+#else
+    return permute(v, from);
+#endif
+}
+
 // As many rows as lanes: each pass interleaves the rows of the first half with those of the second.
 inline void transpose(Vec (&rows)[kLanes]) {
     constexpr int kHalf = kLanes / 2;

@@ -5,7 +5,8 @@
 // A lane is a filter. The pixel's channels are loaded once and permuted for each j, so that every
 // lane meets its own group's: no multiply-add is wasted on the others, and groups never touch each
 // other. Bounded by permutations and multiply-adds, one of each. Dgrad is the same for each phase of
-// x (conv_phases.h), with channels as lanes.
+// x (conv_phases.h), with channels as lanes. Wgrad takes groups as wide as a vector, too: each of its
+// channels is broadcast from memory.
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -45,6 +46,11 @@ struct Lanes {
 bool applies(const ConvShape& s) {
     const int size = s.group_c();
     return s.groups > 1 && size == s.group_k() && size < kLanes && kLanes % size == 0;
+}
+
+// Whether of groups as wide as a vector, too.
+bool applies_to_wgrad(const ConvShape& s) {
+    return applies(s) || (s.groups > 1 && s.group_c() == kLanes && s.group_k() == kLanes);
 }
 
 // packed[block][tap][j][lane] = filter(lane's channel, j); `filter` gives the element of one tap.
@@ -114,7 +120,7 @@ void multiply(const Gather& in, const float* image, int top, int left, const Blo
                 const Vec filter = simd::load(w);
 #pragma GCC unroll 16
                 for (int i = 0; i < kCount; ++i)
-                    sum[i] += simd::permute(x[i], from) * filter;
+                    sum[i] += simd::permute_halves(x[i], from) * filter;
             }
         }
     }
@@ -271,8 +277,9 @@ int wgrad_parts(const ConvShape& s) {
 }
 
 // sums[s][j] += dy * x along a line of dy, for kTaps taps of a filter row from tap `s` on and kSteps
-// channels of each group from the j-th on. `x`: the vector in the line's first pixel.
-template <int kTaps, int kSteps>
+// channels of each group from the j-th on. `x`: the vector in the line's first pixel. `kWhole`: of a
+// group as wide as a vector.
+template <int kTaps, int kSteps, bool kWhole>
 void add_products(const ConvShape& shape, const Lanes& lanes, const float* x, const float* dy,
                   int s, int first, int count, float* sums) {
     const auto place = [&](int tap, int j) {
@@ -292,10 +299,13 @@ void add_products(const ConvShape& shape, const Lanes& lanes, const float* x, co
         for (int tap = 0; tap < kTaps; ++tap) {
             const int column = left + q * shape.stride_w + tap * shape.dilation_w;
             if (clipped && (column < 0 || column >= shape.w)) continue;
-            const Vec v = simd::load_up_to(x + std::int64_t{column} * shape.c, count);
+            const float* pixel = x + std::int64_t{column} * shape.c;
+            const Vec v = kWhole ? Vec{} : simd::load_up_to(pixel, count);
 #pragma GCC unroll 8
             for (int j = 0; j < kSteps; ++j)
-                sum[tap][j] += simd::permute(v, from[j]) * gradient;
+                sum[tap][j] += (kWhole ? simd::broadcast(pixel[first + j])
+                                       : simd::permute_halves(v, from[j])) *
+                               gradient;
         }
     };
     // Windows that lie inside the line.
@@ -318,15 +328,15 @@ void add_products(const ConvShape& shape, const Lanes& lanes, const float* x, co
 constexpr int kMostSteps = kLanes == 16 ? 8 : 4;
 
 // The same for a whole filter row.
-template <int kSteps>
+template <int kSteps, bool kWhole = false>
 void add_line(const ConvShape& shape, const Lanes& lanes, const float* x, const float* dy,
               int count, float* sums) {
     for (int j = 0; j < lanes.size; j += kSteps) {
         int s = 0;
         for (; s + 3 <= shape.s; s += 3)
-            add_products<3, kSteps>(shape, lanes, x, dy, s, j, count, sums);
+            add_products<3, kSteps, kWhole>(shape, lanes, x, dy, s, j, count, sums);
         for (; s < shape.s; ++s)
-            add_products<1, kSteps>(shape, lanes, x, dy, s, j, count, sums);
+            add_products<1, kSteps, kWhole>(shape, lanes, x, dy, s, j, count, sums);
     }
 }
 
@@ -357,6 +367,9 @@ void add_lines(const Call& call, const Lanes& lanes, int block, std::int64_t m0,
                     break;
                 case 4:
                     add_line<4>(s, lanes, x, dy, count, row);
+                    break;
+                case kLanes:
+                    add_line<kMostSteps, true>(s, lanes, x, dy, count, row);
                     break;
                 default:
                     add_line<kMostSteps>(s, lanes, x, dy, count, row);
@@ -404,7 +417,8 @@ const Method small_groups_fprop{"small groups",  Direction::kFprop, Fusion::kIma
                                 fprop_workspace, pack_fprop,        fprop,           nullptr};
 const Method small_groups_dgrad{"small groups",  Direction::kDgrad, Fusion::kImages, applies,
                                 dgrad_workspace, pack_dgrad,        dgrad,           nullptr};
-const Method small_groups_wgrad{"small groups",  Direction::kWgrad, Fusion::kImages, applies,
-                                wgrad_workspace, nullptr,           wgrad,           nullptr};
+const Method small_groups_wgrad{
+    "small groups",  Direction::kWgrad, Fusion::kImages, applies_to_wgrad,
+    wgrad_workspace, nullptr,           wgrad,           nullptr};
 
 }  // namespace zfcuda::conv
