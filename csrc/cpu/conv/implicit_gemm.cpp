@@ -7,6 +7,7 @@
 
 #include "../../conv_phases.h"
 #include "../parallel.h"
+#include "../streams.h"
 #include "methods.h"
 #include "regions.h"
 
@@ -31,12 +32,11 @@ bool is_large(const Gather& gather, int columns, const RowPlacement& placement) 
 }
 
 // Whether the lines of a large result are fetched before they are written, and not written past the
-// caches: halves of lines are not faster there (16 channels to 96 filters took 1.05 times as long,
-// Zen 5, AVX2).
+// caches: where a store is a whole line. (Of half a line, as with AVX2, up to 1.2 times as long for
+// 16 channels to 96 filters, Zen 3.)
 bool fetches_result(const Gather& gather, int columns, const RowPlacement& placement) {
-    constexpr bool kWholeLines = simd::kLanes == kLineFloats;
-    return is_large(gather, columns, placement) && has_few_panels(gather, columns) &&
-           (columns <= kFetchedColumns || !kWholeLines);
+    return kStreamsWholeLines && is_large(gather, columns, placement) &&
+           has_few_panels(gather, columns) && columns <= kFetchedColumns;
 }
 
 }  // namespace
