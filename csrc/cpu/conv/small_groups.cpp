@@ -358,6 +358,10 @@ void add_lines(const Call& call, const Lanes& lanes, int block, std::int64_t m0,
             if (h < 0 || h >= s.h) continue;
             const float* x = call.x + (n * s.h + h) * s.w * s.c + block * kLanes;
             float* row = sums + std::int64_t{r} * s.s * lanes.tap_floats();
+            if (lanes.size == kLanes) {
+                add_line<kMostSteps, true>(s, lanes, x, dy, count, row);
+                continue;
+            }
             switch (lanes.size) {
                 case 1:
                     add_line<1>(s, lanes, x, dy, count, row);
@@ -367,9 +371,6 @@ void add_lines(const Call& call, const Lanes& lanes, int block, std::int64_t m0,
                     break;
                 case 4:
                     add_line<4>(s, lanes, x, dy, count, row);
-                    break;
-                case kLanes:
-                    add_line<kMostSteps, true>(s, lanes, x, dy, count, row);
                     break;
                 default:
                     add_line<kMostSteps>(s, lanes, x, dy, count, row);
