@@ -20,6 +20,7 @@
 #include "parallel.h"
 #include "simd.h"
 #include "stored_images.h"
+#include "streams.h"
 
 namespace zfcuda {
 namespace {
@@ -83,11 +84,6 @@ void crop_row(const CropShape& sh, const std::uint8_t* image, const float* mean,
     std::fill(last + sh.c, out + row_floats, 0.0f);
 }
 
-void copy_past_caches(const float* from, int count, float* to) {
-    for (int i = 0; i < count; i += simd::kLanes)
-        simd::stream(to + i, simd::load(from + i));
-}
-
 // Where rows [first, end) of image n lie; null where they cannot be read.
 struct InMemory {
     const std::uint8_t* images;
@@ -132,8 +128,7 @@ void crop(const CropShape& sh, int task_rows, const Reader& reader, const float*
     const int row_floats = sh.out_w * sh.c;
     const std::int64_t image_row = std::int64_t{sh.w} * sh.c;
     const std::int64_t floats = std::int64_t{sh.n} * sh.out_h * row_floats;
-    const bool stream =
-        floats * 4 > kStreamBytes && row_floats % simd::kLanes == 0 && simd::is_aligned(y);
+    const bool stream = streams(floats, row_floats, y);
     const int parts = ceil_div(sh.out_h, task_rows);
     Tasks tasks(std::int64_t{sh.n} * parts);
 #pragma omp parallel if (worth_threads(floats))

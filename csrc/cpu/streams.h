@@ -25,4 +25,10 @@ inline bool streams_to_rows(std::int64_t floats, int channels, const float* resu
     return (kStreamsWholeLines || row % kPageFloats != 0) && streams(floats, channels, result);
 }
 
+// Whole vectors; `to` is aligned to them.
+inline void copy_past_caches(const float* from, int count, float* to) {
+    for (int i = 0; i < count; i += simd::kLanes)
+        simd::stream(to + i, simd::load(from + i));
+}
+
 }  // namespace zfcuda

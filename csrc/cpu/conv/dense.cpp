@@ -15,6 +15,7 @@
 #include "../gemm.h"
 #include "../parallel.h"
 #include "../simd.h"
+#include "../streams.h"
 #include "methods.h"
 
 namespace zfcuda::conv {
@@ -135,8 +136,9 @@ int gradient_columns(const ConvShape& shape) {
 }
 
 std::int64_t gradient_floats(const ConvShape& shape) {
-    return odd_lines(
-        static_cast<std::int64_t>(rows_of(shape)) * (gradient_columns(shape) + kTileRows) + kLanes);
+    return odd_lines(static_cast<std::int64_t>(rows_of(shape)) *
+                         (gradient_columns(shape) + kTileRows) +
+                     kLanes + kTileRows * kDenseGradRun);
 }
 
 bool applies(const ConvShape& shape) {
@@ -328,12 +330,11 @@ void wgrad(const Call& call) {
     const std::int64_t depth = depth_of(shape);
     const int n = rows_of(shape), tiles = ceil_div(shape.k, kTileRows);
     const int block_columns = gradient_columns(shape);
-    Epilogue epilogue;
-    epilogue.stream =
-        4 * depth * shape.k > kStreamBytes && depth % kLanes == 0 && simd::is_aligned(call.out);
+    const bool stream = streams(depth * shape.k, static_cast<int>(depth), call.out);
 #pragma omp parallel num_threads(threads()) if (pays(shape))
     {
-        float* panels = call.workspace + thread_index() * gradient_floats(shape);
+        float* runs = call.workspace + thread_index() * gradient_floats(shape);
+        float* panels = runs + kTileRows * kDenseGradRun;
         float* packed_dy = panels + static_cast<std::int64_t>(n) * block_columns;
         for (std::int64_t c = 0; c < depth; c += block_columns) {
             const int columns = static_cast<int>(std::min<std::int64_t>(block_columns, depth - c));
@@ -346,10 +347,16 @@ void wgrad(const Call& call) {
                     simd::copy_spilling(packed_dy + m * kTileRows,
                                         call.y + static_cast<std::int64_t>(m) * shape.k + k0,
                                         count);
-                for (int panel = 0; panel * kPanel < columns; ++panel)
-                    gemm::multiply(count, {packed_dy, 1, panels + panel * kPanel * n, n, kTileRows},
-                                   call.out + k0 * depth + c + panel * kPanel, depth,
-                                   columns - panel * kPanel, epilogue);
+                for (int d0 = 0; d0 < columns; d0 += kDenseGradRun) {
+                    const int run = std::min(kDenseGradRun, columns - d0);
+                    float* const dw = call.out + k0 * depth + c + d0;
+                    for (int d = 0; d < run; d += kPanel)
+                        gemm::multiply(count, {packed_dy, 1, panels + (d0 + d) * n, n, kTileRows},
+                                       (stream ? runs : dw) + d, stream ? kDenseGradRun : depth,
+                                       run - d, {});
+                    for (int i = 0; stream && i < count; ++i)
+                        copy_past_caches(runs + i * kDenseGradRun, run, dw + i * depth);
+                }
             }
         }
         simd::stream_fence();
