@@ -98,6 +98,16 @@ struct Norm {
     }
 };
 
+void square_rows(const float* x, int rows, int channels, PaddedRows& squares) {
+    for (int i = 0; i < rows; ++i, x += channels) {
+        float* square = squares.row(i);
+        for (int c = 0; c < channels; c += kLanes) {
+            const Vec value = simd::load_up_to(x + c, channels - c);
+            simd::store(square + c, value * value);
+        }
+    }
+}
+
 template <typename Power>
 void forward(const Norm& norm, const float* x, float* y) {
     const int C = norm.channels, group = norm.group();
@@ -108,14 +118,7 @@ void forward(const Norm& norm, const float* x, float* y) {
 #pragma omp for schedule(static) nowait
         for (std::int64_t first = 0; first < norm.rows; first += group) {
             const int rows = static_cast<int>(std::min<std::int64_t>(group, norm.rows - first));
-            for (int i = 0; i < rows; ++i) {
-                const float* in = x + (first + i) * C;
-                float* square = squares.row(i);
-                for (int c = 0; c < C; c += kLanes) {
-                    const Vec value = simd::load_up_to(in + c, C - c);
-                    simd::store(square + c, value * value);
-                }
-            }
+            square_rows(x + first * C, rows, C, squares);
             for (int i = 0; i < rows; ++i) {
                 const float* in = x + (first + i) * C;
                 const float* square = squares.row(i);
@@ -145,14 +148,7 @@ void backward(const Norm& norm, const float* dy, const float* x, float* dx) {
 #pragma omp for schedule(static) nowait
         for (std::int64_t first = 0; first < norm.rows; first += group) {
             const int rows = static_cast<int>(std::min<std::int64_t>(group, norm.rows - first));
-            for (int i = 0; i < rows; ++i) {
-                const float* in = x + (first + i) * C;
-                float* square = squares.row(i);
-                for (int c = 0; c < C; c += kLanes) {
-                    const Vec value = simd::load_up_to(in + c, C - c);
-                    simd::store(square + c, value * value);
-                }
-            }
+            square_rows(x + first * C, rows, C, squares);
             for (int i = 0; i < rows; ++i) {
                 const float* in = x + (first + i) * C;
                 const float* grad = dy + (first + i) * C;
