@@ -95,6 +95,17 @@ def test_shapes(device, name, multiplier, dtype):
         check(device, np.random.default_rng(0), problem, dtype)
 
 
+@pytest.mark.parametrize(("channels", "multiplier"), [(3, 5), (7, 3), (1, 17), (12, 4), (5, 33)])
+def test_several_filters_of_a_channel(device, channels, multiplier):
+    """Vectors of results whose channels repeat, some of them cut; nothing is read behind the last pixel."""
+    rng = np.random.default_rng(0)
+    for size, stride in ((3, 1), (3, 2), (5, 1)):
+        w = (channels * multiplier, size, size, 1)
+        problem = Depthwise((2, 5, 7, channels), w, (stride,) * 2, (1,) * 4, (1, 1))
+        for check in CHECKS:
+            check(device, rng, problem, np.float32)
+
+
 @pytest.mark.parametrize("width", [5, 7])
 def test_filters_five_or_seven_wide_of_any_height(device, width):
     rng = np.random.default_rng(0)
@@ -123,6 +134,9 @@ def test_results_that_go_past_the_caches(device):
         check_forward(device, rng, problem, np.float32)
         check_data_grad(device, rng, problem, np.float32)
         check_weight_grad(device, rng, problem, np.float32)
+        pages = Depthwise((1, 132, 128, 320), (320, 3, 3, 1), (stride,) * 2, (1,) * 4, (1, 1))  # from row to row
+        check_forward(device, rng, pages, np.float32)
+        check_data_grad(device, rng, pages, np.float32)
         uneven = Depthwise((3, 91, 94, 201), (201, 3, 3, 1), (stride,) * 2, (1,) * 4, (1, 1))
         check_weight_grad(device, rng, uneven, np.float32)
 
