@@ -6,6 +6,7 @@
 
 #include "../gemm.h"
 #include "../pool.h"
+#include "../streams.h"
 
 namespace zfcuda::conv {
 namespace {
@@ -88,9 +89,8 @@ void run_lines(const LineMaker& maker, const Call& call) {
     const int p = s.p(), step = maker.step(s), steps = ceil_div(p, step);
     const int strips = ceil_div(steps, kStripLines / step);
     const std::int64_t out_line = static_cast<std::int64_t>(s.q()) * call.out_pitch;
-    const bool stream = call.images * p * line_floats(s) * 4 > kStreamBytes &&
-                        s.k % simd::kLanes == 0 && call.out_pitch % simd::kLanes == 0 &&
-                        simd::is_aligned(call.out);
+    const bool stream = streams(call.images * p * line_floats(s), s.k, call.out) &&
+                        call.out_pitch % simd::kLanes == 0;
     for_strips(call.images, strips, scratch, strip_floats(maker, s),
                [&](int n, int strip, float* mine) {
                    const int p0 = part_begin(steps, strips, strip) * step;

@@ -12,6 +12,7 @@
 // all frequencies (166 KB) stay in its second level. Bounded by multiply-adds: of the products two
 // thirds, of the transforms one.
 #include "../lines.h"
+#include "../../streams.h"
 
 #include "tiles.h"
 
@@ -103,19 +104,27 @@ void transform_tile(const Plan& plan, const float* pixels, int tile, int row, fl
     }
 }
 
-// The outputs of tile `tile` from its products.
+// The outputs of tile `tile` from its products. Where a line of the result is several vectors, it is
+// written at once (streams.h).
 template <int M>
 void write_tile(const ConvShape& s, const float* products, std::int64_t stride, int columns,
                 int tile, int lines, float* y, int y_pitch, const Epilogue& epilogue) {
-    for (int k = 0; k < columns; k += kLanes) {
-        const int count = columns - k;
-        Vec out[M][M];
-        transform_products<M>(products + k, stride, count, out);
-        const MapTerms terms(epilogue, k, count);
+    constexpr int kTogether = kStreamsWholeLines ? 1 : kPanelVectors;
+    for (int first = 0; first < columns; first += kTogether * kLanes) {
+        const int vectors = std::min(kTogether, ceil_div(columns - first, kLanes));
+        Vec out[kTogether][M][M];
+        for (int v = 0; v < vectors; ++v) {
+            const int k = first + v * kLanes;
+            transform_products<M>(products + k, stride, columns - k, out[v]);
+        }
         for (int i = 0; i < std::min(M, lines); ++i)
             for (int j = 0; j < std::min(M, s.q() - tile * M); ++j) {
                 float* to = y + (static_cast<std::int64_t>(i) * s.q() + tile * M + j) * y_pitch;
-                write_result(out[i][j], terms, epilogue, count, to + k);
+                for (int v = 0; v < vectors; ++v) {
+                    const int k = first + v * kLanes;
+                    write_result(out[v][i][j], {epilogue, k, columns - k}, epilogue, columns - k,
+                                 to + k);
+                }
             }
     }
 }
