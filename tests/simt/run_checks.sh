@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
-# The kernel tests on emulated kernels with every access examined, on two seeds, and under AddressSanitizer and
+# The kernel tests on emulated kernels with every access examined, on some seeds, and under AddressSanitizer and
 # UndefinedBehaviorSanitizer; each run ends with the check that it has reached every variant of every kernel. Then random
-# calls of every operation under the same, so many of each (first argument; 2,000 by default, a minute).
-# The three go side by side, since the emulator uses one processor; what one says is printed when it has ended.
+# calls of every operation under the same, so many of each.
+#   run_checks.sh [CALLS [SEED ...]]    2,000 calls (a minute) and the seeds 1 and 2, if nothing else is said
+# All go side by side, since the emulator uses one processor; what one says is printed when it has ended.
 # Needs an install with ZFCUDA_CHECKED=ON; `python` is the one that has it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 calls=${1:-2000}
+seeds=("${@:2}")
+((${#seeds[@]})) || seeds=(1 2)
 test_kernels() { python -m pytest -q -p no:cacheprovider -k "emulated or every_variant" tests/kernels; }
 
 examine_accesses() { # SEED
@@ -39,8 +42,9 @@ start() { # OUTPUT COMMAND...
     (set -e; "${@:2}") &>"$outputs/$1" &
     jobs+=("$! $1")
 }
-start seed-1 examine_accesses 1
-start seed-2 examine_accesses 2
+for seed in "${seeds[@]}"; do
+    start "seed-$seed" examine_accesses "$seed"
+done
 start sanitizers sanitize
 
 failed=()
