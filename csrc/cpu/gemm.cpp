@@ -42,7 +42,7 @@ struct VectorEpilogue {
                              : simd::broadcast(-0.0f)),
           floor(simd::broadcast(epilogue.relu ? 0.0f : -std::numeric_limits<float>::infinity())) {}
 
-    Vec scaled(Vec v) const { return v * scale + bias; }
+    Vec scaled(Vec v) const { return simd::multiply_add(v, scale, bias); }
     Vec rectified(Vec v) const { return v < floor ? floor : v; }  // NaN stays
 };
 

@@ -356,6 +356,20 @@ inline void transpose(Vec (&rows)[kLanes]) {
 
 // ---- Arithmetic ---------------------------------------------------------------------------------
 
+// a * b + c, rounded once wherever the processor can: of the plain expression, a compiler may lift the
+// product out of branches, and then rounds twice.
+inline Vec multiply_add(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+    return reinterpret_cast<Vec>(_mm512_fmadd_ps(
+        reinterpret_cast<__m512>(a), reinterpret_cast<__m512>(b), reinterpret_cast<__m512>(c)));
+#elif defined(__FMA__)
+    return reinterpret_cast<Vec>(_mm256_fmadd_ps(
+        reinterpret_cast<__m256>(a), reinterpret_cast<__m256>(b), reinterpret_cast<__m256>(c)));
+#else
+    return a * b + c;
+#endif
+}
+
 // max(v, 0); NaN stays NaN.
 inline Vec relu(Vec v) {
     return v < 0.0f ? Vec{} : v;

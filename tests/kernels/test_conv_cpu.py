@@ -307,6 +307,29 @@ def test_bits_do_not_depend_on_threads(layer, direction, set_threads):
     assert all(np.array_equal(results[0], other) for other in results[1:])
 
 
+@pytest.mark.parametrize(
+    "layer", [((4111, 1, 1, 8), (1024, 1, 1), 1, 0), ((1, 173, 173, 5), (160, 3, 3), 1, 1)], ids=str
+)
+def test_bits_do_not_depend_on_what_goes_past_the_caches(layer, set_threads):
+    """Nor on the threads, which cut the rows that do: results of more than 16 MB, at any address."""
+    x_shape, filters, stride, padding = layer
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal(x_shape, dtype=np.float32)
+    w = rng.standard_normal((*filters, x_shape[3]), dtype=np.float32)
+    scale, b = (rng.standard_normal(filters[0], dtype=np.float32) for _ in range(2))
+    shape = (x_shape[0], *oracles.output_size(x_shape[1:3], filters[1:], (stride,) * 2, (padding,) * 2), filters[0])
+    results = []
+    with backends.use("cpu"):
+        for threads, shift in ((1, 0), (2, 0), (2, 1)):
+            set_threads(threads)
+            room = np.empty(np.prod(shape) + 32, np.float32)
+            first = -(room.ctypes.data // 4) % 16 + shift
+            out = room[first : first + np.prod(shape)].reshape(shape)
+            results.append(ops.conv2d(x, w, b, scale=scale, stride=stride, padding=padding, out=out))
+    for other in results[1:]:
+        np.testing.assert_array_equal(other, results[0])
+
+
 # The ways of csrc/cpu/conv/block.cpp, the first three with maps larger than one group of images: x, filters, stride,
 # padding; pool 3 x 3 stride 2 padding 1.
 BLOCKS = [
