@@ -6,9 +6,9 @@
 #include <cstring>
 
 #include "../ops.h"
-#include "blocking.h"
 #include "parallel.h"
 #include "simd.h"
+#include "streams.h"
 
 namespace zfcuda {
 namespace {
@@ -37,8 +37,9 @@ void copy_channels(std::int64_t rows, int x_channels, int source, int out_channe
                        length = std::int64_t{channels} * bytes;
     const auto* from = static_cast<const std::uint8_t*>(x) + std::int64_t{source} * bytes;
     auto* to = static_cast<std::uint8_t*>(out) + std::int64_t{target} * bytes;
-    const bool stream = rows * out_pitch > kStreamBytes && simd::is_aligned(to) &&
-                        out_pitch % kVector == 0 && length % kVector == 0;
+    const bool stream =
+        out_pitch % kVector == 0 && length % kVector == 0 &&
+        streams(rows * out_pitch / 4, out_pitch / 4, reinterpret_cast<const float*>(to));
 #pragma omp parallel if (worth_threads(rows * length / 4))
     {
 #pragma omp for schedule(static) nowait

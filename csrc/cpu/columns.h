@@ -13,6 +13,7 @@
 #include "blocking.h"
 #include "parallel.h"
 #include "simd.h"
+#include "streams.h"
 
 namespace zfcuda {
 
@@ -195,8 +196,7 @@ void by_channel(std::int64_t rows, int channels, int merged, float* result, bool
             std::copy_n(parameters[i], channels, copy + row * channels);
         of_all[i] = copy;
     }
-    const bool stream = !in_place && rows * channels * 4 > kStreamBytes && length % kLanes == 0 &&
-                        simd::is_aligned(result);
+    const bool stream = !in_place && streams(rows * channels, length, result);
 #pragma omp parallel if (worth_threads(rows * channels))
     {
         const std::array<const float*, kParameters> mine = of_all;  // in registers

@@ -4,9 +4,9 @@
 
 #include <cstdint>
 
-#include "blocking.h"
 #include "parallel.h"
 #include "simd.h"
+#include "streams.h"
 
 namespace zfcuda {
 
@@ -14,7 +14,7 @@ namespace zfcuda {
 template <typename F>
 void element_wise(std::int64_t size, float* result, bool in_place, F f) {
     using simd::kLanes;
-    const bool stream = !in_place && size * 4 > kStreamBytes && simd::is_aligned(result);
+    const bool stream = !in_place && streams(size, kLanes, result);
     const std::int64_t vectors = size / kLanes;
 #pragma omp parallel if (worth_threads(size))
     {

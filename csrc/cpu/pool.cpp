@@ -15,8 +15,8 @@
 #include "../ops.h"
 #include "blocking.h"
 #include "fetch.h"
+#include "lanes.h"
 #include "parallel.h"
-#include "simd.h"
 
 namespace zfcuda {
 namespace {

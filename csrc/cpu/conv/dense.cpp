@@ -13,8 +13,8 @@
 #include <utility>
 
 #include "../gemm.h"
+#include "../lanes.h"
 #include "../parallel.h"
-#include "../simd.h"
 #include "../streams.h"
 #include "methods.h"
 

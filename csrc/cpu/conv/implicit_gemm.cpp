@@ -1,14 +1,15 @@
 // The implicit matrix product of implicit_gemm.h, and fprop and dgrad by it.
 //
-// Dgrad is a product for each phase of x (conv_phases.h), a convolution of y with stride 1.
+// Dgrad is a product for each phase of x (phases.h), a convolution of y with stride 1.
 #include "implicit_gemm.h"
 
 #include <algorithm>
 
-#include "../../conv_phases.h"
+#include "../lanes.h"
 #include "../parallel.h"
 #include "../streams.h"
 #include "methods.h"
+#include "phases.h"
 #include "regions.h"
 
 namespace zfcuda::conv {
@@ -28,7 +29,7 @@ bool is_far(const Gather& gather, int columns) {
 }
 
 bool is_large(const Gather& gather, int columns, const RowPlacement& placement) {
-    return gather.rows() * columns * 4 > kStreamBytes && placement.pixel_stride == columns;
+    return placement.pixel_stride == columns && leaves_caches(gather.rows() * columns);
 }
 
 // Whether the lines of a large result are fetched before they are written, and not written past the
@@ -196,9 +197,9 @@ void for_groups(int groups, int images, std::int64_t image_floats, float* scratc
 void multiply_all(const Gather& gather, const float* panels, int columns, Epilogue epilogue,
                   const RowPlacement& placement, int team, float* scratch) {
     const int panel_count = ceil_div(columns, kPanel);
-    epilogue.stream = is_large(gather, columns, placement) &&
-                      !fetches_result(gather, columns, placement) && columns % simd::kLanes == 0 &&
-                      simd::is_aligned(placement.out);
+    epilogue.stream = placement.pixel_stride == columns &&
+                      !fetches_result(gather, columns, placement) &&
+                      streams(gather.rows() * columns, columns, placement.out);
 
     if (reads_lines(gather, columns))
         return multiply_lines(gather, panels, columns, epilogue, placement, team, scratch);
@@ -308,44 +309,38 @@ void fprop(const Call& call) {
 // ---- Dgrad --------------------------------------------------------------------------------------
 
 // Panels as a phase of dgrad needs them: depth (taps, k), columns c. `w`: the filters of a group.
-void pack_phase(const ConvShape& s, const float* w, const PhaseTaps& taps, int team,
-                float* panels) {
+void pack_phase(const ConvShape& s, const float* w, const Phase& phase, int team, float* panels) {
     const int filters = s.group_k(), channels = s.group_c();
     const int panel_count = ceil_div(channels, kPanel);
-    const int depth = taps.rows * taps.cols * filters;
+    const int rows = phase.h.taps, cols = phase.w.taps, depth = rows * cols * filters;
 #pragma omp parallel for collapse(2) num_threads(team)
     for (int panel = 0; panel < panel_count; ++panel)
-        for (int i = 0; i < taps.rows; ++i)
-            for (int j = 0; j < taps.cols; ++j) {
-                const int r = taps.row0 - i * taps.row_step, q = taps.col0 - j * taps.col_step;
-                pack_panel(w + (r * s.s + q) * channels + panel * kPanel,
-                           static_cast<std::int64_t>(s.r) * s.s * channels, filters,
-                           channels - panel * kPanel,
-                           panels + (static_cast<std::int64_t>(panel) * depth +
-                                     (i * taps.cols + j) * filters) *
-                                        kPanel);
+        for (int i = 0; i < rows; ++i)
+            for (int j = 0; j < cols; ++j) {
+                const int r = phase.h.tap0 - i * phase.h.tap_step;
+                const int q = phase.w.tap0 - j * phase.w.tap_step;
+                pack_panel(
+                    w + (r * s.s + q) * channels + panel * kPanel,
+                    static_cast<std::int64_t>(s.r) * s.s * channels, filters,
+                    channels - panel * kPanel,
+                    panels + (static_cast<std::int64_t>(panel) * depth + (i * cols + j) * filters) *
+                                 kPanel);
             }
 }
 
-// Calls body(rows, columns of the phase, floats of the panels before its own, of those of a group) for
-// all phases; returns the floats of all panels.
+// Floats of the panels of a group.
+std::int64_t phase_panels(const ConvShape& s, const Phase& phase) {
+    return panels_size(phase.taps() * s.group_k(), s.group_c());
+}
+
 template <typename Body>
 std::int64_t for_phases(const ConvShape& s, const Body& body) {
-    std::int64_t panels = 0;
-    for (int row = 0; row < phase_count(s.h, s.stride_h); ++row)
-        for (int col = 0; col < phase_count(s.w, s.stride_w); ++col) {
-            const PhaseAxis h(row, s.h, s.r, s.stride_h, s.pad_top, s.dilation_h);
-            const PhaseAxis w(col, s.w, s.s, s.stride_w, s.pad_left, s.dilation_w);
-            const std::int64_t of_group =
-                panels_size(static_cast<std::int64_t>(h.taps) * w.taps * s.group_k(), s.group_c());
-            body(h, w, panels, of_group);
-            panels += s.groups * of_group;
-        }
-    return panels;
+    return conv::for_phases(
+        s, [&](const Phase& phase) { return s.groups * phase_panels(s, phase); }, body);
 }
 
 std::int64_t all_panels(const ConvShape& s) {
-    return for_phases(s, [](const PhaseAxis&, const PhaseAxis&, std::int64_t, std::int64_t) {});
+    return for_phases(s, [](const Phase&) {});
 }
 
 std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
@@ -355,48 +350,31 @@ std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
 void pack_dgrad(const Call& call) {
     const ConvShape& s = call.shape;
     const std::int64_t filters = static_cast<std::int64_t>(s.group_k()) * fprop_depth(s);
-    for_phases(
-        s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before, std::int64_t of_group) {
-            for_groups(s.groups, 1, 0, nullptr, [&](const GroupPart& part, float*) {
-                pack_phase(s, call.w + part.group * filters,
-                           {h.tap0, h.tap_step, h.taps, w.tap0, w.tap_step, w.taps}, part.team,
-                           call.workspace + before + part.group * of_group);
-            });
+    for_phases(s, [&](const Phase& phase) {
+        for_groups(s.groups, 1, 0, nullptr, [&](const GroupPart& part, float*) {
+            pack_phase(s, call.w + part.group * filters, phase, part.team,
+                       call.workspace + phase.before + part.group * phase_panels(s, phase));
         });
+    });
 }
 
 void dgrad(const Call& call) {
     const ConvShape& s = call.shape;
     float* scratch = call.workspace + all_panels(s);
-    const std::int64_t line = static_cast<std::int64_t>(s.w) * s.c;
-    for_phases(s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before,
-                      std::int64_t of_group) {
-        for_groups(s.groups, call.images, image_floats(s), scratch,
-                   [&](const GroupPart& part, float* scratch) {
-                       const Gather gather{call.y + std::int64_t{part.first} * s.p() * s.q() * s.k +
-                                               part.group * s.group_k(),
-                                           part.images,
-                                           s.p(),
-                                           s.q(),
-                                           s.group_k(),
-                                           h.pixels,
-                                           w.pixels,
-                                           h.taps,
-                                           w.taps,
-                                           1,
-                                           1,
-                                           -h.origin,
-                                           -w.origin,
-                                           h.step,
-                                           w.step,
-                                           s.k};
-                       float* first = call.out + (std::int64_t{part.first} * s.h + h.first) * line +
-                                      std::int64_t{w.first} * s.c + part.group * s.group_c();
-                       multiply_all(
-                           gather, call.workspace + before + part.group * of_group, s.group_c(), {},
-                           {first, s.h * line, s.stride_h * line, std::int64_t{s.stride_w} * s.c},
-                           part.team, scratch);
-                   });
+    const std::int64_t dy_image = std::int64_t{s.p()} * s.q() * s.k,
+                       dx_image = std::int64_t{s.h} * s.w * s.c;
+    for_phases(s, [&](const Phase& phase) {
+        for_groups(
+            s.groups, call.images, image_floats(s), scratch,
+            [&](const GroupPart& part, float* scratch) {
+                multiply_all(
+                    phase.windows(s, part.images, call.y + part.first * dy_image,
+                                  part.group * s.group_k(), s.group_k()),
+                    call.workspace + phase.before + part.group * phase_panels(s, phase),
+                    s.group_c(), {},
+                    phase.pixels(s, call.out + part.first * dx_image, part.group * s.group_c()),
+                    part.team, scratch);
+            });
     });
 }
 

@@ -5,19 +5,19 @@
 // A lane is a filter. The pixel's channels are loaded once and permuted for each j, so that every
 // lane meets its own group's: no multiply-add is wasted on the others, and groups never touch each
 // other. Bounded by permutations and multiply-adds, one of each. Dgrad is the same for each phase of
-// x (conv_phases.h), with channels as lanes. Wgrad takes groups as wide as a vector, too: each of its
+// x (phases.h), with channels as lanes. Wgrad takes groups as wide as a vector, too: each of its
 // channels is broadcast from memory.
 #include <algorithm>
 #include <array>
 #include <utility>
 
-#include "../../conv_phases.h"
 #include "../gemm.h"
+#include "../lanes.h"
 #include "../parallel.h"
-#include "../simd.h"
 #include "gather.h"
 #include "implicit_gemm.h"
 #include "methods.h"
+#include "phases.h"
 
 namespace zfcuda::conv {
 namespace {
@@ -221,30 +221,23 @@ void fprop(const Call& call) {
              {call.out, s.p() * line, line, call.out_pitch});
 }
 
-// Calls body(rows, columns of the phase, floats of the filters before its own) for all phases;
-// returns the floats of all filters.
 template <typename Body>
 std::int64_t for_phases(const ConvShape& s, const Body& body) {
-    std::int64_t floats = 0;
-    for (int row = 0; row < phase_count(s.h, s.stride_h); ++row)
-        for (int col = 0; col < phase_count(s.w, s.stride_w); ++col) {
-            const PhaseAxis h(row, s.h, s.r, s.stride_h, s.pad_top, s.dilation_h);
-            const PhaseAxis w(col, s.w, s.s, s.stride_w, s.pad_left, s.dilation_w);
-            body(h, w, floats);
-            floats += packed_floats({s.group_c(), s.c}, std::int64_t{h.taps} * w.taps);
-        }
-    return floats;
+    return conv::for_phases(
+        s, [&](const Phase& phase) { return packed_floats({s.group_c(), s.c}, phase.taps()); },
+        body);
 }
 
 std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
-    return for_phases(s, [](const PhaseAxis&, const PhaseAxis&, std::int64_t) {});
+    return for_phases(s, [](const Phase&) {});
 }
 
 void pack_dgrad(const Call& call) {
     const ConvShape& s = call.shape;
     const int size = s.group_c();
-    for_phases(s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
-        pack_taps({size, s.c}, h.taps * w.taps, call.workspace + before,
+    for_phases(s, [&](const Phase& phase) {
+        const PhaseAxis &h = phase.h, &w = phase.w;
+        pack_taps({size, s.c}, h.taps * w.taps, call.workspace + phase.before,
                   [&](int c, int tap, int j) {
                       const int r = h.tap0 - tap / w.taps * h.tap_step;
                       const int q = w.tap0 - tap % w.taps * w.tap_step;
@@ -256,14 +249,9 @@ void pack_dgrad(const Call& call) {
 
 void dgrad(const Call& call) {
     const ConvShape& s = call.shape;
-    const std::int64_t line = std::int64_t{s.w} * s.c;
-    for_phases(s, [&](const PhaseAxis& h, const PhaseAxis& w, std::int64_t before) {
-        const Gather in{call.y,   call.images, s.p(),     s.q(),  s.k,
-                        h.pixels, w.pixels,    h.taps,    w.taps, 1,
-                        1,        -h.origin,   -w.origin, h.step, w.step};
-        convolve(in, {s.group_c(), s.c}, call.workspace + before, {},
-                 {call.out + h.first * line + std::int64_t{w.first} * s.c, s.h * line,
-                  s.stride_h * line, std::int64_t{s.stride_w} * s.c});
+    for_phases(s, [&](const Phase& phase) {
+        convolve(phase.windows(s, call.images, call.y, 0, s.k), {s.group_c(), s.c},
+                 call.workspace + phase.before, {}, phase.pixels(s, call.out, 0));
     });
 }
 

@@ -8,7 +8,7 @@
 
 #include "../../shapes.h"
 #include "../blocking.h"
-#include "../simd.h"
+#include "../lanes.h"
 #include "../streams.h"
 
 namespace zfcuda::depthwise {

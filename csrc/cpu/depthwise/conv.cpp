@@ -223,8 +223,7 @@ void convolve_rows(const DepthwiseShape& sh, const float* x, const float* packed
     const std::int64_t x_row = std::int64_t{sh.w} * C;
     constexpr std::int64_t kRow = kWidth * kLanes;  // of taps
     constexpr int kColumns = Row::kOutputs;
-    const bool stream =
-        (kStreamsWholeLines || kColumns <= 6) && streams(std::int64_t{sh.n} * P * Q * C, C, y);
+    const bool stream = streams_to_places<kColumns>(std::int64_t{sh.n} * P * Q * C, C, y);
     const RowTasks tasks(P, C);
     // Where x and y fill half of the last-level cache, part of x has left it.
     const NextRows next(sh, x, 1, ceil_div(Q, kColumns), tasks, bytes(sh) > kStreamBytes);

@@ -113,17 +113,18 @@ void write_tile(const ConvShape& s, const float* products, std::int64_t stride, 
     for (int first = 0; first < columns; first += kTogether * kLanes) {
         const int vectors = std::min(kTogether, ceil_div(columns - first, kLanes));
         Vec out[kTogether][M][M];
+        MapTerms terms[kTogether];
         for (int v = 0; v < vectors; ++v) {
             const int k = first + v * kLanes;
             transform_products<M>(products + k, stride, columns - k, out[v]);
+            terms[v] = {epilogue, k, columns - k};
         }
         for (int i = 0; i < std::min(M, lines); ++i)
             for (int j = 0; j < std::min(M, s.q() - tile * M); ++j) {
                 float* to = y + (static_cast<std::int64_t>(i) * s.q() + tile * M + j) * y_pitch;
                 for (int v = 0; v < vectors; ++v) {
                     const int k = first + v * kLanes;
-                    write_result(out[v][i][j], {epilogue, k, columns - k}, epilogue, columns - k,
-                                 to + k);
+                    write_result(out[v][i][j], terms[v], epilogue, columns - k, to + k);
                 }
             }
     }

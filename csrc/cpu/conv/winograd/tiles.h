@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "../../gemm.h"
+#include "../../lanes.h"
 #include "../../parallel.h"
 #include "../methods.h"
 #include "grid.h"
@@ -244,6 +245,7 @@ inline void transform_products(const float* products, std::int64_t frequency_str
 struct MapTerms {
     Vec scale{}, bias{};
 
+    MapTerms() = default;
     MapTerms(const Epilogue& epilogue, int column, int columns) {
         if (epilogue.scale) scale = load_up_to(epilogue.scale + column, columns);
         if (epilogue.bias) bias = load_up_to(epilogue.bias + column, columns);
