@@ -11,6 +11,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <vector>
 
 #include "../ops.h"
@@ -60,12 +61,12 @@ inline Vec window_sum(const float* center, int before, int size) {
 }
 
 struct ThreeQuarters {  // beta = 0.75
-    // base^-3/4 = r * r * 1/sqrt(r) with r = 1/sqrt(base), and 1/base = r * r.
+    // base^-3/4 = r * r * 1/sqrt(r) with r = 1/sqrt(base), and 1/base = r * r; both 0 of infinity.
     static void powers(Vec base, float, Vec& scale, Vec& inverse) {
-        const Vec largest = simd::broadcast(3e38f);
-        const Vec root =
-            simd::reciprocal_sqrt(simd::select(simd::less(largest, base), largest, base));
-        inverse = root * root;
+        const Vec largest = simd::broadcast(std::numeric_limits<float>::max());
+        const auto infinite = simd::less(largest, base);
+        const Vec root = simd::reciprocal_sqrt(simd::select(infinite, largest, base));
+        inverse = simd::select(infinite, Vec{}, root * root);
         scale = inverse * simd::reciprocal_sqrt(root);
     }
 };

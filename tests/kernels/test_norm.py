@@ -45,6 +45,24 @@ def test_defaults_are_the_papers(device):
     assert_close(y, expected)
 
 
+@pytest.mark.parametrize("beta", [0.75, 0.5])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_what_is_not_finite(device, value, beta):
+    x = np.random.default_rng(0).standard_normal((2, 40), dtype=np.float32)
+    x[0, 17] = value
+    dy = np.ones_like(x)
+    y = device.numpy(ops.local_response_norm(device.array(x), beta=beta))
+    dx = device.numpy(ops.local_response_norm_grad(device.array(dy), device.array(x), beta=beta))
+    with np.errstate(invalid="ignore"):
+        assert_close(y, oracles.local_response_norm(x, beta=beta))
+    reach = 4 if np.isnan(value) else 2  # a NaN makes sums NaN, infinities only their own channel's summand
+    near = np.zeros(x.shape, bool)
+    near[0, 17 - reach : 17 + reach + 1] = True
+    np.testing.assert_array_equal(np.isnan(dx), near)
+    x[0, 17] = 1e30  # as good, and a number
+    assert_close(dx[~near], oracles.local_response_norm_grad(dy, x, beta=beta)[~near])
+
+
 X = np.ones((2, 3, 3, 8), np.float32)
 
 
