@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import types
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -233,3 +235,19 @@ def test_import_is_light():
     """`import zfcuda` brings in none of the heavy libraries, and the commands' own only when they are used."""
     code = "import sys, zfcuda; print(','.join(m for m in ('cupy','matplotlib','jinja2','torch') if m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "\n"
+
+
+def test_its_source_which_is_not_built_says_so(tmp_path):
+    """An installed zfcuda is hidden where Python is started in the folder of the source."""
+    built = shutil.ignore_patterns("*.so", "_build_info.py", "__pycache__")
+    shutil.copytree(Path(zfcuda.__file__).parent, tmp_path / "zfcuda", ignore=built)
+    # Without the finders that a development install puts before this folder.
+    command = [sys.executable, "-S", "-c", "import zfcuda"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *map(str, sys.path)])}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 1
+    message = done.stderr.splitlines()[-1]
+    assert message.startswith(
+        f"ImportError: zfcuda is imported from its source, {tmp_path / 'zfcuda'}, where it is not"
+    )
+    assert "pip install -e ." in message

@@ -1,6 +1,7 @@
 """zfcuda: CUDA kernels for convnets and deconvnets, after Zeiler and Fergus (arXiv 1311.2901)."""
 
 import importlib
+import importlib.util
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,12 @@ __all__ = [
     "open_report",
     "ops",
 ]
+
+if importlib.util.find_spec(f"{__name__}._build_info") is None:
+    raise ImportError(
+        f"zfcuda is imported from its source, {__path__[0]}, where it is not built: go to another folder to use the "
+        "installed one, or build it here with pip install -e ."
+    )
 
 # Imported when first used: they bring Pillow, Matplotlib and the like with them.
 _LAZY = ("analysis", "data", "interop", "report", "training")

@@ -88,7 +88,7 @@ def test_faithfulness(head, followed, folder, tmp_path):
 @pytest.mark.parametrize(("size", "word"), [("4x6", "rectangle"), ("6", "square")])
 def test_a_square_is_as_high_as_wide(size, word, folder, tmp_path):
     page = page_of(tmp_path, "occlude", save(tmp_path, "none"), "--data", folder, "--images", 1, "--size", size)
-    assert f"A {word} of {size[0]} x 6 pixels at steps of 1 and 1, painted" in page
+    assert f"A {word} of {size[0]} x 6 pixels at steps of 1, painted" in page
     assert f"to see the {word} there" in page
     assert f"{word} there, at row" in page
 

@@ -93,7 +93,7 @@ def test_occlude_with_a_fill(trained, folder, tmp_path):
     }.items():
         assert run("occlude", trained, "--data", folder, "--out", tmp_path / fill, *words, *fill.split()) == 0
         page, numbers = report(tmp_path / fill)
-        assert f"A square of 14 x 14 pixels at steps of 14 and 14, painted with {name}. Where" in page
+        assert f"A square of 14 x 14 pixels at steps of 14, painted with {name}. Where" in page
         (one,) = numbers["Occlusion"]
         assert str(one["fill"]) == {"-1": "-1.0"}.get(fill, fill.split()[0])
         found[fill] = str(one["probability"])

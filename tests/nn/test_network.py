@@ -31,6 +31,17 @@ def test_every_activation_equals_the_float64_reference(device, network, images):
     np.testing.assert_array_equal(device.numpy(trace.input), images)
 
 
+def test_a_trace_knows_its_layers_by_name_and_is_no_sequence(network, images):
+    trace = network.forward(images)
+    assert all(name in trace for name in network.layers)
+    assert "conv9" not in trace
+    assert 0 not in trace
+    with pytest.raises(TypeError, match="not iterable"):
+        iter(trace)
+    with pytest.raises(ValueError, match="layer must be one of"):
+        trace[0]
+
+
 def test_recomputed_activations_are_those_of_the_unfused_operations(network, images):
     trace = network.forward(images)
     x = images

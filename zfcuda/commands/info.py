@@ -25,8 +25,8 @@ _PACKAGES = (
 _ADVICE = {
     "cpu": "reinstall zfcuda with a C++17 compiler: pip install .",
     "cuda": (
-        "to use an NVIDIA GPU: install the CUDA toolkit (nvcc), reinstall zfcuda (pip install .), and add CuPy "
-        "(pip install 'zfcuda[cuda12]' or 'zfcuda[cuda13]')"
+        "to use an NVIDIA GPU: install the CUDA toolkit (nvcc), reinstall zfcuda (ZFCUDA_CUDA=ON pip install .), and "
+        "add CuPy (pip install 'zfcuda[cuda12]' or 'zfcuda[cuda13]')"
     ),
     "emulated": "CUDA kernels on a processor, for tests: pip install -e '.[test]', or ZFCUDA_EMULATED=ON pip install .",
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -20,6 +20,9 @@ class Traced(Protocol):
 
     precision: str
     stages: list[Stage]
+
+    @property
+    def layers(self) -> Mapping[str, Any]: ...
 
     def locate(self, layer: str) -> tuple[int, int]: ...
 
@@ -38,6 +41,12 @@ class Trace:
         self._precision = network.precision
         self._records = records
         self._images = images  # which images of the batch that went forward, if this is a selection
+
+    __iter__ = None  # it would try the layers 0, 1, ...
+
+    def __contains__(self, name: object) -> bool:
+        """Whether the network has a layer of this name."""
+        return name in self.network.layers
 
     def __getitem__(self, name: str) -> Array:
         return ops.cast(self.upto(name)[1][-1]["y"], np.float32)

@@ -21,7 +21,10 @@ from .weighted import Weighted, WeightedSpec
 @dataclass(frozen=True)
 class ConvSpec(WeightedSpec):
     """`maps` filters of `kernel` (int or (height, width)), each over the input channels of its group (of `groups`),
-    with `dilation` from one of its cells to the next. padding: int, (height, width) or (top, bottom, left, right)."""
+    with `dilation` from one of its cells to the next. padding: int, (height, width) or (top, bottom, left, right).
+
+    As many groups as input channels are a depthwise convolution; `maps` is then a multiple of them, the channel
+    multiplier."""
 
     kind: ClassVar[str] = "conv"
     maps: int

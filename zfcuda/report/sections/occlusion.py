@@ -114,7 +114,7 @@ def _shape(result: Occlusion) -> str:
 def _square(result: Occlusion) -> str:
     (height, width), (down, across) = result.size, result.stride
     of_signal = is_signal(*result.image.shape[:2])
-    steps = f"{across}" if of_signal else f"{down} and {across}"
+    steps = f"{across}" if of_signal or down == across else f"{down} and {across}"
     size = f"{extent_words(height, width, of_signal)} at steps of {steps}"
     return f"A {_shape(result)} of {size}, painted with {fill_name(result.fill)}"
 
