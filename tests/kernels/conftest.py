@@ -1,4 +1,8 @@
 import ctypes
+import json
+import os
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +75,19 @@ def _every_tile(request, force_plan):
             force_plan(with_tile(tile))
 
 
-def pytest_collection_modifyitems(items):
-    """The test that looks back on all others runs last."""
-    items.sort(key=lambda item: item.path.name == "test_variants.py")
+def pytest_sessionfinish():
+    """Leaves for `test_variants.py` what this process launched, where several share the tests."""
+    if (directory := os.environ.get("ZFCUDA_LAUNCHES")) and not backends.status()["emulated"]:
+        launches = backends.get("emulated").module.debug.variants()
+        Path(directory, f"{os.getpid()}.json").write_text(json.dumps(launches))
+
+
+def pytest_collection_modifyitems(config, items):
+    """With ZFCUDA_EVERY=N, one in N cases of each test is run. The test that looks back on all others runs last."""
+    every, number = int(os.environ.get("ZFCUDA_EVERY", 1)), Counter()
+    kept, left = [], []
+    for item in items:
+        (left if number[item.path, item.originalname] % every else kept).append(item)
+        number[item.path, item.originalname] += 1
+    config.hook.pytest_deselected(items=left)
+    items[:] = sorted(kept, key=lambda item: item.path.name == "test_variants.py")

@@ -1,8 +1,14 @@
 """Every kernel, with every combination of template arguments that a launcher dispatches to, has run in this session,
-and every operation on many random shapes."""
+and every operation on many random shapes.
 
+Where several processes share the tests, each leaves its launches in the folder ZFCUDA_LAUNCHES, and a session of this
+file alone looks back on all of them: `tests/simt/run_checks.sh`.
+"""
+
+import json
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -37,8 +43,6 @@ def emulated_items(request):
     """The emulated kernel tests of this session, if all are selected."""
     if reason := backends.status()["emulated"]:
         pytest.skip(f"emulated: {reason}")
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("looks back on all emulated kernel tests, of which each process runs some: run pytest without -n")
     items = [item for item in request.session.items if "emulated" in item.name]
     ran = {item.path.stem for item in items}
     if missing := [family for family in FAMILIES if f"test_{family}" not in ran]:
@@ -46,10 +50,21 @@ def emulated_items(request):
     return items
 
 
-def test_every_variant_was_launched(emulated_items):
-    variants = backends.get("emulated").module.debug.variants()
-    assert variants
-    never = [name for name, launches in variants.items() if not launches]
+@pytest.fixture
+def launches(request):
+    """How often each variant was launched, by the processes that left theirs or else in this session."""
+    if directory := os.environ.get("ZFCUDA_LAUNCHES"):
+        left = [json.loads(path.read_text()) for path in Path(directory).glob("*.json")]
+        return {name: sum(launches[name] for launches in left) for name in left[0]}
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("looks back on all emulated kernel tests, of which each process runs some: run pytest without -n")
+    request.getfixturevalue("emulated_items")
+    return backends.get("emulated").module.debug.variants()
+
+
+def test_every_variant_was_launched(launches):
+    assert launches
+    never = [name for name, count in launches.items() if not count]
     assert not never, "never launched by a test:\n" + "\n".join(never)
 
 
