@@ -331,7 +331,8 @@ CASES: list[Case] = [
         _conv("wide", 64, 64, 64, 3, 1, 1),
         _pool("wide.pool", 64, 64, 2, 2),
     ),
-    *_nets("zfnet_small", 1, 8, 32),
+    *_nets("zfnet_small", 1, 8, 32, 128),
+    *_nets("zfnet_small.28", 128),
     *_family(
         "odd",
         8,

@@ -40,6 +40,7 @@ ARCHITECTURES: dict[str, Callable[[], Architecture]] = {
     "resnet18": models.resnet18_architecture,
     "resnet50": models.resnet50_architecture,
     "zfnet_small": lambda: models.zfnet_small_architecture(10, (32, 32, 3)),
+    "zfnet_small.28": lambda: models.zfnet_small_architecture(10, (28, 28, 1)),
 }
 
 
