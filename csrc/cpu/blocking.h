@@ -176,6 +176,9 @@ constexpr int kDenseGradRun = 512;
 constexpr int kGroupStripFloats = 64 * 1024;
 constexpr int kGroupTasks = 16;
 
+// The most channels of a group whose weight gradient is made this way.
+constexpr int kGroupWgradChannels = 16;
+
 // ---- Depthwise convolution (depthwise/) -------------------------------------------------------
 
 // Channels of a task: eight cache lines of a pixel; their 3 x 3 filters take 4.6 KB of the

@@ -238,7 +238,7 @@ GROUPS = [  # (N, H, W, C), (R, S), stride, padding, dilation, groups, of as man
     ((3, 1, 1, 32), (3, 3), 1, 1, 1, 8),  # one pixel
     ((2, 6, 5, 7), (5, 4), (3, 1), (4, 3), 1, 7),  # a channel each
     ((1, 20, 17, 64), (1, 1), 2, 0, 1, 8),
-    ((2, 9, 14, 24), (3, 5), (1, 2), (1, 3), (1, 2), 3),  # groups as wide as vectors, of 8, 16 and 4 lanes
+    ((2, 9, 14, 24), (3, 5), (1, 2), (1, 3), (1, 2), 3),  # groups of one vector and of several, of 8, 16 and 4 lanes
     ((2, 7, 15, 64), (3, 3), 1, 1, (2, 1), 4),
     ((2, 6, 9, 12), (2, 4), 2, (1, 2), 1, 3),
     ((2, 7, 6, 96), (3, 3), 2, 1, 1, 6),

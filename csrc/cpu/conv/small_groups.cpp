@@ -5,7 +5,7 @@
 // A lane is a filter. The pixel's channels are loaded once and permuted for each j, so that every
 // lane meets its own group's: no multiply-add is wasted on the others, and groups never touch each
 // other. Bounded by permutations and multiply-adds, one of each. Dgrad is the same for each phase of
-// x (phases.h), with channels as lanes. Wgrad takes groups as wide as a vector, too: each of its
+// x (phases.h), with channels as lanes. Wgrad takes groups of whole vectors, too: each of their
 // channels is broadcast from memory.
 #include <algorithm>
 #include <array>
@@ -30,14 +30,15 @@ using simd::Vec;
 // Where the lanes of a result find the channels of their groups, of `size` each, in a pixel.
 struct Lanes {
     int size, channels;
-    IntVec from[kLanes];  // of the j-th channel of each group
+    IntVec from[kLanes];  // of the j-th channel of each group, of groups narrower than a vector
 
     Lanes(int size, int channels) : size(size), channels(channels) {
-        for (int j = 0; j < size; ++j)
+        for (int j = 0; j < size && size < kLanes; ++j)
             for (int lane = 0; lane < kLanes; ++lane)
                 from[j][lane] = lane / size * size + j;
     }
 
+    bool whole() const { return size >= kLanes; }  // groups of whole vectors
     int blocks() const { return ceil_div(channels, kLanes); }
     int count(int block) const { return std::min(kLanes, channels - block * kLanes); }
     int tap_floats() const { return size * kLanes; }  // of the filters of a block
@@ -48,9 +49,11 @@ bool applies(const ConvShape& s) {
     return s.groups > 1 && size == s.group_k() && size < kLanes && kLanes % size == 0;
 }
 
-// Whether of groups as wide as a vector, too.
+// Whether of groups of a vector, too, and of a few where windows would be gathered.
 bool applies_to_wgrad(const ConvShape& s) {
-    return applies(s) || (s.groups > 1 && s.group_c() == kLanes && s.group_k() == kLanes);
+    const int size = s.group_c();
+    if (s.groups == 1 || size != s.group_k() || size % kLanes != 0) return applies(s);
+    return size == kLanes || (size <= kGroupWgradChannels && s.r * s.s > 1);
 }
 
 // packed[block][tap][j][lane] = filter(lane's channel, j); `filter` gives the element of one tap.
@@ -265,8 +268,8 @@ int wgrad_parts(const ConvShape& s) {
 }
 
 // sums[s][j] += dy * x along a line of dy, for kTaps taps of a filter row from tap `s` on and kSteps
-// channels of each group from the j-th on. `x`: the vector in the line's first pixel. `kWhole`: of a
-// group as wide as a vector.
+// channels of each group from the j-th on. `x`: the vector in the line's first pixel, or the channels of
+// a group of whole vectors, `kWhole`.
 template <int kTaps, int kSteps, bool kWhole>
 void add_products(const ConvShape& shape, const Lanes& lanes, const float* x, const float* dy,
                   int s, int first, int count, float* sums) {
@@ -278,7 +281,7 @@ void add_products(const ConvShape& shape, const Lanes& lanes, const float* x, co
         for (int j = 0; j < kSteps; ++j)
             sum[tap][j] = simd::load(place(tap, j));
     IntVec from[kSteps];
-    for (int j = 0; j < kSteps; ++j)
+    for (int j = 0; j < kSteps && !kWhole; ++j)
         from[j] = lanes.from[first + j];
     const int left = s * shape.dilation_w - shape.pad_left;
     const auto add = [&](int q, auto clipped) __attribute__((always_inline)) {
@@ -336,7 +339,8 @@ std::int64_t wgrad_workspace(const ConvShape& s, const PoolShape*) {
 void add_lines(const Call& call, const Lanes& lanes, int block, std::int64_t m0, std::int64_t m1,
                float* sums) {
     const ConvShape& s = call.shape;
-    const int count = lanes.count(block);
+    const int count = lanes.count(block), group = block * kLanes / lanes.size;
+    const int channel = lanes.whole() ? group * lanes.size : block * kLanes;
     for (std::int64_t m = m0; m < m1; ++m) {
         const std::int64_t n = m / s.p();
         const int top = static_cast<int>(m % s.p()) * s.stride_h - s.pad_top;
@@ -344,9 +348,9 @@ void add_lines(const Call& call, const Lanes& lanes, int block, std::int64_t m0,
         for (int r = 0; r < s.r; ++r) {
             const int h = top + r * s.dilation_h;
             if (h < 0 || h >= s.h) continue;
-            const float* x = call.x + (n * s.h + h) * s.w * s.c + block * kLanes;
+            const float* x = call.x + (n * s.h + h) * s.w * s.c + channel;
             float* row = sums + std::int64_t{r} * s.s * lanes.tap_floats();
-            if (lanes.size == kLanes) {
+            if (lanes.whole()) {
                 add_line<kMostSteps, true>(s, lanes, x, dy, count, row);
                 continue;
             }
@@ -367,10 +371,33 @@ void add_lines(const Call& call, const Lanes& lanes, int block, std::int64_t m0,
     }
 }
 
+// Adds up the parts of a block of lanes, `distance` floats apart, each of `elements` vectors, and gives
+// every lane's filter its elements.
+void add_parts(const float* sums, int parts, std::int64_t distance, int elements, int filters,
+               bool accumulate, float* dw) {
+    for (int first = 0; first < elements; first += kLanes) {
+        const int count = std::min(kLanes, elements - first);
+        Vec rows[kLanes] = {};
+        for (int i = 0; i < count; ++i) {
+            const float* from = sums + std::int64_t{first + i} * kLanes;
+            rows[i] = simd::load(from);
+            for (int part = 1; part < parts; ++part)
+                rows[i] += simd::load(from + part * distance);
+        }
+        simd::transpose(rows);
+        for (int k = 0; k < filters; ++k) {
+            float* const to = dw + std::int64_t{k} * elements + first;
+            if (accumulate) rows[k] += simd::load_up_to(to, count);
+            simd::store_up_to(to, rows[k], count);
+        }
+    }
+}
+
 void wgrad(const Call& call) {
     const ConvShape& s = call.shape;
     const Lanes lanes(s.group_c(), s.k);
     const int parts = wgrad_parts(s), taps = s.r * s.s, blocks = lanes.blocks();
+    const int elements = taps * lanes.size;  // of a filter
     const std::int64_t lines = std::int64_t{call.images} * s.p();
     const std::int64_t part_floats = packed_floats(lanes, taps),
                        block_floats = part_floats / blocks;
@@ -388,15 +415,9 @@ void wgrad(const Call& call) {
         });
 #pragma omp barrier
 #pragma omp for
-        for (int k = 0; k < s.k; ++k)
-            for (int i = 0; i < taps * lanes.size; ++i) {
-                const float* from = sums + k / kLanes * block_floats + i * kLanes + k % kLanes;
-                float sum = from[0];
-                for (int part = 1; part < parts; ++part)
-                    sum += from[part * part_floats];
-                float& to = call.out[std::int64_t{k} * taps * lanes.size + i];
-                to = call.accumulate ? to + sum : sum;
-            }
+        for (int block = 0; block < blocks; ++block)
+            add_parts(sums + block * block_floats, parts, part_floats, elements, lanes.count(block),
+                      call.accumulate, call.out + std::int64_t{block} * kLanes * elements);
     }
 }
 
