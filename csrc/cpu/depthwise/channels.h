@@ -19,8 +19,7 @@ using simd::Vec;
 // ---- Channels -----------------------------------------------------------------------------------
 
 // How channels are loaded from a pixel for a vector of results: a whole vector, the `count` that are
-// left, or where a channel meets several filters, each for its filters or those of one filter of each.
-// place() is where the first is.
+// left, or where a channel meets several filters, each for its filters. place() is where the first is.
 struct WholeChannels {
     int first;
     const float* place(const float* pixel) const { return pixel + first; }
@@ -44,16 +43,6 @@ struct RepeatedChannels {
     const float* place(const float* pixel) const { return pixel + first; }
     Vec operator()(const float* pixel) const {
         return simd::permute(simd::load_partial(pixel + first, count), from);
-    }
-};
-struct SteppedChannels {
-    int count, step;
-    const float* place(const float* pixel) const { return pixel; }
-    Vec operator()(const float* pixel) const {
-        Vec v{};
-        for (int i = 0; i < count; ++i)
-            v[i] = pixel[i * step];
-        return v;
     }
 };
 
@@ -116,16 +105,16 @@ inline std::int64_t bytes(const DepthwiseShape& sh) {
 
 // ---- Filters ------------------------------------------------------------------------------------
 
-// The taps of a vector of channels, whose first has place p, begin at p * taps, each kLanes floats: a
+// The taps of a vector of filters, the first of which is k, begin at k * taps, each kLanes floats: a
 // line behind the other, where taps a row of channels apart would compete for few lines of a cache.
 
-// Places for channels: room for whole vectors, also of the channels k % multiplier == i.
-inline int places(const DepthwiseShape& sh) {
-    return round_up(sh.c, kLanes) * sh.multiplier();
+// In whole vectors.
+inline int all_filters(const DepthwiseShape& sh) {
+    return round_up(sh.k, kLanes);
 }
 
 inline std::size_t packed_bytes(const DepthwiseShape& sh) {
-    return sizeof(float) * sh.taps() * static_cast<std::size_t>(places(sh));
+    return sizeof(float) * sh.taps() * static_cast<std::size_t>(all_filters(sh));
 }
 
 // visit(first channel, last + 1) for the blocks of the filters; by all threads of a parallel region.
@@ -136,22 +125,8 @@ void for_blocks(const DepthwiseShape& sh, const Visit& visit) {
         visit(block * kDepthwiseChannels, std::min(sh.k, (block + 1) * kDepthwiseChannels));
 }
 
-// Tap i of the lane of place(k) = w[k, i].
-template <typename Place>
-void pack(const DepthwiseShape& sh, const float* w, float* packed, const Place& place) {
-    const std::int64_t taps = sh.taps();
-    for_blocks(sh, [&](int begin, int end) {
-        for (int k = begin; k < end; ++k) {
-            const int lane = place(k) % kLanes;
-            float* const to = packed + (place(k) - lane) * taps + lane;
-            for (std::int64_t tap = 0; tap < taps; ++tap)
-                to[tap * kLanes] = w[k * taps + tap];
-        }
-    });
-}
-
-// Tap i of channel k = w[k, i], or w[k, taps - 1 - i] if `mirrored`: a square of both at a time.
-inline void pack_in_order(const DepthwiseShape& sh, bool mirrored, const float* w, float* packed) {
+// Tap i of filter k = w[k, i], or w[k, taps - 1 - i] if `mirrored`: a square of both at a time.
+inline void pack(const DepthwiseShape& sh, bool mirrored, const float* w, float* packed) {
     const int taps = sh.taps();
     for_blocks(sh, [&](int begin, int end) {
         for (int k = begin; k < end; k += kLanes)

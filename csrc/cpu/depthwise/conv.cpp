@@ -283,7 +283,7 @@ void depthwise_conv2d(const DepthwiseShape& sh, const T* x, const T* w, const fl
     const bool in_tiles = takes_tiles(sh, w);
 #pragma omp parallel if (worth_threads(work(sh)))
     {
-        pack_in_order(sh, false, w, packed);
+        pack(sh, false, w, packed);
         convolve_packed(sh, in_tiles, x, packed, b, relu, y);
         simd::stream_fence();
     }

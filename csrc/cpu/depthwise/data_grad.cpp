@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <numeric>
 #include <type_traits>
+#include <vector>
 
 #include "../../ops.h"
 #include "../parallel.h"
@@ -165,19 +166,28 @@ void gather_rows(const DepthwiseShape& sh, const float* y, const float* packed, 
     }
 }
 
+// Lane i = from[i * step].
+Vec every_lane(const float* from, int count, int step) {
+    Vec v{};
+    for (int i = 0; i < count; ++i)
+        v[i] = from[i * step];
+    return v;
+}
+
 // ---- Any filter ---------------------------------------------------------------------------------
 
-// Each pixel of x from the windows that cover it; places are (multiplier, c).
+// Each pixel of x from the windows that cover it. Where a channel has several filters, what each of them
+// gives is made in vectors of filters, and added up then.
 void gather(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
     constexpr int kVectors = 4;  // of channels, in registers
     const int P = sh.p(), Q = sh.q(), K = sh.k, C = sh.c, multiplier = sh.multiplier();
     const std::int64_t y_row = std::int64_t{Q} * K,
                        taps_of_vector = std::int64_t{sh.taps()} * kLanes;
-    const int plane = round_up(C, kLanes);
     const Axis down{sh.top, sh.r, sh.stride_h, sh.dilation_h, P};
     const Axis across{sh.left, sh.s, sh.stride_w, sh.dilation_w, Q};
     const bool stream = streams(std::int64_t{sh.n} * sh.h * sh.w * C, C, x);
     const RowTasks tasks(sh.h, C);
+    std::vector<float> of_filters(multiplier > 1 ? multiplier * kLanes : 0);
 #pragma omp for schedule(static) nowait
     for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
         const RowTasks::Task at = tasks.at(i);
@@ -186,7 +196,8 @@ void gather(const DepthwiseShape& sh, const float* y, const float* packed, float
         const Windows rows = down.at(at.row);
         for (int w = 0; w < sh.w; ++w) {
             const Windows columns = across.at(w);
-            const auto add = [&](const auto& load, auto vectors, int c, int count) {
+            // put(v, sum) for `vectors` vectors of filters from k on.
+            const auto add = [&](const auto& load, auto vectors, int k, const auto& put) {
                 Vec sum[vectors] = {};
                 for (int i = 0; i < rows.count; ++i)
                     for (int j = 0; j < columns.count; ++j) {
@@ -194,31 +205,45 @@ void gather(const DepthwiseShape& sh, const float* y, const float* packed, float
                         const int s = columns.tap + j * across.tap_step;
                         const float* from =
                             image + (rows.window - i * down.window_step) * y_row +
-                            std::int64_t{columns.window - j * across.window_step} * K +
-                            c * multiplier;
-                        const float* taps = packed + std::int64_t{c} * sh.taps() +
+                            std::int64_t{columns.window - j * across.window_step} * K + k;
+                        const float* taps = packed + std::int64_t{k} * sh.taps() +
                                             (std::int64_t{r} * sh.s + s) * kLanes;
-                        for (int m = 0; m < multiplier;
-                             ++m, taps += plane / kLanes * taps_of_vector)
-                            for (int v = 0; v < vectors; ++v)
-                                sum[v] += load(from + v * kLanes + m) *
-                                          simd::load(taps + v * taps_of_vector);
+                        for (int v = 0; v < vectors; ++v)
+                            sum[v] +=
+                                load(from + v * kLanes) * simd::load(taps + v * taps_of_vector);
                     }
                 for (int v = 0; v < vectors; ++v)
-                    store(row + std::int64_t{w} * C + c + v * kLanes, sum[v], count, stream);
+                    put(v, sum[v]);
+            };
+            const auto put_pixel = [&](int c, int count) {
+                return [=](int v, Vec sum) {
+                    store(row + std::int64_t{w} * C + c + v * kLanes, sum, count, stream);
+                };
             };
             const std::integral_constant<int, 1> one;
             int c = at.begin;
             if (multiplier == 1) {
                 for (; c + kVectors * kLanes <= at.end; c += kVectors * kLanes)
-                    add(WholeChannels{0}, std::integral_constant<int, kVectors>(), c, kLanes);
+                    add(WholeChannels{0}, std::integral_constant<int, kVectors>(), c,
+                        put_pixel(c, kLanes));
                 for (; c + kLanes <= at.end; c += kLanes)
-                    add(WholeChannels{0}, one, c, kLanes);
-                if (c < at.end) add(RestOfChannels{0, at.end - c}, one, c, at.end - c);
+                    add(WholeChannels{0}, one, c, put_pixel(c, kLanes));
+                if (c < at.end)
+                    add(RestOfChannels{0, at.end - c}, one, c, put_pixel(c, at.end - c));
             }
             for (; multiplier > 1 && c < at.end; c += kLanes) {
-                const int count = std::min(kLanes, at.end - c);
-                add(SteppedChannels{count, multiplier}, one, c, count);
+                const int count = std::min(kLanes, at.end - c), filters = count * multiplier;
+                for (int k = 0; k < filters; k += kLanes) {
+                    const auto put = [&](int, Vec sum) { simd::store(&of_filters[k], sum); };
+                    if (k + kLanes <= filters)
+                        add(WholeChannels{0}, one, c * multiplier + k, put);
+                    else
+                        add(RestOfChannels{0, filters - k}, one, c * multiplier + k, put);
+                }
+                Vec sum{};
+                for (int m = 0; m < multiplier; ++m)
+                    sum += every_lane(&of_filters[m], count, multiplier);
+                put_pixel(c, count)(0, sum);
             }
         }
     }
@@ -234,15 +259,12 @@ template <class T>
 void depthwise_conv2d_data_grad(const DepthwiseShape& sh, const T* y, const T* w, T* x,
                                 void* workspace, Stream) {
     float* const packed = static_cast<float*>(workspace);
-    const int multiplier = sh.multiplier(), plane = round_up(sh.c, kLanes);
+    const int multiplier = sh.multiplier();
     const bool mirrored = multiplier == 1 && sh.stride_h == 1 && sh.stride_w == 1;
     const bool in_tiles = takes_tiles(sh, w);
 #pragma omp parallel if (worth_threads(work(sh)))
     {
-        if (multiplier == 1)
-            pack_in_order(sh, mirrored, w, packed);
-        else
-            pack(sh, w, packed, [=](int k) { return k % multiplier * plane + k / multiplier; });
+        pack(sh, mirrored, w, packed);
         if (mirrored)
             convolve_packed(sh.mirrored(), in_tiles, y, packed, nullptr, false, x);
         else if (has_window_rows(sh) && sh.stride_w == 2)

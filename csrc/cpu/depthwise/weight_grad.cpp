@@ -187,7 +187,7 @@ void sum_products(const DepthwiseShape& sh, bool in_tiles, const float* x, const
                   float* dw, float* workspace) {
     const int P = sh.p(), Q = sh.q(), K = sh.k, taps = sh.taps(), parts = row_parts(sh);
     const int image_pairs = ceil_div(P, kRows);
-    const std::int64_t distance = places(sh), pairs = std::int64_t{sh.n} * image_pairs;
+    const std::int64_t distance = all_filters(sh), pairs = std::int64_t{sh.n} * image_pairs;
     const RowTasks tasks(parts, K);
 #pragma omp parallel if (worth_threads(work(sh)))
     {
