@@ -3,8 +3,8 @@
 # UndefinedBehaviorSanitizer; each run ends with the check that it has reached every variant of every kernel. Then random
 # calls of every operation under the same, so many of each.
 #   run_checks.sh [EVERY [CALLS [SEED ...]]]    1, 2,000 calls (a minute) and the seeds 1 and 2, if nothing else is said
-# With EVERY above 1, one in so many cases of each test is run, and no check of the variants. All of them take an hour
-# for each seed on two processors of a Zen 3.
+# With EVERY above 1, one in so many cases of each test is run, and no check of the variants. All of them take half an
+# hour for each seed on two processors of a Zen 3.
 # Needs an install with ZFCUDA_CHECKED=ON; `python` is the one that has it.
 set -euo pipefail
 cd "$(dirname "$0")/../.."

@@ -166,6 +166,8 @@ void gather_rows(const DepthwiseShape& sh, const float* y, const float* packed, 
     }
 }
 
+// ---- Any filter ---------------------------------------------------------------------------------
+
 // Lane i = from[i * step].
 Vec every_lane(const float* from, int count, int step) {
     Vec v{};
@@ -173,8 +175,6 @@ Vec every_lane(const float* from, int count, int step) {
         v[i] = from[i * step];
     return v;
 }
-
-// ---- Any filter ---------------------------------------------------------------------------------
 
 // Each pixel of x from the windows that cover it. Where a channel has several filters, what each of them
 // gives is made in vectors of filters, and added up then.
