@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from tests.cupy_model import Cupy, Kernels
-from zfcuda import backends
+from zfcuda import backends, kernel_checks
 
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a job that a script starts behind it, and its children then
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -150,6 +150,16 @@ def few_multiprocessors():
     debug.configure(multiprocessors=1)
     yield
     debug.configure(**before)
+
+
+SMALL_CHECK = ((1, 5, 5, 72), (72, 3, 3, 72), (1, 1), (1, 1))
+
+
+@pytest.fixture
+def small_checks(monkeypatch):
+    """Of kernels: one problem of a few tiles, for tests of what becomes of a verdict."""
+    monkeypatch.setattr(kernel_checks, "_PROBLEMS", (SMALL_CHECK,))
+    monkeypatch.setattr(kernel_checks, "_long_problems", lambda kernel, multiprocessors: [])
 
 
 @pytest.fixture

@@ -123,11 +123,9 @@ def test_what_plans_do_not_name_is_not_run(backend, checked):
 
 
 @pytest.mark.parametrize("use", ["never", "always"])
-def test_the_environment_has_the_last_word(backend, checked, spoil, monkeypatch, use):
+def test_the_environment_has_the_last_word(backend, checked, spoil, small_checks, monkeypatch, use):
     write(backend, PLAN)
     spoil(KERNEL, scaled(np.nan))
-    monkeypatch.setattr(kernel_checks, "_PROBLEMS", kernel_checks._PROBLEMS[:1])
-    monkeypatch.setattr(kernel_checks, "_long_problems", lambda kernel, multiprocessors: [])
     monkeypatch.setattr(backend.module, "wgmma_use", lambda: use)
     if use == "never":
         plans.load(backend)
@@ -213,7 +211,7 @@ def test_too_little_memory_is_no_verdict(backend, spoil):
     assert "WgmmaTile" not in held(backend)
 
 
-def test_the_tuner_leaves_it_out(backend, spoil, monkeypatch):
+def test_the_tuner_leaves_it_out(backend, spoil, small_checks, monkeypatch):
     spoil(KERNEL, scaled(3))
     monkeypatch.setattr(tuning, "_elapsed", lambda backend, call, repeats: 1.0)
     timed = []
@@ -231,7 +229,7 @@ def test_the_tuner_leaves_it_out(backend, spoil, monkeypatch):
 # ---- The file of verdicts ----------------------------------------------------------------------------------
 
 
-def test_what_the_file_says_holds(backend, checked):
+def test_what_the_file_says_holds(backend, checked, small_checks):
     """No check where there is a verdict."""
     assert kernel_checks.faulty(backend, GPU, [KERNEL, OTHER]) == set()
     path = kernel_checks.cache_path(GPU)
@@ -247,7 +245,7 @@ def test_what_the_file_says_holds(backend, checked):
 
 
 @pytest.mark.parametrize("what", ["gpu", "driver", "build", "version"])
-def test_verdicts_of_something_else_do_not_count(backend, checked, monkeypatch, tmp_path, what):
+def test_verdicts_of_something_else_do_not_count(backend, checked, small_checks, monkeypatch, tmp_path, what):
     kernel_checks.faulty(backend, GPU, [KERNEL])
     if what == "driver":
         monkeypatch.setattr(backend.module, "driver_version", lambda: "99.0")
@@ -284,7 +282,7 @@ def damaged(**fields):
         damaged(kernels=[{"operation": "conv2d", "precision": "bf16", "name": "x", "fault": "", "more": ""}]),
     ],
 )
-def test_a_damaged_file_is_as_none(backend, checked, recwarn, damage):
+def test_a_damaged_file_is_as_none(backend, checked, small_checks, recwarn, damage):
     kernel_checks.faulty(backend, GPU, [KERNEL])
     path = kernel_checks.cache_path(GPU)
     whole = path.read_text()
@@ -297,7 +295,7 @@ def test_a_damaged_file_is_as_none(backend, checked, recwarn, damage):
 
 
 @pytest.mark.parametrize("place", ["directory", "nowhere", "full"])
-def test_where_nothing_can_be_kept_each_process_checks(backend, checked, monkeypatch, tmp_path, place):
+def test_where_nothing_can_be_kept_each_process_checks(backend, checked, small_checks, monkeypatch, tmp_path, place):
     write(backend, PLAN)
     if place == "directory":
         kernel_checks.cache_path(GPU).mkdir()

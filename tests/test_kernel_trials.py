@@ -6,22 +6,25 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from tests.conftest import SMALL_CHECK
 from tests.test_kernel_checks import GPU, KERNEL, OTHER, PLAN, held, write
 from zfcuda import kernel_checks, kernel_trials, plans
 from zfcuda.kernel_trials import Trials
 
-# In the process: instead of the check of KERNEL, the emulated kernel calls what stands in the braces.
-SPOILED = """
+# In the process: checks are small, and in that of KERNEL the emulated kernel calls what stands in the braces.
+PROGRAM = f"""
 import os, sys, time
 from zfcuda import backends, kernel_checks, kernel_trial_process
+kernel_checks._PROBLEMS, kernel_checks._long_problems = ({SMALL_CHECK},), lambda *_: []
 bf16, check = backends.get("emulated").module.bf16, kernel_checks.fault
 conv2d = bf16.conv2d
 def fault(backend, kernel):
-    bf16.conv2d = (lambda *arguments: {}) if kernel.name == "wgmma 128x128" else conv2d
+    bf16.conv2d = (lambda *arguments: {{}}) if kernel.name == "wgmma 128x128" else conv2d
     return check(backend, kernel)
 kernel_checks.fault = fault
 kernel_trial_process.main()
 """
+RIGHT = "conv2d(*arguments)"
 
 
 @pytest.fixture
@@ -39,13 +42,14 @@ def processes(monkeypatch):
 
 @pytest.fixture
 def spoiled(monkeypatch):
-    """Call it with what KERNEL does."""
+    """Call it with what KERNEL does, or to have the process check what is small."""
     return lambda does: monkeypatch.setattr(
-        kernel_trials, "_PROGRAM", f"exec({SPOILED.replace('{}', does)!r}, globals())"
+        kernel_trials, "_PROGRAM", f"exec({PROGRAM.replace('{}', does)!r}, globals())"
     )
 
 
-def test_one_process_checks_all_that_are_right(backend, processes):
+def test_one_process_checks_all_that_are_right(backend, processes, spoiled):
+    spoiled(RIGHT)
     with Trials(backend) as trials:
         assert processes == []
         assert [trials.fault(asdict(kernel)) for kernel in (KERNEL, OTHER)] == ["", ""]
@@ -78,7 +82,7 @@ def test_a_kernel_that_breaks_the_context_breaks_that_of_the_process(backend, pr
 
 
 def test_what_is_printed_is_no_answer(backend, spoiled):
-    spoiled("[print('{}'), os.write(1, b'{}'), conv2d(*arguments)]")
+    spoiled(f"[print('{{}}'), os.write(1, b'{{}}'), {RIGHT}]")
     with Trials(backend) as trials:
         assert trials.fault(asdict(KERNEL)) == ""
 
@@ -91,7 +95,8 @@ def test_a_process_that_ends(backend, processes, spoiled):
         assert trials.fault(asdict(OTHER)) == ""
 
 
-def test_a_process_that_was_ended_between_two_checks(backend, processes):
+def test_a_process_that_was_ended_between_two_checks(backend, processes, spoiled):
+    spoiled(RIGHT)
     with Trials(backend) as trials:
         assert trials.fault(asdict(KERNEL)) == ""
         processes[0].kill()

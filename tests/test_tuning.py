@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from zfcuda import BackendError, backends, cli, kernel_checks, models, ops, plans, tuning
+from zfcuda import BackendError, backends, cli, models, ops, plans, tuning
 from zfcuda.nn import Network
 from zfcuda.nn.architecture import Architecture, ConvSpec, FullyConnectedSpec, MaxPoolSpec, ReLUSpec
 from zfcuda.plans import Problem
@@ -26,13 +26,11 @@ tune = functools.partial(tuning.tune, device="emulated")
 
 
 @pytest.fixture
-def module(tmp_path, monkeypatch):
-    """The emulated backend's module, with a cache of its own, and `module.current`: the plan that was set last. Checks
-    of kernels leave out what would fill a GPU."""
+def module(tmp_path, monkeypatch, small_checks):
+    """The emulated backend's module, with a cache of its own, and small checks of kernels."""
     if reason := backends.status()["emulated"]:
         pytest.skip(f"emulated: {reason}")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setattr(kernel_checks, "_long_problems", lambda kernel, multiprocessors: [])
     module = backends.get("emulated").module
     yield module
     module.clear_plans()

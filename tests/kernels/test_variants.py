@@ -53,11 +53,11 @@ def emulated_items(request):
 @pytest.fixture
 def launches(request):
     """How often each variant was launched, by the processes that left theirs or else in this session."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        pytest.skip("looks back on all emulated kernel tests, of which each process runs some: run pytest without -n")
     if directory := os.environ.get("ZFCUDA_LAUNCHES"):
         left = [json.loads(path.read_text()) for path in Path(directory).glob("*.json")]
         return {name: sum(launches[name] for launches in left) for name in left[0]}
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        pytest.skip("looks back on all emulated kernel tests, of which each process runs some: run pytest without -n")
     request.getfixturevalue("emulated_items")
     return backends.get("emulated").module.debug.variants()
 
