@@ -6,8 +6,8 @@
 //
 // Rows go in small groups that stay in the first-level cache: one pass over a group puts the
 // values to be summed into rows with zeros on either side, a second one adds `size` shifted
-// vectors. Both are bound by memory for beta = 0.75, where two reciprocal square roots do
-// for the power.
+// vectors. Both are bound by memory for beta = 0.5 and 0.75, where one or two reciprocal square roots
+// do for the power.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -60,14 +60,21 @@ inline Vec window_sum(const float* center, int before, int size) {
     return sum;
 }
 
-struct ThreeQuarters {  // beta = 0.75
-    // base^-3/4 = r * r * 1/sqrt(r) with r = 1/sqrt(base), and 1/base = r * r; both 0 of infinity.
+// For beta = Quarters / 4, by r = 1/sqrt(base): base^-1/2 = r, base^-3/4 = r * r * 1/sqrt(r), and 1/base
+// = r * r. Of infinity all are 0.
+template <int Quarters>
+struct RootPower {
+    static_assert(Quarters == 2 || Quarters == 3);
+
     static void powers(Vec base, float, Vec& scale, Vec& inverse) {
         const Vec largest = simd::broadcast(std::numeric_limits<float>::max());
         const auto infinite = simd::less(largest, base);
         const Vec root = simd::reciprocal_sqrt(simd::select(infinite, largest, base));
         inverse = simd::select(infinite, Vec{}, root * root);
-        scale = inverse * simd::reciprocal_sqrt(root);
+        if constexpr (Quarters == 2)
+            scale = simd::select(infinite, Vec{}, root);
+        else
+            scale = inverse * simd::reciprocal_sqrt(root);
     }
 };
 
@@ -78,6 +85,17 @@ struct AnyPower {
             scale[i] = std::pow(base[i], -beta);
     }
 };
+
+// body(Power()) for the fastest that has this beta.
+template <typename Body>
+void with_power(float beta, const Body& body) {
+    if (beta == 0.5f)
+        body(RootPower<2>());
+    else if (beta == 0.75f)
+        body(RootPower<3>());
+    else
+        body(AnyPower());
+}
 
 struct Norm {
     std::int64_t rows;
@@ -184,20 +202,14 @@ template <class T>
 void local_response_norm(std::int64_t rows, int channels, int size, float alpha, float beta,
                          float k, const T* x, T* y, Stream) {
     const Norm norm(rows, channels, size, alpha, beta, k);
-    if (beta == 0.75f)
-        forward<ThreeQuarters>(norm, x, y);
-    else
-        forward<AnyPower>(norm, x, y);
+    with_power(beta, [&](auto power) { forward<decltype(power)>(norm, x, y); });
 }
 
 template <class T>
 void local_response_norm_grad(std::int64_t rows, int channels, int size, float alpha, float beta,
                               float k, const T* dy, const T* x, T* dx, Stream) {
     const Norm norm(rows, channels, size, alpha, beta, k);
-    if (beta == 0.75f)
-        backward<ThreeQuarters>(norm, dy, x, dx);
-    else
-        backward<AnyPower>(norm, dy, x, dx);
+    with_power(beta, [&](auto power) { backward<decltype(power)>(norm, dy, x, dx); });
 }
 
 template decltype(local_response_norm<float>) local_response_norm<float>;
