@@ -102,13 +102,25 @@ inline Vec load_partial(const float* p, int count) {
 #endif
 }
 
-// Writes the first `count` < kLanes lanes and nothing beyond them.
+// Writes the first `count` < kLanes lanes and nothing beyond them. With AVX2 in pieces: its masked stores
+// take 20 cycles (Zen 3), and pieces up to 8.
 inline void store_partial(float* p, Vec v, int count) {
 #if defined(__AVX512F__)
     _mm512_mask_storeu_ps(p, static_cast<__mmask16>((1u << count) - 1),
                           reinterpret_cast<__m512>(v));
 #elif defined(__AVX__)
-    _mm256_maskstore_ps(p, lane_mask(count), reinterpret_cast<__m256>(v));
+    __m128 left = _mm256_castps256_ps128(reinterpret_cast<__m256>(v));
+    if (count & 4) {
+        _mm_storeu_ps(p, left);
+        left = _mm256_extractf128_ps(reinterpret_cast<__m256>(v), 1);
+        p += 4;
+    }
+    if (count & 2) {
+        _mm_storel_pi(reinterpret_cast<__m64*>(p), left);
+        left = _mm_movehl_ps(left, left);
+        p += 2;
+    }
+    if (count & 1) _mm_store_ss(p, left);
 #else
     for (int i = 0; i < count; ++i)
         p[i] = v[i];
