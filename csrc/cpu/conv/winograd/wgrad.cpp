@@ -3,7 +3,7 @@
 //   dw[k][tap][c] = A^T [ sum over tiles of (G dy_tile)[k] . (B^T x_tile)[c] ] A
 //
 // For a chunk of tiles: transform x into panels (depth: tiles, columns: phases x channels) and dy
-// into packed tiles of K, and multiply: 36 products K x tiles x columns that add up over the
+// into rows of K, and multiply: 36 products K x tiles x columns that add up over the
 // chunks. At the end the sums are transformed back into taps. The sums (36 * K * columns floats)
 // pass through the last-level cache once a chunk. Where they are few, the tiles are cut into parts
 // with sums of their own, in a way that depends on the shape alone, and a thread makes the chunks of
@@ -21,12 +21,14 @@ namespace {
 // Sizes, and the places in the workspace.
 struct Plan {
     Grid grid;
-    int padded_channels, columns, panels, k_tiles, zero_floats;
-    // Floats between frequencies, and between rows of the sums.
+    int padded_channels, columns, panels, zero_floats;
+    // Floats between frequencies, and between rows, of the sums.
     std::int64_t sum_stride, row_stride;
     int parts;  // of the tiles, of which one thread makes one; or 1, which all make together
     Chunks chunks;
+    // The same of a chunk's data, whose rows are packed, and of its gradients.
     std::int64_t data_stride, gradient_stride;
+    int gradient_row_stride;
     float *sums, *zeros, *data, *gradients;
 
     Plan(const ConvShape& s, int images, float* workspace)
@@ -34,15 +36,15 @@ struct Plan {
           padded_channels(round_up(s.c, kLanes)),
           columns(s.stride_h * s.stride_w * padded_channels),
           panels(ceil_div(columns, kPanel)),
-          k_tiles(ceil_div(s.k, kTileRows)),
           zero_floats(std::max(padded_channels, s.k)),
           sum_stride(odd_lines(s.k * odd_lines(columns))),
           row_stride(odd_lines(columns)),
           parts(parts_of(source_grid(s, s.n).tiles())),
-          chunks(grid.tiles(), parts > 1 ? own_tiles(s.k) : kChunkTiles) {
+          chunks(grid.tiles(), parts > 1 ? own_tiles(s.k) : kChunkTiles),
+          gradient_row_stride(static_cast<int>(odd_lines(s.k))) {
         const std::int64_t room = chunks.room;
         data_stride = odd_lines(panels * room * kPanel);
-        gradient_stride = odd_lines(k_tiles * room * kTileRows);
+        gradient_stride = odd_lines(room * gradient_row_stride);
         // The sums are first: they are where they are for any number of images.
         sums = workspace;
         zeros = sums + parts * part_floats();
@@ -76,12 +78,9 @@ struct Plan {
         return plan;
     }
 
-    // Row `row` of the chunk: of a panel of data, and of a tile of gradients.
+    // Row `row` of a panel of the chunk's data.
     float* data_row(int panel, int row) const {
         return data + (static_cast<std::int64_t>(panel) * chunks.tiles + row) * kPanel;
-    }
-    float* gradient_row(int tile, int row) const {
-        return gradients + (static_cast<std::int64_t>(tile) * chunks.tiles + row) * kTileRows;
     }
 };
 
@@ -90,22 +89,14 @@ void transform_gradients(const ConvShape& s, const Plan& plan, const float* dy,
                          const TilePosition& position, int row) {
     const float* pixels[M][M];
     output_pixels<M, const float>(s, position, dy, s.k, plan.zeros, pixels);
-    for (int tile = 0; tile < plan.k_tiles; ++tile) {
-        const int k0 = part_begin(s.k, plan.k_tiles, tile),
-                  k1 = part_begin(s.k, plan.k_tiles, tile + 1);
-        float* out = plan.gradient_row(tile, row);
-        for (int k = k0; k < k1; k += kLanes) {
-            const int count = k1 - k;
-            Vec x[M][M], v[kPoints][kPoints];
-            for (int i = 0; i < M; ++i)
-                for (int j = 0; j < M; ++j)
-                    x[i][j] = load_up_to(pixels[i][j] + k, count);
-            transform_2d<M, kPoints, evaluate<M, false>>(x, v);
-            for (int i = 0; i < kPoints; ++i)
-                for (int j = 0; j < kPoints; ++j)
-                    store_up_to(out + k - k0 + (i * kPoints + j) * plan.gradient_stride, v[i][j],
-                                count);
-        }
+    float* out = plan.gradients + static_cast<std::int64_t>(row) * plan.gradient_row_stride;
+    for (int k = 0; k < s.k; k += kLanes) {
+        Vec x[M][M], v[kPoints][kPoints];
+        for (int i = 0; i < M; ++i)
+            for (int j = 0; j < M; ++j)
+                x[i][j] = load_up_to(pixels[i][j] + k, s.k - k);
+        transform_2d<M, kPoints, evaluate<M, false>>(x, v);
+        store_frequencies(v, out + k, plan.gradient_stride);
     }
 }
 
@@ -114,19 +105,14 @@ void transform_gradients(const ConvShape& s, const Plan& plan, const float* dy,
 void multiply(const ConvShape& s, const Plan& plan, int part, int frequency, int tiles,
               bool accumulate, int panel0, int panel1) {
     float* sums = plan.sums + part * plan.part_floats() + frequency * plan.sum_stride;
+    const float* gradients = plan.gradients + frequency * plan.gradient_stride;
     Epilogue epilogue;
     epilogue.accumulate = accumulate;
     for (int panel = panel0; panel < panel1; ++panel) {
         const int column = panel * kPanel;
         const float* data = plan.data_row(panel, 0) + frequency * plan.data_stride;
-        for (int tile = 0; tile < plan.k_tiles; ++tile) {
-            const int k0 = part_begin(s.k, plan.k_tiles, tile),
-                      k1 = part_begin(s.k, plan.k_tiles, tile + 1);
-            const float* gradients = plan.gradient_row(tile, 0) + frequency * plan.gradient_stride;
-            gemm::multiply(k1 - k0, {gradients, 1, data, tiles, kTileRows},
-                           sums + k0 * plan.row_stride + column, plan.row_stride,
-                           plan.columns - column, epilogue);
-        }
+        gemm::multiply(s.k, {gradients, 1, data, tiles, plan.gradient_row_stride}, sums + column,
+                       plan.row_stride, plan.columns - column, epilogue);
     }
 }
 
@@ -212,11 +198,11 @@ void finish(const Call& call) {
 // cost was measured (Zen 5, AVX-512 and AVX2).
 bool applies(const ConvShape& s) {
     if (!batch_applies(s)) return false;
-    // Of a vector of x, and of each gradient of a tile, in vectors of multiply-adds.
-    constexpr double kTransform = 350, kGradient = 46, kLeastGain = 1.35;
+    // Of a vector of x and of gradients, in vectors of multiply-adds.
+    constexpr double kTransform = 350, kGradient = 400, kLeastGain = 1.35;
     const int vectors = s.stride_h * s.stride_w * ceil_div(s.c, kLanes);
     const double tile = static_cast<double>(kFrequencies) * s.k * vectors + kTransform * vectors +
-                        kGradient * kTileRows * ceil_div(s.k, kTileRows);
+                        kGradient * ceil_div(s.k, kLanes);
     const double direct = static_cast<double>(s.n) * s.p() * s.q() * windows_wgrad_cost(s);
     return direct > kLeastGain * tile * source_grid(s, s.n).tiles();
 }
