@@ -27,6 +27,8 @@ WINOGRAD = [
     ((6, 15, 16, 40), (56, 2, 2), 1, 1),
     ((3, 22, 23, 16), (35, 7, 8), 2, 3),
     ((6, 15, 20, 32), (48, 3, 5), (1, 2), (1, 2)),  # phases along one axis only
+    ((6, 20, 15, 32), (48, 5, 3), (2, 1), (2, 1)),
+    ((9, 31, 33, 136), (72, 5, 5), 2, 2),  # phases that lie in several blocks of depth, chunks with few of them
 ]
 FEW_CHANNELS = [  # transforms of a vector that channels do not fill, forward and backward
     ((3, 29, 31, 13), (29, 3, 3), 1, 1),

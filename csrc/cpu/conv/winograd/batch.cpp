@@ -13,6 +13,7 @@
 // again, image by image.
 #include <atomic>
 
+#include "../../streams.h"
 #include "../implicit_gemm.h"
 #include "../lines.h"
 #include "tiles.h"
@@ -34,8 +35,11 @@ struct Plan {
     std::int64_t data_stride, product_stride, row_stride;
     Filters filters;
     float *data, *products, *zeros;
+    Range depths[kFrequencies], panels[kFrequencies];  // that each frequency needs
 
-    Plan(const Grid& grid, int channels, int phases, int columns, float* workspace)
+    // Of `phases` of the source or, with flipped filters, `column_phases` of the output.
+    Plan(const ConvShape& s, const Grid& grid, int channels, int phases, int columns,
+         int column_phases, float* workspace)
         : grid(grid),
           padded_channels(round_up(channels, kLanes)),
           depth(phases * padded_channels),
@@ -52,6 +56,13 @@ struct Plan {
         data = workspace + kFrequencies * filters.frequency_stride;
         products = data + kFrequencies * data_stride;
         zeros = products + kFrequencies * product_stride;
+        for (int frequency = 0; frequency < kFrequencies; ++frequency) {
+            const Range all{0, 1}, needed = needed_places(s, frequency, column_phases > 1);
+            const Range deep = phases > 1 ? needed : all, wide = column_phases > 1 ? needed : all;
+            const int across = columns / column_phases;
+            depths[frequency] = {deep.begin * padded_channels, deep.end * padded_channels};
+            panels[frequency] = {wide.begin * across / kPanel, ceil_div(wide.end * across, kPanel)};
+        }
     }
 
     std::int64_t floats() const {
@@ -85,16 +96,33 @@ struct Plan {
     const float* product(int row, int column) const { return products + row * row_stride + column; }
 };
 
+// Products that are not needed are zero in every chunk.
+void clear_others(const Plan& plan, int frequency) {
+    const int begin = plan.panels[frequency].begin * kPanel;
+    const int end = std::min(plan.panels[frequency].end * kPanel, plan.columns);
+    float* row = plan.products + frequency * plan.product_stride;
+    for (int tile = 0; tile < plan.chunks.tiles; ++tile, row += plan.row_stride) {
+        std::fill(row, row + begin, 0.0f);
+        std::fill(row + end, row + plan.columns, 0.0f);
+    }
+}
+
 // Multiplies the chunk's tiles with the panels [panel0, panel1) of the filters at one frequency.
 void multiply(const Plan& plan, int frequency, int tiles, int panel0, int panel1) {
+    const Range depths = plan.depths[frequency], panels = plan.panels[frequency];
+    panel0 = std::max(panel0, panels.begin);
+    panel1 = std::min(panel1, panels.end);
     const float* data = plan.data + frequency * plan.data_stride;
     const float* filters = plan.filters.first + frequency * plan.filters.frequency_stride;
     float* products = plan.products + frequency * plan.product_stride;
-    for (int block = 0; block < plan.depth_blocks; ++block) {
-        const int d0 = block * plan.block_depth, d1 = std::min(d0 + plan.block_depth, plan.depth);
-        const float* a = data + static_cast<std::int64_t>(block) * plan.chunks.tiles * kRowStride;
+    for (int block = depths.begin / plan.block_depth; block < plan.depth_blocks; ++block) {
+        const int first = block * plan.block_depth, d0 = std::max(first, depths.begin);
+        const int d1 = std::min(first + plan.block_depth, depths.end);
+        if (d0 >= d1) break;
+        const float* a =
+            data + static_cast<std::int64_t>(block) * plan.chunks.tiles * kRowStride + d0 - first;
         Epilogue epilogue;
-        epilogue.accumulate = block > 0;
+        epilogue.accumulate = d0 > depths.begin;
         for (int panel = panel0; panel < panel1; ++panel) {
             const int column = panel * kPanel;
             const float* b = filters + panel * plan.filters.panel_stride + d0 * kPanel;
@@ -129,6 +157,9 @@ bool run(const Plan& plan, const TileSource& source, const Write& write) {
     const Chunks& chunks = plan.chunks;
     const int panels = ceil_div(plan.columns, kPanel);
     if (!plan.own_chunks) {
+#pragma omp parallel for num_threads(threads())
+        for (int frequency = 0; frequency < kFrequencies; ++frequency)
+            clear_others(plan, frequency);
         for_chunks(
             chunks, panels, [&](int tile, int row) { transform_tile(plan, tile, row); },
             [&](int frequency, int, int tiles, int panel0, int panel1) {
@@ -141,6 +172,8 @@ bool run(const Plan& plan, const TileSource& source, const Write& write) {
 #pragma omp parallel num_threads(threads())
     {
         const Plan mine = plan.of_thread(thread_index());
+        for (int frequency = 0; frequency < kFrequencies; ++frequency)
+            clear_others(mine, frequency);
         tasks.run([&](std::int64_t chunk) {
             const int first = static_cast<int>(chunk) * chunks.tiles;
             const int rows = std::min(chunks.tiles, chunks.all_tiles - first);
@@ -167,7 +200,7 @@ void for_images(int images, const Run& run) {
 // ---- Fprop --------------------------------------------------------------------------------------
 
 Plan fprop_plan(const ConvShape& s, int images, float* workspace) {
-    return Plan(source_grid(s, images), s.c, s.stride_h * s.stride_w, s.k, workspace);
+    return Plan(s, source_grid(s, images), s.c, s.stride_h * s.stride_w, s.k, 1, workspace);
 }
 
 std::int64_t fprop_workspace(const ConvShape& s, const PoolShape*) {
@@ -176,7 +209,8 @@ std::int64_t fprop_workspace(const ConvShape& s, const PoolShape*) {
 
 void pack_fprop(const Call& call) {
     const Plan plan = fprop_plan(call.shape, call.shape.n, call.workspace);
-    transform_filters(call.shape, call.w, plan.padded_channels, plan.filters);
+    transform_filters(call.shape, call.w, plan.padded_channels, plan.filters,
+                      [&](int phase) { return place_of(phase, call.shape.stride_w); });
 }
 
 template <int M>
@@ -229,14 +263,15 @@ Axis dgrad_axis(int size, int outputs, int stride, int pad, int taps) {
 Plan dgrad_plan(const ConvShape& s, int images, float* workspace) {
     const Grid grid(dgrad_axis(s.h, s.p(), s.stride_h, s.pad_top, phase_taps(s)),
                     dgrad_axis(s.w, s.q(), s.stride_w, s.pad_left, phase_taps(s)), images);
-    return Plan(grid, s.k, 1, s.stride_h * s.stride_w * round_up(s.c, kLanes), workspace);
+    const int phases = s.stride_h * s.stride_w;
+    return Plan(s, grid, s.k, 1, phases * round_up(s.c, kLanes), phases, workspace);
 }
 
 std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
     return dgrad_plan(s, s.n, nullptr).floats();
 }
 
-// Vectors over c, which are contiguous; flipped; depth k, columns (phase, c).
+// Vectors over c, which are contiguous; flipped; depth k, columns (place of the phase, c).
 template <int T>
 void transform_flipped(const ConvShape& s, const Plan& plan, const float* w) {
     const int phases = s.stride_h * s.stride_w, padded = round_up(s.c, kLanes);
@@ -253,7 +288,7 @@ void transform_flipped(const ConvShape& s, const Plan& plan, const float* w) {
                         g[t][u] = exists ? load_up_to(w + at, s.c - c) : Vec{};
                     }
                 transform_2d<T, kPoints, evaluate<T, true>>(g, v);
-                store_frequencies(v, plan.filters.at(k, phase * padded + c),
+                store_frequencies(v, plan.filters.at(k, place_of(phase, s.stride_w) * padded + c),
                                   plan.filters.frequency_stride);
             }
 }
@@ -270,6 +305,7 @@ void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& posi
     const int first_h = first_output(s.stride_h, s.pad_top),
               first_w = first_output(s.stride_w, s.pad_left);
     for (int phase = 0; phase < s.stride_h * s.stride_w; ++phase) {
+        const int first = place_of(phase, s.stride_w) * round_up(s.c, kLanes);
         float* to[M][M];
         const auto along = [](const Axis& axis, int size, int first, int stride, int pad) {
             return [=, &axis](int u) {
@@ -283,8 +319,7 @@ void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& posi
             along(plan.grid.w, s.w, first_w, s.stride_w, s.pad_left - phase % s.stride_w), to);
         for (int c = 0; c < s.c; c += kLanes) {
             Vec out[M][M];
-            transform_products<M>(plan.product(row, phase * round_up(s.c, kLanes) + c),
-                                  plan.product_stride, kLanes, out);
+            transform_products<M>(plan.product(row, first + c), plan.product_stride, kLanes, out);
             for (int i = 0; i < M; ++i)
                 for (int j = 0; j < M; ++j)
                     if (to[i][j]) store_up_to(to[i][j] + c, out[i][j], s.c - c);
@@ -329,17 +364,21 @@ constexpr double kLeastGain = 1.15;
 // transforms of all tiles take. A transform waits for the caches, so that it costs what a few
 // hundred multiply-adds do, of vectors of any width; more where threads share a chunk, which lies in
 // the last-level cache. There lie the filters, too, that a thread reads for each chunk of its own,
-// unless its second-level cache holds them. (Measured on Zen 5, AVX-512 and AVX2.)
+// unless its second-level cache holds them. Those that leave the caches are transformed at the pace of
+// memory. (Measured on Zen 5, AVX-512 and AVX2; the last on Zen 3.)
 bool pays(const ConvShape& s, const Plan& plan, int column_vectors, double direct) {
     constexpr double kTransform = 500, kSharedTransform = 2500, kBackOutput = 27, kFilterLine = 2;
+    constexpr double kFarFilter = 1500;
     const int size = tile_size(phase_taps(s));
-    double tile = static_cast<double>(kFrequencies) * plan.depth * column_vectors +
+    double tile = kFrequencies * needed_part(s) * plan.depth * column_vectors +
                   kBackOutput * size * size * column_vectors +
                   (plan.own_chunks ? kTransform : kSharedTransform) * (plan.depth / kLanes);
     const std::int64_t filters = kFrequencies * panels_size(plan.depth, plan.columns);
     if (plan.own_chunks && filters * 4 > kSecondCacheBytes)
         tile += kFilterLine * filters / kLineFloats / plan.chunks.tiles;
-    return direct > kLeastGain * tile * plan.grid.tiles();
+    double all = tile * plan.grid.tiles();
+    if (leaves_caches(filters)) all += kFarFilter * plan.depth * column_vectors;
+    return direct > kLeastGain * all;
 }
 
 bool fprop_applies(const ConvShape& s) {

@@ -194,7 +194,8 @@ bool lines_apply(const ConvShape& s) {
 
 void pack(const Call& call) {
     const Plan plan(call.shape);
-    transform_filters(call.shape, call.w, call.shape.c, plan.filters(call.workspace));
+    transform_filters(call.shape, call.w, call.shape.c, plan.filters(call.workspace),
+                      [](int phase) { return phase; });
 }
 
 std::int64_t packed_floats(const ConvShape& s) {

@@ -69,6 +69,48 @@ struct Tap {
 // Whether tiles of a batch can compute it, and enough of them share the transformed filters.
 bool batch_applies(const ConvShape& shape);
 
+// ---- Phases of a batch --------------------------------------------------------------------------
+//
+// Of a stride of two and an odd filter, the second phase of an axis lacks the last tap. That makes its
+// filter zero at infinity, the last point, and a flipped one, which lacks the first tap, at zero, the
+// first point: a frequency of that point needs only the first phase. Of 3 x 3 taps at stride 2 that
+// leaves 121 products of 144.
+
+// The place of a phase in depth or columns, and the phase of a place. Those of the first row lie from
+// right to left: then the ones that a frequency needs lie side by side.
+inline int place_of(int phase, int stride_w) {
+    return phase < stride_w ? stride_w - 1 - phase : phase;
+}
+
+// Whether the second phase of an axis lacks the last tap.
+inline bool lacks_tap(int taps, int stride) {
+    return taps % stride != 0;
+}
+
+struct Range {
+    int begin, end;
+};
+
+// The places whose filters, flipped or not, are not all zero at a frequency.
+inline Range needed_places(const ConvShape& s, int frequency, bool flipped = false) {
+    const int point = flipped ? 0 : kPoints - 1;
+    const bool one_row = frequency / kPoints == point && lacks_tap(s.r, s.stride_h);
+    const bool one_column = frequency % kPoints == point && lacks_tap(s.s, s.stride_w);
+    const int rows = one_row ? 1 : s.stride_h;
+    // In the first row the first column comes last, in the second first.
+    return one_column ? Range{s.stride_w - 1, s.stride_w + rows - 1} : Range{0, rows * s.stride_w};
+}
+
+// The part of all products that are needed.
+inline double needed_part(const ConvShape& s) {
+    int places = 0;
+    for (int frequency = 0; frequency < kFrequencies; ++frequency) {
+        const Range needed = needed_places(s, frequency);
+        places += needed.end - needed.begin;
+    }
+    return static_cast<double>(places) / (kFrequencies * s.stride_h * s.stride_w);
+}
+
 // ---- Vectors of all frequencies -----------------------------------------------------------------
 
 inline void load_frequencies(const float* from, std::int64_t stride, int count,
@@ -102,9 +144,10 @@ struct Filters {
     }
 };
 
-// Those of fprop: columns k, depth (phase, channel) with phases `pitch` apart, zero in between.
-inline void transform_filters(const ConvShape& s, const float* w, int pitch,
-                              const Filters& filters) {
+// Those of fprop: columns k, depth (place(phase), channel) with places `pitch` apart, zero in between.
+template <typename Place>
+inline void transform_filters(const ConvShape& s, const float* w, int pitch, const Filters& filters,
+                              const Place& place) {
     with_taps(s, [&](auto taps) {
         constexpr int T = taps;
 #pragma omp parallel for collapse(2) num_threads(threads())
@@ -130,7 +173,7 @@ inline void transform_filters(const ConvShape& s, const float* w, int pitch,
                             for (int u = 0; u < T; ++u)
                                 g[t][u] = simd::load(turned[c][t][u]);
                         transform_2d<T, kPoints, evaluate<T, true>>(g, v);
-                        store_frequencies(v, filters.at(phase * pitch + c0 + c, k0),
+                        store_frequencies(v, filters.at(place(phase) * pitch + c0 + c, k0),
                                           filters.frequency_stride);
                     }
                 }
@@ -172,7 +215,8 @@ void for_chunks(const Chunks& chunks, int panels, const Transform& transform,
 #pragma omp for
         for (int row = 0; row < rows; ++row)
             transform(first + row, row);
-#pragma omp for collapse(2)
+        // Not all frequencies take as long (needed_places).
+#pragma omp for collapse(2) schedule(guided)
         for (int frequency = 0; frequency < kFrequencies; ++frequency)
             for (int group = 0; group < groups; ++group)
                 multiply(frequency, chunk, rows, part_begin(panels, groups, group),
@@ -191,13 +235,14 @@ struct TileSource {
     const float* zeros;
 };
 
-// B^T x B of one tile: to(d) + frequency * stride, for d = phase * round_up(channels, kLanes) +
+// B^T x B of one tile: to(d) + frequency * stride, for d = place * round_up(channels, kLanes) +
 // channel, a vector at a time. Returns whether all of it is finite.
 template <typename Place>
 inline bool transform_source(const TileSource& source, const TilePosition& position,
                              std::int64_t stride, const Place& to) {
     Vec zeros{};  // NaN after a value that is not finite
     for (int phase = 0; phase < source.phases_h * source.phases_w; ++phase) {
+        const int first = place_of(phase, source.phases_w) * round_up(source.channels, kLanes);
         const float* pixels[kPoints][kPoints];
         position.source_pixels(source.images, source.channels, phase / source.phases_w,
                                phase % source.phases_w, source.zeros, pixels);
@@ -212,7 +257,7 @@ inline bool transform_source(const TileSource& source, const TilePosition& posit
             // Every pixel takes part in one of the corners.
             constexpr int kLast = kPoints - 1;
             zeros += 0.0f * ((v[0][0] + v[0][kLast]) + (v[kLast][0] + v[kLast][kLast]));
-            store_frequencies(v, to(phase * round_up(source.channels, kLanes) + c), stride);
+            store_frequencies(v, to(first + c), stride);
         }
     }
     const Vec all[] = {zeros};

@@ -101,9 +101,12 @@ void transform_gradients(const ConvShape& s, const Plan& plan, const float* dy,
 }
 
 // Adds the products of the chunk's tiles to the sums of a part, for the panels [panel0, panel1) at one
-// frequency.
+// frequency. (Those sums that it does not need make no tap that exists.)
 void multiply(const ConvShape& s, const Plan& plan, int part, int frequency, int tiles,
               bool accumulate, int panel0, int panel1) {
+    const Range needed = needed_places(s, frequency);
+    panel0 = std::max(panel0, needed.begin * plan.padded_channels / kPanel);
+    panel1 = std::min(panel1, ceil_div(needed.end * plan.padded_channels, kPanel));
     float* sums = plan.sums + part * plan.part_floats() + frequency * plan.sum_stride;
     const float* gradients = plan.gradients + frequency * plan.gradient_stride;
     Epilogue epilogue;
@@ -168,7 +171,8 @@ void run(const Call& call) {
 template <int T>
 void write_taps(const ConvShape& s, const Plan& plan, int k, int phase, float* dw) {
     for (int c = 0; c < s.c; c += kLanes) {
-        const float* from = plan.sums + k * plan.row_stride + phase * plan.padded_channels + c;
+        const float* from = plan.sums + k * plan.row_stride +
+                            place_of(phase, s.stride_w) * plan.padded_channels + c;
         Vec m[kPoints][kPoints], g[T][T];
         load_frequencies(from, plan.sum_stride, kLanes, m);
         for (int part = 1; part < plan.parts; ++part)
@@ -201,7 +205,7 @@ bool applies(const ConvShape& s) {
     // Of a vector of x and of gradients, in vectors of multiply-adds.
     constexpr double kTransform = 350, kGradient = 400, kLeastGain = 1.35;
     const int vectors = s.stride_h * s.stride_w * ceil_div(s.c, kLanes);
-    const double tile = static_cast<double>(kFrequencies) * s.k * vectors + kTransform * vectors +
+    const double tile = kFrequencies * needed_part(s) * s.k * vectors + kTransform * vectors +
                         kGradient * ceil_div(s.k, kLanes);
     const double direct = static_cast<double>(s.n) * s.p() * s.q() * windows_wgrad_cost(s);
     return direct > kLeastGain * tile * source_grid(s, s.n).tiles();
