@@ -59,11 +59,4 @@ struct PhaseAxis {
     }
 };
 
-// The taps of a filter that a phase meets, last first: tap (i, j) of `rows` x `cols` is filter row
-// row0 - i * row_step and column col0 - j * col_step.
-struct PhaseTaps {
-    int row0, row_step, rows;
-    int col0, col_step, cols;
-};
-
 }  // namespace zfcuda

@@ -126,13 +126,13 @@ class Ablation(Result):
         return {"epochs": self.epochs, "rows": to_plain(self.rows), "runs": to_plain(self.runs)}
 
     def plot(self) -> Figure:
-        """Training and validation error of each variant; whiskers are the deviation over seeds."""
+        """Training and test error of each variant; whiskers are the deviation over seeds."""
         rows = self.rows
         figure, axes = new_figure(width=7.0, height=1.0 + 0.5 * len(rows))
         axis, places = axes[0, 0], np.arange(len(rows))
         whiskers = [row.deviation for row in rows] if any(row.deviation for row in rows) else None
         axis.barh(places - 0.2, [row.train_error for row in rows], 0.38, label="training")
-        axis.barh(places + 0.2, [row.validation_error for row in rows], 0.38, xerr=whiskers, label="validation")
+        axis.barh(places + 0.2, [row.validation_error for row in rows], 0.38, xerr=whiskers, label="test")
         axis.set_yticks(places, [plain(row.variant) for row in rows])
         axis.invert_yaxis()
         axis.set_xlabel("top-1 error, %")

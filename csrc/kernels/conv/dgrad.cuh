@@ -62,6 +62,13 @@ __device__ inline PhaseAxis phase_axis(int phase, int size, int window, const Fa
         return PhaseAxis(phase, size, window, stride.divisor, pad, dilation);
 }
 
+// The taps of a filter that a phase meets, last first: tap (i, j) of `rows` x `cols` is filter row
+// row0 - i * row_step and column col0 - j * col_step.
+struct PhaseTaps {
+    int row0, row_step, rows;
+    int col0, col_step, cols;
+};
+
 template <bool Dense>
 struct Phase {
     PhaseAxis h, w;
