@@ -26,8 +26,7 @@ of_tma = pytest.mark.parametrize(
 
 
 @pytest.mark.parametrize("name", [parameter("emulated"), parameter("cuda")])
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
-@pytest.mark.parametrize("operation", ["conv2d", "conv_transpose2d", "conv2d_weight_grad", "conv2d_relu_pool"])
+@of_tma
 def test_kernels_are_right(name, operation, precision):
     """On a GPU also where the emulated backend is not built."""
     if reason := backends.status()[name]:
@@ -40,6 +39,10 @@ def test_kernels_are_right(name, operation, precision):
     ]
     assert kernels
     assert {kernel: kernel_checks.fault(there, kernel) for kernel in kernels} == dict.fromkeys(kernels, "")
+
+
+def test_none_is_left_out(backend):
+    assert {(one.operation, one.precision) for one in kernel_checks.checkable(backend)} == set(of_tma.args[1])
 
 
 @of_tma
