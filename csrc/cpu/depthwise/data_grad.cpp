@@ -33,11 +33,12 @@ struct Pairs {
     int pixel(int pair) const { return 2 * pair + 1 - before; }
 };
 
-void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
-    constexpr int kColumns = 4, kWindows = kColumns / 2 + 1;
+template <int kColumns>
+void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed, float* x,
+                  bool stream) {
+    constexpr int kWindows = kColumns / 2 + 1;
     const int P = sh.p(), Q = sh.q(), H = sh.h, W = sh.w, C = sh.c;
     const Pairs down(H, sh.top), across(W, sh.left);
-    const bool stream = streams_to_rows(std::int64_t{sh.n} * H * W * C, C, x, std::int64_t{W} * C);
     const RowTasks tasks(down.count, C);
 #pragma omp for schedule(static) nowait
     for (std::int64_t i = 0; i < tasks.count(sh.n); ++i) {
@@ -101,6 +102,16 @@ void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed,
                      std::true_type());
         }
     }
+}
+
+void gather_pairs(const DepthwiseShape& sh, const float* y, const float* packed, float* x) {
+    const std::int64_t row = std::int64_t{sh.w} * sh.c;
+    const bool stream = streams_to_rows(sh.n * sh.h * row, sh.c, x, row);
+    // A tile's pixels get a vector by turns: where that is part of a line, few may wait for the rest.
+    if (stream && !kStreamsWholeLines)
+        gather_pairs<2>(sh, y, packed, x, stream);
+    else
+        gather_pairs<4>(sh, y, packed, x, stream);
 }
 
 // ---- Windows that cover a pixel -----------------------------------------------------------------
