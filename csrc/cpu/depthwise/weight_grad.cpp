@@ -64,14 +64,14 @@ struct FetchNextRows {
 // sums[tap] += x * dy of a tile, for one vector of channels, `load` of x and `count` from k on of dy.
 template <int kStride, typename Input, typename Gradient, typename Load>
 inline void add_tile(const Input& x, const Gradient& dy, int count, int k, const Load& load,
-                     float* sums, std::int64_t pitch) {
+                     float* sums) {
     constexpr int kDown = covered(kRows, kStride), kAcross = covered(kColumns, kStride);
     Vec sum[kWindow][kWindow], gradient[kRows][kColumns];
 #pragma GCC unroll 4
     for (int r = 0; r < kWindow; ++r)
 #pragma GCC unroll 4
         for (int s = 0; s < kWindow; ++s)
-            sum[r][s] = simd::load(sums + (r * kWindow + s) * pitch);
+            sum[r][s] = simd::load(sums + (r * kWindow + s) * kLanes);
 #pragma GCC unroll 4
     for (int a = 0; a < kRows; ++a)
 #pragma GCC unroll 4
@@ -95,24 +95,24 @@ inline void add_tile(const Input& x, const Gradient& dy, int count, int k, const
     for (int r = 0; r < kWindow; ++r)
 #pragma GCC unroll 4
         for (int s = 0; s < kWindow; ++s)
-            simd::store(sums + (r * kWindow + s) * pitch, sum[r][s]);
+            simd::store(sums + (r * kWindow + s) * kLanes, sum[r][s]);
 }
 
 // The same for the rows of dy from p on and a block of channels.
 template <int kStride>
 void add_tiles(const DepthwiseShape& sh, const float* image, const float* dy_image, int p,
-               const RowTasks::Task& at, float* sums, std::int64_t pitch) {
+               const RowTasks::Task& at, float* sums) {
     const FetchNextRows<kStride> fetch_next(sh);
     constexpr int kDown = covered(kRows, kStride), kAcross = covered(kColumns, kStride);
     const int P = sh.p(), Q = sh.q(), top = p * kStride - sh.top;
     for (int q = 0; q < Q; q += kColumns) {
         const int left = q * kStride - sh.left;
         const auto tile = [&](const auto& x, const auto& dy) {
-            for_channels(at.begin, at.end, sh.multiplier(),
-                         [&](const auto& load, int k, int count) {
-                             fetch_next(x, dy, load, k);
-                             add_tile<kStride>(x, dy, count, k, load, sums + k, pitch);
-                         });
+            for_channels(
+                at.begin, at.end, sh.multiplier(), [&](const auto& load, int k, int count) {
+                    fetch_next(x, dy, load, k);
+                    add_tile<kStride>(x, dy, count, k, load, sums + std::int64_t{k} * sh.taps());
+                });
         };
         if (has(sh.h, top, kDown) && has(sh.w, left, kAcross) && has(P, p, kRows) &&
             has(Q, q, kColumns))
@@ -128,11 +128,11 @@ void add_tiles(const DepthwiseShape& sh, const float* image, const float* dy_ima
 // one vector of channels.
 template <int kRows, int kColumns, typename Load>
 void add_products(const DepthwiseShape& sh, const float* row, const float* dy_row, int r, int s,
-                  int count, int k, const Load& load, float* sums, std::int64_t pitch) {
+                  int count, int k, const Load& load, float* sums) {
     const int Q = sh.q();
     const std::int64_t x_row = std::int64_t{sh.w} * sh.c * sh.dilation_h;
     Vec sum[kRows][kColumns];
-    const auto place = [&](int i, int j) { return sums + ((r + i) * sh.s + s + j) * pitch; };
+    const auto place = [&](int i, int j) { return sums + ((r + i) * sh.s + s + j) * kLanes; };
     for (int i = 0; i < kRows; ++i)
         for (int j = 0; j < kColumns; ++j)
             sum[i][j] = simd::load(place(i, j));
@@ -161,7 +161,7 @@ void add_products(const DepthwiseShape& sh, const float* row, const float* dy_ro
 // The same for all taps.
 template <typename Load>
 void add_row(const DepthwiseShape& sh, const float* image, const float* dy_row, int p, int count,
-             int k, const Load& load, float* sums, std::int64_t pitch) {
+             int k, const Load& load, float* sums) {
     const int top = p * sh.stride_h - sh.top;
     const Taps rows(top, sh.r, sh.dilation_h, sh.h);
     const auto row = [&](int r) {
@@ -171,12 +171,12 @@ void add_row(const DepthwiseShape& sh, const float* image, const float* dy_row, 
         const bool wide = s + kWindow <= sh.s;
         int r = rows.begin;
         for (; wide && r + kWindow <= rows.end; r += kWindow)
-            add_products<kWindow, kWindow>(sh, row(r), dy_row, r, s, count, k, load, sums, pitch);
+            add_products<kWindow, kWindow>(sh, row(r), dy_row, r, s, count, k, load, sums);
         for (; r < rows.end; ++r) {
             if (wide)
-                add_products<1, kWindow>(sh, row(r), dy_row, r, s, count, k, load, sums, pitch);
+                add_products<1, kWindow>(sh, row(r), dy_row, r, s, count, k, load, sums);
             else
-                add_products<1, 1>(sh, row(r), dy_row, r, s, count, k, load, sums, pitch);
+                add_products<1, 1>(sh, row(r), dy_row, r, s, count, k, load, sums);
         }
         s += wide ? kWindow : 1;
     }
@@ -187,16 +187,17 @@ void sum_products(const DepthwiseShape& sh, bool in_tiles, const float* x, const
                   float* dw, float* workspace) {
     const int P = sh.p(), Q = sh.q(), K = sh.k, taps = sh.taps(), parts = row_parts(sh);
     const int image_pairs = ceil_div(P, kRows);
-    const std::int64_t distance = all_filters(sh), pairs = std::int64_t{sh.n} * image_pairs;
+    const std::int64_t pairs = std::int64_t{sh.n} * image_pairs;
+    const std::int64_t part_floats = std::int64_t{all_filters(sh)} * taps;
     const RowTasks tasks(parts, K);
 #pragma omp parallel if (worth_threads(work(sh)))
     {
 #pragma omp for
         for (std::int64_t i = 0; i < tasks.count(1); ++i) {
             const RowTasks::Task at = tasks.at(i);
-            float* const sums = workspace + at.row * taps * distance;
-            for (int tap = 0; tap < taps; ++tap)
-                simd::clear_spilling(sums + tap * distance + at.begin, at.end - at.begin);
+            float* const sums = workspace + at.row * part_floats;  // lie as packed filters do
+            simd::clear(sums + std::int64_t{at.begin} * taps,
+                        std::int64_t{round_up(at.end - at.begin, kLanes)} * taps);
             const std::int64_t end = part_begin(pairs, parts, at.row + 1);
             for (std::int64_t pair = part_begin(pairs, parts, at.row); pair < end; ++pair) {
                 const std::int64_t image = pair / image_pairs;
@@ -204,28 +205,28 @@ void sum_products(const DepthwiseShape& sh, bool in_tiles, const float* x, const
                 const float* x_image = x + image * sh.h * sh.w * sh.c;
                 const float* dy_image = dy + image * P * Q * K;
                 if (in_tiles) {
-                    sh.stride_h == 1 ? add_tiles<1>(sh, x_image, dy_image, p, at, sums, distance)
-                                     : add_tiles<2>(sh, x_image, dy_image, p, at, sums, distance);
+                    sh.stride_h == 1 ? add_tiles<1>(sh, x_image, dy_image, p, at, sums)
+                                     : add_tiles<2>(sh, x_image, dy_image, p, at, sums);
                     continue;
                 }
                 for (int row = p; row < std::min(P, p + kRows); ++row)
                     for_channels(at.begin, at.end, sh.multiplier(),
                                  [&](const auto& load, int k, int count) {
                                      add_row(sh, x_image, dy_image + std::int64_t{row} * Q * K, row,
-                                             count, k, load, sums + k, distance);
+                                             count, k, load, sums + std::int64_t{k} * taps);
                                  });
             }
         }
         for_blocks(sh, [&](int begin, int end) {
-            for (int tap = 0; tap < taps; ++tap) {
-                float total[kDepthwiseChannels] = {};
-                for (int part = 0; part < parts; ++part)
-                    for (int k = begin; k < end; ++k)
-                        total[k - begin] +=
-                            workspace[(std::int64_t{part} * taps + tap) * distance + k];
-                for (int k = begin; k < end; ++k)
-                    dw[std::int64_t{k} * taps + tap] = total[k - begin];
-            }
+            for (int k = begin; k < end; k += kLanes)
+                for (int tap = 0; tap < taps; ++tap) {
+                    const float* of_part = workspace + std::int64_t{k} * taps + tap * kLanes;
+                    Vec total{};
+                    for (int part = 0; part < parts; ++part, of_part += part_floats)
+                        total += simd::load(of_part);
+                    for (int i = 0; i < std::min(kLanes, end - k); ++i)
+                        dw[std::int64_t{k + i} * taps + tap] = total[i];
+                }
         });
     }
 }
