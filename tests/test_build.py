@@ -1,6 +1,7 @@
-"""What the build says of CUDA: which nvcc was tried, what it answered, what to do. Configured, never compiled."""
+"""What the build says of processors and of CUDA: which nvcc was tried, what it answered, what to do. Configured, never compiled."""
 
 import os
+import platform
 import runpy
 import shutil
 import stat
@@ -27,7 +28,7 @@ def folder(tmp_path_factory):
 def configure(folder, tmp_path):
     """Configures a build -> (exit status, what CMake printed, in one line); nvcc: a shell script on the PATH."""
 
-    def run(setting="AUTO", nvcc=None, *, source=SOURCE, build=folder, pybind=PYBIND, **environment):
+    def run(setting="AUTO", nvcc=None, *, isa="AUTO", source=SOURCE, build=folder, pybind=PYBIND, **environment):
         path = [str(tmp_path), *(p for p in os.environ["PATH"].split(os.pathsep) if not (Path(p) / "nvcc").exists())]
         environment = {**os.environ, "CUDACXX": "", "PATH": os.pathsep.join(path), **environment}
         if nvcc:
@@ -43,7 +44,7 @@ def configure(folder, tmp_path):
             build,
             f"-DPython_EXECUTABLE={sys.executable}",
         ]
-        command += [f"-Dpybind11_DIR={pybind}/share/cmake/pybind11", f"-DZFCUDA_CUDA={setting}"]
+        command += [f"-Dpybind11_DIR={pybind}/share/cmake/pybind11", f"-DZFCUDA_CUDA={setting}", f"-DZFCUDA_CPU_ISA={isa}"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True)
         return done.returncode, " ".join((done.stdout + done.stderr).split())
 
@@ -63,6 +64,22 @@ def info(folder):
 def built(folder):
     """What `zfcuda info` would say."""
     return info(folder)["BUILT"]["cuda"]
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="other processors have one instruction set")
+def test_instruction_sets_are_those_of_this_machine_or_all(configure, folder):
+    needed = {"avx512f", "avx512bw", "avx512dq", "avx512vl"}
+    has_avx512 = needed <= set(Path("/proc/cpuinfo").read_text().split())
+    for isa in ("AUTO", "all", "auto"):  # what an earlier answer was does not matter
+        assert configure("OFF", isa=isa)[0] == 0
+        built_for = info(folder)["BUILT"]["cpu"]
+        if isa == "all" or has_avx512:
+            assert built_for == "yes (baseline, avx2, avx512)"
+        else:
+            assert built_for.startswith("yes (baseline, avx2; not avx512, which this machine has not: ZFCUDA_CPU_ISA=ALL")
+    status, said = configure("OFF", isa="mmx")
+    assert status != 0
+    assert 'ZFCUDA_CPU_ISA must be AUTO or ALL, got "mmx"' in said
 
 
 _RELEASE = "echo 'Cuda compilation tools, release {}, V1'"

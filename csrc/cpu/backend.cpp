@@ -5,6 +5,7 @@
 #endif
 
 #include "../ops.h"
+#include "instruction_sets.h"
 
 #ifndef ZFCUDA_ISA
 #define ZFCUDA_ISA "baseline"
@@ -24,21 +25,17 @@ namespace {
 }  // namespace
 
 std::string unavailable_reason() {
-#if defined(__x86_64__)
-    __builtin_cpu_init();
     const std::string isa = ZFCUDA_ISA;
-    if (isa == "avx512" &&
-        !(__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")))
-        return "this processor has no AVX-512";
-    if (isa == "avx2" && !(__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")))
-        return "this processor has no AVX2 with FMA";
-#endif
+    if (isa == "avx512" && !has_avx512()) return "this processor has no AVX-512";
+    if (isa == "avx2" && !has_avx2()) return "this processor has no AVX2 with FMA";
     return "";
 }
 
 std::string description() {
-    return std::string(ZFCUDA_ISA) + ", " + std::to_string(omp_get_max_threads()) + " threads";
+    const std::string isa = ZFCUDA_ISA;
+    const bool widest = isa == "avx512" || !has_avx512();
+    return isa + ", " + std::to_string(omp_get_max_threads()) + " threads" +
+           (widest ? "" : ", of a processor with avx512");
 }
 
 }  // namespace zfcuda
