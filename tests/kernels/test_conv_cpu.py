@@ -54,6 +54,8 @@ DIRECT = [  # no transforms
     ((2, 20, 9, 100), (15, 5, 1), 1, (2, 0)),  # depth in blocks
     ((70, 1, 1, 120), (84, 1, 1), 1, 0),  # a fully connected layer of many rows
     ((1, 6, 6, 20), (300, 3, 3), 1, 1),  # few rows: threads share the panels
+    ((2, 2, 3, 64), (65, 1, 1), (2, 1), (0, 1, 0, 0)),  # as many windows as pixels, but not one for each
+    ((1, 3, 3, 40), (33, 1, 1), 3, (0, 6, 0, 6)),
 ]
 LINES = [  # by csrc/cpu/conv/window_lines.cpp where many columns do not forbid it
     ((3, 29, 31, 11), (7, 3, 3), 1, 1),

@@ -1,4 +1,4 @@
-"""A NaN or an infinity in one image of a batch changes no other image, whatever method computes them."""
+"""An image changes no other of its batch, whatever method computes them: not by a NaN or an infinity, nor by its size."""
 
 import numpy as np
 import pytest
@@ -48,6 +48,25 @@ def check(device, run, batch, rng, what):
         actual = device.numpy(run(spoil(rng, batch, value)))
         assert np.isfinite(actual[1:]).all(), (what, value)
         assert_close(actual[1:], expected[1:], what=(what, value))
+    for scale in (1e4, 1e37):  # with which sums overflow
+        with np.errstate(over="ignore"):
+            actual = device.numpy(run(scaled(batch, 0, scale)))
+        assert_close(actual[1:], expected[1:], what=(what, scale))
+
+
+def scaled(batch, image, scale):
+    result = batch.copy()
+    result[image] *= np.float32(scale)
+    return result
+
+
+def check_small(device, run, batch, what):
+    """`run` is linear: an image of small values has results as exact as others, one of zeros has zeros."""
+    expected = device.numpy(run(batch))
+    small = device.numpy(run(scaled(batch, 1, 2.0**-40)))
+    assert_close(small[1] * np.float32(2.0**40), expected[1], what=what)
+    assert_close(small[0], expected[0], what=what)
+    assert not device.numpy(run(scaled(batch, 1, 0.0)))[1].any(), what
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=str)
@@ -71,12 +90,14 @@ def check_other_images(device, layer):
     conv["groups"] = groups
     y = rng.standard_normal((x_shape[0], *size, filters[0]), dtype=np.float32)
     check(device, lambda x: ops.conv2d(device.array(x), w, **conv), x, rng, "conv2d")
+    check_small(device, lambda x: ops.conv2d(device.array(x), w, **conv), x, "conv2d")
     added = device.array(y)
     check(device, lambda x: ops.conv2d(device.array(x), w, add=added, **conv), x, rng, "conv2d, x")
     x_ = device.array(x)
     check(device, lambda y: ops.conv2d(x_, w, add=device.array(y), relu=True, **conv), y, rng, "conv2d, add")
     back = {**conv, "output_size": x_shape[1:3]}
     check(device, lambda y: ops.conv_transpose2d(device.array(y), w, **back), y, rng, "conv_transpose2d")
+    check_small(device, lambda y: ops.conv_transpose2d(device.array(y), w, **back), y, "conv_transpose2d")
 
     block = {**conv, "window": 3, "pool_stride": 2, "pool_padding": 1}
     if min(size) < 2:

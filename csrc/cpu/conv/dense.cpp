@@ -149,8 +149,14 @@ bool applies(const ConvShape& shape) {
 // Also pixels that 1 x 1 filters see one by one, where they are few beside the filters: the other
 // methods pack w as a whole.
 bool applies_to_pixels(const ConvShape& shape) {
-    const bool pixels = shape.groups == 1 && shape.r == 1 && shape.s == 1 && shape.h == shape.p() &&
-                        shape.w == shape.q() && shape.pad_top == 0 && shape.pad_left == 0;
+    // As many with a stride and padding behind are others.
+    const auto one_by_one = [](int size, int outputs, int stride) {
+        return size == outputs && (stride == 1 || size == 1);
+    };
+    const bool pixels = shape.groups == 1 && shape.r == 1 && shape.s == 1 &&
+                        one_by_one(shape.h, shape.p(), shape.stride_h) &&
+                        one_by_one(shape.w, shape.q(), shape.stride_w) && shape.pad_top == 0 &&
+                        shape.pad_left == 0;
     return applies(shape) || (pixels && std::int64_t{shape.n} * shape.h * shape.w <= kFewPixels);
 }
 

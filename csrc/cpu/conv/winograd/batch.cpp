@@ -7,11 +7,14 @@
 //
 // Transformed filters and tiles stay in the last-level cache; where the filters are few, a thread
 // makes chunks alone, which stay in its own cache. The transforms cost memory traffic that is shared
-// by all channels on the other side. Where maps are small, neighbouring images of a
-// batch share tiles (grid.h): results stay within the tolerance of their own size. An infinity or
-// NaN in one image would reach its neighbour's edge, so that a batch that has one is computed
-// again, image by image.
-#include <atomic>
+// by all channels on the other side. Where maps are small, neighbouring images of a batch share tiles
+// (grid.h), and with them errors of the size of the larger one: only images of a like size do. An
+// infinity or NaN is larger than all.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <vector>
 
 #include "../../streams.h"
 #include "../implicit_gemm.h"
@@ -132,25 +135,20 @@ void multiply(const Plan& plan, int frequency, int tiles, int panel0, int panel1
     }
 }
 
-// Transforms the source of tile `tile` into row `row` of the chunk. Returns whether it is finite.
-bool transform(const Plan& plan, const TileSource& source, int tile, int row) {
+// Transforms the source of tile `tile` into row `row` of the chunk.
+void transform(const Plan& plan, const TileSource& source, int tile, int row) {
     const auto place = [&](int d) {
         const std::int64_t at =
             static_cast<std::int64_t>(d / plan.block_depth) * plan.chunks.tiles + row;
         return plan.data + at * kRowStride + d % plan.block_depth;
     };
-    return transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, place);
+    transform_source(source, TilePosition(plan.grid, tile), plan.data_stride, place);
 }
 
 // All steps after the filters; write(plan, position, row) transforms back and writes one tile.
-// Returns whether the source is finite.
 template <typename Write>
-bool run(const Plan& plan, const TileSource& source, const Write& write) {
+void run(const Plan& plan, const TileSource& source, const Write& write) {
     std::fill(plan.zeros, plan.zeros + plan.padded_channels, 0.0f);
-    std::atomic<bool> finite = true;
-    const auto transform_tile = [&](const Plan& plan, int tile, int row) {
-        if (!transform(plan, source, tile, row)) finite.store(false, std::memory_order_relaxed);
-    };
     const auto write_tile = [&](const Plan& plan, int tile, int row) {
         write(plan, TilePosition(plan.grid, tile), row);
     };
@@ -161,12 +159,12 @@ bool run(const Plan& plan, const TileSource& source, const Write& write) {
         for (int frequency = 0; frequency < kFrequencies; ++frequency)
             clear_others(plan, frequency);
         for_chunks(
-            chunks, panels, [&](int tile, int row) { transform_tile(plan, tile, row); },
+            chunks, panels, [&](int tile, int row) { transform(plan, source, tile, row); },
             [&](int frequency, int, int tiles, int panel0, int panel1) {
                 multiply(plan, frequency, tiles, panel0, panel1);
             },
             [&](int tile, int row) { write_tile(plan, tile, row); });
-        return finite;
+        return;
     }
     Tasks tasks(chunks.count);
 #pragma omp parallel num_threads(threads())
@@ -178,33 +176,73 @@ bool run(const Plan& plan, const TileSource& source, const Write& write) {
             const int first = static_cast<int>(chunk) * chunks.tiles;
             const int rows = std::min(chunks.tiles, chunks.all_tiles - first);
             for (int row = 0; row < rows; ++row)
-                transform_tile(mine, first + row, row);
+                transform(mine, source, first + row, row);
             for (int frequency = 0; frequency < kFrequencies; ++frequency)
                 multiply(mine, frequency, rows, 0, panels);
             for (int row = 0; row < rows; ++row)
                 write_tile(mine, first + row, row);
         });
     }
-    return finite;
 }
 
-// run(first image, images): the batch at once, and image by image if that says that the source is
-// not finite.
-template <typename Run>
-void for_images(int images, const Run& run) {
-    if (run(0, images) || images == 1) return;
-    for (int n = 0; n < images; ++n)
-        run(n, 1);
+// The largest |element|, NaN before infinity: without their signs, floats are ordered as their bits are.
+float largest_magnitude(const float* p, std::int64_t count) {
+    using simd::IntVec;
+    constexpr int kSums = 4;
+    IntVec largest[kSums] = {};
+    const auto take = [&](int j, Vec v) {
+        const IntVec bits = reinterpret_cast<IntVec>(v) & 0x7fffffff;
+        largest[j] = bits > largest[j] ? bits : largest[j];
+    };
+    std::int64_t i = 0;
+    for (; i + kSums * kLanes <= count; i += kSums * kLanes)
+        for (int j = 0; j < kSums; ++j)
+            take(j, simd::load(p + i + j * kLanes));
+    for (; i < count; i += kLanes)
+        take(0, load_up_to(p + i, static_cast<int>(std::min<std::int64_t>(count - i, kLanes))));
+    std::int32_t all = 0;
+    for (const IntVec& of_lanes : largest)
+        for (int lane = 0; lane < kLanes; ++lane)
+            all = std::max(all, of_lanes[lane]);
+    float result;
+    std::memcpy(&result, &all, sizeof(result));
+    return result;
+}
+
+// Whether the largest elements of the images, of `floats` each, are of like size: then an image that
+// shares tiles has errors of 1e-5 of its own results at most.
+bool are_alike(const float* images, int count, std::int64_t floats) {
+    constexpr float kMostRatio = 32;
+    constexpr std::int64_t kPart = 64 * 1024;
+    const int parts = ceil_div(floats, kPart);
+    std::vector<float> of_parts(std::int64_t{count} * parts);
+#pragma omp parallel for num_threads(threads()) if (worth_threads(count * floats))
+    for (std::int64_t i = 0; i < std::int64_t{count} * parts; ++i) {
+        const std::int64_t begin = i % parts * kPart, end = std::min(floats, begin + kPart);
+        of_parts[i] = largest_magnitude(images + i / parts * floats + begin, end - begin);
+    }
+    float least = std::numeric_limits<float>::infinity(), most = 0;
+    for (std::int64_t i = 0; i < std::int64_t{count} * parts; i += parts) {
+        float of_image = 0;
+        for (int part = 0; part < parts; ++part) {
+            if (!std::isfinite(of_parts[i + part])) return false;
+            of_image = std::max(of_image, of_parts[i + part]);
+        }
+        least = std::min(least, of_image);
+        most = std::max(most, of_image);
+    }
+    return most <= kMostRatio * least;
 }
 
 // ---- Fprop --------------------------------------------------------------------------------------
 
-Plan fprop_plan(const ConvShape& s, int images, float* workspace) {
-    return Plan(s, source_grid(s, images), s.c, s.stride_h * s.stride_w, s.k, 1, workspace);
+Plan fprop_plan(const ConvShape& s, int images, float* workspace, bool apart = false) {
+    return Plan(s, source_grid(s, images, apart), s.c, s.stride_h * s.stride_w, s.k, 1, workspace);
 }
 
 std::int64_t fprop_workspace(const ConvShape& s, const PoolShape*) {
-    return fprop_plan(s, s.n, nullptr).floats();
+    return std::max(fprop_plan(s, s.n, nullptr).floats(),
+                    fprop_plan(s, s.n, nullptr, true).floats());
 }
 
 void pack_fprop(const Call& call) {
@@ -214,11 +252,10 @@ void pack_fprop(const Call& call) {
 }
 
 template <int M>
-void write_outputs(const Call& call, const Plan& plan, const TilePosition& position, int row,
-                   float* out) {
+void write_outputs(const Call& call, const Plan& plan, const TilePosition& position, int row) {
     const Epilogue epilogue{false, call.scale, call.bias, call.relu, false, call.add, call.out};
     float* to[M][M];
-    output_pixels<M, float>(call.shape, position, out, call.out_pitch, nullptr, to);
+    output_pixels<M, float>(call.shape, position, call.out, call.out_pitch, nullptr, to);
     for (int k = 0; k < call.shape.k; k += kLanes) {
         const int count = call.shape.k - k;
         Vec y[M][M];
@@ -234,17 +271,14 @@ void write_outputs(const Call& call, const Plan& plan, const TilePosition& posit
 
 void fprop(const Call& call) {
     const ConvShape& s = call.shape;
-    const std::int64_t x_image = static_cast<std::int64_t>(s.h) * s.w * s.c;
-    const std::int64_t y_image = static_cast<std::int64_t>(s.p()) * s.q() * call.out_pitch;
+    Plan plan = fprop_plan(s, call.images, call.workspace);
+    if (!plan.grid.apart && !are_alike(call.x, call.images, std::int64_t{s.h} * s.w * s.c))
+        plan = fprop_plan(s, call.images, call.workspace, true);
     with_taps(s, [&](auto taps) {
-        for_images(call.images, [&](int first, int images) {
-            const Plan plan = fprop_plan(s, images, call.workspace);
-            return run(plan, {call.x + first * x_image, s.c, s.stride_h, s.stride_w, plan.zeros},
-                       [&](const Plan& plan, const TilePosition& position, int row) {
-                           write_outputs<tile_size(taps)>(call, plan, position, row,
-                                                          call.out + first * y_image);
-                       });
-        });
+        run(plan, {call.x, s.c, s.stride_h, s.stride_w, plan.zeros},
+            [&](const Plan& plan, const TilePosition& position, int row) {
+                write_outputs<tile_size(taps)>(call, plan, position, row);
+            });
     });
 }
 
@@ -260,15 +294,16 @@ Axis dgrad_axis(int size, int outputs, int stride, int pad, int taps) {
     return {(size - 1 + pad) / stride - first + 1, outputs, 1, first - (taps - 1), taps};
 }
 
-Plan dgrad_plan(const ConvShape& s, int images, float* workspace) {
+Plan dgrad_plan(const ConvShape& s, int images, float* workspace, bool apart = false) {
     const Grid grid(dgrad_axis(s.h, s.p(), s.stride_h, s.pad_top, phase_taps(s)),
-                    dgrad_axis(s.w, s.q(), s.stride_w, s.pad_left, phase_taps(s)), images);
+                    dgrad_axis(s.w, s.q(), s.stride_w, s.pad_left, phase_taps(s)), images, apart);
     const int phases = s.stride_h * s.stride_w;
     return Plan(s, grid, s.k, 1, phases * round_up(s.c, kLanes), phases, workspace);
 }
 
 std::int64_t dgrad_workspace(const ConvShape& s, const PoolShape*) {
-    return dgrad_plan(s, s.n, nullptr).floats();
+    return std::max(dgrad_plan(s, s.n, nullptr).floats(),
+                    dgrad_plan(s, s.n, nullptr, true).floats());
 }
 
 // Vectors over c, which are contiguous; flipped; depth k, columns (place of the phase, c).
@@ -329,17 +364,14 @@ void write_phases(const ConvShape& s, const Plan& plan, const TilePosition& posi
 
 void dgrad(const Call& call) {
     const ConvShape& s = call.shape;
-    const std::int64_t x_image = static_cast<std::int64_t>(s.h) * s.w * s.c;
-    const std::int64_t y_image = static_cast<std::int64_t>(s.p()) * s.q() * s.k;
+    Plan plan = dgrad_plan(s, call.images, call.workspace);
+    if (!plan.grid.apart && !are_alike(call.y, call.images, std::int64_t{s.p()} * s.q() * s.k))
+        plan = dgrad_plan(s, call.images, call.workspace, true);
     with_taps(s, [&](auto taps) {
-        for_images(call.images, [&](int first, int images) {
-            const Plan plan = dgrad_plan(s, images, call.workspace);
-            return run(plan, {call.y + first * y_image, s.k, 1, 1, plan.zeros},
-                       [&](const Plan& plan, const TilePosition& position, int row) {
-                           write_phases<tile_size(taps)>(s, plan, position, row,
-                                                         call.out + first * x_image);
-                       });
-        });
+        run(plan, {call.y, s.k, 1, 1, plan.zeros},
+            [&](const Plan& plan, const TilePosition& position, int row) {
+                write_phases<tile_size(taps)>(s, plan, position, row, call.out);
+            });
     });
 }
 

@@ -8,7 +8,7 @@
 // plane is cut into tiles of outputs, say 4 x 4, since 13 = 3 * 4 + 1 pixels would waste most of
 // the last tile of every image. Neighbours keep a distance so that no window sees both, but for
 // zeros: where an image ends in padding and the next one begins with padding, they share it.
-// Sixteen images of 13 x 13 take 14 * 14 tiles this way, and 16 * 16 one by one.
+// Sixteen images of 13 x 13 take 14 * 14 tiles this way, and 16 * 16 apart, each in tiles of its own.
 #pragma once
 
 #include <algorithm>
@@ -46,16 +46,21 @@ struct Grid {
     Axis h, w;
     int images, columns;                       // images in all, and side by side
     int period_h, period_w, tiles_h, tiles_w;  // of the plane
+    bool apart;  // images one below the other, each in tiles_h tiles of its own
 
-    Grid(const Axis& h, const Axis& w, int images)
+    // Of images that share tiles, unless they must not or would gain nothing.
+    Grid(const Axis& h, const Axis& w, int images, bool must_be_apart = false)
         : h(h), w(w), images(images), columns(1), period_h(h.period()), period_w(w.period()) {
         for (int c = 2; c <= images; ++c)
             if (tiles_of(c) < tiles_of(columns)) columns = c;
-        tiles_h = h.tiles(ceil_div(images, columns));
+        const std::int64_t tiles_apart = std::int64_t{images} * h.tiles(1) * w.tiles(1);
+        apart = must_be_apart || tiles_apart <= tiles_of(columns);
+        if (apart) columns = 1;
+        tiles_h = h.tiles(apart ? 1 : ceil_div(images, columns));
         tiles_w = w.tiles(columns);
     }
 
-    int tiles() const { return tiles_h * tiles_w; }
+    int tiles() const { return (apart ? images : 1) * tiles_h * tiles_w; }
 
   private:
     std::int64_t tiles_of(int c) const {
@@ -67,8 +72,15 @@ struct Grid {
 struct TileAxis {
     int image[kPoints], u[kPoints];
 
-    TileAxis(int first, int period) {
-        int n = first / period, at = first % period;
+    TileAxis(int first, int period) : TileAxis(first / period, first % period, period) {}
+
+    // Of one image alone.
+    static TileAxis of_image(int image, int first) {
+        return TileAxis(image, first, std::numeric_limits<int>::max());
+    }
+
+  private:
+    TileAxis(int n, int at, int period) {
         for (int i = 0; i < kPoints; ++i) {
             image[i] = n;
             u[i] = at;
@@ -101,7 +113,7 @@ struct TilePosition {
 
     TilePosition(const Grid& grid, int tile)
         : grid(grid),
-          rows(tile / grid.tiles_w * tile_size(grid.h.taps), grid.period_h),
+          rows(rows_of(grid, tile / grid.tiles_w)),
           cols(tile % grid.tiles_w * tile_size(grid.w.taps), grid.period_w) {}
 
     // The pixels of an array (images, h, w, channels) that the tile's first Size x Size cells are;
@@ -133,6 +145,13 @@ struct TilePosition {
         };
         this->pixels(images, grid.h.size, grid.w.size, channels, zeros, along(grid.h, eh),
                      along(grid.w, ew), pixels);
+    }
+
+  private:
+    static TileAxis rows_of(const Grid& grid, int row) {
+        const int size = tile_size(grid.h.taps);
+        if (!grid.apart) return TileAxis(row * size, grid.period_h);
+        return TileAxis::of_image(row / grid.tiles_h, row % grid.tiles_h * size);
     }
 };
 

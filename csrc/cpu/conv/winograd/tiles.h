@@ -183,10 +183,10 @@ inline void transform_filters(const ConvShape& s, const float* w, int pitch, con
 // ---- The tiles of a batch -----------------------------------------------------------------------
 
 // The tiles of x, or of the output, which lie alike.
-inline Grid source_grid(const ConvShape& s, int images) {
+inline Grid source_grid(const ConvShape& s, int images, bool apart = false) {
     const int taps = phase_taps(s);
     return Grid({s.p(), s.h, s.stride_h, -s.pad_top, taps},
-                {s.q(), s.w, s.stride_w, -s.pad_left, taps}, images);
+                {s.q(), s.w, s.stride_w, -s.pad_left, taps}, images, apart);
 }
 
 // Tiles that are transformed, multiplied and transformed back together.
@@ -236,11 +236,10 @@ struct TileSource {
 };
 
 // B^T x B of one tile: to(d) + frequency * stride, for d = place * round_up(channels, kLanes) +
-// channel, a vector at a time. Returns whether all of it is finite.
+// channel, a vector at a time.
 template <typename Place>
-inline bool transform_source(const TileSource& source, const TilePosition& position,
+inline void transform_source(const TileSource& source, const TilePosition& position,
                              std::int64_t stride, const Place& to) {
-    Vec zeros{};  // NaN after a value that is not finite
     for (int phase = 0; phase < source.phases_h * source.phases_w; ++phase) {
         const int first = place_of(phase, source.phases_w) * round_up(source.channels, kLanes);
         const float* pixels[kPoints][kPoints];
@@ -254,16 +253,9 @@ inline bool transform_source(const TileSource& source, const TilePosition& posit
                 for (int j = 0; j < kPoints; ++j)
                     x[i][j] = load_up_to(pixels[i][j] + c, source.channels - c);
             transform_2d<kPoints, kPoints, transform_data>(x, v);
-            // Every pixel takes part in one of the corners.
-            constexpr int kLast = kPoints - 1;
-            zeros += 0.0f * ((v[0][0] + v[0][kLast]) + (v[kLast][0] + v[kLast][kLast]));
             store_frequencies(v, to(first + c), stride);
         }
     }
-    const Vec all[] = {zeros};
-    float sum;
-    simd::sums(all, &sum);
-    return sum == 0.0f;
 }
 
 // ---- Outputs ------------------------------------------------------------------------------------
