@@ -324,6 +324,8 @@ def through_a_view(x):
         (lambda x: F.pad(x, (0, 0, 0, 0, 1, 1), value=1), "channels are added to maps without padding, and of zeros"),
         (lambda x: F.pad(x, (0, 0, 0, 0, 5, 0)), "at most as many channels of zeros are added as there are, 4; got 5"),
         (lambda x: F.pad(x, (0, 1, 0, 0, 5, 0)), "padding must be of the height and width of maps, or of their"),
+        (lambda x: F.pad(x, (1, 1, 1, 1)), "maps are padded in front of layers only"),
+        (lambda x: F.pad(F.max_pool2d(x, 4), (1, 2, 3, 4)), "maps are padded in front of layers only"),
         (lambda x: nn.functional.max_pool2d(x, 2, dilation=2), "a max pool must have a dilation of 1"),
     ],
 )

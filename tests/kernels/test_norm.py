@@ -74,6 +74,8 @@ X = np.ones((2, 3, 3, 8), np.float32)
         (ValueError, "k must be positive", lambda: ops.local_response_norm(X, k=0.0)),
         (ValueError, "alpha not negative", lambda: ops.local_response_norm(X, alpha=-1.0)),
         (ValueError, "all finite", lambda: ops.local_response_norm(X, beta=float("inf"))),
+        (ValueError, "k must be positive.* in float32; got k=1e-40", lambda: ops.local_response_norm(X, k=1e-40)),
+        (ValueError, "all finite, in float32", lambda: ops.local_response_norm_grad(X, X, alpha=1e39)),
         (TypeError, "x must be float32", lambda: ops.local_response_norm(X.astype(float))),
         (ValueError, "dy must have shape", lambda: ops.local_response_norm_grad(X[:1], X)),
         (ValueError, "share memory", lambda: ops.local_response_norm(X, out=X)),

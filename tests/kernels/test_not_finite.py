@@ -1,4 +1,4 @@
-"""An image changes no other of its batch, whatever method computes them: not by a NaN or an infinity, nor by its size."""
+"""An image changes no other of its batch, whatever method computes them: by no NaN or infinity, nor by its size."""
 
 import numpy as np
 import pytest

@@ -237,7 +237,7 @@ def test_architectures_that_describe_no_network(path, architecture):
         ({"kind": "conv", "maps": 2, "kernel": 3, "bias": "no"}, "x: bias must be true or false, got 'no'"),
         ({"kind": "leaky_relu", "slope": "steep"}, "x: slope must be a number, got 'steep'"),
         ({"kind": "clip", "high": float("nan")}, "x: high must be a number, got nan"),
-        ({"kind": "norm", "k": -1}, "x: k must be positive, alpha not negative, all finite; got k=-1"),
+        ({"kind": "norm", "k": -1}, "x: k must be positive, alpha not negative, all finite, in float32; got k=-1"),
         ({"kind": "norm", "size": 0}, "x: size must be at least 1, got 0"),
         ({"kind": "permute", "order": [0.0, 1.0]}, r"x: order must be whole numbers, got \(0\.0, 1\.0\)"),
         ({"kind": "relu", "inputs": [3]}, r"x: inputs must be names of layers, got \(3,\)"),

@@ -158,6 +158,8 @@ class _Reader:
         if not isinstance(output, Tensor):
             raise ValueError("the model's output does not depend on its input")
         last: Tensor = output
+        if last.padding != NO_PADDING:
+            raise ValueError("the output of the model cannot be read: maps are padded in front of layers only")
         try:
             if math.prod(last.dims) == max(last.dims, default=1):
                 row = last.rearranged(last.places.reshape(-1))
@@ -166,8 +168,6 @@ class _Reader:
                 last = self.builder.channels(last)
         except Unsupported as problem:
             raise ValueError(f"the output of the model cannot be read: {problem}") from None
-        if last.padding != NO_PADDING:
-            raise ValueError("the output of the model cannot be read: maps are padded in front of layers only")
         return last
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import math
+import functools
+
+import numpy as np
 
 from ..backends import Array, resolve
 from ..numbers import check_number, check_whole
@@ -10,13 +12,23 @@ from .arguments import check_apart, check_input, check_output, element_type, exp
 from .call import call, kernels_for
 
 
+@functools.lru_cache
+def constants_problem(alpha: float, beta: float, k: float) -> str:
+    """What is wrong with these constants, as the kernels get them, in float32; or nothing."""
+    with np.errstate(over="ignore"):
+        a, b, c = np.float32(alpha), np.float32(beta), np.float32(k)
+        if c >= np.finfo(np.float32).tiny and alpha >= 0 and np.isfinite(c + a) and np.isfinite(b):
+            return ""
+    return f"k must be positive, alpha not negative, all finite, in float32; got k={k}, alpha={alpha}, beta={beta}"
+
+
 def _check_norm(size: int, alpha: float, beta: float, k: float, channels: int) -> tuple[int, float, float, float]:
     size = check_whole("size", size)
     alpha, beta, k = check_number("alpha", alpha), check_number("beta", beta), check_number("k", k)
     if size < 1:
         raise ValueError(f"size must be at least 1, got {size}")
-    if not (k > 0 and alpha >= 0 and math.isfinite(k + alpha) and math.isfinite(beta)):
-        raise ValueError(f"k must be positive, alpha not negative, all finite; got k={k}, alpha={alpha}, beta={beta}")
+    if problem := constants_problem(alpha, beta, k):
+        raise ValueError(problem)
     # Twice the channels reach from any of them to all others.
     return min(size, 2 * channels), alpha, beta, k
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from ... import ops
 from ...backends import Array
+from ...ops.norm import constants_problem
 from ..record import Record
 from ..span import Shape
 from ..window import Windows
@@ -27,11 +27,8 @@ class NormSpec(LayerSpec):
 
     def output_shape(self, shape: Shape) -> Shape:
         require_positive(self.name, "size", self.size)
-        if not (self.k > 0 and self.alpha >= 0 and math.isfinite(self.k + self.alpha) and math.isfinite(self.beta)):
-            raise ValueError(
-                f"{self.name}: k must be positive, alpha not negative, all finite; got k={self.k}, alpha={self.alpha}, "
-                f"beta={self.beta}"
-            )
+        if problem := constants_problem(self.alpha, self.beta, self.k):
+            raise ValueError(f"{self.name}: {problem}")
         return shape
 
 
