@@ -26,7 +26,7 @@ def test_both_learn_the_same(pictures, tmp_path, capsys):
     found = json.loads((tmp_path / "found.json").read_text())
     ours, theirs = (np.array(found["loss"][side]) for side in ("zfcuda", "torch"))
     assert len(ours) == 4
-    np.testing.assert_allclose(ours[:3], theirs[:3], rtol=1e-3)
+    np.testing.assert_allclose(ours[:3], theirs[:3], rtol=training.SAME)
     assert ours[0] != ours[1]
     assert [len(found["accuracy"][side]) for side in ("zfcuda", "torch")] == [1, 1]
     assert found["median_step_ms"]["zfcuda"] > 0

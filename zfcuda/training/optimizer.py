@@ -14,7 +14,7 @@ from ..numbers import check_number
 class SGD:
     """v = momentum * v - lr * (g + weight_decay * w); w = w + v; then filters above `max_filter_rms` are scaled back.
 
-    Weights decay, biases do not (Krizhevsky et al. 2012 regularise the weights; biases do not overfit).
+    Weights decay; biases and factors of normalisation do not (Krizhevsky et al. 2012 regularise the weights).
     Renormalisation (paper 3) is for convolution filters, the weights with four dimensions. `velocities` are keyed like
     the parameters.
     """
@@ -53,8 +53,7 @@ class SGD:
     ) -> None:
         """One step, in place; none where `guard` is not finite. lr and guard as in `ops.sgd_step`."""
         for name, w in parameters.items():
-            is_bias = w.ndim == 1
-            decay = 0.0 if is_bias else self.weight_decay
+            decay = self.weight_decay if w.ndim > 1 else 0.0
             factors: dict[str, Any] = {"lr": lr, "momentum": self.momentum, "weight_decay": decay}
             ops.sgd_step(w, gradients[name], self.velocities[name], **factors, guard=guard)
             if self.max_filter_rms is not None and w.ndim == 4:

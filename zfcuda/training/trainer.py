@@ -54,7 +54,7 @@ class Trainer:
 
     net             trained in place, on the device where it is
     lr, momentum    v = momentum * v - lr * (gradient + weight_decay * w); w = w + v
-    weight_decay    of the weights; biases do not decay
+    weight_decay    of the weights; biases and factors of normalisation do not decay
     max_filter_rms  after each step, conv filters of a larger root mean square are scaled back to it (the paper's 1e-1;
                     with inputs in [-128, 128] and weights that start at 1e-2); None leaves them
     precision       sets `net.precision`: "fp32", "tf32" or "bf16"; None leaves it. Weights, their gradients and the
